@@ -1,0 +1,127 @@
+"""Ids: unique, ordered, and the same for the same attempt."""
+
+from __future__ import annotations
+
+import os
+import random
+import uuid
+
+import pytest
+
+from sigra.ids import event_id, uuid7, uuid7_parts, uuid7_text
+
+JOB = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+def test_a_hundred_thousand_ids_are_distinct() -> None:
+    """No id is given twice."""
+    assert len({uuid7() for _ in range(100_000)}) == 100_000
+
+
+def test_an_id_is_a_version_7_uuid_of_its_time() -> None:
+    """The text is what RFC 9562 says: milliseconds, version, variant."""
+    ns = 1_645_557_742_000_999_999
+    parsed = uuid.UUID(uuid7_text((ns, 2**62 - 1)))
+    assert parsed.variant == uuid.RFC_4122
+    assert (7, ns // 1_000_000) == (parsed.version, parsed.int >> 80)
+
+
+def test_ids_sort_by_time_below_the_millisecond() -> None:
+    """A later id sorts after an earlier one, whatever their random bits are."""
+    step = 250_000
+    start = 1_700_000_000_000_000_000
+    texts = [uuid7_text((start + i * step, (7919 * i) % 2**62)) for i in range(5_000)]
+    assert sorted(texts) == texts
+
+
+def test_ids_of_one_process_come_in_order_of_their_capture() -> None:
+    """The milliseconds of ids never go back while the clock does not."""
+    parts = [uuid7_parts() for _ in range(2_000)]
+    times = [int(uuid7_text(part).replace("-", "")[:12], 16) for part in parts]
+    assert sorted(times) == times
+
+
+def test_seeding_the_global_generator_repeats_no_id() -> None:
+    """A user's random.seed() has no say in ids."""
+    state = random.getstate()
+    try:
+        random.seed(1)
+        first = uuid7_parts()[1]
+        random.seed(1)
+        assert first != uuid7_parts()[1]
+    finally:
+        random.setstate(state)
+
+
+def test_making_an_id_leaves_the_global_generator_alone() -> None:
+    """A seeded test of the user's sees the same numbers with Sigra in between."""
+    state = random.getstate()
+    uuid7()
+    assert state == random.getstate()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_makes_ids_of_its_own() -> None:
+    """Parent and child never draw the same random bits."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - runs in the child, which reports through the pipe
+        os.write(write, ",".join(str(uuid7_parts()[1]) for _ in range(50)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        theirs = set(map(int, pipe.read().split(",")))
+    os.waitpid(child, 0)
+    assert not theirs & {uuid7_parts()[1] for _ in range(50)}
+
+
+def test_an_event_id_is_a_function_of_its_inputs() -> None:
+    """A redelivered attempt yields the same ids again."""
+    assert event_id(JOB, 1, 0, 3) == event_id(JOB, 1, 0, 3)
+
+
+def test_an_event_id_stays_what_it_was_in_earlier_releases() -> None:
+    """A store that drops duplicates still does after an upgrade."""
+    assert "01890a5d-ac96-83a3-b46d-c5dd89e19579" == event_id(JOB, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (JOB[:-1] + "8", 1, 0, 0),
+        (JOB, 2, 0, 0),
+        (JOB, 1, 1, 0),
+        (JOB, 1, 0, 1),
+        (JOB, 0, 1, 0),
+        (JOB, 11, 0, 0),
+        (JOB, 1, 10, 0),
+        (f"0:{JOB}", 1, 0, 0),
+    ],
+)
+def test_each_input_changes_the_event_id(other: tuple[str, int, int, int]) -> None:
+    """Job, attempt, snoozes and ordinal are told apart, also where they run together."""
+    assert event_id(*other) != event_id(JOB, 1, 0, 0)
+
+
+def test_events_of_a_timed_job_lie_together() -> None:
+    """The time of a UUIDv7 leads the ids of its events."""
+    parsed = uuid.UUID(event_id(JOB, 1, 0, 0))
+    assert (8, uuid.RFC_4122) == (parsed.version, parsed.variant)
+    assert JOB[:13] == str(parsed)[:13]
+
+
+@pytest.mark.parametrize(
+    "job_id", ["", "17", JOB.upper(), str(uuid.UUID(int=4)), "\ud800", JOB + "\n"]
+)
+def test_any_job_id_gives_a_valid_event_id(job_id: str) -> None:
+    """The ids of other queues, whatever they look like, serve as well."""
+    text = event_id(job_id, 1, 0, 0)
+    assert str(uuid.UUID(text)) == text
+    assert uuid.UUID(text).version == 8
+
+
+def test_a_hundred_thousand_event_ids_are_distinct() -> None:
+    """Hashing loses no event."""
+    ids = {event_id(JOB, a, s, o) for a in range(10) for s in range(10) for o in range(1_000)}
+    assert len(ids) == 100_000
