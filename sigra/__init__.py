@@ -1,0 +1,149 @@
+"""Background jobs that know, and prove, on whose behalf they ran.
+
+Decorate a function with ``tenant_worker``, enqueue it with ``.new(args)``, audit with
+``log_safe``. Submodules load when a name of theirs is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sigra import audit as audit
+    from sigra.audit.emit import audit_stats, log_safe
+    from sigra.audit.event import AuditEvent, AuditResult
+    from sigra.audit.sink import Sink
+    from sigra.backend import Backend
+    from sigra.config import configure
+    from sigra.context import current_job
+    from sigra.decorators import tenant_worker, worker
+    from sigra.errors import (
+        AuditOnlyScopeError,
+        AuditRejectedError,
+        CrossTenantError,
+        DuplicateWorkerError,
+        EnqueueError,
+        EnvelopeError,
+        InvalidArgsError,
+        InvalidOptionError,
+        JobCancelledError,
+        JobFailedError,
+        MissingArgError,
+        MissingExtraError,
+        MissingTenantKeysError,
+        SigraError,
+        UnknownBackendError,
+        UnknownWorkerError,
+        UnsupportedError,
+    )
+    from sigra.execute import fetch_arg
+    from sigra.job import Job, JobInfo
+    from sigra.outcome import Cancel, Failure, Ok, Snooze
+    from sigra.proxy import TenantWorker, Worker
+    from sigra.scope import AuditScope, Identity, request_scope_only, tenant_args
+    from sigra.backends.asyncio import AsyncioBackend
+    from sigra.backends.sync import SyncBackend
+    from sigra.backends.thread import ThreadBackend
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "audit.emit": ("audit_stats", "log_safe"),
+    "audit.event": ("AuditEvent", "AuditResult"),
+    "audit.sink": ("Sink",),
+    "backend": ("Backend",),
+    "backends.asyncio": ("AsyncioBackend",),
+    "backends.sync": ("SyncBackend",),
+    "backends.thread": ("ThreadBackend",),
+    "config": ("configure",),
+    "context": ("current_job",),
+    "decorators": ("tenant_worker", "worker"),
+    "errors": (
+        "AuditOnlyScopeError",
+        "AuditRejectedError",
+        "CrossTenantError",
+        "DuplicateWorkerError",
+        "EnqueueError",
+        "EnvelopeError",
+        "InvalidArgsError",
+        "InvalidOptionError",
+        "JobCancelledError",
+        "JobFailedError",
+        "MissingArgError",
+        "MissingExtraError",
+        "MissingTenantKeysError",
+        "SigraError",
+        "UnknownBackendError",
+        "UnknownWorkerError",
+        "UnsupportedError",
+    ),
+    "execute": ("fetch_arg",),
+    "job": ("Job", "JobInfo"),
+    "outcome": ("Cancel", "Failure", "Ok", "Snooze"),
+    "proxy": ("TenantWorker", "Worker"),
+    "scope": ("AuditScope", "Identity", "request_scope_only", "tenant_args"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncioBackend",
+    "AuditEvent",
+    "AuditOnlyScopeError",
+    "AuditRejectedError",
+    "AuditResult",
+    "AuditScope",
+    "Backend",
+    "Cancel",
+    "CrossTenantError",
+    "DuplicateWorkerError",
+    "EnqueueError",
+    "EnvelopeError",
+    "Failure",
+    "Identity",
+    "InvalidArgsError",
+    "InvalidOptionError",
+    "Job",
+    "JobCancelledError",
+    "JobFailedError",
+    "JobInfo",
+    "MissingArgError",
+    "MissingExtraError",
+    "MissingTenantKeysError",
+    "Ok",
+    "SigraError",
+    "Sink",
+    "Snooze",
+    "SyncBackend",
+    "TenantWorker",
+    "ThreadBackend",
+    "UnknownBackendError",
+    "UnknownWorkerError",
+    "UnsupportedError",
+    "Worker",
+    "audit_stats",
+    "configure",
+    "current_job",
+    "fetch_arg",
+    "log_safe",
+    "request_scope_only",
+    "tenant_args",
+    "tenant_worker",
+    "worker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is not None:
+        value = getattr(import_module(f"sigra.{home}"), name)
+    elif name == "audit":
+        value = import_module("sigra.audit")
+    else:
+        raise AttributeError(f"module 'sigra' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "audit"})

@@ -1,0 +1,50 @@
+"""The Backend port: what a queue must offer to carry Sigra's jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from sigra.job import Job
+
+Capability = Literal[
+    "queue",
+    "priority",
+    "delay",
+    "run_at",
+    "max_attempts",
+    "backoff",
+    "unique",
+    "conn",
+    "result",
+    "at_most_once",
+]
+"""What a backend can do. All but the last two are options of ``.new()``: one that is
+not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` answer.
+``at_most_once``: a job that was running when its consumer died is lost."""
+
+SCHEDULING: frozenset[Capability] = frozenset(
+    ("queue", "priority", "delay", "run_at", "max_attempts", "backoff", "unique")
+)
+"""Every scheduling option; what the in-process backends declare."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Carry jobs from ``.new()`` to a consumer that runs them with ``sigra.execute``."""
+
+    name: str
+    """What ``Job.backend`` and error messages say, and the registry's key."""
+
+    capabilities: frozenset[Capability]
+    """What this backend honours; ``.new()`` refuses the rest before ``enqueue``."""
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Take all jobs or raise ``EnqueueError`` and take none.
+
+        Each job's ``accept`` is called with what the queue said of it.
+        """
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same without blocking the running event loop."""

@@ -1,0 +1,1 @@
+"""The backends that Sigra ships: one module a queue, each on its own."""

@@ -1,0 +1,218 @@
+"""Run each job inline, once; keep the rest for drain() and its virtual clock."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sigra.backend import SCHEDULING, Capability
+from sigra.context import Running, running
+from sigra.errors import EnqueueError
+from sigra.execute import aexecute, execute
+from sigra.options import PLAIN
+from sigra.ticket import LocalTicket
+
+if TYPE_CHECKING:
+    from sigra.job import Job
+    from sigra.verdict import Verdict
+
+_order = itertools.count().__next__
+
+
+class _Pump:
+    """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues."""
+
+    __slots__ = ("backend", "waiting")
+
+    def __init__(self, backend: SyncBackend) -> None:
+        self.backend = backend
+        self.waiting: list[tuple[int, int, Job, LocalTicket]] = []
+
+
+class SyncBackend:
+    """Run jobs in the caller's thread, inside ``.new()``; the default, and fit for tests.
+
+    A job enqueued inside a job runs when that job ends. Delayed, snoozed and retryable
+    jobs wait for ``drain()``. Time goes on by itself and by ``drain()``.
+    """
+
+    name = "sync"
+    capabilities: frozenset[Capability] = SCHEDULING | {"result"}
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ahead = 0.0
+        self._scheduled: list[tuple[float, int, int, Job, LocalTicket]] = []
+        self._unique: dict[tuple[str, str], Job] = {}
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Run the jobs that are due, in order; keep the others for ``drain()``."""
+        self._refuse_async_in_loop(jobs)
+        pump = self._pump()
+        outer = pump is not None
+        if pump is None:
+            pump = _Pump(self)
+        for job in jobs:
+            self._take(job, pump)
+            if not outer:
+                self._run_waiting(pump)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same: async functions on this loop, the others in a thread beside it."""
+        pump = self._pump()
+        outer = pump is not None
+        if pump is None:
+            pump = _Pump(self)
+        for job in jobs:
+            self._take(job, pump)
+            if not outer:
+                await self._arun_waiting(pump)
+
+    def drain(self, until: float | datetime | None = None, *, limit: int = 10_000) -> list[Job]:
+        """Run the jobs that come due, stepping a virtual clock instead of waiting.
+
+        ``until``: seconds ahead or an aware datetime; None runs what is due by now.
+        Stops after ``limit`` runs and leaves the rest where it is. Returns the jobs in
+        the order in which they ran, a job once for each of its runs.
+        """
+        target, ran = self._target(until), list[Job]()
+        while len(ran) < limit:
+            due = self._pop_due(target)
+            if due is None:
+                self._advance(target)
+                break
+            self._refuse_async_in_loop((due[0],))
+            pump = _Pump(self)
+            heapq.heappush(pump.waiting, (0, 0, *due))
+            self._run_waiting(pump, ran)
+        return ran
+
+    async def adrain(
+        self, until: float | datetime | None = None, *, limit: int = 10_000
+    ) -> list[Job]:
+        """Do the same as ``drain`` inside a running event loop."""
+        target, ran = self._target(until), list[Job]()
+        while len(ran) < limit:
+            due = self._pop_due(target)
+            if due is None:
+                self._advance(target)
+                break
+            pump = _Pump(self)
+            heapq.heappush(pump.waiting, (0, 0, *due))
+            await self._arun_waiting(pump, ran)
+        return ran
+
+    def _pump(self) -> _Pump | None:
+        """Return the pump of the job that runs here on this backend, if one does."""
+        attempt = running.get()
+        pump = attempt.pump if attempt is not None else None
+        return pump if type(pump) is _Pump and pump.backend is self else None
+
+    def _take(self, job: Job, pump: _Pump) -> None:
+        options = job.options
+        if options is PLAIN:
+            ticket = LocalTicket("available", waits=False)
+            job.accept(ticket=ticket)
+            heapq.heappush(pump.waiting, (0, _order(), job, ticket))
+            return
+        if self._is_duplicate(job):
+            return
+        wait = options.wait(self._now())
+        ticket = LocalTicket("scheduled" if wait else "available", waits=False)
+        job.accept(ticket=ticket)
+        if wait:
+            self._schedule(job, ticket, wait)
+        else:
+            heapq.heappush(pump.waiting, (-options.priority, _order(), job, ticket))
+
+    def _run_waiting(self, pump: _Pump, ran: list[Job] | None = None) -> None:
+        waiting = pump.waiting
+        while waiting:
+            _, _, job, ticket = heapq.heappop(waiting)
+            ticket.move("executing")
+            attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
+            self._settle(job, ticket, execute(attempt))
+            if ran is not None:
+                ran.append(job)
+
+    async def _arun_waiting(self, pump: _Pump, ran: list[Job] | None = None) -> None:
+        waiting = pump.waiting
+        while waiting:
+            _, _, job, ticket = heapq.heappop(waiting)
+            ticket.move("executing")
+            attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
+            if job.definition.is_async:
+                verdict = await aexecute(attempt)
+            else:
+                import asyncio
+
+                verdict = await asyncio.to_thread(execute, attempt)
+            self._settle(job, ticket, verdict)
+            if ran is not None:
+                ran.append(job)
+
+    def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict) -> None:
+        if not ticket.settle(verdict):
+            self._schedule(job, ticket, verdict.delay)
+        elif job.options.unique is not None:
+            with self._lock:
+                self._unique.pop((job.worker, job.options.unique), None)
+
+    def _schedule(self, job: Job, ticket: LocalTicket, wait: float) -> None:
+        with self._lock:
+            entry = (self._now() + wait, -job.options.priority, _order(), job, ticket)
+            heapq.heappush(self._scheduled, entry)
+
+    def _is_duplicate(self, job: Job) -> bool:
+        if job.options.unique is None:
+            return False
+        with self._lock:
+            first = self._unique.setdefault((job.worker, job.options.unique), job)
+        if first is job:
+            return False
+        job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
+        return True
+
+    def _now(self) -> float:
+        return time.time() + self._ahead
+
+    def _target(self, until: float | datetime | None) -> float:
+        now = self._now()
+        if until is None:
+            return now
+        if isinstance(until, datetime):
+            if until.utcoffset() is None:
+                raise ValueError("until must be an aware datetime, or seconds ahead")
+            return max(now, until.timestamp())
+        if isinstance(until, bool) or until < 0:
+            raise ValueError(f"until must be seconds ahead (not negative), not {until!r}")
+        return now + until
+
+    def _pop_due(self, target: float) -> tuple[Job, LocalTicket] | None:
+        with self._lock:
+            if not self._scheduled or self._scheduled[0][0] > target:
+                return None
+            due, _, _, job, ticket = heapq.heappop(self._scheduled)
+        self._advance(due)
+        return job, ticket
+
+    def _advance(self, moment: float) -> None:
+        with self._lock:
+            self._ahead = max(self._ahead, moment - time.time())
+
+    def _refuse_async_in_loop(self, jobs: Sequence[Job]) -> None:
+        if any(job.definition.is_async for job in jobs):
+            import asyncio
+
+            if asyncio._get_running_loop() is not None:
+                raise EnqueueError(
+                    self.name,
+                    "an async worker runs by a loop of its own, and one runs here already: "
+                    "use 'await worker.anew(...)'",
+                )
+

@@ -1,0 +1,185 @@
+"""How a job's args reach a function: worked out from its signature, once."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from inspect import Parameter
+from typing import Any
+
+from sigra.errors import InvalidArgsError
+from sigra.scope import AuditScope
+
+TENANT_KEYS = ("organization_id", "actor_id")
+"""Keys that must be present in a tenant worker's args, in the order errors name them."""
+
+IMPERSONATOR_KEY = "impersonating_from"
+_ALL_TENANT_KEYS = frozenset((*TENANT_KEYS, IMPERSONATOR_KEY))
+_INJECTED = ("args", "job")
+_NOT_A_SCOPE = ("self", "cls", *_INJECTED)
+
+Invoke = Callable[[Any, Mapping[str, Any], Any], Any]
+"""Call the function with (scope, args, running attempt)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Binding:
+    """What a function takes from a job. ``invoke`` calls it, ``check`` says why it cannot."""
+
+    invoke: Invoke
+    required: frozenset[str]
+    reserved: frozenset[str]
+    allowed: frozenset[str] | None
+    """Every key that has a place; None where any key has (``args`` or ``**rest``)."""
+
+    def check(self, args: Mapping[str, Any]) -> None:
+        """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
+        for name in sorted(self.required):
+            if name not in args:
+                raise InvalidArgsError(f"$.{name}", "the function needs it and args lack it")
+        for name in args:
+            if name in self.reserved:
+                reason = "Sigra itself passes the parameter of this name; rename the key"
+                raise InvalidArgsError(f"$.{name}", reason)
+            if self.allowed is not None and name not in self.allowed:
+                path = f"$.{name}" if name.isidentifier() and len(name) <= 64 else "$[...]"
+                reason = (
+                    "the function has no parameter of this name; add one, or take 'args' or **rest"
+                )
+                raise InvalidArgsError(path, reason)
+
+
+def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
+    """Work out how args reach ``function``; raise ``TypeError`` where it is unusable."""
+    parameters = _parameters(function)
+    scope_name: str | None = None
+    if tenant:
+        scope_name = _scope_parameter(function, parameters)
+        parameters = parameters[1:]
+    named: list[Parameter] = []
+    injected: list[str] = []
+    has_rest = False
+    for parameter in parameters:
+        _refuse_kind(function, parameter)
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            has_rest = True
+        elif parameter.name in _INJECTED:
+            injected.append(parameter.name)
+        else:
+            named.append(parameter)
+    names = frozenset(parameter.name for parameter in named)
+    reserved = {*injected, scope_name} if scope_name is not None else set(injected)
+    tenant_keys = _ALL_TENANT_KEYS if tenant else frozenset[str]()
+    return Binding(
+        invoke=_invoke(function, tenant, named, injected, (names | tenant_keys) if has_rest else None),
+        required=frozenset(p.name for p in named if p.default is Parameter.empty),
+        reserved=frozenset(reserved),
+        allowed=None if has_rest or "args" in injected else names | tenant_keys,
+    )
+
+
+def _invoke(
+    function: Callable[..., Any],
+    tenant: bool,
+    named: list[Parameter],
+    injected: list[str],
+    bound: frozenset[str] | None,
+) -> Invoke:
+    """Build the call. ``bound``: keys that ``**rest`` does not get, None without ``**rest``."""
+    if tenant and injected == ["args"] and not named and bound is None:
+        return lambda scope, args, attempt: function(scope, args=args)
+    takes = [(p.name, p.default) for p in named]
+    with_args, with_job = "args" in injected, "job" in injected
+
+    def invoke(scope: Any, args: Mapping[str, Any], attempt: Any) -> Any:
+        get = args.get
+        given = {name: get(name, default) for name, default in takes}
+        if with_args:
+            given["args"] = args
+        if with_job:
+            given["job"] = attempt.info
+        if bound is not None:
+            given.update((key, args[key]) for key in args if key not in bound)
+        return function(scope, **given) if tenant else function(**given)
+
+    return invoke
+
+
+def _parameters(function: Callable[..., Any]) -> list[Parameter]:
+    where = describe(function)
+    if isinstance(function, type):
+        raise TypeError(f"{where} is a class; a worker is a plain function")
+    if not callable(function) or not hasattr(function, "__qualname__"):
+        raise TypeError(f"a worker is a plain function (def or async def), not {where}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"{where} is a generator; a worker runs once and returns its outcome")
+    return list(inspect.signature(function).parameters.values())
+
+
+def _scope_parameter(function: Callable[..., Any], parameters: list[Parameter]) -> str:
+    where = describe(function)
+    first = parameters[0] if parameters else None
+    if first is None or first.kind not in (
+        Parameter.POSITIONAL_ONLY,
+        Parameter.POSITIONAL_OR_KEYWORD,
+    ):
+        raise TypeError(
+            f"{where} has no positional parameter for the scope; write it as "
+            "(scope, ...), or use @worker where the job is not a tenant's"
+        )
+    if first.name in _NOT_A_SCOPE:
+        raise TypeError(
+            f"the first parameter of {where} is {first.name!r}, but it receives the scope: put "
+            "'scope' first, and make a method a @staticmethod"
+        )
+    if first.annotation is not Parameter.empty and not _takes_scope(function, first.annotation):
+        raise TypeError(
+            f"the first parameter of {where} is annotated {first.annotation!r}, but it receives "
+            "a sigra.AuditScope: annotate it so, or leave the annotation out"
+        )
+    return first.name
+
+
+def _refuse_kind(function: Callable[..., Any], parameter: Parameter) -> None:
+    where = describe(function)
+    if parameter.kind is Parameter.VAR_POSITIONAL:
+        raise TypeError(f"{where} takes *{parameter.name}, but args are bound by name: remove it")
+    if parameter.kind is Parameter.POSITIONAL_ONLY:
+        raise TypeError(
+            f"parameter {parameter.name!r} of {where} is positional-only, but args are bound "
+            "by name: move it behind the '/'"
+        )
+    if parameter.name in ("self", "cls") and parameter.default is Parameter.empty:
+        raise TypeError(f"{where} takes {parameter.name!r}; make a method a @staticmethod")
+
+
+def _takes_scope(function: Callable[..., Any], annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        try:
+            annotation = eval(annotation, getattr(inspect.unwrap(function), "__globals__", {}))  # noqa: S307
+        except Exception:
+            # A name that only type checkers import: judge by what is written.
+            return re.search(r"\b(AuditScope|Any)\b", annotation) is not None
+        if isinstance(annotation, str):
+            return _takes_scope(function, annotation)
+    if annotation is Any or annotation is AuditScope:
+        return True
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _takes_scope(function, typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return any(_takes_scope(function, member) for member in typing.get_args(annotation))
+    if isinstance(annotation, typing.ForwardRef):
+        return _takes_scope(function, annotation.__forward_arg__)
+    return False
+
+
+def describe(function: Any) -> str:
+    """Say which function this is and where, as ``name (file:line)``."""
+    name = getattr(function, "__qualname__", None) or repr(type(function))
+    code = getattr(function, "__code__", None)
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code is not None else str(name)

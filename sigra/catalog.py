@@ -1,0 +1,105 @@
+"""Which worker stands behind a name: what a consumer looks up."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sigra.binding import describe
+from sigra.errors import DuplicateWorkerError, UnknownWorkerError
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+
+_lock = threading.RLock()
+_lasting: dict[str, Definition] = {}
+# A function's local worker lives as long as somebody holds it: no consumer can import it.
+_local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
+_origins: dict[str, Any] = {}
+_subscribers: list[Callable[[Definition], object]] = []
+
+
+def worker_name(function: Callable[..., Any]) -> str:
+    """Return the default name: ``module.qualname``, the same in a spawned child."""
+    module = function.__module__
+    return f"{'__main__' if module == '__mp_main__' else module}.{function.__qualname__}"
+
+
+def register(definition: Definition) -> None:
+    """Enter a worker; ``DuplicateWorkerError`` where another function has its name.
+
+    The same function of the same module executed again (a reload, a second run of
+    ``__main__``) takes the place of the earlier one.
+    """
+    name, local = definition.name, "<locals>" in definition.function.__qualname__
+    with _lock:
+        known = _find(name)
+        if known is not None and "<locals>" in known.function.__qualname__:
+            del known
+            gc.collect()  # an earlier call's leftovers do not hold the name
+            known = _find(name)
+        if known is not None and not _executed_again(known, definition):
+            raise DuplicateWorkerError(
+                name, describe(known.function), describe(definition.function)
+            )
+        _lasting.pop(name, None)
+        (_local if local else _lasting)[name] = definition
+        _origins[name] = _origin(definition)
+        subscribers = tuple(_subscribers)
+    for subscriber in subscribers:
+        subscriber(definition)
+
+
+def lookup(name: str) -> Definition:
+    """Return the worker of that name; ``UnknownWorkerError`` where there is none."""
+    found = _find(name)
+    if found is None:
+        raise UnknownWorkerError(name)
+    return found
+
+
+def definitions() -> Iterator[Definition]:
+    """Yield every worker known now, by name."""
+    with _lock:
+        known = {**_local, **_lasting}
+    for name in sorted(known):
+        yield known[name]
+
+
+def subscribe(subscriber: Callable[[Definition], object]) -> None:
+    """Call ``subscriber`` with every worker known now and every later one.
+
+    A backend registers its native tasks so.
+    """
+    with _lock:
+        _subscribers.append(subscriber)
+        known = tuple(definitions())
+    for definition in known:
+        subscriber(definition)
+
+
+def _find(name: str) -> Definition | None:
+    return _lasting.get(name) or _local.get(name)
+
+
+def _origin(definition: Definition) -> tuple[int, Any]:
+    """Tell one execution of a module from the next: its namespace and its spec."""
+    namespace = getattr(definition.function, "__globals__", {})
+    return id(namespace), namespace.get("__spec__")
+
+
+def _executed_again(known: Definition, definition: Definition) -> bool:
+    first, second = known.function, definition.function
+    if worker_name(first) != worker_name(second) or "<locals>" in first.__qualname__:
+        return False
+    before, after = _origins[known.name], _origin(definition)
+    if before[0] != after[0] or before[1] is not after[1]:
+        return True
+    old, new = getattr(first, "__code__", None), getattr(second, "__code__", None)
+    if old is not new and old == new:
+        return True  # the same lines compiled and run once more in one namespace
+    return second.__module__ == "__main__" and hasattr(sys, "ps1")

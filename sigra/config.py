@@ -1,0 +1,138 @@
+"""Process-wide settings: an immutable snapshot that configure() replaces."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType, TracebackType
+from typing import TYPE_CHECKING, Any
+
+from sigra.registry import resolve_backend
+from sigra.schema import check_schema
+
+if TYPE_CHECKING:
+    from sigra.audit.event import AuditResult
+    from sigra.audit.sink import Sink
+    from sigra.backend import Backend
+
+_UNCHANGED: Any = object()
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Config:
+    """One state of the settings. Compared by identity, so that workers can cache on it."""
+
+    backend: Backend | None = None
+    backends: Mapping[str, Backend] = field(default_factory=lambda: MappingProxyType({}))
+    sinks: tuple[Sink, ...] = ()
+    audit_schema: Any = None
+    on_audit_failure: Callable[[AuditResult], object] | None = None
+    max_args_bytes: int = 256 * 1024
+    override: Backend | None = None
+    """Set by the testing kit alone: beats every other choice of backend."""
+
+    def choose(self, of_worker: Backend | None, queue: str | None) -> Backend:
+        """Pick the backend: the worker's own, then the queue's, then the default."""
+        if self.override is not None:
+            return self.override
+        if of_worker is not None:
+            return of_worker
+        if queue is not None and queue in self.backends:
+            return self.backends[queue]
+        return self.backend if self.backend is not None else resolve_backend("sync")
+
+
+current = Config()
+"""The snapshot in force; read it as ``config.current``, never import the name."""
+
+
+class configure:
+    """Change the settings that are named and nothing else, from now on.
+
+    As a context manager, restore on exit what was before. Settings: ``backend`` (a
+    name or an instance), ``backends`` (queue name to backend), ``sinks``,
+    ``audit_schema``, ``on_audit_failure`` (called with the ``AuditResult``) and
+    ``max_args_bytes`` (of compact UTF-8). Raises ``UnknownBackendError``,
+    ``TypeError`` or ``ValueError`` and then changes nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: str | Backend = _UNCHANGED,
+        backends: Mapping[str, str | Backend] = _UNCHANGED,
+        sinks: Sequence[Sink] = _UNCHANGED,
+        audit_schema: Any = _UNCHANGED,
+        on_audit_failure: Callable[[AuditResult], object] | None = _UNCHANGED,
+        max_args_bytes: int = _UNCHANGED,
+    ) -> None:
+        changes: dict[str, Any] = {}
+        if backend is not _UNCHANGED:
+            changes["backend"] = resolve_backend(backend)
+        if backends is not _UNCHANGED:
+            resolved = {queue: resolve_backend(name) for queue, name in backends.items()}
+            changes["backends"] = MappingProxyType(resolved)
+        if sinks is not _UNCHANGED:
+            changes["sinks"] = tuple(_check_sink(sink) for sink in sinks)
+        if audit_schema is not _UNCHANGED:
+            if audit_schema is not None:
+                check_schema(audit_schema)
+            changes["audit_schema"] = audit_schema
+        if on_audit_failure is not _UNCHANGED:
+            if on_audit_failure is not None and not callable(on_audit_failure):
+                raise TypeError("on_audit_failure must be a function of one AuditResult, or None")
+            changes["on_audit_failure"] = on_audit_failure
+        if max_args_bytes is not _UNCHANGED:
+            changes["max_args_bytes"] = _check_limit(max_args_bytes)
+        self._before = _swap(changes)
+
+    def __enter__(self) -> Config:
+        return current
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        restore(self._before)
+
+
+def override_backend(backend: Backend | None) -> Config:
+    """Send every job to ``backend`` whatever the workers say; return the state before."""
+    return _swap({"override": backend})
+
+
+def restore(snapshot: Config) -> None:
+    """Put a snapshot back in force."""
+    global current
+    with _lock:
+        current = snapshot
+
+
+def _swap(changes: dict[str, Any]) -> Config:
+    global current
+    with _lock:
+        before = current
+        current = replace(before, **changes)
+    return before
+
+
+def _check_sink(sink: Any) -> Sink:
+    for member in ("write", "close"):
+        if not callable(getattr(sink, member, None)):
+            raise TypeError(
+                f"{type(sink).__qualname__} is no sink: it has no {member}(). A sink has "
+                "write(event, record) and close()."
+            )
+    return sink  # type: ignore[no-any-return]
+
+
+def _check_limit(limit: Any) -> int:
+    if isinstance(limit, bool) or not isinstance(limit, int):
+        raise TypeError(f"max_args_bytes must be an int, not {type(limit).__qualname__}")
+    if limit < 2:
+        raise ValueError(f"max_args_bytes must be at least 2 (an empty object), not {limit}")
+    return limit

@@ -1,0 +1,142 @@
+"""The two decorators that turn a function into a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from sigra import catalog
+from sigra.binding import bind
+from sigra.definition import Definition
+from sigra.errors import InvalidOptionError
+from sigra.options import check_capabilities, parse_options
+from sigra.proxy import TenantWorker, Worker
+from sigra.registry import resolve_backend
+from sigra.schema import check_schema
+
+if TYPE_CHECKING:
+    from sigra.backend import Backend
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def tenant_worker(function: Callable[P, R], /) -> TenantWorker[P, R]: ...
+@overload
+def tenant_worker(
+    *,
+    audit_schema: Any = None,
+    action: str | None = None,
+    name: str | None = None,
+    backend: str | Backend | None = None,
+    **default_options: Any,
+) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...
+def tenant_worker(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    audit_schema: Any = None,
+    action: str | None = None,
+    name: str | None = None,
+    backend: str | Backend | None = None,
+    **default_options: Any,
+) -> Any:
+    """Make a worker whose jobs run for an organization and an actor.
+
+    The first parameter receives an ``AuditScope``; ``args`` the whole read-only
+    mapping, ``job`` the ``JobInfo``, any other parameter the arg of its name.
+
+    ``audit_schema``: the audit record type. ``action``: log one audit event of this
+    name for each finished attempt. ``name``: what queues show; by default
+    ``module.qualname``. ``backend``: a name or an instance, before the configured
+    ones. ``default_options``: options of ``.new()``. Raises ``TypeError`` for a
+    function that cannot be a worker, ``ValueError`` for a bad action,
+    ``InvalidOptionError`` and ``DuplicateWorkerError``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> TenantWorker[..., Any]:
+        definition = _define(
+            function, True, name, audit_schema, action, backend, default_options
+        )
+        return TenantWorker(definition)
+
+    return decorate if function is None else decorate(function)
+
+
+@overload
+def worker(function: Callable[P, R], /) -> Worker[P, R]: ...
+@overload
+def worker(
+    *,
+    audit_schema: Any = None,
+    action: str | None = None,
+    name: str | None = None,
+    backend: str | Backend | None = None,
+    **default_options: Any,
+) -> Callable[[Callable[P, R]], Worker[P, R]]: ...
+def worker(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    audit_schema: Any = None,
+    action: str | None = None,
+    name: str | None = None,
+    backend: str | Backend | None = None,
+    **default_options: Any,
+) -> Any:
+    """Make a tenant-agnostic worker: no key is required and no scope is injected.
+
+    For jobs that emit no tenant-relevant audits, as clean-ups do; all else is as with
+    ``tenant_worker``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Worker[..., Any]:
+        definition = _define(
+            function, False, name, audit_schema, action, backend, default_options
+        )
+        return Worker(definition)
+
+    return decorate if function is None else decorate(function)
+
+
+def _define(
+    function: Any,
+    tenant: bool,
+    name: str | None,
+    audit_schema: Any,
+    action: str | None,
+    backend: str | Backend | None,
+    default_options: dict[str, Any],
+) -> Definition:
+    if isinstance(function, staticmethod):
+        function = function.__func__
+    binding = bind(function, tenant=tenant)
+    if name is not None and (not isinstance(name, str) or not name.strip()):
+        raise ValueError(f"name must be a str that is not blank, not {name!r}")
+    if audit_schema is not None:
+        check_schema(audit_schema)
+    if action is not None:
+        from sigra.audit.event import check_action
+
+        check_action(action)
+    if name is None:
+        name = catalog.worker_name(function)
+    if "cross_tenant" in default_options:
+        raise InvalidOptionError("cross_tenant", "is said at the call, where it is meant", name)
+    chosen = None if backend is None else resolve_backend(backend)
+    defaults = parse_options(default_options, worker=name)
+    if chosen is not None:
+        check_capabilities(defaults, chosen, name)
+    definition = Definition(
+        name=name,
+        function=function,
+        tenant=tenant,
+        binding=binding,
+        schema=audit_schema,
+        action=action,
+        defaults=defaults,
+        backend=chosen,
+    )
+    catalog.register(definition)
+    return definition

@@ -1,0 +1,193 @@
+"""From args to an accepted job: admit, choose, fence, hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from sigra import config
+from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
+from sigra.context import running
+from sigra.errors import (
+    CrossTenantError,
+    InvalidArgsError,
+    InvalidOptionError,
+    MissingTenantKeysError,
+    SigraError,
+)
+from sigra.job import Job
+from sigra.json import FrozenDict, freeze
+from sigra.options import JobOptions, check_capabilities, parse_options
+from sigra.scope import id_text
+
+if TYPE_CHECKING:
+    from sigra.backend import Backend
+    from sigra.definition import Definition
+
+_SHAPES = 64
+"""How many sets of keys a worker remembers as good."""
+
+
+class Enqueuer:
+    """Enqueue jobs of one worker. What depends on the worker alone is worked out once."""
+
+    __slots__ = ("_backend", "_config", "_definition", "_shapes")
+
+    def __init__(self, definition: Definition) -> None:
+        self._definition = definition
+        # Tuples of keys admitted before: presence and binding depend on the keys alone.
+        self._shapes: set[tuple[str, ...]] = set()
+        self._config: config.Config | None = None
+        self._backend: Any = None
+
+    def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
+        """Validate, freeze and enqueue one job."""
+        frozen = self._admit(args)
+        chosen, backend, crossing = self._choose(options)
+        if not crossing:
+            self._fence(frozen)
+        job = Job(self._definition, frozen, chosen, backend.name)
+        backend.enqueue((job,))
+        return job
+
+    async def anew(self, args: Mapping[str, Any], /, **options: Any) -> Job:
+        """Do the same as ``new`` without blocking the running event loop."""
+        jobs, backend = self._prepare((args,), options)
+        await backend.aenqueue(jobs)
+        return jobs[0]
+
+    def new_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]:
+        """Validate every item, then enqueue all in one batch; none if one is bad."""
+        jobs, backend = self._prepare(args, options, numbered=True)
+        if jobs:
+            backend.enqueue(jobs)
+        return jobs
+
+    async def anew_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]:
+        """Do the same as ``new_many`` without blocking the running event loop."""
+        jobs, backend = self._prepare(args, options, numbered=True)
+        if jobs:
+            await backend.aenqueue(jobs)
+        return jobs
+
+    def _prepare(
+        self,
+        items: Iterable[Mapping[str, Any]],
+        options: dict[str, Any],
+        *,
+        numbered: bool = False,
+    ) -> tuple[list[Job], Backend]:
+        admitted: list[FrozenDict] = []
+        for index, item in enumerate(items):
+            try:
+                admitted.append(self._admit(item))
+            except SigraError as error:
+                raise (error.at(index) if numbered else error) from None
+        chosen, backend, crossing = self._choose(options)
+        if not crossing and running.get() is not None:
+            for index, frozen in enumerate(admitted):
+                try:
+                    self._fence(frozen)
+                except CrossTenantError as error:
+                    raise (error.at(index) if numbered else error) from None
+        definition, name = self._definition, backend.name
+        return [Job(definition, frozen, chosen, name) for frozen in admitted], backend
+
+    def _admit(self, args: Mapping[str, Any]) -> FrozenDict:
+        """Check presence, ids, strict JSON and binding, in this order; freeze."""
+        definition = self._definition
+        plain = args if type(args) is dict else _plain(definition, args)
+        shape = tuple(plain)
+        known = shape in self._shapes
+        if not known:
+            _check_keys(definition, plain)
+        if definition.tenant:
+            actor, organization = plain["actor_id"], plain["organization_id"]
+            if (
+                not (actor is None or (type(actor) is str and actor.strip()))
+                or not (organization is None or (type(organization) is str and organization.strip()))
+                or IMPERSONATOR_KEY in plain
+            ):
+                plain = _text_ids(definition, plain)
+        try:
+            frozen = freeze(plain, config.current.max_args_bytes)
+            if not known:
+                definition.binding.check(frozen)
+                if len(self._shapes) < _SHAPES:
+                    self._shapes.add(shape)
+        except InvalidArgsError as error:
+            raise InvalidArgsError(error.path, error.reason, definition.name) from None
+        return frozen
+
+    def _choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
+        """Lay the call's options over the decorator's and find the backend that honours them."""
+        definition, settings = self._definition, config.current
+        if not given:
+            if settings is self._config:
+                return definition.defaults, self._backend, False
+            backend = settings.choose(definition.backend, definition.defaults.queue)
+            check_capabilities(definition.defaults, backend, definition.name)
+            # In this order: another thread that sees the settings must see their backend.
+            self._backend = backend
+            self._config = settings
+            return definition.defaults, backend, False
+        crossing = given.pop("cross_tenant", False)
+        if not isinstance(crossing, bool):
+            raise InvalidOptionError(
+                "cross_tenant", f"must be a bool, not {type(crossing).__qualname__}", definition.name
+            )
+        chosen = parse_options(given, definition.defaults, definition.name)
+        backend = settings.choose(definition.backend, chosen.queue)
+        check_capabilities(chosen, backend, definition.name)
+        return chosen, backend, crossing
+
+    def _fence(self, args: FrozenDict) -> None:
+        """Refuse a job for another organization than the one whose job runs here."""
+        attempt = running.get()
+        if attempt is None or attempt.scope is None or not self._definition.tenant:
+            return
+        home = attempt.scope.active_organization
+        if home is not None and args["organization_id"] != home.id:
+            raise CrossTenantError(
+                self._definition.name,
+                attempt.job.definition.name,
+                home.id,
+                args["organization_id"],
+            )
+
+
+def _plain(definition: Definition, args: Any) -> dict[str, Any]:
+    """Copy a mapping by what it holds, not by what its own methods might make up."""
+    if isinstance(args, dict):
+        return dict(dict.items(args))
+    if isinstance(args, Mapping):
+        return {key: args[key] for key in args}
+    reason = f"args are a mapping with str keys, not {type(args).__qualname__}"
+    raise InvalidArgsError("$", reason, definition.name)
+
+
+def _check_keys(definition: Definition, args: dict[str, Any]) -> None:
+    for key in args:
+        if not isinstance(key, str):
+            reason = f"args are a mapping with str keys; one key is {type(key).__qualname__}"
+            raise InvalidArgsError("$", reason, definition.name)
+    if definition.tenant:
+        missing = tuple(key for key in TENANT_KEYS if key not in args)
+        if missing:
+            raise MissingTenantKeysError(definition.name, missing)
+
+
+def _text_ids(definition: Definition, args: dict[str, Any]) -> dict[str, Any]:
+    """Copy args with their ids as text, as they travel."""
+    copy = dict(args)
+    for key in (*TENANT_KEYS, IMPERSONATOR_KEY):
+        value = copy.get(key)
+        if value is None:
+            continue
+        text = id_text(value)
+        if text is None:
+            kind = "a blank str" if isinstance(value, str) else type(value).__qualname__
+            reason = f"an id is a str, int or UUID, or None where there is none, not {kind}"
+            raise InvalidArgsError(f"$.{key}", reason, definition.name)
+        copy[key] = text
+    return copy

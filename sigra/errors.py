@@ -1,0 +1,238 @@
+"""Every exception that Sigra raises: its facts as attributes, its text the cure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _revive(cls: type[SigraError], args: tuple[Any, ...], facts: dict[str, Any]) -> SigraError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class SigraError(Exception):
+    """Be the root of all errors of this library.
+
+    Every subclass carries what went wrong as attributes and survives pickling,
+    so that a producer in another process sees the same facts.
+    """
+
+    index: int | None = None
+    """The position of the bad item where a batch was refused, else None."""
+
+    def at(self, index: int) -> SigraError:
+        """Return this same error, now naming the item of a batch that it is about."""
+        self.index = index
+        self.args = (f"item {index}: {self}", *self.args[1:])
+        return self
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _revive, (type(self), self.args, self.__dict__.copy())
+
+
+class DuplicateWorkerError(SigraError, ValueError):
+    """Refuse a second function under a worker name that is taken.
+
+    Attributes: ``name`` (the worker's name), ``first`` and ``second`` (where the
+    two functions are defined, as ``file:line``).
+    """
+
+    def __init__(self, name: str, first: str, second: str) -> None:
+        super().__init__(
+            f"two functions are registered as worker {name!r}: {first} and {second}. "
+            "A consumer could not tell them apart; give one of them another name with name=..."
+        )
+        self.name, self.first, self.second = name, first, second
+
+
+class MissingTenantKeysError(SigraError, ValueError):
+    """Refuse args in which a tenant key is absent (None would be fine).
+
+    Attributes: ``worker`` (name), ``missing`` (tuple of keys, in the order
+    ``organization_id``, ``actor_id``).
+    """
+
+    def __init__(self, worker: str, missing: tuple[str, ...]) -> None:
+        keys = " and ".join(repr(key) for key in missing)
+        super().__init__(
+            f"args for worker {worker!r} lack {keys}. Pass each key, with None "
+            "where there is no such id (a system or pre-login job); "
+            "sigra.tenant_args(scope) gives them all."
+        )
+        self.worker, self.missing = worker, missing
+
+
+class InvalidArgsError(SigraError, ValueError):
+    """Refuse args that are not strict JSON or that the function cannot take.
+
+    Attributes: ``path`` (where, as ``$.lines[3].price``), ``reason``, ``worker``
+    (name, or None). The text never holds a value.
+    """
+
+    def __init__(self, path: str, reason: str, worker: str | None = None) -> None:
+        of = f" for worker {worker!r}" if worker is not None else ""
+        super().__init__(f"invalid args{of} at {path}: {reason}")
+        self.path, self.reason, self.worker = path, reason, worker
+
+
+class InvalidOptionError(SigraError, ValueError):
+    """Refuse an option that is unknown, ill-typed or beyond the chosen backend.
+
+    Attributes: ``option`` (its name), ``reason``, ``worker`` (name, or None).
+    """
+
+    def __init__(self, option: str, reason: str, worker: str | None = None) -> None:
+        of = f" of worker {worker!r}" if worker is not None else ""
+        super().__init__(f"option {option!r}{of}: {reason}")
+        self.option, self.reason, self.worker = option, reason, worker
+
+
+class CrossTenantError(SigraError):
+    """Refuse a job for another organization than the running job's own.
+
+    Attributes: ``worker`` (the one to be enqueued), ``running_worker``,
+    ``running_organization_id``, ``organization_id`` (the one asked for, or None).
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        running_worker: str,
+        running_organization_id: str,
+        organization_id: str | None,
+    ) -> None:
+        other = "no organization" if organization_id is None else f"organization {organization_id!r}"
+        super().__init__(
+            f"a job of {running_worker!r} for organization {running_organization_id!r} enqueues "
+            f"{worker!r} for {other}. Pass **tenant_args(scope) to stay in the same organization, "
+            "or cross_tenant=True to .new() where crossing is meant."
+        )
+        self.worker, self.running_worker = worker, running_worker
+        self.running_organization_id = running_organization_id
+        self.organization_id = organization_id
+
+
+class EnqueueError(SigraError):
+    """Report that a backend did not take a job; nothing was recorded as sent.
+
+    Attributes: ``backend`` (name), ``reason``. ``__cause__`` is the native error
+    where there is one.
+    """
+
+    def __init__(self, backend: str, reason: str) -> None:
+        super().__init__(f"backend {backend!r} did not take the job: {reason}")
+        self.backend, self.reason = backend, reason
+
+
+class JobFailedError(SigraError):
+    """Tell that a job ended with ``Failure``. Attributes: ``job_id``, ``worker``, ``reason``."""
+
+    def __init__(self, job_id: str, worker: str, reason: object) -> None:
+        super().__init__(f"job {job_id} of worker {worker!r} returned Failure; see .reason")
+        self.job_id, self.worker, self.reason = job_id, worker, reason
+
+
+class JobCancelledError(SigraError):
+    """Tell that a job ended with ``Cancel``. Attributes: ``job_id``, ``worker``, ``reason``."""
+
+    def __init__(self, job_id: str, worker: str, reason: object) -> None:
+        super().__init__(f"job {job_id} of worker {worker!r} was cancelled for good; see .reason")
+        self.job_id, self.worker, self.reason = job_id, worker, reason
+
+
+class UnsupportedError(SigraError, NotImplementedError):
+    """Refuse a question that the backend cannot answer. Attributes: ``backend``, ``feature``."""
+
+    def __init__(self, backend: str, feature: str) -> None:
+        super().__init__(
+            f"backend {backend!r} cannot tell {feature}; ask the queue's own tools, "
+            "or use a backend that declares it among its capabilities"
+        )
+        self.backend, self.feature = backend, feature
+
+
+class MissingArgError(SigraError, KeyError):
+    """Stop a job whose args lack a required key at run time.
+
+    It was built by hand or by an older release, past ``.new()``. Attributes:
+    ``key``, ``worker`` (name, or None).
+    """
+
+    def __init__(self, key: str, worker: str | None = None) -> None:
+        of = f" of worker {worker!r}" if worker is not None else ""
+        super().__init__(
+            f"the job{of} has no {key!r} among its args: it did not come through .new(). "
+            "The body was not run and the job will not be retried; enqueue it again with .new()."
+        )
+        self.key, self.worker = key, worker
+
+
+class EnvelopeError(SigraError, ValueError):
+    """Refuse a payload that no version of this release reads.
+
+    Attributes: ``reason``, ``version`` (as found, or None).
+    """
+
+    def __init__(self, reason: str, version: int | None = None) -> None:
+        super().__init__(f"unreadable job envelope: {reason}")
+        self.reason, self.version = reason, version
+
+
+class UnknownWorkerError(SigraError, LookupError):
+    """Tell that a consumer was sent a job whose worker it has not imported. Attribute: ``name``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"no worker is named {name!r} in this process: import the module that defines it "
+            "in the consumer, or set name= to the name that producers use"
+        )
+        self.name = name
+
+
+class AuditOnlyScopeError(SigraError):
+    """Refuse the use of a worker's scope for anything but auditing.
+
+    Attributes: ``attribute`` (what was read or where the scope was found).
+    """
+
+    def __init__(self, attribute: str, reason: str | None = None) -> None:
+        what = reason or f"a worker's scope has no {attribute!r}"
+        super().__init__(
+            f"{what}: it is rebuilt from ids alone, for audit events, and carries no authority. "
+            "Authorize before .new(), in the request, or load the host's own scope in the job."
+        )
+        self.attribute = attribute
+
+
+class AuditRejectedError(SigraError, ValueError):
+    """Refuse an audit event that is not well formed. Attributes: ``field``, ``reason``."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"audit event rejected at {field!r}: {reason}")
+        self.field, self.reason = field, reason
+
+
+class UnknownBackendError(SigraError, LookupError):
+    """Refuse a backend name that nothing provides. Attributes: ``name``, ``known`` (tuple)."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"no backend is named {name!r}; known are {', '.join(known)}. A package adds one "
+            "through the entry-point group 'sigra.backends'."
+        )
+        self.name, self.known = name, known
+
+
+class MissingExtraError(SigraError, ImportError):
+    """Tell which extra brings a package that is not installed. Attributes: ``extra``, ``package``."""
+
+    def __init__(self, extra: str, package: str) -> None:
+        super().__init__(
+            f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it"
+        )
+        self.extra, self.package = extra, package

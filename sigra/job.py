@@ -1,0 +1,168 @@
+"""A job as its producer holds it, and as its body sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from sigra.errors import UnsupportedError
+from sigra.ids import uuid7_parts, uuid7_text
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.options import JobOptions
+
+State = Literal[
+    "available", "scheduled", "executing", "retryable", "completed", "discarded", "cancelled"
+]
+FINISHED: frozenset[str] = frozenset(("completed", "discarded", "cancelled"))
+"""The states that nothing follows."""
+
+DEFAULT_QUEUE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    """What a body may know of its own job.
+
+    ``attempt`` counts from 1 and a snooze does not raise it; ``snoozes`` from 0.
+    ``enqueued_at`` is aware UTC.
+    """
+
+    id: str
+    worker: str
+    queue: str
+    backend: str
+    attempt: int
+    max_attempts: int
+    snoozes: int
+    enqueued_at: datetime
+
+
+class Ticket(Protocol):
+    """How a backend answers for a job that it took."""
+
+    def state(self) -> State:
+        """Say where the job stands."""
+
+    def result(self, timeout: float | None) -> Any:
+        """Return or raise what the job ended with; ``TimeoutError`` while it has not."""
+
+    async def aresult(self, timeout: float | None) -> Any:
+        """Do the same without blocking the loop."""
+
+
+class Job:
+    """A job that was validated and handed to a backend.
+
+    ``id`` (UUIDv7 text), ``worker`` (name), ``args`` (read-only), ``options``,
+    ``backend`` (name), ``native_id`` (the queue's own id, or None) and ``duplicate``
+    (True where ``unique`` found an unfinished one, and nothing was enqueued).
+    """
+
+    __slots__ = (
+        "_id",
+        "_stamp",
+        "args",
+        "backend",
+        "definition",
+        "duplicate",
+        "native_id",
+        "options",
+        "ticket",
+    )
+
+    def __init__(
+        self,
+        definition: Definition,
+        args: Mapping[str, Any],
+        options: JobOptions,
+        backend: str,
+        stamp: tuple[int, int] | None = None,
+        id: str | None = None,
+    ) -> None:
+        self.definition = definition
+        self.args = args
+        self.options = options
+        self.backend = backend
+        self.native_id: str | None = None
+        self.duplicate = False
+        # Written out as text only when somebody reads it.
+        self._stamp = stamp or uuid7_parts()
+        self._id = id
+        self.ticket: Ticket | None = None
+
+    @property
+    def id(self) -> str:
+        """Return the job's id: the same on the producer's and on the consumer's side."""
+        if self._id is None:
+            self._id = uuid7_text(self._stamp)
+        return self._id
+
+    @property
+    def worker(self) -> str:
+        """Return the worker's name."""
+        return self.definition.name
+
+    @property
+    def queue(self) -> str:
+        """Return the queue's name; "default" stands for the backend's own."""
+        return self.options.queue or DEFAULT_QUEUE
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """Return when ``.new()`` made the job (aware UTC)."""
+        return datetime.fromtimestamp(self._stamp[0] / 1e9, timezone.utc)
+
+    @property
+    def state(self) -> State:
+        """Return where the job stands; ``UnsupportedError`` where the backend cannot tell."""
+        return self._require("a job's state").state()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the value that the job ended with, waiting up to ``timeout`` seconds.
+
+        Raises the function's own exception, ``JobFailedError`` for ``Failure``,
+        ``JobCancelledError`` for ``Cancel``, ``TimeoutError`` while unfinished and
+        ``UnsupportedError`` where the backend cannot tell.
+        """
+        return self._require("a job's result").result(timeout)
+
+    async def aresult(self, timeout: float | None = None) -> Any:
+        """Do the same as ``result`` without blocking the event loop."""
+        return await self._require("a job's result").aresult(timeout)
+
+    def accept(
+        self, *, native_id: str | None = None, ticket: Ticket | None = None, duplicate: bool = False
+    ) -> None:
+        """Record what the backend said when it took the job; for backends only.
+
+        ``ticket`` answers for its state and result. ``duplicate``: an unfinished job
+        holds the ``unique`` key, so that nothing was enqueued; ``native_id`` and
+        ``ticket`` are then that job's, where the queue tells.
+        """
+        self.native_id, self.ticket, self.duplicate = native_id, ticket, duplicate
+
+    def info(self, attempt: int, snoozes: int) -> JobInfo:
+        """Return the facts of one attempt."""
+        return JobInfo(
+            id=self.id,
+            worker=self.worker,
+            queue=self.queue,
+            backend=self.backend,
+            attempt=attempt,
+            max_attempts=self.options.max_attempts,
+            snoozes=snoozes,
+            enqueued_at=self.enqueued_at,
+        )
+
+    def _require(self, feature: str) -> Ticket:
+        if self.ticket is None:
+            raise UnsupportedError(self.backend, feature)
+        return self.ticket
+
+    def __repr__(self) -> str:
+        queue = f" queue={self.options.queue}" if self.options.queue else ""
+        return f"<Job {self.id} of {self.worker} on {self.backend}{queue}>"

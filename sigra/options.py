@@ -1,0 +1,179 @@
+"""The options of an enqueue: what they are, and which values make sense."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from sigra.errors import InvalidOptionError
+
+if TYPE_CHECKING:
+    from sigra.backend import Backend
+
+Backoff = float | Callable[[int], float]
+"""Seconds before the next attempt, or a function of the failed attempt (from 1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a job is to be queued. None or the default where nothing was said.
+
+    ``priority``: larger runs sooner. ``delay``: seconds. ``run_at``: aware datetime.
+    ``max_attempts``: from 1. ``unique``: key of which one unfinished job may exist.
+    ``conn``: the caller's open transaction.
+    """
+
+    queue: str | None = None
+    priority: int = 0
+    delay: float | None = None
+    run_at: datetime | None = None
+    max_attempts: int = 1
+    backoff: Backoff | None = None
+    unique: str | None = None
+    conn: Any = None
+
+    def retry_delay(self, attempt: int) -> float:
+        """Return the seconds to wait after the failed ``attempt`` (from 1)."""
+        if self.backoff is None:
+            return default_backoff(attempt)
+        if callable(self.backoff):
+            return _seconds("backoff", self.backoff(attempt), None)
+        return self.backoff
+
+    def wait(self, now: float) -> float:
+        """Return the seconds from ``now`` (epoch seconds) until the job is due, 0 if it is."""
+        if self.delay is not None:
+            return self.delay
+        return max(0.0, self.run_at.timestamp() - now) if self.run_at is not None else 0.0
+
+
+PLAIN = JobOptions()
+"""No option at all; the hot path recognises it by identity."""
+
+OPTION_NAMES = tuple(option.name for option in fields(JobOptions))
+
+
+def default_backoff(attempt: int) -> float:
+    """Return 15 s doubled with each failed attempt up to an hour, less up to a tenth at random."""
+    ceiling = 15.0 * 2.0 ** min(attempt - 1, 8)
+    return min(ceiling, 3600.0) * (1.0 - random.random() / 10.0)  # noqa: S311
+
+
+def parse_options(
+    given: Mapping[str, Any], defaults: JobOptions = PLAIN, worker: str | None = None
+) -> JobOptions:
+    """Check the options that were given and lay them over ``defaults``.
+
+    Raises ``InvalidOptionError`` for an unknown name, a value of the wrong type or
+    range, or ``delay`` together with ``run_at``.
+    """
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        check = _CHECKS.get(name)
+        if check is None:
+            known = ", ".join(OPTION_NAMES)
+            raise InvalidOptionError(name, f"there is no such option; known are {known}", worker)
+        checked[name] = check(name, value, worker)
+    if "delay" in checked and "run_at" in checked:
+        raise InvalidOptionError("run_at", "give either delay or run_at, not both", worker)
+    # The call wins: either way of saying when replaces the decorator's.
+    if "delay" in checked:
+        checked.setdefault("run_at", None)
+    elif "run_at" in checked:
+        checked.setdefault("delay", None)
+    return replace(defaults, **checked)
+
+
+def check_capabilities(options: JobOptions, backend: Backend, worker: str | None = None) -> None:
+    """Raise ``InvalidOptionError`` for the first option that ``backend`` does not honour."""
+    if options is PLAIN:
+        return
+    for name in OPTION_NAMES:
+        if getattr(options, name) != getattr(PLAIN, name) and name not in backend.capabilities:
+            raise InvalidOptionError(
+                name,
+                f"backend {backend.name!r} cannot honour it; it honours "
+                f"{', '.join(sorted(backend.capabilities & set(OPTION_NAMES))) or 'no option'}",
+                worker,
+            )
+
+
+def _text(name: str, value: Any, worker: str | None) -> str:
+    if not isinstance(value, str):
+        raise InvalidOptionError(name, f"must be a str, not {_kind(value)}", worker)
+    if not value.strip():
+        raise InvalidOptionError(name, "must not be blank", worker)
+    return str(value)
+
+
+def _whole(name: str, value: Any, worker: str | None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidOptionError(name, f"must be an int, not {_kind(value)}", worker)
+    if value.bit_length() > 31:
+        raise InvalidOptionError(name, "must fit 32 bits", worker)
+    return int(value)
+
+
+def _positive(name: str, value: Any, worker: str | None) -> int:
+    number = _whole(name, value, worker)
+    if number < 1:
+        raise InvalidOptionError(name, f"must be at least 1, not {number}", worker)
+    return number
+
+
+def _seconds(name: str, value: Any, worker: str | None) -> float:
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InvalidOptionError(
+            name, f"must be seconds (int or float) or a timedelta, not {_kind(value)}", worker
+        )
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not (0.0 <= seconds < math.inf):
+        raise InvalidOptionError(name, f"must be finite and not negative, not {seconds}", worker)
+    return seconds
+
+
+def _aware(name: str, value: Any, worker: str | None) -> datetime:
+    if not isinstance(value, datetime):
+        raise InvalidOptionError(name, f"must be a datetime, not {_kind(value)}", worker)
+    if value.utcoffset() is None:
+        reason = "must be an aware datetime; give it a time zone, as datetime.now(timezone.utc)"
+        raise InvalidOptionError(name, reason, worker)
+    return value
+
+
+def _backoff(name: str, value: Any, worker: str | None) -> Backoff:
+    if callable(value):
+        return value  # type: ignore[no-any-return]
+    return _seconds(name, value, worker)
+
+
+def _conn(name: str, value: Any, worker: str | None) -> Any:
+    if value is None:
+        reason = "is None; pass the open connection, or leave the option out"
+        raise InvalidOptionError(name, reason, worker)
+    return value
+
+
+def _kind(value: Any) -> str:
+    return type(value).__qualname__
+
+
+_CHECKS: dict[str, Callable[[str, Any, str | None], Any]] = {
+    "queue": _text,
+    "priority": _whole,
+    "delay": _seconds,
+    "run_at": _aware,
+    "max_attempts": _positive,
+    "backoff": _backoff,
+    "unique": _text,
+    "conn": _conn,
+}

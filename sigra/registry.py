@@ -1,0 +1,75 @@
+"""Which backend stands behind a name: ours, or any that a package offers."""
+
+from __future__ import annotations
+
+import threading
+from importlib import import_module
+from typing import Any
+
+from sigra.backend import Backend
+from sigra.errors import MissingExtraError, UnknownBackendError
+
+GROUP = "sigra.backends"
+"""The entry-point group through which a package adds a backend."""
+
+_BUILT_IN = {
+    "sync": "sigra.backends.sync:SyncBackend",
+    "thread": "sigra.backends.thread:ThreadBackend",
+    "asyncio": "sigra.backends.asyncio:AsyncioBackend",
+}
+_lock = threading.RLock()
+_instances: dict[str, Backend] = {}
+
+
+def resolve_backend(backend: str | Backend) -> Backend:
+    """Return the backend of that name, made on first use and then shared, or the instance.
+
+    Raises ``UnknownBackendError`` for a name that nothing provides,
+    ``MissingExtraError`` where its package is not installed and ``TypeError`` for an
+    object that is no backend.
+    """
+    if not isinstance(backend, str):
+        return _check(backend)
+    known = _instances.get(backend)
+    if known is not None:
+        return known
+    with _lock:
+        if backend not in _instances:
+            _instances[backend] = _check(_load(backend)())
+        return _instances[backend]
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return every name that ``resolve_backend`` takes, sorted."""
+    return tuple(sorted({*_BUILT_IN, *_entry_points()}))
+
+
+def _load(name: str) -> Any:
+    built_in = _BUILT_IN.get(name)
+    if built_in is not None:
+        module, _, attribute = built_in.partition(":")
+        return getattr(import_module(module), attribute)
+    entry = _entry_points().get(name)
+    if entry is None:
+        raise UnknownBackendError(name, backend_names())
+    try:
+        return entry.load()
+    except MissingExtraError:
+        raise
+    except ImportError as error:
+        raise MissingExtraError(name, error.name or name) from error
+
+
+def _entry_points() -> dict[str, Any]:
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _check(backend: Any) -> Backend:
+    if not isinstance(backend, Backend):
+        raise TypeError(
+            f"{type(backend).__qualname__} is no backend: it needs name, capabilities, "
+            "enqueue() and aenqueue() (sigra.backend.Backend)"
+        )
+    return backend

@@ -1,0 +1,291 @@
+"""Who a job runs for: ids alone, fit for audit events and for nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MethodType, NoneType
+from typing import Any, NoReturn, ParamSpec, TypeVar, final
+from uuid import UUID
+
+from sigra.errors import AuditOnlyScopeError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Id = str | int | UUID
+"""What an id may be where it is given; it travels as a string."""
+
+_MEMBERS = ("user", "active_organization", "impersonating_from")
+_DEPTH = 8
+
+
+class _Sealed:
+    """A value that can be neither changed nor asked for more than it has."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AuditOnlyScopeError(name)
+
+
+@final
+class Identity(_Sealed):
+    """The id of a user or an organization, as a string, and nothing else about it."""
+
+    __slots__ = ("id",)
+    __match_args__ = ("id",)
+    id: str
+
+    def __init__(self, id: str) -> None:
+        _set_id(self, id)
+
+    def __eq__(self, other: object) -> bool:
+        return self.id == other.id if type(other) is Identity else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Identity, self.id))
+
+    def __repr__(self) -> str:
+        return f"Identity(id={self.id!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Identity, (self.id,)
+
+
+@final
+class AuditScope(_Sealed):
+    """The audit-only scope of a job, rebuilt from its ids without any database read.
+
+    Members: ``user``, ``active_organization`` and ``impersonating_from``, each an
+    ``Identity`` or None. Reading any other public attribute raises
+    ``AuditOnlyScopeError``: there is no request, session, membership or role here.
+    """
+
+    __slots__ = ("active_organization", "impersonating_from", "user")
+    __match_args__ = _MEMBERS
+    user: Identity | None
+    active_organization: Identity | None
+    impersonating_from: Identity | None
+
+    def __init__(self) -> NoReturn:
+        raise TypeError("build a scope with AuditScope.build(actor_id=..., organization_id=...)")
+
+    @staticmethod
+    def build(
+        *, actor_id: Id | None, organization_id: Id | None, impersonating_from: Id | None = None
+    ) -> AuditScope:
+        """Build a scope from ids (str, int or UUID, or None where there is none).
+
+        Raises ``TypeError`` for any other type and ``ValueError`` for a blank id.
+        """
+        return scope_from_ids(
+            _text("actor_id", actor_id),
+            _text("organization_id", organization_id),
+            _text("impersonating_from", impersonating_from),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return _members(self) == _members(other) if type(other) is AuditScope else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((AuditScope, *_members(self)))
+
+    def __repr__(self) -> str:
+        pairs = zip(_MEMBERS, _members(self), strict=True)
+        return f"AuditScope({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        ids = (member.id if member is not None else None for member in _members(self))
+        return scope_from_ids, tuple(ids)
+
+
+# The slots' own setters: the only way past the sealed __setattr__, and a fast one.
+_set_id = Identity.id.__set__  # type: ignore[attr-defined]
+_set_user = AuditScope.user.__set__  # type: ignore[union-attr]
+_set_organization = AuditScope.active_organization.__set__  # type: ignore[union-attr]
+_set_impersonator = AuditScope.impersonating_from.__set__  # type: ignore[union-attr]
+_new = object.__new__
+
+
+def scope_from_ids(
+    actor_id: str | None, organization_id: str | None, impersonating_from: str | None
+) -> AuditScope:
+    """Build a scope from ids that have been checked already."""
+    scope = _new(AuditScope)
+    _set_user(scope, None if actor_id is None else _identity(actor_id))
+    _set_organization(scope, None if organization_id is None else _identity(organization_id))
+    _set_impersonator(scope, None if impersonating_from is None else _identity(impersonating_from))
+    return scope
+
+
+def _identity(text: str) -> Identity:
+    identity = _new(Identity)
+    _set_id(identity, text)
+    return identity
+
+
+def id_text(value: object) -> str | None:
+    """Return an id as the string that travels, or None where ``value`` cannot be one.
+
+    A str, int (not bool) or UUID can; a blank string or an int beyond 64 bits cannot.
+    """
+    if isinstance(value, str):
+        text = str.__str__(value)
+        return text if text.strip() else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__repr__(value) if int.bit_length(value) <= 64 else None
+    if isinstance(value, UUID):
+        return UUID.__str__(value)
+    return None
+
+
+def _text(name: str, value: Id | None) -> str | None:
+    if value is None:
+        return None
+    text = id_text(value)
+    if text is not None:
+        return text
+    if isinstance(value, str):
+        raise ValueError(f"{name} is blank; pass None where there is no such id")
+    raise TypeError(f"{name} must be str, int, UUID or None, not {type(value).__qualname__}")
+
+
+def _members(scope: AuditScope) -> tuple[Identity | None, ...]:
+    return scope.user, scope.active_organization, scope.impersonating_from
+
+
+def tenant_args(scope: object) -> dict[str, str | None]:
+    """Return the tenant keys for a child job, or for the first job of a request.
+
+    ``scope`` is an ``AuditScope`` or the host's own request scope: an object or a
+    mapping with ``user``, ``active_organization`` and, if it likes,
+    ``impersonating_from``, each None or something with an ``id``. The answer has
+    ``organization_id`` and ``actor_id``, and ``impersonating_from`` where there is
+    one. Raises ``TypeError`` where a member or its id is absent: absent is not None.
+    """
+    keys = {
+        "organization_id": _read_id(scope, "active_organization"),
+        "actor_id": _read_id(scope, "user"),
+    }
+    impersonator = _read_id(scope, "impersonating_from", None)
+    if impersonator is not None:
+        keys["impersonating_from"] = impersonator
+    return keys
+
+
+_ABSENT: Any = object()
+
+
+def _read(source: object, name: str) -> Any:
+    if isinstance(source, Mapping):
+        return source[name] if name in source else _ABSENT
+    return getattr(source, name, _ABSENT)
+
+
+def _read_id(scope: object, name: str, default: Any = _ABSENT) -> str | None:
+    member = _read(scope, name)
+    if member is _ABSENT:
+        member = default
+    if member is _ABSENT:
+        raise TypeError(
+            f"the scope ({type(scope).__qualname__}) has no {name!r}: absent is not None. "
+            "Set it to None where the request has none."
+        )
+    if member is None:
+        return None
+    value = member if id_text(member) is not None else _read(member, "id")
+    if value is _ABSENT:
+        raise TypeError(f"the scope's {name!r} ({type(member).__qualname__}) has no 'id'")
+    return _text(f"{name}.id", value)
+
+
+def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
+    """Refuse a worker's scope in any argument of a host's authorization function.
+
+    Sync and async functions alike. The arguments are searched to a depth of 8:
+    lists, tuples, sets, dict keys and values, attributes of any object. Finding an
+    ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            _refuse_scope(function, args, kwargs)
+            return await function(*args, **kwargs)
+
+        guarded: Any = guarded_async
+    else:
+
+        @functools.wraps(function)
+        def guarded_sync(*args: P.args, **kwargs: P.kwargs) -> R:
+            _refuse_scope(function, args, kwargs)
+            return function(*args, **kwargs)
+
+        guarded = guarded_sync
+    guarded.__sigra_request_scope_only__ = True
+    return guarded  # type: ignore[no-any-return]
+
+
+_LEAVES = frozenset({str, int, float, bool, bytes, NoneType, complex, UUID, Identity})
+
+
+def _refuse_scope(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Search breadth first; each object once, so that cycles and sharing cost nothing."""
+    layer: list[Any] = [*args, *kwargs.values()]
+    seen: set[int] = set()
+    for _ in range(_DEPTH + 1):
+        inner: list[Any] = []
+        for value in layer:
+            kind = type(value)
+            if kind is AuditScope:
+                name = getattr(function, "__qualname__", repr(function))
+                raise AuditOnlyScopeError(
+                    name, f"{name}() decides on authority and was given a worker's scope"
+                )
+            if kind not in _LEAVES and id(value) not in seen:
+                seen.add(id(value))
+                inner.extend(_inside(value))
+        if not inner:
+            return
+        layer = inner
+
+
+def _inside(value: Any) -> list[Any]:
+    """List what an object holds: items, keys and values, attributes, captured variables."""
+    held: list[Any] = []
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        held.extend(value)
+    elif isinstance(value, Mapping):
+        held.extend(value.keys())
+        held.extend(value.values())
+    elif isinstance(value, MethodType):
+        held.append(value.__self__)
+    elif isinstance(value, functools.partial):
+        held.extend((value.func, value.args, value.keywords))
+    elif isinstance(value, (type, type(inspect))):
+        return held
+    for cell in getattr(value, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            held.append(cell.cell_contents)
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(attributes, dict):
+        held.extend(attributes.values())
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            held.append(getattr(value, name, None))
+    return held

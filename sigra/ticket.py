@@ -1,0 +1,95 @@
+"""How an in-process backend answers for a job: its counters, state and result."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from sigra.job import State
+    from sigra.verdict import Verdict
+
+_creating = threading.Lock()
+
+
+class LocalTicket:
+    """Follow one job inside this process.
+
+    ``waits``: whether ``result()`` may block until another thread finishes the job;
+    where nothing else would run it meanwhile, it raises ``TimeoutError`` at once.
+    """
+
+    __slots__ = ("_future", "_state", "failures", "snoozes", "verdict", "waits")
+
+    def __init__(self, state: State, waits: bool) -> None:
+        self._state: State = state
+        self.waits = waits
+        self.failures = 0
+        self.snoozes = 0
+        self.verdict: Verdict | None = None
+        self._future: Future[Any] | None = None
+
+    def state(self) -> State:
+        """Say where the job stands."""
+        return self._state
+
+    def move(self, state: State) -> None:
+        """Note that the job is now in ``state``, which is not a final one."""
+        self._state = state
+
+    def settle(self, verdict: Verdict) -> bool:
+        """Note what an attempt came to; tell whether the job is finished."""
+        if verdict.state == "retryable":
+            self.failures += 1
+        elif verdict.state == "scheduled":
+            self.snoozes += 1
+        else:
+            self.verdict = verdict
+        self._state = verdict.state
+        if self.verdict is None:
+            return False
+        # No lock: whoever waits stores the future before it reads the verdict.
+        if self._future is not None:
+            self._resolve(self._future, verdict)
+        return True
+
+    def result(self, timeout: float | None) -> Any:
+        """Return or raise what the job ended with; ``TimeoutError`` while it has not."""
+        if self.verdict is not None:
+            return self.verdict.unwrap()
+        if not self.waits:
+            raise TimeoutError(
+                f"the job is {self._state}: on the sync backend only drain() takes it further"
+            )
+        return self._waiter().result(timeout).unwrap()
+
+    async def aresult(self, timeout: float | None) -> Any:
+        """Do the same without blocking the loop."""
+        if self.verdict is None and self.waits:
+            import asyncio
+
+            waiter = asyncio.wrap_future(self._waiter())
+            await asyncio.wait_for(asyncio.shield(waiter), timeout)
+        return self.result(0)
+
+    def _waiter(self) -> Future[Any]:
+        from concurrent.futures import Future
+
+        with _creating:
+            if self._future is None:
+                self._future = Future()
+        if self.verdict is not None:
+            self._resolve(self._future, self.verdict)
+        return self._future
+
+    @staticmethod
+    def _resolve(future: Future[Any], verdict: Verdict) -> None:
+        with _creating:
+            if not future.done():
+                future.set_result(verdict)
+
+

@@ -1,0 +1,34 @@
+"""What one attempt came to, in terms that every backend can act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sigra.job import State
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Verdict:
+    """Where the job goes after an attempt.
+
+    ``state``: "completed" (``value``), "cancelled" or "discarded" (``error``, for
+    good), "retryable" (``error``, again after ``delay`` seconds, one attempt fewer)
+    or "scheduled" (snoozed: again after ``delay`` seconds, no attempt used up).
+    """
+
+    state: State
+    value: Any = None
+    error: BaseException | None = None
+    delay: float = 0.0
+
+    def unwrap(self) -> Any:
+        """Return the value, or raise what stands in its place."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+DONE = Verdict("completed")
+"""The verdict of a job that returned None."""
