@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sigra.audit.emit import audit_stats, log_safe
     from sigra.audit.event import AuditEvent, AuditResult
     from sigra.audit.sink import Sink
+    from sigra.authority import request_scope_only
     from sigra.backend import Backend
     from sigra.config import configure
     from sigra.context import current_job
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         MissingArgError,
         MissingExtraError,
         MissingTenantKeysError,
+        PoisonedJobError,
         SigraError,
         UnknownBackendError,
         UnknownWorkerError,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from sigra.job import Job, JobInfo
     from sigra.outcome import Cancel, Failure, Ok, Snooze
     from sigra.proxy import TenantWorker, Worker
-    from sigra.scope import AuditScope, Identity, request_scope_only, tenant_args
+    from sigra.scope import AuditScope, Identity, tenant_args
     from sigra.backends.asyncio import AsyncioBackend
     from sigra.backends.sync import SyncBackend
     from sigra.backends.thread import ThreadBackend
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "authority": ("request_scope_only",),
     "audit.emit": ("audit_stats", "log_safe"),
     "audit.event": ("AuditEvent", "AuditResult"),
     "audit.sink": ("Sink",),
@@ -73,6 +76,7 @@ _HOMES = {
         "MissingArgError",
         "MissingExtraError",
         "MissingTenantKeysError",
+        "PoisonedJobError",
         "SigraError",
         "UnknownBackendError",
         "UnknownWorkerError",
@@ -82,7 +86,7 @@ _HOMES = {
     "job": ("Job", "JobInfo"),
     "outcome": ("Cancel", "Failure", "Ok", "Snooze"),
     "proxy": ("TenantWorker", "Worker"),
-    "scope": ("AuditScope", "Identity", "request_scope_only", "tenant_args"),
+    "scope": ("AuditScope", "Identity", "tenant_args"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -111,6 +115,7 @@ __all__ = [
     "MissingExtraError",
     "MissingTenantKeysError",
     "Ok",
+    "PoisonedJobError",
     "SigraError",
     "Sink",
     "Snooze",

@@ -18,10 +18,12 @@ Capability = Literal[
     "unique",
     "conn",
     "result",
+    "native",
     "at_most_once",
 ]
-"""What a backend can do. All but the last two are options of ``.new()``: one that is
+"""What a backend can do. All but the last three are options of ``.new()``: one that is
 not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` answer.
+``native``: jobs cross a queue that has an API of its own, and can be sent by that too.
 ``at_most_once``: a job that was running when its consumer died is lost."""
 
 SCHEDULING: frozenset[Capability] = frozenset(

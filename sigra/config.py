@@ -30,13 +30,9 @@ class Config:
     audit_schema: Any = None
     on_audit_failure: Callable[[AuditResult], object] | None = None
     max_args_bytes: int = 256 * 1024
-    override: Backend | None = None
-    """Set by the testing kit alone: beats every other choice of backend."""
 
     def choose(self, of_worker: Backend | None, queue: str | None) -> Backend:
         """Pick the backend: the worker's own, then the queue's, then the default."""
-        if self.override is not None:
-            return self.override
         if of_worker is not None:
             return of_worker
         if queue is not None and queue in self.backends:
@@ -100,11 +96,6 @@ class configure:
         restore(self._before)
 
 
-def override_backend(backend: Backend | None) -> Config:
-    """Send every job to ``backend`` whatever the workers say; return the state before."""
-    return _swap({"override": backend})
-
-
 def restore(snapshot: Config) -> None:
     """Put a snapshot back in force."""
     global current
@@ -127,7 +118,7 @@ def _check_sink(sink: Any) -> Sink:
                 f"{type(sink).__qualname__} is no sink: it has no {member}(). A sink has "
                 "write(event, record) and close()."
             )
-    return sink  # type: ignore[no-any-return]
+    return sink
 
 
 def _check_limit(limit: Any) -> int:

@@ -41,8 +41,15 @@ class Enqueuer:
         self._backend: Any = None
 
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
-        """Validate, freeze and enqueue one job."""
-        frozen = self._admit(args)
+        """Validate, freeze and enqueue one job; return it as accepted by its backend.
+
+        ``args``: a mapping with str keys and strict JSON values. ``options``: queue,
+        priority, delay, run_at, max_attempts, backoff, unique, conn, cross_tenant.
+        Raises ``InvalidArgsError``, ``MissingTenantKeysError``, ``InvalidOptionError``,
+        ``CrossTenantError`` or ``EnqueueError``, and then nothing was enqueued. What
+        the function raises is never raised here.
+        """
+        frozen = self.admit(args)
         chosen, backend, crossing = self._choose(options)
         if not crossing:
             self._fence(frozen)
@@ -57,7 +64,10 @@ class Enqueuer:
         return jobs[0]
 
     def new_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]:
-        """Validate every item, then enqueue all in one batch; none if one is bad."""
+        """Validate every item, then enqueue all in one batch; none if one is bad.
+
+        Raises what ``new`` raises; the error's ``index`` says which item it is about.
+        """
         jobs, backend = self._prepare(args, options, numbered=True)
         if jobs:
             backend.enqueue(jobs)
@@ -80,7 +90,7 @@ class Enqueuer:
         admitted: list[FrozenDict] = []
         for index, item in enumerate(items):
             try:
-                admitted.append(self._admit(item))
+                admitted.append(self.admit(item))
             except SigraError as error:
                 raise (error.at(index) if numbered else error) from None
         chosen, backend, crossing = self._choose(options)
@@ -93,7 +103,7 @@ class Enqueuer:
         definition, name = self._definition, backend.name
         return [Job(definition, frozen, chosen, name) for frozen in admitted], backend
 
-    def _admit(self, args: Mapping[str, Any]) -> FrozenDict:
+    def admit(self, args: Mapping[str, Any]) -> FrozenDict:
         """Check presence, ids, strict JSON and binding, in this order; freeze."""
         definition = self._definition
         plain = args if type(args) is dict else _plain(definition, args)

@@ -145,6 +145,21 @@ class JobCancelledError(SigraError):
         self.job_id, self.worker, self.reason = job_id, worker, reason
 
 
+class PoisonedJobError(SigraError):
+    """Tell that a job's consumer died with it until no attempt was left.
+
+    Attributes: ``job_id``, ``worker``, ``deliveries`` (that never came to an end).
+    """
+
+    def __init__(self, job_id: str, worker: str, deliveries: int) -> None:
+        super().__init__(
+            f"job {job_id} of worker {worker!r} was delivered {deliveries} times without coming "
+            "to an end, and no attempt is left: its consumer died each time, of the job itself or "
+            "of its host. Look at the consumer's log, then enqueue it again with .new()."
+        )
+        self.job_id, self.worker, self.deliveries = job_id, worker, deliveries
+
+
 class UnsupportedError(SigraError, NotImplementedError):
     """Refuse a question that the backend cannot answer. Attributes: ``backend``, ``feature``."""
 

@@ -112,6 +112,11 @@ class Job:
         return self.options.queue or DEFAULT_QUEUE
 
     @property
+    def enqueued_ns(self) -> int:
+        """Return when ``.new()`` made the job, in nanoseconds since 1970."""
+        return self._stamp[0]
+
+    @property
     def enqueued_at(self) -> datetime:
         """Return when ``.new()`` made the job (aware UTC)."""
         return datetime.fromtimestamp(self._stamp[0] / 1e9, timezone.utc)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import wrapt
 
-from sigra import catalog
 from sigra.enqueue import Enqueuer
 
 if TYPE_CHECKING:
@@ -19,74 +18,54 @@ R = TypeVar("R")
 
 if TYPE_CHECKING:
 
-    class _Callable(Generic[P, R]):
-        """What type checkers see of the wrapped function."""
+    class _Proxy(Generic[P, R]):
+        """What type checkers see: the function's own call, and what a worker adds.
+
+        Here and not in ``Worker``, where annotations would hide the function's own.
+        """
 
         __name__: str
         __qualname__: str
         __wrapped__: Callable[P, R]
+        definition: Definition
 
+        def __init__(self, function: Callable[P, R]) -> None: ...
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        def new(self, args: Mapping[str, Any], /, **options: Any) -> Job: ...
+        async def anew(self, args: Mapping[str, Any], /, **options: Any) -> Job: ...
+        def new_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]: ...
+        async def anew_many(
+            self, args: Iterable[Mapping[str, Any]], /, **options: Any
+        ) -> list[Job]: ...
 
 else:
 
-    class _Callable(wrapt.CallableObjectProxy):
-        """wrapt's proxy as it is: its own C ``__call__`` makes the plain call cheap."""
+    class _Proxy(wrapt.CallableObjectProxy):
+        """wrapt's proxy, whose own C ``__call__`` makes the plain call cheap."""
+
+        # Declared on the class, so that the instance's own belong to the proxy.
+        definition = new = anew = new_many = anew_many = None
 
         def __class_getitem__(cls, item):
             return cls
 
 
-class Worker(_Callable[P, R]):
+class Worker(_Proxy[P, R]):
     """A function that can be enqueued. Calling it calls the function and nothing else.
 
-    ``definition`` holds its name and settings. It pickles and copies by name.
+    ``new``, ``anew``, ``new_many`` and ``anew_many`` enqueue jobs of it. ``definition``
+    holds its name and settings. It pickles and copies by name.
     """
 
-    if TYPE_CHECKING:
-        definition: Definition
-
-        def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
-            """Validate, freeze and enqueue one job.
-
-            Raises ``InvalidArgsError``, ``MissingTenantKeysError``,
-            ``InvalidOptionError``, ``CrossTenantError`` or ``EnqueueError``, and then
-            nothing was enqueued. What the function raises is never raised here.
-            """
-            ...
-
-        async def anew(self, args: Mapping[str, Any], /, **options: Any) -> Job:
-            """Do the same as ``new`` without blocking the running event loop."""
-            ...
-
-        def new_many(
-            self, args: Iterable[Mapping[str, Any]], /, **options: Any
-        ) -> list[Job]:
-            """Validate every item, then enqueue all in one batch; none if one is bad.
-
-            The error's ``index`` says which item.
-            """
-            ...
-
-        async def anew_many(
-            self, args: Iterable[Mapping[str, Any]], /, **options: Any
-        ) -> list[Job]:
-            """Do the same as ``new_many`` without blocking the running event loop."""
-            ...
-
-    else:
-        # Declared here, so that the instance attributes below belong to the proxy.
-        definition = new = anew = new_many = anew_many = None
-
-        def __init__(self, definition):
-            super().__init__(definition.function)
-            self.definition = definition
-            enqueuer = Enqueuer(definition)
-            # Bound once: reading an attribute of a proxy's class costs more.
-            self.new = enqueuer.new
-            self.anew = enqueuer.anew
-            self.new_many = enqueuer.new_many
-            self.anew_many = enqueuer.anew_many
+    def __init__(self, definition: Definition) -> None:
+        super().__init__(definition.function)
+        self.definition = definition
+        enqueuer = Enqueuer(definition)
+        # Bound once, here: a look-up through a proxy's class costs more each time.
+        self.new = enqueuer.new  # type: ignore[method-assign]
+        self.anew = enqueuer.anew  # type: ignore[method-assign]
+        self.new_many = enqueuer.new_many  # type: ignore[method-assign]
+        self.anew_many = enqueuer.anew_many  # type: ignore[method-assign]
 
     @property
     def name(self) -> str:
@@ -95,6 +74,8 @@ class Worker(_Callable[P, R]):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.definition.name}>"
+
+    __str__ = __repr__
 
     def __reduce__(self) -> str:
         return self.__qualname__

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import inspect
-from collections import deque
 from collections.abc import Callable, Mapping
-from types import MethodType, NoneType
-from typing import Any, NoReturn, ParamSpec, TypeVar, final
+from typing import Any, NoReturn, final
 from uuid import UUID
 
 from sigra.errors import AuditOnlyScopeError
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 Id = str | int | UUID
 """What an id may be where it is given; it travels as a string."""
 
 _MEMBERS = ("user", "active_organization", "impersonating_from")
-_DEPTH = 8
 
 
 class _Sealed:
     """A value that can be neither changed nor asked for more than it has."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        if _Sealed not in cls.__bases__:
+            raise TypeError(f"{cls.__bases__[0].__name__} is final: nothing may pass for it")
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set")
@@ -52,7 +47,7 @@ class Identity(_Sealed):
         _set_id(self, id)
 
     def __eq__(self, other: object) -> bool:
-        return self.id == other.id if type(other) is Identity else NotImplemented
+        return self.id == other.id if isinstance(other, Identity) else NotImplemented
 
     def __hash__(self) -> int:
         return hash((Identity, self.id))
@@ -74,12 +69,12 @@ class AuditScope(_Sealed):
     """
 
     __slots__ = ("active_organization", "impersonating_from", "user")
-    __match_args__ = _MEMBERS
+    __match_args__ = ("user", "active_organization", "impersonating_from")
     user: Identity | None
     active_organization: Identity | None
     impersonating_from: Identity | None
 
-    def __init__(self) -> NoReturn:
+    def __init__(self) -> None:
         raise TypeError("build a scope with AuditScope.build(actor_id=..., organization_id=...)")
 
     @staticmethod
@@ -97,7 +92,9 @@ class AuditScope(_Sealed):
         )
 
     def __eq__(self, other: object) -> bool:
-        return _members(self) == _members(other) if type(other) is AuditScope else NotImplemented
+        if not isinstance(other, AuditScope):
+            return NotImplemented
+        return _members(self) == _members(other)
 
     def __hash__(self) -> int:
         return hash((AuditScope, *_members(self)))
@@ -111,11 +108,15 @@ class AuditScope(_Sealed):
         return scope_from_ids, tuple(ids)
 
 
-# The slots' own setters: the only way past the sealed __setattr__, and a fast one.
-_set_id = Identity.id.__set__  # type: ignore[attr-defined]
-_set_user = AuditScope.user.__set__  # type: ignore[union-attr]
-_set_organization = AuditScope.active_organization.__set__  # type: ignore[union-attr]
-_set_impersonator = AuditScope.impersonating_from.__set__  # type: ignore[union-attr]
+def _setter(cls: type, name: str) -> Callable[[object, Any], None]:
+    """Return a slot's own setter: the only way past the sealed __setattr__, and a fast one."""
+    return cls.__dict__[name].__set__  # type: ignore[no-any-return]
+
+
+_set_id = _setter(Identity, "id")
+_set_user = _setter(AuditScope, "user")
+_set_organization = _setter(AuditScope, "active_organization")
+_set_impersonator = _setter(AuditScope, "impersonating_from")
 _new = object.__new__
 
 
@@ -209,83 +210,3 @@ def _read_id(scope: object, name: str, default: Any = _ABSENT) -> str | None:
     if value is _ABSENT:
         raise TypeError(f"the scope's {name!r} ({type(member).__qualname__}) has no 'id'")
     return _text(f"{name}.id", value)
-
-
-def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
-    """Refuse a worker's scope in any argument of a host's authorization function.
-
-    Sync and async functions alike. The arguments are searched to a depth of 8:
-    lists, tuples, sets, dict keys and values, attributes of any object. Finding an
-    ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
-    """
-    if inspect.iscoroutinefunction(function):
-
-        @functools.wraps(function)
-        async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            _refuse_scope(function, args, kwargs)
-            return await function(*args, **kwargs)
-
-        guarded: Any = guarded_async
-    else:
-
-        @functools.wraps(function)
-        def guarded_sync(*args: P.args, **kwargs: P.kwargs) -> R:
-            _refuse_scope(function, args, kwargs)
-            return function(*args, **kwargs)
-
-        guarded = guarded_sync
-    guarded.__sigra_request_scope_only__ = True
-    return guarded  # type: ignore[no-any-return]
-
-
-_LEAVES = frozenset({str, int, float, bool, bytes, NoneType, complex, UUID, Identity})
-
-
-def _refuse_scope(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    """Search breadth first; each object once, so that cycles and sharing cost nothing."""
-    layer: list[Any] = [*args, *kwargs.values()]
-    seen: set[int] = set()
-    for _ in range(_DEPTH + 1):
-        inner: list[Any] = []
-        for value in layer:
-            kind = type(value)
-            if kind is AuditScope:
-                name = getattr(function, "__qualname__", repr(function))
-                raise AuditOnlyScopeError(
-                    name, f"{name}() decides on authority and was given a worker's scope"
-                )
-            if kind not in _LEAVES and id(value) not in seen:
-                seen.add(id(value))
-                inner.extend(_inside(value))
-        if not inner:
-            return
-        layer = inner
-
-
-def _inside(value: Any) -> list[Any]:
-    """List what an object holds: items, keys and values, attributes, captured variables."""
-    held: list[Any] = []
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        held.extend(value)
-    elif isinstance(value, Mapping):
-        held.extend(value.keys())
-        held.extend(value.values())
-    elif isinstance(value, MethodType):
-        held.append(value.__self__)
-    elif isinstance(value, functools.partial):
-        held.extend((value.func, value.args, value.keywords))
-    elif isinstance(value, (type, type(inspect))):
-        return held
-    for cell in getattr(value, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # an empty cell
-            held.append(cell.cell_contents)
-    attributes = getattr(value, "__dict__", None)
-    if isinstance(attributes, dict):
-        held.extend(attributes.values())
-    for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            held.append(getattr(value, name, None))
-    return held

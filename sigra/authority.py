@@ -1,0 +1,100 @@
+"""The fence around a host's authorization functions: no worker's scope gets in."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import MethodType, ModuleType, NoneType
+from typing import Any, ParamSpec, TypeVar
+from uuid import UUID
+
+from sigra.errors import AuditOnlyScopeError
+from sigra.scope import AuditScope, Identity
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_DEPTH = 8
+
+
+def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
+    """Refuse a worker's scope in any argument of a host's authorization function.
+
+    Sync and async functions alike. The arguments are searched to a depth of 8:
+    lists, tuples, sets, dict keys and values, attributes of any object. Finding an
+    ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
+    """
+    if inspect.iscoroutinefunction(function):
+
+        @functools.wraps(function)
+        async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            _refuse_scope(function, args, kwargs)
+            return await function(*args, **kwargs)
+
+        guarded: Any = guarded_async
+    else:
+
+        @functools.wraps(function)
+        def guarded_sync(*args: P.args, **kwargs: P.kwargs) -> R:
+            _refuse_scope(function, args, kwargs)
+            return function(*args, **kwargs)
+
+        guarded = guarded_sync
+    guarded.__sigra_request_scope_only__ = True
+    return guarded  # type: ignore[no-any-return]
+
+
+_LEAVES = frozenset({str, int, float, bool, bytes, NoneType, complex, UUID, Identity})
+
+
+def _refuse_scope(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Search breadth first; each object once, so that cycles and sharing cost nothing."""
+    layer: list[Any] = [*args, *kwargs.values()]
+    seen: dict[int, Any] = {}  # held, so that no id is used twice
+    for _ in range(_DEPTH + 1):
+        inner: list[Any] = []
+        for value in layer:
+            if type(value) in _LEAVES or id(value) in seen:
+                continue
+            if isinstance(value, AuditScope):
+                name = getattr(function, "__qualname__", repr(function))
+                raise AuditOnlyScopeError(
+                    name, f"{name}() decides on authority and was given a worker's scope"
+                )
+            seen[id(value)] = value
+            inner.extend(_inside(value))
+        if not inner:
+            return
+        layer = inner
+
+
+def _inside(value: Any) -> list[Any]:
+    """List what an object holds: items, keys and values, attributes, captured variables."""
+    held: list[Any] = []
+    if isinstance(value, (list, tuple, set, frozenset, deque)):
+        held.extend(value)
+    elif isinstance(value, (dict, Mapping)):
+        held.extend(value.keys())
+        held.extend(value.values())
+    elif isinstance(value, MethodType):
+        held.append(value.__self__)
+    elif isinstance(value, functools.partial):
+        held.extend((value.func, value.args, value.keywords))
+    elif isinstance(value, (type, ModuleType)):
+        return held
+    for cell in getattr(value, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            held.append(cell.cell_contents)
+    attributes = getattr(value, "__dict__", None)
+    if isinstance(attributes, dict):
+        held.extend(attributes.values())
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            held.append(getattr(value, name, None))
+    return held

@@ -1,0 +1,113 @@
+"""What travels through a queue: a job as versioned JSON, and how it is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sigra.errors import EnvelopeError
+from sigra.ids import uuid7_parts
+from sigra.job import Job
+from sigra.json import freeze
+from sigra.options import JobOptions
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+
+VERSION = 2
+"""What this release writes. It reads version 1 too, which counted attempts and not
+failures, and no deliveries; so releases can run side by side during a deploy."""
+
+MARK = "sigra"
+"""The key that tells an envelope from the plain args of a hand-built job."""
+
+_NO_LIMIT = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A job as a consumer received it, with the counters that travelled along.
+
+    ``failures``: failed attempts so far. ``snoozes``. ``deliveries``: how often a
+    consumer began it before, where the queue itself does not count that.
+    """
+
+    job: Job
+    failures: int = 0
+    snoozes: int = 0
+    deliveries: int = 0
+
+
+def pack(job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0) -> dict[str, Any]:
+    """Return the job as a dict of JSON values, with its counters."""
+    options = job.options
+    return {
+        MARK: VERSION,
+        "id": job.id,
+        "worker": job.worker,
+        "args": job.args,
+        "queue": options.queue,
+        "priority": options.priority,
+        "max_attempts": options.max_attempts,
+        "backoff": None if callable(options.backoff) else options.backoff,
+        "enqueued_at": job.enqueued_ns,
+        "failures": failures,
+        "snoozes": snoozes,
+        "deliveries": deliveries,
+    }
+
+
+def unpack(
+    payload: Mapping[str, Any], definition: Definition, backend: str, native_id: str | None = None
+) -> Delivery:
+    """Read an envelope, or the plain args of a hand-built job.
+
+    Raises ``EnvelopeError`` for a version or a form that this release does not read;
+    its ``version`` is set where a newer release wrote it, whose consumers do read it.
+    Raises ``InvalidArgsError`` for args that are not strict JSON.
+    """
+    version = payload.get(MARK)
+    if type(version) is not int or not isinstance(payload.get("args"), Mapping):
+        args = freeze(dict(payload), _NO_LIMIT)
+        return Delivery(Job(definition, args, definition.defaults, backend, id=native_id))
+    if version not in (VERSION - 1, VERSION):
+        raise EnvelopeError(
+            f"version {version}; this release reads {VERSION - 1} and {VERSION}. Update this "
+            "consumer to the producer's release; the job stays in its queue.",
+            version,
+        )
+    try:
+        return _read(payload, definition, backend)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise EnvelopeError(f"a field is missing or ill-typed ({error})", version) from error
+
+
+def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> Delivery:
+    backoff = payload["backoff"]
+    options = JobOptions(
+        queue=payload["queue"],
+        priority=payload["priority"],
+        max_attempts=_count(payload, "max_attempts"),
+        # A function cannot travel: the consumer's own definition has it.
+        backoff=definition.defaults.backoff if backoff is None else float(backoff),
+    )
+    failures = payload["attempt"] - 1 if payload[MARK] == 1 else _count(payload, "failures")
+    job = Job(
+        definition,
+        freeze(dict(payload["args"]), _NO_LIMIT),
+        options,
+        backend,
+        stamp=(_count(payload, "enqueued_at"), uuid7_parts()[1]),
+        id=str(payload["id"]),
+    )
+    return Delivery(
+        job, failures, _count(payload, "snoozes"), payload.get("deliveries", 0)
+    )
+
+
+def _count(payload: Mapping[str, Any], name: str) -> int:
+    value = payload[name]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError(f"{name} must be a whole number")
+    return value

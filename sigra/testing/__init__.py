@@ -1,0 +1,55 @@
+"""What tests of workers and of backends need; a pytest plugin brings the fixtures.
+
+Fixtures: ``sigra_backend`` and ``audit_log``. The strategies need Hypothesis, and
+``contract`` needs pytest; nothing here is imported by the rest of the library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sigra.testing.capture import (
+        AuditLog,
+        RecordingBackend,
+        assert_enqueued,
+        refute_enqueued,
+    )
+    from sigra.testing.contract import BackendContract
+    from sigra.testing.perform import aperform_job, perform_job
+    from sigra.testing.strategies import hostile_values, json_args, tenant_args_strategy
+
+_HOME_OF = {
+    "AuditLog": "capture",
+    "BackendContract": "contract",
+    "RecordingBackend": "capture",
+    "aperform_job": "perform",
+    "assert_enqueued": "capture",
+    "hostile_values": "strategies",
+    "json_args": "strategies",
+    "perform_job": "perform",
+    "refute_enqueued": "capture",
+    "tenant_args_strategy": "strategies",
+}
+
+__all__ = [
+    "AuditLog",
+    "BackendContract",
+    "RecordingBackend",
+    "aperform_job",
+    "assert_enqueued",
+    "hostile_values",
+    "json_args",
+    "perform_job",
+    "refute_enqueued",
+    "tenant_args_strategy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'sigra.testing' has no attribute {name!r}")
+    value = getattr(import_module(f"sigra.testing.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value

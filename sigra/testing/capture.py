@@ -1,0 +1,103 @@
+"""Keep what a test enqueues and audits, and ask about it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sigra import config
+from sigra.backends.sync import SyncBackend
+
+if TYPE_CHECKING:
+    from sigra.audit.event import AuditEvent
+    from sigra.job import Job
+    from sigra.proxy import Worker
+
+
+class RecordingBackend(SyncBackend):
+    """The sync backend, with a list of every job that it took, in ``jobs``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[Job] = []
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Record the jobs and run them as the sync backend does."""
+        self.jobs.extend(jobs)
+        super().enqueue(jobs)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Record the jobs and run them as the sync backend does."""
+        self.jobs.extend(jobs)
+        await super().aenqueue(jobs)
+
+
+class AuditLog(list["AuditEvent"]):
+    """The audit events of a test, in the order in which they came; a sink."""
+
+    def write(self, event: AuditEvent, record: Any) -> None:
+        """Keep the event."""
+        self.append(event)
+
+    def close(self) -> None:
+        """Do nothing: a list has nothing to close."""
+
+    @property
+    def events(self) -> list[AuditEvent]:
+        """Return the events as a list of their own."""
+        return list(self)
+
+    def of(self, action: str) -> list[AuditEvent]:
+        """Return the events of one action."""
+        return [event for event in self if event.action == action]
+
+
+def assert_enqueued(
+    worker: Worker[..., Any], args: Mapping[str, Any] | None = None, **options: Any
+) -> Job:
+    """Assert that a job of ``worker`` was enqueued in this test; return the last such job.
+
+    ``args``: items that the job's args must have; it may have more. ``options``:
+    options that the job must have, such as ``queue="mail"``.
+    """
+    matching = _matching(worker, args, options)
+    if matching:
+        return matching[-1]
+    seen = "".join(
+        f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in _recorded()
+    )
+    raise AssertionError(
+        f"no job of {worker.definition.name} with args {dict(args or {})!r} and options "
+        f"{options!r} was enqueued; enqueued were:{seen or ' none'}"
+    )
+
+
+def refute_enqueued(
+    worker: Worker[..., Any], args: Mapping[str, Any] | None = None, **options: Any
+) -> None:
+    """Assert that no job of ``worker`` with such args and options was enqueued."""
+    matching = _matching(worker, args, options)
+    if matching:
+        raise AssertionError(f"{len(matching)} such jobs were enqueued, the last: {matching[-1]!r}")
+
+
+def _matching(
+    worker: Worker[..., Any], args: Mapping[str, Any] | None, options: dict[str, Any]
+) -> list[Job]:
+    return [
+        job
+        for job in _recorded()
+        if job.definition is worker.definition
+        and all(key in job.args and job.args[key] == value for key, value in (args or {}).items())
+        and all(getattr(job.options, name) == value for name, value in options.items())
+    ]
+
+
+def _recorded() -> list[Job]:
+    backend = config.current.backend
+    if not isinstance(backend, RecordingBackend):
+        raise RuntimeError(
+            "nothing was recorded: the test needs the fixture sigra_backend, or "
+            "configure(backend=sigra.testing.RecordingBackend())"
+        )
+    return backend.jobs

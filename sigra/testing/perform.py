@@ -1,0 +1,75 @@
+"""Run one job at once, in the test, and see what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sigra.context import Running
+from sigra.enqueue import Enqueuer
+from sigra.errors import JobCancelledError, JobFailedError
+from sigra.execute import aexecute, execute
+from sigra.job import Job
+from sigra.options import parse_options
+from sigra.outcome import Cancel, Failure, Ok, Outcome, Snooze
+
+if TYPE_CHECKING:
+    from sigra.proxy import Worker
+    from sigra.verdict import Verdict
+
+
+def perform_job(
+    worker: Worker[..., Any],
+    args: Mapping[str, Any],
+    /,
+    *,
+    attempt: int = 1,
+    snoozes: int = 0,
+    **options: Any,
+) -> Outcome:
+    """Validate args as ``.new()`` does, run the worker once and return its outcome.
+
+    A plain value comes back as ``Ok(value)``. Raises what ``.new()`` would raise, and
+    what the function raises. ``attempt`` and ``snoozes`` are what the body will see.
+    """
+    return _outcome(execute(_prepare(worker, args, attempt, snoozes, options)))
+
+
+async def aperform_job(
+    worker: Worker[..., Any],
+    args: Mapping[str, Any],
+    /,
+    *,
+    attempt: int = 1,
+    snoozes: int = 0,
+    **options: Any,
+) -> Outcome:
+    """Do the same as ``perform_job`` inside a running event loop."""
+    return _outcome(await aexecute(_prepare(worker, args, attempt, snoozes, options)))
+
+
+def _prepare(
+    worker: Worker[..., Any],
+    args: Mapping[str, Any],
+    attempt: int,
+    snoozes: int,
+    options: dict[str, Any],
+) -> Running:
+    definition = worker.definition
+    frozen = Enqueuer(definition).admit(args)
+    chosen = parse_options(options, definition.defaults, definition.name)
+    return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes)
+
+
+def _outcome(verdict: Verdict) -> Outcome:
+    match verdict.error:
+        case None if verdict.state == "scheduled":
+            return Snooze(int(verdict.delay))
+        case None:
+            return Ok(verdict.value)
+        case JobFailedError(reason=reason):
+            return Failure(reason)
+        case JobCancelledError(reason=reason):
+            return Cancel(reason)
+        case error:
+            raise error

@@ -1,0 +1,91 @@
+"""Hypothesis strategies for args that are right, and for values that are not."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from hypothesis import strategies as st
+
+_TENANT_KEYS = ("organization_id", "actor_id", "impersonating_from")
+_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+_scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    _text,
+)
+_ids = st.one_of(
+    st.none(),
+    st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=20),
+)
+
+
+def json_args(*, max_leaves: int = 10) -> st.SearchStrategy[dict[str, Any]]:
+    """Generate dicts with str keys and strict JSON values, without the tenant keys."""
+    values = st.recursive(
+        _scalars,
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_text, inner, max_size=4),
+        max_leaves=max_leaves,
+    )
+    keys = _text.filter(lambda key: key not in _TENANT_KEYS)
+    return st.dictionaries(keys, values, max_size=5)
+
+
+@st.composite
+def tenant_args_strategy(
+    draw: st.DrawFn, extra: st.SearchStrategy[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Generate args that have the tenant keys, each a str or None.
+
+    Sometimes there is an impersonator too. ``extra`` generates further items.
+    """
+    args = draw(extra) if extra is not None else {}
+    args = {**args, "organization_id": draw(_ids), "actor_id": draw(_ids)}
+    if draw(st.booleans()):
+        args["impersonating_from"] = draw(_ids)
+    return args
+
+
+def hostile_values() -> st.SearchStrategy[Any]:
+    """Generate values that break careless code: raising methods, cycles, odd numbers.
+
+    None of them is strict JSON.
+    """
+    return st.one_of(
+        st.sampled_from([float("nan"), float("inf"), -float("inf"), 2**64, -(2**70), 10**5000]),
+        st.just("\ud800"),
+        st.binary(max_size=8),
+        st.complex_numbers(),
+        st.builds(object),
+        st.builds(_Hostile),
+        st.builds(_cycle),
+        st.builds(_deep),
+        st.dictionaries(st.integers(), st.none(), min_size=1, max_size=2),
+        st.sets(st.integers(), min_size=1, max_size=2),
+        st.sampled_from([_Hostile, len, ..., NotImplemented]),
+    )
+
+
+class _Hostile:
+    """An object of which every common protocol raises."""
+
+    def _raise(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("hostile")
+
+    __repr__ = __str__ = __len__ = __iter__ = __getitem__ = __contains__ = _raise
+    __bool__ = __int__ = __float__ = __index__ = __eq__ = __hash__ = _raise  # type: ignore[assignment]
+    __getattr__ = __format__ = __bytes__ = __call__ = _raise  # type: ignore[assignment]
+
+
+def _cycle() -> list[Any]:
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    return cycle
+
+
+def _deep() -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(200):
+        deep = [deep]
+    return deep
