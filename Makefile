@@ -1,0 +1,54 @@
+# Each target makes the virtual environment that it needs below this folder.
+# Nothing but git, make and python3 (3.11 or newer) has to be there.
+
+PYTHONS := $(shell .ci/pythons)
+OLDEST := $(firstword $(PYTHONS))
+NEWEST := $(lastword $(PYTHONS))
+VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+OLD := .venv-$(call VERSION,$(OLDEST))
+NEW := .venv-$(call VERSION,$(NEWEST))
+
+.PHONY: help demo test coverage lint format types bench clean
+.DEFAULT_GOAL := help
+
+help:  ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+
+$(OLD)/.ready $(NEW)/.ready: pyproject.toml
+	@echo "preparing $(@D) (once)"
+	@$(if $(filter $(OLD)/.ready,$@),$(OLDEST),$(NEWEST)) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --upgrade pip
+	@$(@D)/bin/python -m pip install --quiet --editable '.[test,lint]'
+	@touch $@
+
+demo: $(OLD)/.ready  ## run the told story: three organizations, a thousand jobs
+	@$(OLD)/bin/sigra demo
+
+test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest Python found
+	@set -e; for venv in $(sort $(OLD) $(NEW)); do \
+		echo "== $$venv"; $$venv/bin/python -m pytest; done
+
+coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at least 95 %
+	@$(OLD)/bin/coverage erase
+	@COVERAGE_PROCESS_START=pyproject.toml $(OLD)/bin/coverage run -m pytest
+	@$(OLD)/bin/coverage combine --quiet
+	@$(OLD)/bin/coverage report
+
+lint: $(OLD)/.ready  ## check style and format
+	@$(OLD)/bin/ruff check .
+	@$(OLD)/bin/ruff format --check .
+
+format: $(OLD)/.ready  ## put the code into its format
+	@$(OLD)/bin/ruff check --fix .
+	@$(OLD)/bin/ruff format .
+
+types: $(OLD)/.ready  ## check the types with mypy --strict and pyright
+	@$(OLD)/bin/mypy
+	@$(OLD)/bin/pyright --pythonpath $(OLD)/bin/python
+
+bench: $(OLD)/.ready  ## measure the speed goals, as ratios
+	@$(OLD)/bin/python -m pip install --quiet --editable '.[bench]'
+	@$(OLD)/bin/python -m benchmarks
+
+clean:  ## remove what was made
+	@rm -rf .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
