@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-
+from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from sigra.job import State
-    from sigra.verdict import Verdict
 
 _creating = threading.Lock()
 
@@ -23,7 +23,7 @@ class LocalTicket:
     where nothing else would run it meanwhile, it raises ``TimeoutError`` at once.
     """
 
-    __slots__ = ("_future", "_state", "failures", "snoozes", "verdict", "waits")
+    __slots__ = ("_future", "_given_up", "_state", "failures", "snoozes", "verdict", "waits")
 
     def __init__(self, state: State, waits: bool) -> None:
         self._state: State = state
@@ -32,6 +32,7 @@ class LocalTicket:
         self.snoozes = 0
         self.verdict: Verdict | None = None
         self._future: Future[Any] | None = None
+        self._given_up: str | None = None
 
     def state(self) -> State:
         """Say where the job stands."""
@@ -57,14 +58,22 @@ class LocalTicket:
             self._resolve(self._future, verdict)
         return True
 
+    def give_up(self, why: str) -> None:
+        """Stop waiting: ``result()`` raises ``TimeoutError`` from now on, for those in it too.
+
+        The state stays as it is; a verdict that comes after all still counts.
+        """
+        self._given_up = f"the job is {self._state} and was not finished: {why}"
+        self.waits = False
+        if self._future is not None:
+            self._resolve(self._future, self._unfinished())
+
     def result(self, timeout: float | None) -> Any:
         """Return or raise what the job ended with; ``TimeoutError`` while it has not."""
         if self.verdict is not None:
             return self.verdict.unwrap()
         if not self.waits:
-            raise TimeoutError(
-                f"the job is {self._state}: on the sync backend only drain() takes it further"
-            )
+            return self._unfinished().unwrap()
         return self._waiter().result(timeout).unwrap()
 
     async def aresult(self, timeout: float | None) -> Any:
@@ -73,8 +82,15 @@ class LocalTicket:
             import asyncio
 
             waiter = asyncio.wrap_future(self._waiter())
-            await asyncio.wait_for(asyncio.shield(waiter), timeout)
-        return self.result(0)
+            verdict = await asyncio.wait_for(asyncio.shield(waiter), timeout)
+            return verdict.unwrap()
+        return (self.verdict or self._unfinished()).unwrap()
+
+    def _unfinished(self) -> Verdict:
+        text = self._given_up or (
+            f"the job is {self._state}: on the sync backend only drain() takes it further"
+        )
+        return Verdict(self._state, error=TimeoutError(text))
 
     def _waiter(self) -> Future[Any]:
         from concurrent.futures import Future
@@ -84,6 +100,8 @@ class LocalTicket:
                 self._future = Future()
         if self.verdict is not None:
             self._resolve(self._future, self.verdict)
+        elif not self.waits:
+            self._resolve(self._future, self._unfinished())
         return self._future
 
     @staticmethod
@@ -93,3 +111,11 @@ class LocalTicket:
                 future.set_result(verdict)
 
 
+def _renew_lock() -> None:
+    """Let no lock that another thread held at the fork stop the child."""
+    global _creating
+    _creating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)

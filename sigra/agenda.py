@@ -1,0 +1,156 @@
+"""The jobs that an in-process backend has taken and not finished: which runs next, which later."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from sigra.job import FINISHED
+from sigra.options import PLAIN
+
+if TYPE_CHECKING:
+    from sigra.job import Job, State
+    from sigra.ticket import LocalTicket
+    from sigra.verdict import Verdict
+
+log = logging.getLogger("sigra.job")
+
+Entry = tuple["Job", "LocalTicket"]
+
+_order = itertools.count().__next__
+
+
+class Agenda:
+    """Order jobs by priority and by time, and keep their ``unique`` keys.
+
+    ``make_ticket`` makes the ticket of a job from its first state. Not safe for threads:
+    its owner holds a lock around every call. Its length is the number of jobs that are due.
+    """
+
+    __slots__ = ("_held", "_later", "_make_ticket", "_plain", "_ranked")
+
+    def __init__(self, make_ticket: Callable[[State], LocalTicket]) -> None:
+        self._make_ticket = make_ticket
+        # Due jobs: those of priority 0, by far the most, need no heap.
+        self._plain: deque[Entry] = deque()
+        self._ranked: list[tuple[int, int, Job, LocalTicket]] = []
+        self._later: list[tuple[float, int, Job, LocalTicket]] = []
+        self._held: dict[tuple[str, str], Job] = {}
+
+    def __len__(self) -> int:
+        return len(self._plain) + len(self._ranked)
+
+    def need(self, jobs: Sequence[Job]) -> int:
+        """Count the jobs that would be due at once: neither for later nor duplicates."""
+        now, count = time.time(), 0
+        for job in jobs:
+            options = job.options
+            if options is PLAIN:
+                count += 1
+            elif not options.wait(now):
+                key = options.unique
+                count += key is None or (job.worker, key) not in self._held
+        return count
+
+    def take(self, jobs: Sequence[Job]) -> None:
+        """Accept every job, as due, for later or as a duplicate."""
+        for job in jobs:
+            options = job.options
+            if options is PLAIN:
+                ticket = self._make_ticket("available")
+                job.accept(ticket=ticket)
+                self._plain.append((job, ticket))
+                continue
+            if options.unique is not None:
+                first = self._held.setdefault((job.worker, options.unique), job)
+                if first is not job:
+                    job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
+                    continue
+            wait = options.wait(time.time())
+            ticket = self._make_ticket("scheduled" if wait else "available")
+            job.accept(ticket=ticket)
+            self._place(job, ticket, wait)
+
+    def pop(self) -> Entry | None:
+        """Remove and return the due job that is to run next, or None where none is due."""
+        if self._ranked and (self._ranked[0][0] < 0 or not self._plain):
+            return heapq.heappop(self._ranked)[2:]
+        return self._plain.popleft() if self._plain else None
+
+    def settle(self, job: Job, ticket: LocalTicket, verdict: Verdict) -> None:
+        """Note what an attempt came to where it is not the end: run again, now or later."""
+        ticket.settle(verdict)
+        self._place(job, ticket, verdict.delay)
+
+    def release(self, job: Job) -> None:
+        """Give up the ``unique`` key of a job that is finished."""
+        key = (job.worker, job.options.unique or "")
+        if self._held.get(key) is job:
+            del self._held[key]
+
+    def promote(self) -> None:
+        """Make due the jobs whose time has come."""
+        later, now = self._later, time.monotonic()
+        while later and later[0][0] <= now:
+            _, _, job, ticket = heapq.heappop(later)
+            ticket.move("available")
+            self._place(job, ticket, 0.0)
+
+    def next_due(self) -> float:
+        """Return when the next job comes due by the monotonic clock; infinity where none will."""
+        return self._later[0][0] if self._later else math.inf
+
+    def leave(self) -> list[Entry]:
+        """Give up and return every job, in the order in which they would have run."""
+        left = [entry[2:] for entry in sorted(self._ranked, key=lambda entry: entry[:2])]
+        urgent = sum(entry[0] < 0 for entry in self._ranked)
+        left[urgent:urgent] = self._plain
+        left += [entry[2:] for entry in sorted(self._later, key=lambda entry: entry[:2])]
+        self._plain.clear()
+        self._ranked.clear()
+        self._later.clear()
+        self._held.clear()
+        return left
+
+    def _place(self, job: Job, ticket: LocalTicket, wait: float) -> None:
+        priority = job.options.priority
+        if wait > 0.0:
+            heapq.heappush(self._later, (time.monotonic() + wait, _order(), job, ticket))
+        elif priority:
+            heapq.heappush(self._ranked, (-priority, _order(), job, ticket))
+        else:
+            self._plain.append((job, ticket))
+
+
+def is_final(verdict: Verdict) -> bool:
+    """Tell whether nothing follows the verdict."""
+    return verdict.state in FINISHED
+
+
+def report_unfinished(jobs: Iterable[Job], why: str) -> None:
+    """Log a warning for each job that this process will not finish."""
+    for job in jobs:
+        args = job.args
+        organization, actor = args.get("organization_id"), args.get("actor_id")
+        log.warning(
+            "job %s of %s (organization %s, actor %s) was not finished, %s: %s",
+            job.id,
+            job.worker,
+            organization,
+            actor,
+            job.state,
+            why,
+            extra={
+                "job_id": job.id,
+                "worker": job.worker,
+                "organization_id": organization,
+                "actor_id": actor,
+                "impersonating_from": args.get("impersonating_from"),
+            },
+        )

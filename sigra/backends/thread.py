@@ -1,0 +1,149 @@
+"""Run jobs in a bounded pool of threads of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sigra.agenda import report_unfinished
+from sigra.backend import SCHEDULING, Capability
+from sigra.errors import EnqueueError
+from sigra.pool import Pool
+from sigra.registry import resolve_backend
+
+if TYPE_CHECKING:
+    from sigra.job import Job
+
+_opening = threading.Lock()
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+_exit_state = "unregistered"
+
+
+class ThreadBackend:
+    """Run jobs in up to ``max_workers`` threads, with every scheduling option.
+
+    ``queue_size``: how many jobs may wait to run (those for later do not count). When it
+    is full, ``.new()`` waits up to ``enqueue_timeout`` seconds (None: for ever) and then
+    raises ``EnqueueError``. A batch goes in as a whole or not at all; one larger than
+    ``queue_size`` goes in when nothing else waits. What a job enqueues on its own
+    backend goes in at once, beyond ``queue_size`` if need be: the pool cannot wait for
+    itself. The queue's name is kept as a label. A body runs in a context of its own
+    that inherits nothing from whoever enqueued it.
+
+    A forked child starts with no jobs: the parent runs those that it had.
+    """
+
+    name = "thread"
+    capabilities: frozenset[Capability] = SCHEDULING | {"result"}
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        queue_size: int = 10_000,
+        enqueue_timeout: float | None = 10.0,
+    ) -> None:
+        # As concurrent.futures does: enough for jobs that mostly wait.
+        size = min(32, (os.cpu_count() or 1) + 4) if max_workers is None else max_workers
+        for option, value in (("max_workers", size), ("queue_size", queue_size)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{option} must be an int of at least 1, not {value!r}")
+        if enqueue_timeout is not None and not enqueue_timeout >= 0:
+            raise ValueError(f"enqueue_timeout must not be negative, not {enqueue_timeout!r}")
+        self._size, self._bound, self._timeout = size, queue_size, enqueue_timeout
+        self._pool: Pool | None = None
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Take all jobs, waiting for room in the queue, or raise ``EnqueueError``."""
+        pool = self._pool
+        if pool is None or pool.phase != "open":
+            pool = self._open()
+        if not pool.offer(jobs):
+            pool.take(jobs, self._timeout, object())
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same; where there is no room, the loop goes on meanwhile."""
+        pool = self._open()
+        if pool.offer(jobs):
+            return
+        turn = object()
+        try:
+            await asyncio.to_thread(pool.take, jobs, self._timeout, turn)
+        except asyncio.CancelledError:
+            pool.leave_line(turn)
+            raise
+
+    def close(self, timeout: float | None = None) -> list[Job]:
+        """Finish what is due, end the threads, and return the jobs that were not finished.
+
+        Due are the jobs that wait for a thread, what these enqueue, and retries whose
+        time has come. Returned are those that still run or wait after ``timeout``
+        seconds (None: as long as it takes), then those scheduled, snoozed or to be retried
+        later; their ``result()`` raises ``TimeoutError``, except that what still runs may
+        finish. The interpreter's exit does the same and logs each with a warning.
+
+        From now on ``.new()`` raises ``EnqueueError``; only the shared instance that the
+        name "thread" stands for opens again. Raises ``RuntimeError`` inside a job.
+        """
+        with _opening:
+            if self._pool is None:
+                self._pool = Pool(self.name, self._size, self._bound)
+        return self._pool.close(timeout)
+
+    def _open(self) -> Pool:
+        with _opening:
+            pool = self._pool
+            if pool is not None and pool.phase in ("open", "draining"):
+                return pool
+            if pool is None or pool.phase == "lost" or resolve_backend(self.name) is self:
+                _close_at_exit(self.name)
+                pool = self._pool = Pool(self.name, self._size, self._bound)
+                _pools.add(pool)
+            return pool
+
+
+def _close_at_exit(name: str) -> None:
+    """See to it that the interpreter's exit closes what is open, before any thread dies."""
+    global _exit_state
+    if _exit_state == "unregistered":
+        # Its own hook must run after ours, which needs its executors to finish jobs.
+        import concurrent.futures.thread  # noqa: F401
+
+        try:
+            threading._register_atexit(_finish)  # type: ignore[attr-defined]
+        except RuntimeError:
+            _exit_state = "exiting"
+        else:
+            _exit_state = "registered"
+    if _exit_state == "exiting":
+        raise EnqueueError(name, "the interpreter is shutting down")
+
+
+def _finish() -> None:
+    global _exit_state
+    timeout: float | None = None
+    _exit_state = "exiting"
+    for pool in list(_pools):
+        try:
+            left = pool.close(timeout)
+        except KeyboardInterrupt:
+            # The user's second thought: leave at once, and say what is left undone.
+            timeout = 0.0
+            left = pool.close(timeout)
+        report_unfinished(left, "the interpreter exits")
+
+
+def _start_afresh() -> None:
+    """Let a forked child neither run its parent's jobs nor wait for its threads."""
+    global _opening
+    _opening = threading.Lock()
+    for pool in list(_pools):
+        if pool.phase != "closed":
+            pool.lose()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
