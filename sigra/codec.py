@@ -1,0 +1,201 @@
+"""Two ways to write and read strict JSON: the standard library's, and orjson's."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol
+
+LEVELS = 64
+"""How deep args may be; they are themselves the first level."""
+
+LOW, HIGH = -(2**63), 2**63 - 1
+
+
+class Codec(Protocol):
+    """One way to write and read JSON; both ways read the same values."""
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Write ``value``, which must be strict JSON already (see ``freeze``), compactly."""
+        ...
+
+    def loads(self, data: bytes | str, /) -> Any:
+        """Read strict JSON; raise ``ValueError`` that gives the position and no content."""
+        ...
+
+    def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
+        """Write and read ``value`` again.
+
+        Raises anything where it is not strict JSON, deeper than ``LEVELS`` or longer
+        than ``max_bytes``. What was coerced on the way shows in the copy, which then
+        differs from ``value``.
+        """
+        ...
+
+
+class Stdlib:
+    """The json module of the standard library, made strict."""
+
+    def __init__(self) -> None:
+        # A cycle ends in a RecursionError, so looking for one would only cost time.
+        form: dict[str, Any] = {"allow_nan": False, "check_circular": False}
+        form["separators"] = (",", ":")
+        self._encode = json.JSONEncoder(ensure_ascii=False, **form).encode
+        self._encode_ascii = json.JSONEncoder(**form).encode
+        self._decode_own = json.JSONDecoder(parse_int=_signed_64).decode
+        self._decode = json.JSONDecoder(
+            parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant
+        ).decode
+
+    def dumps(self, value: Any, /) -> bytes:
+        """Write ``value`` compactly."""
+        return self._encode(value).encode()
+
+    def loads(self, data: bytes | str, /) -> Any:
+        """Read strict JSON."""
+        where = "an unknown position"
+        try:
+            text = data if isinstance(data, str) else str(data, "utf-8")
+            value = self._decode(text)
+            if "\\u" in text or not text.isascii():
+                self.dumps(value)  # fails for a lone surrogate
+            return value
+        except json.JSONDecodeError as error:
+            where = f"character {error.pos}"
+        except (ValueError, RecursionError):
+            pass
+        raise _unreadable(where)
+
+    def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
+        """Write and read ``value`` again."""
+        text = self._encode_ascii(value)  # the faster of the two, and never the shorter
+        tree = self._decode_own(text)
+        # What a lone surrogate is written as, or half of a pair: then encode() tells which.
+        if (len(text) > max_bytes or "\\ud" in text) and len(self.dumps(tree)) > max_bytes:
+            raise ValueError
+        # Too few containers to be too deep: this spares most documents the walk.
+        if text.count("{") + text.count("[") > LEVELS:
+            _check_depth(tree)
+        return tree
+
+
+class Compiled:
+    """The orjson package, from the extra ``fast``."""
+
+    def __init__(self) -> None:
+        import orjson
+
+        self.dumps: Callable[[Any], bytes] = orjson.dumps
+        self._encode, self._decode = orjson.dumps, orjson.loads
+        # Ints beyond 53 bits end in the exact walk: orjson alone lets 2**64-1 through.
+        self._strict = (
+            orjson.OPT_STRICT_INTEGER
+            | orjson.OPT_PASSTHROUGH_DATETIME
+            | orjson.OPT_PASSTHROUGH_DATACLASS
+        )
+        self._outer = self._find_limit() - LEVELS
+        self._spare: list[tuple[Any, list[Any]]] = []
+
+    def loads(self, data: bytes | str, /) -> Any:
+        """Read strict JSON."""
+        try:
+            return self._decode(data)
+        except json.JSONDecodeError as error:
+            where = f"character {error.pos}"
+        raise _unreadable(where)
+
+    def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
+        """Write and read ``value`` again.
+
+        It is written inside as many lists as leave it exactly ``LEVELS`` until
+        orjson's own limit, so that the depth is checked at no cost for each item.
+        """
+        try:
+            outermost, innermost = self._spare.pop()
+        except IndexError:
+            outermost, innermost = _nest(self._outer)
+        innermost[0] = value
+        try:
+            data = self._encode(outermost, None, self._strict)[self._outer : -self._outer]
+        finally:
+            innermost[0] = None
+            self._spare.append((outermost, innermost))
+        if len(data) > max_bytes:
+            raise ValueError
+        return self._decode(data)
+
+    def _find_limit(self) -> int:
+        """Return how many levels orjson writes: 254 in all releases so far."""
+        levels = LEVELS + 1
+        while levels < 5_000:
+            try:
+                self._encode(_nest(levels + 1)[0])
+            except (ValueError, TypeError):
+                return levels
+            levels += 1
+        raise ImportError("this orjson writes any depth")
+
+
+def _nest(levels: int) -> tuple[Any, list[Any]]:
+    innermost: list[Any] = [None]
+    outermost = innermost
+    for _ in range(levels - 1):
+        outermost = [outermost]
+    return outermost, innermost
+
+
+def _check_depth(tree: Any) -> None:
+    level = [tree]
+    for _ in range(LEVELS):
+        level = [
+            item
+            for above in level
+            for item in (above.values() if type(above) is dict else above)
+            if type(item) is dict or type(item) is list
+        ]
+        if not level:
+            return
+    raise ValueError
+
+
+def _signed_64(digits: str) -> int:
+    if len(digits) < 19:
+        return int(digits)
+    if len(digits) > 20 or not LOW <= int(digits) <= HIGH:
+        raise ValueError
+    return int(digits)
+
+
+def _read_int(digits: str) -> int | float:
+    """Read an integer beyond 64 bits as a float, as orjson does."""
+    if len(digits) < 19:
+        return int(digits)
+    value = int(digits) if len(digits) < 21 else 2**64
+    return value if LOW <= value < 2**64 else _read_float(digits)
+
+
+def _read_float(digits: str) -> float:
+    value = float(digits)
+    if value - value != 0.0:
+        raise ValueError
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError
+
+
+def _unreadable(where: str) -> ValueError:
+    """Make the error outside any ``except``: a chained cause would hold the document."""
+    return ValueError(f"not strict JSON at {where}")
+
+
+def choose_codec() -> Codec:
+    """Return orjson's codec where it is installed, unless SIGRA_JSON=stdlib."""
+    if os.environ.get("SIGRA_JSON") == "stdlib":
+        return Stdlib()
+    try:
+        return Compiled()
+    except ImportError:
+        return Stdlib()

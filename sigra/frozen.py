@@ -1,0 +1,150 @@
+"""Read-only dicts and lists, in which a level is closed off when it is first read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+    raise TypeError(
+        "a job's args are read-only; copy them with dict(args), list(args) or, all levels, "
+        "copy.deepcopy(args) and change the copy"
+    )
+
+
+class FrozenDict(dict[str, Any]):
+    """Be a dict that refuses every change.
+
+    Equal to a dict, an instance of dict, and written by json as one. ``.copy()`` and
+    ``|`` give a plain dict whose children are still frozen, ``copy.deepcopy`` a plain
+    tree; pickled, it stays frozen. It takes its children as they are: ``read_only``
+    freezes a whole tree.
+    """
+
+    __slots__ = ()
+
+    def __copy__(self) -> dict[str, Any]:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return {key: thaw(value) for key, value in self.items()}
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return FrozenDict, (self.copy(),)
+
+
+class FrozenList(list[Any]):
+    """Be a list that refuses every change; see ``FrozenDict``."""
+
+    __slots__ = ()
+
+    def __copy__(self) -> list[Any]:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+        return [thaw(value) for value in self]
+
+    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
+        return FrozenList, (self.copy(),)
+
+
+class _UnreadDict(FrozenDict):
+    """A level that nobody has read: its children are still plain and must not get out.
+
+    Decoding gives a plain tree, and to wrap all of it would cost as much again. So
+    every way to a child first wraps the children of this one level, then makes
+    the object a FrozenDict, whose reads are the built-in ones. Two threads that do
+    so at once put in equal wrappers, whichever comes last.
+    """
+
+    __slots__ = ()
+
+
+class _UnreadList(FrozenList):
+    """The same for a list."""
+
+    __slots__ = ()
+
+
+def _settle_dict(level: dict[str, Any]) -> None:
+    for key, value in dict.items(level):
+        wrapper = _WRAPPERS.get(type(value))
+        if wrapper is not None:
+            dict.__setitem__(level, key, wrapper(value))
+    level.__class__ = FrozenDict
+
+
+def _settle_list(level: list[Any]) -> None:
+    for index, value in enumerate(list.__iter__(level)):
+        wrapper = _WRAPPERS.get(type(value))
+        if wrapper is not None:
+            list.__setitem__(level, index, wrapper(value))
+    level.__class__ = FrozenList
+
+
+_WRAPPERS: dict[type, Callable[[Any], Any]] = {dict: _UnreadDict, list: _UnreadList}
+
+
+def _reading(name: str, settle: Callable[[Any], None]) -> Callable[..., Any]:
+    def read(self: Any, *args: Any) -> Any:
+        settle(self)
+        return getattr(self, name)(*args)
+
+    return read
+
+
+def _settling(settle: Callable[[Any], None]) -> Callable[..., Any]:
+    """Settle the right operand and leave the work, in-place work too, to the left one."""
+
+    def read(self: Any, other: object) -> Any:
+        settle(self)
+        return NotImplemented
+
+    return read
+
+
+def _define(cls: type, names: str, function: Callable[[str], Callable[..., Any]]) -> None:
+    for name in names.split():
+        setattr(cls, name, function(name))
+
+
+_BOTH = "__getitem__ __iter__ __reversed__ __eq__ __ne__ copy __deepcopy__ __reduce_ex__ "
+_define(
+    FrozenDict,
+    "__setitem__ __delitem__ __ior__ clear pop popitem setdefault update",
+    lambda name: _refuse,
+)
+_define(
+    FrozenList,
+    "__setitem__ __delitem__ __iadd__ __imul__ append clear extend insert pop remove reverse sort",
+    lambda name: _refuse,
+)
+# __iter__ matters most: without it dict(x), {**x} and list(x) copy past every method.
+_define(
+    _UnreadDict,
+    _BOTH + "get items keys values __or__",
+    lambda name: _reading(name, _settle_dict),
+)
+_define(
+    _UnreadList,
+    _BOTH + "__add__ __contains__ __ge__ __gt__ __le__ __lt__ __mul__ __rmul__ count index",
+    lambda name: _reading(name, _settle_list),
+)
+_define(_UnreadDict, "__ror__", lambda name: _settling(_settle_dict))
+_define(_UnreadList, "__radd__", lambda name: _settling(_settle_list))
+
+
+def read_only(tree: Any) -> Any:
+    """Return a decoded JSON tree as frozen dicts and lists; ``tree`` must have no other owner."""
+    wrapper = _WRAPPERS.get(type(tree))
+    return tree if wrapper is None else wrapper(tree)
+
+
+def thaw(tree: Any) -> Any:
+    """Return a tree of frozen dicts and lists as plain ones that may be changed."""
+    if isinstance(tree, dict):
+        return {key: thaw(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [thaw(value) for value in tree]
+    return tree

@@ -1,0 +1,148 @@
+"""Strict JSON: check and copy a job's args in one go, write and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii
+from typing import Any, NoReturn
+
+from sigra.codec import HIGH, LEVELS, LOW, Codec, choose_codec
+from sigra.errors import InvalidArgsError
+from sigra.frozen import FrozenDict, FrozenList, read_only, thaw
+
+__all__ = ["FrozenDict", "FrozenList", "dumps", "freeze", "loads", "read_only", "thaw"]
+
+_LONGEST_KEY = 40
+
+_type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
+"""A type's name by type's own slot: a metaclass has no say in it."""
+
+_codec = choose_codec()
+dumps = _codec.dumps
+loads = _codec.loads
+
+
+def freeze(args: dict[str, Any], max_bytes: int, codec: Codec = _codec) -> FrozenDict:
+    """Check that args are strict JSON and return a deep, read-only copy.
+
+    The copy equals what a JSON round trip would deliver: tuples are lists, and
+    subclasses of str, int, float, dict, list and tuple their base. Raises
+    ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
+    (args are the first) or makes more than ``max_bytes`` of compact UTF-8.
+    """
+    plain: dict[str, Any] = args if type(args) is dict else dict.copy(args)
+    frozen = FrozenDict(plain)
+    texts: list[str] = []
+    for key, value in frozen.items():
+        kind = type(value)
+        if type(key) is not str:
+            break
+        if kind is str:
+            texts.append(value)
+        elif kind is int:
+            if not LOW <= value <= HIGH:
+                break
+        elif kind is float:
+            if value - value != 0.0:  # infinity and NaN alone
+                break
+        elif value is not None and kind is not bool:
+            break
+    else:
+        text = "".join(frozen) + "".join(texts)
+        # 6 for an escape such as \u0001; 32 for quotes, a colon, a comma and any number.
+        if (text.isascii() or _encodes(text)) and 6 * len(text) + 32 * len(frozen) < max_bytes:
+            return frozen
+    return _freeze_nested(plain, max_bytes, codec)
+
+
+def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> FrozenDict:
+    """Let the codec copy, and walk only where the copy differs or fails."""
+    try:
+        tree = codec.copy(args, max_bytes)
+        exact = bool(tree == args)
+    except Exception:  # noqa: BLE001 - the codec's, or any from an object that is compared
+        tree, exact = None, False
+    if not exact:
+        tree = _rebuild(args, ("$", None), 1)
+        size = len(codec.dumps(tree))
+        if size > max_bytes:
+            raise InvalidArgsError(
+                "$", f"{size} bytes of JSON, and at most {max_bytes} are allowed"
+            )
+    frozen: FrozenDict = read_only(tree)
+    return frozen
+
+
+_Path = tuple[str, Any]
+"""The last part, and the path before it: written out only for an error."""
+
+
+def _rebuild(value: Any, path: _Path, level: int) -> Any:
+    """Copy by base types' own slots alone, so that no code of the caller's runs."""
+    kind = type(value)
+    if kind is bool or value is None:
+        return value
+    if issubclass(kind, str):
+        return _checked_text(str.__str__(value), path)
+    if issubclass(kind, int):
+        if not LOW <= int.__int__(value) <= HIGH:
+            _fail(path, "an int beyond 64 bits; pass it as str")
+        return int.__int__(value)
+    if issubclass(kind, float):
+        number = float.__float__(value)
+        if number - number != 0.0:
+            _fail(path, "a float that is NaN or infinite; pass None or str")
+        return number
+    if not issubclass(kind, (dict, list, tuple)):
+        _fail(
+            path, f"{_type_name(kind)} is not JSON; pass str, int, float, bool, None, list or dict"
+        )
+    if level > LEVELS:
+        _fail(path, f"deeper than {LEVELS} levels")
+    if issubclass(kind, dict):
+        return {
+            _checked_key(key, path): _rebuild(item, (_key_part(key), path), level + 1)
+            for key, item in dict.items(value)
+        }
+    items = list.__iter__(value) if issubclass(kind, list) else tuple.__iter__(value)
+    return [_rebuild(item, (f"[{i}]", path), level + 1) for i, item in enumerate(items)]
+
+
+def _checked_key(key: Any, path: _Path) -> str:
+    if not issubclass(type(key), str):
+        _fail(path, f"a key is {_type_name(type(key))}; JSON keys are str")
+    return _checked_text(str.__str__(key), (_key_part(key), path))
+
+
+def _checked_text(text: str, path: _Path) -> str:
+    if not _encodes(text):
+        _fail(path, "a str with a lone surrogate, which UTF-8 cannot carry")
+    return text
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _key_part(key: str) -> str:
+    text = str.__str__(key)
+    if len(text) > _LONGEST_KEY:
+        text = text[:_LONGEST_KEY] + "..."
+    return (
+        f".{text}"
+        if text.isascii() and text.isidentifier()
+        else f"[{encode_basestring_ascii(text)}]"
+    )
+
+
+def _fail(path: _Path, reason: str) -> NoReturn:
+    parts = []
+    part: _Path | None = path
+    while part is not None:
+        parts.append(part[0])
+        part = part[1]
+    raise InvalidArgsError("".join(reversed(parts)), reason)
