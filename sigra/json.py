@@ -30,15 +30,17 @@ def freeze(args: dict[str, Any], max_bytes: int, codec: Codec = _codec) -> Froze
     ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
     (args are the first) or makes more than ``max_bytes`` of compact UTF-8.
     """
-    plain: dict[str, Any] = args if type(args) is dict else dict.copy(args)
+    plain: dict[str, Any] = args if type(args) is dict else dict(dict.items(args))
     frozen = FrozenDict(plain)
-    texts: list[str] = []
+    chars = 0
     for key, value in frozen.items():
-        kind = type(value)
         if type(key) is not str:
             break
+        kind = type(value)
         if kind is str:
-            texts.append(value)
+            if not value.isascii() and not _encodes(value):
+                break
+            chars += len(value)
         elif kind is int:
             if not LOW <= value <= HIGH:
                 break
@@ -48,9 +50,10 @@ def freeze(args: dict[str, Any], max_bytes: int, codec: Codec = _codec) -> Froze
         elif value is not None and kind is not bool:
             break
     else:
-        text = "".join(frozen) + "".join(texts)
+        keys = "".join(frozen)
         # 6 for an escape such as \u0001; 32 for quotes, a colon, a comma and any number.
-        if (text.isascii() or _encodes(text)) and 6 * len(text) + 32 * len(frozen) < max_bytes:
+        bound = 6 * (chars + len(keys)) + 32 * len(frozen)
+        if bound < max_bytes and (keys.isascii() or _encodes(keys)):
             return frozen
     return _freeze_nested(plain, max_bytes, codec)
 

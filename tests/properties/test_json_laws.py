@@ -1,0 +1,134 @@
+"""Laws of strict JSON, each with orjson and without."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sigra.codec import Codec, Compiled, Stdlib
+from sigra.errors import InvalidArgsError
+from sigra.json import FrozenDict, FrozenList, freeze, thaw
+
+LIMIT = 256 * 1024
+CODECS: list[Codec] = [Stdlib()]
+try:
+    CODECS.append(Compiled())
+except ImportError:  # the extra "fast" is not installed
+    pass
+both = pytest.mark.parametrize("codec", CODECS, ids=lambda codec: type(codec).__name__)
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text
+)
+values = st.recursive(
+    leaves,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(text, inner, max_size=4)
+    ),
+    max_leaves=25,
+)
+documents = st.dictionaries(text, values, max_size=6)
+odd_leaves = (
+    leaves
+    | st.floats()
+    | st.integers()
+    | st.text(max_size=3)
+    | st.sampled_from([b"", {1}, 1j, object(), {1: 1}, {None: 0}, {True: 0}, 2**63, 2**64 - 1])
+)
+odd_documents = st.dictionaries(
+    text,
+    st.recursive(odd_leaves, lambda i: st.lists(i) | st.dictionaries(st.text(), i)),
+    max_size=4,
+)
+
+
+def exact(value: Any) -> Any:
+    """Return a form in which values of different types, or zeros of different sign, differ."""
+    if isinstance(value, dict):
+        return {key: exact(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [exact(item) for item in value]
+    return type(value).__name__, repr(value)
+
+
+@both
+@given(document=documents)
+def test_what_arrives_is_what_a_json_round_trip_delivers(
+    codec: Codec, document: dict[str, Any]
+) -> None:
+    """For all that is accepted the copy equals json.loads(json.dumps(x)), with exact types."""
+    frozen = freeze(document, LIMIT, codec)
+    through = json.loads(json.dumps(document))
+    assert through == frozen
+    assert exact(through) == exact(frozen)
+    assert list(through) == list(frozen)
+
+
+@given(document=odd_documents)
+@settings(max_examples=200)
+def test_both_codecs_accept_and_refuse_the_same(document: dict[str, Any]) -> None:
+    """The extra makes Sigra faster and changes nothing else, the error's path and text included."""
+    answers = []
+    for codec in CODECS:
+        try:
+            answers.append(exact(freeze(document, LIMIT, codec)))
+        except InvalidArgsError as error:
+            answers.append((error.path, error.reason))
+    assert answers[0] == answers[-1]
+
+
+@both
+@given(document=documents)
+def test_every_level_is_frozen(codec: Codec, document: dict[str, Any]) -> None:
+    """No plain dict or list can be reached, and thawing gives only plain ones."""
+
+    def kinds(value: Any) -> set[type]:
+        inner = value.values() if isinstance(value, dict) else value
+        found = {type(value)} if isinstance(value, (dict, list)) else set()
+        return found.union(*map(kinds, inner)) if found else found
+
+    frozen = freeze(document, LIMIT, codec)
+    frozen == {}  # noqa: B015 - reads the first level
+    assert kinds(thaw(frozen)) <= {dict, list}
+    assert all(issubclass(kind, (FrozenDict, FrozenList)) for kind in kinds(frozen))
+
+
+@both
+@given(document=documents)
+def test_frozen_args_survive_pickling_and_freezing_again(
+    codec: Codec, document: dict[str, Any]
+) -> None:
+    """Both are the identity."""
+    frozen = freeze(document, LIMIT, codec)
+    assert frozen == pickle.loads(pickle.dumps(frozen)) == freeze(frozen, LIMIT, codec)
+
+
+@both
+@given(document=documents)
+def test_reading_undoes_writing(codec: Codec, document: dict[str, Any]) -> None:
+    """What either codec writes, both read as the same."""
+    frozen = freeze(document, LIMIT, codec)
+    for other in CODECS:
+        assert exact(frozen) == exact(other.loads(codec.dumps(frozen)))
+
+
+@both
+@given(data=st.text(max_size=20) | st.binary(max_size=20))
+def test_reading_raises_nothing_but_value_error(codec: Codec, data: str | bytes) -> None:
+    """Any bytes at all are JSON or a ValueError."""
+    try:
+        codec.loads(data)
+    except ValueError:
+        pass
