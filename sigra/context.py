@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,12 +14,11 @@ class Running:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
-    the body has logged. ``context`` is the job's own. ``pump`` is what runs the jobs
+    the body has logged. ``pump`` is what runs the jobs
     that the body enqueues on the sync backend (None on other backends).
     """
 
-    __slots__ = ("_info", "attempt", "context", "job", "ordinal", "pump", "scope", "snoozes")
-    context: Context
+    __slots__ = ("_info", "attempt", "job", "ordinal", "pump", "scope", "snoozes")
 
     def __init__(
         self,

@@ -50,10 +50,14 @@ class Enqueuer:
         the function raises is never raised here.
         """
         frozen = self.admit(args)
-        chosen, backend, crossing = self._choose(options)
-        if not crossing:
+        definition = self._definition
+        if not options and config.current is self._config:
+            chosen, backend, crossing = definition.defaults, self._backend, False
+        else:
+            chosen, backend, crossing = self._choose(options)
+        if not crossing and running.get() is not None:
             self._fence(frozen)
-        job = Job(self._definition, frozen, chosen, backend.name)
+        job = Job(definition, frozen, chosen, backend.name)
         backend.enqueue((job,))
         return job
 
@@ -120,7 +124,7 @@ class Enqueuer:
             ):
                 plain = _text_ids(definition, plain)
         try:
-            frozen = freeze(plain, config.current.max_args_bytes)
+            frozen = freeze(plain, config.current.max_args_bytes, keys_known=known)
             if not known:
                 definition.binding.check(frozen)
                 if len(self._shapes) < _SHAPES:
@@ -133,8 +137,6 @@ class Enqueuer:
         """Lay the call's options over the decorator's and find the backend that honours them."""
         definition, settings = self._definition, config.current
         if not given:
-            if settings is self._config:
-                return definition.defaults, self._backend, False
             backend = settings.choose(definition.backend, definition.defaults.queue)
             check_capabilities(definition.defaults, backend, definition.name)
             # In this order: another thread that sees the settings must see their backend.

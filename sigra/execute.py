@@ -39,7 +39,7 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
 
 def execute(attempt: Running) -> Verdict:
     """Run one attempt to its end in this thread; never raise what the function raised."""
-    context = attempt.context = copy_context()
+    context = copy_context()
     context.run(running.set, attempt)
     try:
         definition = attempt.job.definition
@@ -50,8 +50,8 @@ def execute(attempt: Running) -> Verdict:
         if type(value) is CoroutineType:
             value = _run_coroutine(value, context)
     except BaseException as error:
-        return _conclude_error(attempt, error)
-    return _conclude(attempt, value)
+        return _conclude_error(attempt, error, context)
+    return _conclude(attempt, value, context)
 
 
 async def aexecute(attempt: Running) -> Verdict:
@@ -62,7 +62,7 @@ async def aexecute(attempt: Running) -> Verdict:
     """
     import asyncio
 
-    context = attempt.context = copy_context()
+    context = copy_context()
     context.run(running.set, attempt)
     try:
         definition = attempt.job.definition
@@ -76,12 +76,12 @@ async def aexecute(attempt: Running) -> Verdict:
             if raised is not None:
                 raise raised
     except BaseException as error:
-        verdict = _conclude_error(attempt, error)
+        verdict = _conclude_error(attempt, error, context)
         current = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
             raise
         return verdict
-    return _conclude(attempt, value)
+    return _conclude(attempt, value, context)
 
 
 def admit(attempt: Running) -> Verdict | None:
@@ -91,14 +91,14 @@ def admit(attempt: Running) -> Verdict | None:
     to a function that a deploy has changed.
     """
     definition, args = attempt.job.definition, attempt.job.args
-    attempt.context = copy_context()
-    attempt.context.run(running.set, attempt)
+    context = copy_context()
+    context.run(running.set, attempt)
     try:
         if definition.tenant:
             _build_scope(args, definition.name)
         definition.binding.check(args)
     except SigraError as error:
-        _log(attempt, logging.ERROR, "was refused and ends here", error)
+        _log(attempt, context, logging.ERROR, "was refused and ends here", error)
         return Verdict("discarded", error=error)
     return None
 
@@ -122,6 +122,17 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
             raise InvalidArgsError(f"$.{name}", reason, worker)
         texts.append(text)
     return scope_from_ids(*texts)
+
+
+def in_event_loop() -> bool:
+    """Tell whether an event loop runs in this thread."""
+    import asyncio
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) -> Any:
@@ -150,20 +161,22 @@ async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
         return None, error
 
 
-def _conclude(attempt: Running, value: Any) -> Verdict:
+def _conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
     if not isinstance(value, _OUTCOMES):
         verdict = DONE if value is None else Verdict("completed", value)
         outcome = "success"
     else:
-        verdict, outcome = _judge(attempt, value)
+        verdict, outcome = _judge(attempt, value, context)
     action = attempt.job.definition.action
     if action is not None and outcome:
-        _audit(attempt, action, outcome)
+        _audit(attempt, action, outcome, context)
     return verdict
 
 
-def _judge(attempt: Running, outcome: Ok | Failure | Snooze | Cancel) -> tuple[Verdict, str]:
+def _judge(
+    attempt: Running, outcome: Ok | Failure | Snooze | Cancel, context: Context
+) -> tuple[Verdict, str]:
     job = attempt.job
     match outcome:
         case Ok(value):
@@ -171,48 +184,50 @@ def _judge(attempt: Running, outcome: Ok | Failure | Snooze | Cancel) -> tuple[V
         case Snooze(seconds):
             return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
         case Cancel(reason):
-            _log(attempt, logging.INFO, f"was cancelled: {_brief(reason)}")
+            _log(attempt, context, logging.INFO, f"was cancelled: {_brief(reason)}")
             return Verdict("cancelled", error=JobCancelledError(job.id, job.worker, reason)), "failure"
         case Failure(reason):
             error = JobFailedError(job.id, job.worker, reason)
-            verdict = _retry_or_discard(attempt, error)
-            _log(attempt, logging.WARNING, f"failed: {_brief(reason)}{_next(verdict)}")
+            verdict = _retry_or_discard(attempt, error, context)
+            _log(attempt, context, logging.WARNING, f"failed: {_brief(reason)}{_next(verdict)}")
             return verdict, "failure"
 
 
-def _conclude_error(attempt: Running, error: BaseException) -> Verdict:
+def _conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     permanent = isinstance(error, MissingArgError)
-    verdict = Verdict("discarded", error=error) if permanent else _retry_or_discard(attempt, error)
-    _log(attempt, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error)
+    verdict = Verdict("discarded", error=error) if permanent else _retry_or_discard(attempt, error, context)
+    _log(attempt, context, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error)
     action = attempt.job.definition.action
     if action is not None:
-        _audit(attempt, action, "error")
+        _audit(attempt, action, "error", context)
     return verdict
 
 
-def _retry_or_discard(attempt: Running, error: BaseException) -> Verdict:
+def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
     if attempt.attempt >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
         delay = options.retry_delay(attempt.attempt)
     except Exception as broken:
-        _log(attempt, logging.ERROR, "has a backoff that raises; it is not retried", broken)
+        _log(attempt, context, logging.ERROR, "has a backoff that raises; it is not retried", broken)
         return Verdict("discarded", error=error)
     return Verdict("retryable", error=error, delay=delay)
 
 
-def _audit(attempt: Running, action: str, outcome: Any) -> None:
+def _audit(attempt: Running, action: str, outcome: Any, context: Context) -> None:
     from sigra.audit.emit import log_lifecycle
 
-    attempt.context.run(log_lifecycle, attempt, action, outcome)
+    context.run(log_lifecycle, attempt, action, outcome)
 
 
-def _log(attempt: Running, level: int, what: str, error: BaseException | None = None) -> None:
+def _log(
+    attempt: Running, context: Context, level: int, what: str, error: BaseException | None = None
+) -> None:
     """Log in the job's own context, so that the application's filters see its ids too."""
     job = attempt.job
-    attempt.context.run(
+    context.run(
         log.log,
         level,
         "job %s of %s (organization %s, actor %s, attempt %d of %d) %s",

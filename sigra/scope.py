@@ -125,16 +125,17 @@ def scope_from_ids(
 ) -> AuditScope:
     """Build a scope from ids that have been checked already."""
     scope = _new(AuditScope)
-    _set_user(scope, None if actor_id is None else _identity(actor_id))
-    _set_organization(scope, None if organization_id is None else _identity(organization_id))
-    _set_impersonator(scope, None if impersonating_from is None else _identity(impersonating_from))
+    user = organization = impersonator = None
+    if actor_id is not None:
+        _set_id(user := _new(Identity), actor_id)
+    if organization_id is not None:
+        _set_id(organization := _new(Identity), organization_id)
+    if impersonating_from is not None:
+        _set_id(impersonator := _new(Identity), impersonating_from)
+    _set_user(scope, user)
+    _set_organization(scope, organization)
+    _set_impersonator(scope, impersonator)
     return scope
-
-
-def _identity(text: str) -> Identity:
-    identity = _new(Identity)
-    _set_id(identity, text)
-    return identity
 
 
 def id_text(value: object) -> str | None:

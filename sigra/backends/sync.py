@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sigra.backend import SCHEDULING, Capability
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
-from sigra.execute import aexecute, execute
+from sigra.execute import aexecute, execute, in_event_loop
 from sigra.options import PLAIN
 from sigra.ticket import LocalTicket
 
@@ -52,25 +52,30 @@ class SyncBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Run the jobs that are due, in order; keep the others for ``drain()``."""
-        self._refuse_async_in_loop(jobs)
-        pump = self._pump()
-        outer = pump is not None
-        if pump is None:
-            pump = _Pump(self)
         for job in jobs:
-            self._take(job, pump)
-            if not outer:
-                self._run_waiting(pump)
+            if job.definition.is_async:
+                self._refuse_in_loop()
+        outer = self._pump()
+        pump = outer or _Pump(self)
+        for job in jobs:
+            ticket = self._take(job)
+            if ticket is None:
+                continue
+            if outer is None:
+                self._run(job, ticket, pump)
+            else:
+                heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same: async functions on this loop, the others in a thread beside it."""
-        pump = self._pump()
-        outer = pump is not None
-        if pump is None:
-            pump = _Pump(self)
+        outer = self._pump()
+        pump = outer or _Pump(self)
         for job in jobs:
-            self._take(job, pump)
-            if not outer:
+            ticket = self._take(job)
+            if ticket is None:
+                continue
+            heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
+            if outer is None:
                 await self._arun_waiting(pump)
 
     def drain(self, until: float | datetime | None = None, *, limit: int = 10_000) -> list[Job]:
@@ -86,10 +91,9 @@ class SyncBackend:
             if due is None:
                 self._advance(target)
                 break
-            self._refuse_async_in_loop((due[0],))
-            pump = _Pump(self)
-            heapq.heappush(pump.waiting, (0, 0, *due))
-            self._run_waiting(pump, ran)
+            if due[0].definition.is_async:
+                self._refuse_in_loop()
+            self._run(*due, _Pump(self), ran)
         return ran
 
     async def adrain(
@@ -113,32 +117,34 @@ class SyncBackend:
         pump = attempt.pump if attempt is not None else None
         return pump if type(pump) is _Pump and pump.backend is self else None
 
-    def _take(self, job: Job, pump: _Pump) -> None:
+    def _take(self, job: Job) -> LocalTicket | None:
+        """Accept a job; return its ticket if it is to run now, None if it is not."""
         options = job.options
-        if options is PLAIN:
-            ticket = LocalTicket("available", waits=False)
-            job.accept(ticket=ticket)
-            heapq.heappush(pump.waiting, (0, _order(), job, ticket))
-            return
-        if self._is_duplicate(job):
-            return
-        wait = options.wait(self._now())
-        ticket = LocalTicket("scheduled" if wait else "available", waits=False)
-        job.accept(ticket=ticket)
-        if wait:
-            self._schedule(job, ticket, wait)
-        else:
-            heapq.heappush(pump.waiting, (-options.priority, _order(), job, ticket))
+        if options is not PLAIN:
+            if self._is_duplicate(job):
+                return None
+            wait = options.wait(self._now())
+            if wait:
+                ticket = LocalTicket("scheduled", waits=False)
+                job.accept(ticket=ticket)
+                self._schedule(job, ticket, wait)
+                return None
+        job.ticket = ticket = LocalTicket("available", waits=False)
+        return ticket
 
-    def _run_waiting(self, pump: _Pump, ran: list[Job] | None = None) -> None:
-        waiting = pump.waiting
-        while waiting:
-            _, _, job, ticket = heapq.heappop(waiting)
+    def _run(
+        self, job: Job, ticket: LocalTicket, pump: _Pump, ran: list[Job] | None = None
+    ) -> None:
+        """Run a job and then, one after the other, those that its body has enqueued."""
+        while True:
             ticket.move("executing")
-            attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
-            self._settle(job, ticket, execute(attempt))
+            verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
+            self._settle(job, ticket, verdict)
             if ran is not None:
                 ran.append(job)
+            if not pump.waiting:
+                return
+            _, _, job, ticket = heapq.heappop(pump.waiting)
 
     async def _arun_waiting(self, pump: _Pump, ran: list[Job] | None = None) -> None:
         waiting = pump.waiting
@@ -205,14 +211,10 @@ class SyncBackend:
         with self._lock:
             self._ahead = max(self._ahead, moment - time.time())
 
-    def _refuse_async_in_loop(self, jobs: Sequence[Job]) -> None:
-        if any(job.definition.is_async for job in jobs):
-            import asyncio
-
-            if asyncio._get_running_loop() is not None:
-                raise EnqueueError(
-                    self.name,
-                    "an async worker runs by a loop of its own, and one runs here already: "
-                    "use 'await worker.anew(...)'",
-                )
-
+    def _refuse_in_loop(self) -> None:
+        if in_event_loop():
+            raise EnqueueError(
+                self.name,
+                "an async worker runs by a loop of its own, and one runs here already: "
+                "use 'await worker.anew(...)'",
+            )
