@@ -127,14 +127,16 @@ class Compiled:
 
     def _find_limit(self) -> int:
         """Return how many levels orjson writes: 254 in all releases so far."""
-        levels = LEVELS + 1
-        while levels < 5_000:
+        low, high = LEVELS + 1, 1_024
+        while high - low > 1:
+            middle = (low + high) // 2
             try:
-                self._encode(_nest(levels + 1)[0])
-            except (ValueError, TypeError):
-                return levels
-            levels += 1
-        raise ImportError("this orjson writes any depth")
+                self._encode(_nest(middle)[0])
+            except TypeError:  # orjson.JSONEncodeError is one
+                high = middle
+            else:
+                low = middle
+        return low
 
 
 def _nest(levels: int) -> tuple[Any, list[Any]]:

@@ -22,20 +22,23 @@ dumps = _codec.dumps
 loads = _codec.loads
 
 
-def freeze(args: dict[str, Any], max_bytes: int, codec: Codec = _codec) -> FrozenDict:
+def freeze(
+    args: dict[str, Any], max_bytes: int, codec: Codec = _codec, *, keys_known: bool = False
+) -> FrozenDict:
     """Check that args are strict JSON and return a deep, read-only copy.
 
     The copy equals what a JSON round trip would deliver: tuples are lists, and
     subclasses of str, int, float, dict, list and tuple their base. Raises
     ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
     (args are the first) or makes more than ``max_bytes`` of compact UTF-8.
+    ``keys_known``: the caller has seen the same keys pass before.
     """
     plain: dict[str, Any] = args if type(args) is dict else dict(dict.items(args))
     frozen = FrozenDict(plain)
+    if not keys_known and any(type(key) is not str for key in frozen):
+        return _freeze_nested(plain, max_bytes, codec)
     chars = 0
-    for key, value in frozen.items():
-        if type(key) is not str:
-            break
+    for value in frozen.values():
         kind = type(value)
         if kind is str:
             if not value.isascii() and not _encodes(value):
