@@ -1,0 +1,204 @@
+"""From the arguments of one call to its event, or to the reason why there is none."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from sigra.audit.event import AuditEvent, event_of
+from sigra.audit.leaf import leaf
+from sigra.audit.read import ABSENT, id_of, in_utc, read_member, well_formed
+from sigra.audit.redact import REDACTED, holds_secret
+from sigra.audit.sanitize import sanitize
+from sigra.errors import AuditRejectedError
+from sigra.ids import event_id, uuid7
+from sigra.scope import AuditScope, Identity
+
+if TYPE_CHECKING:
+    from sigra.context import Running
+
+Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
+"""The optional arguments, as they came: ``target_id``, ``target_type``, ``metadata``,
+``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
+and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
+
+Ids = tuple[str | None, str | None, str | None]
+"""What a scope says: organization, user, impersonator."""
+
+NO_DETAILS: Details = (None, None, None, None, None, None, None, ABSENT, ABSENT)
+
+_MAX_TEXT = 256
+_MAX_PRINTABLE = 1024
+_utc = timezone.utc
+
+
+def compose(
+    action: str,
+    outcome: Any,
+    scope: Any,
+    details: Details,
+    running: Running | None,
+    ordinal: int,
+) -> tuple[AuditEvent, list[str], bool]:
+    """Return the event, the paths that were redacted in it, and whether its metadata nests.
+
+    Raises ``AuditRejectedError`` for an id of a wrong type, a moment without a time
+    zone and a scope that cannot be read.
+    """
+    (
+        target_id,
+        target_type,
+        metadata,
+        actor_type,
+        ip_address,
+        user_agent,
+        occurred_at,
+        organization_id,
+        actor_id,
+    ) = details
+    organization, user, impersonator = read_scope(scope, organization_id is ABSENT)
+    if organization_id is not ABSENT:
+        organization = checked_id("organization_id", organization_id)
+    if actor_id is not ABSENT:
+        actor = checked_id("actor_id", actor_id)
+    else:
+        actor = impersonator if impersonator is not None else user
+    occurred_at = datetime.now(_utc) if occurred_at is None else _moment(occurred_at)
+    try:
+        metadata, redacted, nested = sanitize(metadata)
+    except RuntimeError as error:
+        # Another thread is changing it: the event is worth more than its metadata.
+        metadata, redacted, nested = {"unreadable": type(error).__name__}, [], False
+    if target_id is not None:
+        target_id = _text("target_id", target_id, redacted)
+    if target_type is not None:
+        target_type = _text("target_type", target_type, redacted)
+    if ip_address is not None:
+        ip_address = _text("ip_address", ip_address, redacted)
+    if user_agent is not None:
+        user_agent = _text("user_agent", user_agent, redacted)
+    if actor_type is not None:
+        actor_type = _text("actor_type", actor_type, redacted)
+    else:
+        actor_type = "system" if actor is None else "user"
+    if running is None:
+        fresh, worker, job_id, attempt = uuid7(), None, None, None
+    else:
+        worker, job_id, attempt = running.job.definition.name, running.job.id, running.attempt
+        fresh = event_id(job_id, attempt, running.snoozes, ordinal)
+    event = event_of(
+        fresh,
+        action,
+        outcome,
+        organization,
+        actor,
+        user,
+        actor_type,
+        target_id,
+        target_type,
+        ip_address,
+        user_agent,
+        metadata,
+        occurred_at,
+        worker,
+        job_id,
+        attempt,
+    )
+    return event, redacted, nested
+
+
+def read_scope(scope: Any, with_organization: bool = True) -> Ids:
+    """Read the ids of a scope: an ``AuditScope``, an object or mapping of its shape, or None.
+
+    Raises ``AuditRejectedError`` where the user cannot be read, or the organization if
+    it is asked for: absent is not None.
+    """
+    if type(scope) is AuditScope:
+        organization, user = scope.active_organization, scope.user
+        impersonator = scope.impersonating_from
+        return (
+            None if organization is None else _own_id(organization),
+            None if user is None else _own_id(user),
+            None if impersonator is None else _own_id(impersonator),
+        )
+    if scope is None:
+        return None, None, None
+    return (
+        read_member_id(scope, "active_organization") if with_organization else None,
+        read_member_id(scope, "user"),
+        read_member_id(scope, "impersonating_from"),
+    )
+
+
+def _own_id(identity: Identity) -> str | None:
+    text = identity.id
+    if type(text) is str and len(text) <= _MAX_TEXT and text.isascii():
+        return text
+    return checked_id("scope.id", text)
+
+
+def checked_id(field: str, value: Any) -> str | None:
+    """Return an id as text, or None for None; raise ``AuditRejectedError`` for what is no id."""
+    if value is None:
+        return None
+    text = id_of(value)
+    if text is None:
+        raise AuditRejectedError(
+            field, "an id is a str that is not blank, an int of 64 bits, a UUID or None"
+        )
+    return _sized(well_formed(text))
+
+
+def read_member_id(scope: Any, name: str) -> str | None:
+    """Return the id in one member of a scope, which may be None, an id, or have an ``id``."""
+    if scope is None:
+        return None
+    field = f"scope.{name}"
+    try:
+        member = read_member(scope, name)
+        if member is None or (member is ABSENT and name == "impersonating_from"):
+            return None
+        text = id_of(member)
+        if text is None and member is not ABSENT:
+            field += ".id"
+            member = read_member(member, "id")
+    except Exception as error:
+        raise AuditRejectedError(field, "reading it raised an exception") from error
+    if member is ABSENT:
+        raise AuditRejectedError(field, "it is absent; set it to None where there is none")
+    return checked_id(field, member)
+
+
+def _moment(value: Any) -> datetime:
+    moment = None
+    if issubclass(type(value), datetime):
+        try:
+            moment = in_utc(value)
+        except Exception as error:
+            raise AuditRejectedError("occurred_at", "its time zone raised an exception") from error
+    if moment is None:
+        raise AuditRejectedError("occurred_at", "it must be an aware datetime")
+    return moment
+
+
+def _text(field: str, value: Any, redacted: list[str]) -> str:
+    """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
+    text = value if type(value) is str else leaf(value)
+    if type(text) is not str:
+        text = "true" if text is True else "false" if text is False else repr(text)
+    if holds_secret(text[:_MAX_PRINTABLE]):
+        redacted.append(field)
+        return REDACTED
+    return _sized(well_formed(text))
+
+
+def _sized(text: str) -> str:
+    """Cut a text that could make a line too long, so that it still tells itself from others."""
+    if len(text) <= _MAX_TEXT or (
+        len(text) <= _MAX_PRINTABLE and text.isascii() and text.isprintable()
+    ):
+        return text
+    import hashlib  # here, for it takes longer to import than the rest of the core
+
+    digest = hashlib.sha256(text[: 1 << 20].encode()).hexdigest()
+    return f"{text[: _MAX_TEXT - 80]}...sha256:{digest}"

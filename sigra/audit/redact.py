@@ -1,0 +1,141 @@
+"""Which keys and which strings are secrets: the rule alone, applied in sanitize.py."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Any
+
+from sigra.audit.words import (
+    ALLOWED,
+    BENIGN,
+    DESCRIBING,
+    JOINED,
+    MEASURED,
+    METRIC,
+    STEMS,
+    WHOLE,
+)
+
+REDACTED = "[REDACTED]"
+
+PLAIN, SECRET, MEASURE = 0, 1, 2
+"""What a key says of its value: anything, a secret, or a secret unless it is a number."""
+
+MAX_KEY = 256
+_LONGEST_RUN = 4
+# Shorter words are not sought across a boundary: "to_tp_x" holds no "otp".
+_OPENINGS = ("apikey", "passwd", "privatekey", "secretkey")
+_RUNS = JOINED | frozenset(word for word in WHOLE if len(word) >= 6)
+
+_separator = re.compile(r"[\W_]+")
+_camel = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
+@lru_cache(maxsize=4096)
+def key_verdict(key: str) -> int:
+    """Say what the value under a key is: ``PLAIN``, ``SECRET`` or ``MEASURE``.
+
+    The key is split into words at separators and changes of case. It is one of a
+    secret if a word, or neighbouring words run together, are on the lists of
+    ``words.py``, or if it is too long to be a name at all.
+    """
+    if len(key) > MAX_KEY:
+        return SECRET
+    name = _visible(key)
+    lowered = [word for word in _separator.split(name.lower()) if word]
+    words = [word for word in _separator.split(_camel.sub("_", name).lower()) if word]
+    # PaSsWoRd, which its changes of case take to pieces, is one of the words all the same.
+    if words != lowered and any(word in WHOLE for word in lowered):
+        return SECRET
+    return _judge(words)
+
+
+def is_secret(key: str, value: Any) -> bool:
+    """Tell whether a value of an exact type is to be redacted for its key; None never is."""
+    if value is None:
+        return False
+    verdict = key_verdict(key) if len(key) <= MAX_KEY else SECRET
+    return verdict == SECRET or (
+        verdict == MEASURE and type(value) is not int and type(value) is not float
+    )
+
+
+def _visible(key: str) -> str:
+    name = unicodedata.normalize("NFKC", key)
+    if name.isascii():
+        return name
+    return "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+
+
+def _judge(words: list[str]) -> int:
+    if "_".join(words) in ALLOWED or (len(words) > 1 and words[-1] in DESCRIBING):
+        return PLAIN
+    if _runs_together(words):
+        return SECRET
+    marking = [word for word in _without_benign(words) if _marks(word)]
+    if not marking:
+        return PLAIN
+    if all(word in MEASURED for word in marking) and any(word in METRIC for word in words):
+        return MEASURE
+    return SECRET
+
+
+def _marks(word: str) -> bool:
+    return word in WHOLE or word.rstrip("0123456789") in WHOLE or word.endswith(STEMS)
+
+
+def _runs_together(words: list[str]) -> bool:
+    for start, word in enumerate(words):
+        if word in JOINED or word.startswith(_OPENINGS):
+            return True
+        run = word
+        for following in words[start + 1 : start + _LONGEST_RUN]:
+            run += following
+            if run in _RUNS:
+                return True
+    return False
+
+
+def _without_benign(words: list[str]) -> list[str]:
+    left: list[str] = []
+    for word in words:
+        if left and f"{left[-1]}:{word}" in BENIGN:
+            left.pop()
+        else:
+            left.append(word)
+    return left
+
+
+_value = re.compile(
+    r"""
+      (?<![\w-]) eyJ [\w-]{6,} \. [\w-]{6,}            # a JWT
+    | -----BEGIN\ [A-Z0-9 ]{1,64}-----                  # PEM
+    | :// [^\s/@:]{0,256} : [^\s/@]{1,512} @           # user and password in a URL
+    | (?<![A-Za-z0-9]) (?:AKIA|ASIA) [A-Z0-9]{12,}      # an AWS key id
+    | (?<![A-Za-z0-9]) gh[a-z]_ [A-Za-z0-9_]{10,}       # GitHub
+    | (?<![A-Za-z0-9]) github_pat_ \w{10,}
+    | (?<![A-Za-z0-9]) xox[a-z]- [\w-]{6,}              # Slack
+    | (?<![A-Za-z0-9]) [sr]k_(?:live|test)_ \w{6,}      # Stripe
+    | (?<![A-Za-z0-9]) Bearer [\s:]{1,8} [\w.~+/=-]{4,}
+    | (?<![A-Za-z0-9]) [Bb][Ee][Aa][Rr][Ee][Rr] \s{1,8} [\w.~+/=-]{16,}
+    """,
+    re.VERBOSE,
+).search
+_plain_parts = ("://", "eyJ", "-----BEGIN", "AKIA", "ASIA", "xox", "k_live_", "k_test_")
+
+
+def holds_secret(text: str) -> bool:
+    """Tell whether a string holds a token, a private key or a URL with a password."""
+    if len(text) < 7:
+        return False
+    # Searching for plain parts first spares most strings the pattern, at a tenth of its cost.
+    if text.isalnum():
+        return ("AKIA" in text or "ASIA" in text) and _value(text) is not None
+    for part in _plain_parts:
+        if part in text:
+            return _value(text) is not None
+    if ("_" in text and "gh" in text) or "Bearer" in text or "bearer" in text.lower():
+        return _value(text) is not None
+    return False

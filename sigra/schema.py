@@ -1,0 +1,196 @@
+"""What an ``audit_schema`` takes of an event, and how one of its records is made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from types import FunctionType
+from typing import Any
+
+EVENT_FIELDS = (
+    "event_id",
+    "action",
+    "outcome",
+    "organization_id",
+    "actor_id",
+    "effective_user_id",
+    "actor_type",
+    "target_id",
+    "target_type",
+    "ip_address",
+    "user_agent",
+    "metadata",
+    "occurred_at",
+    "worker",
+    "job_id",
+    "attempt",
+)
+"""The fields of an ``AuditEvent``, in its order."""
+
+Fields = tuple[tuple[str, str], ...]
+"""Pairs of an event's field and the keyword under which a record type takes it."""
+
+_LIMIT = 256
+# Keyed by id, for a hash would run a metaclass's code; the schema is held, so its id stays its own.
+_known: dict[int, tuple[Any, Fields]] = {}
+_ABSENT: Any = object()
+
+
+def check_schema(schema: Any) -> None:
+    """Refuse, with ``TypeError``, a record type that could take nothing of an event."""
+    schema_fields(schema)
+
+
+def schema_fields(schema: Any) -> Fields:
+    """Return which fields of an event the record type takes, and by which keywords.
+
+    It is found once for each type, from what that declares: the fields of a
+    dataclass, an attrs, pydantic or msgspec class, the columns of a mapped class, the
+    concrete fields of a Django model, the keys of a TypedDict, and otherwise the
+    parameters of the call. Raises ``TypeError`` where there are none.
+    """
+    known = _known.get(id(schema))
+    if known is not None:
+        return known[1]
+    if not callable(schema):
+        raise TypeError(
+            f"audit_schema must be a record type or a function, not {type(schema).__qualname__}. "
+            "Pass sigra.AuditEvent, or a class of your own with some of its fields."
+        )
+    fields = _matched(_declared(schema))
+    if not fields:
+        name = getattr(schema, "__qualname__", type(schema).__qualname__)
+        raise TypeError(
+            f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "
+            "Give it those that it is to hold (metadata may be called metadata_)."
+        )
+    if len(_known) >= _LIMIT:
+        _known.clear()
+    _known[id(schema)] = (schema, fields)
+    return fields
+
+
+def build_record(schema: Any, event: Any) -> Any:
+    """Make a record of the event; where the schema is the event's own type, it is the event.
+
+    Whatever the record type raises passes through.
+    """
+    if schema is type(event):
+        return event
+    return schema(**{keyword: getattr(event, field) for field, keyword in schema_fields(schema)})
+
+
+def _matched(declared: dict[str, str]) -> Fields:
+    """Keep what is a field of an event; ``metadata_`` stands in where ``metadata`` cannot be."""
+    pairs = []
+    for field in EVENT_FIELDS:
+        keyword = declared.get(field)
+        if keyword is None and field == "metadata":
+            keyword = declared.get("metadata_")
+        if keyword is not None:
+            pairs.append((field, keyword))
+    return tuple(pairs)
+
+
+def _declared(schema: Any) -> dict[str, str]:
+    """Map the names that a record type declares to the keywords that its call takes."""
+    if not issubclass(type(schema), type):
+        return _parameters(schema)
+    for marker, read in _KINDS:
+        declaration = _attribute(schema, marker)
+        if declaration is not _ABSENT:
+            names = read(schema, declaration)
+            if names is not None:
+                return names
+    return _parameters(schema)
+
+
+def _attribute(schema: type, name: str) -> Any:
+    # Not getattr: a metaclass of the application may answer for names that it has not.
+    try:
+        return type.__getattribute__(schema, name)
+    except AttributeError:
+        return _ABSENT
+
+
+def _columns(schema: type, mapper: Any) -> dict[str, str] | None:
+    # A mapped dataclass has an __init__ of its own, which may leave columns out. mapper.columns,
+    # unlike mapper.attrs, does not yet resolve relationships to classes that are still to come.
+    names = _signature_names(schema)
+    return _same(mapper.columns.keys()) if names is None else _same(names)
+
+
+def _model_columns(_: type, options: Any) -> dict[str, str] | None:
+    fields = getattr(options, "concrete_fields", None)
+    if fields is None:
+        return None
+    # A foreign key is also taken by the column that holds its id.
+    return _same([*(field.attname for field in fields), *(field.name for field in fields)])
+
+
+def _attrs_fields(_: type, attributes: Any) -> dict[str, str] | None:
+    taken = [attribute for attribute in attributes if attribute.init]
+    names = {attribute.name: attribute.alias or attribute.name for attribute in taken}
+    return names | _same(names.values())
+
+
+def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
+    config = _attribute(schema, "model_config")
+    by_name = config.get("populate_by_name") or config.get("validate_by_name")
+    return {
+        name: name if by_name else _alias(field) or name
+        for name, field in fields.items()
+        if getattr(field, "init", None) is not False
+    }
+
+
+def _alias(field: Any) -> str | None:
+    """Return the first keyword by which a pydantic field is given, None for its own name."""
+    alias = field.validation_alias if field.validation_alias is not None else field.alias
+    choices = getattr(alias, "choices", (alias,))
+    return next((choice for choice in choices if isinstance(choice, str)), None)
+
+
+def _typed_keys(schema: type, _: Any) -> dict[str, str] | None:
+    return _same(inspect.get_annotations(schema)) if issubclass(schema, dict) else None
+
+
+_KINDS = (
+    ("__mapper__", _columns),
+    ("__attrs_attrs__", _attrs_fields),
+    ("__pydantic_fields__", _model_fields),
+    ("_meta", _model_columns),
+    ("__total__", _typed_keys),
+)
+
+
+def _same(names: Iterable[str]) -> dict[str, str]:
+    return {name: name for name in names}
+
+
+def _parameters(schema: Any) -> dict[str, str]:
+    if schema is dict:
+        return _same(EVENT_FIELDS)
+    names = _signature_names(schema)
+    return _same(EVENT_FIELDS if names is None else names)
+
+
+def _signature_names(schema: Any) -> tuple[str, ...] | None:
+    """Name the keywords of a call; None where it takes any, and none where it cannot be told."""
+    try:
+        parameters = inspect.signature(_called(schema)).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return tuple(parameter.name for parameter in parameters if parameter.kind in by_keyword)
+
+
+def _called(schema: Any) -> Any:
+    """Find what a call of an object runs, asking its type rather than the object."""
+    kind = type(schema)
+    if issubclass(kind, (type, FunctionType)) or kind.__module__ in ("builtins", "functools"):
+        return schema
+    call: Any = kind.__call__
+    return call.__get__(schema, kind)
