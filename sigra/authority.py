@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
-from types import MethodType, ModuleType, NoneType
+from types import FunctionType, MethodType, ModuleType, NoneType
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -87,14 +87,23 @@ def _inside(value: Any) -> list[Any]:
         held.extend((value.func, value.args, value.keywords))
     elif isinstance(value, (type, ModuleType)):
         return held
-    for cell in getattr(value, "__closure__", None) or ():
-        with contextlib.suppress(ValueError):  # an empty cell
-            held.append(cell.cell_contents)
-    attributes = getattr(value, "__dict__", None)
+    elif isinstance(value, FunctionType):
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                held.append(cell.cell_contents)
+    attributes = _attribute(value, "__dict__")
     if isinstance(attributes, dict):
         held.extend(attributes.values())
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            held.append(getattr(value, name, None))
+            held.append(_attribute(value, name))
     return held
+
+
+def _attribute(value: Any, name: str) -> Any:
+    """Read an attribute; one that cannot be read hides nothing that the host could use."""
+    try:
+        return getattr(value, name, None)
+    except Exception:
+        return None

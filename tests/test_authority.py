@@ -1,0 +1,172 @@
+"""The fence: no worker's scope gets into a host's authorization function."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+from collections import deque
+from functools import partial
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+
+import attrs
+import pydantic
+import pytest
+
+from sigra import AuditOnlyScopeError, AuditScope, Identity, request_scope_only
+
+SCOPE = AuditScope.build(actor_id="7", organization_id="42")
+
+
+@request_scope_only
+def authorize(subject: Any = None, *more: Any, **named: Any) -> str:
+    """Say yes."""
+    return "yes"
+
+
+@request_scope_only
+async def authorize_later(subject: Any) -> str:
+    return "yes"
+
+
+@dataclasses.dataclass
+class Data:
+    inner: Any
+
+
+@dataclasses.dataclass(slots=True)
+class Slotted:
+    inner: Any
+
+
+@attrs.define
+class Attrs:
+    inner: Any
+
+
+class Model(pydantic.BaseModel):
+    inner: Any
+
+
+class Plain:
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def method(self) -> None: ...
+
+
+def closure(inner: Any) -> Any:
+    return lambda: inner
+
+
+WRAPPERS = [
+    lambda inner: inner,
+    lambda inner: [inner],
+    lambda inner: (inner,),
+    lambda inner: {inner},
+    lambda inner: frozenset({inner}),
+    lambda inner: deque([inner]),
+    lambda inner: {inner: 1},
+    lambda inner: {"scope": inner},
+    lambda inner: MappingProxyType({"scope": inner}),
+    lambda inner: SimpleNamespace(scope=inner),
+    lambda inner: Model(inner=inner),
+    lambda inner: Plain(inner).method,
+    lambda inner: partial(print, inner),
+    Data,
+    Slotted,
+    Attrs,
+    Plain,
+    closure,
+]
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_a_scope_is_found_in_any_container(wrap: Any) -> None:
+    """A scope inside what is passed is refused as the scope itself is."""
+    with pytest.raises(AuditOnlyScopeError):
+        authorize(wrap(SCOPE))
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS)
+def test_the_same_containers_pass_without_a_scope(wrap: Any) -> None:
+    """What holds no scope goes through."""
+    assert "yes" == authorize(wrap("7"))
+
+
+@pytest.mark.parametrize("place", ["first", "star", "keyword"])
+def test_every_argument_is_searched(place: str) -> None:
+    """Positional, surplus and keyword arguments are all looked at."""
+    calls = {
+        "first": lambda: authorize(SCOPE),
+        "star": lambda: authorize(1, 2, SCOPE),
+        "keyword": lambda: authorize(actor=SCOPE),
+    }
+    with pytest.raises(AuditOnlyScopeError):
+        calls[place]()
+
+
+def test_a_scope_at_depth_eight_is_found() -> None:
+    """Eight levels of nesting hide nothing."""
+    value: Any = SCOPE
+    for _ in range(8):
+        value = [value]
+    with pytest.raises(AuditOnlyScopeError):
+        authorize(value)
+
+
+def test_a_cycle_ends() -> None:
+    """An argument that contains itself is searched once."""
+    cycle: list[Any] = []
+    cycle.append(cycle)
+    assert "yes" == authorize(cycle)
+
+
+def test_an_object_whose_attributes_raise_is_no_way_around() -> None:
+    """A property that raises does not break the search."""
+
+    class Shy:
+        @property
+        def __dict__(self) -> Any:  # type: ignore[override]
+            raise RuntimeError
+
+    with pytest.raises(AuditOnlyScopeError):
+        authorize([Shy(), SCOPE])
+
+
+def test_an_async_function_is_fenced_too() -> None:
+    """A coroutine function refuses when it is awaited, before its body runs."""
+    with pytest.raises(AuditOnlyScopeError):
+        asyncio.run(authorize_later([SCOPE]))
+
+
+def test_an_async_function_stays_one() -> None:
+    """The guarded function is a coroutine function where the host's was."""
+    assert inspect.iscoroutinefunction(authorize_later)
+
+
+def test_an_async_function_gives_its_answer() -> None:
+    """A right argument reaches the host's coroutine."""
+    assert "yes" == asyncio.run(authorize_later({"user": 7}))
+
+
+def test_name_and_docstring_are_kept() -> None:
+    """The guarded function looks like the host's."""
+    assert ("authorize", "Say yes.") == (authorize.__name__, authorize.__doc__)
+
+
+def test_the_error_names_the_function() -> None:
+    """The text says which function was given the scope, and what to do."""
+    with pytest.raises(AuditOnlyScopeError, match=r"authorize\(\).*Authorize before \.new\(\)"):
+        authorize(SCOPE)
+
+
+def test_an_identity_alone_is_only_an_id() -> None:
+    """An id taken out of a scope is plain data, which a host may look up."""
+    assert "yes" == authorize(Identity("7"))
+
+
+def test_a_class_argument_is_not_searched() -> None:
+    """A class or module is not walked into: it is no request's data."""
+    assert "yes" == authorize(AuditScope, pytest)

@@ -1,0 +1,246 @@
+"""Binding: which functions can be workers, and how a job's args reach them."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import pytest
+
+from sigra import AuditScope, InvalidArgsError, JobInfo, tenant_worker, worker
+from sigra.binding import bind
+
+if TYPE_CHECKING:
+    from sigra import AuditScope as OnlyTyped
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+SCOPE = AuditScope.build(actor_id="7", organization_id="42")
+
+
+def refusal(function: Any, args: dict[str, Any]) -> InvalidArgsError:
+    with pytest.raises(InvalidArgsError) as caught:
+        bind(function, tenant=True).check(args)
+    return caught.value
+
+
+def run(function: Any, **args: Any) -> Any:
+    """Bind and call a function as a job would."""
+    return tenant_worker(name=f"binding.{id(function)}")(function).new({**TENANT, **args}).result()
+
+
+def test_the_first_parameter_receives_the_scope() -> None:
+    """Whatever its name, the first positional parameter is given the scope."""
+    assert SCOPE == run(lambda who: who)
+
+
+def test_args_receives_the_whole_mapping() -> None:
+    """A parameter named args receives every item, the tenant keys among them."""
+    assert {**TENANT, "n": 1} == run(lambda scope, args: args, n=1)
+
+
+def test_args_is_read_only() -> None:
+    """A body that changes its args gets TypeError, on any backend."""
+
+    def body(scope: AuditScope, args: dict[str, Any]) -> None:
+        args["n"] = 2
+
+    with pytest.raises(TypeError, match="read-only"):
+        run(body, n=1)
+
+
+def test_job_receives_the_job_info() -> None:
+    """A parameter named job receives the JobInfo of the attempt."""
+
+    def body(scope: AuditScope, job: JobInfo) -> int:
+        return job.attempt
+
+    assert 1 == run(body)
+
+
+def test_every_other_parameter_is_bound_by_name() -> None:
+    """Parameters are found by their names, keyword-only ones too."""
+    assert ("a", "b") == run(lambda scope, first, *, second: (first, second), second="b", first="a")
+
+
+def test_a_default_stands_in_for_an_absent_arg() -> None:
+    """A parameter with a default needs no arg."""
+    assert 9 == run(lambda scope, n=9: n)
+
+
+def test_an_arg_of_none_is_not_absent() -> None:
+    """None is a value, which a default does not replace."""
+    assert None is run(lambda scope, n=9: n, n=None)
+
+
+def test_rest_takes_what_is_left_without_the_tenant_keys() -> None:
+    """The double-star parameter gets every unbound key except the tenant's."""
+    taken = run(lambda scope, n, **rest: rest, n=1, m=2, impersonating_from="1")
+    assert {"m": 2} == taken
+
+
+def test_a_tenant_key_can_be_a_parameter() -> None:
+    """A parameter named after a tenant key is bound like any other."""
+    assert "42" == run(lambda scope, organization_id: organization_id)
+
+
+def test_args_job_and_rest_go_together() -> None:
+    """One function can take the mapping, the job, named args and the rest."""
+
+    def body(scope: AuditScope, args: Any, job: JobInfo, n: int, **rest: int) -> Any:
+        return args["m"], job.attempt, n, rest
+
+    assert (2, 1, 1, {"m": 2}) == run(body, n=1, m=2)
+
+
+def test_values_are_bound_as_they_are() -> None:
+    """Annotations coerce nothing: a str for an int parameter stays a str."""
+
+    def body(scope: AuditScope, n: int) -> Any:
+        return n
+
+    assert "9" == run(body, n="9")
+
+
+def test_a_worker_without_tenant_gets_no_scope() -> None:
+    """A tenant-agnostic function's first parameter is an arg like the others."""
+    job = worker(name="binding.plain")(lambda n: n).new({"n": 3})
+    assert 3 == job.result()
+
+
+def test_a_parameter_named_scope_of_a_plain_worker_is_an_arg() -> None:
+    """Only tenant workers reserve a parameter for the scope."""
+    assert "all" == worker(name="binding.scope")(lambda scope: scope).new({"scope": "all"}).result()
+
+
+def test_a_missing_arg_names_its_path() -> None:
+    """A parameter without a value is refused at $.name."""
+    assert "$.invoice_id" == refusal(lambda scope, invoice_id: None, dict(TENANT)).path
+
+
+def test_an_unknown_key_names_its_path() -> None:
+    """A key that no parameter takes is refused, for it would be lost."""
+    assert "$.extra" == refusal(lambda scope: None, {**TENANT, "extra": 1}).path
+
+
+def test_a_key_named_as_the_scope_parameter_is_refused() -> None:
+    """No arg can pass for the scope."""
+    assert "$.scope" == refusal(lambda scope, **rest: None, {**TENANT, "scope": 1}).path
+
+
+@pytest.mark.parametrize("name", ["args", "job"])
+def test_a_key_named_as_an_injected_parameter_is_refused(name: str) -> None:
+    """No arg can pass for what Sigra itself passes."""
+    assert f"$.{name}" == refusal(lambda scope, args, job: None, {**TENANT, name: 1}).path
+
+
+def test_a_key_named_args_is_free_where_nothing_is_injected() -> None:
+    """Names are reserved only by functions that have such a parameter."""
+    assert {"args": 1, "job": 2} == run(lambda scope, **rest: rest, args=1, job=2)
+
+
+def test_a_key_that_is_no_name_is_not_repeated_in_the_text() -> None:
+    """An odd key may hold anything, a secret too, so only its place is said."""
+    assert "hunter 2" not in str(refusal(lambda scope: None, {**TENANT, "hunter 2": 1}))
+
+
+def test_a_decorated_function_is_bound_by_the_signature_it_shows() -> None:
+    """A decorator below that keeps the signature with functools.wraps is seen through."""
+
+    def twice(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs) * 2
+
+        return wrapper
+
+    @twice
+    def body(scope: AuditScope, n: int) -> int:
+        return n
+
+    assert 8 == run(body, n=4)
+
+
+class Handler:
+    def __call__(self, scope: AuditScope) -> None: ...
+
+
+def no_parameter() -> None: ...
+def only_rest(**rest: Any) -> None: ...
+def only_keyword(*, scope: Any) -> None: ...
+def takes_self(self: Any) -> None: ...
+def takes_cls(cls: Any) -> None: ...
+def takes_args(args: Any) -> None: ...
+def takes_job(job: Any) -> None: ...
+def positional_after(scope: Any, n: Any, /) -> None: ...
+def star(scope: Any, *items: Any) -> None: ...
+def generator(scope: Any) -> Any:
+    yield
+
+
+async def async_generator(scope: Any) -> Any:
+    yield
+
+
+def annotated_int(scope: int) -> None: ...
+def annotated_object(scope: object) -> None: ...
+def second_self(scope: Any, self: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        no_parameter,
+        only_rest,
+        only_keyword,
+        takes_self,
+        takes_cls,
+        takes_args,
+        takes_job,
+        positional_after,
+        star,
+        generator,
+        async_generator,
+        annotated_int,
+        annotated_object,
+        second_self,
+        Handler,
+        Handler(),
+        42,
+    ],
+)
+def test_an_unusable_function_is_refused_at_decoration(function: Any) -> None:
+    """What cannot be a worker raises TypeError where it is decorated."""
+    with pytest.raises(TypeError):
+        tenant_worker(function)
+
+
+def test_the_refusal_says_where_the_function_is() -> None:
+    """The TypeError names the function and its file."""
+    with pytest.raises(TypeError, match=r"takes_self \(.*test_binding\.py:\d+\)"):
+        tenant_worker(takes_self)
+
+
+def exact(scope: AuditScope) -> None: ...
+def anything(scope: Any) -> None: ...
+def bare(scope) -> None: ...  # type: ignore[no-untyped-def]
+def union(scope: AuditScope | None) -> None: ...
+def optional(scope: Optional[AuditScope]) -> None: ...  # noqa: UP045
+def annotated(scope: Annotated[AuditScope, "why"]) -> None: ...
+def type_checking_only(scope: OnlyTyped) -> None: ...
+def quoted(scope: "AuditScope") -> None: ...  # noqa: UP037
+def positional_scope(scope: AuditScope, /, n: int = 0) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "function", [exact, anything, bare, union, optional, annotated, quoted, positional_scope]
+)
+def test_the_scope_may_be_annotated_with_what_it_is(function: Any) -> None:
+    """AuditScope, Any, a union with it or nothing are right for the first parameter."""
+    assert frozenset() == bind(function, tenant=True).required
+
+
+def test_a_name_that_only_type_checkers_import_is_judged_by_what_is_written() -> None:
+    """An annotation imported under TYPE_CHECKING is accepted where it says AuditScope."""
+    namespace: dict[str, Any] = {}
+    exec("def f(scope: 'sigra.AuditScope | None'): ...", namespace)
+    assert frozenset() == bind(namespace["f"], tenant=True).required
