@@ -184,7 +184,7 @@ def _read_float(digits: str) -> float:
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _refuse_constant(_name: str) -> NoReturn:
     raise ValueError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 
-def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
     raise TypeError(
         "a job's args are read-only; copy them with dict(args), list(args) or, all levels, "
         "copy.deepcopy(args) and change the copy"
@@ -97,42 +97,35 @@ def _reading(name: str, settle: Callable[[Any], None]) -> Callable[..., Any]:
 def _settling(settle: Callable[[Any], None]) -> Callable[..., Any]:
     """Settle the right operand and leave the work, in-place work too, to the left one."""
 
-    def read(self: Any, other: object) -> Any:
+    def read(self: Any, _other: object) -> Any:
         settle(self)
         return NotImplemented
 
     return read
 
 
-def _define(cls: type, names: str, function: Callable[[str], Callable[..., Any]]) -> None:
-    for name in names.split():
-        setattr(cls, name, function(name))
+def _define(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
+    for name, method in methods.items():
+        setattr(cls, name, method)
 
 
-_BOTH = "__getitem__ __iter__ __reversed__ __eq__ __ne__ copy __deepcopy__ __reduce_ex__ "
-_define(
-    FrozenDict,
-    "__setitem__ __delitem__ __ior__ clear pop popitem setdefault update",
-    lambda name: _refuse,
+_READS = "__getitem__ __iter__ __reversed__ __eq__ __ne__ copy __deepcopy__ __reduce_ex__"
+_DICT_READS = f"{_READS} get items keys values __or__"
+_LIST_READS = (
+    f"{_READS} __add__ __contains__ __ge__ __gt__ __le__ __lt__ __mul__ __rmul__ count index"
 )
-_define(
-    FrozenList,
-    "__setitem__ __delitem__ __iadd__ __imul__ append clear extend insert pop remove reverse sort",
-    lambda name: _refuse,
+_DICT_CHANGES = "__setitem__ __delitem__ __ior__ clear pop popitem setdefault update"
+_LIST_CHANGES = (
+    "__setitem__ __delitem__ __iadd__ __imul__ append clear extend insert pop remove reverse sort"
 )
+
+_define(FrozenDict, dict.fromkeys(_DICT_CHANGES.split(), _refuse))
+_define(FrozenList, dict.fromkeys(_LIST_CHANGES.split(), _refuse))
 # __iter__ matters most: without it dict(x), {**x} and list(x) copy past every method.
-_define(
-    _UnreadDict,
-    _BOTH + "get items keys values __or__",
-    lambda name: _reading(name, _settle_dict),
-)
-_define(
-    _UnreadList,
-    _BOTH + "__add__ __contains__ __ge__ __gt__ __le__ __lt__ __mul__ __rmul__ count index",
-    lambda name: _reading(name, _settle_list),
-)
-_define(_UnreadDict, "__ror__", lambda name: _settling(_settle_dict))
-_define(_UnreadList, "__radd__", lambda name: _settling(_settle_list))
+_define(_UnreadDict, {name: _reading(name, _settle_dict) for name in _DICT_READS.split()})
+_define(_UnreadList, {name: _reading(name, _settle_list) for name in _LIST_READS.split()})
+_define(_UnreadDict, {"__ror__": _settling(_settle_dict)})
+_define(_UnreadList, {"__radd__": _settling(_settle_list)})
 
 
 def read_only(tree: Any) -> Any:

@@ -17,12 +17,14 @@ _LONGEST_KEY = 40
 _type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """A type's name by type's own slot: a metaclass has no say in it."""
 
+_ALL_STR = frozenset({str}).issuperset
+
 _codec = choose_codec()
 dumps = _codec.dumps
 loads = _codec.loads
 
 
-def freeze(
+def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles the time
     args: dict[str, Any], max_bytes: int, codec: Codec = _codec, *, keys_known: bool = False
 ) -> FrozenDict:
     """Check that args are strict JSON and return a deep, read-only copy.
@@ -31,11 +33,11 @@ def freeze(
     subclasses of str, int, float, dict, list and tuple their base. Raises
     ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
     (args are the first) or makes more than ``max_bytes`` of compact UTF-8.
-    ``keys_known``: the caller has seen the same keys pass before.
+    ``keys_known``: the caller has seen equal keys pass before.
     """
     plain: dict[str, Any] = args if type(args) is dict else dict(dict.items(args))
     frozen = FrozenDict(plain)
-    if not keys_known and any(type(key) is not str for key in frozen):
+    if not _ALL_STR(map(type, frozen)):  # known or not: a StrEnum's member equals a known key
         return _freeze_nested(plain, max_bytes, codec)
     chars = 0
     for value in frozen.values():
@@ -56,7 +58,7 @@ def freeze(
         keys = "".join(frozen)
         # 6 for an escape such as \u0001; 32 for quotes, a colon, a comma and any number.
         bound = 6 * (chars + len(keys)) + 32 * len(frozen)
-        if bound < max_bytes and (keys.isascii() or _encodes(keys)):
+        if bound < max_bytes and (keys_known or _encodes(keys)):
             return frozen
     return _freeze_nested(plain, max_bytes, codec)
 
@@ -66,7 +68,7 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
     try:
         tree = codec.copy(args, max_bytes)
         exact = bool(tree == args)
-    except Exception:  # noqa: BLE001 - the codec's, or any from an object that is compared
+    except Exception:  # the codec's, or any from an object that is compared
         tree, exact = None, False
     if not exact:
         tree = _rebuild(args, ("$", None), 1)
