@@ -85,7 +85,8 @@ class SyncBackend:
         Stops after ``limit`` runs and leaves the rest where it is. Returns the jobs in
         the order in which they ran, a job once for each of its runs.
         """
-        target, ran = self._target(until), list[Job]()
+        target = self._target(until)
+        ran: list[Job] = []
         while len(ran) < limit:
             due = self._pop_due(target)
             if due is None:
@@ -100,7 +101,8 @@ class SyncBackend:
         self, until: float | datetime | None = None, *, limit: int = 10_000
     ) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
-        target, ran = self._target(until), list[Job]()
+        target = self._target(until)
+        ran: list[Job] = []
         while len(ran) < limit:
             due = self._pop_due(target)
             if due is None:

@@ -30,9 +30,14 @@ RECORD = "SIGRA_CONTRACT_RECORD"
 EVENTS = "SIGRA_CONTRACT_EVENTS"
 
 
-def record_events() -> None:
-    """Write this process's audit events to the file that the environment names."""
-    configure(sinks=[JSONLinesSink(Path(os.environ[EVENTS]))], audit_schema=AuditEvent)
+def record_events() -> JSONLinesSink:
+    """Write this process's audit events to the file that the environment names.
+
+    Returns the sink, for the caller to close.
+    """
+    sink = JSONLinesSink(Path(os.environ[EVENTS]))
+    configure(sinks=[sink], audit_schema=AuditEvent)
+    return sink
 
 
 def _record(scope: AuditScope | None, args: Mapping[str, Any], **facts: Any) -> JobInfo:

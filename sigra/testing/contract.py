@@ -1,0 +1,299 @@
+"""The conformance suite: what every backend, ours and others', must pass.
+
+Subclass ``BackendContract`` in a test file and give it two fixtures: ``harness`` (see
+``sigra.testing.harness.Harness``) and ``journal`` (a ``Journal`` on a folder of its
+own). Consumers import ``sigra.testing.contract_workers`` and call its
+``record_events()``. A case is skipped only where the backend's own capabilities lack
+what it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from sigra import config
+from sigra.errors import InvalidArgsError, InvalidOptionError, MissingTenantKeysError
+from sigra.job import Job
+from sigra.proxy import Worker
+from sigra.testing import contract_workers as workers
+from sigra.testing.harness import Harness, Journal
+
+IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
+
+
+class BackendContract:
+    """One promise of the contract a test."""
+
+    @pytest.fixture(autouse=True)
+    def _on_this_backend(self, harness: Harness, journal: Journal) -> Any:
+        with config.configure(backend=harness.backend, backends={}):
+            yield
+            journal.clear()
+
+    def _run(
+        self,
+        harness: Harness,
+        journal: Journal,
+        worker: Worker[..., Any],
+        args: Mapping[str, Any],
+        runs: int = 1,
+        **options: Any,
+    ) -> tuple[Job, list[dict[str, Any]]]:
+        """Enqueue one job and wait until its body ran so often."""
+        name = worker.name
+        job = worker.new(args, **options)
+
+        def mine() -> list[dict[str, Any]]:
+            return [run for run in journal.runs(name) if run["job_id"] == job.id]
+
+        journal.wait(harness, lambda: len(mine()) >= runs, f"{runs} runs of {name}")
+        return job, mine()
+
+    @staticmethod
+    def _require(harness: Harness, capability: Any) -> None:
+        if capability not in harness.backend.capabilities:
+            pytest.skip(f"backend {harness.backend.name!r} does not declare {capability!r}")
+
+    def test_absent_keys_fail_at_enqueue_and_reach_no_consumer(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job without its tenant keys is refused by name and nothing is sent."""
+        with pytest.raises(MissingTenantKeysError) as caught:
+            workers.echo.new({"organization_id": "acme"})
+        assert caught.value.missing == ("actor_id",)
+        self._run(harness, journal, workers.echo, IDS)
+        assert len(journal.runs()) == 1
+
+    def test_a_bad_item_stops_the_whole_batch(self, harness: Harness, journal: Journal) -> None:
+        """Of a batch with one bad item no job is enqueued."""
+        with pytest.raises(InvalidArgsError) as caught:
+            workers.echo.new_many([IDS, {**IDS, "x": float("nan")}])
+        assert caught.value.index == 1
+        self._run(harness, journal, workers.agnostic, {})
+        assert journal.runs("sigra.contract.echo") == []
+
+    def test_a_batch_arrives_whole(self, harness: Harness, journal: Journal) -> None:
+        """Each item of a batch runs once, with its own args."""
+        jobs = workers.echo.new_many([{**IDS, "n": n} for n in range(20)])
+        journal.wait(harness, lambda: len(journal.runs()) >= 20, "20 jobs")
+        arrived = {run["job_id"]: run["args"]["n"] for run in journal.runs()}
+        assert arrived == {job.id: n for n, job in enumerate(jobs)}
+
+    def test_scope_args_and_job_are_injected(self, harness: Harness, journal: Journal) -> None:
+        """The body receives its scope, its read-only args and its own job's facts."""
+        args = {**IDS, "impersonating_from": "eve", "value": 1}
+        job, (run,) = self._run(harness, journal, workers.echo, args)
+        assert run["organization_id"] == "acme"
+        assert run["actor_id"] == "ann"
+        assert run["impersonating_from"] == "eve"
+        assert run["args"] == args
+        assert (run["frozen"], run["same_job"]) == (True, True)
+        assert (run["attempt"], run["max_attempts"], run["snoozes"]) == (1, 1, 0)
+        assert run["backend"] == job.backend == harness.backend.name
+
+    def test_args_are_bound_by_name(self, harness: Harness, journal: Journal) -> None:
+        """Parameters receive the args of their name, defaults and the rest."""
+        _, (run,) = self._run(harness, journal, workers.named, {**IDS, "number": 3, "more": [1]})
+        assert run["args"] == {"number": 3, "flag": False, "rest": {"more": [1]}}
+
+    def test_null_ids_arrive_as_none(self, harness: Harness, journal: Journal) -> None:
+        """A system job has a scope whose members are None."""
+        _, (run,) = self._run(
+            harness, journal, workers.echo, {"organization_id": None, "actor_id": None}
+        )
+        assert (run["organization_id"], run["actor_id"]) == (None, None)
+
+    def test_an_agnostic_worker_runs_without_a_scope(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A worker without a tenant needs no keys."""
+        _, (run,) = self._run(harness, journal, workers.agnostic, {"n": 1})
+        assert run["args"] == {"n": 1}
+
+    def test_args_arrive_as_a_json_round_trip_gives_them(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """Tuples are lists, numbers keep their type, any text arrives whole."""
+        value = {"t": (1, 2.0, True, None), "text": "ü€𝄞\u2028\x00", "deep": [[{"a": []}]]}
+        _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
+        assert run["args"]["value"] == {**value, "t": [1, 2.0, True, None]}
+        assert [type(item) for item in run["args"]["value"]["t"]][:3] == [int, float, bool]
+
+    def test_a_large_payload_arrives_whole(self, harness: Harness, journal: Journal) -> None:
+        """200 KB of args are no trouble."""
+        _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": "x" * 200_000})
+        assert len(run["args"]["value"]) == 200_000
+
+    def test_an_async_worker_runs(self, harness: Harness, journal: Journal) -> None:
+        """An async function is awaited, with its scope."""
+        _, (run,) = self._run(harness, journal, workers.echo_async, {**IDS, "value": 1})
+        assert run["organization_id"] == "acme"
+
+    @pytest.mark.parametrize(
+        ("how", "outcome"),
+        [
+            ("value", "success"),
+            ("nothing", "success"),
+            ("failure", "failure"),
+            ("cancel", "failure"),
+            ("raise", "error"),
+            ("exit", "error"),
+        ],
+    )
+    def test_an_outcome_ends_the_job(
+        self, harness: Harness, journal: Journal, how: str, outcome: str
+    ) -> None:
+        """A job without attempts left runs once, is audited so, and the consumer goes on."""
+        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": how})
+        self._run(harness, journal, workers.agnostic, {})
+        journal.wait(harness, lambda: bool(journal.events("contract.ends")), "the event")
+        assert len(journal.runs("sigra.contract.ends")) == 1
+        (event,) = journal.events("contract.ends")
+        assert (event["outcome"], event["job_id"]) == (outcome, job.id)
+
+    def test_cancel_uses_no_attempt_that_is_left(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A cancelled job is over, whatever attempts are left."""
+        self._run(
+            harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3, backoff=0
+        )
+        self._run(harness, journal, workers.agnostic, {})
+        assert len(journal.runs("sigra.contract.ends")) == 1
+
+    @pytest.mark.parametrize("failures", [1, 2])
+    def test_a_failed_attempt_is_retried_with_the_same_scope(
+        self, harness: Harness, journal: Journal, failures: int
+    ) -> None:
+        """Attempts count from 1, each with the same ids and the same job."""
+        self._require(harness, "max_attempts")
+        args = {**IDS, "impersonating_from": "eve", "failures": failures}
+        _, runs = self._run(
+            harness, journal, workers.recovers, args, failures + 1, max_attempts=3, backoff=0
+        )
+        assert [run["attempt"] for run in runs] == list(range(1, failures + 2))
+        assert {(run["organization_id"], run["impersonating_from"]) for run in runs} == {
+            ("acme", "eve")
+        }
+
+    def test_attempts_end(self, harness: Harness, journal: Journal) -> None:
+        """A job that always fails runs max_attempts times and no more."""
+        self._require(harness, "max_attempts")
+        args = {**IDS, "failures": 9}
+        self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
+        self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 2)
+        assert len(journal.runs("sigra.contract.recovers")) == 2
+
+    def test_a_snooze_uses_no_attempt(self, harness: Harness, journal: Journal) -> None:
+        """A snoozed job comes again with the same attempt and one snooze more."""
+        _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
+        assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
+
+    def test_events_carry_the_ids_of_their_job(self, harness: Harness, journal: Journal) -> None:
+        """Each event names organization, actor, effective user, worker, job and attempt."""
+        args = {**IDS, "impersonating_from": "eve", "target": "t-1"}
+        job, _ = self._run(harness, journal, workers.echo, args)
+        journal.wait(harness, lambda: len(journal.events()) >= 2, "two events")
+        event = journal.events("contract.echo")[0]
+        assert event["organization_id"] == "acme"
+        assert (event["actor_id"], event["effective_user_id"]) == ("eve", "ann")
+        assert (event["worker"], event["job_id"], event["attempt"]) == (job.worker, job.id, 1)
+        assert event["target_id"] == "t-1"
+        assert len({event["event_id"] for event in journal.events()}) == 2
+
+    def test_a_delayed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
+        """A delay, or a moment in the future, is honoured."""
+        self._require(harness, "delay")
+        later = datetime.now(timezone.utc) + timedelta(seconds=1)
+        delayed = workers.echo.new(IDS, delay=1)
+        scheduled = workers.echo.new(IDS, run_at=later)
+        assert journal.runs() == []
+        journal.wait(harness, lambda: len(journal.runs()) >= 2, "the delayed jobs")
+        assert {run["job_id"] for run in journal.runs()} == {delayed.id, scheduled.id}
+
+    def test_a_unique_key_holds_while_the_job_is_unfinished(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A second job under the key is not enqueued, and says so; a later one is."""
+        self._require(harness, "unique")
+        first = workers.echo.new(IDS, unique="k", delay=1)
+        second = workers.echo.new(IDS, unique="k", delay=1)
+        assert (first.duplicate, second.duplicate) == (False, True)
+        journal.wait(harness, lambda: bool(journal.runs()), "the first job")
+        self._run(harness, journal, workers.agnostic, {})
+        third, _ = self._run(harness, journal, workers.echo, IDS, unique="k")
+        assert third.duplicate is False
+        assert len(journal.runs("sigra.contract.echo")) == 2
+
+    def test_what_is_not_declared_is_refused(self, harness: Harness, journal: Journal) -> None:
+        """An option beyond the backend's capabilities is refused at .new()."""
+        values: dict[Any, Any] = {
+            "queue": "q",
+            "priority": 1,
+            "delay": 1,
+            "unique": "k",
+            "conn": object(),
+            "max_attempts": 2,
+        }
+        missing = {
+            name: value
+            for name, value in values.items()
+            if name not in harness.backend.capabilities
+        }
+        for name, value in missing.items():
+            with pytest.raises(InvalidOptionError) as caught:
+                workers.echo.new(IDS, **{name: value})
+            assert caught.value.option == name
+        assert journal.runs() == []
+
+    def test_a_result_can_be_asked_for(self, harness: Harness, journal: Journal) -> None:
+        """The job tells its state and its value once it is done."""
+        self._require(harness, "result")
+        job, _ = self._run(harness, journal, workers.echo, {**IDS, "value": 7})
+        assert job.result(timeout=harness.patience) == 7
+        assert job.state == "completed"
+
+    def test_a_hand_built_job_without_keys_never_runs(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job sent past .new() without its keys ends for good, and the next one runs."""
+        self._require(harness, "native")
+        harness.send(workers.echo.name, {"organization_id": "acme"})
+        self._run(harness, journal, workers.agnostic, {})
+        assert journal.runs("sigra.contract.echo") == []
+
+    def test_a_hand_built_job_with_its_keys_runs(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """Plain args sent by the queue's own API run with their scope."""
+        self._require(harness, "native")
+        harness.send(workers.echo.name, {**IDS, "value": 1})
+        journal.wait(harness, lambda: bool(journal.runs()), "the hand-built job")
+        assert journal.runs()[0]["organization_id"] == "acme"
+
+    def test_the_previous_envelope_version_is_read(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job that the release before enqueued runs as it would have there."""
+        self._require(harness, "native")
+        envelope = {
+            "sigra": 1,
+            "id": "old-1",
+            "worker": workers.echo.name,
+            "args": {**IDS, "value": 1},
+            "queue": None,
+            "priority": 0,
+            "max_attempts": 3,
+            "backoff": None,
+            "enqueued_at": 1_700_000_000_000_000_000,
+            "attempt": 2,
+            "snoozes": 1,
+        }
+        harness.send(workers.echo.name, envelope)
+        journal.wait(harness, lambda: bool(journal.runs()), "the older job")
+        run = journal.runs()[0]
+        assert (run["job_id"], run["attempt"], run["snoozes"]) == ("old-1", 2, 1)
