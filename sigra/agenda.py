@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from sigra.job import FINISHED
 from sigra.options import PLAIN
+from sigra.ticket import LocalTicket
 
 if TYPE_CHECKING:
     from sigra.job import Job, State
-    from sigra.ticket import LocalTicket
     from sigra.verdict import Verdict
 
 log = logging.getLogger("sigra.job")
@@ -29,13 +28,13 @@ _order = itertools.count().__next__
 class Agenda:
     """Order jobs by priority and by time, and keep their ``unique`` keys.
 
-    ``make_ticket`` makes the ticket of a job from its first state. Not safe for threads:
-    its owner holds a lock around every call. Its length is the number of jobs that are due.
+    ``make_ticket`` makes a job's ticket from its first state. Not safe for threads: its
+    owner holds a lock around every call. Its length is the number of jobs that are due.
     """
 
     __slots__ = ("_held", "_later", "_make_ticket", "_plain", "_ranked")
 
-    def __init__(self, make_ticket: Callable[[State], LocalTicket]) -> None:
+    def __init__(self, make_ticket: Callable[[State], LocalTicket] = LocalTicket) -> None:
         self._make_ticket = make_ticket
         # Due jobs: those of priority 0, by far the most, need no heap.
         self._plain: deque[Entry] = deque()
@@ -60,22 +59,26 @@ class Agenda:
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Accept every job, as due, for later or as a duplicate."""
+        make_ticket, plain = self._make_ticket, self._plain
         for job in jobs:
-            options = job.options
-            if options is PLAIN:
-                ticket = self._make_ticket("available")
-                job.accept(ticket=ticket)
-                self._plain.append((job, ticket))
-                continue
-            if options.unique is not None:
-                first = self._held.setdefault((job.worker, options.unique), job)
-                if first is not job:
-                    job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
-                    continue
-            wait = options.wait(time.time())
-            ticket = self._make_ticket("scheduled" if wait else "available")
-            job.accept(ticket=ticket)
-            self._place(job, ticket, wait)
+            if job.options is PLAIN:
+                # What accept() would do to a new job; this is the hot path.
+                job.ticket = ticket = make_ticket("available")
+                plain.append((job, ticket))
+            else:
+                self._take_optioned(job)
+
+    def _take_optioned(self, job: Job) -> None:
+        options = job.options
+        if options.unique is not None:
+            first = self._held.setdefault((job.worker, options.unique), job)
+            if first is not job:
+                job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
+                return
+        wait = options.wait(time.time())
+        ticket = self._make_ticket("scheduled" if wait else "available")
+        job.accept(ticket=ticket)
+        self._place(job, ticket, wait)
 
     def pop(self) -> Entry | None:
         """Remove and return the due job that is to run next, or None where none is due."""
@@ -126,11 +129,6 @@ class Agenda:
             heapq.heappush(self._ranked, (-priority, _order(), job, ticket))
         else:
             self._plain.append((job, ticket))
-
-
-def is_final(verdict: Verdict) -> bool:
-    """Tell whether nothing follows the verdict."""
-    return verdict.state in FINISHED
 
 
 def report_unfinished(jobs: Iterable[Job], why: str) -> None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import queue
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
-from contextvars import Context
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sigra.agenda import Agenda, is_final, log
+from sigra.agenda import Agenda, log
+from sigra.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import execute
-from sigra.ticket import LocalTicket
+from sigra.job import FINISHED
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from sigra.agenda import Entry
     from sigra.job import Job
-
-_LONGEST_WAIT = 3600.0
-"""Seconds after which a thread that waits for the clock looks again: locks have a limit."""
+    from sigra.ticket import LocalTicket
 
 
 class Pool:
@@ -38,23 +35,21 @@ class Pool:
     def __init__(self, name: str, size: int, bound: int) -> None:
         self.name, self.size, self.bound = name, size, bound
         self.phase: Literal["open", "draining", "closed", "lost"] = "open"
-        self._agenda = Agenda(partial(LocalTicket, waits=True))
-        self._running: dict[int, Job] = {}
+        self._agenda = Agenda()
+        self._running: dict[int, Entry] = {}
         self._threads = 0
         # Threads that sleep and to which no token is under way.
         self._idle = 0
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
         # Those who wait for room: first come, first served.
-        self._line: deque[object] = deque()
-        self._has_timer = False
-        self._alarm = math.inf
+        self._line: list[threading.Event] = []
         self._make_locks()
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
-        self._sooner = threading.Condition(self._lock)
         self._quiet = threading.Condition(self._lock)
+        self._alarm = Alarm(f"sigra-{self.name}-timer", self._ring)
 
     def runs_here(self) -> bool:
         """Tell whether this code is the body of a job of this pool."""
@@ -76,39 +71,38 @@ class Pool:
                 self._refuse_closed(inside)
                 if not inside:
                     return False
-            woken = self._add(jobs)
-        for _ in range(woken):
-            self._tokens.put(None)
+            self._add(jobs)
         return True
 
-    def take(self, jobs: Sequence[Job], timeout: float | None, turn: object) -> None:
+    def take(self, jobs: Sequence[Job], timeout: float | None, turn: threading.Event) -> None:
         """Stand in line as ``turn`` until there is room, then take all jobs.
 
         Raises ``EnqueueError`` when ``timeout`` seconds have passed or the pool closes.
-        Takes nothing once ``leave_line`` has removed ``turn``.
+        Takes nothing once ``turn`` was given to ``leave_line``.
         """
         deadline = math.inf if timeout is None else time.monotonic() + timeout
         with self._lock:
             self._line.append(turn)
             try:
-                while turn in self._line:
+                while not turn.is_set():
                     self._refuse_closed(inside=False)
                     if self._line[0] is turn and self._has_room(jobs):
-                        for _ in range(self._add(jobs)):
-                            self._tokens.put(None)
+                        self._add(jobs)
                         return
                     left = deadline - time.monotonic()
                     if timeout is not None and left <= 0:
                         reason = f"its queue of {self.bound} jobs stayed full for {timeout:g} s"
                         raise EnqueueError(self.name, reason)
-                    self._room.wait(min(left, _LONGEST_WAIT))
+                    self._room.wait(min(left, LONGEST_WAIT))
             finally:
-                self._step_out(turn)
+                self._line.remove(turn)
+                self._room.notify_all()
 
-    def leave_line(self, turn: object) -> None:
+    def leave_line(self, turn: threading.Event) -> None:
         """Let ``take`` give up the wait of ``turn``."""
         with self._lock:
-            self._step_out(turn)
+            turn.set()
+            self._room.notify_all()
 
     def close(self, timeout: float | None) -> list[Job]:
         """Finish what is due within ``timeout`` seconds, end the threads, return the rest."""
@@ -121,12 +115,11 @@ class Pool:
             self._room.notify_all()
             while self.phase == "draining":
                 self._agenda.promote()
-                for _ in range(self._wake(len(self._agenda))):
-                    self._tokens.put(None)
+                self._wake(len(self._agenda))
                 left = deadline - time.monotonic()
                 if left <= 0 or not (self._agenda or self._running):
                     return self._end("closed", "its backend was closed")
-                self._quiet.wait(min(left, _LONGEST_WAIT))
+                self._quiet.wait(min(left, LONGEST_WAIT))
         return []
 
     def lose(self) -> None:
@@ -134,23 +127,25 @@ class Pool:
         # Whoever held the old locks at the fork is not here to release them.
         self._make_locks()
         with self._lock:
+            for _, ticket in self._running.values():
+                ticket.give_up("it runs in the process that this one was forked from")
             self._end("lost", "it belongs to the process that this one was forked from")
 
     def _end(self, phase: Literal["closed", "lost"], why: str) -> list[Job]:
-        """Give up and return what waits, after what runs, which may still finish."""
+        """Give up what waits; return what runs, which may still finish, and what waited."""
         self.phase = phase
-        left = list(self._running.values())
-        for job, ticket in self._agenda.leave():
+        waiting = self._agenda.leave()
+        for _, ticket in waiting:
             ticket.give_up(why)
-            left.append(job)
         for _ in range(self._threads):
             self._tokens.put(None)
-        for condition in (self._room, self._sooner, self._quiet):
-            condition.notify_all()
-        return left
+        self._room.notify_all()
+        self._quiet.notify_all()
+        self._alarm.stop()
+        return [job for job, _ in (*self._running.values(), *waiting)]
 
     def _refuse_closed(self, inside: bool) -> None:
-        if self.phase != "open" and not (inside and self.phase == "draining"):
+        if not (self.phase == "open" or (inside and self.phase == "draining")):
             raise EnqueueError(self.name, "it was closed; make a new ThreadBackend()")
 
     def _has_room(self, jobs: Sequence[Job]) -> bool:
@@ -160,21 +155,18 @@ class Pool:
         needed = self._agenda.need(jobs)
         return not needed or waiting + needed <= self.bound
 
-    def _step_out(self, turn: object) -> None:
-        if turn in self._line:
-            self._line.remove(turn)
-        self._room.notify_all()
-
-    def _add(self, jobs: Sequence[Job]) -> int:
-        """Take the jobs; return how many tokens to put, best with the lock released."""
+    def _add(self, jobs: Sequence[Job]) -> None:
         self._agenda.take(jobs)
-        if self._agenda.next_due() < self._alarm:
-            self._set_alarm()
-        return self._wake(len(jobs)) if self._idle else 0
+        if self._idle:
+            self._wake(len(jobs))
+        self._alarm_if_sooner()
 
     def _wake(self, wanted: int) -> int:
+        """Wake up to ``wanted`` idle threads; return how many that were."""
         woken = min(wanted, self._idle)
         self._idle -= woken
+        for _ in range(woken):
+            self._tokens.put(None)
         return woken
 
     def _staff(self, wanted: int) -> None:
@@ -183,40 +175,32 @@ class Pool:
             with self._lock:
                 if self._threads >= self.size or self.phase not in ("open", "draining"):
                     return
-                self._threads += 1
-            try:
-                _start(self._work, f"sigra-{self.name}")
-            except RuntimeError as error:
-                with self._lock:
-                    self._threads -= 1
+                try:
+                    start_thread(self._work, f"sigra-{self.name}")
+                except RuntimeError as error:
                     if self._threads:
                         return
-                raise EnqueueError(self.name, "no thread can be started") from error
+                    raise EnqueueError(self.name, "no thread can be started") from error
+                self._threads += 1
 
-    def _set_alarm(self) -> None:
-        """Have the timer look at the clock again: a job comes due sooner than it expects."""
-        if not self._has_timer and self.phase == "open":
-            _start(self._keep_time, f"sigra-{self.name}-timer")
-            self._has_timer = True
-        self._alarm = self._agenda.next_due()
-        self._sooner.notify_all()
+    def _alarm_if_sooner(self) -> None:
+        due = self._agenda.next_due()
+        if due < self._alarm.due:
+            try:
+                self._alarm.set(due)
+            except RuntimeError:
+                log.exception("no thread can be started to wait for scheduled jobs")
 
-    def _keep_time(self) -> None:
-        while True:
-            with self._lock:
-                if self.phase != "open":
-                    return
-                self._agenda.promote()
-                due = len(self._agenda)
-                woken = self._wake(due)
-            for _ in range(woken):
-                self._tokens.put(None)
-            self._staff(due - woken)
-            with self._lock:
-                self._alarm = self._agenda.next_due()
-                left = self._alarm - time.monotonic()
-                if left > 0 and self.phase == "open":
-                    self._sooner.wait(min(left, _LONGEST_WAIT))
+    def _ring(self) -> float:
+        """Bring the jobs whose time has come to the threads; return the next job's time."""
+        with self._lock:
+            self._agenda.promote()
+            due = len(self._agenda)
+            unserved = due - self._wake(due)
+        with contextlib.suppress(EnqueueError):
+            self._staff(unserved)
+        with self._lock:
+            return self._agenda.next_due()
 
     def _work(self) -> None:
         me = threading.get_ident()
@@ -234,7 +218,7 @@ class Pool:
                     return None
                 entry = self._agenda.pop()
                 if entry is not None:
-                    self._running[me] = entry[0]
+                    self._running[me] = entry
                     if self._line:
                         self._room.notify_all()
                     return entry
@@ -251,7 +235,7 @@ class Pool:
             # Not the body's: execute() answers for that. Whatever it is, the thread stays.
             log.exception("job %s of %s could not be concluded", job.id, job.worker)
             verdict = Verdict("discarded", error=error)
-        if is_final(verdict):
+        if verdict.state in FINISHED:
             if job.options.unique is not None:
                 with self._lock:
                     self._agenda.release(job)
@@ -263,10 +247,5 @@ class Pool:
             if self.phase in ("closed", "lost"):
                 for _, given_up in self._agenda.leave():
                     given_up.give_up("its backend was closed")
-            elif self._agenda.next_due() < self._alarm:
-                self._set_alarm()
-
-
-def _start(target: Callable[[], None], name: str) -> None:
-    """Start a daemon thread with an empty context; closing at exit is our own affair."""
-    threading.Thread(target=Context().run, args=(target,), name=name, daemon=True).start()
+            else:
+                self._alarm_if_sooner()

@@ -25,7 +25,7 @@ class LocalTicket:
 
     __slots__ = ("_future", "_given_up", "_state", "failures", "snoozes", "verdict", "waits")
 
-    def __init__(self, state: State, waits: bool) -> None:
+    def __init__(self, state: State, waits: bool = True) -> None:
         self._state: State = state
         self.waits = waits
         self.failures = 0

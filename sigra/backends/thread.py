@@ -62,14 +62,14 @@ class ThreadBackend:
         if pool is None or pool.phase != "open":
             pool = self._open()
         if not pool.offer(jobs):
-            pool.take(jobs, self._timeout, object())
+            pool.take(jobs, self._timeout, threading.Event())
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same; where there is no room, the loop goes on meanwhile."""
         pool = self._open()
         if pool.offer(jobs):
             return
-        turn = object()
+        turn = threading.Event()
         try:
             await asyncio.to_thread(pool.take, jobs, self._timeout, turn)
         except asyncio.CancelledError:

@@ -1,0 +1,58 @@
+"""A thread that rings when the time has come."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from contextvars import Context
+
+LONGEST_WAIT = 3600.0
+"""Seconds after which who waits looks at the clock again: a lock's wait has a limit."""
+
+
+class Alarm:
+    """Call ``ring`` from a thread of its own at the time that was set.
+
+    ``ring`` returns the next time, infinity for none. Times are the monotonic clock's.
+    ``due`` is the time that is set.
+    """
+
+    def __init__(self, name: str, ring: Callable[[], float]) -> None:
+        self._name, self._ring = name, ring
+        self.due = math.inf
+        self._stopped = self._started = False
+        self._changed = threading.Condition(threading.Lock())
+
+    def set(self, due: float) -> None:
+        """Ring at ``due``, unless it is to ring sooner; start the thread with the first one."""
+        with self._changed:
+            if due >= self.due or self._stopped:
+                return
+            self.due = due
+            if not self._started:
+                start_thread(self._keep, self._name)
+                self._started = True
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End the thread."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _keep(self) -> None:
+        while True:
+            with self._changed:
+                while not self._stopped and (left := self.due - time.monotonic()) > 0:
+                    self._changed.wait(min(left, LONGEST_WAIT))
+                if self._stopped:
+                    return
+                self.due = math.inf
+            self.set(self._ring())
+
+
+def start_thread(target: Callable[[], None], name: str) -> None:
+    """Start a daemon thread that inherits no context; ``RuntimeError`` if there can be none."""
+    threading.Thread(target=Context().run, args=(target,), name=name, daemon=True).start()

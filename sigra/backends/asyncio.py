@@ -1,0 +1,121 @@
+"""Run jobs as tasks of the event loop that enqueues them."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sigra.backend import SCHEDULING, Capability
+from sigra.context import running
+from sigra.desk import Desk
+from sigra.errors import EnqueueError
+from sigra.registry import resolve_backend
+
+if TYPE_CHECKING:
+    from sigra.job import Job
+
+
+class AsyncioBackend:
+    """Run jobs on the running event loop, up to ``concurrency`` at a time.
+
+    Async functions run as tasks, sync ones in threads beside the loop; both may enqueue.
+    Each loop has jobs of its own, so that one instance serves several loops, one after
+    another or in several threads. Its queue has no bound. The queue's name is kept as a
+    label. A body runs in a context of its own that inherits nothing from whoever
+    enqueued it. A loop that ends with jobs unfinished logs each with a warning; a loop
+    should first ``await backend.aclose()``.
+
+    ``job.result()`` raises ``TimeoutError`` on an event loop's thread while the job is
+    unfinished; ``await job.aresult()`` instead.
+    """
+
+    name = "asyncio"
+    capabilities: frozenset[Capability] = SCHEDULING | {"result"}
+
+    def __init__(self, concurrency: int = 100) -> None:
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise ValueError(f"concurrency must be an int of at least 1, not {concurrency!r}")
+        self._concurrency = concurrency
+        self._desks: dict[asyncio.AbstractEventLoop, Desk] = {}
+        _backends.add(self)
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Take all jobs for the running loop, or raise ``EnqueueError``."""
+        self._desk().take(jobs)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same; nothing in it waits."""
+        self._desk().take(jobs)
+
+    async def aclose(self, timeout: float | None = None) -> list[Job]:
+        """Finish what is due on this loop, and return the jobs that were not finished.
+
+        Due are the jobs that wait for their turn, what these enqueue, and retries whose
+        time has come. What still runs after ``timeout`` seconds (None: as long as it
+        takes) is cancelled, or left to its thread, and returned, then the jobs that wait,
+        then those scheduled, snoozed or to be retried later; their ``result()`` raises
+        ``TimeoutError``.
+
+        From now on ``.new()`` raises ``EnqueueError`` on this loop; only the shared
+        instance that the name "asyncio" stands for opens again. Raises ``RuntimeError``
+        inside a job.
+        """
+        return await self._open(asyncio.get_running_loop()).close(timeout)
+
+    def _desk(self) -> Desk:
+        loop = asyncio._get_running_loop()
+        if loop is not None:
+            desk = self._desks.get(loop)
+            return desk if desk is not None and desk.phase == "open" else self._open(loop)
+        # A sync body enqueues from its thread onto the loop that its job belongs to.
+        attempt = running.get()
+        home = attempt.pump if attempt is not None else None
+        if isinstance(home, Desk) and self._desks.get(home.loop) is home:
+            return home
+        raise EnqueueError(
+            self.name,
+            "no event loop runs in this thread: call .new() or 'await .anew()' from a "
+            "coroutine, or use backend 'thread' where there is none",
+        )
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> Desk:
+        desk = self._desks.get(loop)
+        if desk is not None and (
+            desk.phase in ("open", "draining")
+            or (desk.phase == "closed" and resolve_backend(self.name) is not self)
+        ):
+            return desk
+        self._forget_closed_loops()
+        desk = self._desks[loop] = Desk(self.name, loop, self._concurrency)
+        return desk
+
+    def _forget_closed_loops(self) -> None:
+        """Report the jobs of loops that were closed without the notice that asyncio.run gives."""
+        for loop, desk in list(self._desks.items()):
+            if loop.is_closed():
+                desk.lose("its event loop was closed")
+                del self._desks[loop]
+
+
+_backends: weakref.WeakSet[AsyncioBackend] = weakref.WeakSet()
+
+
+@atexit.register
+def _report_at_exit() -> None:
+    for backend in list(_backends):
+        for desk in list(backend._desks.values()):
+            desk.lose("the interpreter exits")
+
+
+def _start_afresh() -> None:
+    """Let a forked child forget its parent's loops, and not report their jobs as its own."""
+    for backend in list(_backends):
+        backend._desks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_afresh)
