@@ -1,0 +1,1 @@
+"""What speed costs, as ratios: ``python -m benchmarks``."""
