@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import pytest
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from sigra import AuditScope as OnlyTyped
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
+numbers = itertools.count()
 SCOPE = AuditScope.build(actor_id="7", organization_id="42")
 
 
@@ -25,7 +27,7 @@ def refusal(function: Any, args: dict[str, Any]) -> InvalidArgsError:
 
 def run(function: Any, **args: Any) -> Any:
     """Bind and call a function as a job would."""
-    return tenant_worker(name=f"binding.{id(function)}")(function).new({**TENANT, **args}).result()
+    return tenant_worker(name=f"binding.{next(numbers)}")(function).new({**TENANT, **args}).result()
 
 
 def test_the_first_parameter_receives_the_scope() -> None:

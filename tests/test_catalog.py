@@ -1,0 +1,249 @@
+"""The catalog: one worker a name, found where consumers look."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sigra import AuditScope, DuplicateWorkerError, UnknownWorkerError, catalog, tenant_worker, worker
+
+ROOT = Path(__file__).parents[1]
+ONE = """
+from sigra import worker
+
+@worker
+def job(n=0):
+    return n
+"""
+
+
+@worker
+def known() -> None: ...
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Any:
+    """Write a module of the test's own name and import it."""
+    name = f"catalog_{request.node.name.partition('[')[0]}"
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+
+    def write(text: str = ONE) -> ModuleType:
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    yield write
+    sys.modules.pop(name, None)
+
+
+def script(tmp_path: Path, text: str) -> str:
+    """Run a script in an interpreter of its own and return what it prints."""
+    path = tmp_path / "script.py"
+    path.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(path)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "" == done.stderr
+    return done.stdout
+
+
+def test_the_default_name_is_module_and_qualname() -> None:
+    """Queues show where the function is."""
+    assert f"{__name__}.known" == known.name
+
+
+def test_a_name_can_be_given() -> None:
+    """name= replaces the default."""
+    assert "billing.close" == worker(name="billing.close")(lambda: None).name
+
+
+@pytest.mark.parametrize("name", ["", " ", 7])
+def test_a_name_must_not_be_blank(name: Any) -> None:
+    """A blank name or one that is no str raises ValueError."""
+    with pytest.raises(ValueError, match="name must be"):
+        worker(name=name)(lambda: None)
+
+
+def test_a_worker_is_found_by_its_name() -> None:
+    """lookup() gives the definition."""
+    assert known.definition is catalog.lookup(known.name)
+
+
+def test_an_unknown_name_raises() -> None:
+    """A name that nothing has raises UnknownWorkerError, a LookupError."""
+    with pytest.raises(UnknownWorkerError) as caught:
+        catalog.lookup("no.such")
+    assert "no.such" == caught.value.name
+
+
+def test_every_worker_is_listed_in_order() -> None:
+    """definitions() yields all workers by name."""
+    names = [definition.name for definition in catalog.definitions()]
+    assert (True, sorted(names)) == (known.name in names, names)
+
+
+def test_a_subscriber_hears_of_earlier_and_later_workers() -> None:
+    """A backend that registers native tasks misses none."""
+    heard: list[str] = []
+    subscriber = lambda definition: heard.append(definition.name)  # noqa: E731
+    catalog.subscribe(subscriber)
+    try:
+        late = worker(name="catalog.late")(lambda: None)
+    finally:
+        catalog._subscribers.remove(subscriber)
+    assert (True, True) == (known.name in heard, late.name == heard[-1])
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    """A consumer could not tell them apart."""
+    first = worker(name="catalog.twice")(lambda: 1)
+    with pytest.raises(DuplicateWorkerError, match=r"catalog\.twice"):
+        worker(name="catalog.twice")(lambda: 2)
+    assert first.definition is catalog.lookup("catalog.twice")
+
+
+def test_the_refusal_says_where_both_are() -> None:
+    """The error carries file and line of the two functions."""
+    kept = worker(name="catalog.where")(lambda: 1)
+    with pytest.raises(DuplicateWorkerError) as caught:
+        worker(name="catalog.where")(lambda: 2)
+    places = [caught.value.first, caught.value.second]
+    assert [kept.__code__.co_firstlineno, kept.__code__.co_firstlineno + 2] == [
+        int(place.rpartition(":")[2].rstrip(")")) for place in places
+    ]
+
+
+def test_a_second_definition_in_one_module_is_refused(module: Any) -> None:
+    """A def that shadows an earlier worker of the module is a mistake, and is told so."""
+    with pytest.raises(DuplicateWorkerError):
+        module(ONE + "\n@worker\ndef job(m=0):\n    return m\n")
+
+
+def test_the_same_lines_twice_in_one_module_are_refused(module: Any) -> None:
+    """A pasted definition is a second one even where its text is the same."""
+    with pytest.raises(DuplicateWorkerError):
+        module(ONE + ONE)
+
+
+def test_a_reload_takes_the_earlier_one_s_place(module: Any) -> None:
+    """importlib.reload executes the module again, which is fine."""
+    first = module()
+    old = first.job
+    new = importlib.reload(first).job
+    assert (True, False) == (catalog.lookup(new.name) is new.definition, new is old)
+
+
+def test_a_reload_brings_a_changed_function(module: Any) -> None:
+    """After an edit the reloaded function is the one that runs."""
+    first = module()
+    module_file = Path(str(first.__file__))
+    module_file.write_text(ONE.replace("return n", "return n + 1"), encoding="utf-8")
+    assert 1 == importlib.reload(first).job.new({}).result()
+
+
+def test_a_removed_and_imported_module_is_fine(module: Any) -> None:
+    """Importing again after sys.modules lost it is another execution."""
+    first = module()
+    del sys.modules[first.__name__]
+    assert module().job.definition is catalog.lookup(first.job.name)
+
+
+def test_a_module_run_by_runpy_twice_is_fine(module: Any) -> None:
+    """runpy.run_path makes a namespace of its own each time."""
+    path = str(module().__file__)
+    first = runpy.run_path(path, run_name="catalog_runpy")
+    second = runpy.run_path(path, run_name="catalog_runpy")
+    assert second["job"].definition is catalog.lookup(first["job"].name)
+
+
+def test_a_worker_of_main_is_named_after_it(tmp_path: Path) -> None:
+    """A script's own worker is __main__.job, and works there."""
+    text = ONE + "\nprint(job.name, job.new({'n': 4}).result())"
+    assert "__main__.job 4\n" == script(tmp_path, text)
+
+
+def test_main_executed_again_is_fine(tmp_path: Path) -> None:
+    """A script that is executed a second time in one process replaces its workers."""
+    text = ONE + (
+        "\nimport runpy, sys"
+        "\nif __name__ == '__main__' and not hasattr(sys, 'again'):"
+        "\n    sys.again = True"
+        "\n    print(runpy.run_path(__file__, run_name='__main__')['job'].name)"
+    )
+    assert "__main__.job\n" == script(tmp_path, text)
+
+
+def test_a_spawned_child_has_the_same_names(tmp_path: Path) -> None:
+    """multiprocessing's spawn executes the script as __mp_main__, under the parent's names."""
+    text = ONE + (
+        "\nimport multiprocessing"
+        "\ndef child(queue):"
+        "\n    from sigra.catalog import lookup"
+        "\n    queue.put((job.name, lookup('__main__.job').function(n=3)))"
+        "\nif __name__ == '__main__':"
+        "\n    context = multiprocessing.get_context('spawn')"
+        "\n    queue = context.SimpleQueue()"
+        "\n    process = context.Process(target=child, args=(queue,))"
+        "\n    process.start()"
+        "\n    print(*queue.get())"
+        "\n    process.join()"
+    )
+    assert "__main__.job 3\n" == script(tmp_path, text)
+
+
+def test_lines_entered_again_at_a_prompt_are_fine(tmp_path: Path) -> None:
+    """An interactive session redefines its workers as it likes."""
+    text = "import sys\nsys.ps1 = '>>> '" + ONE + ONE + "\nprint(job.name)"
+    assert "__main__.job\n" == script(tmp_path, text)
+
+
+def make(name: str | None = None) -> Any:
+    @tenant_worker(name=name)
+    def made(scope: AuditScope) -> str | None:
+        return name
+
+    return made
+
+
+def test_a_factory_that_makes_two_without_names_is_refused() -> None:
+    """Two living workers of one factory would share a name."""
+    kept = make()
+    with pytest.raises(DuplicateWorkerError):
+        make()
+    assert kept.definition is catalog.lookup(kept.name)
+
+
+def test_a_factory_that_names_them_makes_as_many_as_it_likes() -> None:
+    """name= tells them apart."""
+    args = {"organization_id": None, "actor_id": None}
+    workers = [make(f"catalog.made.{n}") for n in range(3)]
+    assert [w.name for w in workers] == [w.new(args).result() for w in workers]
+
+
+def test_a_local_worker_lives_as_long_as_somebody_holds_it() -> None:
+    """A name of a function's local worker is free again when the worker is gone."""
+    for _ in range(3):
+        assert "sigra" != make().name
+
+
+def test_a_local_worker_that_is_gone_is_not_found() -> None:
+    """The catalog keeps no local worker alive."""
+    name = make("catalog.gone").name
+    import gc
+
+    gc.collect()
+    with pytest.raises(UnknownWorkerError):
+        catalog.lookup(name)

@@ -1,0 +1,456 @@
+"""One attempt: scope, context, outcome, and what is logged of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import itertools
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from sigra import (
+    AuditEvent,
+    AuditScope,
+    Cancel,
+    Failure,
+    Job,
+    JobCancelledError,
+    JobFailedError,
+    MissingArgError,
+    Ok,
+    Snooze,
+    current_job,
+    fetch_arg,
+    tenant_worker,
+    worker,
+)
+from sigra.context import Running
+from sigra.execute import aexecute, execute
+from sigra.json import freeze
+from sigra.options import JobOptions
+from sigra.testing import AuditLog
+from sigra.verdict import Verdict
+
+TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}
+numbers = itertools.count()
+note = contextvars.ContextVar("note", default="unset")
+
+
+def attempt_of(function: Any, args: dict[str, Any] = TENANT, attempt: int = 1, **options: Any) -> Running:
+    made = tenant_worker(name=f"execute.{next(numbers)}")(function)
+    job = Job(made.definition, freeze(dict(args), 10**6), JobOptions(**options), "sync")
+    running = Running(job, attempt, 0)
+    return running
+
+
+def run(function: Any, args: dict[str, Any] = TENANT, **options: Any) -> Verdict:
+    """Run one attempt of a function, on a loop if it is a coroutine function."""
+    return execute(attempt_of(function, args, **options))
+
+
+def arun(function: Any, **options: Any) -> Verdict:
+    async def main() -> Verdict:
+        return await aexecute(attempt_of(function, **options))
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("returned", "state", "value"),
+    [
+        (None, "completed", None),
+        (5, "completed", 5),
+        (False, "completed", False),
+        (Ok(), "completed", None),
+        (Ok(5), "completed", 5),
+        (Snooze(9), "scheduled", None),
+        (Failure("why"), "discarded", None),
+        (Cancel("why"), "cancelled", None),
+    ],
+)
+def test_what_a_function_returns_decides_the_state(returned: Any, state: str, value: Any) -> None:
+    """A value, Ok, Snooze, Failure and Cancel each have one meaning."""
+    verdict = run(lambda scope, **rest: returned)
+    assert (state, value) == (verdict.state, verdict.value)
+
+
+def test_a_snooze_comes_back_after_its_seconds() -> None:
+    """The delay of a snooze is what was asked for."""
+    assert 9.0 == run(lambda scope, **rest: Snooze(9)).delay
+
+
+@pytest.mark.parametrize("seconds", [0, -1, True, 1.5, "5", None])
+def test_a_snooze_takes_a_positive_int(seconds: Any) -> None:
+    """Zero, bool and float are refused where the Snooze is made."""
+    with pytest.raises(ValueError, match="positive whole number"):
+        Snooze(seconds)
+
+
+def test_a_failure_with_attempts_left_is_retried() -> None:
+    """Failure uses up an attempt and asks for the next."""
+    verdict = run(lambda scope, **rest: Failure("why"), max_attempts=2, backoff=3.0)
+    assert ("retryable", 3.0) == (verdict.state, verdict.delay)
+
+
+def test_a_cancel_with_attempts_left_is_final() -> None:
+    """Cancel ends the job whatever attempts are left."""
+    assert "cancelled" == run(lambda scope, **rest: Cancel(), max_attempts=9).state
+
+
+def test_a_failure_s_reason_is_kept() -> None:
+    """The result raises JobFailedError with the very reason."""
+    reason = object()
+    with pytest.raises(JobFailedError) as caught:
+        run(lambda scope, **rest: Failure(reason)).unwrap()
+    assert reason is caught.value.reason
+
+
+def test_a_cancel_s_reason_is_kept() -> None:
+    """The result raises JobCancelledError with the very reason."""
+    reason = object()
+    with pytest.raises(JobCancelledError) as caught:
+        run(lambda scope, **rest: Cancel(reason)).unwrap()
+    assert reason is caught.value.reason
+
+
+ERRORS = [ValueError, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
+
+
+def raising(kind: type[BaseException]) -> Any:
+    def body(scope: AuditScope, **rest: Any) -> None:
+        raise kind("why")
+
+    return body
+
+
+def raising_later(kind: type[BaseException]) -> Any:
+    async def body(scope: AuditScope, **rest: Any) -> None:
+        raise kind("why")
+
+    return body
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_whatever_a_function_raises_is_a_failed_attempt(kind: type[BaseException]) -> None:
+    """No exception of a body, SystemExit included, gets out of the attempt."""
+    verdict = run(raising(kind))
+    assert ("discarded", kind) == (verdict.state, type(verdict.error))
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_whatever_a_coroutine_raises_is_a_failed_attempt(kind: type[BaseException]) -> None:
+    """The same holds for an async function by its own loop."""
+    verdict = run(raising_later(kind))
+    assert ("discarded", kind) == (verdict.state, type(verdict.error))
+
+
+@pytest.mark.parametrize("kind", ERRORS)
+def test_what_a_coroutine_raises_does_not_stop_the_loop(kind: type[BaseException]) -> None:
+    """On a running loop the attempt fails and the loop goes on."""
+    verdict = arun(raising_later(kind))
+    assert ("discarded", kind) == (verdict.state, type(verdict.error))
+
+
+def test_cancelling_the_consumer_s_task_is_passed_on() -> None:
+    """A cancellation from outside reaches the body and is raised again."""
+    seen = []
+
+    async def body(scope: AuditScope, **rest: Any) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("body")
+            raise
+
+    async def main() -> None:
+        task = asyncio.ensure_future(aexecute(attempt_of(body)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert ["body"] == seen
+
+
+def test_an_exception_with_attempts_left_is_retried() -> None:
+    """An exception asks for the next attempt as Failure does."""
+    assert "retryable" == run(raising(ValueError), max_attempts=2).state
+
+
+def test_the_last_attempt_is_final() -> None:
+    """With no attempt left the job is discarded."""
+    assert "discarded" == run(raising(ValueError), attempt=2, max_attempts=2).state
+
+
+def test_a_backoff_that_raises_ends_the_job() -> None:
+    """A broken backoff function neither raises nor retries."""
+    verdict = run(raising(ValueError), max_attempts=2, backoff=lambda attempt: 1 / 0)
+    assert ("discarded", ValueError) == (verdict.state, type(verdict.error))
+
+
+@pytest.mark.parametrize("key", ["organization_id", "actor_id"])
+def test_an_absent_key_fails_for_good(key: str) -> None:
+    """A hand-built job without a tenant key never runs its body and is not retried."""
+    ran: list[int] = []
+    args = {name: value for name, value in TENANT.items() if name != key}
+    verdict = run(lambda scope, **rest: ran.append(1), args, max_attempts=5)
+    assert ("discarded", MissingArgError, []) == (verdict.state, type(verdict.error), ran)
+
+
+def test_an_absent_key_is_named() -> None:
+    """The error of such a job carries the key."""
+    verdict = run(lambda scope, **rest: None, {"organization_id": "42"})
+    assert "actor_id" == getattr(verdict.error, "key", None)
+
+
+def test_fetch_arg_gives_a_present_none() -> None:
+    """None is a value."""
+    assert None is fetch_arg({"actor_id": None}, "actor_id")
+
+
+def test_fetch_arg_names_the_absent_key() -> None:
+    """An absent key raises MissingArgError, which is a KeyError."""
+    with pytest.raises(KeyError, match="'actor_id'"):
+        fetch_arg({}, "actor_id")
+
+
+def test_fetch_arg_in_a_body_fails_the_job_for_good() -> None:
+    """A required key that the body itself fetches is not retried either."""
+    verdict = run(lambda scope, args: fetch_arg(args, "n"), max_attempts=5)
+    assert "discarded" == verdict.state
+
+
+def test_the_scope_is_built_from_the_ids() -> None:
+    """The body gets actor, organization and impersonator as they were enqueued."""
+    expected = AuditScope.build(actor_id=7, organization_id=42, impersonating_from=1)
+    assert expected == run(lambda scope, **rest: scope).value
+
+
+def test_a_job_sees_the_caller_s_context() -> None:
+    """On the sync backend the job's context is a copy of the caller's."""
+    token = note.set("caller")
+    try:
+        assert "caller" == run(lambda scope, **rest: note.get()).value
+    finally:
+        note.reset(token)
+
+
+@pytest.mark.parametrize("kind", [None, *ERRORS])
+def test_nothing_that_a_job_sets_outlives_it(kind: Any) -> None:
+    """A context variable set by a body is as before after it, however the body ends."""
+
+    def body(scope: AuditScope, **rest: Any) -> None:
+        note.set("job")
+        if kind is not None:
+            raise kind
+
+    run(body)
+    assert ("unset", None) == (note.get(), current_job())
+
+
+def test_nothing_that_a_coroutine_sets_outlives_it() -> None:
+    """The same holds for an async body on a running loop."""
+
+    async def body(scope: AuditScope, **rest: Any) -> None:
+        note.set("job")
+
+    async def main() -> str:
+        await aexecute(attempt_of(body))
+        return note.get()
+
+    assert "unset" == asyncio.run(main())
+
+
+def test_interleaved_jobs_never_see_each_other() -> None:
+    """Two jobs that take turns on one loop keep their own context and identity."""
+
+    async def body(scope: AuditScope, n: int, **rest: Any) -> Any:
+        note.set(str(n))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        job = current_job()
+        return note.get(), job.id if job else None
+
+    async def main() -> Any:
+        attempts = [attempt_of(body, {**TENANT, "n": n}) for n in range(5)]
+        verdicts = await asyncio.gather(*map(aexecute, attempts))
+        return [(a.job.id, v.value) for a, v in zip(attempts, verdicts, strict=True)]
+
+    for n, (job_id, value) in enumerate(asyncio.run(main())):
+        assert (str(n), job_id) == value
+
+
+def test_current_job_is_the_running_one() -> None:
+    """Inside a body current_job() is the JobInfo that the body is given."""
+    assert run(lambda scope, job, **rest: job is current_job()).value
+
+
+def test_job_info_carries_the_attempt_s_facts() -> None:
+    """Id, worker, queue, backend and counters are those of the attempt."""
+    running = attempt_of(lambda scope, job, **rest: job, attempt=2, max_attempts=3, queue="mail")
+    info = execute(running).value
+    assert (running.job.id, running.job.worker, "mail", "sync", 2, 3, 0, running.job.enqueued_at) == (
+        info.id,
+        info.worker,
+        info.queue,
+        info.backend,
+        info.attempt,
+        info.max_attempts,
+        info.snoozes,
+        info.enqueued_at,
+    )
+
+
+def test_a_coroutine_function_runs_by_its_own_loop() -> None:
+    """Without a running loop an async worker is run to its end."""
+
+    async def body(scope: AuditScope, **rest: Any) -> int:
+        await asyncio.sleep(0)
+        return 5
+
+    assert 5 == run(body).value
+
+
+def test_an_awaited_outcome_counts() -> None:
+    """What a coroutine returns decides as what a function returns."""
+
+    async def body(scope: AuditScope, **rest: Any) -> Any:
+        return Snooze(4)
+
+    assert ("scheduled", 4.0) == (arun(body).state, arun(body).delay)
+
+
+def record_of(caplog: pytest.LogCaptureFixture, **options: Any) -> logging.LogRecord:
+    with caplog.at_level(logging.DEBUG, "sigra.job"):
+        run(raising(ValueError), **options)
+    (record,) = caplog.records
+    return record
+
+
+def test_an_exception_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """The log line of a raising body has the traceback into the body."""
+    record = record_of(caplog)
+    assert record.exc_info is not None
+    assert "body" in [frame.name for frame in __import__("traceback").extract_tb(record.exc_info[2])]
+
+
+def test_an_exception_is_logged_with_the_job_s_ids(caplog: pytest.LogCaptureFixture) -> None:
+    """Organization, actor, impersonator and attempt are attributes of the record."""
+    record: Any = record_of(caplog)
+    assert ("42", "7", "1", 1) == (
+        record.organization_id,
+        record.actor_id,
+        record.impersonating_from,
+        record.attempt,
+    )
+
+
+def test_the_log_line_names_the_job(caplog: pytest.LogCaptureFixture) -> None:
+    """The record's job_id is in its text too."""
+    record: Any = record_of(caplog)
+    assert record.job_id in record.getMessage()
+
+
+def test_the_log_is_written_in_the_job_s_context(caplog: pytest.LogCaptureFixture) -> None:
+    """A filter of the application's sees the running job when a failure is logged."""
+    seen = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        seen.append(current_job())
+        return True
+
+    log = logging.getLogger("sigra.job")
+    log.addFilter(keep)
+    try:
+        record: Any = record_of(caplog)
+    finally:
+        log.removeFilter(keep)
+    assert [record.job_id] == [job.id for job in seen if job]
+
+
+def test_a_failure_s_reason_is_no_secret_leak(caplog: pytest.LogCaptureFixture) -> None:
+    """A reason that is not text is logged by its type alone."""
+    with caplog.at_level(logging.DEBUG, "sigra.job"):
+        run(lambda scope, **rest: Failure({"password": "hunter2"}))
+    assert "hunter2" not in caplog.text
+
+
+ACTION = "invoice.close"
+
+
+@pytest.mark.parametrize(
+    ("returned", "outcomes"),
+    [
+        (None, ["success"]),
+        (Ok(1), ["success"]),
+        (Failure(), ["failure"]),
+        (Cancel(), ["failure"]),
+        (Snooze(1), []),
+    ],
+)
+def test_an_action_audits_each_finished_attempt(
+    returned: Any, outcomes: list[str], audit_log: AuditLog
+) -> None:
+    """One event by outcome, none for a snooze, without a line in the body."""
+    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name=f"execute.action.{returned}")
+    made(lambda scope, **rest: returned).new(TENANT)
+    assert outcomes == [event.outcome for event in audit_log.of(ACTION)]
+
+
+def test_an_action_audits_an_exception_as_error(audit_log: AuditLog) -> None:
+    """A raising body is an event of outcome error."""
+    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.action.error")
+    made(raising(ValueError)).new(TENANT)
+    assert ["error"] == [event.outcome for event in audit_log.of(ACTION)]
+
+
+def test_the_lifecycle_event_carries_scope_and_job(audit_log: AuditLog) -> None:
+    """The event of a failed attempt names organization, impersonator, user and job."""
+    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.action.ids")
+    job = made(raising(ValueError)).new(TENANT)
+    (event,) = audit_log.of(ACTION)
+    assert ("42", "1", "7", job.id, 1) == (
+        event.organization_id,
+        event.actor_id,
+        event.effective_user_id,
+        event.job_id,
+        event.attempt,
+    )
+
+
+def test_a_bad_action_is_refused_at_decoration() -> None:
+    """An action that would never be emitted raises ValueError where it is written."""
+    with pytest.raises(ValueError, match="action"):
+        tenant_worker(action="Close invoice")(lambda scope: None)
+
+
+def test_a_worker_runs_in_the_caller_s_thread() -> None:
+    """The sync execution uses no other thread."""
+    assert threading.get_ident() == run(lambda scope, **rest: threading.get_ident()).value
+
+
+def test_a_function_that_returns_a_coroutine_is_awaited() -> None:
+    """A plain function that hands back a coroutine is no way to lose the work."""
+
+    async def later() -> int:
+        return 6
+
+    assert 6 == run(lambda scope, **rest: later()).value
+
+
+def test_a_plain_call_of_an_async_worker_gives_its_coroutine() -> None:
+    """Calling is not running: the caller awaits, as with the bare function."""
+
+    @worker
+    async def later() -> int:
+        return 6
+
+    coroutine = later()
+    assert inspect.iscoroutine(coroutine)
+    assert 6 == asyncio.run(coroutine)

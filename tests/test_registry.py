@@ -1,0 +1,109 @@
+"""The registry: backends by name, ours and those of other packages."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sigra import Backend, MissingExtraError, SyncBackend, UnknownBackendError, registry
+from sigra.registry import backend_names, resolve_backend
+
+GOOD = """
+from sigra import SyncBackend
+
+class Third(SyncBackend):
+    name = "third"
+"""
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Install a distribution that offers a backend, for the length of a test."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(registry, "_instances", dict(registry._instances))
+
+    def write(module: str, text: str, name: str) -> None:
+        (tmp_path / f"{module}.py").write_text(text, encoding="utf-8")
+        info = tmp_path / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[sigra.backends]\n{name} = {module}:Third\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+
+    return write
+
+
+def test_sync_is_built_in() -> None:
+    """The default's name needs no entry point."""
+    assert isinstance(resolve_backend("sync"), SyncBackend)
+
+
+@pytest.mark.parametrize("name", ["sync", "thread", "asyncio"])
+def test_a_built_in_backend_is_a_backend(name: str) -> None:
+    """Each of ours has the port's four members."""
+    assert isinstance(resolve_backend(name), Backend)
+
+
+def test_a_name_stands_for_one_instance() -> None:
+    """Every use of a name shares the backend."""
+    assert resolve_backend("sync") is resolve_backend("sync")
+
+
+def test_an_instance_stands_for_itself() -> None:
+    """An instance is taken as it is."""
+    own = SyncBackend()
+    assert own is resolve_backend(own)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """The error carries the names that there are."""
+    with pytest.raises(UnknownBackendError) as caught:
+        resolve_backend("kafka")
+    assert ("kafka", backend_names()) == (caught.value.name, caught.value.known)
+
+
+def test_the_names_are_sorted() -> None:
+    """Ours are among the names, in order."""
+    names = backend_names()
+    assert (tuple(sorted(names)), set()) == (names, {"sync", "thread", "asyncio"} - set(names))
+
+
+@pytest.mark.parametrize("thing", [object(), 7, SyncBackend, None])
+def test_what_is_no_backend_is_refused(thing: Any) -> None:
+    """An object without the port's members raises TypeError."""
+    with pytest.raises(TypeError):
+        resolve_backend(thing)
+
+
+def test_a_third_party_adds_a_backend(install: Any) -> None:
+    """A package's entry point is found by its name."""
+    install("sigra_third", GOOD, "third")
+    assert "third" == resolve_backend("third").name
+
+
+def test_a_third_party_is_listed(install: Any) -> None:
+    """Its name is among the known ones."""
+    install("sigra_listed", GOOD, "listed")
+    assert "listed" in backend_names()
+
+
+def test_a_missing_package_names_its_extra(install: Any) -> None:
+    """An entry point whose package is not installed says what to install."""
+    install("sigra_lacking", "import no_such_queue\n", "lacking")
+    with pytest.raises(MissingExtraError) as caught:
+        resolve_backend("lacking")
+    assert ("lacking", "no_such_queue") == (caught.value.extra, caught.value.package)
+
+
+def test_a_backend_s_own_missing_extra_is_kept(install: Any) -> None:
+    """A module that says itself which extra it needs is not overruled."""
+    text = "from sigra import MissingExtraError\nraise MissingExtraError('fast', 'orjson')\n"
+    install("sigra_saying", text, "saying")
+    with pytest.raises(MissingExtraError) as caught:
+        resolve_backend("saying")
+    assert "fast" == caught.value.extra

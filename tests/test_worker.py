@@ -1,0 +1,223 @@
+"""The worker object: still the plain function, and more."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import inspect
+import pickle
+import pydoc
+import typing
+from typing import Any
+
+import pytest
+
+from sigra import AuditEvent, AuditScope, TenantWorker, Worker, tenant_worker, worker
+
+SCOPE = AuditScope.build(actor_id="7", organization_id="42")
+TENANT = {"organization_id": "42", "actor_id": "7"}
+
+
+def original(scope: AuditScope, invoice_id: int, notify: bool = False) -> str:
+    """Close an invoice."""
+    return f"{invoice_id} {notify}"
+
+
+@tenant_worker
+def close(scope: AuditScope, invoice_id: int, notify: bool = False) -> str:
+    """Close an invoice."""
+    return f"{invoice_id} {notify}"
+
+
+@tenant_worker(audit_schema=AuditEvent)
+async def close_later(scope: AuditScope, invoice_id: int) -> int:
+    """Close it later."""
+    return invoice_id
+
+
+@worker()
+def sweep(days: int = 30) -> int:
+    """Sweep."""
+    return days
+
+
+class Billing:
+    @staticmethod
+    @tenant_worker
+    def under(scope: AuditScope, n: int) -> int:
+        """Under staticmethod."""
+        return n
+
+    @tenant_worker
+    @staticmethod
+    def over(scope: AuditScope, n: int) -> int:
+        """Over staticmethod."""
+        return n
+
+
+WORKERS = [close, close_later, sweep, Billing.under, Billing.over]
+
+
+def test_a_call_calls_the_function() -> None:
+    """Calling the worker is calling the function: no validation, no dispatch."""
+    assert "9 False" == close(SCOPE, invoice_id=9)
+
+
+def test_a_call_takes_anything_that_the_function_takes() -> None:
+    """A plain call checks neither scope nor JSON."""
+    assert "{1} x" == close(None, {1}, "x")  # type: ignore[arg-type]
+
+
+def test_a_call_returns_the_very_object() -> None:
+    """What the function returns comes back unchanged."""
+    thing = object()
+    assert thing is worker(name="worker.same")(lambda x: x)(thing)
+
+
+def test_a_call_raises_what_the_function_raises() -> None:
+    """A plain call hides no exception."""
+    with pytest.raises(ZeroDivisionError):
+        worker(name="worker.raises")(lambda: 1 / 0)()
+
+
+def test_the_signature_is_kept() -> None:
+    """inspect.signature sees the original."""
+    assert inspect.signature(original) == inspect.signature(close)
+
+
+def test_the_annotations_are_kept() -> None:
+    """typing.get_type_hints sees the original."""
+    assert typing.get_type_hints(original) == typing.get_type_hints(close)
+
+
+@pytest.mark.parametrize("name", ["__doc__", "__module__", "__annotations__", "__defaults__"])
+def test_attributes_are_the_function_s(name: str) -> None:
+    """Docstring, module, annotations and defaults are those of the function."""
+    assert getattr(original, name) == getattr(close, name)
+
+
+def test_name_and_qualname_are_the_function_s() -> None:
+    """The worker is called what the function is called."""
+    assert ("close", "close", "Billing.under") == (
+        close.__name__,
+        close.__qualname__,
+        Billing.under.__qualname__,
+    )
+
+
+def test_an_attribute_set_on_the_function_is_seen() -> None:
+    """The worker hands on what other decorators left."""
+
+    def marked() -> None: ...
+
+    marked.mark = 1  # type: ignore[attr-defined]
+    assert 1 == worker(marked).mark  # type: ignore[attr-defined]
+
+
+def test_an_async_worker_is_a_coroutine_function() -> None:
+    """inspect and asyncio both say so."""
+    assert (True, False) == (
+        inspect.iscoroutinefunction(close_later),
+        inspect.iscoroutinefunction(close),
+    )
+
+
+def test_an_async_worker_s_call_is_awaited() -> None:
+    """The plain call of an async worker gives a coroutine."""
+    assert 9 == asyncio.run(close_later(SCOPE, invoice_id=9))
+
+
+def test_inspect_finds_the_source() -> None:
+    """getsource shows the function as it is written."""
+    assert "def close(scope" in inspect.getsource(close.__wrapped__)
+
+
+def test_help_shows_the_function() -> None:
+    """help() shows the docstring."""
+    assert "Close an invoice." in pydoc.plain(pydoc.render_doc(close))
+
+
+def test_unwrap_gives_the_function() -> None:
+    """inspect.unwrap reaches the original."""
+    assert close.definition.function is inspect.unwrap(close)
+
+
+@pytest.mark.parametrize("made", WORKERS, ids=lambda made: made.__qualname__)
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_worker_pickles_by_name(made: Any, protocol: int) -> None:
+    """A round trip gives the same object, as it does for a function."""
+    if protocol < 4 and "." in made.__qualname__:
+        with pytest.raises((pickle.PicklingError, AttributeError)):
+            pickle.dumps(Billing.__dict__, protocol)
+        return
+    assert made is pickle.loads(pickle.dumps(made, protocol))
+
+
+@pytest.mark.parametrize("made", WORKERS, ids=lambda made: made.__qualname__)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
+def test_a_worker_copies_by_name(made: Any, copied: Any) -> None:
+    """A copy is the worker itself, as it is for a function."""
+    assert made is copied(made)
+
+
+def test_a_worker_deep_copies_inside_other_data() -> None:
+    """A structure that holds a worker can be copied."""
+    assert close is copy.deepcopy({"handlers": [close]})["handlers"][0]
+
+
+@pytest.mark.parametrize("made", [Billing.under, Billing.over, Billing().under, Billing().over])
+def test_a_static_method_is_a_worker_either_way(made: Any) -> None:
+    """Under or over @staticmethod, on the class or an instance, it is the function."""
+    assert (3, 3) == (made(SCOPE, 3), made.new({**TENANT, "n": 3}).result())
+
+
+def test_with_or_without_parentheses() -> None:
+    """Both forms give a worker."""
+    assert (Worker, TenantWorker) == (type(sweep), type(close))
+
+
+def test_a_tenant_worker_is_a_worker() -> None:
+    """What takes a Worker takes a TenantWorker."""
+    assert isinstance(close, Worker)
+
+
+def test_a_plain_worker_is_no_tenant_worker() -> None:
+    """The two kinds can be told apart."""
+    assert not isinstance(sweep, TenantWorker)
+
+
+def test_a_worker_is_callable() -> None:
+    """callable() says so."""
+    assert callable(close)
+
+
+def test_the_repr_names_the_worker() -> None:
+    """A log line that shows a worker says which."""
+    assert f"<TenantWorker {__name__}.close>" == repr(close)
+
+
+def test_a_worker_can_be_a_key() -> None:
+    """Workers hash and compare by identity, as functions do."""
+    assert "x" == {close: "x", sweep: "y"}[close]
+
+
+@pytest.mark.parametrize("name", ["new", "anew", "new_many", "anew_many"])
+def test_every_way_to_enqueue_is_documented(name: str) -> None:
+    """help() of each method says what it does."""
+    assert inspect.getdoc(getattr(close, name))
+
+
+@pytest.mark.parametrize("made", [Worker, TenantWorker, tenant_worker, worker])
+def test_the_public_names_are_documented(made: Any) -> None:
+    """Each public object has a docstring of its own."""
+    assert inspect.getdoc(made)
+
+
+def test_a_schema_without_any_field_is_refused_at_decoration() -> None:
+    """A record type that would keep nothing of an event raises TypeError."""
+
+    class Other:
+        def __init__(self, colour: str) -> None: ...
+
+    with pytest.raises(TypeError):
+        tenant_worker(audit_schema=Other)(lambda scope: None)
