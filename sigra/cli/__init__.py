@@ -1,0 +1,20 @@
+"""The command ``sigra``."""
+
+from __future__ import annotations
+
+import sys
+
+from sigra.errors import MissingExtraError
+
+
+def main() -> None:
+    """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
+    try:
+        from sigra.cli.app import sigra
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in ("click", "rich"):
+            raise
+        print(f"sigra: {MissingExtraError('cli', package)}", file=sys.stderr)
+        sys.exit(2)
+    sigra(prog_name="sigra")

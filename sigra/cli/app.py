@@ -1,0 +1,129 @@
+"""The commands and what their ``--help`` says."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import sigra as library
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88})
+@click.version_option(library.__version__, prog_name="sigra")
+def sigra() -> None:
+    """Run and look at background jobs that know on whose behalf they run.
+
+    Start with "sigra demo".
+    """
+
+
+@sigra.command()
+@click.argument("target", metavar="MODULE:WORKER")
+@click.option(
+    "--args",
+    "source",
+    required=True,
+    metavar="FILE",
+    help="The jobs: one JSON object of args a line, in UTF-8. - reads standard input.",
+)
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="sync, thread, asyncio, or one that is installed. Default: the worker's own choice, "
+    "or what its module configures, or sync.",
+)
+@click.option(
+    "--workers",
+    "--concurrency",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="How many jobs run at a time (thread, asyncio).",
+)
+@click.option(
+    "--audit-log",
+    type=_FILE,
+    metavar="FILE",
+    help="Append the audit events to FILE instead of writing them to standard output.",
+)
+@click.option(
+    "--rejects",
+    type=_FILE,
+    metavar="FILE",
+    help="Where bad lines are set aside, byte for byte. The file must not exist yet. "
+    "Default: <name of the args file>.rejects.jsonl in the current folder, or that name "
+    "with a number where it is taken; made only when there is a bad line.",
+)
+@click.option(
+    "--in-flight",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="How many jobs may be unfinished at a time, snoozed ones too, before the next line "
+    "is read. Bounds the memory.",
+)
+def run(
+    target: str,
+    source: str,
+    backend: str | None,
+    workers: int | None,
+    audit_log: Path | None,
+    rejects: Path | None,
+    in_flight: int,
+) -> None:
+    r"""Run a worker once for each line of a file.
+
+    MODULE is imported with the current folder on the path; WORKER is a function in it
+    that is decorated with @tenant_worker or @worker.
+
+    \b
+      sigra run app.jobs:close --args jobs.jsonl --backend thread > audit.jsonl
+
+    Standard output carries the audit events, one JSON object a line, and nothing else:
+    what the worker prints goes to standard error. A worker without an audit schema gets
+    AuditEvent. The progress bar (on a terminal only), bad lines, failures and the summary
+    go to standard error.
+
+    A bad line is reported by number and reason, set aside, and stops nothing. Retries and
+    snoozes are waited for: in real time, but on the backend sync by a clock that is moved
+    ahead instead. On a backend that cannot tell what becomes of a job, jobs are only
+    enqueued.
+
+    Ctrl-C stops reading and gives running jobs 5 seconds; a second one ends at once.
+
+    \b
+    Exit status:
+      0    every line was run and every job completed or cancelled itself
+      1    a job was discarded or not finished, a line was bad, an audit event failed,
+           or the queue took no more jobs
+      2    the command was called in a way that cannot work
+      130  Ctrl-C (143: SIGTERM; 141: standard output was closed)
+    """
+    from sigra.cli.order import Order, carry_out
+
+    sys.exit(carry_out(Order(target, source, backend, audit_log, rejects, workers, in_flight)))
+
+
+@sigra.command()
+@click.argument("module")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of a table.")
+def workers(module: str, as_json: bool) -> None:
+    """List the workers that MODULE, or a submodule it imports, defines."""
+    from sigra.cli.workers import list_workers
+
+    list_workers(module, as_json=as_json)
+
+
+@sigra.command()
+def demo() -> None:
+    """Tell a story of three organizations in about a thousand jobs.
+
+    Needs no file, no queue and no network, and takes a few seconds.
+    """
+    from sigra.cli.demo import tell
+
+    tell()

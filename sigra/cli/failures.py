@@ -1,0 +1,94 @@
+"""The log of jobs that went wrong, so that the first is told in full and the last is countable."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = 10
+"""How many kinds of failure are shown in full, each once."""
+
+_KINDS = 1000
+
+
+class FailureLog(logging.Handler):
+    """Say the first failure of each kind, and count the others.
+
+    Two failures are of one kind where the same exception comes from the same line.
+    ``kinds`` counts them; ``say`` prints a text for a human.
+    """
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        super().__init__(logging.WARNING)
+        self.kinds: Counter[str] = Counter()
+        self.muted = False
+        self._say = say
+        self._shown = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Count a record, and print it if none of its kind came before."""
+        kind = _kind(record)
+        if kind not in self.kinds and len(self.kinds) >= _KINDS:
+            kind = "others"
+        self.kinds[kind] += 1
+        if self.kinds[kind] > 1 or self._shown > FULL or self.muted:
+            return
+        self._shown += 1
+        if self._shown > FULL:
+            self._say("Further kinds of failure are only counted; see the end.")
+            return
+        text = f"{record.levelname.capitalize()}: {record.getMessage()}"
+        if record.exc_info is not None and record.exc_info[1] is not None:
+            lines = "".join(traceback.format_exception(record.exc_info[1])).rstrip()
+            text += "\n" + "\n".join(f"    {line}" for line in lines.splitlines())
+        self._say(text)
+
+    @contextmanager
+    def attached(self) -> Iterator[FailureLog]:
+        """Receive what Sigra logs, in place of handlers that would print it all."""
+        logger = logging.getLogger("sigra")
+        printing = [known for known in logging.getLogger().handlers if _prints(known)]
+        for handler in printing:
+            handler.addFilter(_not_ours)
+        # Else logging's last resort, where the application has no handler, prints it all.
+        spare = logging.NullHandler()
+        logger.addHandler(self)
+        logging.getLogger().addHandler(spare)
+        try:
+            yield self
+        finally:
+            logger.removeHandler(self)
+            logging.getLogger().removeHandler(spare)
+            for handler in printing:
+                handler.removeFilter(_not_ours)
+
+
+def _kind(record: logging.LogRecord) -> str:
+    if record.exc_info is not None and record.exc_info[1] is not None:
+        error = record.exc_info[1]
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        return f"{type(error).__qualname__}{where}"
+    if record.name == "sigra.audit":
+        return record.getMessage()
+    worker = getattr(record, "worker", None)
+    # A reason may name the job's own ids: one kind for the worker, not one for each job.
+    return f"{worker} returned Failure" if worker is not None else str(record.msg)
+
+
+def _prints(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and handler.stream in (
+        sys.stdout,
+        sys.stderr,
+        sys.__stdout__,
+        sys.__stderr__,
+    )
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    return not record.name.startswith("sigra.")

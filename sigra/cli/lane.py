@@ -1,0 +1,124 @@
+"""How the jobs of one command reach a backend, get on there, and come to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from sigra.backend import Backend
+from sigra.backends.asyncio import AsyncioBackend
+from sigra.backends.sync import SyncBackend
+from sigra.backends.thread import ThreadBackend
+from sigra.cli.follow import FollowingBackend
+from sigra.cli.target import MisuseError, check_options, configured_backend, named_backend
+from sigra.enqueue import Enqueuer
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+
+_FOREVER = 1e12
+"""Seconds: no snooze is longer."""
+
+
+class Lane:
+    """Enqueue a worker's jobs on a backend that gets them on by itself, and wait for them."""
+
+    def __init__(self, definition: Definition, inner: Backend) -> None:
+        self.backend = FollowingBackend(inner)
+        # What the command line names wins over what the decorator chose.
+        self._enqueuer = Enqueuer(replace(definition, backend=self.backend))
+
+    def new(self, args: Mapping[str, Any]) -> None:
+        """Do what the worker's ``.new()`` does, and raise what it raises."""
+        self._enqueuer.new(args)
+
+    def keep_below(self, limit: int, hurried: Callable[[], bool]) -> None:
+        """Wait until fewer than ``limit`` jobs are unfinished, or ``hurried()`` is true."""
+        pause = 0.001
+        left = self.backend.settle()
+        while left >= limit:
+            if hurried() or not self._step(pause):
+                return
+            before, left = left, self.backend.settle(all_of_them=True)
+            pause = 0.001 if left < before else min(pause * 2, 0.05)
+
+    def close(self, timeout: float | None) -> None:
+        """Let the backend finish what it can within ``timeout`` seconds, and end it."""
+        # Neither sync, which has nothing to end, nor a queue that others go on using.
+        if isinstance(self.backend.inner, ThreadBackend):
+            self.backend.inner.close(timeout)
+        self.backend.settle(all_of_them=True)
+
+    def _step(self, pause: float) -> bool:
+        """Let the jobs get on for ``pause`` seconds; return False where none ever will."""
+        time.sleep(pause)
+        return True
+
+
+class SyncLane(Lane):
+    """Run jobs inside ``new``; what is for later, by the virtual clock of ``drain()``."""
+
+    def _step(self, pause: float) -> bool:
+        del pause  # nothing is waited for
+        inner = self.backend.inner
+        return isinstance(inner, SyncBackend) and bool(inner.drain(_FOREVER, limit=50))
+
+
+class LoopLane(Lane):
+    """Run jobs on an event loop of their own, in a thread beside the one that reads."""
+
+    def __init__(self, definition: Definition, inner: Backend) -> None:
+        super().__init__(definition, inner)
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="sigra-loop", daemon=True).start()
+
+    def new(self, args: Mapping[str, Any]) -> None:
+        """Do what the worker's ``.anew()`` does on the loop, and raise what it raises."""
+        asyncio.run_coroutine_threadsafe(self._enqueuer.anew(args), self._loop).result()
+
+    def close(self, timeout: float | None) -> None:
+        """Close the backend on its loop, then stop the loop."""
+        if isinstance(self.backend.inner, AsyncioBackend):
+            ending = self.backend.inner.aclose(timeout)
+            asyncio.run_coroutine_threadsafe(ending, self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.backend.settle(all_of_them=True)
+
+
+def open_lane(
+    definition: Definition, name: str | None, workers: int | None, in_flight: int
+) -> Lane:
+    """Find or make the backend that the command names, and the lane that leads to it.
+
+    The in-process ones are made afresh, with ``workers`` threads, or jobs at a time.
+    Raises ``MisuseError``.
+    """
+    inner = _made_here(name, workers, in_flight) or configured_backend(definition, name)
+    if inner is None:
+        assert name is not None  # with no name, the configuration always has an answer
+        inner = named_backend(name)
+    if workers is not None and name not in ("thread", "asyncio"):
+        raise MisuseError(
+            f"--workers is for the backends thread and asyncio; {inner.name!r} has its own ways"
+        )
+    check_options(definition, inner)
+    if isinstance(inner, SyncBackend):
+        return SyncLane(definition, inner)
+    if isinstance(inner, AsyncioBackend):
+        return LoopLane(definition, inner)
+    return Lane(definition, inner)
+
+
+def _made_here(name: str | None, workers: int | None, in_flight: int) -> Backend | None:
+    if name == "sync":
+        return SyncBackend()
+    if name == "thread":
+        # Only so many jobs are under way at a time: the queue never makes the reader wait.
+        return ThreadBackend(workers, in_flight, enqueue_timeout=None)
+    if name == "asyncio":
+        return AsyncioBackend() if workers is None else AsyncioBackend(concurrency=workers)
+    return None

@@ -1,0 +1,149 @@
+"""What the command line orders, and how a run is set up for it."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sigra import config
+from sigra.audit.event import AuditEvent
+from sigra.audit.sink import JSONLinesSink
+from sigra.cli.lane import Lane, open_lane
+from sigra.cli.output import EventStream, claimed_stdout, muted_structlog
+from sigra.cli.reader import LineReader
+from sigra.cli.rejects import default_rejects
+from sigra.cli.run import Run
+from sigra.cli.show import Bar, stderr_console
+from sigra.cli.stop import Stop, end_at_once
+from sigra.cli.summary import show_report
+from sigra.cli.target import MisuseError, load_worker
+
+_LONGEST_ESCAPE = 6
+"""How much longer than its compact form a line of JSON may be: ``\\u0061`` for ``a``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the command line asks for; None where it leaves the choice to the command.
+
+    ``source`` is a path, or "-" for standard input.
+    """
+
+    target: str
+    source: str
+    backend: str | None
+    audit_log: Path | None
+    rejects: Path | None
+    workers: int | None
+    in_flight: int
+
+
+def carry_out(order: Order) -> int:
+    """Run what was ordered and return the exit status; raise ``MisuseError`` for what cannot be.
+
+    Where jobs still run when their time is up, the process ends here and now.
+    """
+    _check_files(order)
+    with ExitStack() as stack:
+        sink, stream = stack.enter_context(_events(order.audit_log))
+        definition = load_worker(order.target).definition
+        lane = open_lane(definition, order.backend, order.workers, order.in_flight)
+        source = stack.enter_context(_opened(order.source))
+        run = _prepare(order, lane, source)
+        if stream is not None:
+            stream.on_closed = run.lose_stdout
+            if run.bar.drawn and stream.is_terminal:
+                stream.show = run.bar.say
+        stack.enter_context(_settings(lane, sink))
+        run.perform()
+        report = run.report(order.target)
+        show_report(report, stderr_console())
+        if run.stop.hurried:
+            end_at_once(report.status)
+        return report.status
+
+
+def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
+    def abandon() -> None:
+        # From another thread, where jobs hold up the one that would sum up.
+        bar.stop()
+        show_report(run.report(order.target), stderr_console())
+
+    bar = Bar(stderr_console(), _size(source), "jobs")
+    reader = LineReader(source, _LONGEST_ESCAPE * config.current.max_args_bytes)
+    named = "stdin" if order.source == "-" else Path(order.source).name
+    rejects = order.rejects or default_rejects(named)
+    run = Run(lane, reader, rejects, bar, order.in_flight, Stop(abandon))
+    return run
+
+
+def _check_files(order: Order) -> None:
+    """Refuse, before anything runs, files that would be written over or into one another."""
+    if order.rejects is not None and order.rejects.exists():
+        raise MisuseError(
+            f"--rejects {order.rejects} exists and is not written over: move it, or name another"
+        )
+    if order.rejects is not None and not order.rejects.absolute().parent.is_dir():
+        raise MisuseError(f"--rejects {order.rejects}: there is no such folder")
+    if order.audit_log is not None:
+        path = order.audit_log.resolve()
+        others = {Path(order.source).resolve(), (order.rejects or Path()).resolve()}
+        if path in others:
+            raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
+
+
+@contextmanager
+def _events(path: Path | None) -> Iterator[tuple[JSONLinesSink, EventStream | None]]:
+    """Yield the sink for audit events, and the stream behind it where that is stdout."""
+    with ExitStack() as stack:
+        stream = None
+        try:
+            if path is None:
+                stream = EventStream(stack.enter_context(claimed_stdout()))
+            sink = JSONLinesSink(stream if path is None else path)  # type: ignore[arg-type]
+        except OSError as error:
+            where = "standard output" if path is None else f"--audit-log {path}"
+            raise MisuseError(f"{where} cannot be written: {error.strerror}") from None
+        stack.callback(sink.close)
+        yield sink, stream
+
+
+@contextmanager
+def _opened(source: str) -> Iterator[BinaryIO]:
+    if source == "-":
+        yield sys.stdin.buffer
+        return
+    try:
+        file = Path(source).open("rb", buffering=256 * 1024)  # noqa: SIM115
+    except OSError as error:
+        raise MisuseError(f"--args {source} cannot be read: {error.strerror}") from None
+    with file:
+        yield file
+
+
+def _size(source: BinaryIO) -> int | None:
+    """Return how many bytes there are to read, None where the source does not know."""
+    try:
+        facts = os.fstat(source.fileno())
+    except OSError:
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None
+
+
+@contextmanager
+def _settings(lane: Lane, sink: Any) -> Iterator[None]:
+    """Send jobs and events of the run where the command line says, and nowhere else."""
+    settings = config.current
+    schema = settings.audit_schema or AuditEvent
+    sinks = [*settings.sinks, sink]
+    with (
+        config.configure(backend=lane.backend, sinks=sinks, audit_schema=schema),
+        muted_structlog(),
+    ):
+        yield

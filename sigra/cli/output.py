@@ -1,0 +1,115 @@
+"""Standard output that holds audit events and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+
+class EventStream:
+    """Take lines of bytes for a pipe, a file or a terminal.
+
+    ``on_closed`` is called where nobody reads them any more. ``show``, where it is set,
+    is given each line as text instead: it prints above a progress bar.
+    """
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.on_closed: Callable[[], object] = _ignore
+        self.show: Callable[[str], object] | None = None
+        self.is_terminal: bool = raw.isatty()
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        """Write one line. Raises ``BrokenPipeError`` where its reader went away."""
+        if not isinstance(data, bytes):
+            raise TypeError("an EventStream takes bytes")
+        if self.show is not None:
+            self.show(data.decode().rstrip("\n"))
+            return
+        try:
+            # Of a long line the system may take a part at a time.
+            view = memoryview(data)
+            while view:
+                view = view[self._raw.write(view) :]
+        except BrokenPipeError:
+            self.on_closed()
+            raise
+
+    def flush(self) -> None:
+        """Do nothing: no line is held back."""
+
+
+def _ignore() -> None:
+    pass
+
+
+@contextmanager
+def claimed_stdout() -> Iterator[Any]:
+    """Yield standard output as a raw binary stream; send what others write there to stderr.
+
+    What a worker prints, and what a program that it starts prints, would otherwise stand
+    between the events. Raises ``OSError`` where standard output is closed.
+    """
+    sys.stdout.flush()
+    own = os.dup(1)
+    before = sys.stdout
+    # Unbuffered: nothing of a line is left to be written when the process ends.
+    with os.fdopen(own, "wb", buffering=0) as stream:
+        os.dup2(2, 1)
+        sys.stdout = sys.stderr
+        try:
+            yield stream
+        finally:
+            sys.stdout = before
+            os.dup2(own, 1)
+
+
+class _Muted:
+    """A logger that says nothing, whatever is asked of it."""
+
+    name = "sigra.audit"
+
+    def __getattr__(self, name: str) -> Callable[..., bool]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _say_nothing
+
+
+def _say_nothing(*_: object, **__: object) -> bool:
+    return True  # for isEnabledFor(), which some processors ask
+
+
+@contextmanager
+def muted_structlog() -> Iterator[None]:
+    """Let structlog print no audit event: a sink writes them.
+
+    An application's own processors still see them. All other loggers stay as they are.
+    """
+    settings = structlog.get_config()
+    configured = structlog.is_configured()
+    make_logger, wrap = settings["logger_factory"], settings["wrapper_class"]
+    silent: Any = structlog.make_filtering_bound_logger(logging.CRITICAL)
+
+    def factory(*names: Any) -> Any:
+        return _Muted() if names[:1] == ("sigra.audit",) else make_logger(*names)
+
+    def wrapper(logger: Any, *rest: Any, **keywords: Any) -> Any:
+        # With nobody's processors to run, an event need not be rendered at all.
+        kind = silent if type(logger) is _Muted and not configured else wrap
+        return kind(logger, *rest, **keywords)
+
+    changed: dict[str, Any] = {"logger_factory": factory, "wrapper_class": wrapper}
+    structlog.configure(**{**settings, **changed})
+    try:
+        yield
+    finally:
+        structlog.configure(**settings)
+        if not configured:
+            structlog.reset_defaults()

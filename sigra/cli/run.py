@@ -1,0 +1,124 @@
+"""Run a worker over lines of args: read, enqueue, follow, set aside."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sigra.audit.stats import audit_stats
+from sigra.cli.failures import FailureLog
+from sigra.cli.lane import Lane
+from sigra.cli.reader import BadLineError, Line, LineReader, parse
+from sigra.cli.rejects import RejectFile
+from sigra.cli.show import Bar
+from sigra.cli.stop import GRACE, PIPE_STATUS, Stop
+from sigra.cli.summary import Report
+from sigra.errors import (
+    EnqueueError,
+    InvalidArgsError,
+    InvalidOptionError,
+    MissingTenantKeysError,
+)
+
+
+class Run:
+    """One run of a worker over a file; at most ``in_flight`` jobs are unfinished at a time.
+
+    ``stop`` ends it early. Nothing is kept of a job that has ended.
+    """
+
+    def __init__(
+        self,
+        lane: Lane,
+        reader: LineReader,
+        rejects: Path,
+        bar: Bar,
+        in_flight: int,
+        stop: Stop,
+    ) -> None:
+        self.lane, self.reader, self.bar, self.stop = lane, reader, bar, stop
+        self.log = FailureLog(bar.say)
+        self._rejects = RejectFile(rejects)
+        self._in_flight = in_flight
+        self._lines = self._bad = self._last = 0
+        self._at_end = False
+        self._audited = audit_stats()
+        self._began = time.monotonic()
+
+    def perform(self) -> None:
+        """Run every line, and wait until every job has ended."""
+        with self.stop, self.log.attached(), self.bar:
+            self._feed()
+            self._finish()
+            self._rejects.close()
+
+    def lose_stdout(self) -> None:
+        """Stop because nobody reads the audit events any more."""
+        self.log.muted = True
+        self.stop.ask("nobody reads standard output any more", PIPE_STATUS, hurried=True)
+
+    def report(self, target: str) -> Report:
+        """Return what has come of it so far."""
+        backend, audited, stop = self.lane.backend, audit_stats(), self.stop
+        return Report(
+            target=target,
+            backend=backend.name,
+            followed=backend.follows,
+            lines=self._lines,
+            bad=self._bad,
+            rejects=self._rejects.path,
+            counts=backend.counts,
+            emitted=audited.emitted - self._audited.emitted,
+            failed=audited.failed - self._audited.failed,
+            seconds=time.monotonic() - self._began,
+            kinds=self.log.kinds,
+            unfinished=backend.unfinished,
+            unfinished_lines=backend.unfinished_lines(),
+            next_line=None if self._at_end else self._last + 1,
+            stopped=None if stop.reason is None else (stop.reason, stop.status),
+        )
+
+    def _feed(self) -> None:
+        backend = self.lane.backend
+        while (line := self.stop.reading(self.reader.read)) is not None:
+            if not line.blank:
+                self._take(line)
+            self.lane.keep_below(self._in_flight, self._is_hurried)
+            self.bar.move(self.reader.position, backend.counts["enqueued"] - backend.unfinished)
+        self._at_end = not self.stop.asked
+
+    def _take(self, line: Line) -> None:
+        self.lane.backend.line = line.number
+        try:
+            self.lane.new(parse(line, self.reader.limit))
+        except BadLineError as error:
+            self._set_aside(line, error.reason)
+        except InvalidArgsError as error:
+            self._set_aside(line, f"{error.path}: {error.reason}")
+        except MissingTenantKeysError as error:
+            self._set_aside(line, f"lacks {' and '.join(error.missing)}; null is allowed")
+        except (EnqueueError, InvalidOptionError) as error:
+            self.stop.ask(str(error), 1)
+            return
+        self._lines, self._last = self._lines + 1, line.number
+
+    def _set_aside(self, line: Line, reason: str) -> None:
+        self._bad += 1
+        self.bar.say(f"line {line.number}: {reason}")
+        try:
+            self._rejects.set_aside(line, self.reader)
+        except OSError as error:
+            # Going on would lose every further bad line.
+            self.stop.ask(f"cannot write {self._rejects.path}: {error.strerror}", 1)
+
+    def _finish(self) -> None:
+        self.lane.keep_below(1, self._is_hurried)
+        if self.stop.hurried:
+            self.bar.say(
+                f"{self.stop.reason}: no more lines are read; jobs have {GRACE:.0f} seconds "
+                "to finish (Ctrl-C ends at once)"
+            )
+        self.lane.close(GRACE if self.stop.hurried else None)
+
+    def _is_hurried(self) -> bool:
+        return self.stop.hurried

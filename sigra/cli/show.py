@@ -1,0 +1,128 @@
+"""What the commands show to a person: a bar, tables, lines of text."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+_REFRESH = 0.1
+
+
+def stderr_console() -> Console:
+    """Return a console on stderr that is a terminal if, and only if, stderr is one."""
+    terminal = sys.stderr.isatty()
+    # Else FORCE_COLOR in the environment would draw a bar into a pipe.
+    return Console(stderr=True, force_terminal=terminal, highlight=False, emoji=False)
+
+
+def printable(text: str) -> str:
+    """Return text in which no character can steer a terminal; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign in "\n\t" else ascii(sign)[1:-1] for sign in text
+    )
+
+
+class Bar:
+    """Draw how far a command is, where stderr is a terminal; else draw nothing.
+
+    ``total`` is what ``move`` counts up to, or None where nobody knows. ``say`` prints
+    a text on stderr, above the bar where there is one.
+    """
+
+    def __init__(self, console: Console, total: int | None, what: str) -> None:
+        self._console = console
+        self.drawn = console.is_terminal and not console.is_dumb_terminal
+        self._progress = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=None),
+            TaskProgressColumn(),
+            TextColumn("{task.description}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+            expand=True,
+            redirect_stdout=False,
+            disable=not self.drawn,
+        )
+        self._what = what
+        self._total = total
+        self._task = self._progress.add_task(f"0 {what}", total=total)
+        self._started = time.monotonic()
+        self._due = 0.0
+
+    def move(self, position: int, done: int) -> None:
+        """Show that ``position`` is reached and ``done`` things are done; cheap to call often."""
+        now = time.monotonic()
+        if not self.drawn or now < self._due:
+            return
+        self._due = now + _REFRESH
+        rate = done / (now - self._started) if now > self._started else 0.0
+        text = f"{done:,} {self._what}, {rate:,.0f}/s"
+        self._progress.update(self._task, completed=position, description=text)
+
+    def say(self, text: str) -> None:
+        """Print a text as it is."""
+        shown = Text(printable(text), overflow="ignore", no_wrap=True)
+        if self._console.is_terminal:
+            self._console.print(shown, soft_wrap=True)
+        else:
+            # Rich takes long to lay out text that nobody looks at yet.
+            self._console.file.write(f"{shown.plain}\n")
+
+    def stop(self) -> None:
+        """Take the bar off the screen."""
+        self._progress.stop()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+Row = tuple[str, str | int | float, str]
+"""What is counted, how many, and a style for the number ("" for none)."""
+
+
+def figures(rows: list[Row]) -> Table:
+    """Lay out counts, one a line."""
+    table = Table(box=box.SIMPLE, show_header=False, padding=(0, 2))
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", overflow="fold")
+    for name, value, style in rows:
+        text = f"{value:,}" if isinstance(value, int) else str(value)
+        table.add_row(Text(printable(name)), Text(printable(text), style=style))
+    return table
+
+
+def listing(columns: list[str], rows: list[list[str]]) -> Table:
+    """Lay out rows of text under column heads."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, overflow="fold", header_style="bold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table

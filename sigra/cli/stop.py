@@ -1,0 +1,111 @@
+"""Why and how a command ends before its time: a signal, a closed pipe, a broken queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+GRACE = 5.0
+"""Seconds that running jobs have to finish once the command is to end soon."""
+
+PIPE_STATUS = 141
+"""What a shell shows for a program that a closed pipe has ended."""
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)
+)
+
+
+class _Wake(BaseException):
+    """Break off a read that may never return."""
+
+
+class Stop:
+    """Hold the reason to stop, once there is one; ``asked`` is then true.
+
+    ``hurried``: running jobs have only ``GRACE`` seconds left. ``status``: the exit
+    status that goes with the reason. While it is entered, SIGINT and SIGTERM ask for a
+    stop, and a second one ends the process at once. ``abandon`` is called in another
+    thread where the command has not ended ``GRACE`` seconds after it was told to.
+    """
+
+    def __init__(self, abandon: Callable[[], object]) -> None:
+        self.reason: str | None = None
+        self.status = 0
+        self.hurried = False
+        self._abandon = abandon
+        self._reading = False
+        self._pressed = threading.Event()
+        self._ended = threading.Event()
+        self._before: dict[int, Any] = {}
+
+    @property
+    def asked(self) -> bool:
+        """Return whether there is a reason to stop."""
+        return self.reason is not None
+
+    def ask(self, reason: str, status: int, *, hurried: bool = False) -> None:
+        """Stop reading for this reason; the first one counts."""
+        if self.reason is None:
+            self.reason, self.status, self.hurried = reason, status, hurried
+        if hurried:
+            self.hurried = True
+            self._pressed.set()
+
+    def reading(self, read: Callable[[], T]) -> T | None:
+        """Return what ``read`` does; None, as soon as a signal comes, where it waits for input."""
+        try:
+            self._reading = True
+            try:
+                # A signal that came just before has set the reason and woken nobody.
+                return None if self.asked else read()
+            finally:
+                self._reading = False
+        except _Wake:
+            return None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {sign: signal.signal(sign, self._on_signal) for sign in _SIGNALS}
+        threading.Thread(target=self._watch, name="sigra-stop", daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        for sign, handler in self._before.items():
+            signal.signal(sign, handler)
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._pressed.is_set() and self.status > 128:
+            end_at_once(128 + number)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        self.ask(f"stopped by {name}", 128 + number, hurried=True)
+        if self._reading:
+            raise _Wake
+
+    def _watch(self) -> None:
+        self._pressed.wait()
+        if not self._ended.wait(GRACE + 1.0):
+            self._abandon()
+            end_at_once(self.status)
+
+
+def end_at_once(status: int) -> None:
+    """End the process without waiting for any thread."""
+    try:
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")  # the cursor, which a progress bar hides
+    finally:
+        os._exit(status)

@@ -1,0 +1,121 @@
+"""What a run came to: a table for a person, and the exit status."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from sigra.cli.show import Row, figures, listing, printable
+
+_TOP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The facts of a run. ``counts`` are those of ``FollowingBackend``.
+
+    ``next_line`` is the first line that was not read, None where all were.
+    ``unfinished``: how many jobs had not ended, ``unfinished_lines`` those of them that
+    came from a line. ``stopped``: why and with which status, None where nothing stopped it.
+    """
+
+    target: str
+    backend: str
+    followed: bool
+    lines: int
+    bad: int
+    rejects: Path
+    counts: Mapping[str, int]
+    emitted: int
+    failed: int
+    seconds: float
+    kinds: Counter[str]
+    unfinished: int
+    unfinished_lines: list[int]
+    next_line: int | None
+    stopped: tuple[str, int] | None
+
+    @property
+    def status(self) -> int:
+        """Return the exit status: 1 where anything went wrong, unless the stop has its own."""
+        if self.stopped is not None:
+            return self.stopped[1]
+        wrong = self.bad or self.failed or self.unfinished or self.counts.get("discarded", 0)
+        return 1 if wrong else 0
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print the table, then the failures by kind, then what was left undone."""
+    heading = f"sigra run {report.target} on {report.backend}"
+    console.print(printable(heading), style="bold", markup=False, soft_wrap=True)
+    console.print(figures(_rows(report)))
+    if report.kinds:
+        rows = [[f"{count:,}", kind] for kind, count in report.kinds.most_common(_TOP)]
+        console.print(listing(["times logged", "what"], rows))
+    for note in _notes(report):
+        console.print(printable(note), markup=False, soft_wrap=True)
+
+
+def _rows(report: Report) -> list[Row]:
+    counts = report.counts
+    rows: list[Row] = [("lines read", report.lines, "")]
+    if report.followed:
+        for state, style in (("completed", "green"), ("discarded", "red"), ("cancelled", "yellow")):
+            number = counts.get(state, 0)
+            rows.append((f"jobs {state}", number, style if number else ""))
+        rows.append(("retries", counts.get("retried", 0), ""))
+        rows.append(("snoozes", counts.get("snoozed", 0), ""))
+    else:
+        rows.append(("jobs enqueued", counts.get("enqueued", 0), "green"))
+    optional = (
+        ("jobs unfinished", report.unfinished, "red"),
+        ("of the jobs, enqueued by jobs", counts.get("child", 0), ""),
+        ("duplicates, not enqueued", counts.get("duplicate", 0), ""),
+    )
+    rows += [row for row in optional if row[1]]
+    rows.append(("bad lines", report.bad, "red" if report.bad else ""))
+    rows.append(("audit events emitted", report.emitted, ""))
+    rows.append(("audit events failed", report.failed, "red" if report.failed else ""))
+    rows.append(("seconds", f"{report.seconds:.2f}", ""))
+    ended = counts.get("enqueued", 0) - report.unfinished
+    rows.append(("jobs a second", round(ended / max(report.seconds, 1e-9)), ""))
+    return rows
+
+
+def _notes(report: Report) -> list[str]:
+    notes = []
+    if report.bad:
+        notes.append(f"Bad lines were set aside as they are, in {report.rejects}")
+    if not report.followed:
+        notes.append(
+            f"Backend {report.backend!r} cannot tell what becomes of a job: the jobs are "
+            "enqueued; the queue's own tools show how they end."
+        )
+    if report.unfinished_lines:
+        notes.append(f"Not finished: the jobs of lines {_ranges(report.unfinished_lines)}")
+    elif report.unfinished:
+        notes.append(f"Not finished: {report.unfinished} jobs that jobs had enqueued")
+    if report.stopped is not None:
+        notes.append(f"Stopped: {report.stopped[0]}")
+    if report.next_line is not None:
+        notes.append(
+            f"Lines from {report.next_line} on were not run. To go on there: "
+            f"tail -n +{report.next_line} FILE | sigra run {report.target} --args - ..."
+        )
+    return notes
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Write sorted numbers shortly: ``3-7, 9``; no more than twenty parts."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    shown = [str(first) if first == last else f"{first}-{last}" for first, last in parts[:20]]
+    return ", ".join(shown) + (f" and {len(parts) - 20} more" if len(parts) > 20 else "")

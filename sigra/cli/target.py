@@ -1,0 +1,118 @@
+"""What the command line names: a module, its worker, a backend."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sigra import catalog, config
+from sigra.backend import Backend
+from sigra.definition import Definition
+from sigra.errors import MissingExtraError, UnknownBackendError
+from sigra.options import check_capabilities
+from sigra.proxy import Worker
+from sigra.registry import resolve_backend
+
+
+class MisuseError(click.ClickException):
+    """End the command with one line and status 2: it was called in a way that cannot work."""
+
+    exit_code = 2
+
+
+def load_module(name: str) -> Any:
+    """Import a module, from the current folder too; ``MisuseError`` where that fails."""
+    if name.endswith(".py") or "/" in name or "\\" in name:
+        dotted = ".".join(Path(name).with_suffix("").parts)
+        raise MisuseError(f"{name!r} is a path; name the module as Python imports it: {dotted}")
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise MisuseError(
+                f"there is no module {name!r}: it was looked for in {folder} "
+                "and among the installed packages"
+            ) from None
+        raise MisuseError(_broken(name, error)) from error
+    except (Exception, SystemExit) as error:
+        raise MisuseError(_broken(name, error)) from error
+
+
+def load_worker(target: str) -> Worker[..., Any]:
+    """Return the worker that ``MODULE:WORKER`` names; ``MisuseError`` where there is none."""
+    module_name, colon, path = target.partition(":")
+    if not colon or not module_name or not path:
+        raise MisuseError(f"{target!r} names no worker; write MODULE:WORKER, as in app.jobs:close")
+    module = load_module(module_name)
+    found = module
+    for name in path.split("."):
+        found = getattr(found, name, None)
+    if isinstance(found, Worker):
+        return found
+    if found is None:
+        known = ", ".join(own.function.__qualname__ for own in defined_in(module_name))
+        there = f"its workers are {known}" if known else "it defines no worker"
+        raise MisuseError(f"module {module_name!r} has no {path!r}; {there}")
+    raise MisuseError(
+        f"{target} is no worker but of type {type(found).__qualname__}: decorate the function "
+        "with @tenant_worker (or @worker)"
+    )
+
+
+def defined_in(module: str) -> Iterator[Definition]:
+    """Yield the workers that a module, or a loaded submodule of it, defines."""
+    for definition in catalog.definitions():
+        home = definition.function.__module__
+        if home == module or home.startswith(f"{module}."):
+            yield definition
+
+
+def configured_backend(definition: Definition, name: str | None) -> Backend | None:
+    """Return the instance that the worker or its module has chosen, under this name if given."""
+    settings = config.current
+    if name is None:
+        return settings.choose(definition.backend, definition.defaults.queue)
+    chosen = (definition.backend, settings.backend, *settings.backends.values())
+    return next((known for known in chosen if known is not None and known.name == name), None)
+
+
+def named_backend(name: str) -> Backend:
+    """Make the backend of that name; ``MisuseError`` where that is not possible."""
+    try:
+        return resolve_backend(name)
+    except (UnknownBackendError, MissingExtraError) as error:
+        raise MisuseError(str(error)) from None
+    except TypeError:
+        raise MisuseError(
+            f"backend {name!r} wraps an object that only the application has: let the worker's "
+            "module call sigra.configure(backend=...) with an instance"
+        ) from None
+
+
+def check_options(definition: Definition, backend: Backend) -> None:
+    """Refuse, once and before the first line, a backend that lacks what the worker asks for."""
+    try:
+        check_capabilities(definition.defaults, backend, definition.name)
+    except Exception as error:
+        raise MisuseError(str(error)) from None
+
+
+def _broken(name: str, error: BaseException) -> str:
+    """Say in one line how a module failed, and where: the last frame outside the import system."""
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not frame.filename.startswith("<frozen") and frame.filename != __file__:
+            where = f" ({frame.filename}:{frame.lineno})"
+    if isinstance(error, SyntaxError):
+        where = f" ({error.filename}:{error.lineno})"
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"module {name!r} cannot be imported: {type(error).__qualname__}: {text}{where}"
