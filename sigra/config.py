@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sigra.registry import resolve_backend
 from sigra.schema import check_schema
@@ -118,7 +118,7 @@ def _check_sink(sink: Any) -> Sink:
                 f"{type(sink).__qualname__} is no sink: it has no {member}(). A sink has "
                 "write(event, record) and close()."
             )
-    return sink
+    return cast("Sink", sink)
 
 
 def _check_limit(limit: Any) -> int:

@@ -118,7 +118,7 @@ class BackendContract:
         self, harness: Harness, journal: Journal
     ) -> None:
         """Tuples are lists, numbers keep their type, any text arrives whole."""
-        value = {"t": (1, 2.0, True, None), "text": "ü€𝄞\u2028\x00", "deep": [[{"a": []}]]}
+        value: dict[str, Any] = {"t": (1, 2.0, True, None), "text": "ü€𝄞\u2028\x00", "deep": [[{"a": []}]]}
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == {**value, "t": [1, 2.0, True, None]}
         assert [type(item) for item in run["args"]["value"]["t"]][:3] == [int, float, bool]

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from hypothesis import strategies as st
 
 _TENANT_KEYS = ("organization_id", "actor_id", "impersonating_from")
-_text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -17,7 +17,7 @@ _scalars = st.one_of(
 )
 _ids = st.one_of(
     st.none(),
-    st.text(st.characters(exclude_categories=("Cs", "Cc", "Z")), min_size=1, max_size=20),
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=20),
 )
 
 
@@ -74,8 +74,8 @@ class _Hostile:
         raise RuntimeError("hostile")
 
     __repr__ = __str__ = __len__ = __iter__ = __getitem__ = __contains__ = _raise
-    __bool__ = __int__ = __float__ = __index__ = __eq__ = __hash__ = _raise  # type: ignore[assignment]
-    __getattr__ = __format__ = __bytes__ = __call__ = _raise  # type: ignore[assignment]
+    __bool__ = __int__ = __float__ = __index__ = __eq__ = __hash__ = _raise
+    __getattr__ = __format__ = __bytes__ = __call__ = _raise
 
 
 def _cycle() -> list[Any]:
