@@ -1,0 +1,106 @@
+"""What is installed, and what an import costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module, metadata, resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sigra
+
+ROOT = Path(__file__).parent.parent
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+JOB_LIBRARIES = set("celery dramatiq huey oban pgqueuer procrastinate rq saq taskiq".split())
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the modules that the code loads into a fresh interpreter."""
+    program = f"""
+import json, sys
+before = set(sys.modules)
+sys.path.insert(0, {str(ROOT)!r})
+{code}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout))
+
+
+def test_importing_the_package_loads_nothing_else_of_it() -> None:
+    """``import sigra`` is free until a name of it is used."""
+    ours = {name for name in loaded_by("import sigra") if name.partition(".")[0] == "sigra"}
+    assert {"sigra"} == ours
+
+
+@pytest.mark.parametrize("code", ["import sigra", "import sigra; sigra.tenant_worker"])
+def test_no_import_loads_what_is_not_needed_yet(code: str) -> None:
+    """Neither the import nor the decorator waits for a logger, a queue, a hash or a loop."""
+    lazy = JOB_LIBRARIES | {"django", "hashlib", "structlog"}
+    if code == "import sigra":
+        lazy |= {"asyncio", "wrapt"}  # wrapt itself brings asyncio
+    assert set() == loaded_by(code) & lazy
+
+
+def test_every_public_name_can_be_imported_first() -> None:
+    """No name works only after another has been loaded."""
+    for name in sigra.__all__:
+        assert "sigra" in loaded_by(f"from sigra import {name}")
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """The lazy package answers as any other."""
+    with pytest.raises(AttributeError, match="no_such_name"):
+        sigra.no_such_name  # noqa: B018
+    assert set(sigra.__all__) <= set(dir(sigra))
+
+
+def test_two_packages_are_needed_and_no_more() -> None:
+    """The hard dependencies are wrapt and structlog; all else is an extra."""
+    names = {re.split(r"[^\w.-]", wanted, maxsplit=1)[0] for wanted in PROJECT["dependencies"]}
+    assert {"structlog", "wrapt"} == names
+
+
+def test_dependencies_are_bounded_on_both_sides() -> None:
+    """What was never tried, older or newer, is not let in."""
+    assert [] == [w for w in PROJECT["dependencies"] if not re.search(r">=[\d.]+,<\d+$", w)]
+
+
+def test_the_types_are_shipped() -> None:
+    """Type checkers of users see the annotations."""
+    assert resources.files("sigra").joinpath("py.typed").is_file()
+
+
+def test_the_version_is_the_packages() -> None:
+    """``__version__`` is what the installer says."""
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", sigra.__version__)
+    try:
+        installed = metadata.version("sigra")
+    except metadata.PackageNotFoundError:
+        pytest.skip("the package is not installed here")
+    assert installed == sigra.__version__
+
+
+def entry_points() -> list[str]:
+    """List the targets of the entry points, as ``module:name``."""
+    groups: dict[str, dict[str, str]] = PROJECT["entry-points"]
+    return [*PROJECT["scripts"].values(), *(t for group in groups.values() for t in group.values())]
+
+
+@pytest.mark.parametrize("target", entry_points())
+def test_an_entry_point_leads_somewhere(target: str) -> None:
+    """Each command, plugin and backend that is announced is there, or says what to install."""
+    module, _, name = target.partition(":")
+    try:
+        found = import_module(module)
+    except sigra.MissingExtraError:
+        pytest.skip("its extra is not installed here")
+    assert not name or hasattr(found, name)
