@@ -67,6 +67,8 @@ def _entry_points() -> dict[str, Any]:
 
 
 def _check(backend: Any) -> Backend:
+    if isinstance(backend, type):
+        raise TypeError(f"{backend.__qualname__} is a class; a backend is an instance of one")
     if not isinstance(backend, Backend):
         raise TypeError(
             f"{type(backend).__qualname__} is no backend: it needs name, capabilities, "
