@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from sigra.audit.sink import Sink
     from sigra.authority import request_scope_only
     from sigra.backend import Backend
+    from sigra.backends.asyncio import AsyncioBackend
+    from sigra.backends.sync import SyncBackend
+    from sigra.backends.thread import ThreadBackend
     from sigra.config import configure
     from sigra.context import current_job
     from sigra.decorators import tenant_worker, worker
@@ -44,9 +47,6 @@ if TYPE_CHECKING:
     from sigra.outcome import Cancel, Failure, Ok, Snooze
     from sigra.proxy import TenantWorker, Worker
     from sigra.scope import AuditScope, Identity, tenant_args
-    from sigra.backends.asyncio import AsyncioBackend
-    from sigra.backends.sync import SyncBackend
-    from sigra.backends.thread import ThreadBackend
 
 __version__ = "0.1.0"
 

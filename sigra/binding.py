@@ -75,7 +75,9 @@ def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     reserved = {*injected, scope_name} if scope_name is not None else set(injected)
     tenant_keys = _ALL_TENANT_KEYS if tenant else frozenset[str]()
     return Binding(
-        invoke=_invoke(function, tenant, named, injected, (names | tenant_keys) if has_rest else None),
+        invoke=_invoke(
+            function, tenant, named, injected, (names | tenant_keys) if has_rest else None
+        ),
         required=frozenset(p.name for p in named if p.default is Parameter.empty),
         reserved=frozenset(reserved),
         allowed=None if has_rest or "args" in injected else names | tenant_keys,

@@ -56,9 +56,7 @@ def tenant_worker(
     """
 
     def decorate(function: Callable[..., Any]) -> TenantWorker[..., Any]:
-        definition = _define(
-            function, True, name, audit_schema, action, backend, default_options
-        )
+        definition = _define(function, True, name, audit_schema, action, backend, default_options)
         return TenantWorker(definition)
 
     return decorate if function is None else decorate(function)
@@ -92,9 +90,7 @@ def worker(
     """
 
     def decorate(function: Callable[..., Any]) -> Worker[..., Any]:
-        definition = _define(
-            function, False, name, audit_schema, action, backend, default_options
-        )
+        definition = _define(function, False, name, audit_schema, action, backend, default_options)
         return Worker(definition)
 
     return decorate if function is None else decorate(function)

@@ -119,7 +119,9 @@ class Enqueuer:
             actor, organization = plain["actor_id"], plain["organization_id"]
             if (
                 not (actor is None or (type(actor) is str and actor.strip()))
-                or not (organization is None or (type(organization) is str and organization.strip()))
+                or not (
+                    organization is None or (type(organization) is str and organization.strip())
+                )
                 or IMPERSONATOR_KEY in plain
             ):
                 plain = _text_ids(definition, plain)
@@ -146,7 +148,9 @@ class Enqueuer:
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
             raise InvalidOptionError(
-                "cross_tenant", f"must be a bool, not {type(crossing).__qualname__}", definition.name
+                "cross_tenant",
+                f"must be a bool, not {type(crossing).__qualname__}",
+                definition.name,
             )
         chosen = parse_options(given, definition.defaults, definition.name)
         backend = settings.choose(definition.backend, chosen.queue)

@@ -101,9 +101,7 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         stamp=(_count(payload, "enqueued_at"), uuid7_parts()[1]),
         id=str(payload["id"]),
     )
-    return Delivery(
-        job, failures, _count(payload, "snoozes"), payload.get("deliveries", 0)
-    )
+    return Delivery(job, failures, _count(payload, "snoozes"), payload.get("deliveries", 0))
 
 
 def _count(payload: Mapping[str, Any], name: str) -> int:

@@ -106,7 +106,9 @@ class CrossTenantError(SigraError):
         running_organization_id: str,
         organization_id: str | None,
     ) -> None:
-        other = "no organization" if organization_id is None else f"organization {organization_id!r}"
+        other = (
+            "no organization" if organization_id is None else f"organization {organization_id!r}"
+        )
         super().__init__(
             f"a job of {running_worker!r} for organization {running_organization_id!r} enqueues "
             f"{worker!r} for {other}. Pass **tenant_args(scope) to stay in the same organization, "
@@ -247,7 +249,5 @@ class MissingExtraError(SigraError, ImportError):
     """Tell which extra brings a package that is not installed. Attributes: ``extra``, ``package``."""
 
     def __init__(self, extra: str, package: str) -> None:
-        super().__init__(
-            f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it"
-        )
+        super().__init__(f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it")
         self.extra, self.package = extra, package

@@ -78,7 +78,11 @@ async def aexecute(attempt: Running) -> Verdict:
     except BaseException as error:
         verdict = _conclude_error(attempt, error, context)
         current = asyncio.current_task()
-        if isinstance(error, asyncio.CancelledError) and current is not None and current.cancelling():
+        if (
+            isinstance(error, asyncio.CancelledError)
+            and current is not None
+            and current.cancelling()
+        ):
             raise
         return verdict
     return _conclude(attempt, value, context)
@@ -185,7 +189,9 @@ def _judge(
             return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
         case Cancel(reason):
             _log(attempt, context, logging.INFO, f"was cancelled: {_brief(reason)}")
-            return Verdict("cancelled", error=JobCancelledError(job.id, job.worker, reason)), "failure"
+            return Verdict(
+                "cancelled", error=JobCancelledError(job.id, job.worker, reason)
+            ), "failure"
         case Failure(reason):
             error = JobFailedError(job.id, job.worker, reason)
             verdict = _retry_or_discard(attempt, error, context)
@@ -196,8 +202,14 @@ def _judge(
 def _conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     permanent = isinstance(error, MissingArgError)
-    verdict = Verdict("discarded", error=error) if permanent else _retry_or_discard(attempt, error, context)
-    _log(attempt, context, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error)
+    verdict = (
+        Verdict("discarded", error=error)
+        if permanent
+        else _retry_or_discard(attempt, error, context)
+    )
+    _log(
+        attempt, context, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error
+    )
     action = attempt.job.definition.action
     if action is not None:
         _audit(attempt, action, "error", context)
@@ -211,7 +223,9 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
     try:
         delay = options.retry_delay(attempt.attempt)
     except Exception as broken:
-        _log(attempt, context, logging.ERROR, "has a backoff that raises; it is not retried", broken)
+        _log(
+            attempt, context, logging.ERROR, "has a backoff that raises; it is not retried", broken
+        )
         return Verdict("discarded", error=error)
     return Verdict("retryable", error=error, delay=delay)
 

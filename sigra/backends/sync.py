@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sigra.backend import SCHEDULING, Capability
 from sigra.context import Running, running

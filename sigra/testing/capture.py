@@ -63,9 +63,7 @@ def assert_enqueued(
     matching = _matching(worker, args, options)
     if matching:
         return matching[-1]
-    seen = "".join(
-        f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in _recorded()
-    )
+    seen = "".join(f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in _recorded())
     raise AssertionError(
         f"no job of {worker.definition.name} with args {dict(args or {})!r} and options "
         f"{options!r} was enqueued; enqueued were:{seen or ' none'}"

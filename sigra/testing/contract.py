@@ -118,7 +118,11 @@ class BackendContract:
         self, harness: Harness, journal: Journal
     ) -> None:
         """Tuples are lists, numbers keep their type, any text arrives whole."""
-        value: dict[str, Any] = {"t": (1, 2.0, True, None), "text": "ü€𝄞\u2028\x00", "deep": [[{"a": []}]]}
+        value: dict[str, Any] = {
+            "t": (1, 2.0, True, None),
+            "text": "ü€𝄞\u2028\x00",
+            "deep": [[{"a": []}]],
+        }
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == {**value, "t": [1, 2.0, True, None]}
         assert [type(item) for item in run["args"]["value"]["t"]][:3] == [int, float, bool]
@@ -155,9 +159,7 @@ class BackendContract:
         (event,) = journal.events("contract.ends")
         assert (event["outcome"], event["job_id"]) == (outcome, job.id)
 
-    def test_cancel_uses_no_attempt_that_is_left(
-        self, harness: Harness, journal: Journal
-    ) -> None:
+    def test_cancel_uses_no_attempt_that_is_left(self, harness: Harness, journal: Journal) -> None:
         """A cancelled job is over, whatever attempts are left."""
         self._run(
             harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3, backoff=0
@@ -266,9 +268,7 @@ class BackendContract:
         self._run(harness, journal, workers.agnostic, {})
         assert journal.runs("sigra.contract.echo") == []
 
-    def test_a_hand_built_job_with_its_keys_runs(
-        self, harness: Harness, journal: Journal
-    ) -> None:
+    def test_a_hand_built_job_with_its_keys_runs(self, harness: Harness, journal: Journal) -> None:
         """Plain args sent by the queue's own API run with their scope."""
         self._require(harness, "native")
         harness.send(workers.echo.name, {**IDS, "value": 1})

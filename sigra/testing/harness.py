@@ -61,9 +61,7 @@ class Journal:
         while not done():
             harness.advance()
             if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"waited {harness.patience} s for {what}; runs: {self.runs()}"
-                )
+                raise AssertionError(f"waited {harness.patience} s for {what}; runs: {self.runs()}")
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
