@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 class Pool:
     """Run jobs in up to ``size`` threads, started as they are needed.
 
-    At most ``bound`` jobs wait to run before ``take`` makes its caller wait. ``name`` is
-    the backend's. ``phase`` goes from "open" by "draining" to "closed"; a pool that a
-    forked process inherited is "lost" there.
+    ``bound``: how many jobs may wait to run. ``name`` is the backend's. ``phase`` goes from
+    "open" by "draining" to "closed"; in a forked child, a pool that it inherited is "lost".
     """
 
     def __init__(self, name: str, size: int, bound: int) -> None:

@@ -34,7 +34,7 @@ class AsyncioBackend:
     """
 
     name = "asyncio"
-    capabilities: frozenset[Capability] = SCHEDULING | {"result"}
+    capabilities = frozenset[Capability]((*SCHEDULING, "result"))
 
     def __init__(self, concurrency: int = 100) -> None:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:

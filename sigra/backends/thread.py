@@ -38,7 +38,7 @@ class ThreadBackend:
     """
 
     name = "thread"
-    capabilities: frozenset[Capability] = SCHEDULING | {"result"}
+    capabilities = frozenset[Capability]((*SCHEDULING, "result"))
 
     def __init__(
         self,

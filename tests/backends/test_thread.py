@@ -1,0 +1,777 @@
+"""The thread backend: options, a bounded queue, closing, and threads that nothing ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from sigra import (
+    AuditScope,
+    Cancel,
+    EnqueueError,
+    Failure,
+    Job,
+    JobCancelledError,
+    JobFailedError,
+    JobInfo,
+    Snooze,
+    ThreadBackend,
+    configure,
+    tenant_args,
+    tenant_worker,
+    worker,
+)
+from sigra.registry import resolve_backend
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+PATIENCE = 10.0
+note = contextvars.ContextVar("note", default="unset")
+
+gates: dict[str, threading.Event] = {}
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def _clean() -> Iterator[None]:
+    ran.clear()
+    gates.clear()
+    with configure():
+        yield
+    for gate in gates.values():
+        gate.set()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadBackend]:
+    """A pool of one thread, which is the default backend meanwhile."""
+    backend = ThreadBackend(1, queue_size=3, enqueue_timeout=0.01)
+    configure(backend=backend)
+    yield backend
+    for gate in gates.values():
+        gate.set()
+    backend.close(PATIENCE)
+
+
+@pytest.fixture
+def patient() -> Iterator[ThreadBackend]:
+    """The same, but waiting for room as long as it takes."""
+    backend = ThreadBackend(1, queue_size=3, enqueue_timeout=None)
+    configure(backend=backend)
+    yield backend
+    for gate in gates.values():
+        gate.set()
+    backend.close(PATIENCE)
+
+
+@worker
+def remember(n: Any) -> Any:
+    ran.append(n)
+    return n
+
+
+@worker
+def hold(name: str) -> str:
+    """Keep a thread busy until the test opens the gate."""
+    gates[f"{name} began"].set()
+    assert gates[name].wait(PATIENCE)
+    ran.append(name)
+    return name
+
+
+@worker(max_attempts=3, backoff=0)
+def attempted(job: JobInfo, fails: int, log: bool = True) -> str:
+    ran.append(job.attempt)
+    if job.attempt <= fails:
+        raise ValueError(f"attempt {job.attempt}")
+    return "done"
+
+
+def held(name: str = "gate") -> Job:
+    """Enqueue a job that keeps its thread until its gate opens, and see it begin."""
+    gates[name], gates[f"{name} began"] = threading.Event(), threading.Event()
+    job = hold.new({"name": name})
+    assert gates[f"{name} began"].wait(PATIENCE)
+    return job
+
+
+@worker
+def where() -> int:
+    return threading.get_ident()
+
+
+def test_a_job_runs_in_a_thread_of_the_pool(pool: ThreadBackend) -> None:
+    """The body runs in one of the pool's threads, never in the caller's."""
+    job = where.new({})
+    assert job.result(PATIENCE) not in (threading.get_ident(), None)
+    assert "completed" == job.state
+    assert "thread" == job.backend
+
+
+@worker
+async def doubled(n: int) -> int:
+    await asyncio.sleep(0)
+    return 2 * n
+
+
+def test_an_async_function_runs_by_a_loop_of_its_own(pool: ThreadBackend) -> None:
+    """An async worker's value is its coroutine's."""
+    assert 8 == doubled.new({"n": 4}).result(PATIENCE)
+
+
+def test_aresult_waits_on_a_loop(pool: ThreadBackend) -> None:
+    """``await job.aresult()`` gives the value without blocking the loop."""
+
+    async def main() -> Any:
+        job = await doubled.anew({"n": 21})
+        return await job.aresult(PATIENCE)
+
+    assert 42 == asyncio.run(main())
+
+
+def test_result_times_out_while_the_job_is_unfinished(pool: ThreadBackend) -> None:
+    """``result(timeout)`` raises ``TimeoutError`` while the body runs, on a loop too."""
+    job = held()
+    assert "executing" == job.state
+    with pytest.raises(TimeoutError):
+        job.result(0.001)
+    with pytest.raises(TimeoutError):
+        asyncio.run(job.aresult(0.001))
+    gates["gate"].set()
+    assert "gate" == job.result(PATIENCE)
+
+
+@worker
+def returning(kind: str) -> Any:
+    return {"failure": Failure("no"), "cancel": Cancel("enough")}[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "state"),
+    [("failure", JobFailedError, "discarded"), ("cancel", JobCancelledError, "cancelled")],
+)
+def test_an_outcome_is_what_result_raises(
+    pool: ThreadBackend, kind: str, error: type[Exception], state: str
+) -> None:
+    """``Failure`` and ``Cancel`` end the job in their own state and error."""
+    job = returning.new({"kind": kind})
+    with pytest.raises(error):
+        job.result(PATIENCE)
+    assert state == job.state
+
+
+class Odd(BaseException):
+    """Nothing that anyone expects."""
+
+
+RAISED: dict[str, BaseException] = {
+    "SystemExit": SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "GeneratorExit": GeneratorExit(),
+    "StopIteration": StopIteration(),
+    "CancelledError": asyncio.CancelledError(),
+    "Odd": Odd(),
+}
+
+
+@worker
+def raising(name: str) -> None:
+    raise RAISED[name]
+
+
+@worker
+async def araising(name: str) -> None:
+    raise RAISED[name]
+
+
+@pytest.mark.parametrize("name", list(RAISED))
+def test_no_exception_of_a_job_ends_its_thread(pool: ThreadBackend, name: str) -> None:
+    """Whatever a body raises, SystemExit included, the same thread runs the next job."""
+    thread = where.new({}).result(PATIENCE)
+    job = raising.new({"name": name})
+    with pytest.raises(type(RAISED[name])):
+        job.result(PATIENCE)
+    assert "discarded" == job.state
+    assert thread == where.new({}).result(PATIENCE)
+
+
+@pytest.mark.parametrize("name", [name for name in RAISED if name != "StopIteration"])
+def test_no_exception_of_a_coroutine_ends_its_thread(pool: ThreadBackend, name: str) -> None:
+    """The same holds for what an async worker raises."""
+    thread = where.new({}).result(PATIENCE)
+    with pytest.raises(type(RAISED[name])):
+        araising.new({"name": name}).result(PATIENCE)
+    assert thread == where.new({}).result(PATIENCE)
+
+
+scopes: list[tuple[int, str, AuditScope]] = []
+
+
+@tenant_worker(max_attempts=3, backoff=0)
+def scoped(scope: AuditScope, job: JobInfo) -> None:
+    scopes.append((job.attempt, job.id, scope))
+    if job.attempt < 3:
+        raise SystemExit
+
+
+def test_every_attempt_has_the_same_scope(pool: ThreadBackend) -> None:
+    """A retry counts its attempt and rebuilds the same scope, impersonator included."""
+    scopes.clear()
+    job = scoped.new({**TENANT, "impersonating_from": "admin"})
+    job.result(PATIENCE)
+    scope = AuditScope.build(actor_id="7", organization_id="42", impersonating_from="admin")
+    assert [(n, job.id, scope) for n in (1, 2, 3)] == scopes
+
+
+def test_attempts_are_bounded(pool: ThreadBackend) -> None:
+    """A job that fails each of its attempts is discarded with its last error."""
+    job = attempted.new({"fails": 9})
+    with pytest.raises(ValueError, match="attempt 3"):
+        job.result(PATIENCE)
+    assert ([1, 2, 3], "discarded") == (ran, job.state)
+
+
+def test_backoff_delays_the_next_attempt(pool: ThreadBackend) -> None:
+    """A failed attempt leaves the job retryable until its backoff has passed."""
+    job = attempted.new({"fails": 1}, backoff=60)
+    where.new({}).result(PATIENCE)
+    assert ([1], "retryable") == (ran, job.state)
+    assert "done" == attempted.new({"fails": 2}, backoff=lambda attempt: 0.001).result(PATIENCE)
+
+
+@worker(max_attempts=1)
+def snoozing(job: JobInfo) -> Any:
+    ran.append((job.attempt, job.snoozes))
+    return Snooze(1) if job.snoozes == 0 else "awake"
+
+
+def test_a_snooze_uses_up_no_attempt(pool: ThreadBackend) -> None:
+    """A snoozed job with one attempt runs again, as the first attempt still."""
+    job = snoozing.new({})
+    assert "awake" == job.result(PATIENCE)
+    assert [(1, 0), (1, 1)] == ran
+
+
+def test_larger_priority_runs_sooner() -> None:
+    """Waiting jobs run by priority, those of one priority in the order of enqueueing."""
+    backend = ThreadBackend(1)
+    configure(backend=backend)
+    held()
+    for n, priority in enumerate((0, -1, 5, 0, 5, 2)):
+        remember.new({"n": n}, priority=priority)
+    gates["gate"].set()
+    backend.close(PATIENCE)
+    assert ["gate", 2, 4, 5, 0, 3, 1] == ran
+
+
+def test_priorities_of_a_batch(pool: ThreadBackend) -> None:
+    """A batch of an urgent priority goes before the plain jobs that wait, in its own order."""
+    held()
+    remember.new({"n": "plain"})
+    remember.new_many([{"n": 1}, {"n": 2}], priority=7)
+    gates["gate"].set()
+    pool.close(PATIENCE)
+    assert ["gate", 1, 2, "plain"] == ran
+
+
+@pytest.mark.parametrize("how", ["delay", "run_at"])
+def test_a_delayed_job_runs_when_it_is_due(pool: ThreadBackend, how: str) -> None:
+    """``delay`` and ``run_at`` leave the job scheduled until then."""
+    soon = timedelta(milliseconds=30)
+    when: Any = soon if how == "delay" else datetime.now(timezone.utc) + soon
+    later = remember.new({"n": "later"}, delay=60)
+    job = remember.new({"n": 1}, **{how: when})
+    assert "scheduled" == job.state
+    assert 1 == job.result(PATIENCE)
+    assert "scheduled" == later.state
+
+
+def test_a_time_in_the_past_is_due(pool: ThreadBackend) -> None:
+    """A ``run_at`` that has passed means at once."""
+    long_ago = datetime(2001, 1, 1, tzinfo=timezone.utc)
+    assert 1 == remember.new({"n": 1}, run_at=long_ago).result(PATIENCE)
+
+
+def test_a_job_may_wait_for_longer_than_a_lock_can(pool: ThreadBackend) -> None:
+    """A delay of centuries is kept as it is."""
+    job = remember.new({"n": 1}, delay=1e12)
+    assert 2 == remember.new({"n": 2}, delay=0.001).result(PATIENCE)
+    assert [job] == pool.close(PATIENCE)
+
+
+def test_the_queue_is_kept_as_a_label(pool: ThreadBackend) -> None:
+    """A queue's name changes nothing about how the job runs, and the job keeps it."""
+    job = remember.new({"n": 1}, queue="mail")
+    assert (1, "mail") == (job.result(PATIENCE), job.queue)
+
+
+def test_unique_holds_while_the_first_is_unfinished(pool: ThreadBackend) -> None:
+    """A second job with the key is not enqueued, and answers as the first does."""
+    held()
+    first = remember.new({"n": 1}, unique="k")
+    second = remember.new({"n": 2}, unique="k")
+    assert (False, True) == (first.duplicate, second.duplicate)
+    assert first.id == second.native_id
+    gates["gate"].set()
+    assert (1, ["gate", 1]) == (second.result(PATIENCE), ran)
+
+
+def test_a_unique_key_is_free_once_the_result_is_there(pool: ThreadBackend) -> None:
+    """Who has seen the result may enqueue with the same key again."""
+    for n in range(200):
+        job = remember.new({"n": n}, unique="k")
+        assert (False, n) == (job.duplicate, job.result(PATIENCE))
+
+
+def test_a_unique_key_is_a_workers_own(pool: ThreadBackend) -> None:
+    """Two workers may use one key at a time, and one worker two keys."""
+    held()
+    jobs = [remember.new({"n": 1}, unique="k"), where.new({}, unique="k")]
+    jobs.append(remember.new({"n": 1}, unique="l"))
+    assert [False] * 3 == [job.duplicate for job in jobs]
+
+
+def test_a_retry_holds_its_unique_key(pool: ThreadBackend) -> None:
+    """A job between two attempts is unfinished, so its key is taken."""
+    attempted.new({"fails": 1}, unique="k", backoff=60)
+    where.new({}).result(PATIENCE)
+    assert attempted.new({"fails": 0}, unique="k").duplicate
+
+
+def test_a_batch_may_hold_its_own_duplicates(pool: ThreadBackend) -> None:
+    """Of a batch under one key only the first item is enqueued."""
+    jobs = remember.new_many([{"n": 1}, {"n": 2}], unique="k")
+    assert [False, True] == [job.duplicate for job in jobs]
+
+
+def fill(count: int = 3) -> list[Job]:
+    """Keep the only thread busy and let ``count`` jobs wait behind."""
+    held()
+    return [remember.new({"n": n}) for n in range(count)]
+
+
+def test_a_full_queue_refuses_after_its_timeout(pool: ThreadBackend) -> None:
+    """``.new()`` waits for room, then raises ``EnqueueError``, and the job never runs."""
+    fill()
+    with pytest.raises(EnqueueError, match="3 jobs stayed full for 0.01 s"):
+        remember.new({"n": "too many"})
+    gates["gate"].set()
+    assert [] == pool.close(PATIENCE)
+    assert ["gate", 0, 1, 2] == ran
+
+
+def test_a_producer_waits_for_room() -> None:
+    """``.new()`` goes on as soon as a thread has taken a job from the full queue."""
+    backend = ThreadBackend(1, queue_size=1, enqueue_timeout=None)
+    configure(backend=backend)
+    fill(1)
+    producers = [threading.Thread(target=remember.new, args=({"n": n},)) for n in (1, 2, 3)]
+    for producer in producers:
+        producer.start()
+    gates["gate"].set()
+    for producer in producers:
+        producer.join(PATIENCE)
+    assert [] == backend.close(PATIENCE)
+    assert [0, 1, 2, 3] == sorted(ran[1:])
+
+
+def test_a_batch_goes_in_whole_or_not_at_all(pool: ThreadBackend) -> None:
+    """A batch that finds too little room raises, and none of it runs."""
+    fill(2)
+    with pytest.raises(EnqueueError):
+        remember.new_many([{"n": "a"}, {"n": "b"}])
+    gates["gate"].set()
+    pool.close(PATIENCE)
+    assert ["gate", 0, 1] == ran
+
+
+def test_a_batch_larger_than_the_queue_goes_in_when_nothing_waits(pool: ThreadBackend) -> None:
+    """A batch beyond ``queue_size`` is taken whole by an empty queue only."""
+    batch = [{"n": n} for n in range(50)]
+    assert list(range(50)) == [job.result(PATIENCE) for job in remember.new_many(batch)]
+    fill(1)
+    with pytest.raises(EnqueueError):
+        remember.new_many(batch)
+
+
+def test_jobs_for_later_take_no_room(pool: ThreadBackend) -> None:
+    """A full queue still takes what is scheduled, and duplicates, which need no place."""
+    fill(2)
+    first = remember.new({"n": 2}, unique="k")
+    assert "scheduled" == remember.new({"n": 3}, delay=60).state
+    second = remember.new({"n": 4}, unique="k")
+    assert (True, first.id) == (second.duplicate, second.native_id)
+
+
+@worker
+def parent(children: int, depth: int = 0) -> list[Job]:
+    if depth:
+        return parent.new_many([{"children": children, "depth": depth - 1}] * children)
+    return [remember.new({"n": n}) for n in range(children)]
+
+
+def test_a_job_enqueues_past_a_full_queue(pool: ThreadBackend) -> None:
+    """The children of a job are taken beyond the bound: the pool cannot wait for itself."""
+    jobs = parent.new({"children": 20}).result(PATIENCE)
+    assert list(range(20)) == [job.result(PATIENCE) for job in jobs]
+
+
+def test_anew_lets_the_loop_go_on_while_it_waits(patient: ThreadBackend) -> None:
+    """With a full queue, other tasks of the loop run while ``anew`` waits for room."""
+    fill()
+
+    async def main() -> Any:
+        waiting = asyncio.create_task(remember.anew({"n": "late"}))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        gates["gate"].set()
+        return await (await waiting).aresult(PATIENCE)
+
+    assert "late" == asyncio.run(main())
+
+
+def test_anew_that_is_cancelled_enqueues_nothing(patient: ThreadBackend) -> None:
+    """Who stops waiting for room has not enqueued."""
+    fill()
+
+    async def main() -> None:
+        waiting = asyncio.create_task(remember.anew({"n": "cancelled"}))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(main())
+    gates["gate"].set()
+    patient.close(PATIENCE)
+    assert ["gate", 0, 1, 2] == ran
+
+
+def test_anew_refuses_as_new_does(pool: ThreadBackend) -> None:
+    """``anew`` raises ``EnqueueError`` when the queue stays full."""
+    fill()
+    with pytest.raises(EnqueueError, match="stayed full"):
+        asyncio.run(remember.anew({"n": "too many"}))
+
+
+def test_close_finishes_what_is_due(pool: ThreadBackend) -> None:
+    """``close`` waits for what runs and then runs what waits; nothing is left."""
+    fill()
+    left: list[list[Job]] = []
+    closer = threading.Thread(target=lambda: left.append(pool.close()))
+    closer.start()
+    gates["gate"].set()
+    closer.join(PATIENCE)
+    assert [[]] == left
+    assert ["gate", 0, 1, 2] == ran
+
+
+def test_close_finishes_due_retries(pool: ThreadBackend) -> None:
+    """A retry without backoff is due, so ``close`` finishes its job."""
+    held()
+    job = attempted.new({"fails": 2})
+    gates["gate"].set()
+    assert [] == pool.close(PATIENCE)
+    assert "completed" == job.state
+
+
+def test_close_finishes_the_children_of_what_is_due(pool: ThreadBackend) -> None:
+    """What a job enqueues while the pool closes is taken, and finished."""
+    held()
+    parent.new({"children": 3, "depth": 2})
+    gates["gate"].set()
+    assert [] == pool.close(PATIENCE)
+    assert 27 == len(ran) - 1
+
+
+def test_close_returns_what_is_for_later(pool: ThreadBackend) -> None:
+    """``close`` returns the jobs that are scheduled, snoozed, or to be retried later."""
+    later = [
+        remember.new({"n": 1}, delay=60),
+        attempted.new({"fails": 1}, backoff=30),
+        snoozing.new({}),
+    ]
+    done = where.new({})
+    left = pool.close(PATIENCE)
+    assert set(later) == set(left)
+    assert ["scheduled", "retryable", "scheduled"] == [job.state for job in later]
+    assert "completed" == done.state
+    for job in left:
+        with pytest.raises(TimeoutError, match="was closed"):
+            job.result()
+
+
+def test_close_returns_what_a_timeout_left(pool: ThreadBackend) -> None:
+    """After its timeout ``close`` returns what runs and what waits; the latter never begins."""
+    waiting = fill()
+    left = pool.close(0.01)
+    assert ["executing", *["available"] * 3] == [job.state for job in left]
+    assert waiting == left[1:]
+    gates["gate"].set()
+    assert "gate" == left[0].result(PATIENCE)
+    assert ["gate"] == ran
+
+
+def test_close_releases_who_waits_for_a_result(pool: ThreadBackend) -> None:
+    """A thread or a task that waits for a job that cannot finish any more is told."""
+    job = remember.new({"n": 1}, delay=60)
+    raised: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            job.result()
+        except TimeoutError as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    pool.close()
+    waiting.join(PATIENCE)
+    assert 1 == len(raised)
+
+
+def test_a_closed_pool_takes_no_job(pool: ThreadBackend) -> None:
+    """After ``close``, ``.new()`` raises ``EnqueueError``, and a second ``close`` returns none."""
+    pool.close()
+    with pytest.raises(EnqueueError, match="closed"):
+        remember.new({"n": 1})
+    assert [] == pool.close()
+
+
+def test_a_pool_that_never_ran_can_be_closed() -> None:
+    """``close`` before the first job closes too."""
+    backend = ThreadBackend()
+    assert [] == backend.close()
+    with configure(backend=backend), pytest.raises(EnqueueError, match="closed"):
+        remember.new({"n": 1})
+
+
+def test_who_waits_for_room_learns_of_the_close() -> None:
+    """A producer in line gets ``EnqueueError`` as soon as the pool closes."""
+    backend = ThreadBackend(1, queue_size=1, enqueue_timeout=None)
+    configure(backend=backend)
+    fill(1)
+    raised: list[BaseException] = []
+
+    def produce() -> None:
+        try:
+            remember.new({"n": "late"})
+        except EnqueueError as error:
+            raised.append(error)
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    backend.close(0.01)
+    producer.join(PATIENCE)
+    assert not producer.is_alive()
+    assert 1 == len(raised)
+
+
+def test_the_shared_instance_opens_again() -> None:
+    """The instance that the name stands for takes jobs again after it was closed."""
+    shared = resolve_backend("thread")
+    assert isinstance(shared, ThreadBackend)
+    configure(backend="thread")
+    for n in range(2):
+        assert n == remember.new({"n": n}).result(PATIENCE)
+        assert [] == shared.close(PATIENCE)
+
+
+@worker
+def closing() -> str:
+    try:
+        current[0].close()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+current: list[ThreadBackend] = []
+
+
+def test_a_job_cannot_close_its_own_pool(pool: ThreadBackend) -> None:
+    """``close`` inside a job raises ``RuntimeError`` in place of waiting for itself."""
+    current[:] = [pool]
+    assert "wait for itself" in closing.new({}).result(PATIENCE)
+
+
+@worker
+def see_note() -> str:
+    seen = note.get()
+    note.set("left by a job")
+    return seen
+
+
+def test_a_job_inherits_no_context(pool: ThreadBackend) -> None:
+    """A body sees neither its producer's context variables nor an earlier job's."""
+    note.set("the producer's")
+    assert ["unset"] * 2 == [see_note.new({}).result(PATIENCE) for _ in range(2)]
+    assert "the producer's" == note.get()
+
+
+@tenant_worker
+def child(scope: AuditScope) -> AuditScope:
+    return scope
+
+
+@tenant_worker
+def nested(scope: AuditScope) -> Job:
+    return child.new(tenant_args(scope))
+
+
+def test_a_child_job_runs_for_the_same_scope(pool: ThreadBackend) -> None:
+    """A job enqueued with ``tenant_args(scope)`` has its parent's scope."""
+    scope = nested.new({**TENANT, "impersonating_from": "1"}).result(PATIENCE).result(PATIENCE)
+    assert AuditScope.build(actor_id="7", organization_id="42", impersonating_from="1") == scope
+
+
+def test_nothing_is_kept_of_a_finished_job(pool: ThreadBackend) -> None:
+    """Jobs that are done and that nobody holds are gone, so memory stays flat."""
+    where.new({}).result(PATIENCE)
+    for _ in range(20):
+        remember.new_many([{"n": None}] * 100)[-1].result(PATIENCE)
+    where.new({}).result(PATIENCE)
+    gc.collect()
+    kept = sum(type(thing) is Job for thing in gc.get_objects())
+    assert kept < 50
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_workers": 0},
+        {"max_workers": True},
+        {"max_workers": 1.5},
+        {"queue_size": 0},
+        {"enqueue_timeout": -1},
+        {"enqueue_timeout": float("nan")},
+    ],
+)
+def test_senseless_settings_are_refused(options: dict[str, Any]) -> None:
+    """A setting that no pool could have raises ``ValueError``, which names it."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        ThreadBackend(**options)
+
+
+def test_concurrent_producers_lose_nothing() -> None:
+    """Jobs from many threads through a short queue all run, each once."""
+    backend = ThreadBackend(4, queue_size=5, enqueue_timeout=PATIENCE)
+    configure(backend=backend)
+    producers = [
+        threading.Thread(target=lambda k=k: [remember.new({"n": (k, n)}) for n in range(100)])
+        for k in range(8)
+    ]
+    for producer in producers:
+        producer.start()
+    for producer in producers:
+        producer.join(PATIENCE)
+    assert [] == backend.close(PATIENCE)
+    assert [[k, n] for k in range(8) for n in range(100)] == sorted(ran)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in an interpreter of its own, to its end."""
+    head = """
+        import asyncio, os, sys, threading, time
+        from sigra import ThreadBackend, configure, worker
+        import logging
+        logging.basicConfig(format="%(name)s:%(levelname)s:%(message)s")
+        def say(text): os.write(1, (text + "\\n").encode())
+    """
+    program = textwrap.dedent(head) + textwrap.dedent(code)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def test_the_interpreters_exit_finishes_what_is_due() -> None:
+    """At exit due jobs run to their end, retries and children too, and the rest is named."""
+    done = python("""
+        @worker(max_attempts=2, backoff=0)
+        def work(n, job):
+            time.sleep(0.005)
+            if n == 2 and job.attempt == 1:
+                raise SystemExit
+            if n == 3:
+                work.new({"n": "child"})
+            say(f"ran {n}")
+        @worker
+        async def coroutine():
+            await asyncio.to_thread(say, "ran in a thread")
+        configure(backend=ThreadBackend(1))
+        for n in range(4):
+            work.new({"n": n})
+        coroutine.new({})
+        print("later", work.new({"n": 9}, delay=60).id, flush=True)
+    """)
+    lines = done.stdout.split("\n")
+    later = next(line.removeprefix("later ") for line in lines if line.startswith("later"))
+    finished = {line for line in lines if line.startswith("ran")}
+    assert {*(f"ran {n}" for n in (0, 1, 2, 3, "child")), "ran in a thread"} == finished
+    warnings = [line for line in done.stderr.split("\n") if ":WARNING:" in line]
+    assert 1 == len(warnings)
+    assert f"job {later} of __main__.work" in warnings[0]
+    assert "sigra.job:" in warnings[0]
+    assert "not finished, scheduled" in warnings[0]
+    assert 0 == done.returncode
+
+
+def test_nothing_is_taken_after_the_exit() -> None:
+    """An ``atexit`` function that enqueues gets ``EnqueueError``, also by the shared name."""
+    done = python("""
+        import atexit
+        from sigra import EnqueueError
+        @worker
+        def work():
+            say("ran")
+        configure(backend="thread")
+        @atexit.register
+        def late():
+            try:
+                work.new({})
+            except EnqueueError as error:
+                say(str(error))
+        work.new({})
+    """)
+    assert ["ran", "backend 'thread' did not take the job: the interpreter is shutting down"] == (
+        done.stdout.split("\n")[:2]
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_neither_hangs_nor_runs_its_parents_jobs() -> None:
+    """A child starts with an empty pool that works; the parent's jobs run in the parent."""
+    done = python("""
+        @worker
+        def work(name):
+            if name == "held":
+                opened.wait(10)
+            say(f"{name} in {'child' if os.getpid() != parent else 'parent'}")
+        parent, opened = os.getpid(), threading.Event()
+        configure(backend=ThreadBackend(1))
+        held, waiting = work.new({"name": "held"}), work.new({"name": "waiting"})
+        pid = os.fork()
+        if pid == 0:
+            for job in (held, waiting):
+                try:
+                    job.result()
+                except TimeoutError:
+                    say("not ours")
+            work.new({"name": "fresh"}).result(10)
+            sys.exit()
+        assert os.waitpid(pid, 0)[1] == 0
+        opened.set()
+    """)
+    expected = ["not ours", "not ours", "fresh in child", "held in parent", "waiting in parent"]
+    assert (expected, 0) == (done.stdout.split(chr(10))[:-1], done.returncode), done.stderr
