@@ -38,7 +38,7 @@ NESTED: dict[str, Any] = {
                 "tags": ["hardware", f"shelf-{number % 9}"],
                 "note": None,
             }
-            for number in range(25)
+            for number in range(28)
         ],
     },
 }

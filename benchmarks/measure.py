@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 TOLERANCE = 1.10
 """What a ratio may exceed its limit by and still hold."""
@@ -95,7 +96,7 @@ def calibrate(timed: Timed, least: float, most: int) -> int:
     return min(loops, most)
 
 
-def loop(function: Callable[[object], object], argument: object) -> Timed:
+def loop(function: Callable[[Any], object], argument: object) -> Timed:
     """Time a function of one argument."""
 
     def timed(loops: int) -> float:
@@ -108,7 +109,7 @@ def loop(function: Callable[[object], object], argument: object) -> Timed:
     return timed
 
 
-def loop_two(function: Callable[[object, object], object], a: object, b: object) -> Timed:
+def loop_two(function: Callable[[Any, Any], object], a: object, b: object) -> Timed:
     """Time a function of two arguments, which is too short to bear a wrapper."""
 
     def timed(loops: int) -> float:

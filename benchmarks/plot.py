@@ -36,6 +36,6 @@ def draw(readings: list[Reading], path: Path) -> bool:
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Fixed ids and no date, so that the file changes only where the figures do.
-    with mpl.rc_context({"svg.hashsalt": "sigra"}):
+    with mpl.rc_context({"svg.hashsalt": "sigra", "svg.fonttype": "none"}):
         figure.savefig(path, format="svg", metadata={"Date": None})
     return True

@@ -58,7 +58,8 @@ def show(readings: list[Reading], console: Console) -> None:
         style = _STYLES.get(verdict, "red" if reading.measured is None else "dim")
         ours, theirs, ratio = _figures(reading)
         limit = "" if goal.limit is None else f"{goal.limit:.2f}"
-        names, sides = (goal.work, goal.floor), (ours, theirs)
+        names: tuple[str, ...] = (goal.work, goal.floor)
+        sides: tuple[str, ...] = (ours, theirs)
         if not wide:
             names, sides = (f"{goal.work} / {goal.floor}",), ()
         table.add_row(goal.number, *names, *sides, ratio, limit, f"[{style}]{verdict}[/]")
