@@ -27,7 +27,7 @@ not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` an
 ``at_most_once``: a job that was running when its consumer died is lost."""
 
 SCHEDULING: frozenset[Capability] = frozenset(
-    ("queue", "priority", "delay", "run_at", "max_attempts", "backoff", "unique")
+    {"queue", "priority", "delay", "run_at", "max_attempts", "backoff", "unique"}
 )
 """Every scheduling option; what the in-process backends declare."""
 

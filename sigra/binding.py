@@ -93,7 +93,7 @@ def _invoke(
 ) -> Invoke:
     """Build the call. ``bound``: keys that ``**rest`` does not get, None without ``**rest``."""
     if tenant and injected == ["args"] and not named and bound is None:
-        return lambda scope, args, attempt: function(scope, args=args)
+        return lambda scope, args, _: function(scope, args=args)
     takes = [(p.name, p.default) for p in named]
     with_args, with_job = "args" in injected, "job" in injected
 

@@ -56,8 +56,8 @@ def tenant_worker(
     """
 
     def decorate(function: Callable[..., Any]) -> TenantWorker[..., Any]:
-        definition = _define(function, True, name, audit_schema, action, backend, default_options)
-        return TenantWorker(definition)
+        settings = (name, audit_schema, action, backend, default_options)
+        return TenantWorker(_define(function, *settings, tenant=True))
 
     return decorate if function is None else decorate(function)
 
@@ -90,20 +90,21 @@ def worker(
     """
 
     def decorate(function: Callable[..., Any]) -> Worker[..., Any]:
-        definition = _define(function, False, name, audit_schema, action, backend, default_options)
-        return Worker(definition)
+        settings = (name, audit_schema, action, backend, default_options)
+        return Worker(_define(function, *settings, tenant=False))
 
     return decorate if function is None else decorate(function)
 
 
 def _define(
     function: Any,
-    tenant: bool,
     name: str | None,
     audit_schema: Any,
     action: str | None,
     backend: str | Backend | None,
     default_options: dict[str, Any],
+    *,
+    tenant: bool,
 ) -> Definition:
     if isinstance(function, staticmethod):
         function = function.__func__
@@ -120,8 +121,8 @@ def _define(
         name = catalog.worker_name(function)
     if "cross_tenant" in default_options:
         raise InvalidOptionError("cross_tenant", "is said at the call, where it is meant", name)
-    chosen = None if backend is None else resolve_backend(backend)
     defaults = parse_options(default_options, worker=name)
+    chosen = None if backend is None else resolve_backend(backend)
     if chosen is not None:
         check_capabilities(defaults, chosen, name)
     definition = Definition(

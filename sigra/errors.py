@@ -15,8 +15,7 @@ def _revive(cls: type[SigraError], args: tuple[Any, ...], facts: dict[str, Any])
 class SigraError(Exception):
     """Be the root of all errors of this library.
 
-    Every subclass carries what went wrong as attributes and survives pickling,
-    so that a producer in another process sees the same facts.
+    Every subclass carries what went wrong as attributes, and survives pickling.
     """
 
     index: int | None = None
@@ -174,10 +173,9 @@ class UnsupportedError(SigraError, NotImplementedError):
 
 
 class MissingArgError(SigraError, KeyError):
-    """Stop a job whose args lack a required key at run time.
+    """Stop a job that was built past ``.new()`` and lacks a required key.
 
-    It was built by hand or by an older release, past ``.new()``. Attributes:
-    ``key``, ``worker`` (name, or None).
+    Attributes: ``key``, ``worker`` (name, or None).
     """
 
     def __init__(self, key: str, worker: str | None = None) -> None:
@@ -190,10 +188,7 @@ class MissingArgError(SigraError, KeyError):
 
 
 class EnvelopeError(SigraError, ValueError):
-    """Refuse a payload that no version of this release reads.
-
-    Attributes: ``reason``, ``version`` (as found, or None).
-    """
+    """Refuse an unreadable payload. Attributes: ``reason``, ``version`` (found, or None)."""
 
     def __init__(self, reason: str, version: int | None = None) -> None:
         super().__init__(f"unreadable job envelope: {reason}")
@@ -246,7 +241,7 @@ class UnknownBackendError(SigraError, LookupError):
 
 
 class MissingExtraError(SigraError, ImportError):
-    """Tell which extra brings a package that is not installed. Attributes: ``extra``, ``package``."""
+    """Tell which extra brings a package that is missing. Attributes: ``extra``, ``package``."""
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it")

@@ -9,21 +9,11 @@ from types import CoroutineType
 from typing import Any
 
 from sigra.binding import IMPERSONATOR_KEY
+from sigra.conclude import conclude, conclude_error, log_attempt
 from sigra.context import Running, running
-from sigra.errors import (
-    InvalidArgsError,
-    JobCancelledError,
-    JobFailedError,
-    MissingArgError,
-    SigraError,
-)
-from sigra.outcome import Cancel, Failure, Ok, Snooze
+from sigra.errors import InvalidArgsError, MissingArgError, SigraError
 from sigra.scope import AuditScope, id_text, scope_from_ids
-from sigra.verdict import DONE, Verdict
-
-log = logging.getLogger("sigra.job")
-
-_OUTCOMES = (Ok, Failure, Snooze, Cancel)
+from sigra.verdict import Verdict
 
 
 def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
@@ -50,8 +40,8 @@ def execute(attempt: Running) -> Verdict:
         if type(value) is CoroutineType:
             value = _run_coroutine(value, context)
     except BaseException as error:
-        return _conclude_error(attempt, error, context)
-    return _conclude(attempt, value, context)
+        return conclude_error(attempt, error, context)
+    return conclude(attempt, value, context)
 
 
 async def aexecute(attempt: Running) -> Verdict:
@@ -76,7 +66,7 @@ async def aexecute(attempt: Running) -> Verdict:
             if raised is not None:
                 raise raised
     except BaseException as error:
-        verdict = _conclude_error(attempt, error, context)
+        verdict = conclude_error(attempt, error, context)
         current = asyncio.current_task()
         if (
             isinstance(error, asyncio.CancelledError)
@@ -85,7 +75,7 @@ async def aexecute(attempt: Running) -> Verdict:
         ):
             raise
         return verdict
-    return _conclude(attempt, value, context)
+    return conclude(attempt, value, context)
 
 
 def admit(attempt: Running) -> Verdict | None:
@@ -102,7 +92,7 @@ def admit(attempt: Running) -> Verdict | None:
             _build_scope(args, definition.name)
         definition.binding.check(args)
     except SigraError as error:
-        _log(attempt, context, logging.ERROR, "was refused and ends here", error)
+        log_attempt(attempt, context, logging.ERROR, "was refused and ends here", error)
         return Verdict("discarded", error=error)
     return None
 
@@ -163,111 +153,3 @@ async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
         return None, error
     except BaseException as error:
         return None, error
-
-
-def _conclude(attempt: Running, value: Any, context: Context) -> Verdict:
-    """Turn what the function returned into a verdict, and audit it if asked to."""
-    if not isinstance(value, _OUTCOMES):
-        verdict = DONE if value is None else Verdict("completed", value)
-        outcome = "success"
-    else:
-        verdict, outcome = _judge(attempt, value, context)
-    action = attempt.job.definition.action
-    if action is not None and outcome:
-        _audit(attempt, action, outcome, context)
-    return verdict
-
-
-def _judge(
-    attempt: Running, outcome: Ok | Failure | Snooze | Cancel, context: Context
-) -> tuple[Verdict, str]:
-    job = attempt.job
-    match outcome:
-        case Ok(value):
-            return Verdict("completed", value), "success"
-        case Snooze(seconds):
-            return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
-        case Cancel(reason):
-            _log(attempt, context, logging.INFO, f"was cancelled: {_brief(reason)}")
-            return Verdict(
-                "cancelled", error=JobCancelledError(job.id, job.worker, reason)
-            ), "failure"
-        case Failure(reason):
-            error = JobFailedError(job.id, job.worker, reason)
-            verdict = _retry_or_discard(attempt, error, context)
-            _log(attempt, context, logging.WARNING, f"failed: {_brief(reason)}{_next(verdict)}")
-            return verdict, "failure"
-
-
-def _conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
-    """Turn what the function raised into a verdict; log it with its traceback and ids."""
-    permanent = isinstance(error, MissingArgError)
-    verdict = (
-        Verdict("discarded", error=error)
-        if permanent
-        else _retry_or_discard(attempt, error, context)
-    )
-    _log(
-        attempt, context, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error
-    )
-    action = attempt.job.definition.action
-    if action is not None:
-        _audit(attempt, action, "error", context)
-    return verdict
-
-
-def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
-    options = attempt.job.options
-    if attempt.attempt >= options.max_attempts:
-        return Verdict("discarded", error=error)
-    try:
-        delay = options.retry_delay(attempt.attempt)
-    except Exception as broken:
-        _log(
-            attempt, context, logging.ERROR, "has a backoff that raises; it is not retried", broken
-        )
-        return Verdict("discarded", error=error)
-    return Verdict("retryable", error=error, delay=delay)
-
-
-def _audit(attempt: Running, action: str, outcome: Any, context: Context) -> None:
-    from sigra.audit.emit import log_lifecycle
-
-    context.run(log_lifecycle, attempt, action, outcome)
-
-
-def _log(
-    attempt: Running, context: Context, level: int, what: str, error: BaseException | None = None
-) -> None:
-    """Log in the job's own context, so that the application's filters see its ids too."""
-    job = attempt.job
-    context.run(
-        log.log,
-        level,
-        "job %s of %s (organization %s, actor %s, attempt %d of %d) %s",
-        job.id,
-        job.worker,
-        job.args.get("organization_id"),
-        job.args.get("actor_id"),
-        attempt.attempt,
-        job.options.max_attempts,
-        what,
-        exc_info=error,
-        extra={
-            "job_id": job.id,
-            "worker": job.worker,
-            "attempt": attempt.attempt,
-            "organization_id": job.args.get("organization_id"),
-            "actor_id": job.args.get("actor_id"),
-            "impersonating_from": job.args.get(IMPERSONATOR_KEY),
-        },
-    )
-
-
-def _next(verdict: Verdict) -> str:
-    return f"; again in {verdict.delay:.0f} s" if verdict.state == "retryable" else ""
-
-
-def _brief(reason: Any) -> str:
-    """Show a reason that is text; of anything else, only its type."""
-    return reason[:200] if type(reason) is str else f"<{type(reason).__qualname__}>"

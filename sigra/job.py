@@ -46,6 +46,7 @@ class Ticket(Protocol):
 
     def state(self) -> State:
         """Say where the job stands."""
+        ...
 
     def result(self, timeout: float | None) -> Any:
         """Return or raise what the job ended with; ``TimeoutError`` while it has not."""

@@ -192,7 +192,7 @@ _ABSENT: Any = object()
 
 def _read(source: object, name: str) -> Any:
     if isinstance(source, Mapping):
-        return source[name] if name in source else _ABSENT
+        return source.get(name, _ABSENT)
     return getattr(source, name, _ABSENT)
 
 

@@ -25,6 +25,7 @@ LAYERS = (
     "registry",
     "config",
     "audit.emit audit.failure audit.lookup",
+    "conclude",
     "execute",
     "consume desk enqueue pool",
     "proxy",

@@ -42,7 +42,7 @@ class SyncBackend:
     """
 
     name = "sync"
-    capabilities: frozenset[Capability] = SCHEDULING | {"result"}
+    capabilities: frozenset[Capability] = frozenset({*SCHEDULING, "result"})
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

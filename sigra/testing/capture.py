@@ -35,7 +35,7 @@ class RecordingBackend(SyncBackend):
 class AuditLog(list["AuditEvent"]):
     """The audit events of a test, in the order in which they came; a sink."""
 
-    def write(self, event: AuditEvent, record: Any) -> None:
+    def write(self, event: AuditEvent, record: Any) -> None:  # noqa: ARG002 - the port has it
         """Keep the event."""
         self.append(event)
 

@@ -9,54 +9,20 @@ what it needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
-from sigra import config
 from sigra.errors import InvalidArgsError, InvalidOptionError, MissingTenantKeysError
-from sigra.job import Job
-from sigra.proxy import Worker
 from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS
+from sigra.testing.contract_outcomes import OutcomeContract
 from sigra.testing.harness import Harness, Journal
 
-IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
 
-
-class BackendContract:
+class BackendContract(OutcomeContract):
     """One promise of the contract a test."""
-
-    @pytest.fixture(autouse=True)
-    def _on_this_backend(self, harness: Harness, journal: Journal) -> Any:
-        with config.configure(backend=harness.backend, backends={}):
-            yield
-            journal.clear()
-
-    def _run(
-        self,
-        harness: Harness,
-        journal: Journal,
-        worker: Worker[..., Any],
-        args: Mapping[str, Any],
-        runs: int = 1,
-        **options: Any,
-    ) -> tuple[Job, list[dict[str, Any]]]:
-        """Enqueue one job and wait until its body ran so often."""
-        name = worker.name
-        job = worker.new(args, **options)
-
-        def mine() -> list[dict[str, Any]]:
-            return [run for run in journal.runs(name) if run["job_id"] == job.id]
-
-        journal.wait(harness, lambda: len(mine()) >= runs, f"{runs} runs of {name}")
-        return job, mine()
-
-    @staticmethod
-    def _require(harness: Harness, capability: Any) -> None:
-        if capability not in harness.backend.capabilities:
-            pytest.skip(f"backend {harness.backend.name!r} does not declare {capability!r}")
 
     def test_absent_keys_fail_at_enqueue_and_reach_no_consumer(
         self, harness: Harness, journal: Journal
@@ -136,64 +102,6 @@ class BackendContract:
         """An async function is awaited, with its scope."""
         _, (run,) = self._run(harness, journal, workers.echo_async, {**IDS, "value": 1})
         assert run["organization_id"] == "acme"
-
-    @pytest.mark.parametrize(
-        ("how", "outcome"),
-        [
-            ("value", "success"),
-            ("nothing", "success"),
-            ("failure", "failure"),
-            ("cancel", "failure"),
-            ("raise", "error"),
-            ("exit", "error"),
-        ],
-    )
-    def test_an_outcome_ends_the_job(
-        self, harness: Harness, journal: Journal, how: str, outcome: str
-    ) -> None:
-        """A job without attempts left runs once, is audited so, and the consumer goes on."""
-        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": how})
-        self._run(harness, journal, workers.agnostic, {})
-        journal.wait(harness, lambda: bool(journal.events("contract.ends")), "the event")
-        assert len(journal.runs("sigra.contract.ends")) == 1
-        (event,) = journal.events("contract.ends")
-        assert (event["outcome"], event["job_id"]) == (outcome, job.id)
-
-    def test_cancel_uses_no_attempt_that_is_left(self, harness: Harness, journal: Journal) -> None:
-        """A cancelled job is over, whatever attempts are left."""
-        self._run(
-            harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3, backoff=0
-        )
-        self._run(harness, journal, workers.agnostic, {})
-        assert len(journal.runs("sigra.contract.ends")) == 1
-
-    @pytest.mark.parametrize("failures", [1, 2])
-    def test_a_failed_attempt_is_retried_with_the_same_scope(
-        self, harness: Harness, journal: Journal, failures: int
-    ) -> None:
-        """Attempts count from 1, each with the same ids and the same job."""
-        self._require(harness, "max_attempts")
-        args = {**IDS, "impersonating_from": "eve", "failures": failures}
-        _, runs = self._run(
-            harness, journal, workers.recovers, args, failures + 1, max_attempts=3, backoff=0
-        )
-        assert [run["attempt"] for run in runs] == list(range(1, failures + 2))
-        assert {(run["organization_id"], run["impersonating_from"]) for run in runs} == {
-            ("acme", "eve")
-        }
-
-    def test_attempts_end(self, harness: Harness, journal: Journal) -> None:
-        """A job that always fails runs max_attempts times and no more."""
-        self._require(harness, "max_attempts")
-        args = {**IDS, "failures": 9}
-        self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
-        self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 2)
-        assert len(journal.runs("sigra.contract.recovers")) == 2
-
-    def test_a_snooze_uses_no_attempt(self, harness: Harness, journal: Journal) -> None:
-        """A snoozed job comes again with the same attempt and one snooze more."""
-        _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
-        assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
 
     def test_events_carry_the_ids_of_their_job(self, harness: Harness, journal: Journal) -> None:
         """Each event names organization, actor, effective user, worker, job and attempt."""

@@ -70,7 +70,7 @@ def hostile_values() -> st.SearchStrategy[Any]:
 class _Hostile:
     """An object of which every common protocol raises."""
 
-    def _raise(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def _raise(self, *_: Any, **__: Any) -> NoReturn:
         raise RuntimeError("hostile")
 
     __repr__ = __str__ = __len__ = __iter__ = __getitem__ = __contains__ = _raise

@@ -1,0 +1,49 @@
+"""What every part of the conformance suite needs: the backend in force, and a run awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from sigra import config
+from sigra.job import Job
+from sigra.proxy import Worker
+from sigra.testing.harness import Harness, Journal
+
+IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
+
+
+class ContractCase:
+    """A backend under test, and what its consumers wrote down."""
+
+    @pytest.fixture(autouse=True)
+    def _on_this_backend(self, harness: Harness, journal: Journal) -> Iterator[None]:
+        with config.configure(backend=harness.backend, backends={}):
+            yield
+            journal.clear()
+
+    def _run(
+        self,
+        harness: Harness,
+        journal: Journal,
+        worker: Worker[..., Any],
+        args: Mapping[str, Any],
+        runs: int = 1,
+        **options: Any,
+    ) -> tuple[Job, list[dict[str, Any]]]:
+        """Enqueue one job and wait until its body ran so often."""
+        name = worker.name
+        job = worker.new(args, **options)
+
+        def mine() -> list[dict[str, Any]]:
+            return [run for run in journal.runs(name) if run["job_id"] == job.id]
+
+        journal.wait(harness, lambda: len(mine()) >= runs, f"{runs} runs of {name}")
+        return job, mine()
+
+    @staticmethod
+    def _require(harness: Harness, capability: Any) -> None:
+        if capability not in harness.backend.capabilities:
+            pytest.skip(f"backend {harness.backend.name!r} does not declare {capability!r}")
