@@ -6,7 +6,7 @@ import contextlib
 import functools
 import inspect
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, MethodType, ModuleType, NoneType
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
@@ -91,14 +91,18 @@ def _inside(value: Any) -> list[Any]:
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # an empty cell
                 held.append(cell.cell_contents)
+    held.extend(_attributes(value))
+    return held
+
+
+def _attributes(value: Any) -> Iterator[Any]:
     attributes = _attribute(value, "__dict__")
     if isinstance(attributes, dict):
-        held.extend(attributes.values())
+        yield from attributes.values()
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())
         for name in (slots,) if isinstance(slots, str) else slots:
-            held.append(_attribute(value, name))
-    return held
+            yield _attribute(value, name)
 
 
 def _attribute(value: Any, name: str) -> Any:

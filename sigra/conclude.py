@@ -61,7 +61,7 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
         if permanent
         else _retry_or_discard(attempt, error, context)
     )
-    _log(
+    log_attempt(
         attempt, context, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error
     )
     action = attempt.job.definition.action
@@ -77,7 +77,7 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
     try:
         delay = options.retry_delay(attempt.attempt)
     except Exception as broken:
-        _log(
+        log_attempt(
             attempt, context, logging.ERROR, "has a backoff that raises; it is not retried", broken
         )
         return Verdict("discarded", error=error)
