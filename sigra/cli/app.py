@@ -75,7 +75,7 @@ def run(
     rejects: Path | None,
     in_flight: int,
 ) -> None:
-    r"""Run a worker once for each line of a file.
+    """Run a worker once for each line of a file.
 
     MODULE is imported with the current folder on the path; WORKER is a function in it
     that is decorated with @tenant_worker or @worker.
@@ -102,7 +102,7 @@ def run(
            or the queue took no more jobs
       2    the command was called in a way that cannot work
       130  Ctrl-C (143: SIGTERM; 141: standard output was closed)
-    """
+    """  # noqa: D301
     from sigra.cli.order import Order, carry_out
 
     sys.exit(carry_out(Order(target, source, backend, audit_log, rejects, workers, in_flight)))

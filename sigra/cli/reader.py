@@ -82,11 +82,11 @@ def parse(line: Line, limit: int) -> dict[str, Any]:
     if not line.whole:
         raise BadLineError(f"longer than the {limit:,} bytes that a line may have")
     try:
-        value = _decode(_text_bytes(line).decode("utf-8"))
+        value = _decode(_text_bytes(line).rstrip(b"\r\n").decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BadLineError(f"not UTF-8 (from byte {error.start + 1} of the line on)") from None
     except json.JSONDecodeError as error:
-        raise BadLineError(f"not JSON: {error.msg} at column {error.colno}") from None
+        raise BadLineError(f"not JSON: {error.msg} (column {error.colno})") from None
     except RecursionError:
         raise BadLineError("nested too deeply") from None
     except ValueError:

@@ -18,9 +18,7 @@ GRACE = 5.0
 PIPE_STATUS = 141
 """What a shell shows for a program that a closed pipe has ended."""
 
-_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)
-)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
 
 
 class _Wake(BaseException):

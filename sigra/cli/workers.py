@@ -20,8 +20,11 @@ def list_workers(module: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, indent=2))
     elif facts:
-        columns = ["worker", "kind", "options", "audit schema", "action"]
-        Console(highlight=False).print(listing(columns, [_row(fact) for fact in facts]))
+        columns = ["worker", "kind", "options", "schema", "action"]
+        rows = [_row(fact, module) for fact in facts]
+        console = Console(highlight=False, emoji=False)
+        console.print(f"Workers of {module}", style="bold", markup=False)
+        console.print(listing(columns, rows))
     else:
         print(f"module {module} defines no worker")
 
@@ -56,19 +59,21 @@ def _plain(value: Any) -> Any:
 
 
 def _schema_name(schema: Any) -> str:
-    return f"{schema.__module__}.{schema.__qualname__}" if hasattr(schema, "__qualname__") else (
-        type(schema).__qualname__
+    return (
+        f"{schema.__module__}.{schema.__qualname__}"
+        if hasattr(schema, "__qualname__")
+        else (type(schema).__qualname__)
     )
 
 
-def _row(fact: dict[str, Any]) -> list[str]:
+def _row(fact: dict[str, Any], module: str) -> list[str]:
     kind = f"{fact['kind']}, {'async' if fact['async'] else 'sync'}"
     options = [f"{name}={value}" for name, value in fact["options"].items()]
     if fact["backend"] is not None:
         options.insert(0, f"backend={fact['backend']}")
     schema = fact["audit_schema"]
     return [
-        fact["name"],
+        fact["name"].removeprefix(f"{module}."),
         kind,
         "\n".join(options) or "-",
         "-" if schema is None else schema.rpartition(".")[2],
