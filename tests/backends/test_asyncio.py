@@ -1,0 +1,638 @@
+"""The asyncio backend: the same promises as the pool's, on the running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import gc
+import logging
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from sigra import (
+    AsyncioBackend,
+    AuditScope,
+    Cancel,
+    EnqueueError,
+    Failure,
+    Job,
+    JobCancelledError,
+    JobFailedError,
+    JobInfo,
+    Snooze,
+    configure,
+    tenant_args,
+    tenant_worker,
+    worker,
+)
+from sigra.registry import resolve_backend
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+PATIENCE = 10.0
+note = contextvars.ContextVar("note", default="unset")
+
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def backend() -> Iterator[AsyncioBackend]:
+    """One job at a time, and the default backend meanwhile."""
+    ran.clear()
+    made = AsyncioBackend(concurrency=1)
+    with configure(backend=made):
+        yield made
+
+
+def on_loop(test: Callable[[AsyncioBackend], Awaitable[None]]) -> Callable[[AsyncioBackend], None]:
+    """Run a test's coroutine on a loop of its own, and leave no job behind."""
+
+    def run(backend: AsyncioBackend) -> None:
+        async def main() -> None:
+            await test(backend)
+            await backend.aclose(0)
+
+        asyncio.run(main())
+
+    run.__name__, run.__doc__ = test.__name__, test.__doc__
+    return run
+
+
+@worker
+async def remember(n: Any) -> Any:
+    await asyncio.sleep(0)
+    ran.append(n)
+    return n
+
+
+@worker
+def in_thread() -> int:
+    return threading.get_ident()
+
+
+@worker
+async def sleeping(swallow: bool = False) -> str:
+    try:
+        await asyncio.sleep(PATIENCE)
+    except asyncio.CancelledError:
+        ran.append("cancelled")
+        if not swallow:
+            raise
+    return "awake"
+
+
+@worker(max_attempts=3, backoff=0)
+async def attempted(job: JobInfo, fails: int) -> str:
+    ran.append(job.attempt)
+    if job.attempt <= fails:
+        raise ValueError(f"attempt {job.attempt}")
+    return "done"
+
+
+@on_loop
+async def test_an_async_function_runs_on_this_loop(backend: AsyncioBackend) -> None:
+    """``.new`` and ``.anew`` return at once, and the job runs as a task of the same loop."""
+    jobs = [remember.new({"n": 1}), await remember.anew({"n": 2})]
+    assert ([], "available") == (ran, jobs[0].state)
+    assert [1, 2] == [await job.aresult(PATIENCE) for job in jobs]
+    assert ["completed", "asyncio"] == [jobs[0].state, jobs[0].backend]
+
+
+@on_loop
+async def test_a_sync_function_runs_in_a_thread(backend: AsyncioBackend) -> None:
+    """A sync body does not block the loop."""
+    assert threading.get_ident() != await in_thread.new({}).aresult(PATIENCE)
+
+
+def test_without_a_running_loop_new_says_what_to_do() -> None:
+    """With no loop in this thread ``.new()`` raises ``EnqueueError`` naming the cure."""
+    with pytest.raises(EnqueueError, match=r"await \.anew\(\)"):
+        remember.new({"n": 1})
+
+
+@on_loop
+async def test_result_never_blocks_the_loop(backend: AsyncioBackend) -> None:
+    """``result()`` of an unfinished job on the loop's thread raises, and names ``aresult``."""
+    job = remember.new({"n": 1})
+    with pytest.raises(TimeoutError, match=r"await job\.aresult\(\)"):
+        job.result()
+    assert 1 == await job.aresult(PATIENCE)
+    assert 1 == job.result()
+
+
+@on_loop
+async def test_another_thread_may_wait_for_a_result(backend: AsyncioBackend) -> None:
+    """``result()`` blocks a thread without a loop until the job is finished."""
+    assert 1 == await asyncio.to_thread(remember.new({"n": 1}).result, PATIENCE)
+
+
+@on_loop
+async def test_aresult_times_out(backend: AsyncioBackend) -> None:
+    """``aresult(timeout)`` raises ``TimeoutError`` and leaves the job running."""
+    job = sleeping.new({})
+    with pytest.raises(TimeoutError):
+        await job.aresult(0.001)
+    assert "executing" == job.state
+
+
+@worker
+async def returning(kind: str) -> Any:
+    return {"failure": Failure("no"), "cancel": Cancel("enough")}[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "state"),
+    [("failure", JobFailedError, "discarded"), ("cancel", JobCancelledError, "cancelled")],
+)
+def test_an_outcome_is_what_aresult_raises(kind: str, error: type[Exception], state: str) -> None:
+    """``Failure`` and ``Cancel`` end the job in their own state and error."""
+
+    async def main() -> Job:
+        job = returning.new({"kind": kind})
+        with pytest.raises(error):
+            await job.aresult(PATIENCE)
+        return job
+
+    assert state == asyncio.run(main()).state
+
+
+class Odd(BaseException):
+    """Nothing that anyone expects."""
+
+
+RAISED: dict[str, BaseException] = {
+    "SystemExit": SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt(),
+    "GeneratorExit": GeneratorExit(),
+    "CancelledError": asyncio.CancelledError(),
+    "Odd": Odd(),
+}
+
+
+@worker
+async def araising(name: str) -> None:
+    raise RAISED[name]
+
+
+@worker
+def raising(name: str) -> None:
+    raise RAISED[name]
+
+
+@pytest.mark.parametrize("kind", ["async", "sync"])
+@pytest.mark.parametrize("name", list(RAISED))
+def test_no_exception_of_a_job_stops_the_loop(name: str, kind: str) -> None:
+    """Whatever a body raises, SystemExit included, the loop and the next job go on."""
+
+    def outcome(job: Job) -> None:
+        try:
+            job.result(PATIENCE)
+        except BaseException as error:
+            raised.append(error)
+
+    raised: list[BaseException] = []
+
+    async def main() -> Any:
+        # Through a thread: an await that raises SystemExit would stop the loop by itself.
+        job = (araising if kind == "async" else raising).new({"name": name})
+        await asyncio.to_thread(outcome, job)
+        assert [RAISED[name]] == raised
+        assert "discarded" == job.state
+        return await remember.new({"n": "next"}).aresult(PATIENCE)
+
+    assert "next" == asyncio.run(main())
+
+
+@worker
+async def cancelling_itself() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+@on_loop
+async def test_a_job_that_cancels_itself_harms_no_other(backend: AsyncioBackend) -> None:
+    """A body that cancels its own task ends its job alone."""
+    job = cancelling_itself.new({})
+    assert 1 == await remember.new({"n": 1}).aresult(PATIENCE)
+    assert "discarded" == job.state
+
+
+scopes: list[tuple[int, str, AuditScope]] = []
+
+
+@tenant_worker(max_attempts=3, backoff=0)
+async def scoped(scope: AuditScope, job: JobInfo) -> None:
+    scopes.append((job.attempt, job.id, scope))
+    if job.attempt < 3:
+        raise SystemExit
+
+
+@on_loop
+async def test_every_attempt_has_the_same_scope(backend: AsyncioBackend) -> None:
+    """A retry counts its attempt and rebuilds the same scope, impersonator included."""
+    scopes.clear()
+    job = scoped.new({**TENANT, "impersonating_from": "admin"})
+    await job.aresult(PATIENCE)
+    scope = AuditScope.build(actor_id="7", organization_id="42", impersonating_from="admin")
+    assert [(n, job.id, scope) for n in (1, 2, 3)] == scopes
+
+
+@on_loop
+async def test_attempts_are_bounded(backend: AsyncioBackend) -> None:
+    """A job that fails each of its attempts is discarded with its last error."""
+    job = attempted.new({"fails": 9})
+    with pytest.raises(ValueError, match="attempt 3"):
+        await job.aresult(PATIENCE)
+    assert ([1, 2, 3], "discarded") == (ran, job.state)
+
+
+@on_loop
+async def test_backoff_delays_the_next_attempt(backend: AsyncioBackend) -> None:
+    """A failed attempt leaves the job retryable until its backoff has passed."""
+    job = attempted.new({"fails": 1}, backoff=60)
+    assert "done" == await attempted.new({"fails": 2}, backoff=0.001).aresult(PATIENCE)
+    assert "retryable" == job.state
+
+
+@worker
+async def snoozing(job: JobInfo) -> Any:
+    ran.append((job.attempt, job.snoozes))
+    return Snooze(1) if job.snoozes == 0 else "awake"
+
+
+@on_loop
+async def test_a_snooze_uses_up_no_attempt(backend: AsyncioBackend) -> None:
+    """A snoozed job with one attempt runs again, as the first attempt still."""
+    assert "awake" == await snoozing.new({}).aresult(PATIENCE)
+    assert [(1, 0), (1, 1)] == ran
+
+
+@on_loop
+async def test_larger_priority_runs_sooner(backend: AsyncioBackend) -> None:
+    """What is enqueued before the loop goes on runs by priority, then by age."""
+    for n, priority in enumerate((0, -1, 5, 0, 5, 2)):
+        remember.new({"n": n}, priority=priority)
+    await backend.aclose(PATIENCE)
+    assert [2, 4, 5, 0, 3, 1] == ran
+
+
+def test_at_most_so_many_run_at_a_time() -> None:
+    """``concurrency`` bounds how many bodies have begun and not ended."""
+    now, most = 0, 0
+
+    @worker(name="test.counted")
+    async def counted() -> None:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.001)
+        now -= 1
+
+    async def main() -> None:
+        made = AsyncioBackend(concurrency=3)
+        with configure(backend=made):
+            counted.new_many([{}] * 20)
+            assert [] == await made.aclose()
+
+    asyncio.run(main())
+    assert (0, 3) == (now, most)
+
+
+@pytest.mark.parametrize("how", ["delay", "run_at"])
+def test_a_delayed_job_runs_when_it_is_due(backend: AsyncioBackend, how: str) -> None:
+    """``delay`` and ``run_at`` leave the job scheduled until then."""
+
+    async def main() -> None:
+        soon = timedelta(milliseconds=30)
+        when: Any = soon if how == "delay" else datetime.now(timezone.utc) + soon
+        later = remember.new({"n": "later"}, delay=1e12)
+        job = remember.new({"n": 1}, **{how: when})
+        assert "scheduled" == job.state
+        assert 1 == await job.aresult(PATIENCE)
+        assert [later] == await backend.aclose()
+
+    asyncio.run(main())
+
+
+@on_loop
+async def test_unique_holds_while_the_first_is_unfinished(backend: AsyncioBackend) -> None:
+    """A second job with the key is not enqueued, and answers as the first; then it is free."""
+    first, second = (remember.new({"n": n}, unique="k") for n in (1, 2))
+    assert (False, True, first.id) == (first.duplicate, second.duplicate, second.native_id)
+    assert 1 == await second.aresult(PATIENCE)
+    assert not remember.new({"n": 3}, unique="k").duplicate
+
+
+@on_loop
+async def test_a_batch_keeps_its_order(backend: AsyncioBackend) -> None:
+    """``new_many`` and ``anew_many`` run their items in order, one at a time here."""
+    jobs = remember.new_many([{"n": n} for n in range(5)])
+    jobs += await remember.anew_many([{"n": n} for n in range(5, 10)])
+    assert list(range(10)) == [await job.aresult(PATIENCE) for job in jobs] == ran
+
+
+@on_loop
+async def test_a_job_inherits_no_context(backend: AsyncioBackend) -> None:
+    """A body sees neither its producer's context variables nor an earlier job's."""
+    note.set("the producer's")
+    for body in (see_note, asee_note, see_note, asee_note):
+        assert "unset" == await body.new({}).aresult(PATIENCE)
+    assert "the producer's" == note.get()
+
+
+@worker
+def see_note() -> str:
+    seen = note.get()
+    note.set("left by a job")
+    return seen
+
+
+@worker
+async def asee_note() -> str:
+    seen = note.get()
+    note.set("left by a job")
+    return seen
+
+
+@tenant_worker
+async def child(scope: AuditScope) -> AuditScope:
+    return scope
+
+
+@tenant_worker
+def nested(scope: AuditScope) -> Job:
+    return child.new(tenant_args(scope), unique="child")
+
+
+@tenant_worker
+async def anested(scope: AuditScope) -> Job:
+    return await child.anew(tenant_args(scope))
+
+
+@pytest.mark.parametrize("body", [nested, anested])
+def test_a_job_enqueues_its_children(body: Any) -> None:
+    """Async and sync bodies alike, the latter from their thread, enqueue on the same loop."""
+
+    async def main() -> Any:
+        inner = await body.new(TENANT).aresult(PATIENCE)
+        return await inner.aresult(PATIENCE)
+
+    assert AuditScope.build(actor_id="7", organization_id="42") == asyncio.run(main())
+
+
+@on_loop
+async def test_aclose_finishes_what_is_due(backend: AsyncioBackend) -> None:
+    """``aclose`` runs what waits, due retries and children; then ``.new()`` raises."""
+    attempted.new({"fails": 2})
+    remember.new({"n": "a"})
+    parent = anested.new(TENANT)
+    assert [] == await backend.aclose()
+    assert [1, "a", 2, 3] == ran
+    assert "completed" == parent.result().state
+    with pytest.raises(EnqueueError, match="closed"):
+        remember.new({"n": "b"})
+    assert [] == await backend.aclose()
+
+
+@on_loop
+async def test_aclose_returns_what_is_for_later(backend: AsyncioBackend) -> None:
+    """``aclose`` returns the jobs that are scheduled, snoozed, or to be retried later."""
+    later = [
+        remember.new({"n": 1}, delay=60),
+        attempted.new({"fails": 1}, backoff=30),
+        snoozing.new({}),
+    ]
+    left = await backend.aclose()
+    assert set(later) == set(left)
+    for job in left:
+        with pytest.raises(TimeoutError, match="was closed"):
+            await job.aresult()
+
+
+@on_loop
+async def test_aclose_cancels_what_its_timeout_leaves(backend: AsyncioBackend) -> None:
+    """After its timeout ``aclose`` cancels the job that runs, and returns it and what waits."""
+    running, waiting = sleeping.new({}), remember.new({"n": 1})
+    assert [running, waiting] == await backend.aclose(0.01)
+    assert ["cancelled"] == ran
+    with pytest.raises(TimeoutError):
+        await running.aresult()
+
+
+@on_loop
+async def test_a_job_that_swallows_its_cancellation_counts(backend: AsyncioBackend) -> None:
+    """A body that ends by itself when cancelled is finished, and no other begins."""
+    running, waiting = sleeping.new({"swallow": True}), remember.new({"n": 1})
+    assert [waiting] == await backend.aclose(0.01)
+    assert "awake" == running.result()
+
+
+@on_loop
+async def test_aclose_without_time_begins_nothing(backend: AsyncioBackend) -> None:
+    """``aclose(0)`` returns every job that has not begun."""
+    jobs = [remember.new({"n": n}) for n in range(3)]
+    assert jobs == await backend.aclose(0)
+    assert [] == ran
+
+
+@on_loop
+async def test_aclose_does_not_wait_for_a_stuck_thread(backend: AsyncioBackend) -> None:
+    """A sync body cannot be cancelled: it is left to its thread, and returned."""
+    opened.clear()
+    job = stuck.new({})
+    assert [job] == await backend.aclose(0.01)
+    opened.set()
+
+
+opened = threading.Event()
+
+
+@worker
+def stuck() -> None:
+    opened.wait(PATIENCE)
+
+
+@worker
+async def closing() -> str:
+    try:
+        await current[0].aclose()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+current: list[AsyncioBackend] = []
+
+
+@on_loop
+async def test_a_job_cannot_close_its_own_backend(backend: AsyncioBackend) -> None:
+    """``aclose`` inside a job raises ``RuntimeError`` in place of waiting for itself."""
+    current[:] = [backend]
+    assert "wait for itself" in await closing.new({}).aresult(PATIENCE)
+
+
+def test_one_instance_serves_loop_after_loop(backend: AsyncioBackend) -> None:
+    """Closing concerns the running loop: the instance works on the next one."""
+
+    async def main(n: int) -> Any:
+        value = await remember.new({"n": n}).aresult(PATIENCE)
+        assert [] == await backend.aclose()
+        return value
+
+    assert [0, 1, 2] == [asyncio.run(main(n)) for n in range(3)]
+
+
+def test_loops_in_several_threads_have_jobs_of_their_own(backend: AsyncioBackend) -> None:
+    """Each thread's loop runs the jobs that were enqueued on it."""
+    seen: list[bool] = []
+
+    def run() -> None:
+        async def main() -> None:
+            seen.append(threading.get_ident() == await on_thread.new({}).aresult(PATIENCE))
+
+        asyncio.run(main())
+
+    threads = [threading.Thread(target=run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert [True] * 4 == seen
+
+
+@worker
+async def on_thread() -> int:
+    return threading.get_ident()
+
+
+def test_the_shared_instance_opens_again() -> None:
+    """The instance that the name stands for takes jobs again on a loop where it was closed."""
+    shared = resolve_backend("asyncio")
+    assert isinstance(shared, AsyncioBackend)
+
+    async def main() -> list[Any]:
+        values = []
+        with configure(backend="asyncio"):
+            for n in range(2):
+                values.append(await remember.new({"n": n}).aresult(PATIENCE))
+                assert [] == await shared.aclose()
+        return values
+
+    assert [0, 1] == asyncio.run(main())
+
+
+def unfinished(records: list[logging.LogRecord]) -> list[tuple[str, str, str]]:
+    return [
+        (record.job_id, record.levelname, record.organization_id)  # type: ignore[attr-defined]
+        for record in records
+        if record.name == "sigra.job" and "was not finished" in record.getMessage()
+    ]
+
+
+@tenant_worker
+async def endless(scope: AuditScope) -> None:
+    await asyncio.Event().wait()
+
+
+def test_a_loop_that_ends_names_its_unfinished_jobs(caplog: pytest.LogCaptureFixture) -> None:
+    """``asyncio.run`` that ends without ``aclose`` logs each job that it leaves, with its ids."""
+    left: list[Job] = []
+
+    async def main() -> None:
+        left.append(endless.new(TENANT))
+        left.append(endless.new(TENANT))
+        left.append(endless.new(TENANT, delay=60))
+        await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert {(job.id, "WARNING", "42") for job in left} == set(unfinished(caplog.records))
+    for job in left:
+        with pytest.raises(TimeoutError):
+            job.result()
+
+
+def test_a_loop_that_is_just_closed_is_reported_by_the_next(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loop closed without notice has its jobs reported when the instance is used again."""
+
+    async def later() -> Job:
+        return remember.new({"n": 1}, delay=60)
+
+    loop = asyncio.new_event_loop()
+    job = loop.run_until_complete(later())
+    loop.close()
+    assert [] == unfinished(caplog.records)
+    asyncio.run(backend.aclose())
+    assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
+
+
+def test_the_interpreters_exit_reports_what_no_loop_did() -> None:
+    """Jobs of a loop that was only stopped are named when the interpreter exits."""
+    program = """
+        import asyncio
+        from sigra import AsyncioBackend, configure, worker
+        import logging
+        logging.basicConfig(format="%(name)s:%(levelname)s:%(message)s")
+        @worker
+        async def work():
+            pass
+        async def main():
+            print(work.new({}, delay=60).id)
+        configure(backend=AsyncioBackend())
+        asyncio.new_event_loop().run_until_complete(main())
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert f"sigra.job:WARNING:job {done.stdout.strip()} of __main__.work" in done.stderr
+
+
+def test_a_task_cancelled_from_outside_gives_up_its_job_only(backend: AsyncioBackend) -> None:
+    """Where all tasks are cancelled and the loop goes on, the next ``.new()`` starts anew."""
+
+    async def main() -> None:
+        interrupted = endless.new(TENANT)
+        waiting = remember.new({"n": "waiting"})
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.01)
+        with pytest.raises(TimeoutError, match="cancelled"):
+            await interrupted.aresult()
+        assert 1 == await remember.new({"n": 1}).aresult(PATIENCE)
+        assert "waiting" == waiting.result()
+        assert [interrupted] == await backend.aclose()
+
+    asyncio.run(main())
+
+
+@on_loop
+async def test_nothing_is_kept_of_a_finished_job(backend: AsyncioBackend) -> None:
+    """Jobs that are done and that nobody holds are gone, so memory stays flat."""
+    before = jobs_in_memory()
+    for _ in range(10):
+        await remember.new_many([{"n": None}] * 100)[-1].aresult(PATIENCE)
+    assert jobs_in_memory() - before < 20
+
+
+def jobs_in_memory() -> int:
+    gc.collect()
+    return sum(type(thing) is Job for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, True, 1.5, None])
+def test_senseless_settings_are_refused(concurrency: Any) -> None:
+    """A concurrency that no loop could have raises ``ValueError``."""
+    with pytest.raises(ValueError, match="concurrency"):
+        AsyncioBackend(concurrency=concurrency)
