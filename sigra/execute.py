@@ -61,8 +61,13 @@ async def aexecute(attempt: Running) -> Verdict:
         invoke = definition.binding.invoke
         value = context.run(invoke, attempt.scope, attempt.job.args, attempt)
         if isinstance(value, CoroutineType):
-            task = asyncio.get_running_loop().create_task(_contain(value), context=context)
-            value, raised = await task
+            coroutine = value
+            task = asyncio.get_running_loop().create_task(_contain(coroutine), context=context)
+            try:
+                value, raised = await task
+            finally:
+                # Of use where the task was cancelled before its first step.
+                coroutine.close()
             if raised is not None:
                 raise raised
     except BaseException as error:
@@ -104,7 +109,8 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
     except KeyError as error:
         raise MissingArgError(error.args[0], worker) from None
     impersonator = args.get(IMPERSONATOR_KEY)
-    if type(actor) is str and type(organization) is str and impersonator is None:
+    checked = worker is None  # admit() names the worker, and has not seen the ids before
+    if checked and type(actor) is str and type(organization) is str and impersonator is None:
         return scope_from_ids(actor, organization, None)
     ids = {"actor_id": actor, "organization_id": organization, IMPERSONATOR_KEY: impersonator}
     texts: list[str | None] = []
