@@ -90,9 +90,9 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         priority=payload["priority"],
         max_attempts=_count(payload, "max_attempts"),
         # A function cannot travel: the consumer's own definition has it.
-        backoff=definition.defaults.backoff if backoff is None else float(backoff),
+        backoff=definition.defaults.backoff if backoff is None else _seconds(backoff),
     )
-    failures = payload["attempt"] - 1 if payload[MARK] == 1 else _count(payload, "failures")
+    failures = _failures(payload)
     job = Job(
         definition,
         freeze(dict(payload["args"]), _NO_LIMIT),
@@ -101,7 +101,20 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         stamp=(_count(payload, "enqueued_at"), uuid7_parts()[1]),
         id=str(payload["id"]),
     )
-    return Delivery(job, failures, _count(payload, "snoozes"), payload.get("deliveries", 0))
+    deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
+    return Delivery(job, failures, _count(payload, "snoozes"), deliveries)
+
+
+def _failures(payload: Mapping[str, Any]) -> int:
+    if payload[MARK] == 1:
+        return max(0, _count(payload, "attempt") - 1)
+    return _count(payload, "failures")
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise TypeError("backoff must be seconds")
+    return float(value)
 
 
 def _count(payload: Mapping[str, Any], name: str) -> int:

@@ -44,6 +44,12 @@ class JobOptions:
             return _seconds("backoff", self.backoff(attempt), None)
         return self.backoff
 
+    def due(self, now: float) -> float:
+        """Return when the job is due, in epoch seconds; ``now`` where that is past or unsaid."""
+        if self.delay is not None:
+            return now + self.delay
+        return max(now, self.run_at.timestamp()) if self.run_at is not None else now
+
     def wait(self, now: float) -> float:
         """Return the seconds from ``now`` (epoch seconds) until the job is due, 0 if it is."""
         if self.delay is not None:

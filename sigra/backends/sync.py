@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from opcode import opmap
 from typing import TYPE_CHECKING
 
 from sigra.backend import SCHEDULING, Capability
@@ -25,12 +26,17 @@ _order = itertools.count().__next__
 
 
 class _Pump:
-    """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues."""
+    """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues.
 
-    __slots__ = ("backend", "waiting")
+    ``moment``: the virtual time at which ``drain()`` runs them, None outside of it. It
+    stands still, so that sixty seconds later is exactly that.
+    """
 
-    def __init__(self, backend: SyncBackend) -> None:
+    __slots__ = ("backend", "moment", "waiting")
+
+    def __init__(self, backend: SyncBackend, moment: float | None = None) -> None:
         self.backend = backend
+        self.moment = moment
         self.waiting: list[tuple[int, int, Job, LocalTicket]] = []
 
 
@@ -58,7 +64,7 @@ class SyncBackend:
         outer = self._pump()
         pump = outer or _Pump(self)
         for job in jobs:
-            ticket = self._take(job)
+            ticket = self._take(job, pump)
             if ticket is None:
                 continue
             if outer is None:
@@ -71,7 +77,7 @@ class SyncBackend:
         outer = self._pump()
         pump = outer or _Pump(self)
         for job in jobs:
-            ticket = self._take(job)
+            ticket = self._take(job, pump)
             if ticket is None:
                 continue
             heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
@@ -85,31 +91,31 @@ class SyncBackend:
         Stops after ``limit`` runs and leaves the rest where it is. Returns the jobs in
         the order in which they ran, a job once for each of its runs.
         """
-        target = self._target(until)
+        start, target = self._span(until)
         ran: list[Job] = []
         while len(ran) < limit:
-            due = self._pop_due(target)
+            due = self._pop_due(target, inline=True)
             if due is None:
                 self._advance(target)
                 break
-            if due[0].definition.is_async:
-                self._refuse_in_loop()
-            self._run(*due, _Pump(self), ran)
+            moment, job, ticket = due
+            self._run(job, ticket, _Pump(self, max(start, moment)), ran)
         return ran
 
     async def adrain(
         self, until: float | datetime | None = None, *, limit: int = 10_000
     ) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
-        target = self._target(until)
+        start, target = self._span(until)
         ran: list[Job] = []
         while len(ran) < limit:
             due = self._pop_due(target)
             if due is None:
                 self._advance(target)
                 break
-            pump = _Pump(self)
-            heapq.heappush(pump.waiting, (0, 0, *due))
+            moment, job, ticket = due
+            pump = _Pump(self, max(start, moment))
+            heapq.heappush(pump.waiting, (0, 0, job, ticket))
             await self._arun_waiting(pump, ran)
         return ran
 
@@ -119,17 +125,18 @@ class SyncBackend:
         pump = attempt.pump if attempt is not None else None
         return pump if type(pump) is _Pump and pump.backend is self else None
 
-    def _take(self, job: Job) -> LocalTicket | None:
+    def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
         options = job.options
         if options is not PLAIN:
             if self._is_duplicate(job):
                 return None
-            wait = options.wait(self._now())
-            if wait:
+            now = self._now() if pump.moment is None else pump.moment
+            due = options.due(now)
+            if due > now:
                 ticket = LocalTicket("scheduled", waits=False)
                 job.accept(ticket=ticket)
-                self._schedule(job, ticket, wait)
+                self._schedule(job, ticket, due)
                 return None
         job.ticket = ticket = LocalTicket("available", waits=False)
         return ticket
@@ -141,7 +148,7 @@ class SyncBackend:
         while True:
             ticket.move("executing")
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
-            self._settle(job, ticket, verdict)
+            self._settle(job, ticket, verdict, pump)
             if ran is not None:
                 ran.append(job)
             if not pump.waiting:
@@ -160,20 +167,21 @@ class SyncBackend:
                 import asyncio
 
                 verdict = await asyncio.to_thread(execute, attempt)
-            self._settle(job, ticket, verdict)
+            self._settle(job, ticket, verdict, pump)
             if ran is not None:
                 ran.append(job)
 
-    def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict) -> None:
+    def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: _Pump) -> None:
         if not ticket.settle(verdict):
-            self._schedule(job, ticket, verdict.delay)
+            now = self._now() if pump.moment is None else pump.moment
+            self._schedule(job, ticket, now + verdict.delay)
         elif job.options.unique is not None:
             with self._lock:
                 self._unique.pop((job.worker, job.options.unique), None)
 
-    def _schedule(self, job: Job, ticket: LocalTicket, wait: float) -> None:
+    def _schedule(self, job: Job, ticket: LocalTicket, due: float) -> None:
         with self._lock:
-            entry = (self._now() + wait, -job.options.priority, _order(), job, ticket)
+            entry = (due, -job.options.priority, _order(), job, ticket)
             heapq.heappush(self._scheduled, entry)
 
     def _is_duplicate(self, job: Job) -> bool:
@@ -189,25 +197,31 @@ class SyncBackend:
     def _now(self) -> float:
         return time.time() + self._ahead
 
-    def _target(self, until: float | datetime | None) -> float:
+    def _span(self, until: float | datetime | None) -> tuple[float, float]:
+        """Return the virtual time now, and that up to which to drain."""
         now = self._now()
         if until is None:
-            return now
+            return now, now
         if isinstance(until, datetime):
             if until.utcoffset() is None:
                 raise ValueError("until must be an aware datetime, or seconds ahead")
-            return max(now, until.timestamp())
-        if isinstance(until, bool) or until < 0:
+            return now, max(now, until.timestamp())
+        if isinstance(until, bool) or not until >= 0:
             raise ValueError(f"until must be seconds ahead (not negative), not {until!r}")
-        return now + until
+        return now, now + until
 
-    def _pop_due(self, target: float) -> tuple[Job, LocalTicket] | None:
+    def _pop_due(
+        self, target: float, *, inline: bool = False
+    ) -> tuple[float, Job, LocalTicket] | None:
+        """Take the next job that is due; ``inline``: leave one that cannot run here."""
         with self._lock:
             if not self._scheduled or self._scheduled[0][0] > target:
                 return None
+            if inline and self._scheduled[0][3].definition.is_async:
+                self._refuse_in_loop()
             due, _, _, job, ticket = heapq.heappop(self._scheduled)
         self._advance(due)
-        return job, ticket
+        return due, job, ticket
 
     def _advance(self, moment: float) -> None:
         with self._lock:
@@ -220,3 +234,19 @@ class SyncBackend:
                 "an async worker runs by a loop of its own, and one runs here already: "
                 "use 'await worker.anew(...)'",
             )
+
+
+def _was_pressed(error: KeyboardInterrupt) -> bool:
+    """Tell Ctrl-C, which is the caller's to see, from a body's own ``raise``.
+
+    The signal's handler is no Python frame: the innermost one was at some other
+    instruction than a raise. asyncio's runner passes the signal on by a raise of its own.
+    """
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    if innermost is None:
+        return False
+    frame = innermost.tb_frame
+    raised = frame.f_code.co_code[innermost.tb_lasti] == opmap["RAISE_VARARGS"]
+    return not raised or frame.f_globals.get("__name__") == "asyncio.runners"

@@ -1,0 +1,409 @@
+"""The sync backend: inline, once, with a clock that tests can turn."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from sigra import (
+    AuditScope,
+    EnqueueError,
+    Failure,
+    Snooze,
+    SyncBackend,
+    configure,
+    current_job,
+    tenant_args,
+    tenant_worker,
+    worker,
+)
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+ran: list[Any] = []
+
+
+@pytest.fixture
+def sync() -> Iterator[SyncBackend]:
+    ran.clear()
+    backend = SyncBackend()
+    with configure(backend=backend, backends={}):
+        yield backend
+
+
+@worker
+def note(n: Any = 0) -> Any:
+    ran.append(n)
+    return n
+
+
+@worker
+async def anote(n: Any = 0) -> Any:
+    await asyncio.sleep(0)
+    ran.append(n)
+    return n
+
+
+@worker
+def snoozing(times: int = 1) -> Any:
+    job = current_job()
+    assert job is not None
+    ran.append((job.attempt, job.snoozes))
+    return Snooze(60) if job.snoozes < times else "done"
+
+
+@worker(max_attempts=3, backoff=10)
+def failing(times: int = 9) -> Any:
+    job = current_job()
+    assert job is not None
+    ran.append(job.attempt)
+    return Failure("why") if job.attempt <= times else "done"
+
+
+def test_a_job_runs_inside_new(sync: SyncBackend) -> None:
+    """When .new() returns the job has run."""
+    note.new({"n": 1})
+    assert [1] == ran
+
+
+def test_a_job_runs_in_the_caller_s_thread(sync: SyncBackend) -> None:
+    """No thread is started."""
+    where = worker(name="sync.where")(lambda: threading.get_ident())
+    assert threading.get_ident() == where.new({}).result()
+
+
+def test_a_delayed_job_waits_for_drain(sync: SyncBackend) -> None:
+    """It runs when the clock is turned past it, not before."""
+    job = note.new({"n": 1}, delay=60)
+    before = (list(ran), sync.drain(59), sync.drain(1))
+    assert ([], [], [job]) == before
+
+
+def test_drain_without_until_runs_what_is_due(sync: SyncBackend) -> None:
+    """A job for later stays."""
+    note.new({"n": 1}, delay=60)
+    assert [] == sync.drain()
+
+
+def test_drain_takes_an_aware_datetime(sync: SyncBackend) -> None:
+    """The clock can be turned to a moment."""
+    moment = datetime.now(timezone.utc) + timedelta(hours=1)
+    job = note.new({"n": 1}, run_at=moment)
+    assert [job] == sync.drain(moment)
+
+
+def test_a_run_at_in_the_past_runs_at_once(sync: SyncBackend) -> None:
+    """What is due is not scheduled."""
+    note.new({"n": 1}, run_at=datetime(2000, 1, 1, tzinfo=timezone.utc))
+    assert [1] == ran
+
+
+@pytest.mark.parametrize("until", [-1, True, datetime(2030, 1, 1)])
+def test_drain_refuses_what_is_no_time_ahead(sync: SyncBackend, until: Any) -> None:
+    """A negative number, a bool and a naive datetime raise ValueError."""
+    with pytest.raises(ValueError, match="until"):
+        sync.drain(until)
+
+
+def test_the_clock_does_not_go_back(sync: SyncBackend) -> None:
+    """A job delayed after a drain counts from the drained moment."""
+    sync.drain(3600)
+    note.new({"n": 1}, run_at=datetime.now(timezone.utc) + timedelta(seconds=3000))
+    assert [1] == ran
+
+
+def test_jobs_run_in_the_order_of_their_times(sync: SyncBackend) -> None:
+    """drain() goes through time step by step."""
+    for n in (3, 1, 2):
+        note.new({"n": n}, delay=n)
+    sync.drain(5)
+    assert [1, 2, 3] == ran
+
+
+def test_a_larger_priority_runs_sooner(sync: SyncBackend) -> None:
+    """Of jobs enqueued by one job, the larger priority goes first."""
+
+    @worker
+    def parent() -> None:
+        for n in (1, 3, 2):
+            note.new({"n": n}, priority=n)
+
+    parent.new({})
+    assert [3, 2, 1] == ran
+
+
+def test_jobs_of_one_priority_keep_their_order(sync: SyncBackend) -> None:
+    """First come, first served."""
+
+    @worker
+    def parent() -> None:
+        note.new_many([{"n": n} for n in range(4)])
+
+    parent.new({})
+    assert [0, 1, 2, 3] == ran
+
+
+def test_a_snooze_comes_back_without_using_an_attempt(sync: SyncBackend) -> None:
+    """The attempt stays 1 while snoozes count."""
+    snoozing.new({"times": 2})
+    sync.drain(120)
+    assert [(1, 0), (1, 1), (1, 2)] == ran
+
+
+def test_a_failed_attempt_waits_for_its_retry(sync: SyncBackend) -> None:
+    """A retryable job runs again after its backoff."""
+    job = failing.new({"times": 1})
+    states = [job.state, len(sync.drain(9)), len(sync.drain(1)), job.state]
+    assert ["retryable", 0, 1, "completed"] == states
+
+
+def test_attempts_end(sync: SyncBackend) -> None:
+    """After max_attempts the job is discarded."""
+    job = failing.new({})
+    sync.drain(100)
+    assert ([1, 2, 3], "discarded") == (ran, job.state)
+
+
+def test_drain_returns_a_job_once_for_each_run(sync: SyncBackend) -> None:
+    """A job that ran twice is there twice."""
+    job = failing.new({})
+    assert [job, job] == sync.drain(100)
+
+
+def test_drain_stops_at_its_limit(sync: SyncBackend) -> None:
+    """A job that snoozes for ever does not hang a test."""
+    snoozing.new({"times": 10**6})
+    assert 5 == len(sync.drain(10**9, limit=5))
+
+
+def test_what_the_limit_left_is_still_there(sync: SyncBackend) -> None:
+    """The next drain goes on."""
+    for n in range(3):
+        note.new({"n": n}, delay=1)
+    sync.drain(1, limit=2)
+    sync.drain(1)
+    assert [0, 1, 2] == ran
+
+
+def test_a_nested_job_runs_when_its_parent_ends(sync: SyncBackend) -> None:
+    """The parent's body is finished first."""
+
+    @worker
+    def parent() -> None:
+        note.new({"n": "child"})
+        ran.append("parent")
+
+    parent.new({})
+    assert ["parent", "child"] == ran
+
+
+def test_a_nested_job_has_run_when_new_returns(sync: SyncBackend) -> None:
+    """The outer .new() waits for all that it set off."""
+
+    @worker
+    def parent() -> None:
+        note.new({"n": "child"})
+
+    parent.new({})
+    assert ["child"] == ran
+
+
+def test_a_chain_of_jobs_is_no_recursion(sync: SyncBackend) -> None:
+    """A job that enqueues the next, longer than the stack is deep, ends well."""
+
+    @tenant_worker(name="sync.chain")
+    def chain(scope: AuditScope, n: int) -> None:
+        ran.append(n)
+        if n:
+            chain.new({**tenant_args(scope), "n": n - 1})
+
+    deep = sys.getrecursionlimit() + 100
+    chain.new({**TENANT, "n": deep})
+    assert deep + 1 == len(ran)
+
+
+def test_a_drained_job_s_children_run_with_it(sync: SyncBackend) -> None:
+    """What a scheduled job enqueues is run by the same drain."""
+
+    @worker
+    def parent() -> None:
+        note.new({"n": "child"})
+
+    first = parent.new({}, delay=1)
+    assert [first.worker, note.name] == [job.worker for job in sync.drain(1)]
+
+
+def test_a_unique_key_holds_while_the_job_is_unfinished(sync: SyncBackend) -> None:
+    """The second job is a duplicate of the first and nothing is enqueued."""
+    first = note.new({"n": 1}, delay=60, unique="k")
+    second = note.new({"n": 2}, unique="k")
+    assert (True, first.id, "scheduled", []) == (
+        second.duplicate,
+        second.native_id,
+        second.state,
+        ran,
+    )
+
+
+def test_a_unique_key_is_free_after_the_job(sync: SyncBackend) -> None:
+    """A finished job holds no key."""
+    jobs = [note.new({"n": n}, unique="k") for n in range(2)]
+    assert [False, False] == [job.duplicate for job in jobs]
+
+
+def test_a_unique_key_is_kept_through_a_retry(sync: SyncBackend) -> None:
+    """A job that waits for its retry is unfinished."""
+    failing.new({}, unique="k")
+    assert failing.new({}, unique="k").duplicate
+
+
+def test_a_unique_key_is_the_worker_s_own(sync: SyncBackend) -> None:
+    """Two workers may use one key."""
+    note.new({}, unique="k", delay=60)
+    assert not snoozing.new({}, unique="k").duplicate
+
+
+def test_an_async_worker_runs_by_its_own_loop(sync: SyncBackend) -> None:
+    """Without a running loop .new() runs a coroutine to its end."""
+    assert 3 == anote.new({"n": 3}).result()
+
+
+def test_new_of_an_async_worker_inside_a_loop_says_so(sync: SyncBackend) -> None:
+    """The error names .anew, and nothing was run."""
+
+    async def main() -> None:
+        anote.new({"n": 3})
+
+    with pytest.raises(EnqueueError, match=r"anew"):
+        asyncio.run(main())
+    assert [] == ran
+
+
+def test_a_refused_batch_inside_a_loop_runs_none(sync: SyncBackend) -> None:
+    """All or nothing holds for new_many too."""
+
+    async def main() -> None:
+        anote.new_many([{"n": 1}, {"n": 2}])
+
+    with pytest.raises(EnqueueError):
+        asyncio.run(main())
+    assert [] == ran
+
+
+def test_new_of_a_plain_worker_inside_a_loop_is_fine(sync: SyncBackend) -> None:
+    """A sync function needs no loop."""
+
+    async def main() -> Any:
+        return note.new({"n": 3}).result()
+
+    assert 3 == asyncio.run(main())
+
+
+def test_anew_runs_an_async_worker_on_this_loop(sync: SyncBackend) -> None:
+    """The body shares the caller's loop."""
+
+    @worker
+    async def loop() -> Any:
+        return asyncio.get_running_loop()
+
+    async def main() -> bool:
+        return (await loop.anew({})).result() is asyncio.get_running_loop()
+
+    assert asyncio.run(main())
+
+
+def test_anew_runs_a_sync_worker_beside_this_loop(sync: SyncBackend) -> None:
+    """A sync body does not block the loop."""
+    where = worker(name="sync.beside")(lambda: threading.get_ident())
+
+    async def main() -> Any:
+        return (await where.anew({})).result()
+
+    assert threading.get_ident() != asyncio.run(main())
+
+
+def test_a_sync_body_beside_a_loop_sees_the_caller_s_context(sync: SyncBackend) -> None:
+    """A copy of the caller's context goes along to the thread."""
+    variable = contextvars.ContextVar("variable", default="unset")
+    read = worker(name="sync.context")(lambda: variable.get())
+
+    async def main() -> Any:
+        variable.set("caller")
+        return (await read.anew({})).result()
+
+    assert "caller" == asyncio.run(main())
+
+
+def test_a_nested_anew_runs_when_its_parent_ends(sync: SyncBackend) -> None:
+    """The async parent's body is finished first."""
+
+    @worker
+    async def parent() -> None:
+        await anote.anew({"n": "child"})
+        ran.append("parent")
+
+    asyncio.run(parent.anew({}))
+    assert ["parent", "child"] == ran
+
+
+def test_a_sync_new_inside_an_async_worker_is_queued(sync: SyncBackend) -> None:
+    """A plain child of an async parent runs when the parent ends."""
+
+    @worker
+    async def parent() -> None:
+        note.new({"n": "child"})
+        ran.append("parent")
+
+    asyncio.run(parent.anew({}))
+    assert ["parent", "child"] == ran
+
+
+def test_adrain_turns_the_clock_inside_a_loop(sync: SyncBackend) -> None:
+    """Scheduled async jobs run on the loop."""
+
+    async def main() -> int:
+        await anote.anew({"n": 1}, delay=60)
+        return len(await sync.adrain(60))
+
+    assert (1, [1]) == (asyncio.run(main()), ran)
+
+
+def test_one_backend_s_jobs_are_not_another_s(sync: SyncBackend) -> None:
+    """Each backend has a schedule of its own."""
+    note.new({"n": 1}, delay=1)
+    assert [] == SyncBackend().drain(10)
+
+
+def test_a_drain_inside_a_loop_loses_no_async_job(sync: SyncBackend) -> None:
+    """drain() refuses what only adrain() can run, and leaves it scheduled."""
+    job = anote.new({"n": 1}, delay=1)
+
+    async def main() -> list[Any]:
+        with pytest.raises(EnqueueError):
+            sync.drain(1)
+        return await sync.adrain(1)
+
+    assert [job] == asyncio.run(main())
+
+
+def test_a_job_drained_in_virtual_time_schedules_in_it(sync: SyncBackend) -> None:
+    """A child for sixty seconds later is due sixty seconds after its parent, no less, no more."""
+
+    @worker
+    def parent() -> None:
+        note.new({"n": "child"}, delay=60)
+
+    job = parent.new({}, delay=60)
+    assert [job.worker, note.name] == [done.worker for done in sync.drain(120)]
+
+
+def test_an_option_holds_for_each_job_of_a_batch(sync: SyncBackend) -> None:
+    """A delay of the call delays them all."""
+    jobs = note.new_many([{"n": 1}, {"n": 2}], delay=5)
+    assert (["scheduled"] * 2, jobs) == ([job.state for job in jobs], sync.drain(5))

@@ -1,0 +1,262 @@
+"""The consumer's side: read, admit, run, and say what follows."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+import pytest
+
+from sigra import (
+    AuditScope,
+    EnvelopeError,
+    Failure,
+    InvalidArgsError,
+    MissingArgError,
+    PoisonedJobError,
+    Snooze,
+    current_job,
+    tenant_worker,
+)
+from sigra.consume import Consumed, aconsume, consume
+from sigra.envelope import MARK, VERSION, pack
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+ran: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    ran.clear()
+
+
+@tenant_worker(max_attempts=3, backoff=2)
+def close(scope: AuditScope, then: str = "done") -> Any:
+    ran.append(current_job())
+    match then:
+        case "fail":
+            return Failure("why")
+        case "raise":
+            raise RuntimeError("why")
+        case "exit":
+            raise SystemExit
+        case "snooze":
+            return Snooze(9)
+    return then
+
+
+@tenant_worker
+async def later(scope: AuditScope) -> int:
+    await asyncio.sleep(0)
+    return threading.get_ident()
+
+
+def take(payload: Any, **counts: Any) -> Consumed:
+    return consume(payload, close.definition, "test", **counts)
+
+
+def envelope(then: str = "done", **counts: int) -> dict[str, Any]:
+    with_job = close.new({**TENANT, "then": "done" if then == "exit" else then})
+    ran.clear()
+    payload = pack(with_job, **counts)
+    return {**payload, "args": {**TENANT, "then": then}}
+
+
+def test_an_envelope_is_run() -> None:
+    """The body's value is the verdict's."""
+    done = take(envelope())
+    assert ("completed", "done") == (done.verdict.state, done.verdict.value)
+
+
+def test_the_job_has_the_producer_s_id() -> None:
+    """The id is the same on both sides."""
+    payload = envelope()
+    take(payload)
+    assert [payload["id"]] == [info.id for info in ran]
+
+
+def test_a_hand_built_job_is_run() -> None:
+    """Plain args with the tenant keys do what .new() would have done."""
+    assert "completed" == take(TENANT, native_id="n1").verdict.state
+
+
+def test_a_hand_built_job_has_the_queue_s_id() -> None:
+    """Without an envelope the queue's own id names the job."""
+    take(TENANT, native_id="n1")
+    assert ["n1"] == [info.id for info in ran]
+
+
+def test_a_hand_built_job_may_have_numbers_for_ids() -> None:
+    """Ids that did not come through .new() are read as .new() would."""
+    assert "completed" == take({"organization_id": 42, "actor_id": 7}).verdict.state
+
+
+@pytest.mark.parametrize("absent", ["organization_id", "actor_id"])
+def test_a_hand_built_job_without_a_key_never_runs(absent: str) -> None:
+    """It fails for good, named, without a retry."""
+    args = {key: value for key, value in TENANT.items() if key != absent}
+    done = take(args)
+    assert ("discarded", MissingArgError, []) == (
+        done.verdict.state,
+        type(done.verdict.error),
+        ran,
+    )
+
+
+def test_the_refusal_names_key_and_worker() -> None:
+    """The error carries what was missing where."""
+    error: Any = take({"organization_id": None}).verdict.error
+    assert ("actor_id", close.name) == (error.key, error.worker)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {**TENANT, "unknown": 1},
+        {**TENANT, "scope": 1},
+        {**TENANT, "organization_id": ""},
+        {**TENANT, "actor_id": True},
+        {**TENANT, "then": float("nan")},
+        {**TENANT, "then": object()},
+    ],
+)
+def test_args_that_do_not_bind_end_the_job(args: Any) -> None:
+    """A job that a deploy has made impossible is not retried."""
+    done = take(args)
+    assert ("discarded", InvalidArgsError, []) == (
+        done.verdict.state,
+        type(done.verdict.error),
+        ran,
+    )
+
+
+def test_a_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A job that ends unrun leaves an error line with the worker's name."""
+    with caplog.at_level(logging.ERROR, "sigra.job"):
+        take({})
+    assert close.name in caplog.text
+
+
+def test_a_newer_version_waits() -> None:
+    """A job of a newer release is left for a consumer of that release."""
+    done = take({**envelope(), MARK: VERSION + 1})
+    assert ("scheduled", True, []) == (done.verdict.state, done.verdict.delay > 0, ran)
+
+
+def test_a_newer_version_s_payload_is_sent_on_unchanged() -> None:
+    """What this release cannot read it does not touch."""
+    payload = {**envelope(), MARK: VERSION + 1, "new": "field"}
+    assert payload == take(payload).following()
+
+
+def test_a_too_old_version_ends() -> None:
+    """A version that no consumer will read again is refused for good."""
+    done = take({**envelope(), MARK: VERSION - 2})
+    assert ("discarded", EnvelopeError) == (done.verdict.state, type(done.verdict.error))
+
+
+def test_a_damaged_envelope_ends() -> None:
+    """A missing field is refused for good, not raised."""
+    payload = envelope()
+    del payload["id"]
+    assert "discarded" == take(payload).verdict.state
+
+
+def test_the_previous_version_runs() -> None:
+    """A rolling deploy loses nothing."""
+    payload = envelope()
+    payload.update({MARK: VERSION - 1, "attempt": 2})
+    for key in ("failures", "deliveries"):
+        del payload[key]
+    take(payload)
+    assert [2] == [info.attempt for info in ran]
+
+
+@pytest.mark.parametrize("then", ["fail", "raise", "exit"])
+def test_a_failed_attempt_counts(then: str) -> None:
+    """The next payload has one failure more, after the decorator's backoff."""
+    done = take(envelope(then))
+    assert ("retryable", 2.0, 1, 0) == (
+        done.verdict.state,
+        done.verdict.delay,
+        done.following()["failures"],
+        done.following()["snoozes"],
+    )
+
+
+def test_a_snooze_does_not_count() -> None:
+    """The next payload has one snooze more and the same failures."""
+    following = take(envelope("snooze", failures=1)).following()
+    assert (1, 1) == (following["failures"], following["snoozes"])
+
+
+def test_the_last_attempt_ends() -> None:
+    """With the failures that travelled there is none left."""
+    assert "discarded" == take(envelope("fail", failures=2)).verdict.state
+
+
+def test_the_queue_s_own_count_wins() -> None:
+    """Where the queue counts attempts, its count is taken."""
+    take(envelope(failures=1), failures=0)
+    assert [1] == [info.attempt for info in ran]
+
+
+def test_what_follows_keeps_id_and_args() -> None:
+    """A retry is the same job."""
+    payload = envelope("fail")
+    following = take(payload).following()
+    assert (payload["id"], payload["args"]) == (following["id"], following["args"])
+
+
+def test_a_poisoned_job_ends_unrun() -> None:
+    """A job whose consumer died with it until no attempt was left is not tried again."""
+    done = take(envelope(deliveries=3))
+    assert ("discarded", PoisonedJobError, []) == (
+        done.verdict.state,
+        type(done.verdict.error),
+        ran,
+    )
+
+
+def test_deliveries_that_died_count_with_failures() -> None:
+    """Two deaths and one failure use up three attempts."""
+    done = take(envelope(failures=1), deliveries=2)
+    assert isinstance(done.verdict.error, PoisonedJobError)
+
+
+def test_a_job_that_died_once_gets_its_other_attempts() -> None:
+    """A single death is no end while attempts are left."""
+    assert "completed" == take(envelope(deliveries=1)).verdict.state
+
+
+def test_a_coroutine_runs_on_the_consumer_s_loop() -> None:
+    """aconsume awaits an async body."""
+    done = asyncio.run(aconsume(TENANT, later.definition, "test"))
+    assert threading.get_ident() == done.verdict.value
+
+
+def test_a_function_runs_beside_the_consumer_s_loop() -> None:
+    """A sync body does not block the loop."""
+    seen: list[int] = []
+
+    @tenant_worker
+    def where(scope: AuditScope) -> None:
+        seen.append(threading.get_ident())
+
+    done = asyncio.run(aconsume(TENANT, where.definition, "test"))
+    assert ("completed", False) == (done.verdict.state, threading.get_ident() in seen)
+
+
+def test_aconsume_refuses_as_consume_does() -> None:
+    """Absent keys end the job on a loop too."""
+    done = asyncio.run(aconsume({}, later.definition, "test"))
+    assert isinstance(done.verdict.error, MissingArgError)
+
+
+def test_aconsume_waits_for_a_deploy_too() -> None:
+    """A newer version is left alone on a loop too."""
+    payload = {**envelope(), MARK: VERSION + 1}
+    done = asyncio.run(aconsume(payload, later.definition, "test"))
+    assert "scheduled" == done.verdict.state

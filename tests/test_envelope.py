@@ -1,0 +1,167 @@
+"""The envelope: versioned JSON, read by this release and the one before."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sigra import AuditScope, EnvelopeError, InvalidArgsError, Job, tenant_worker
+from sigra.envelope import MARK, VERSION, pack, unpack
+from sigra.options import parse_options
+
+TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}
+
+
+@tenant_worker(backoff=lambda attempt: attempt * 5)
+def close(scope: AuditScope, n: int = 0) -> int:
+    return n
+
+
+def made(**options: Any) -> Job:
+    frozen = close.new({**TENANT, "n": 9}).args
+    return Job(close.definition, frozen, parse_options(options, close.definition.defaults), "test")
+
+
+def travelled(payload: Any) -> Any:
+    """Send a payload through JSON, as a queue does."""
+    return json.loads(json.dumps(payload))
+
+
+def read(payload: Any) -> Any:
+    return unpack(travelled(payload), close.definition, "test")
+
+
+PREVIOUS = {
+    "sigra": VERSION - 1,
+    "id": "01890a5d-ac96-774b-bcce-b302099a8057",
+    "worker": close.name,
+    "args": {**TENANT, "n": 9},
+    "queue": "mail",
+    "priority": 2,
+    "max_attempts": 5,
+    "backoff": 1.5,
+    "enqueued_at": 1_700_000_000_000_000_000,
+    "attempt": 3,
+    "snoozes": 1,
+}
+
+
+def test_the_version_is_in_the_envelope() -> None:
+    """A consumer sees at once which release wrote it."""
+    assert VERSION == pack(made())[MARK]
+
+
+def test_the_envelope_is_json() -> None:
+    """Every value is one that JSON has."""
+    payload = pack(made(queue="mail", backoff=2))
+    assert payload == travelled(payload)
+
+
+@pytest.mark.parametrize("fact", ["id", "worker", "args", "enqueued_at", "queue"])
+def test_a_job_arrives_as_it_was_sent(fact: str) -> None:
+    """Id, worker, args, time and queue are the same on both sides."""
+    job = made(queue="mail")
+    assert getattr(job, fact) == getattr(read(pack(job)).job, fact)
+
+
+def test_options_that_a_consumer_needs_travel() -> None:
+    """Attempts, backoff and priority are in the envelope."""
+    options = read(pack(made(max_attempts=4, backoff=2, priority=3))).job.options
+    assert (4, 2.0, 3) == (options.max_attempts, options.backoff, options.priority)
+
+
+def test_counters_travel() -> None:
+    """What a queue loses on redelivery is in the envelope."""
+    delivery = read(pack(made(), failures=1, snoozes=2, deliveries=3))
+    assert (1, 2, 3) == (delivery.failures, delivery.snoozes, delivery.deliveries)
+
+
+def test_a_backoff_function_is_the_consumer_s_own() -> None:
+    """A function cannot travel; the definition has it."""
+    assert 10.0 == read(pack(made())).job.options.retry_delay(2)
+
+
+def test_args_arrive_read_only() -> None:
+    """The consumer's job is as frozen as the producer's."""
+    with pytest.raises(TypeError):
+        read(pack(made())).job.args["n"] = 1
+
+
+def test_the_impersonator_travels() -> None:
+    """impersonating_from is in the envelope."""
+    assert "1" == read(pack(made())).job.args["impersonating_from"]
+
+
+def test_the_previous_version_is_read() -> None:
+    """A job of the release before loses neither id, args nor counters."""
+    delivery = read(PREVIOUS)
+    assert (PREVIOUS["id"], PREVIOUS["args"], 2, 1, 0) == (
+        delivery.job.id,
+        delivery.job.args,
+        delivery.failures,
+        delivery.snoozes,
+        delivery.deliveries,
+    )
+
+
+@pytest.mark.parametrize("version", [VERSION + 1, VERSION + 98, 0, -1, VERSION - 2])
+def test_another_version_is_not_guessed_at(version: int) -> None:
+    """A version that this release does not read is refused by its number."""
+    with pytest.raises(EnvelopeError) as caught:
+        read({**PREVIOUS, MARK: version})
+    assert version == caught.value.version
+
+
+@pytest.mark.parametrize("field", ["id", "queue", "max_attempts", "snoozes", "enqueued_at"])
+def test_an_absent_field_is_refused(field: str) -> None:
+    """A damaged envelope raises EnvelopeError and names what is wrong."""
+    payload = pack(made())
+    del payload[field]
+    with pytest.raises(EnvelopeError, match=field):
+        read(payload)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_attempts", "3"),
+        ("max_attempts", True),
+        ("failures", -1),
+        ("failures", None),
+        ("snoozes", 1.5),
+        ("deliveries", "2"),
+        ("deliveries", None),
+        ("backoff", "fast"),
+        ("backoff", -1),
+        ("enqueued_at", "now"),
+    ],
+)
+def test_an_ill_typed_field_is_refused(field: str, value: Any) -> None:
+    """A field of the wrong type is no reason for another error."""
+    with pytest.raises(EnvelopeError, match=field):
+        read({**pack(made()), field: value})
+
+
+def test_plain_args_are_a_hand_built_job() -> None:
+    """A payload without the mark is the args themselves."""
+    delivery = unpack(TENANT, close.definition, "test", native_id="native-1")
+    assert ("native-1", TENANT, 0) == (delivery.job.id, delivery.job.args, delivery.failures)
+
+
+def test_a_hand_built_job_has_the_decorator_s_options() -> None:
+    """What was not said at enqueue is as the decorator says."""
+    assert close.definition.defaults is unpack(TENANT, close.definition, "test").job.options
+
+
+def test_a_hand_built_arg_of_the_mark_s_name_is_an_arg() -> None:
+    """An arg that is called like the mark does not make an envelope."""
+    args = {**TENANT, MARK: "yes"}
+    assert args == unpack(args, close.definition, "test").job.args
+
+
+def test_hand_built_args_are_strict_json() -> None:
+    """Args that no JSON carries are refused on this side too."""
+    with pytest.raises(InvalidArgsError):
+        unpack({**TENANT, "n": float("nan")}, close.definition, "test")

@@ -1,0 +1,182 @@
+"""The job: what its producer holds."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+
+from sigra import (
+    AuditScope,
+    Cancel,
+    Failure,
+    Job,
+    JobCancelledError,
+    JobFailedError,
+    Ok,
+    UnsupportedError,
+    tenant_worker,
+)
+from sigra.job import FINISHED
+from sigra.options import PLAIN
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+
+
+@tenant_worker(max_attempts=2)
+def close(scope: AuditScope, then: Any = None) -> Any:
+    match then:
+        case "ok":
+            return Ok(5)
+        case "fail":
+            return Failure("why")
+        case "cancel":
+            return Cancel("why")
+        case "raise":
+            raise KeyError("why")
+    return then
+
+
+def enqueue(then: Any = None, **options: Any) -> Job:
+    return close.new({**TENANT, "then": then}, **options)
+
+
+def test_the_id_is_a_uuid_of_version_7() -> None:
+    """Ids sort by time."""
+    assert 7 == uuid.UUID(enqueue().id).version
+
+
+def test_the_id_stays() -> None:
+    """Reading it twice gives the same."""
+    job = enqueue()
+    assert job.id == job.id
+
+
+def test_ids_differ() -> None:
+    """Two jobs are two."""
+    assert enqueue().id != enqueue().id
+
+
+def test_a_job_names_its_worker_and_backend() -> None:
+    """Worker and backend are names."""
+    job = enqueue()
+    assert (close.name, "sync") == (job.worker, job.backend)
+
+
+def test_a_job_knows_when_it_was_enqueued() -> None:
+    """The time is aware UTC, between before and after."""
+    before = datetime.fromtimestamp(time.time() - 1, timezone.utc)
+    job = enqueue()
+    assert before <= job.enqueued_at <= datetime.now(timezone.utc)
+
+
+def test_a_job_without_a_queue_is_in_the_default_one() -> None:
+    """The backend's own queue is called default."""
+    assert ("default", "mail") == (enqueue().queue, enqueue(queue="mail").queue)
+
+
+def test_options_are_what_decorator_and_call_say() -> None:
+    """The job's options are the call's over the decorator's."""
+    options = enqueue(priority=3).options
+    assert (3, 2) == (options.priority, options.max_attempts)
+
+
+@pytest.mark.parametrize(
+    ("then", "state"),
+    [
+        (None, "completed"),
+        ("ok", "completed"),
+        ("cancel", "cancelled"),
+        ("fail", "retryable"),
+        ("raise", "retryable"),
+    ],
+)
+def test_the_state_is_a_word_of_oban_s(then: Any, state: str) -> None:
+    """After its run a job is in one of the seven states."""
+    assert state == enqueue(then).state
+
+
+def test_a_job_for_later_is_scheduled() -> None:
+    """A delayed job has not run."""
+    assert "scheduled" == enqueue(delay=60).state
+
+
+def test_a_job_out_of_attempts_is_discarded() -> None:
+    """The last failed attempt is the end."""
+    assert "discarded" == enqueue("fail", max_attempts=1).state
+
+
+def test_three_states_are_final() -> None:
+    """Nothing follows completed, discarded and cancelled."""
+    assert {"completed", "discarded", "cancelled"} == FINISHED
+
+
+@pytest.mark.parametrize(("then", "value"), [(None, None), ("ok", 5), ("x", "x")])
+def test_the_result_is_the_value(then: Any, value: Any) -> None:
+    """What the function returned, out of its Ok."""
+    assert value == enqueue(then).result()
+
+
+@pytest.mark.parametrize(
+    ("then", "error"), [("fail", JobFailedError), ("cancel", JobCancelledError), ("raise", KeyError)]
+)
+def test_the_result_raises_what_stands_for_a_failure(then: str, error: Any) -> None:
+    """JobFailedError, JobCancelledError or the function's own exception."""
+    with pytest.raises(error):
+        enqueue(then, max_attempts=1).result()
+
+
+def test_the_error_of_a_failure_names_the_job() -> None:
+    """Job, worker and reason are facts of the error."""
+    job = enqueue("fail", max_attempts=1)
+    with pytest.raises(JobFailedError) as caught:
+        job.result()
+    error = caught.value
+    assert (job.id, close.name, "why") == (error.job_id, error.worker, error.reason)
+
+
+@pytest.mark.parametrize("options", [{"delay": 60}, {"max_attempts": 2}])
+def test_the_result_of_an_unfinished_job_times_out_at_once(options: Any) -> None:
+    """On the sync backend nobody else would finish it."""
+    with pytest.raises(TimeoutError):
+        enqueue("fail", **options).result()
+
+
+def test_aresult_gives_the_same() -> None:
+    """The awaited result is the result."""
+    assert 5 == asyncio.run(enqueue("ok").aresult())
+
+
+def test_aresult_raises_the_same() -> None:
+    """The awaited result raises as the result does."""
+    with pytest.raises(KeyError):
+        asyncio.run(enqueue("raise", max_attempts=1).aresult())
+
+
+@pytest.mark.parametrize("ask", [lambda job: job.state, lambda job: job.result()])
+def test_a_backend_that_cannot_tell_says_so(ask: Any) -> None:
+    """Where no ticket answers, UnsupportedError is raised."""
+    with pytest.raises(UnsupportedError) as caught:
+        ask(Job(close.definition, {}, PLAIN, "rq"))
+    assert "rq" == caught.value.backend
+
+
+def test_aresult_of_a_backend_that_cannot_tell_says_so_too() -> None:
+    """The awaited result raises UnsupportedError as well."""
+    with pytest.raises(UnsupportedError):
+        asyncio.run(Job(close.definition, {}, PLAIN, "rq").aresult())
+
+
+def test_the_repr_shows_no_args() -> None:
+    """Args may hold secrets; a log line that shows a job shows its names alone."""
+    assert "hunter2" not in repr(enqueue("hunter2"))
+
+
+def test_the_repr_names_id_worker_and_queue() -> None:
+    """A job in a log line can be found again."""
+    job = enqueue(queue="mail")
+    assert f"<Job {job.id} of {close.name} on sync queue=mail>" == repr(job)
