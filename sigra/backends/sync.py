@@ -149,6 +149,8 @@ class SyncBackend:
             ticket.move("executing")
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
             self._settle(job, ticket, verdict, pump)
+            if type(verdict.error) is KeyboardInterrupt and _was_pressed(verdict.error):
+                raise verdict.error
             if ran is not None:
                 ran.append(job)
             if not pump.waiting:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from sigra import SyncBackend, ThreadBackend, configure
+from sigra import AsyncioBackend, Job, SyncBackend, ThreadBackend, configure
+from sigra.execute import in_event_loop
 from sigra.testing import BackendContract
 from sigra.testing.contract_workers import record_events
 from sigra.testing.harness import Journal
@@ -55,3 +58,37 @@ class TestThread(BackendContract):
         harness = ThreadHarness()
         yield harness
         assert harness.backend.close(5) == []
+
+
+class LoopBackend(AsyncioBackend):
+    """The asyncio backend, fed from the test's thread; all else is its own."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(concurrency=2)
+        self.loop = loop
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        if in_event_loop():
+            super().enqueue(jobs)
+        else:
+            asyncio.run_coroutine_threadsafe(self.aenqueue(jobs), self.loop).result()
+
+
+class AsyncioHarness(ThreadHarness):
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.backend = LoopBackend(loop)
+
+
+class TestAsyncio(BackendContract):
+    @pytest.fixture
+    def harness(self) -> Iterator[AsyncioHarness]:
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        harness = AsyncioHarness(loop)
+        yield harness
+        closing = asyncio.run_coroutine_threadsafe(harness.backend.aclose(5), loop)
+        assert closing.result() == []
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()

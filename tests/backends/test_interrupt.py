@@ -1,0 +1,49 @@
+"""Ctrl-C stops the program that runs jobs inline; a body's own KeyboardInterrupt does not."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from sigra import SyncBackend, configure, current_job, tenant_worker
+
+ARGS = {"organization_id": "acme", "actor_id": None}
+
+
+@tenant_worker(name="tests.interrupt.raises")
+def raises(scope):
+    raise KeyboardInterrupt
+
+
+@tenant_worker(name="tests.interrupt.is_pressed")
+def is_pressed(scope):
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(10_000):
+        pass
+
+
+@tenant_worker(name="tests.interrupt.is_pressed_async")
+async def is_pressed_async(scope):
+    import asyncio
+
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(5)
+
+
+def test_a_body_that_raises_keyboard_interrupt_is_a_failed_job() -> None:
+    """.new() never raises what the function raised."""
+    with configure(backend=SyncBackend()):
+        job = raises.new(ARGS)
+    assert job.state == "discarded"
+    with pytest.raises(KeyboardInterrupt):
+        job.result()
+
+
+@pytest.mark.parametrize("worker", [is_pressed, is_pressed_async])
+def test_ctrl_c_reaches_the_caller_and_leaves_no_context(worker) -> None:
+    """A real interrupt is not swallowed, and nothing of the job stays behind."""
+    with configure(backend=SyncBackend()), pytest.raises(KeyboardInterrupt):
+        worker.new(ARGS)
+    assert current_job() is None
