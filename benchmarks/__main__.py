@@ -19,6 +19,7 @@ from benchmarks.plot import draw
 from benchmarks.report import Reading, show, write_json, write_samples
 
 _EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
+_LONGEST = 900
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -53,7 +54,12 @@ def read(goal: Goal, effort: str) -> Reading:
     root = str(Path(__file__).parent.parent)
     inherited = environment.get("PYTHONPATH")
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, inherited)))
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=_LONGEST
+        )
+    except subprocess.TimeoutExpired:
+        return Reading(goal, None, f"not done after {_LONGEST} s")
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         return Reading(goal, None, lines[-1])
@@ -63,8 +69,11 @@ def read(goal: Goal, effort: str) -> Reading:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    numbers = [goal.number for goal in GOALS]
     parser.add_argument("--quick", action="store_true", help="fewer pairs; 10^5 jobs at most")
-    parser.add_argument("--only", nargs="+", metavar="GOAL", help="such as 1 2b s1")
+    parser.add_argument(
+        "--only", nargs="+", metavar="GOAL", choices=numbers, help="such as 1 2b s1"
+    )
     parser.add_argument("--results", type=Path, default=_RESULTS, help="where the files go")
     parser.add_argument("--effort", choices=_EFFORTS, default="full", help=argparse.SUPPRESS)
     parser.add_argument("--child", metavar="GOAL", help=argparse.SUPPRESS)
@@ -72,4 +81,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing was written")

@@ -112,7 +112,7 @@ def _row(reading: Reading) -> dict[str, Any]:
         "ratio": measured and measured.ratio,
         "repeats": measured and measured.ratios,
         "ours": measured and statistics.median(measured.ours),
-        "against": measured and statistics.median(measured.floor),
+        "theirs": measured and statistics.median(measured.floor),
         "verdict": reading.verdict,
         "error": reading.error,
     }
