@@ -36,8 +36,9 @@ def main(argv: list[str] | None = None) -> int:
     effort = "quick" if options.quick else options.effort
     steps = track(wanted, "measuring", console=progress, disable=not progress.is_terminal)
     readings = [read(goal, effort) for goal in steps]
-    show(readings, console)
-    write_json(readings, effort != "full", options.results)
+    quick = effort != "full"
+    show(readings, quick, console)
+    write_json(readings, quick, options.results)
     if not write_samples(readings, options.results):
         console.print("No samples: pyperf is not installed (pip install 'sigra\\[bench]').")
     if not draw(readings, options.results / "ratios.svg"):

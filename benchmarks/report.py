@@ -44,7 +44,7 @@ class Reading:
         return WITHIN if self.measured.ratio <= self.goal.limit * TOLERANCE else SHORT
 
 
-def show(readings: list[Reading], console: Console) -> None:
+def show(readings: list[Reading], quick: bool, console: Console) -> None:
     """Print the table."""
     wide = console.width >= 110
     table = Table(box=box.SIMPLE_HEAD, title="Paired ratios: lower is faster", pad_edge=False)
@@ -63,6 +63,8 @@ def show(readings: list[Reading], console: Console) -> None:
         if not wide:
             names, sides = (f"{goal.work} / {goal.floor}",), ()
         table.add_row(goal.number, *names, *sides, ratio, limit, f"[{style}]{verdict}[/]")
+    if quick:
+        table.caption = "Measured quickly: the rows s1 to s8 do not go as far as they say."
     console.print(table)
     for reading in readings:
         if reading.error:
