@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from types import FunctionType
+from functools import partial
+from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 EVENT_FIELDS = (
@@ -30,6 +31,9 @@ EVENT_FIELDS = (
 Fields = tuple[tuple[str, str], ...]
 """Pairs of an event's field and the keyword under which a record type takes it."""
 
+_qualname = type.__dict__["__qualname__"].__get__
+_plain_callables = (type, FunctionType, MethodType, BuiltinFunctionType, partial)
+
 _LIMIT = 256
 # Keyed by id, for a hash would run a metaclass's code; the schema is held, so its id stays its own.
 _known: dict[int, tuple[Any, Fields]] = {}
@@ -54,12 +58,12 @@ def schema_fields(schema: Any) -> Fields:
         return known[1]
     if not callable(schema):
         raise TypeError(
-            f"audit_schema must be a record type or a function, not {type(schema).__qualname__}. "
+            f"audit_schema must be a record type or a function, not {_qualname(type(schema))}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
     fields = _matched(_declared(schema))
     if not fields:
-        name = getattr(schema, "__qualname__", type(schema).__qualname__)
+        name = _qualname(schema if issubclass(type(schema), type) else type(schema))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "
             "Give it those that it is to hold (metadata may be called metadata_)."
@@ -135,7 +139,9 @@ def _attrs_fields(_: type, attributes: Any) -> dict[str, str] | None:
 
 
 def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
-    config = _attribute(schema, "model_config")
+    config = _attribute(schema, "model_config")  # of a pydantic dataclass: the other one
+    if config is _ABSENT:
+        config = _attribute(schema, "__pydantic_config__")
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
     return {
         name: name if by_name else _alias(field) or name
@@ -190,7 +196,6 @@ def _signature_names(schema: Any) -> tuple[str, ...] | None:
 def _called(schema: Any) -> Any:
     """Find what a call of an object runs, asking its type rather than the object."""
     kind = type(schema)
-    if issubclass(kind, (type, FunctionType)) or kind.__module__ in ("builtins", "functools"):
+    if issubclass(kind, _plain_callables):
         return schema
-    call: Any = kind.__call__
-    return call.__get__(schema, kind)
+    return _attribute(kind, "__call__").__get__(schema, kind)

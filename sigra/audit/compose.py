@@ -29,6 +29,7 @@ NO_DETAILS: Details = (None, None, None, None, None, None, None, ABSENT, ABSENT)
 
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
+_SMALL = 1 << 63
 _utc = timezone.utc
 
 
@@ -69,14 +70,10 @@ def compose(
     except RuntimeError as error:
         # Another thread is changing it: the event is worth more than its metadata.
         metadata, redacted, nested = {"unreadable": type(error).__name__}, [], False
-    if target_id is not None:
-        target_id = _text("target_id", target_id, redacted)
-    if target_type is not None:
-        target_type = _text("target_type", target_type, redacted)
-    if ip_address is not None:
-        ip_address = _text("ip_address", ip_address, redacted)
-    if user_agent is not None:
-        user_agent = _text("user_agent", user_agent, redacted)
+    target_id = _text("target_id", target_id, redacted)
+    target_type = _text("target_type", target_type, redacted)
+    ip_address = _text("ip_address", ip_address, redacted)
+    user_agent = _text("user_agent", user_agent, redacted)
     if actor_type is not None:
         actor_type = _text("actor_type", actor_type, redacted)
     else:
@@ -181,8 +178,15 @@ def _moment(value: Any) -> datetime:
     return moment
 
 
-def _text(field: str, value: Any, redacted: list[str]) -> str:
+def _text(field: str, value: Any, redacted: list[str]) -> str | None:
     """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
+    if value is None:
+        return None
+    kind = type(value)
+    if kind is str and len(value) <= _MAX_TEXT and value.isascii() and not holds_secret(value):
+        return value  # type: ignore[no-any-return]
+    if kind is int and 0 <= value < _SMALL:
+        return repr(value)
     text = value if type(value) is str else leaf(value)
     if type(text) is not str:
         text = "true" if text is True else "false" if text is False else repr(text)

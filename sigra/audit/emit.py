@@ -1,100 +1,37 @@
-"""Logging an audit event through structlog and to the sinks; the only user of structlog."""
+"""Logging an audit event through structlog and to the sinks."""
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable
-from typing import Any, NamedTuple
-
-import structlog
+from typing import Any
 
 from sigra import config
 from sigra.audit import declare
 from sigra.audit.action import accepted
+from sigra.audit.channel import LEVELS, Channel, open_channel, send
 from sigra.audit.compose import NO_DETAILS, Details, compose
-from sigra.audit.event import AuditEvent, AuditResult, Outcome, log_fields, result_of
+from sigra.audit.event import AuditEvent, AuditResult, Outcome, result_of
 from sigra.audit.failure import LAST_RESORT, report_crash, settled
 from sigra.audit.fanout import write_record
-from sigra.audit.form import LEVELS, STRICT, checked_form, rejected_event
+from sigra.audit.form import STRICT, checked_form, rejected_event
 from sigra.audit.lookup import schema_in_force, warn_of_no_job
 from sigra.audit.read import ABSENT, type_name
-from sigra.audit.stats import audit_stats, failed
+from sigra.audit.stats import audit_stats, emitted, failed
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.scope import AuditScope
 
 __all__ = ["audit_stats", "log", "log_lifecycle", "log_safe"]
 
-_NUMBERS = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _FILTERED = AuditResult("disabled", "filtered out by its level")
 _NO_SCHEMA = AuditResult("disabled", "no audit_schema: none passed, of the job, or configured")
 
 
-class _Channel(NamedTuple):
-    """A bound logger, what it was made from, and how to ask it for its level."""
-
-    made_from: tuple[Any, ...]
-    logger: Any
-    is_enabled: Callable[[Any, int], bool] | None
-
-
-_channel: _Channel | None = None
-
-
-def _open_channel() -> _Channel:
-    """Return a logger as structlog is configured now.
-
-    It is kept only where the application keeps its own, and only while nothing that
-    it was made from has changed; so capture_logs, capsys and a later configure() work.
-    """
-    global _channel
-    settings = structlog.get_config()
-    known = _channel
-    if known is not None and settings["cache_logger_on_first_use"] is True:
-        processors, wrapper, context, factory, stdout, stderr = known.made_from
-        if (
-            settings["processors"] is processors
-            and settings["wrapper_class"] is wrapper
-            and settings["logger_factory"] is factory
-            and settings["context_class"] is context
-            and sys.stdout is stdout
-            and sys.stderr is stderr
-        ):
-            return known
-    logger = structlog.get_logger("sigra.audit").bind()
-    kind: Any = type(logger)
-    names = ("processors", "wrapper_class", "context_class", "logger_factory")
-    channel = _Channel(
-        (*(settings[name] for name in names), sys.stdout, sys.stderr),
-        logger,
-        # On the class: a generic BoundLogger would take the name for that of a log method.
-        getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None),
-    )
-    _channel = channel if settings["cache_logger_on_first_use"] is True else None
-    return channel
-
-
-class _Broken:
-    """Stand in for a log method that could not be had; raise, when called, why not."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def __call__(self, *_: Any, **__: Any) -> Any:
-        raise self.error
-
-
-def _log_method(outcome: str) -> Any:
-    """Return the log method for an outcome, or None where its level is filtered out."""
-    level = LEVELS[outcome]
+def _channel(outcome: str) -> Any:
+    """Return the way through structlog, None where it is filtered out, or why there is none."""
     try:
-        _, logger, is_enabled = _open_channel()
-        if is_enabled is not None and not is_enabled(logger, _NUMBERS[level]):
-            return None
-        return getattr(logger, level)
+        return open_channel(outcome)
     except Exception as error:
-        return _Broken(error)
+        return error
 
 
 def _log(
@@ -124,22 +61,25 @@ def _log(
         if schema is ABSENT and job is None and type(scope) is AuditScope:
             warn_of_no_job()
         return _NO_SCHEMA
-    log_method = _log_method(outcome)
-    if log_method is None and not config.current.sinks:
+    channel = _channel(outcome)
+    if channel is None and not config.current.sinks:
         return _FILTERED
     event, redacted, nested = compose(action, outcome, scope, details, job, ordinal)
-    faults = _deliver(event, log_method, in_force, nested)
+    faults = _deliver(event, channel, in_force, nested)
+    paths = tuple(redacted) if redacted else ()
     if faults:
-        return result_of("failed", "; ".join(faults), event, tuple(redacted))
-    return result_of("emitted", None, event, tuple(redacted))
+        return result_of("failed", "; ".join(faults), event, paths)
+    return result_of("emitted", None, event, paths)
 
 
-def _deliver(event: AuditEvent, log_method: Any, schema: Any, nested: bool) -> list[str]:
+def _deliver(event: AuditEvent, channel: Any, schema: Any, nested: bool) -> list[str]:
     """Hand the event to structlog and to each sink; return who raised, by type, no more."""
     faults: list[str] = []
-    if log_method is not None:
+    if channel is not None:
         try:
-            log_method(event.action, **log_fields(event, nested))
+            if type(channel) is not Channel:
+                raise channel
+            send(channel, event, nested)
         except Exception as error:
             faults.append(f"structlog raised {type_name(type(error))}")
     sinks = config.current.sinks
@@ -161,7 +101,7 @@ def _reject(
     in_force = schema_in_force(schema, job)
     if in_force is not None:
         event = rejected_event(error, scope, details, job, ordinal)
-        reasons += _deliver(event, _log_method(event.outcome), in_force, nested=False)
+        reasons += _deliver(event, _channel(event.outcome), in_force, nested=False)
     return AuditResult("failed", "; ".join(reasons))
 
 
@@ -201,7 +141,11 @@ def _log_safe(
                 raise
             scope = unknown.get("scope") if scope is ABSENT else scope
             result = _reject(error, scope, details, audit_schema, job, ordinal)
-        return settled(result, action)
+        if result.status != "emitted":
+            return settled(result, action)
+        for _ in emitted:
+            break
+        return result
     except Exception as error:
         # Counted first and without a call, for which the stack may have no room.
         for _ in failed:

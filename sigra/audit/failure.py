@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from sigra import config
-from sigra.audit.action import action_fault
+from sigra.audit.action import accepted
 from sigra.audit.event import AuditResult
 from sigra.audit.read import type_name
 from sigra.audit.stats import disabled, emitted, failed
@@ -18,6 +19,12 @@ LAST_RESORT = AuditResult("failed", "the stack or the memory ran out while the e
 
 _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
+
+# A sink that is down fails for every event: beyond this many lines for one reason in one
+# second, the rest are counted, and the next line says how many they were.
+_LINES = 50
+_REASONS = 256
+_windows: dict[str | None, list[float]] = {}
 
 
 def settled(result: AuditResult, action: Any) -> AuditResult:
@@ -41,7 +48,6 @@ def report_crash(kind: type[Exception], action: Any) -> AuditResult:
 def _report(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``.
 
-    The line has names only: the action's where it is well formed, fields' and types'.
     What fails while a failure is being told is counted and not told, or it would
     never end.
     """
@@ -49,12 +55,37 @@ def _report(result: AuditResult, action: Any) -> None:
         return
     _thread.telling = True
     try:
-        name = action if action_fault(action) is None else "(no valid action)"
-        with suppress(Exception):
-            _log.error("audit event %s failed: %s", name, result.reason)
+        left_out = _left_out(result.reason)
+        if left_out is not None:
+            with suppress(Exception):
+                _write(result.reason, action, left_out)
         callback = config.current.on_audit_failure
         if callback is not None:
             with suppress(Exception):
                 callback(result)
     finally:
         _thread.telling = False
+
+
+def _left_out(reason: str | None) -> int | None:
+    """Return how many lines of this reason were left out before, None to leave this one out."""
+    now = monotonic()
+    window = _windows.get(reason)
+    if window is None:
+        if len(_windows) >= _REASONS:
+            _windows.clear()
+        _windows[reason] = [now, 1]
+        return 0
+    start, lines = window
+    if now - start >= 1:
+        window[:] = (now, 1)
+        return max(0, int(lines) - _LINES)
+    window[1] = lines + 1
+    return 0 if lines < _LINES else None
+
+
+def _write(reason: str | None, action: Any, left_out: int) -> None:
+    """Write one line, which has names only: the action's, of fields and of types."""
+    name = action if type(action) is str and action in accepted else "(no valid action)"
+    more = f" (and {left_out} more like it before)" if left_out else ""
+    _log.error("audit event %s failed: %s%s", name, reason, more)

@@ -17,12 +17,11 @@ if TYPE_CHECKING:
 
 REJECTED = "sigra.audit.rejected"
 
+_OUTCOMES = ("success", "failure", "error")
+
 STRICT: Any = object()
 """As the first surplus argument of a call: its caller wants to be told by an exception.
 No one else has it, so no keyword or value that a tenant sent can ask for the same."""
-
-LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "error"}
-"""The outcome of an event, and the level at which it is logged."""
 
 
 def checked_form(
@@ -39,7 +38,7 @@ def checked_form(
     for field, value in (("action", action), ("scope", scope)):
         if value is ABSENT:
             raise AuditRejectedError(field, "it is missing")
-    if len(surplus) > (surplus[:1] == (STRICT,)):
+    if len(surplus) > (1 if surplus and surplus[0] is STRICT else 0):
         raise AuditRejectedError("scope", "what follows it must be passed by keyword")
     if unknown:
         raise AuditRejectedError(_shown(next(iter(unknown))), "no such keyword")
@@ -48,7 +47,7 @@ def checked_form(
     if reason is not None:
         raise AuditRejectedError("action", f"it {reason}")
     outcome = _exact(outcome)
-    if type(outcome) is not str or outcome not in LEVELS:
+    if type(outcome) is not str or outcome not in _OUTCOMES:
         raise AuditRejectedError("outcome", "it must be 'success', 'failure' or 'error'")
     return action, scope, outcome  # type: ignore[return-value]
 

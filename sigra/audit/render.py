@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sigra.audit.line import line_of
+from sigra.audit.line import event_line, line_of
+
+if TYPE_CHECKING:
+    from sigra.audit.event import AuditEvent
 
 
 class JSONRenderer:
@@ -27,6 +30,11 @@ class JSONRenderer:
         if "level" not in event_dict:
             event_dict["level"] = name
         line = line_of(event_dict)
+        return line.decode() if self._text else line
+
+    def render(self, event: AuditEvent, level: str) -> str | bytes:
+        """Render an ``AuditEvent`` without the detour of a dict that others could change."""
+        line = event_line(event, level)
         return line.decode() if self._text else line
 
     def __repr__(self) -> str:

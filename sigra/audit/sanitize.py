@@ -19,6 +19,10 @@ _MAX_NODES = 5_000
 _MAX_TEXT = 1_000_000
 _MAX_DEPTH = 64
 _MAX_STEP = 64
+# Within these no metadata can reach MAX_BYTES, which need then not be asked.
+_MAX_FLAT = 12
+_MAX_SIMPLE = 400
+_HALF = 1 << 63
 _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
@@ -33,6 +37,10 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
     """
     if metadata is None:
         return {}, [], False
+    if type(metadata) is dict and len(metadata) <= _MAX_FLAT:
+        simple = _simple(metadata)
+        if simple is not None:
+            return simple, [], False
     walk = Walk()
     mapping = metadata if type(metadata) is dict else mapping_of(metadata)
     if mapping is None:
@@ -42,6 +50,27 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
     if walk.full or 6 * walk.text + 32 * walk.nodes > MAX_BYTES:
         plain, walk.nested = _bounded(plain, walk)
     return plain, walk.redacted, walk.nested
+
+
+def _simple(metadata: dict[Any, Any]) -> dict[str, Any] | None:
+    """Copy metadata that is flat, short and harmless, as most is; None where it is not."""
+    simple: dict[str, Any] = {}
+    text = 0
+    for key, value in metadata.items():
+        if type(key) is not str or len(key) > _MAX_STEP or not key.isascii() or key_verdict(key):
+            return None
+        kind = type(value)
+        if kind is str:
+            if not value.isascii() or (len(value) > 6 and holds_secret(value)):
+                return None
+            text += len(value)
+        elif kind is int:
+            if not -_HALF <= value < _HALF:
+                return None
+        elif value is not None and kind is not bool:
+            return None
+        simple[key] = value
+    return simple if text < _MAX_SIMPLE else None
 
 
 def sanitize_value(value: Any) -> Any:
@@ -98,7 +127,7 @@ class Walk:
                     continue
             if kind is str:
                 plain[key] = self.string(value, path, key)
-            elif kind is bool or (kind is int and -(1 << 63) <= value < 1 << 63):
+            elif kind is bool or (kind is int and -_HALF <= value < _HALF):
                 plain[key] = value
             else:
                 plain[key] = self.value(value, path, depth, key)

@@ -12,7 +12,7 @@ WHOLE = frozenset(
     hotp mfa 2fa pin pins cvv cvc cvv2 csc ssn iban pan dsn salt pepper nonce hmac sig
     signature sid sess session sessions sessionid jsessionid phpsessid apikey key keys cert
     certificate card cards passport entropy pem pfx p12 pkcs12 crypt crypto mnemonic seed
-    whsec
+    whsec dbpass dbpassword itin
     assertion authenticator aadhaar cav2 certificates
     cvn cvv3 cpf curp cryptogram dpop fido hash2fa htpasswd jks kdbx keyfile keypair keypass
     keyring keystore keytab kubeconfig magstripe mpin netrc nino nric openssl passkey passkeys
@@ -40,7 +40,7 @@ JOINED = frozenset(
     confirmationcode activationcode accesscode pairingcode unlockcode pincode smscode
     entrycode doorcode codeverifier track1 track2 trackdata
     rememberme sharedaccess loginlink challengeresponse securityanswer
-    securityquestion secretanswer walletphrase
+    securityquestion secretanswer walletphrase serviceaccountjson kerberosticket snmpcommunity
     """.split()
 )
 """Neighbouring words that run together to one of these mark a secret too."""
@@ -70,14 +70,14 @@ METRIC = frozenset(
     """
     age attempts average avg budget cached completion count counts depth duration elapsed
     expires expiry hours index input latency length lifetime limit limits max maximum mean
-    median min minimum minutes ms num number output percent prompt quota rate ratio
+    median min minimum minutes ms num number output per percent prompt quota rate ratio
     reasoning remaining retries seconds size sum timeout total ttl usage used
     """.split()
 )
 
 DESCRIBING = frozenset(
     """
-    alg algorithm allowed at category consent disabled enabled enforced failed format kind
+    alg algorithm allowed at category consent date disabled enabled enforced failed format kind
     method mode policy preference provider required scheme status strength supported type
     types verified version
     """.split()
@@ -87,20 +87,20 @@ DESCRIBING = frozenset(
 BENIGN = frozenset(
     """
     alternate:key attribute:key bucket:key business:key cache:key candidate:key child:key
-    column:key composite:key config:key dedup:key deduplication:key dict:key event:key
-    feature:key field:key file:key flag:key foreign:key group:key hash:key idempotency:key
+    column:key composite:key dedup:key deduplication:key dict:key event:key
+    feature:key field:key flag:key foreign:key group:key hash:key idempotency:key
     index:key issue:key join:key label:key locale:key lookup:key map:key message:key
     metric:key natural:key node:key object:key ordering:key parent:key partition:key
     primary:key property:key public:key public:keys range:key record:key registry:key
-    routing:key row:key setting:key shard:key sort:key storage:key surrogate:key tag:key
-    translation:key unique:key primary:keys foreign:keys tag:keys key:column key:count
-    key:event key:events key:figures key:name key:metric key:metrics key:path key:point
+    routing:key row:key setting:key shard:key sort:key surrogate:key tag:key
+    translation:key unique:key primary:keys foreign:keys tag:keys key:column key:event key:events key:figures key:name key:metric key:metrics key:path key:point
     key:points key:prefix key:result key:results key:schema key:value cookie:banner
     cookie:name secret:name token:name boarding:pass first:pass second:pass pass:count
     pass:fail pass:mark pass:percentage pass:rate pass:through score:card report:card
     card:layout card:title business:card graphics:card map:pin random:seed
     session:notes session:title session:topic training:session training:sessions
-    email:signature signature:count signature:required crypto:currency
+    email:signature signature:count signature:required crypto:currency crypto:price key:people key:takeaways sticky:session
+    sticky:sessions token:symbol
     """.split()
 )
 """Neighbouring words, one of them on the list above, that together mean something else."""

@@ -1,0 +1,248 @@
+"""What an audit event, its action and its result are, and how sinks keep it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import io
+import json
+import pickle
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sigra import AuditEvent, AuditResult, Sink
+from sigra.audit import JSONLinesSink, check_action
+from sigra.audit.action import RESERVED, accepted, action_fault
+from sigra.audit.event import event_of, log_fields, result_of
+from sigra.audit.stats import AuditStats
+
+FIELDS = (
+    "event_id action outcome organization_id actor_id effective_user_id actor_type target_id "
+    "target_type ip_address user_agent metadata occurred_at worker job_id attempt"
+).split()
+
+
+def test_an_event_has_the_fields_of_the_contract() -> None:
+    """An event has exactly the contract's fields, in its order."""
+    assert FIELDS == [field.name for field in dataclasses.fields(AuditEvent)]
+
+
+def test_an_event_needs_only_its_action() -> None:
+    """All but the action has a default: success, no ids, a fresh id, now in UTC."""
+    before = datetime.now(timezone.utc)
+    event = AuditEvent(action="invoice.close")
+    assert "success" == event.outcome
+    assert {} == event.metadata
+    assert event.organization_id is event.actor_id is event.worker is None
+    assert timedelta(0) == event.occurred_at.utcoffset()
+    assert before <= event.occurred_at <= datetime.now(timezone.utc)
+
+
+def test_events_have_ids_of_their_own() -> None:
+    """Two events made without an id have different ones, of version 7."""
+    first, second = AuditEvent(action="a.b"), AuditEvent(action="a.b")
+    assert first.event_id != second.event_id
+    assert "7" == first.event_id[14]
+
+
+@pytest.mark.parametrize("name", ["action", "event_id", "colour"])
+def test_an_event_cannot_be_changed(name: str) -> None:
+    """Setting any attribute of an event, known or not, raises FrozenInstanceError."""
+    event = AuditEvent(action="a.b")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(event, name, "x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(AuditResult("emitted"), name, "x")
+
+
+def test_an_event_takes_keywords_only() -> None:
+    """An event has too many fields to be made by position."""
+    with pytest.raises(TypeError):
+        AuditEvent("id", "a.b")  # type: ignore[misc]
+
+
+def test_an_event_survives_pickling_and_copying() -> None:
+    """A pickled, copied or replaced event is an event with the same fields."""
+    event = AuditEvent(action="a.b", metadata={"lines": [1]})
+    assert event == pickle.loads(pickle.dumps(event))
+    assert event == copy.copy(event) == copy.deepcopy(event)
+    assert "c.d" == dataclasses.replace(event, action="c.d").action
+
+
+def test_the_fast_way_makes_the_same_event() -> None:
+    """An event made from checked values equals the one made by keyword."""
+    values = {name: name for name in FIELDS}
+    event = event_of(*values.values())
+    assert AuditEvent(**values) == event  # type: ignore[arg-type]
+    assert type(event) is AuditEvent
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        event.action = "c.d"  # type: ignore[misc]
+
+
+def test_the_fast_way_makes_the_same_result() -> None:
+    """A result made in the fast way equals the one made by its class."""
+    assert AuditResult("failed", "why", None, ("$.a",)) == result_of("failed", "why", None, ("$.a",))
+
+
+def test_a_result_defaults_to_nothing_to_say() -> None:
+    """Only the status of a result must be given."""
+    result = AuditResult("disabled")
+    assert (None, None, ()) == (result.reason, result.event, result.redacted)
+
+
+def test_log_fields_are_all_but_the_action() -> None:
+    """A log line has every field of the event; the action is its name."""
+    event = AuditEvent(action="a.b", metadata={"deep": {"list": [{}]}})
+    fields = log_fields(event, nested=True)
+    assert set(FIELDS) - {"action"} == set(fields)
+    assert event.occurred_at == datetime.fromisoformat(fields["occurred_at"])
+
+
+def test_what_a_processor_changes_stays_its_own() -> None:
+    """Changing the metadata of a log line, however deep, leaves the event as it was."""
+    event = AuditEvent(action="a.b", metadata={"deep": {"list": [{}]}})
+    fields = log_fields(event, nested=True)
+    fields["metadata"]["deep"]["list"][0]["x"] = 1
+    fields["metadata"]["more"] = 1
+    assert {"deep": {"list": [{}]}} == event.metadata
+
+
+@pytest.mark.parametrize(
+    "action", ["a.b", "invoice.close", "invoice.line_2.add", "a1.b_", "authority.grant", "apis.x"]
+)
+def test_a_good_action_is_accepted(action: str) -> None:
+    """Lower-case words of letters, digits and _, joined by dots, make an action."""
+    check_action(action)
+    assert action_fault(action) is None
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "", "invoice", "Invoice.close", "invoice.", ".close", "invoice..close", "invoice close",
+        "invoice.close\n", "1.close", "_a.close", "invoice.1", "invoice-close.x", "învoice.close",
+        "a.b ", "a." + "b" * 300, "a.b\x00", "a.ｂ", None, 1, b"a.b", ["a.b"],
+    ],
+)  # fmt: skip
+def test_a_bad_action_is_refused(action: Any) -> None:
+    """Anything else raises ValueError, as a whole string and not as a prefix of one."""
+    with pytest.raises(ValueError, match=r"invoice\.close"):
+        check_action(action)
+
+
+@pytest.mark.parametrize("prefix", RESERVED)
+def test_a_reserved_action_is_refused(prefix: str) -> None:
+    """The library's own prefixes raise ValueError, which names them."""
+    with pytest.raises(ValueError, match="reserved"):
+        check_action(prefix + "login")
+
+
+def test_a_subclass_of_str_is_no_action() -> None:
+    """An action is checked as an exact str, so that no code of a subclass runs."""
+
+    class Text(str):
+        __slots__ = ()
+
+    with pytest.raises(ValueError, match="not a str"):
+        check_action(Text("a.b"))
+
+
+def test_accepted_actions_do_not_pile_up() -> None:
+    """What is remembered of accepted names is bounded."""
+    for number in range(5_000):
+        check_action(f"made.up_{number}")
+    assert len(accepted) <= 4_096
+
+
+def test_stats_are_read_by_name_and_key() -> None:
+    """A count is read as an attribute, by key and by index, and cannot be changed."""
+    stats = AuditStats(3, 2, 1)
+    assert 3 == stats.emitted == stats["emitted"] == stats[0]
+    assert (3, 2, 1) == tuple(stats)
+    with pytest.raises(AttributeError):
+        stats.failed = 5  # type: ignore[misc]
+    with pytest.raises((KeyError, TypeError)):
+        stats["unknown"]
+
+
+def lines_of(stream: io.BytesIO) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_the_json_lines_sink_is_a_sink() -> None:
+    """JSONLinesSink has the members of the Sink port."""
+    assert isinstance(JSONLinesSink(io.BytesIO()), Sink)
+
+
+def test_a_line_has_the_fields_of_the_event() -> None:
+    """Each event becomes one line with its fields, the moment in ISO 8601 and UTC."""
+    stream = io.BytesIO()
+    sink = JSONLinesSink(stream)
+    event = AuditEvent(action="a.b", metadata={"n": 1})
+    sink.write(event, event)
+    sink.write(AuditEvent(action="c.d"), None)
+    first, second = lines_of(stream)
+    assert FIELDS == list(first)
+    assert ("a.b", {"n": 1}, "c.d") == (first["action"], first["metadata"], second["action"])
+    assert event.occurred_at == datetime.fromisoformat(first["occurred_at"])
+    assert first["occurred_at"].endswith("+00:00")
+
+
+def test_a_text_stream_works_as_well() -> None:
+    """The sink writes text to a text stream."""
+    stream = io.StringIO()
+    JSONLinesSink(stream).write(AuditEvent(action="a.b"))
+    assert "a.b" == json.loads(stream.getvalue())["action"]
+
+
+def test_a_file_is_appended_to_and_closed(tmp_path: Path) -> None:
+    """A path is opened for appending, and closed by close, which may be called twice."""
+    path = tmp_path / "audit.jsonl"
+    for action in ("a.b", "c.d"):
+        sink = JSONLinesSink(path)
+        sink.write(AuditEvent(action=action))
+        assert path.read_bytes().endswith(b"\n")  # flushed before it is closed
+        sink.close()
+        sink.close()
+    assert ["a.b", "c.d"] == [json.loads(line)["action"] for line in path.read_text().splitlines()]
+    with pytest.raises(ValueError):
+        sink.write(AuditEvent(action="e.f"))
+
+
+def test_a_stream_of_the_caller_is_left_open() -> None:
+    """Closing the sink flushes the caller's own stream and leaves it open."""
+    stream = io.BytesIO()
+    JSONLinesSink(stream).close()
+    assert not stream.closed
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x7f", "\u202e", "\u2066", "\x1b"])
+def test_no_hidden_character_stands_raw(sign: str) -> None:
+    """Control, bidirectional and line-separating characters are escaped in a line."""
+    stream = io.BytesIO()
+    JSONLinesSink(stream).write(AuditEvent(action="a.b", target_id=f"x{sign}y"))
+    text = stream.getvalue().decode()
+    assert sign not in text
+    assert f"\\u{ord(sign):04x}" in text
+    assert f"x{sign}y" == json.loads(text)["target_id"]
+
+
+def test_lines_of_threads_do_not_mix() -> None:
+    """Events written by several threads at once are whole lines, none missing."""
+    stream = io.BytesIO()
+    sink = JSONLinesSink(stream)
+
+    def write(name: str) -> None:
+        for number in range(200):
+            sink.write(AuditEvent(action="a.b", target_id=f"{name}{number}"))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in "wxyz"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 800 == len({line["target_id"] for line in lines_of(stream)})

@@ -1,0 +1,247 @@
+"""Which keys and values are secrets, on names that the rule was not written from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from sigra.audit.redact import MEASURE, PLAIN, REDACTED, SECRET, holds_secret, key_verdict
+from sigra.audit.sanitize import sanitize
+
+# Names of settings, headers, columns and fields as frameworks, clouds and payment systems have
+# them, gathered apart from the lists in words.py.
+SECRETS = """
+AWS_SECRET_ACCESS_KEY aws_session_token AZURE_CLIENT_SECRET AZURE_STORAGE_KEY GOOGLE_API_KEY
+GITHUB_TOKEN GH_PAT_TOKEN NPM_TOKEN PYPI_API_TOKEN DOCKER_PASSWORD DOCKERHUB_TOKEN HEROKU_API_KEY
+SLACK_BOT_TOKEN SLACK_SIGNING_SECRET STRIPE_SECRET_KEY STRIPE_WEBHOOK_SECRET TWILIO_AUTH_TOKEN
+SENDGRID_API_KEY MAILGUN_API_KEY DATADOG_API_KEY DD_APP_KEY SENTRY_DSN ROLLBAR_ACCESS_TOKEN
+CLOUDFLARE_API_TOKEN VAULT_TOKEN CONSUL_HTTP_TOKEN SECRET_KEY_BASE RAILS_MASTER_KEY
+DJANGO_SECRET_KEY SQLALCHEMY_DATABASE_URL DATABASE_URL CELERY_BROKER_URL REDIS_PASSWORD
+MYSQL_ROOT_PASSWORD POSTGRES_PASSWORD PGPASSWORD MONGO_INITDB_ROOT_PASSWORD JWT_SECRET
+jwtSigningKey refreshToken accessToken idToken id_token bearerToken X-Auth-Token X-Api-Key
+X-CSRF-Token X-XSRF-TOKEN Authorization Proxy-Authorization Set-Cookie Cookie csrfmiddlewaretoken
+connect.sid PHPSESSID JSESSIONID ASP.NET_SessionId laravel_session sessionid session_key
+remember_token resetPasswordToken confirmation_token email_verification_code otp_secret
+otpSecretKey totp_seed mfaCode mfa_recovery_codes backup_codes recoveryCode two_factor_secret
+pinCode card_pin cardNumber card_number cardCvv cvc cvv2 credit_card_number creditCard pan
+iban account_number bankAccountNumber ssn socialSecurityNumber tax_id passportNumber
+driver_license_number private_key privateKeyPem ssh_private_key sshKey rsa_private_key
+client_secret clientSecret consumer_secret consumerKey app_secret appSecret webhook_secret
+signing_key encryptionKey encryption_key master_key hmac_key aesKey kms_key_material
+db_password dbPassword dbpass db_pwd ldap_bind_password smtp_pass smtpPassword ftpPassword
+user_password userPassword old_password newPassword password_confirmation passwordHash
+password_digest password2 passwd passphrase keystorePassword truststore_password
+keystore_pass service_account_key credentials aws_credentials oauth_token oauthVerifier
+oauth2_client_secret authorization_code auth_code code_verifier samlResponse SAMLAssertion
+sso_token nonce salt pepper signature X-Hub-Signature-256 X-Amz-Signature
+wallet_mnemonic seed_phrase recoveryPhrase licenseKey license_key activation_code
+connection_string ConnectionString AzureWebJobsStorageConnectionString sas_token sharedAccessKey
+PaSsWoRd sess-ion-token ｐａｓｓｗｏｒｄ api​key pass\u00adword APIKEY apikey myApiKey
+""".replace("\\u00ad", "\u00ad").split()
+
+BENIGN = """
+author authority author_id coauthors authored_at keyboard keyboard_layout keynote monkey turkey
+hockey_team donkey whiskey keyword keywords keystroke_rate hotkeys passenger passenger_count
+passengers compass passage passive bypass bypassed overpass compassion passion_project surpassed
+trespass pinned spinner spinning opinion pineapple pinterest_url shipping shipping_address
+discard discarded cardinality cardiology cardboard postcard_url wildcard scorecard dashboard
+tokenize tokenizer tokenization tokenizer_name max_tokens maxTokens total_tokens prompt_tokens
+secretary secretariat section sectional obsession possession session_count sessionCount
+sessions_total session_length session_duration_ms crypt0n1te cryptic description encrypted
+encrypted_at is_encrypted encryption_enabled decrypt_count certified certification_level
+certainty concert saltwater basalt assault asphalt salty designation signal signals sign_up
+signup_source signed_at signer_name resign design seedling seeded proceed exceeded succeeded
+hashtag hash commit_hash content_hash file_hash checksum etag md5 sha256 digest
+organization_id actor_id user_id tenant_id account_id account_name accounts customer_id order_id
+invoice_id invoice_number line_items product_code country_code zip_code status_code error_code
+exit_code currency_code language_code promo_code sku barcode postal_code qr_code http_code
+idempotency_key primary_key foreign_key partition_key sort_key cache_key routing_key
+idempotencyKey primaryKey sortKey cacheKey dedup_key shard_key object_key public_key_id key_id kid
+url callback_url redirect_uri homepage webhook_id host hostname port path method user_agent
+remote_addr ip_address request_id trace_id span_id correlation_id job_id attempt worker queue
+created_at updated_at deleted_at expires_at timestamp duration_ms elapsed latency_ms retries
+name first_name last_name full_name username display_name title subject body message comment
+email phone address city state country region latitude longitude timezone locale birth_date
+amount total subtotal tax tax_rate discount price quantity balance currency payment_method
+payment_id refund_id shipping_method tracking_number carrier weight height width depth color size
+type kind category status state_machine version revision branch tag release environment stage
+file_name file_size mime_type content_type content_length encoding charset width_px format
+enabled disabled active archived verified approved rejected reason note tags labels
+password_policy password_changed_at passwordResetRequired mfa_enabled token_type auth_method
+authProvider session_timeout key_count cookie_consent card_type oauth_provider pass_rate
+boarding_pass_count first_pass training_session
+""".split()
+
+NUMERIC = {"sessions_total", "session_count", "sessionCount", "session_length", "key_count",
+           "session_duration_ms", "total_tokens", "prompt_tokens", "session_timeout"}  # fmt: skip
+
+
+def is_flagged(key: str, value: Any = "x") -> bool:
+    return sanitize({key: value})[0][key] == REDACTED
+
+
+def test_nearly_all_secret_names_are_caught() -> None:
+    """At least 99 % of the names of secrets are redacted."""
+    missed = [key for key in SECRETS if not is_flagged(key)]
+    assert len(missed) <= len(SECRETS) * 0.01, missed
+
+
+def test_few_harmless_names_are_taken_for_secrets() -> None:
+    """At most 3 % of other names are redacted, numbers standing where numbers stand."""
+    flagged = [key for key in BENIGN if is_flagged(key, 12 if key in NUMERIC else "x")]
+    assert len(flagged) <= len(BENIGN) * 0.03, flagged
+
+
+def test_the_corpus_is_large_enough_to_say_so() -> None:
+    """One name more or less does not decide whether the two rates hold."""
+    assert len(set(SECRETS)) > 150
+    assert len(set(BENIGN)) > 250
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["session_token", "sessionToken", "session-token", "session token", "session.token",
+     "SESSION_TOKEN", "SessionToken", "session/token", "session:token", "x[session][token]",
+     "sess\u200bion_token", "ｓｅｓｓｉｏｎ_ｔｏｋｅｎ", "my_session_token_2"],
+)  # fmt: skip
+def test_the_style_of_a_key_does_not_matter(key: str) -> None:
+    """A name is told by its words, in any case and with any separator, odd signs removed."""
+    assert SECRET == key_verdict(key)
+
+
+@pytest.mark.parametrize("key", ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret"])
+def test_words_run_together_are_found(key: str) -> None:
+    """A name without any separator is caught by how it ends, or as a whole."""
+    assert SECRET == key_verdict(key)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["organization_id", "actor_id", "idempotency_key", "primary_key", "foreign_key",
+     "partition_key", "sort_key", "cache_key", "routing_key", "ordering_key", "group_key",
+     "unique_key", "dedup_key", "locale_key", "prev_hash", "key_id", "kid", "public_key_id",
+     "max_tokens", "idempotencyKey", "Partition-Key"],
+)  # fmt: skip
+def test_allowed_names_pass(key: str) -> None:
+    """The names of keys that hold no secret pass in every style."""
+    assert PLAIN == key_verdict(key)
+
+
+@pytest.mark.parametrize("key", ["token_count", "tokens_used", "max_session", "session_ttl", "key_count"])
+def test_a_metric_passes_as_a_number_only(key: str) -> None:
+    """Token, session or key beside a metric word passes with a number and with nothing else."""
+    assert MEASURE == key_verdict(key)
+    assert not is_flagged(key, 12)
+    assert not is_flagged(key, 0.5)
+    assert is_flagged(key, "12")
+    assert is_flagged(key, [12])
+
+
+def test_a_metric_word_frees_no_other_secret() -> None:
+    """A number under a password's name is a secret, whatever stands beside it."""
+    assert is_flagged("max_password", 12)
+    assert is_flagged("pin_count", 1234)
+
+
+def test_a_key_too_long_to_be_a_name_is_redacted() -> None:
+    """A key of more than 256 characters has its value redacted."""
+    assert SECRET == key_verdict("a" * 257)
+    assert PLAIN == key_verdict("a" * 256)
+
+
+def test_null_stays_null() -> None:
+    """A secret that is not there is shown as not there."""
+    assert ({"password": None}, [], False) == sanitize({"password": None})
+
+
+@pytest.mark.parametrize("value", ["", 0, False, [], {}, ["x"], {"a": {"b": 1}}, 1.5, b"x", object()])
+def test_any_other_value_is_redacted_whole(value: Any) -> None:
+    """Under a secret's name every value but null is replaced, containers as one."""
+    assert ({"a": {"password": REDACTED}}, ["$.a.password"]) == sanitize({"a": {"password": value}})[:2]
+
+
+def test_secrets_are_found_at_any_depth() -> None:
+    """Keys in lists and dicts are looked at as deep as metadata goes, and their paths told."""
+    found = sanitize({"cards": 1, "a": [{"b": ({"pwd": 1}, {"c": {"apiKey": 2}})}]})
+    assert ["$.cards", "$.a[0].b[0].pwd", "$.a[0].b[1].c.apiKey"] == found[1]
+
+
+def test_a_path_cannot_be_broken_out_of() -> None:
+    """A key with odd characters is quoted in the path, and a long one is cut."""
+    _, paths, _ = sanitize({"token\n2026 admin": 1, "password" + "x" * 200 + "_pin": 2})
+    assert '$["token\\n2026 admin"]' == paths[0]
+    assert len(paths[1]) < 80
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+        "token is eyJhbGciOiJub25lIn0.eyJzdWIiOiIxIn0.",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA",
+        "-----BEGIN CERTIFICATE-----",
+        "postgresql://app:hunter2@db.internal:5432/app",
+        "see redis://:hunter2@cache/0 for it",
+        "AKIAIOSFODNN7EXAMPLE",
+        "key ASIAIOSFODNN7EXAMPLE used",
+        "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+        "gho_16C7e42F292c6912E7710c838347Ae178B4a",
+        "github_pat_11ABCDEFG0abcdefghij",
+        "xoxb-123456789012-abcdefghijkl",
+        "xoxp-123456789012-abcdefghijkl",
+        "sk_live_4eC39HqLyjWDarjtT1zdp7dc",
+        "rk_live_4eC39HqLyjWDarjtT1zdp7dc",
+        "Authorization: Bearer abc.def.ghi",
+        "Bearer mF_9.B5f-4.1JqM",
+        "bearer mF_9.B5f-4.1JqMabcdefgh",
+    ],
+)
+def test_a_secret_is_known_by_its_look(text: str) -> None:
+    """A token, private key or URL with a password is redacted under any name."""
+    assert holds_secret(text)
+    assert ({"note": [REDACTED]}, ["$.note[0]"]) == sanitize({"note": [text]})[:2]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "paid in full", "https://example.com:8080/path?x=1@2", "https://user@example.com/x",
+        "2026-11-25T10:00:00+00:00", "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/128",
+        "the bearer of this note", "a@b.example", "ghost_writer", "AKIA", "xoxo-love", "sk_living",
+        "eyJoy", "-----", "BEGIN", "arn:aws:iam::123837392027:user/benjamin", "::1", "a:b@c",
+        "0198f3a0-0000-7000-8000-000000000000", "invoice.close", "task_live_update",
+    ],
+)  # fmt: skip
+def test_an_ordinary_text_is_left_alone(text: str) -> None:
+    """Text that only resembles a secret is kept."""
+    assert not holds_secret(text)
+
+
+def test_searching_a_hostile_text_takes_no_time() -> None:
+    """No text of the size that is searched makes the search slow: it is linear."""
+    import time
+
+    for part in ("://", "eyJ-", "eyJ.", "://a:", "-----BEGIN ", "Bearer  ", "gh_xox-", "AKIA"):
+        text = part * (8_192 // len(part))
+        start = time.perf_counter()
+        holds_secret(text)
+        assert time.perf_counter() - start < 0.2, part
+
+
+def test_metadata_of_up_to_the_limit_is_kept() -> None:
+    """Metadata of exactly 8,192 bytes stays; one byte more makes a digest of it."""
+    room = 8_192 - len('{"note":""}')
+    assert {"note": "x" * room} == sanitize({"note": "x" * room})[0]
+    assert {"truncated", "bytes", "sha256"} == set(sanitize({"note": "x" * (room + 1)})[0])
+
+
+def test_a_digest_is_of_the_compact_json() -> None:
+    """What is too large is told by its size and SHA-256 as compact UTF-8 JSON, redacted."""
+    import hashlib
+
+    plain = {"note": "é" * 5_000, "password": REDACTED}
+    data = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
+    expected = {"truncated": True, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    assert (expected, ["$.password"], False) == sanitize({**plain, "password": "hunter2"})
