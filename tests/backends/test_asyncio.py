@@ -529,7 +529,7 @@ def test_the_shared_instance_opens_again() -> None:
     assert [0, 1] == asyncio.run(main())
 
 
-def unfinished(records: list[logging.LogRecord]) -> list[tuple[str, str, str]]:
+def unfinished(records: list[logging.LogRecord]) -> list[tuple[Any, ...]]:
     return [
         (record.job_id, record.levelname, record.organization_id)  # type: ignore[attr-defined]
         for record in records
