@@ -1,0 +1,284 @@
+"""The testing kit: what a user's own tests lean on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sigra import (
+    AuditEvent,
+    AuditScope,
+    Cancel,
+    Failure,
+    InvalidArgsError,
+    MissingTenantKeysError,
+    Ok,
+    Snooze,
+    SyncBackend,
+    config,
+    configure,
+    current_job,
+    log_safe,
+    tenant_worker,
+    worker,
+)
+from sigra.testing import (
+    AuditLog,
+    RecordingBackend,
+    aperform_job,
+    assert_enqueued,
+    hostile_values,
+    json_args,
+    perform_job,
+    refute_enqueued,
+    tenant_args_strategy,
+)
+
+TENANT = {"organization_id": "42", "actor_id": "7"}
+
+
+@tenant_worker(audit_schema=AuditEvent)
+def close(scope: AuditScope, args: dict[str, Any], then: Any = None) -> Any:
+    log_safe("invoice.close", scope)
+    match then:
+        case "fail":
+            return Failure("why")
+        case "cancel":
+            return Cancel("why")
+        case "snooze":
+            return Snooze(9)
+        case "raise":
+            raise LookupError("why")
+    return then
+
+
+@tenant_worker
+async def later(scope: AuditScope, n: int) -> int:
+    await asyncio.sleep(0)
+    return n
+
+
+@worker
+def sweep(args: dict[str, Any]) -> Any:
+    return args
+
+
+def test_the_fixture_is_the_default_backend(sigra_backend: RecordingBackend) -> None:
+    """Inside the test every job goes to the fixture's backend."""
+    job = close.new(TENANT)
+    assert [job] == sigra_backend.jobs
+
+
+def test_the_fixture_overrides_queues_too(sigra_backend: RecordingBackend) -> None:
+    """A queue that was configured is not served by its own backend in the test."""
+    assert 0 == len(config.current.backends)
+
+
+def test_the_fixture_starts_empty(sigra_backend: RecordingBackend) -> None:
+    """What another test enqueued is not there."""
+    assert [] == sigra_backend.jobs
+
+
+def test_the_fixture_runs_jobs_once(sigra_backend: RecordingBackend) -> None:
+    """Recorded jobs run inline, as on the sync backend."""
+    assert "x" == close.new({**TENANT, "then": "x"}).result()
+
+
+def test_async_jobs_are_recorded_too(sigra_backend: RecordingBackend) -> None:
+    """.anew leaves its job in the list."""
+    job = asyncio.run(later.anew({**TENANT, "n": 1}))
+    assert [job] == sigra_backend.jobs
+
+
+def test_nothing_of_the_fixtures_is_left() -> None:
+    """Outside the fixture's tests the settings are as they were."""
+    assert not isinstance(config.current.backend, RecordingBackend)
+
+
+def test_audit_events_are_captured(audit_log: AuditLog) -> None:
+    """The fixture lists the events of the test."""
+    close.new(TENANT)
+    assert ["invoice.close"] == [event.action for event in audit_log.events]
+
+
+def test_audit_events_are_found_by_action(audit_log: AuditLog) -> None:
+    """of() gives the events of one action."""
+    close.new(TENANT)
+    assert (1, 0) == (len(audit_log.of("invoice.close")), len(audit_log.of("invoice.open")))
+
+
+def test_the_audit_log_is_beside_other_sinks(audit_log: AuditLog) -> None:
+    """Sinks that were configured get their events too."""
+    other = AuditLog()
+    with configure(sinks=[*config.current.sinks, other]):
+        close.new(TENANT)
+    assert audit_log.events == other.events
+
+
+@pytest.mark.parametrize(
+    ("then", "outcome"),
+    [
+        (None, Ok(None)),
+        ("x", Ok("x")),
+        ("fail", Failure("why")),
+        ("cancel", Cancel("why")),
+        ("snooze", Snooze(9)),
+    ],
+)
+def test_perform_job_returns_the_outcome(then: Any, outcome: Any) -> None:
+    """Every way to end comes back as its value."""
+    assert outcome == perform_job(close, {**TENANT, "then": then})
+
+
+def test_perform_job_raises_what_the_function_raised() -> None:
+    """A test sees the exception itself."""
+    with pytest.raises(LookupError):
+        perform_job(close, {**TENANT, "then": "raise"})
+
+
+@pytest.mark.parametrize(
+    ("args", "error"), [({}, MissingTenantKeysError), ({**TENANT, "x": {1}}, InvalidArgsError)]
+)
+def test_perform_job_validates_as_new_does(args: Any, error: Any) -> None:
+    """Args that .new() refuses are refused here."""
+    with pytest.raises(error):
+        perform_job(close, args)
+
+
+def test_perform_job_enqueues_nothing(sigra_backend: RecordingBackend) -> None:
+    """It runs the job and leaves no trace in the backend."""
+    perform_job(close, TENANT)
+    assert [] == sigra_backend.jobs
+
+
+def test_perform_job_can_be_a_later_attempt() -> None:
+    """The body sees the attempt and snoozes that the test asks for."""
+
+    @tenant_worker
+    def facts(scope: AuditScope) -> Any:
+        job = current_job()
+        return job and (job.attempt, job.snoozes, job.max_attempts)
+
+    assert Ok((2, 3, 5)) == perform_job(facts, TENANT, attempt=2, snoozes=3, max_attempts=5)
+
+
+def test_perform_job_runs_an_async_worker() -> None:
+    """Outside a loop a coroutine is run to its end."""
+    assert Ok(4) == perform_job(later, {**TENANT, "n": 4})
+
+
+def test_aperform_job_runs_inside_a_loop() -> None:
+    """Inside a loop it is awaited."""
+    assert Ok(4) == asyncio.run(aperform_job(later, {**TENANT, "n": 4}))
+
+
+def test_assert_enqueued_returns_the_last_such_job(sigra_backend: RecordingBackend) -> None:
+    """The job can be looked at further."""
+    close.new(TENANT)
+    last = close.new(TENANT)
+    assert last is assert_enqueued(close)
+
+
+def test_assert_enqueued_matches_some_of_the_args(sigra_backend: RecordingBackend) -> None:
+    """Args that the test does not name may be anything."""
+    first = close.new({**TENANT, "then": "x"})
+    close.new({**TENANT, "then": "y"})
+    assert first is assert_enqueued(close, args={"then": "x"})
+
+
+def test_assert_enqueued_matches_options(sigra_backend: RecordingBackend) -> None:
+    """A queue that the test names must be the job's."""
+    close.new(TENANT)
+    with pytest.raises(AssertionError):
+        assert_enqueued(close, queue="mail")
+
+
+def test_assert_enqueued_tells_absent_from_none(sigra_backend: RecordingBackend) -> None:
+    """A key that the job lacks is not None."""
+    close.new(TENANT)
+    with pytest.raises(AssertionError):
+        assert_enqueued(close, args={"impersonating_from": None})
+
+
+def test_assert_enqueued_shows_what_was(sigra_backend: RecordingBackend) -> None:
+    """The failure lists the jobs that there are."""
+    close.new(TENANT)
+    with pytest.raises(AssertionError, match=r"test_kit\.close"):
+        assert_enqueued(sweep)
+
+
+def test_assert_enqueued_needs_the_fixture() -> None:
+    """Without a recording backend it says what is missing."""
+    with configure(backend=SyncBackend()), pytest.raises(RuntimeError, match="sigra_backend"):
+        assert_enqueued(close)
+
+
+def test_refute_enqueued_accepts_none(sigra_backend: RecordingBackend) -> None:
+    """No such job is what it asserts."""
+    close.new(TENANT)
+    assert None is refute_enqueued(sweep)  # type: ignore[func-returns-value]
+
+
+def test_refute_enqueued_fails_for_one(sigra_backend: RecordingBackend) -> None:
+    """One such job is one too many."""
+    close.new(TENANT)
+    with pytest.raises(AssertionError):
+        refute_enqueued(close)
+
+
+@given(tenant_args_strategy(json_args()))
+@settings(max_examples=40, deadline=None)
+def test_generated_tenant_args_are_accepted(args: dict[str, Any]) -> None:
+    """What the strategy makes, .new() takes."""
+    perform_job(close, {**args, "then": None})
+
+
+@given(tenant_args_strategy(json_args()))
+@settings(max_examples=40, deadline=None)
+def test_generated_tenant_args_have_both_keys(args: dict[str, Any]) -> None:
+    """The required keys are always present."""
+    assert {"organization_id", "actor_id"} <= args.keys()
+
+
+@given(json_args())
+@settings(max_examples=40, deadline=None)
+def test_generated_json_args_are_json(args: dict[str, Any]) -> None:
+    """A JSON round trip gives the same."""
+    assert args == json.loads(json.dumps(args, allow_nan=False))
+
+
+@given(hostile_values())
+@settings(max_examples=60, deadline=None)
+def test_hostile_values_are_refused_as_args(value: Any) -> None:
+    """Nothing that the strategy makes passes for JSON, and nothing else is raised."""
+    with pytest.raises(InvalidArgsError):
+        sweep.new({"value": value})
+
+
+@given(st.data())
+@settings(max_examples=20, deadline=None)
+def test_the_fixture_s_backend_can_be_made_by_hand(data: st.DataObject) -> None:
+    """A property that needs a fresh backend for each example makes its own."""
+    with configure(backend=RecordingBackend()) as settings_in_force:
+        sweep.new(data.draw(json_args()))
+        backend = settings_in_force.backend
+    assert 1 == len(getattr(backend, "jobs", []))
+
+
+@pytest.mark.parametrize("name", __import__("sigra.testing").testing.__all__)
+def test_every_name_of_the_kit_is_documented(name: str) -> None:
+    """help() of each says what it does."""
+    assert getattr(__import__("sigra.testing").testing, name).__doc__
+
+
+def test_an_unknown_name_of_the_kit_is_an_attribute_error() -> None:
+    """The lazy package says what it lacks."""
+    import sigra.testing
+
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = sigra.testing.no_such
