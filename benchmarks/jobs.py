@@ -78,7 +78,7 @@ def thread_job(size: int = 4) -> Pair:
         backend.close()
         pool.shutdown()
 
-    return Pair(_sigra_threads(backend), _raw_threads(pool), close, BATCH)
+    return Pair(_sigra_threads(backend), _raw_threads(pool), close, BATCH, 0.02)
 
 
 def thread_batch(size: int = 4) -> Pair:
@@ -97,7 +97,7 @@ def thread_batch(size: int = 4) -> Pair:
         backend.close()
         pool.shutdown()
 
-    return Pair(ours, _raw_threads(pool), close, BATCH)
+    return Pair(ours, _raw_threads(pool), close, BATCH, 0.02)
 
 
 def thread_sizes(many: int, few: int = 1) -> Pair:
@@ -108,7 +108,7 @@ def thread_sizes(many: int, few: int = 1) -> Pair:
         large.close()
         small.close()
 
-    return Pair(_sigra_threads(large), _sigra_threads(small), close, BATCH)
+    return Pair(_sigra_threads(large), _sigra_threads(small), close, BATCH, 0.02)
 
 
 def raw_sizes(many: int, few: int = 1) -> Pair:
@@ -119,7 +119,7 @@ def raw_sizes(many: int, few: int = 1) -> Pair:
         large.shutdown()
         small.shutdown()
 
-    return Pair(_raw_threads(large), _raw_threads(small), close, BATCH)
+    return Pair(_raw_threads(large), _raw_threads(small), close, BATCH, 0.02)
 
 
 def _sigra_threads(backend: sigra.ThreadBackend) -> Timed:

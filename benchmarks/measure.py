@@ -7,11 +7,14 @@ import itertools
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 TOLERANCE = 1.10
 """What a ratio may exceed its limit by and still hold."""
+
+clock = process_time
+"""For work in one thread: it does not count while something else has the processor."""
 
 Timed = Callable[[int], float]
 """Do the work so many times; return the seconds that it took."""
@@ -19,29 +22,34 @@ Timed = Callable[[int], float]
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long to measure: repeats, pairs in each, least seconds of a side, jobs to scale to."""
+    """How long to measure: repeats, seconds and least pairs of each, how far to scale."""
 
     repeats: int = 3
-    pairs: int = 21
-    least: float = 0.02
+    budget: float = 1.5
+    pairs: int = 11
     jobs: int = 1_000_000
     organizations: int = 100_000
     traced: int = 100_000
 
 
 FULL = Effort()
-QUICK = Effort(pairs=9, least=0.01, jobs=100_000, traced=20_000)
-TINY = Effort(repeats=1, pairs=3, least=0.0001, jobs=3_000, organizations=1_000, traced=2_000)
+QUICK = Effort(budget=0.5, pairs=7, jobs=100_000, traced=20_000)
+TINY = Effort(repeats=1, budget=0, pairs=3, jobs=3_000, organizations=1_000, traced=2_000)
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two sides of one comparison, what ends them, and how many loops they bear."""
+    """Two sides of one comparison, what ends them, and how many loops they bear.
+
+    ``least``: the seconds of one sample. Short ones, and many, leave most pairs whole where
+    something else takes the processor now and then.
+    """
 
     ours: Timed
     floor: Timed
     close: Callable[[], object] | None = None
     most: int = 1 << 24
+    least: float = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +82,14 @@ def paired(make: Callable[[], Pair]) -> Callable[[Effort], Measured]:
 
 def measure(pair: Pair, effort: Effort) -> Measured:
     """Run A B A B; take the median of the paired ratios of each repeat."""
-    loops = calibrate(pair.ours, effort.least, pair.most)
-    floor_loops = calibrate(pair.floor, effort.least, pair.most)
+    loops = calibrate(pair.ours, pair.least, pair.most)
+    floor_loops = calibrate(pair.floor, pair.least, pair.most)
     ratios, ours, floor = [], list[float](), list[float]()
     for _ in range(effort.repeats):
         gc.collect()
         start = len(ours)
-        for _ in range(effort.pairs):
+        end = perf_counter() + effort.budget
+        while len(ours) - start < effort.pairs or perf_counter() < end:
             ours.append(pair.ours(loops) / loops)
             floor.append(pair.floor(floor_loops) / floor_loops)
         sides = zip(ours[start:], floor[start:], strict=True)
@@ -101,10 +110,10 @@ def loop(function: Callable[[Any], object], argument: object) -> Timed:
 
     def timed(loops: int) -> float:
         turns = itertools.repeat(None, loops)
-        start = perf_counter()
+        start = clock()
         for _ in turns:
             function(argument)
-        return perf_counter() - start
+        return clock() - start
 
     return timed
 
@@ -114,9 +123,9 @@ def loop_two(function: Callable[[Any, Any], object], a: object, b: object) -> Ti
 
     def timed(loops: int) -> float:
         turns = itertools.repeat(None, loops)
-        start = perf_counter()
+        start = clock()
         for _ in turns:
             function(a, b)
-        return perf_counter() - start
+        return clock() - start
 
     return timed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import platform
 import statistics
 from dataclasses import dataclass
@@ -63,8 +64,10 @@ def show(readings: list[Reading], quick: bool, console: Console) -> None:
         if not wide:
             names, sides = (f"{goal.work} / {goal.floor}",), ()
         table.add_row(goal.number, *names, *sides, ratio, limit, f"[{style}]{verdict}[/]")
+    load, processors = os.getloadavg()[0], os.cpu_count()
+    table.caption = f"Python {platform.python_version()}, {processors} processors, load {load:.1f}"
     if quick:
-        table.caption = "Measured quickly: the rows s1 to s8 do not go as far as they say."
+        table.caption += "\nMeasured quickly: the rows s1 to s8 do not go as far as they say."
     console.print(table)
     for reading in readings:
         if reading.error:
@@ -76,6 +79,8 @@ def write_json(readings: list[Reading], quick: bool, folder: Path) -> None:
     document = {
         "python": platform.python_version(),
         "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "load": os.getloadavg(),
         "quick": quick,
         "tolerance": TOLERANCE,
         "goals": [_row(reading) for reading in readings],
