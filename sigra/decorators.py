@@ -106,8 +106,7 @@ def _define(
     *,
     tenant: bool,
 ) -> Definition:
-    if isinstance(function, staticmethod):
-        function = function.__func__
+    function = function.__func__ if isinstance(function, staticmethod) else function
     binding = bind(function, tenant=tenant)
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise ValueError(f"name must be a str that is not blank, not {name!r}")

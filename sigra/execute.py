@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Coroutine, Mapping
 from contextvars import Context, copy_context
+from opcode import opmap
 from types import CoroutineType
 from typing import Any
 
@@ -159,3 +160,19 @@ async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
         return None, error
     except BaseException as error:
         return None, error
+
+
+def was_pressed(error: KeyboardInterrupt) -> bool:
+    """Tell Ctrl-C, which is the caller's to see, from a body's own ``raise``.
+
+    The signal's handler is no Python frame: the innermost one was at some other
+    instruction than a raise. asyncio's runner passes the signal on by a raise of its own.
+    """
+    innermost = error.__traceback__
+    while innermost is not None and innermost.tb_next is not None:
+        innermost = innermost.tb_next
+    if innermost is None:
+        return False
+    frame = innermost.tb_frame
+    raised = frame.f_code.co_code[innermost.tb_lasti] == opmap["RAISE_VARARGS"]
+    return not raised or frame.f_globals.get("__name__") == "asyncio.runners"

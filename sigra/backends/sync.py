@@ -8,13 +8,12 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from opcode import opmap
 from typing import TYPE_CHECKING
 
 from sigra.backend import SCHEDULING, Capability
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
-from sigra.execute import aexecute, execute, in_event_loop
+from sigra.execute import aexecute, execute, in_event_loop, was_pressed
 from sigra.options import PLAIN
 from sigra.ticket import LocalTicket
 
@@ -149,7 +148,7 @@ class SyncBackend:
             ticket.move("executing")
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
             self._settle(job, ticket, verdict, pump)
-            if type(verdict.error) is KeyboardInterrupt and _was_pressed(verdict.error):
+            if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
                 raise verdict.error
             if ran is not None:
                 ran.append(job)
@@ -236,19 +235,3 @@ class SyncBackend:
                 "an async worker runs by a loop of its own, and one runs here already: "
                 "use 'await worker.anew(...)'",
             )
-
-
-def _was_pressed(error: KeyboardInterrupt) -> bool:
-    """Tell Ctrl-C, which is the caller's to see, from a body's own ``raise``.
-
-    The signal's handler is no Python frame: the innermost one was at some other
-    instruction than a raise. asyncio's runner passes the signal on by a raise of its own.
-    """
-    innermost = error.__traceback__
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    if innermost is None:
-        return False
-    frame = innermost.tb_frame
-    raised = frame.f_code.co_code[innermost.tb_lasti] == opmap["RAISE_VARARGS"]
-    return not raised or frame.f_globals.get("__name__") == "asyncio.runners"
