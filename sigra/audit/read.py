@@ -131,7 +131,7 @@ def _on_type(kind: type, name: str) -> Any:
 def _attributes(source: Any, kind: type) -> dict[Any, Any] | None:
     for cls in _mro(kind):
         getter = _namespace(cls).get("__dict__")
-        if type(getter) is GetSetDescriptorType and getter.__objclass__ is cls:
+        if type(getter) in (GetSetDescriptorType, MemberDescriptorType):
             found = getter.__get__(source, kind)
             return found if issubclass(type(found), dict) else None
     return None

@@ -1,0 +1,913 @@
+"""What log_safe and log do with a call: the event, where it goes, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import json
+import logging
+import sys
+import threading
+import warnings
+from collections import OrderedDict, namedtuple
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from functools import cached_property
+from types import MappingProxyType, SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+import structlog
+
+from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
+from sigra.audit import AuditStats, audit_stats, log, log_lifecycle, log_safe
+from sigra.audit.failure import _windows
+from sigra.context import Running, running
+from sigra.errors import AuditRejectedError
+
+SCOPE = AuditScope.build(actor_id=7, organization_id=42)
+
+
+class Kept:
+    """A sink that keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.events: list[AuditEvent] = []
+        self.records: list[Any] = []
+
+    def write(self, event: AuditEvent, record: Any) -> None:
+        self.events.append(event)
+        self.records.append(record)
+
+    def close(self) -> None:
+        pass
+
+
+class Raising:
+    """A sink that raises what it was made with."""
+
+    def __init__(self, error: BaseException | type[BaseException]) -> None:
+        self.error = error
+
+    def write(self, event: AuditEvent, record: Any) -> None:
+        raise self.error
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def sink() -> Kept:
+    return Kept()
+
+
+@pytest.fixture(autouse=True)
+def lines(sink: Kept) -> Iterator[list[dict[str, Any]]]:
+    """Capture what reaches structlog, with AuditEvent as schema and one sink."""
+    kept: list[dict[str, Any]] = []
+
+    def keep(_: Any, level: str, event: dict[str, Any]) -> Any:
+        kept.append({"level": level, **event})
+        raise structlog.DropEvent
+
+    _windows.clear()
+    structlog.configure(processors=[keep])
+    with configure(audit_schema=AuditEvent, sinks=[sink], on_audit_failure=None):
+        yield kept
+    structlog.reset_defaults()
+
+
+def change(before: AuditStats) -> tuple[int, int, int]:
+    now = audit_stats()
+    return tuple(new - old for new, old in zip(now, before, strict=True))  # type: ignore[return-value]
+
+
+def in_job(
+    function: Any, *, schema: Any = AuditEvent, scope: AuditScope | None = SCOPE,
+    attempt: int = 1, snoozes: int = 0, job_id: str = "0198f3a0-0000-7000-8000-000000000001",
+) -> Any:  # fmt: skip
+    """Run a function where a job runs."""
+    job: Any = SimpleNamespace(id=job_id, definition=SimpleNamespace(name="mod.work", schema=schema))
+    attempt_ = Running(job, attempt, snoozes, scope)
+
+    def inside() -> Any:
+        running.set(attempt_)
+        return function()
+
+    return contextvars.copy_context().run(inside)
+
+
+# --- the event ---------------------------------------------------------------
+
+
+def test_an_event_carries_what_was_passed_and_what_the_scope_says() -> None:
+    """The event has the arguments, the scope's ids and the defaults of the rest."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=2)))
+    result = log_safe(
+        "invoice.close", SCOPE, outcome="failure", target_id=9, target_type="invoice",
+        metadata={"lines": 2}, ip_address="10.0.0.1", user_agent="curl/8", occurred_at=moment,
+    )  # fmt: skip
+    event = result.event
+    assert event is not None
+    assert AuditEvent(
+        event_id=event.event_id, action="invoice.close", outcome="failure", organization_id="42",
+        actor_id="7", effective_user_id="7", actor_type="user", target_id="9",
+        target_type="invoice", ip_address="10.0.0.1", user_agent="curl/8",
+        metadata={"lines": 2}, occurred_at=moment,
+    ) == event  # fmt: skip
+    assert timezone.utc is event.occurred_at.tzinfo
+    assert AuditResult("emitted", None, event, ()) == result
+
+
+def test_the_event_reaches_structlog_with_every_field(lines: list[dict[str, Any]]) -> None:
+    """structlog gets the action as the event's name and every other field as a keyword."""
+    event = log_safe("invoice.close", SCOPE, target_id=9).event
+    assert event is not None
+    (line,) = lines
+    expected = {name: getattr(event, name) for name in AuditEvent.__dataclass_fields__}
+    expected["occurred_at"] = event.occurred_at.isoformat()
+    expected["event"] = expected.pop("action")
+    assert {**expected, "level": "info"} == line
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level"), [("success", "info"), ("failure", "warning"), ("error", "error")]
+)
+def test_the_level_follows_the_outcome(
+    outcome: Any, level: str, lines: list[dict[str, Any]]
+) -> None:
+    """Success is logged as info, failure as warning, error as error."""
+    log_safe("a.b", SCOPE, outcome=outcome)
+    assert [level] == [line["level"] for line in lines]
+
+
+def test_the_impersonator_is_the_actor() -> None:
+    """Where there is an impersonator, it acted, and the user is whom it acted as."""
+    scope = AuditScope.build(actor_id=7, organization_id=42, impersonating_from=1)
+    event = log_safe("a.b", scope).event
+    assert event is not None
+    assert ("1", "7") == (event.actor_id, event.effective_user_id)
+
+
+def test_what_is_passed_wins_over_the_scope() -> None:
+    """actor_id and organization_id win over the scope; the effective user stays the scope's."""
+    event = log_safe("a.b", SCOPE, actor_id=5, organization_id=UUID(int=1)).event
+    assert event is not None
+    assert ("5", "7", str(UUID(int=1))) == (
+        event.actor_id, event.effective_user_id, event.organization_id,
+    )  # fmt: skip
+
+
+def test_none_that_is_passed_wins_too() -> None:
+    """actor_id=None says that there is no actor, and organization_id=None no organization."""
+    event = log_safe("a.b", SCOPE, actor_id=None, organization_id=None).event
+    assert event is not None
+    assert (None, "system", None) == (event.actor_id, event.actor_type, event.organization_id)
+
+
+@pytest.mark.parametrize("scope", [None, AuditScope.build(actor_id=None, organization_id=None)])
+def test_no_actor_is_the_system(scope: Any) -> None:
+    """An event without an actor is the system's, unless the caller says otherwise."""
+    first, second = log_safe("a.b", scope).event, log_safe("a.b", scope, actor_type="cron").event
+    assert first is not None and second is not None
+    assert ("system", "cron") == (first.actor_type, second.actor_type)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (9, "9"), ("x", "x"), (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (None, None), (1 << 70, "<int 71 bits>"), (True, "true"), (1.5, "1.5"),
+        (object(), "<builtins.object>"), ([1], "<builtins.list>"), ("\ud800x", "\ufffdx"),
+    ],
+)  # fmt: skip
+def test_a_target_is_kept_as_text(target: Any, text: str | None) -> None:
+    """A target's id is stored as text; of an unknown type, that type's name is."""
+    event = log_safe("a.b", SCOPE, target_id=target).event
+    assert event is not None
+    assert text == event.target_id
+
+
+def test_a_long_text_is_cut_and_still_tells_itself_apart() -> None:
+    """A text field of any length stays short, and two that differ at the end stay different."""
+    first = log_safe("a.b", SCOPE, target_id="\x01" * 5_000 + "x").event
+    second = log_safe("a.b", SCOPE, target_id="\x01" * 5_000 + "y").event
+    assert first is not None and second is not None
+    assert first.target_id != second.target_id
+    assert len(str(first.target_id)) <= 256
+
+
+@pytest.mark.parametrize("field", ["target_id", "target_type", "ip_address", "user_agent"])
+def test_a_secret_in_a_field_is_redacted(field: str) -> None:
+    """A text that looks like a secret is redacted in any field, and its name reported."""
+    call: Any = log_safe
+    result = call("a.b", SCOPE, **{field: "Bearer abc.def.ghi"})
+    assert "[REDACTED]" == getattr(result.event, field)
+    assert (field,) == result.redacted
+
+
+def test_the_event_is_not_lost_for_its_secrets() -> None:
+    """An event whose metadata holds secrets is emitted without them, and says where they were."""
+    result = log_safe("a.b", SCOPE, metadata={"card": {"number": 1}, "n": [{"pwd": "x"}]})
+    assert ("emitted", ("$.card", "$.n[0].pwd")) == (result.status, result.redacted)
+
+
+@pytest.mark.parametrize("metadata", ["note", 5, ["a"], object()])
+def test_metadata_that_is_no_mapping_is_kept_as_a_value(metadata: Any) -> None:
+    """Metadata of a wrong type is worth less than the event: it goes under ``value``."""
+    event = log_safe("a.b", SCOPE, metadata=metadata).event
+    assert event is not None
+    assert ["value"] == list(event.metadata)
+
+
+def test_metadata_is_a_copy() -> None:
+    """What the caller changes afterwards does not reach the event."""
+    metadata: dict[str, Any] = {"a": {"b": [1]}}
+    event = log_safe("a.b", SCOPE, metadata=metadata).event
+    metadata["a"]["b"].append(2)
+    assert event is not None
+    assert {"a": {"b": [1]}} == event.metadata
+
+
+# --- scopes of the host ------------------------------------------------------
+
+
+class Slotted:
+    __slots__ = ("active_organization", "impersonating_from", "user")
+
+
+def slotted() -> Slotted:
+    scope = Slotted()
+    scope.user, scope.active_organization = Identity("7"), Identity("42")
+    return scope
+
+
+class Computed:
+    @property
+    def user(self) -> Any:
+        return SimpleNamespace(id=7)
+
+    @cached_property
+    def active_organization(self) -> Any:
+        return {"id": "42"}
+
+
+class OfTheClass:
+    user = 7
+    active_organization = "42"
+    impersonating_from = None
+
+
+class Lazy:
+    """As Django's lazy user: everything through __getattr__, the real one in _wrapped."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self._wrapped = wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        raise RuntimeError("asked a lazy object")
+
+
+Named = namedtuple("Named", "user active_organization impersonating_from")
+
+HOST_SCOPES = [
+    {"user": {"id": 7}, "active_organization": {"id": 42}},
+    OrderedDict(user=7, active_organization=42, impersonating_from=None),
+    MappingProxyType({"user": 7, "active_organization": 42}),
+    SimpleNamespace(user=SimpleNamespace(id=7), active_organization=SimpleNamespace(id="42")),
+    SimpleNamespace(user=Lazy(SimpleNamespace(id=7)), active_organization=42),
+    slotted(),
+    Computed(),
+    OfTheClass(),
+    Named(7, 42, None),
+]
+
+
+@pytest.mark.parametrize("scope", HOST_SCOPES, ids=lambda scope: type(scope).__name__)
+def test_the_hosts_own_scope_is_read(scope: Any) -> None:
+    """An object or mapping with the members is a scope: attributes, slots, properties, keys."""
+    event = log_safe("a.b", scope).event
+    assert event is not None
+    assert ("42", "7", "7") == (event.organization_id, event.actor_id, event.effective_user_id)
+
+
+def test_a_members_id_may_be_none_of_its_kinds() -> None:
+    """A member that is None is no id; a UUID is one."""
+    event = log_safe("a.b", {"user": None, "active_organization": UUID(int=2)}).event
+    assert event is not None
+    assert (None, str(UUID(int=2))) == (event.actor_id, event.organization_id)
+
+
+class RaisingScope:
+    active_organization = None
+
+    @property
+    def user(self) -> Any:
+        raise RuntimeError("no session")
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {}, {"user": None}, {"active_organization": None}, object(), "scope", 5, RaisingScope(),
+        {"user": {"id": 1.5}, "active_organization": None},
+        {"user": {"name": "x"}, "active_organization": None},
+        {"user": "", "active_organization": None},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_scope_that_cannot_be_read_is_rejected(scope: Any, sink: Kept) -> None:
+    """A scope without a readable user and organization fails, and that is itself an event."""
+    result = log_safe("a.b", scope)
+    assert ("failed", None) == (result.status, result.event)
+    assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
+    assert sink.events[0].metadata["field"].startswith("scope")
+
+
+def test_an_organization_that_is_passed_need_not_be_readable() -> None:
+    """The scope's organization is not asked for where the caller passes one."""
+    assert "emitted" == log_safe("a.b", {"user": 7}, organization_id=1).status
+
+
+# --- rejection ---------------------------------------------------------------
+
+BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+    ("action", (), {}),
+    ("scope", ("a.b",), {}),
+    ("action", ("Bad", SCOPE), {}),
+    ("action", ("auth.login", SCOPE), {}),
+    ("action", ("sigra.audit.rejected", SCOPE), {}),
+    ("action", (None, SCOPE), {}),
+    ("outcome", ("a.b", SCOPE), {"outcome": "done"}),
+    ("outcome", ("a.b", SCOPE), {"outcome": None}),
+    ("colour", ("a.b", SCOPE), {"colour": "red"}),
+    ("(an odd keyword)", ("a.b", SCOPE), {"a\nb": 1}),
+    ("scope", ("a.b", SCOPE, "success"), {}),
+    ("action", ("a.b", SCOPE), {"action": "c.d"}),
+    ("occurred_at", ("a.b", SCOPE), {"occurred_at": datetime(2026, 1, 1)}),
+    ("occurred_at", ("a.b", SCOPE), {"occurred_at": "2026-01-01T00:00:00Z"}),
+    ("actor_id", ("a.b", SCOPE), {"actor_id": 1.5}),
+    ("actor_id", ("a.b", SCOPE), {"actor_id": True}),
+    ("actor_id", ("a.b", SCOPE), {"actor_id": " "}),
+    ("organization_id", ("a.b", SCOPE), {"organization_id": object()}),
+    ("organization_id", ("a.b", SCOPE), {"organization_id": 1 << 64}),
+]
+bad_calls = pytest.mark.parametrize(("field", "args", "keywords"), BAD_CALLS)
+
+
+@bad_calls
+def test_a_bad_call_fails_and_is_an_event(
+    field: str, args: Any, keywords: Any, sink: Kept, lines: list[dict[str, Any]]
+) -> None:
+    """A call that is not well formed gives "failed", and one event that says which part was bad."""
+    before = audit_stats()
+    result = log_safe(*args, **keywords)
+    assert ("failed", None) == (result.status, result.event)
+    assert result.reason is not None
+    assert result.reason.startswith(f"rejected at {field}: ")
+    assert [("sigra.audit.rejected", "warning")] == [(x["event"], x["level"]) for x in lines]
+    (event,) = sink.events
+    assert field == event.metadata["field"]
+    assert (0, 0, 1) == change(before)
+
+
+@bad_calls
+def test_strict_log_raises_for_a_bad_call(
+    field: str, args: Any, keywords: Any, sink: Kept, lines: list[dict[str, Any]]
+) -> None:
+    """log raises AuditRejectedError for what log_safe rejects, and logs nothing itself."""
+    before = audit_stats()
+    with pytest.raises(AuditRejectedError) as caught:
+        log(*args, **keywords)
+    assert field == caught.value.field
+    assert [] == lines == sink.events
+    assert (0, 0, 1) == change(before)
+
+
+def test_a_rejected_event_has_the_ids_that_can_be_read(sink: Kept) -> None:
+    """The event of a rejection names organization and actor as far as they are readable."""
+    log_safe("Bad", {"user": 7, "active_organization": object()}, actor_id=object())
+    log_safe("Bad", SCOPE)
+    half, whole = sink.events
+    assert (None, None, "7") == (half.organization_id, half.actor_id, half.effective_user_id)
+    assert ("42", "7", "7") == (whole.organization_id, whole.actor_id, whole.effective_user_id)
+
+
+def test_a_rejection_repeats_no_value(sink: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither the event of a rejection nor the log line nor the reason holds what was passed."""
+    result = log_safe("Hunter2 secret", SCOPE, outcome="hunter2", hunter=("hunter2",))
+    told = f"{sink.events} {caplog.text} {result.reason}"
+    assert "hunter2" not in told.lower().replace("hunter:", "")
+
+
+def test_action_and_scope_may_be_keywords() -> None:
+    """action and scope may be passed by name, like any other argument."""
+    assert "emitted" == log_safe(action="a.b", scope=SCOPE).status
+    assert "emitted" == log("a.b", scope=SCOPE).status
+
+
+def test_subclasses_of_str_are_read_as_str() -> None:
+    """An action or outcome from a str enumeration is the str that it is."""
+    from enum import Enum
+
+    class Names(str, Enum):
+        CLOSE = "invoice.close"
+        BAD = "failure"
+
+    event = log_safe(Names.CLOSE, SCOPE, outcome=Names.BAD).event  # type: ignore[arg-type]
+    assert event is not None
+    assert [str, str] == [type(event.action), type(event.outcome)]
+
+
+def test_the_signature_says_what_to_pass() -> None:
+    """inspect and help show the arguments of log_safe and log, not the tolerant ones."""
+    for function in (log_safe, log):
+        parameters = inspect.signature(function).parameters
+        assert ["action", "scope", "outcome"] == list(parameters)[:3]
+        assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        assert (function.__doc__ or "").startswith("Log an audit event")
+
+
+# --- the schema --------------------------------------------------------------
+
+
+def test_no_schema_means_nothing_is_logged(sink: Kept, lines: list[dict[str, Any]]) -> None:
+    """Without a schema anywhere the call is a no-op that says so and is counted."""
+    before = audit_stats()
+    with configure(audit_schema=None):
+        result = log_safe("a.b", None)
+    assert ("disabled", None) == (result.status, result.event)
+    assert [] == lines == sink.events
+    assert (0, 1, 0) == change(before)
+
+
+def test_none_in_the_call_disables_it(sink: Kept) -> None:
+    """audit_schema=None switches one call off, whatever is configured, and warns of nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "disabled" == log_safe("a.b", SCOPE, audit_schema=None).status
+    assert [] == sink.events
+
+
+def test_the_schema_of_the_call_wins_over_the_jobs_over_the_configured(sink: Kept) -> None:
+    """The record type is the call's, else the running worker's, else the configured one."""
+
+    def passed(action: str) -> str:
+        return "call"
+
+    def of_job(action: str) -> str:
+        return "job"
+
+    def configured(action: str) -> str:
+        return "configured"
+
+    with configure(audit_schema=configured):
+        log_safe("a.b", SCOPE)
+        in_job(lambda: log_safe("a.b", SCOPE), schema=of_job)
+        in_job(lambda: log_safe("a.b", SCOPE), schema=None)
+        in_job(lambda: log_safe("a.b", SCOPE, audit_schema=passed), schema=of_job)
+    assert ["configured", "job", "configured", "call"] == sink.records
+
+
+def test_the_events_own_type_makes_the_event_the_record(sink: Kept) -> None:
+    """With AuditEvent as schema, sinks get the event as record."""
+    log_safe("a.b", SCOPE)
+    assert sink.events[0] is sink.records[0]
+
+
+def test_a_schema_that_raises_keeps_the_event_from_no_one(
+    sink: Kept, lines: list[dict[str, Any]]
+) -> None:
+    """If the schema raises, structlog and sinks still get the event, and the result says so."""
+
+    def broken(action: str) -> None:
+        raise LookupError("hunter2")
+
+    result = log_safe("a.b", SCOPE, audit_schema=broken)
+    assert ("failed", "the audit_schema raised builtins.LookupError") == (result.status, result.reason)
+    assert result.event is sink.events[0]
+    assert (1, [None]) == (len(lines), sink.records)
+
+
+def test_a_schema_that_takes_nothing_fails(sink: Kept) -> None:
+    """A schema with none of the fields, passed in a call, is a failure and no exception."""
+    result = log_safe("a.b", SCOPE, audit_schema=object)
+    assert ("failed", "the audit_schema raised builtins.TypeError") == (result.status, result.reason)
+    assert [None] == sink.records
+
+
+def test_a_scope_without_a_job_warns_once_for_a_line() -> None:
+    """A worker's scope where no job runs warns at the caller's line, once, that nothing is known."""
+
+    def call() -> None:
+        log_safe("a.b", SCOPE)
+
+    with configure(audit_schema=None), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            call()
+    (warning,) = caught
+    assert warning.category is RuntimeWarning
+    assert (__file__, call.__code__.co_firstlineno + 1) == (warning.filename, warning.lineno)
+
+
+def test_a_warning_that_is_an_error_is_not_raised() -> None:
+    """With warnings as errors log_safe still answers."""
+    with configure(audit_schema=None), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "disabled" == log_safe("a.b", SCOPE).status
+        assert "disabled" == log("a.b", SCOPE).status
+
+
+def test_a_job_without_schema_does_not_warn() -> None:
+    """Inside a job that has no schema, disabled is what was asked for."""
+    with configure(audit_schema=None), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "disabled" == in_job(lambda: log_safe("a.b", SCOPE), schema=None).status
+
+
+# --- inside a job ------------------------------------------------------------
+
+
+def test_an_event_of_a_job_names_it() -> None:
+    """Inside a job the event carries worker, job and attempt; outside they are None."""
+    event = in_job(lambda: log_safe("a.b", SCOPE), attempt=3).event
+    assert ("mod.work", "0198f3a0-0000-7000-8000-000000000001", 3) == (
+        event.worker, event.job_id, event.attempt,
+    )  # fmt: skip
+    outside = log_safe("a.b", SCOPE).event
+    assert outside is not None
+    assert outside.worker is outside.job_id is outside.attempt is None
+
+
+def ids(**attempt: Any) -> list[str]:
+    return in_job(
+        lambda: [log_safe("a.b", SCOPE).event.event_id for _ in range(3)],  # type: ignore[union-attr]
+        **attempt,
+    )
+
+
+def test_a_redelivered_attempt_has_the_same_ids() -> None:
+    """The same attempt of the same job yields the same ids, each event another."""
+    assert ids() == ids()
+    assert 3 == len(set(ids()))
+
+
+@pytest.mark.parametrize("other", [{"attempt": 2}, {"snoozes": 1}, {"job_id": "another"}])
+def test_another_attempt_has_other_ids(other: dict[str, Any]) -> None:
+    """Another attempt, snooze or job yields other ids."""
+    assert not set(ids()) & set(ids(**other))
+
+
+def test_a_rejection_takes_an_ordinal_like_any_event() -> None:
+    """A rejected and a disabled call count in the order of a body, so later ids do not shift."""
+
+    def body(action: str, schema: Any) -> str:
+        log_safe(action, SCOPE, audit_schema=schema)
+        return log_safe("a.b", SCOPE).event.event_id  # type: ignore[union-attr]
+
+    answers = {
+        in_job(lambda: body("a.b", AuditEvent)),
+        in_job(lambda: body("Bad", AuditEvent)),
+        in_job(lambda: body("a.b", None)),
+    }
+    assert 1 == len(answers)
+
+
+def test_the_lifecycle_event_is_number_zero(sink: Kept) -> None:
+    """The end of an attempt is an event with the job's scope, apart from all of its body."""
+
+    def body() -> list[AuditResult]:
+        first = log_safe("a.b", SCOPE)
+        attempt = running.get()
+        assert attempt is not None
+        return [first, log_lifecycle(attempt, "work.done", "error"), log_safe("a.b", SCOPE)]
+
+    first, lifecycle, second = (result.event for result in in_job(body))
+    assert ("work.done", "error", "42", "7") == (
+        lifecycle.action, lifecycle.outcome, lifecycle.organization_id, lifecycle.actor_id,
+    )  # fmt: skip
+    assert [first.event_id, second.event_id] == ids()[:2]
+    assert lifecycle.event_id not in ids()
+
+
+def test_a_bad_lifecycle_action_is_rejected_like_any(sink: Kept) -> None:
+    """log_lifecycle raises nothing either."""
+    attempt: Any = in_job(lambda: running.get())
+    assert "failed" == log_lifecycle(attempt, "Bad", "success").status
+    assert "failed" == log_lifecycle(None, "a.b", "success").status  # type: ignore[arg-type]
+    assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
+
+
+# --- failures ----------------------------------------------------------------
+
+
+def test_structlog_and_sinks_fail_apart(sink: Kept) -> None:
+    """Each that raises is named by type; the others get the event all the same."""
+
+    def broken(*_: Any) -> Any:
+        raise ZeroDivisionError("hunter2")
+
+    structlog.configure(processors=[broken])
+    before = audit_stats()
+    with configure(sinks=[Raising(OSError("disk full")), sink, Raising(ValueError)]):
+        result = log_safe("a.b", SCOPE)
+    assert "failed" == result.status
+    assert (
+        "structlog raised builtins.ZeroDivisionError; tests.test_emit.Raising raised "
+        "builtins.OSError; tests.test_emit.Raising raised builtins.ValueError"
+    ) == result.reason
+    assert [result.event] == sink.events
+    assert (0, 0, 1) == change(before)
+
+
+def test_a_broken_logger_factory_is_structlogs_failure(sink: Kept) -> None:
+    """A logger that cannot even be made keeps the event from no sink."""
+
+    def broken(*_: Any) -> Any:
+        raise OSError("no stream")
+
+    structlog.configure(logger_factory=broken)
+    result = log_safe("a.b", SCOPE)
+    assert "structlog raised builtins.OSError" == result.reason
+    assert 1 == len(sink.events)
+
+
+def test_strict_log_reports_a_failed_sink_in_the_result() -> None:
+    """log is strict about the call, not about sinks: those are in its result."""
+    with configure(sinks=[Raising(OSError)]):
+        assert "failed" == log("a.b", SCOPE).status
+
+
+def test_a_failure_is_written_to_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
+    """The logger sigra.audit gets one error with the action and types, and no value."""
+    with configure(sinks=[Raising(OSError("hunter2"))]):
+        log_safe("a.b", SCOPE, metadata={"x": "hunter2"})
+    (record,) = caplog.records
+    assert ("sigra.audit", logging.ERROR) == (record.name, record.levelno)
+    assert "a.b" in record.getMessage() and "OSError" in record.getMessage()
+    assert "hunter2" not in caplog.text
+
+
+def test_a_flood_of_one_failure_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A sink that is down writes a bounded number of lines a second; all are counted."""
+    before = audit_stats()
+    with configure(sinks=[Raising(OSError)]):
+        for _ in range(1_000):
+            log_safe("a.b", SCOPE)
+    assert (0, 0, 1_000) == change(before)
+    assert 50 <= len(caplog.records) < 1_000
+
+
+def test_a_failure_is_offered_to_the_callback() -> None:
+    """on_audit_failure is called with the result of each failure, and of nothing else."""
+    told: list[AuditResult] = []
+    with configure(on_audit_failure=told.append):
+        log_safe("a.b", SCOPE)
+        failed = log_safe("Bad", SCOPE)
+    assert [failed] == told
+
+
+def test_a_callback_that_raises_is_ignored() -> None:
+    """What on_audit_failure raises reaches no one, and is counted once."""
+
+    def broken(_: AuditResult) -> None:
+        raise RuntimeError
+
+    before = audit_stats()
+    with configure(on_audit_failure=broken):
+        assert "failed" == log_safe("Bad", SCOPE).status
+    assert (0, 0, 1) == change(before)
+
+
+def test_a_callback_that_fails_again_ends() -> None:
+    """A callback that logs a bad event itself is not called for that one."""
+    calls: list[AuditResult] = []
+
+    def again(result: AuditResult) -> None:
+        calls.append(result)
+        log_safe("Bad", SCOPE)
+
+    before = audit_stats()
+    with configure(on_audit_failure=again):
+        log_safe("Bad", SCOPE)
+    assert 1 == len(calls)
+    assert (0, 0, 2) == change(before)
+
+
+def test_a_sink_that_logs_ends(lines: list[dict[str, Any]]) -> None:
+    """An event that a sink logs while it writes one reaches structlog, and says it went no further."""
+    results: list[AuditResult] = []
+
+    class Chatty(Kept):
+        def write(self, event: AuditEvent, record: Any) -> None:
+            super().write(event, record)
+            results.append(log_safe("sink.wrote", SCOPE))
+
+    chatty = Chatty()
+    with configure(sinks=[chatty]):
+        assert "emitted" == log_safe("a.b", SCOPE).status
+    assert ["a.b"] == [event.action for event in chatty.events]
+    assert ["failed"] == [result.status for result in results]
+    assert ["a.b", "sink.wrote"] == [line["event"] for line in lines]
+
+
+def test_a_processor_that_logs_ends() -> None:
+    """A processor that logs an event for each event ends at the stack's limit, and says so."""
+
+    def echo(*_: Any) -> Any:
+        log_safe("a.b", SCOPE)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[echo])
+    assert log_safe("a.b", SCOPE).status in ("emitted", "failed")
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
+)
+def test_what_ends_a_program_or_task_passes(error: type[BaseException]) -> None:
+    """KeyboardInterrupt, SystemExit, GeneratorExit and CancelledError are not kept."""
+    with configure(sinks=[Raising(error)]), pytest.raises(error):
+        log_safe("a.b", SCOPE)
+
+
+def test_counts_are_exact_under_threads() -> None:
+    """emitted, disabled and failed add up to the calls, exactly, from many threads."""
+    before = audit_stats()
+
+    def work() -> None:
+        for _ in range(300):
+            log_safe("a.b", SCOPE)
+            log_safe("a.b", SCOPE, audit_schema=None)
+            log_safe("Bad", SCOPE)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert (1_800, 1_800, 1_800) == change(before)
+
+
+def test_a_stack_near_its_limit_is_survived() -> None:
+    """At whatever depth of the stack it is entered, log_safe answers, and counts once."""
+    wrong: list[Any] = []
+
+    def descend(left: int) -> None:
+        if left:
+            return descend(left - 1)
+        before = audit_stats()
+        result = log_safe("a.b", SCOPE, metadata={"a": {"b": [1]}})
+        if type(result) is not AuditResult or sum(change(before)) != 1:
+            wrong.append((left, result))
+        return None
+
+    depth = len(inspect.stack())
+    for left in range(sys.getrecursionlimit() - depth - 80, sys.getrecursionlimit() - depth + 5):
+        try:
+            descend(left)
+        except RecursionError:  # before it was entered, or in this test's own counting
+            continue
+    assert [] == wrong
+
+
+# --- structlog, as it is configured ------------------------------------------
+
+
+def test_capture_logs_sees_events() -> None:
+    """structlog's own capture_logs works, cached loggers included."""
+    for cached in (False, True):
+        structlog.configure(cache_logger_on_first_use=cached)
+        log_safe("a.b", SCOPE)
+        with structlog.testing.capture_logs() as captured:
+            log_safe("invoice.close", SCOPE, outcome="error")
+        assert [("invoice.close", "error")] == [(x["event"], x["log_level"]) for x in captured]
+
+
+def test_capsys_sees_events(capsys: pytest.CaptureFixture[str]) -> None:
+    """A logger that writes to sys.stdout follows it where it is replaced."""
+    from sigra.audit import JSONRenderer
+
+    structlog.configure(
+        processors=[JSONRenderer(text=True)],
+        logger_factory=structlog.WriteLoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    log_safe("a.b", SCOPE)
+    assert "a.b" == json.loads(capsys.readouterr().out)["event"]
+
+
+def test_a_later_configuration_is_followed(lines: list[dict[str, Any]]) -> None:
+    """An event goes the way that structlog is configured at that moment."""
+    other: list[Any] = []
+
+    def keep(*call: Any) -> Any:
+        other.append(call[2])
+        raise structlog.DropEvent
+
+    structlog.configure(cache_logger_on_first_use=True)
+    log_safe("a.b", SCOPE)
+    structlog.configure(processors=[keep])
+    log_safe("c.d", SCOPE)
+    assert (["a.b"], ["c.d"]) == ([x["event"] for x in lines], [x["event"] for x in other])
+
+
+def test_context_variables_reach_the_line(lines: list[dict[str, Any]]) -> None:
+    """What the application bound for its own lines stands in those of audit events too."""
+    processors = structlog.get_config()["processors"]
+    structlog.configure(processors=[structlog.contextvars.merge_contextvars, *processors])
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        log_safe("a.b", SCOPE)
+    assert "r1" == lines[0]["request_id"]
+
+
+def test_a_wrapper_class_of_the_applications_own_is_used() -> None:
+    """A bound logger of another class gets the event by its own method."""
+    calls: list[tuple[str, dict[str, Any]]] = []
+
+    class Own(structlog.BoundLoggerBase):
+        def info(self, event: str, **fields: Any) -> None:
+            calls.append((event, fields))
+
+    structlog.configure(wrapper_class=Own)
+    log_safe("a.b", SCOPE, target_id=1)
+    assert [("a.b", "1")] == [(event, fields["target_id"]) for event, fields in calls]
+
+
+def test_the_standard_library_integration_works(caplog: pytest.LogCaptureFixture) -> None:
+    """Through structlog.stdlib an event arrives at the standard logger sigra.audit."""
+    structlog.configure(
+        processors=[structlog.stdlib.add_logger_name, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    with caplog.at_level(logging.INFO):
+        log_safe("a.b", SCOPE)
+    assert "sigra.audit" == json.loads(caplog.records[0].getMessage())["logger"]
+
+
+@pytest.mark.parametrize("returned", ["tuple", "dict", "wrong"])
+def test_a_processors_last_word_may_take_any_form(returned: str) -> None:
+    """The last processor may return arguments or keywords, and what structlog refuses fails."""
+    calls: list[Any] = []
+    answers = {"tuple": (("x",), {"y": 1}), "dict": {"y": 1}, "wrong": 5}
+    logger = SimpleNamespace(info=lambda *args, **keywords: calls.append((args, keywords)))
+    structlog.configure(processors=[lambda *_: answers[returned]], logger_factory=lambda *_: logger)
+    status = log_safe("a.b", SCOPE).status
+    expected = {"tuple": [(("x",), {"y": 1})], "dict": [((), {"y": 1})], "wrong": []}
+    assert expected[returned] == calls
+    assert ("failed" if returned == "wrong" else "emitted") == status
+
+
+def test_a_level_that_is_filtered_out_disables(lines: list[dict[str, Any]]) -> None:
+    """Without sinks, an event below the level is not even built."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    before = audit_stats()
+    with configure(sinks=[]):
+        result = log_safe("a.b", SCOPE)
+        assert ("disabled", None) == (result.status, result.event)
+        assert "emitted" == log_safe("a.b", SCOPE, outcome="error").status
+    assert "level" in (result.reason or "")
+    assert (1, 1, 0) == change(before)
+    assert ["error"] == [line["level"] for line in lines]
+
+
+def test_sinks_get_what_the_level_filters_out(sink: Kept, lines: list[dict[str, Any]]) -> None:
+    """The level is that of the log; a sink gets every event."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    assert "emitted" == log_safe("a.b", SCOPE).status
+    assert (1, []) == (len(sink.events), lines)
+
+
+def test_what_a_processor_changes_does_not_reach_the_sinks(sink: Kept) -> None:
+    """A processor may change its line as it likes; the event stays as it was."""
+
+    def spoil(_: Any, __: str, event: dict[str, Any]) -> Any:
+        event["metadata"]["deep"].clear()
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[spoil])
+    log_safe("a.b", SCOPE, metadata={"deep": {"x": 1}})
+    assert {"deep": {"x": 1}} == sink.events[0].metadata
+
+
+def test_a_subclassed_moment_is_read_as_a_plain_one() -> None:
+    """A datetime of a subclass is converted to UTC without asking the subclass."""
+
+    class Moment(datetime):
+        def astimezone(self, tz: Any = None) -> Any:
+            raise RuntimeError
+
+    moment = Moment(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=1)))
+    event = log_safe("a.b", SCOPE, occurred_at=moment).event
+    assert event is not None
+    assert datetime(2026, 1, 1, 11, tzinfo=timezone.utc) == event.occurred_at
+    assert datetime is type(event.occurred_at)
