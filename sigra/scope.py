@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn, final
+from typing import TYPE_CHECKING, Any, NoReturn, final
 from uuid import UUID
 
 from sigra.errors import AuditOnlyScopeError
@@ -23,16 +23,19 @@ class _Sealed:
         if _Sealed not in cls.__bases__:
             raise TypeError(f"{cls.__bases__[0].__name__} is final: nothing may pass for it")
 
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set")
+    # Hidden from type checkers, which would take them for a license to use any name.
+    if not TYPE_CHECKING:
 
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+        def __setattr__(self, name: str, value: object) -> NoReturn:
+            raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be set")
 
-    def __getattr__(self, name: str) -> NoReturn:
-        if name.startswith("_"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise AuditOnlyScopeError(name)
+        def __delattr__(self, name: str) -> NoReturn:
+            raise AttributeError(f"{type(self).__name__} is immutable: {name!r} cannot be deleted")
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if name.startswith("_"):
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AuditOnlyScopeError(name)
 
 
 @final
