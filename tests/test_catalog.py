@@ -13,7 +13,14 @@ from typing import Any
 
 import pytest
 
-from sigra import AuditScope, DuplicateWorkerError, UnknownWorkerError, catalog, tenant_worker, worker
+from sigra import (
+    AuditScope,
+    DuplicateWorkerError,
+    UnknownWorkerError,
+    catalog,
+    tenant_worker,
+    worker,
+)
 
 ROOT = Path(__file__).parents[1]
 ONE = """

@@ -386,7 +386,10 @@ def test_another_organization_from_inside_a_job_is_refused(other: Any) -> None:
 
 def test_cross_tenant_opens_the_border() -> None:
     """Where crossing is meant, the call says so."""
-    assert "43" == from_inside({**TENANT, "organization_id": 43}, cross_tenant=True).args["organization_id"]
+    assert (
+        "43"
+        == from_inside({**TENANT, "organization_id": 43}, cross_tenant=True).args["organization_id"]
+    )
 
 
 def test_cross_tenant_false_keeps_it_closed() -> None:

@@ -8,6 +8,7 @@ import inspect
 import itertools
 import logging
 import threading
+import traceback
 from typing import Any
 
 import pytest
@@ -40,11 +41,12 @@ numbers = itertools.count()
 note = contextvars.ContextVar("note", default="unset")
 
 
-def attempt_of(function: Any, args: dict[str, Any] = TENANT, attempt: int = 1, **options: Any) -> Running:
+def attempt_of(
+    function: Any, args: dict[str, Any] = TENANT, attempt: int = 1, **options: Any
+) -> Running:
     made = tenant_worker(name=f"execute.{next(numbers)}")(function)
     job = Job(made.definition, freeze(dict(args), 10**6), JobOptions(**options), "sync")
-    running = Running(job, attempt, 0)
-    return running
+    return Running(job, attempt, 0)
 
 
 def run(function: Any, args: dict[str, Any] = TENANT, **options: Any) -> Verdict:
@@ -295,7 +297,16 @@ def test_job_info_carries_the_attempt_s_facts() -> None:
     """Id, worker, queue, backend and counters are those of the attempt."""
     running = attempt_of(lambda scope, job, **rest: job, attempt=2, max_attempts=3, queue="mail")
     info = execute(running).value
-    assert (running.job.id, running.job.worker, "mail", "sync", 2, 3, 0, running.job.enqueued_at) == (
+    assert (
+        running.job.id,
+        running.job.worker,
+        "mail",
+        "sync",
+        2,
+        3,
+        0,
+        running.job.enqueued_at,
+    ) == (
         info.id,
         info.worker,
         info.queue,
@@ -337,7 +348,7 @@ def test_an_exception_is_logged_with_its_traceback(caplog: pytest.LogCaptureFixt
     """The log line of a raising body has the traceback into the body."""
     record = record_of(caplog)
     assert record.exc_info is not None
-    assert "body" in [frame.name for frame in __import__("traceback").extract_tb(record.exc_info[2])]
+    assert "body" in [frame.name for frame in traceback.extract_tb(record.exc_info[2])]
 
 
 def test_an_exception_is_logged_with_the_job_s_ids(caplog: pytest.LogCaptureFixture) -> None:

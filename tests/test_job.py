@@ -122,7 +122,8 @@ def test_the_result_is_the_value(then: Any, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "error"), [("fail", JobFailedError), ("cancel", JobCancelledError), ("raise", KeyError)]
+    ("then", "error"),
+    [("fail", JobFailedError), ("cancel", JobCancelledError), ("raise", KeyError)],
 )
 def test_the_result_raises_what_stands_for_a_failure(then: str, error: Any) -> None:
     """JobFailedError, JobCancelledError or the function's own exception."""

@@ -180,7 +180,9 @@ def test_tenant_args_carry_the_impersonator() -> None:
 
 def test_tenant_args_read_a_host_s_object() -> None:
     """A request scope of the host's own classes, with ids of any type, gives the keys."""
-    host = SimpleNamespace(user=SimpleNamespace(id=7), active_organization=SimpleNamespace(id=UUID_ID))
+    host = SimpleNamespace(
+        user=SimpleNamespace(id=7), active_organization=SimpleNamespace(id=UUID_ID)
+    )
     assert {"organization_id": str(UUID_ID), "actor_id": "7"} == tenant_args(host)
 
 

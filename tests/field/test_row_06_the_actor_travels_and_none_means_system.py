@@ -15,9 +15,7 @@ def close(scope: AuditScope) -> None:
     log_safe("invoice.close", scope)
 
 
-@pytest.mark.parametrize(
-    ("actor_id", "expected"), [("7", ("7", "user")), (None, (None, "system"))]
-)
+@pytest.mark.parametrize(("actor_id", "expected"), [("7", ("7", "user")), (None, (None, "system"))])
 def test_the_event_names_the_actor_or_the_system(
     actor_id: Any, expected: Any, audit_log: AuditLog
 ) -> None:

@@ -57,9 +57,7 @@ def test_a_child_for_another_tenant_is_refused() -> None:
 
 
 @pytest.mark.parametrize("position", range(3))
-def test_every_item_of_a_bulk_is_validated(
-    position: int, sigra_backend: RecordingBackend
-) -> None:
+def test_every_item_of_a_bulk_is_validated(position: int, sigra_backend: RecordingBackend) -> None:
     """One item without its tenant stops them all, and is named."""
     items: list[dict[str, Any]] = [{**TENANT, "left": 0} for _ in range(3)]
     del items[position]["organization_id"]

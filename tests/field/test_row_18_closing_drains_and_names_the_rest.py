@@ -71,10 +71,11 @@ def test_the_interpreter_s_exit_finishes_what_is_due(tmp_path: Path) -> None:
     """A script that ends right after its enqueues loses none of them."""
     script = tmp_path / "script.py"
     script.write_text(
+        "import sys\n"
         "from sigra import configure, worker\n"
         "@worker\n"
         "def step(n):\n"
-        "    print(n)\n"
+        "    sys.stdout.write(f'{n}\\n')\n"
         "configure(backend='thread')\n"
         "step.new_many([{'n': n} for n in range(20)])\n",
         encoding="utf-8",

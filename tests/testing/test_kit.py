@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import sigra.testing
 from sigra import (
     AuditEvent,
     AuditScope,
@@ -270,15 +271,13 @@ def test_the_fixture_s_backend_can_be_made_by_hand(data: st.DataObject) -> None:
     assert 1 == len(getattr(backend, "jobs", []))
 
 
-@pytest.mark.parametrize("name", __import__("sigra.testing").testing.__all__)
+@pytest.mark.parametrize("name", sigra.testing.__all__)
 def test_every_name_of_the_kit_is_documented(name: str) -> None:
     """help() of each says what it does."""
-    assert getattr(__import__("sigra.testing").testing, name).__doc__
+    assert getattr(sigra.testing, name).__doc__
 
 
 def test_an_unknown_name_of_the_kit_is_an_attribute_error() -> None:
     """The lazy package says what it lacks."""
-    import sigra.testing
-
     with pytest.raises(AttributeError, match="no_such"):
         _ = sigra.testing.no_such

@@ -47,9 +47,7 @@ def checkers() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
 
 
 @pytest.fixture(scope="module", params=sorted(COMMANDS))
-def refused(
-    request: pytest.FixtureRequest, checkers: dict[str, "subprocess.Popen[str]"]
-) -> Places:
+def refused(request: pytest.FixtureRequest, checkers: dict[str, "subprocess.Popen[str]"]) -> Places:
     """Return where a checker found an error, as file and line."""
     if request.param not in checkers:
         pytest.skip(f"{request.param} is not installed")

@@ -67,6 +67,7 @@ async def uses_async(scope: AuditScope) -> None:
     await authorize_later(scope)  # wrong: the async guard keeps its types
     days: str = await sweep()  # wrong: it returns an int
     await sweep(days="3")  # wrong: days is an int
+    print(days)
 
 
 def uses(scope: AuditScope, request: RequestScope, result: AuditResult, job: Job) -> None:
