@@ -19,7 +19,7 @@ _OUTCOMES = (Ok, Failure, Snooze, Cancel)
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
-    if not isinstance(value, _OUTCOMES):
+    if value is None or not isinstance(value, _OUTCOMES):
         verdict = DONE if value is None else Verdict("completed", value)
         outcome = "success"
     else:

@@ -27,16 +27,28 @@ _order = itertools.count().__next__
 class _Pump:
     """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues.
 
-    ``moment``: the virtual time at which ``drain()`` runs them, None outside of it. It
-    stands still, so that sixty seconds later is exactly that.
+    ``moment``: the virtual time of ``drain()``, which stands still meanwhile, or None.
+    ``open``: what is put in will be run. A thread or task that outlives its job finds it closed.
     """
 
-    __slots__ = ("backend", "moment", "waiting")
+    __slots__ = ("backend", "moment", "open", "waiting")
 
     def __init__(self, backend: SyncBackend, moment: float | None = None) -> None:
         self.backend = backend
         self.moment = moment
+        self.open = True
         self.waiting: list[tuple[int, int, Job, LocalTicket]] = []
+
+    def take(self) -> tuple[Job, LocalTicket] | None:
+        """Take the next job out; close, and return None, where there is none."""
+        if not self.waiting:
+            self.open = False  # before the second look, so that nothing falls in between
+        try:
+            _, _, job, ticket = heapq.heappop(self.waiting)
+        except IndexError:
+            return None
+        self.open = True
+        return job, ticket
 
 
 class SyncBackend:
@@ -60,7 +72,7 @@ class SyncBackend:
         for job in jobs:
             if job.definition.is_async:
                 self._refuse_in_loop()
-        outer = self._pump()
+        outer = self._pump() if running.get() is not None else None
         pump = outer or _Pump(self)
         for job in jobs:
             ticket = self._take(job, pump)
@@ -70,6 +82,8 @@ class SyncBackend:
                 self._run(job, ticket, pump)
             else:
                 heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
+        if not pump.open and (left := pump.take()) is not None:
+            self._run(*left, pump)  # the job around it has ended meanwhile, in another thread
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same: async functions on this loop, the others in a thread beside it."""
@@ -82,6 +96,8 @@ class SyncBackend:
             heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
             if outer is None:
                 await self._arun_waiting(pump)
+        if not pump.open:
+            await self._arun_waiting(pump)
 
     def drain(self, until: float | datetime | None = None, *, limit: int = 10_000) -> list[Job]:
         """Run the jobs that come due, stepping a virtual clock instead of waiting.
@@ -90,10 +106,9 @@ class SyncBackend:
         Stops after ``limit`` runs and leaves the rest where it is. Returns the jobs in
         the order in which they ran, a job once for each of its runs.
         """
-        start, target = self._span(until)
-        ran: list[Job] = []
+        (start, target), ran = self._span(until), list[Job]()
         while len(ran) < limit:
-            due = self._pop_due(target, inline=True)
+            due = self._pop(target, inline=True)
             if due is None:
                 self._advance(target)
                 break
@@ -105,10 +120,9 @@ class SyncBackend:
         self, until: float | datetime | None = None, *, limit: int = 10_000
     ) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
-        start, target = self._span(until)
-        ran: list[Job] = []
+        (start, target), ran = self._span(until), list[Job]()
         while len(ran) < limit:
-            due = self._pop_due(target)
+            due = self._pop(target)
             if due is None:
                 self._advance(target)
                 break
@@ -122,7 +136,8 @@ class SyncBackend:
         """Return the pump of the job that runs here on this backend, if one does."""
         attempt = running.get()
         pump = attempt.pump if attempt is not None else None
-        return pump if type(pump) is _Pump and pump.backend is self else None
+        live = type(pump) is _Pump and pump.backend is self and pump.open
+        return pump if live else None  # type: ignore[return-value]
 
     def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
@@ -144,22 +159,23 @@ class SyncBackend:
         self, job: Job, ticket: LocalTicket, pump: _Pump, ran: list[Job] | None = None
     ) -> None:
         """Run a job and then, one after the other, those that its body has enqueued."""
+        pump.open = True
         while True:
             ticket.move("executing")
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
             self._settle(job, ticket, verdict, pump)
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
+                pump.open = False
                 raise verdict.error
             if ran is not None:
                 ran.append(job)
-            if not pump.waiting:
+            if (following := pump.take()) is None:
                 return
-            _, _, job, ticket = heapq.heappop(pump.waiting)
+            job, ticket = following
 
     async def _arun_waiting(self, pump: _Pump, ran: list[Job] | None = None) -> None:
-        waiting = pump.waiting
-        while waiting:
-            _, _, job, ticket = heapq.heappop(waiting)
+        while (following := pump.take()) is not None:
+            job, ticket = following
             ticket.move("executing")
             attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
             if job.definition.is_async:
@@ -211,9 +227,7 @@ class SyncBackend:
             raise ValueError(f"until must be seconds ahead (not negative), not {until!r}")
         return now, now + until
 
-    def _pop_due(
-        self, target: float, *, inline: bool = False
-    ) -> tuple[float, Job, LocalTicket] | None:
+    def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
         """Take the next job that is due; ``inline``: leave one that cannot run here."""
         with self._lock:
             if not self._scheduled or self._scheduled[0][0] > target:
