@@ -119,7 +119,10 @@ def _parameters(function: Callable[..., Any]) -> list[Parameter]:
         raise TypeError(f"a worker is a plain function (def or async def), not {where}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{where} is a generator; a worker runs once and returns its outcome")
-    return list(inspect.signature(function).parameters.values())
+    try:
+        return list(inspect.signature(function).parameters.values())
+    except ValueError:
+        raise TypeError(f"{where} does not tell its parameters; wrap it in a def") from None
 
 
 def _scope_parameter(function: Callable[..., Any], parameters: list[Parameter]) -> str:

@@ -140,6 +140,12 @@ def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) ->
     """Run an async worker by a loop of its own, which ends with it."""
     import asyncio
 
+    if in_event_loop():
+        coroutine.close()
+        raise RuntimeError(
+            "the function gave a coroutine inside a running event loop, where it cannot be run "
+            "to its end: make it an async def and use 'await worker.anew(...)'"
+        )
     with asyncio.Runner() as runner:
         value, raised = runner.run(_contain(coroutine), context=context)
     if raised is not None:

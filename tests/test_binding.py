@@ -208,6 +208,7 @@ def second_self(scope: Any, self: Any) -> None: ...
         Handler,
         Handler(),
         42,
+        max,
     ],
 )
 def test_an_unusable_function_is_refused_at_decoration(function: Any) -> None:

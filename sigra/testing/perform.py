@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sigra.context import Running
 from sigra.enqueue import Enqueuer
 from sigra.errors import JobCancelledError, JobFailedError
-from sigra.execute import aexecute, execute
+from sigra.execute import aexecute, execute, in_event_loop
 from sigra.job import Job
 from sigra.options import parse_options
 from sigra.outcome import Cancel, Failure, Ok, Outcome, Snooze
@@ -32,6 +32,8 @@ def perform_job(
     A plain value comes back as ``Ok(value)``. Raises what ``.new()`` would raise, and
     what the function raises. ``attempt`` and ``snoozes`` are what the body will see.
     """
+    if worker.definition.is_async and in_event_loop():
+        raise RuntimeError("an event loop runs here already: use 'await aperform_job(...)'")
     return _outcome(execute(_prepare(worker, args, attempt, snoozes, options)))
 
 

@@ -407,3 +407,60 @@ def test_an_option_holds_for_each_job_of_a_batch(sync: SyncBackend) -> None:
     """A delay of the call delays them all."""
     jobs = note.new_many([{"n": 1}, {"n": 2}], delay=5)
     assert (["scheduled"] * 2, jobs) == ([job.state for job in jobs], sync.drain(5))
+
+
+def test_a_task_that_outlives_its_job_loses_nothing(sync: SyncBackend) -> None:
+    """What a background task of a body enqueues after the body's end runs all the same."""
+    tasks = []
+
+    async def background(ended: asyncio.Event) -> Any:
+        await ended.wait()
+        return await anote.anew({"n": "late"})
+
+    async def main() -> str:
+        ended = asyncio.Event()
+
+        @worker
+        async def parent() -> None:
+            tasks.append(asyncio.create_task(background(ended)))
+
+        await parent.anew({})
+        ended.set()
+        return (await tasks[0]).state
+
+    assert ("completed", ["late"]) == (asyncio.run(main()), ran)
+
+
+def test_a_thread_that_outlives_its_job_loses_nothing(sync: SyncBackend) -> None:
+    """What a thread in the body's context enqueues after the body's end runs all the same."""
+    ended = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def background() -> None:
+        ended.wait(10)
+        note.new({"n": "late"})
+
+    @worker
+    def parent() -> None:
+        context = contextvars.copy_context()
+        threads.append(threading.Thread(target=context.run, args=(background,)))
+        threads[0].start()
+
+    parent.new({})
+    ended.set()
+    threads[0].join()
+    assert ["late"] == ran
+
+
+def test_a_function_that_gives_a_coroutine_inside_a_loop_says_so(sync: SyncBackend) -> None:
+    """The attempt fails by name, and no coroutine is left unawaited."""
+
+    async def later() -> None: ...
+
+    giving = worker(name="sync.giving")(lambda: later())
+
+    async def main() -> Any:
+        return giving.new({}).result()
+
+    with pytest.raises(RuntimeError, match="anew"):
+        asyncio.run(main())

@@ -173,6 +173,16 @@ def test_perform_job_runs_an_async_worker() -> None:
     assert Ok(4) == perform_job(later, {**TENANT, "n": 4})
 
 
+def test_perform_job_inside_a_loop_names_aperform_job() -> None:
+    """A coroutine cannot be run to its end inside a loop, and the error says what can."""
+
+    async def main() -> None:
+        perform_job(later, {**TENANT, "n": 4})
+
+    with pytest.raises(RuntimeError, match="aperform_job"):
+        asyncio.run(main())
+
+
 def test_aperform_job_runs_inside_a_loop() -> None:
     """Inside a loop it is awaited."""
     assert Ok(4) == asyncio.run(aperform_job(later, {**TENANT, "n": 4}))
