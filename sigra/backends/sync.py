@@ -8,18 +8,15 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from sigra.backend import SCHEDULING, Capability
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop, was_pressed
+from sigra.job import Job
 from sigra.options import PLAIN
 from sigra.ticket import LocalTicket
-
-if TYPE_CHECKING:
-    from sigra.job import Job
-    from sigra.verdict import Verdict
+from sigra.verdict import Verdict
 
 _order = itertools.count().__next__
 
