@@ -89,7 +89,9 @@ def in_job(
     attempt: int = 1, snoozes: int = 0, job_id: str = "0198f3a0-0000-7000-8000-000000000001",
 ) -> Any:  # fmt: skip
     """Run a function where a job runs."""
-    job: Any = SimpleNamespace(id=job_id, definition=SimpleNamespace(name="mod.work", schema=schema))
+    job: Any = SimpleNamespace(
+        id=job_id, definition=SimpleNamespace(name="mod.work", schema=schema)
+    )
     attempt_ = Running(job, attempt, snoozes, scope)
 
     def inside() -> Any:
@@ -412,7 +414,7 @@ def test_subclasses_of_str_are_read_as_str() -> None:
     """An action or outcome from a str enumeration is the str that it is."""
     from enum import Enum
 
-    class Names(str, Enum):
+    class Names(str, Enum):  # noqa: UP042 - as it was written before 3.11
         CLOSE = "invoice.close"
         BAD = "failure"
 
@@ -486,7 +488,10 @@ def test_a_schema_that_raises_keeps_the_event_from_no_one(
         raise LookupError("hunter2")
 
     result = log_safe("a.b", SCOPE, audit_schema=broken)
-    assert ("failed", "the audit_schema raised builtins.LookupError") == (result.status, result.reason)
+    assert ("failed", "the audit_schema raised builtins.LookupError") == (
+        result.status,
+        result.reason,
+    )
     assert result.event is sink.events[0]
     assert (1, [None]) == (len(lines), sink.records)
 
@@ -494,7 +499,10 @@ def test_a_schema_that_raises_keeps_the_event_from_no_one(
 def test_a_schema_that_takes_nothing_fails(sink: Kept) -> None:
     """A schema with none of the fields, passed in a call, is a failure and no exception."""
     result = log_safe("a.b", SCOPE, audit_schema=object)
-    assert ("failed", "the audit_schema raised builtins.TypeError") == (result.status, result.reason)
+    assert ("failed", "the audit_schema raised builtins.TypeError") == (
+        result.status,
+        result.reason,
+    )
     assert [None] == sink.records
 
 

@@ -85,7 +85,9 @@ def test_the_fast_way_makes_the_same_event() -> None:
 
 def test_the_fast_way_makes_the_same_result() -> None:
     """A result made in the fast way equals the one made by its class."""
-    assert AuditResult("failed", "why", None, ("$.a",)) == result_of("failed", "why", None, ("$.a",))
+    assert AuditResult("failed", "why", None, ("$.a",)) == result_of(
+        "failed", "why", None, ("$.a",)
+    )
 
 
 def test_a_result_defaults_to_nothing_to_say() -> None:

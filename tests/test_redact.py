@@ -12,7 +12,8 @@ from sigra.audit.sanitize import sanitize
 
 # Names of settings, headers, columns and fields as frameworks, clouds and payment systems have
 # them, gathered apart from the lists in words.py.
-SECRETS = """
+SECRETS = (
+    """
 AWS_SECRET_ACCESS_KEY aws_session_token AZURE_CLIENT_SECRET AZURE_STORAGE_KEY GOOGLE_API_KEY
 GITHUB_TOKEN GH_PAT_TOKEN NPM_TOKEN PYPI_API_TOKEN DOCKER_PASSWORD DOCKERHUB_TOKEN HEROKU_API_KEY
 SLACK_BOT_TOKEN SLACK_SIGNING_SECRET STRIPE_SECRET_KEY STRIPE_WEBHOOK_SECRET TWILIO_AUTH_TOKEN
@@ -38,8 +39,11 @@ oauth2_client_secret authorization_code auth_code code_verifier samlResponse SAM
 sso_token nonce salt pepper signature X-Hub-Signature-256 X-Amz-Signature
 wallet_mnemonic seed_phrase recoveryPhrase licenseKey license_key activation_code
 connection_string ConnectionString AzureWebJobsStorageConnectionString sas_token sharedAccessKey
-PaSsWoRd sess-ion-token ｐａｓｓｗｏｒｄ api​key pass\u00adword APIKEY apikey myApiKey
-""".replace("\\u00ad", "\u00ad").split()
+PaSsWoRd sess-ion-token ｐａｓｓｗｏｒｄ api\u200bkey pass\u00adword APIKEY apikey myApiKey
+""".replace("\\u00ad", "\u00ad")
+    .replace("\\u200b", "\u200b")
+    .split()
+)
 
 BENIGN = """
 author authority author_id coauthors authored_at keyboard keyboard_layout keynote monkey turkey
@@ -111,7 +115,9 @@ def test_the_style_of_a_key_does_not_matter(key: str) -> None:
     assert SECRET == key_verdict(key)
 
 
-@pytest.mark.parametrize("key", ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret"])
+@pytest.mark.parametrize(
+    "key", ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret"]
+)
 def test_words_run_together_are_found(key: str) -> None:
     """A name without any separator is caught by how it ends, or as a whole."""
     assert SECRET == key_verdict(key)
@@ -129,7 +135,9 @@ def test_allowed_names_pass(key: str) -> None:
     assert PLAIN == key_verdict(key)
 
 
-@pytest.mark.parametrize("key", ["token_count", "tokens_used", "max_session", "session_ttl", "key_count"])
+@pytest.mark.parametrize(
+    "key", ["token_count", "tokens_used", "max_session", "session_ttl", "key_count"]
+)
 def test_a_metric_passes_as_a_number_only(key: str) -> None:
     """Token, session or key beside a metric word passes with a number and with nothing else."""
     assert MEASURE == key_verdict(key)
@@ -156,10 +164,14 @@ def test_null_stays_null() -> None:
     assert ({"password": None}, [], False) == sanitize({"password": None})
 
 
-@pytest.mark.parametrize("value", ["", 0, False, [], {}, ["x"], {"a": {"b": 1}}, 1.5, b"x", object()])
+@pytest.mark.parametrize(
+    "value", ["", 0, False, [], {}, ["x"], {"a": {"b": 1}}, 1.5, b"x", object()]
+)
 def test_any_other_value_is_redacted_whole(value: Any) -> None:
     """Under a secret's name every value but null is replaced, containers as one."""
-    assert ({"a": {"password": REDACTED}}, ["$.a.password"]) == sanitize({"a": {"password": value}})[:2]
+    assert ({"a": {"password": REDACTED}}, ["$.a.password"]) == sanitize(
+        {"a": {"password": value}}
+    )[:2]
 
 
 def test_secrets_are_found_at_any_depth() -> None:

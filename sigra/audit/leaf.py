@@ -63,7 +63,10 @@ def _binary(value: Any, base: Any) -> str:
 
 def _member(value: Any, kind: type) -> Any:
     held = read_member(value, "_value_")
-    return held if type(held) in (str, int, float, bool) else f"<{type_name(kind)}>"
+    of = type(held)
+    if of is str or of is int or of is float or of is bool:
+        return leaf(held)
+    return f"<{type_name(kind)}>"
 
 
 def _text(value: Any, kind: type) -> str:

@@ -26,7 +26,6 @@ class _One(NamedTuple):
 
 
 _tuple_getter = type(_One.__dict__["member"])
-_slots = (MemberDescriptorType, GetSetDescriptorType, _tuple_getter)
 _KEYS = 10_000
 _NAME = 120
 
@@ -104,7 +103,7 @@ def read_member(source: Any, name: str) -> Any:
     described = type(on_type)
     if described is property:
         return on_type.fget(source)
-    if described in _slots:
+    if _is_slot(described):
         try:
             return on_type.__get__(source, kind)
         except AttributeError:
@@ -120,6 +119,11 @@ def read_member(source: Any, name: str) -> Any:
     return on_type
 
 
+def _is_slot(kind: type) -> bool:
+    # By identity throughout: an ``in`` would ask the == of a metaclass.
+    return kind is MemberDescriptorType or kind is GetSetDescriptorType or kind is _tuple_getter
+
+
 def _on_type(kind: type, name: str) -> Any:
     for cls in _mro(kind):
         namespace = _namespace(cls)
@@ -131,7 +135,7 @@ def _on_type(kind: type, name: str) -> Any:
 def _attributes(source: Any, kind: type) -> dict[Any, Any] | None:
     for cls in _mro(kind):
         getter = _namespace(cls).get("__dict__")
-        if type(getter) in (GetSetDescriptorType, MemberDescriptorType):
+        if _is_slot(type(getter)):
             found = getter.__get__(source, kind)
             return found if issubclass(type(found), dict) else None
     return None

@@ -25,6 +25,7 @@ PLAIN, SECRET, MEASURE = 0, 1, 2
 
 MAX_KEY = 256
 _LONGEST_RUN = 4
+_DIGITS = "0123456789"
 # Shorter words are not sought across a boundary: "to_tp_x" holds no "otp".
 _OPENINGS = ("apikey", "passwd", "privatekey", "secretkey")
 _RUNS = JOINED | frozenset(word for word in WHOLE if len(word) >= 6)
@@ -83,17 +84,17 @@ def _judge(words: list[str]) -> int:
 
 
 def _marks(word: str) -> bool:
-    return word in WHOLE or word.rstrip("0123456789") in WHOLE or word.endswith(STEMS)
+    return word in WHOLE or word.rstrip(_DIGITS) in WHOLE or word.endswith(STEMS)
 
 
 def _runs_together(words: list[str]) -> bool:
     for start, word in enumerate(words):
-        if word in JOINED or word.startswith(_OPENINGS):
+        if word in JOINED or word.rstrip(_DIGITS) in JOINED or word.startswith(_OPENINGS):
             return True
         run = word
         for following in words[start + 1 : start + _LONGEST_RUN]:
             run += following
-            if run in _RUNS:
+            if run in _RUNS or run.rstrip(_DIGITS) in _RUNS:
                 return True
     return False
 

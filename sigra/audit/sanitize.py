@@ -16,7 +16,8 @@ MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
 
 _MAX_NODES = 5_000
-_MAX_TEXT = 1_000_000
+_MAX_TEXT = 400_000
+_MAX_KEYS = 24_000
 _MAX_DEPTH = 64
 _MAX_STEP = 64
 # Within these no metadata can reach MAX_BYTES, which need then not be asked.
@@ -32,8 +33,8 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
 
     What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
     ``{"truncated": True, "bytes": n, "sha256": hex}`` of the JSON that it would have
-    been. Reading stops after 5,000 nodes or a million characters; then n and the
-    digest are of the part that was read.
+    been. Reading stops after 5,000 nodes, 400,000 characters or 24,000 of keys; then n
+    and the digest are of the part that was read.
     """
     if metadata is None:
         return {}, [], False
@@ -47,7 +48,7 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
         mapping = {"value": metadata}
     plain = walk.mapping(mapping, "$", 1)
     # Each character takes at most six bytes, each node some thirty besides.
-    if walk.full or 6 * walk.text + 32 * walk.nodes > MAX_BYTES:
+    if walk.full or 6 * (walk.text + walk.keys) + 32 * walk.nodes > MAX_BYTES:
         plain, walk.nested = _bounded(plain, walk)
     return plain, walk.redacted, walk.nested
 
@@ -74,7 +75,7 @@ def _simple(metadata: dict[Any, Any]) -> dict[str, Any] | None:
 
 
 def sanitize_value(value: Any) -> Any:
-    """Return any value as plain JSON with nothing redacted and nothing cut but its depth."""
+    """Return any value as plain JSON, read as far as metadata is, with nothing redacted."""
     walk = Walk(redacting=False)
     return walk.value(value, "$", 0)
 
@@ -92,15 +93,16 @@ def _bounded(plain: dict[str, Any], walk: Walk) -> tuple[dict[str, Any], bool]:
 class Walk:
     """One pass over a value: what it has cost so far, and what was redacted on the way.
 
-    ``nodes`` and ``text`` count what was read; ``full`` says that something was left
-    out because one of them reached its limit.
+    ``nodes``, ``text`` and ``keys`` (both in characters) count what was read; ``full``
+    says that something was left out because one of them reached its limit.
     """
 
-    __slots__ = ("full", "nested", "nodes", "open", "redacted", "redacting", "text")
+    __slots__ = ("full", "keys", "nested", "nodes", "open", "redacted", "redacting", "text")
 
     def __init__(self, redacting: bool = True) -> None:
         self.nodes = 0
         self.text = 0
+        self.keys = 0
         self.full = False
         self.nested = False
         self.redacting = redacting
@@ -114,7 +116,11 @@ class Walk:
         for name, value in self._taken(dict.items(mapping), dict.__len__(mapping)):
             exact = type(name) is str and name.isascii()
             key = name if exact else self._key(name, plain)
-            self.text += len(key)
+            self.keys += len(key)
+            if self.keys > _MAX_KEYS:
+                self.full = True
+                plain[key[:_MAX_KEYS]] = None
+                break
             kind = type(value)
             if value is None:
                 plain[key] = None
@@ -200,7 +206,12 @@ class Walk:
         if not text.isascii():
             text = well_formed(text)
         # Beyond the limit no string leaves the process, so none need be searched.
-        if size > 6 and self.text <= MAX_BYTES and self.redacting and holds_secret(text):
+        if (
+            size > 6
+            and self.text + self.keys <= MAX_BYTES
+            and self.redacting
+            and holds_secret(text)
+        ):
             self.redacted.append(path + _step(key))
             return REDACTED
         return text
