@@ -25,14 +25,17 @@ _subscribers: list[Callable[[Definition], object]] = []
 
 def worker_name(function: Callable[..., Any]) -> str:
     """Return the default name: ``module.qualname``, the same in a spawned child."""
-    module = function.__module__
-    return f"{'__main__' if module == '__mp_main__' else module}.{function.__qualname__}"
+    return f"{_module(function)}.{function.__qualname__}"
+
+
+def _module(function: Callable[..., Any]) -> str:
+    return "__main__" if function.__module__ == "__mp_main__" else function.__module__
 
 
 def register(definition: Definition) -> None:
     """Enter a worker; ``DuplicateWorkerError`` where another function has its name.
 
-    The same function of the same module executed again (a reload, a second run of
+    A function of the same module executed again (a reload, a second run of
     ``__main__``) takes the place of the earlier one.
     """
     name, local = definition.name, "<locals>" in definition.function.__qualname__
@@ -94,7 +97,7 @@ def _origin(definition: Definition) -> tuple[int, Any]:
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
     first, second = known.function, definition.function
-    if worker_name(first) != worker_name(second) or "<locals>" in first.__qualname__:
+    if _module(first) != _module(second) or "<locals>" in first.__qualname__:
         return False
     before, after = _origins[known.name], _origin(definition)
     if before[0] != after[0] or before[1] is not after[1]:

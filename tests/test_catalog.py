@@ -161,6 +161,23 @@ def test_a_reload_brings_a_changed_function(module: Any) -> None:
     assert 1 == importlib.reload(first).job.new({}).result()
 
 
+def test_a_reload_may_rename_the_function_of_a_named_worker(module: Any) -> None:
+    """After an edit the name stands for the function that has it now."""
+    text = ONE.replace("@worker", "@worker(name='catalog.renamed')")
+    first = module(text)
+    Path(str(first.__file__)).write_text(text.replace("def job", "def renamed"), encoding="utf-8")
+    assert importlib.reload(first).renamed.definition is catalog.lookup("catalog.renamed")
+
+
+def test_one_name_in_two_modules_is_refused(module: Any, tmp_path: Path) -> None:
+    """Another module's function is another worker, however often each is executed."""
+    text = ONE.replace("@worker", "@worker(name='catalog.two')")
+    module(text)
+    (tmp_path / "catalog_other.py").write_text(text, encoding="utf-8")
+    with pytest.raises(DuplicateWorkerError):
+        importlib.import_module("catalog_other")
+
+
 def test_a_removed_and_imported_module_is_fine(module: Any) -> None:
     """Importing again after sys.modules lost it is another execution."""
     first = module()

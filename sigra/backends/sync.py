@@ -175,12 +175,18 @@ class SyncBackend:
             job, ticket = following
             ticket.move("executing")
             attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
-            if job.definition.is_async:
-                verdict = await aexecute(attempt)
-            else:
-                import asyncio
+            try:
+                if job.definition.is_async:
+                    verdict = await aexecute(attempt)
+                else:
+                    import asyncio
 
-                verdict = await asyncio.to_thread(execute, attempt)
+                    verdict = await asyncio.to_thread(execute, attempt)
+            except BaseException as error:
+                # Whoever awaited was cancelled, and the job with it: it must hold no unique key.
+                pump.open = False
+                self._settle(job, ticket, Verdict("discarded", error=error), pump)
+                raise
             self._settle(job, ticket, verdict, pump)
             if ran is not None:
                 ran.append(job)
@@ -241,8 +247,5 @@ class SyncBackend:
 
     def _refuse_in_loop(self) -> None:
         if in_event_loop():
-            raise EnqueueError(
-                self.name,
-                "an async worker runs by a loop of its own, and one runs here already: "
-                "use 'await worker.anew(...)'",
-            )
+            reason = "an async worker needs a loop of its own and one runs here: await .anew(...)"
+            raise EnqueueError(self.name, reason)

@@ -464,3 +464,25 @@ def test_a_function_that_gives_a_coroutine_inside_a_loop_says_so(sync: SyncBacke
 
     with pytest.raises(RuntimeError, match="anew"):
         asyncio.run(main())
+
+
+def test_a_cancelled_anew_lets_go_of_its_unique_key(sync: SyncBackend) -> None:
+    """Cancelling whoever awaits ends the job, and the next one with its key is no duplicate."""
+
+    begun: list[asyncio.Event] = []
+
+    @worker(name="sync.endless")
+    async def endless(wait: bool) -> None:
+        if wait:
+            begun[0].set()
+            await asyncio.Event().wait()
+
+    async def main() -> Any:
+        begun.append(asyncio.Event())
+        task = asyncio.ensure_future(endless.anew({"wait": True}, unique="k"))
+        await begun[0].wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return await endless.anew({"wait": False}, unique="k")
+
+    assert "completed" == asyncio.run(main()).state
