@@ -183,8 +183,7 @@ class SyncBackend:
 
                     verdict = await asyncio.to_thread(execute, attempt)
             except BaseException as error:
-                # Whoever awaited was cancelled, and the job with it: it must hold no unique key.
-                pump.open = False
+                pump.open = False  # cancelled with whoever awaited, it must hold no unique key
                 self._settle(job, ticket, Verdict("discarded", error=error), pump)
                 raise
             self._settle(job, ticket, verdict, pump)
