@@ -7,12 +7,13 @@ NEWEST := $(lastword $(PYTHONS))
 VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
+QUEUES := procrastinate
 
-.PHONY: help demo test coverage lint format types bench clean
+.PHONY: help demo test test-queues coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
 
 $(OLD)/.ready $(NEW)/.ready: pyproject.toml
 	@echo "preparing $(@D) (once)"
@@ -27,6 +28,17 @@ demo: $(OLD)/.ready  ## run the told story: three organizations, a thousand jobs
 test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest Python found
 	@set -e; for venv in $(sort $(OLD) $(NEW)); do \
 		echo "== $$venv"; $$venv/bin/python -m pytest; done
+
+test-queues: .venv-queues/.ready  ## run the tests in real consumers, on real servers
+	@SIGRA_QUEUES=1 .venv-queues/bin/python -m pytest tests/queues
+
+# QUEUES: the extras that tests/queues needs, separated by commas.
+.venv-queues/.ready: pyproject.toml
+	@echo "preparing $(@D) (once)"
+	@$(OLDEST) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --upgrade pip
+	@$(@D)/bin/python -m pip install --quiet --editable '.[test,$(QUEUES)]' 'psycopg[binary]'
+	@touch $@
 
 coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at least 95 %
 	@$(OLD)/bin/coverage erase

@@ -1,0 +1,29 @@
+"""Carry an envelope through PostgreSQL's jsonb without loss."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sigra.envelope import MARK
+
+_UNSAFE = re.compile(r"\\u0000|[\[ ]-?\d[\d.]*e\+|[\[ ]-0\.0")
+
+
+def fit(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Write as text those args that jsonb refuses (NUL) or changes (1e+16 to an int, -0.0)."""
+    args = payload.get("args")
+    if MARK not in payload or not isinstance(args, Mapping):
+        return dict(payload)
+    text = json.dumps(args)
+    return {**payload, "args": text} if _UNSAFE.search(text) else dict(payload)
+
+
+def unfit(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo ``fit``."""
+    args = payload.get("args")
+    if MARK in payload and isinstance(args, str):
+        return {**payload, "args": json.loads(args)}
+    return dict(payload)

@@ -1,0 +1,249 @@
+"""Send jobs through procrastinate: PostgreSQL as the queue, and its own worker command."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib import import_module
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+from sigra import catalog
+from sigra.backend import SCHEDULING, Capability
+from sigra.backends.jsonb import fit, unfit
+from sigra.consume import Consumed, aconsume
+from sigra.envelope import MARK, pack
+from sigra.errors import EnqueueError, MissingExtraError
+from sigra.execute import in_event_loop
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.job import Job
+
+try:
+    procrastinate: Any = import_module("procrastinate")
+except ModuleNotFoundError as error:
+    raise MissingExtraError("procrastinate", error.name or "procrastinate") from error
+
+RESCUE = "sigra.rescue"
+"""The periodic task that brings back the jobs of a worker that died."""
+
+# In one statement, so that it sees a job as waiting or as running and never as neither,
+# and without an error, which would end the caller's transaction.
+_DEFER_UNIQUE = """
+INSERT INTO procrastinate_jobs
+    (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
+SELECT job.* FROM unnest(%(jobs)s::procrastinate_job_to_defer_v1[]) AS job
+WHERE NOT EXISTS (
+    SELECT 1 FROM procrastinate_jobs AS held
+    WHERE held.queueing_lock = job.queueing_lock AND held.status IN ('todo', 'doing'))
+ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
+RETURNING id
+"""
+_COUNT = """
+UPDATE procrastinate_jobs SET args = %(args)s::jsonb, attempts = %(attempts)s
+WHERE id = %(id)s AND status = 'doing'
+"""
+_FORGET = "DELETE FROM procrastinate_jobs WHERE task_name = %(name)s AND status = 'succeeded'"
+
+
+class ProcrastinateBackend:
+    """Carry jobs through the procrastinate ``App`` that the user already has.
+
+    Every worker becomes a native task of its own name; consumers are started by
+    ``procrastinate --app=... worker``. Without ``app``, the one that the environment
+    variable ``PROCRASTINATE_APP`` names. ``conn``: an open psycopg connection, sync or
+    async, whose transaction the job becomes part of.
+
+    ``rescue_after``: jobs whose worker gave no sign of life for so many seconds (it was
+    killed) are run again, counted as one delivery. A periodic task on the queue
+    "default" looks every ten seconds. None: the app has a rescuer of its own.
+    """
+
+    name = "procrastinate"
+    capabilities = frozenset[Capability]((*SCHEDULING, "conn", "native"))
+
+    def __init__(self, app: Any = None, *, rescue_after: float | None = 30.0) -> None:
+        if app is None:
+            path = os.environ.get("PROCRASTINATE_APP")
+            if not path:
+                raise TypeError("give ProcrastinateBackend the app, or set PROCRASTINATE_APP")
+            app = procrastinate.App.from_path(path)
+        self._app, self._rescue_after = app, rescue_after
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._names: set[str] = set()
+        catalog.subscribe(self._register)
+        if rescue_after is not None and RESCUE not in app.tasks:
+            task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(self._rescue)
+            app.periodic(cron="* * * * * */10")(task)
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""
+        with self._chained():
+            _accept(jobs, self._send(jobs))
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same without blocking the loop, whichever way the app was opened."""
+        with self._chained():
+            _accept(jobs, await self._asend(jobs))
+
+    def _send(self, jobs: Sequence[Job]) -> Any:
+        conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()
+        if conn is None:
+            if _in_loop_only(connector):
+                return self._send_from_thread(jobs)
+            return connector.execute_query_all(**_insert(jobs))
+        if _is_async(conn):
+            raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
+        if _in_loop_only(connector):
+            connector = procrastinate.SyncPsycopgConnector()
+        return connector.execute_query_all_with_connection(conn, **_insert(jobs))
+
+    async def _asend(self, jobs: Sequence[Job]) -> Any:
+        conn, connector = jobs[0].options.conn, self._app.connector
+        if conn is None and _in_loop_only(connector.get_sync_connector()):
+            self._loop = asyncio.get_running_loop()
+            return await connector.execute_query_all_async(**_insert(jobs))
+        if conn is None or not _is_async(conn):
+            return await asyncio.to_thread(self._send, jobs)
+        if not isinstance(connector, procrastinate.PsycopgConnector):
+            connector = procrastinate.PsycopgConnector()
+        return await connector.execute_query_all_async_with_connection(conn, **_insert(jobs))
+
+    def _send_from_thread(self, jobs: Sequence[Job]) -> Any:
+        """Use the pool of an app that was opened in a loop, from a thread beside it."""
+        loop = self._loop
+        if in_event_loop() or loop is None or not loop.is_running():
+            reason = "the app was opened for its event loop; use await .anew(), or app.open()"
+            raise EnqueueError(self.name, reason)
+        return asyncio.run_coroutine_threadsafe(self._asend(jobs), loop).result()
+
+    @contextmanager
+    def _chained(self) -> Iterator[None]:
+        try:
+            yield
+        except EnqueueError:
+            raise
+        except Exception as error:
+            raise EnqueueError(self.name, str(error.__cause__ or error).strip()) from error
+
+    def _register(self, definition: Definition) -> None:
+        name = definition.name
+        if name in self._names:
+            return  # defined anew: the task looks its worker up when it runs
+
+        async def run(context: Any, /, **payload: Any) -> None:
+            await self._run(name, context, payload)
+
+        self._app.task(name=name, pass_context=True, retry=_Strategy())(run)
+        self._names.add(name)
+
+    async def _run(self, name: str, context: Any, payload: dict[str, Any]) -> None:
+        self._loop = asyncio.get_running_loop()
+        native = context.job
+        payload = unfit(payload)
+        try:
+            consumed = await aconsume(
+                payload,
+                catalog.lookup(name),
+                self.name,
+                native_id=str(native.id),
+                # Our own verdicts keep both counts equal; a rescue raises the native one.
+                deliveries=max(0, native.attempts - _failures(payload)),
+            )
+        except asyncio.CancelledError:
+            reason = context.abort_reason()
+            if reason is None or reason.value != "shutdown":
+                raise
+            await _note(context, payload, native.attempts)
+            raise _AgainError(0.0) from None
+        await _translate(context, consumed)
+
+    async def _rescue(self, context: Any, timestamp: int) -> None:  # noqa: ARG002
+        manager = context.app.job_manager
+        stalled = await manager.get_stalled_jobs(seconds_since_heartbeat=self._rescue_after)
+        for job in stalled:
+            if job.task_name in self._names:
+                await manager.retry_job(job)
+        await context.app.connector.execute_query_async(_FORGET, name=RESCUE)
+
+
+async def _translate(context: Any, consumed: Consumed) -> None:
+    verdict = consumed.verdict
+    if verdict.state in ("retryable", "scheduled"):
+        payload = consumed.following()
+        attempts = payload["failures"] if consumed.delivery else context.job.attempts
+        await _note(context, payload, attempts)
+        raise _AgainError(verdict.delay) from verdict.error
+    if verdict.state == "cancelled":
+        raise procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
+    verdict.unwrap()
+
+
+async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
+    """Write what the next run has to know; the retry that follows adds one to attempts."""
+    await context.app.connector.execute_query_async(
+        _COUNT, args=fit(payload), attempts=attempts - 1, id=context.job.id
+    )
+
+
+class _AgainError(Exception):
+    """Have the job run again after so many seconds."""
+
+
+class _Strategy:
+    """Procrastinate retries what a verdict says, and nothing else."""
+
+    def get_retry_exception(self, exception: BaseException, job: Any) -> Any:  # noqa: ARG002
+        if not isinstance(exception, _AgainError):
+            return None
+        decision = procrastinate.RetryDecision(retry_in={"seconds": exception.args[0]})
+        return procrastinate.exceptions.JobRetry(decision)
+
+
+def _insert(jobs: Sequence[Job]) -> dict[str, Any]:
+    query = _DEFER_UNIQUE
+    if jobs[0].options.unique is None:
+        query = import_module("procrastinate.sql").queries["defer_jobs"]
+    return {"query": query, "jobs": [_native(job) for job in jobs]}
+
+
+def _native(job: Job) -> Any:
+    options, due = job.options, None
+    if options.delay is not None or options.run_at is not None:
+        due = datetime.fromtimestamp(options.due(time.time()), timezone.utc)
+    unique = None if options.unique is None else f"{job.worker}:{options.unique}"
+    return import_module("procrastinate.types").JobToDefer(
+        queue_name=options.queue or "default",
+        task_name=job.worker,
+        priority=options.priority,
+        lock=None,
+        queueing_lock=unique,
+        args=fit(pack(job)),
+        scheduled_at=due,
+    )
+
+
+def _accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
+    for job, row in zip_longest(jobs, rows):
+        job.accept(native_id=str(row["id"]) if row else None, duplicate=row is None)
+
+
+def _is_async(conn: Any) -> bool:
+    return inspect.iscoroutinefunction(getattr(conn, "execute", None))
+
+
+def _in_loop_only(connector: Any) -> bool:
+    """Tell a connector whose pool belongs to a loop; that of the in-memory one has none."""
+    base = import_module("procrastinate.connector").BaseAsyncConnector
+    return isinstance(connector, base) and hasattr(type(connector), "pool")
+
+
+def _failures(payload: Mapping[str, Any]) -> int:
+    failures = payload.get("failures") if MARK in payload else 0
+    return failures if isinstance(failures, int) else 0

@@ -1,0 +1,115 @@
+"""Start a queue's own consumer command, and find the server that it needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent
+
+
+def find_server(variable: str, standard: str) -> str:
+    """Return the server's URL: from the environment, else the standard one if it answers.
+
+    Without either the test is skipped, or fails where CI=true: CI has the server.
+    """
+    url = os.environ.get(variable) or standard
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), 2).close()
+    except OSError as error:
+        reason = f"no server at {url} ({error}); set {variable} to one"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return url
+
+
+class Consumer:
+    """A consumer process of its own group, whose output is kept for the failure's text.
+
+    ``command``: as its user types it; its first word is looked up beside this Python.
+    ``ready``: a pattern that the output shows once jobs are taken.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        ready: str,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        own = BIN / command[0]
+        self._command = [str(own) if own.exists() else command[0], *command[1:]]
+        self._ready, self._env, self._log = ready, dict(env or {}), folder / "consumer.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def output(self) -> str:
+        """Return what the consumer wrote since its last start."""
+        return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """Return the process's id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, timeout: float = 30.0) -> None:
+        """Start it and wait until it is ready.
+
+        SIGRA_CONTRACT_RECORD and SIGRA_CONTRACT_EVENTS come from this process, where the
+        suite's ``Journal`` set them.
+        """
+        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+        env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._env}
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + timeout
+        while not re.search(self._ready, self.output):
+            if not self.alive or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"the consumer did not become ready:\n{self.output}")
+            time.sleep(0.05)
+
+    def stop(self, timeout: float = 20.0) -> int:
+        """End it as its operator does (SIGTERM); return its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"the consumer did not stop:\n{self.output[-5000:]}") from None
+
+    def kill(self) -> None:
+        """Kill it and its children with -9."""
+        if self._process is not None:
+            try:
+                os.killpg(self._process.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+            self._process.wait()
