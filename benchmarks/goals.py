@@ -39,8 +39,8 @@ _job, _many = paired(jobs.thread_job), paired(jobs.thread_batch)
 
 GOALS: tuple[Goal, ...] = (
     Goal("1", "sync .new(), ten scalars", "H_c", 0.9, _flat),
-    Goal("1b", "sync .new(), 3 KB nested", "H_c", 1.2, _nested),
-    Goal("1b+", "sync .new(), 3 KB nested", "H_c that refuses NaN", None, _strict),
+    Goal("1b", "sync .new(), 3 KB nested", "H_c, as strict", 1.2, _strict),
+    Goal("1b+", "sync .new(), 3 KB nested", "H_c that takes NaN", None, _nested),
     Goal("2", "sync .new(), ten scalars", "H_s", 1.0, _flat_stdlib, "stdlib"),
     Goal("2b", "sync .new(), 3 KB nested", "H_s", 1.1, _nested_stdlib, "stdlib"),
     Goal("5", "calling the worker", "forwarding FunctionWrapper", 0.4, paired(jobs.direct_call)),

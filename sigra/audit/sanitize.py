@@ -68,6 +68,9 @@ def _simple(metadata: dict[Any, Any]) -> dict[str, Any] | None:
         elif kind is int:
             if not -_HALF <= value < _HALF:
                 return None
+        elif kind is float:
+            if value - value != 0.0:  # infinity and NaN alone
+                return None
         elif value is not None and kind is not bool:
             return None
         simple[key] = value
