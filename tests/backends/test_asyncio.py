@@ -348,6 +348,15 @@ async def test_a_job_inherits_no_context(backend: AsyncioBackend) -> None:
     assert "the producer's" == note.get()
 
 
+@on_loop
+async def test_a_job_that_aclose_begins_inherits_no_context(backend: AsyncioBackend) -> None:
+    """What begins only when the backend closes does not see the closer's variables either."""
+    note.set("the closer's")
+    jobs = [asee_note.new({}), see_note.new({})]
+    assert [] == await backend.aclose()
+    assert ["unset"] * 2 == [job.result() for job in jobs]
+
+
 @worker
 def see_note() -> str:
     seen = note.get()

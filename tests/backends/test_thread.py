@@ -540,6 +540,21 @@ def test_close_releases_who_waits_for_a_result(pool: ThreadBackend) -> None:
     assert 1 == len(raised)
 
 
+def test_close_ends_the_threads() -> None:
+    """No thread of a closed pool is left, neither a worker's nor the timer's."""
+    before = set(threading.enumerate())
+    backend = ThreadBackend(3)
+    with configure(backend=backend):
+        where.new_many([{}] * 9)
+        where.new({}, delay=60)
+        started = set(threading.enumerate()) - before
+        assert 4 == len(started)
+        backend.close(PATIENCE)
+    for thread in started:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_closed_pool_takes_no_job(pool: ThreadBackend) -> None:
     """After ``close``, ``.new()`` raises ``EnqueueError``, and a second ``close`` returns none."""
     pool.close()
