@@ -1,0 +1,181 @@
+"""Carry jobs by Celery: each worker is a task of its name in the user's own app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sigra import catalog
+from sigra.backend import Capability
+from sigra.consume import Consumed, consume
+from sigra.envelope import MARK, pack
+from sigra.errors import EnqueueError, MissingExtraError
+from sigra.json import dumps, loads
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.job import Job
+
+try:  # by name, so that the types are checked alike with and without the package
+    _celery: Any = import_module("celery")
+    _exceptions: Any = import_module("celery.exceptions")
+    _signals: Any = import_module("celery.signals")
+except ImportError as error:
+    raise MissingExtraError("celery", error.name or "celery") from error
+
+_log = logging.getLogger("sigra.job")
+
+UNKNOWN_QUEUE = "sigra.unknown"
+"""Where jobs wait whose worker the consumer had not imported: ``celery worker -Q`` it."""
+
+_PICKLE = {"pickle", "application/x-python-serialize"}
+_RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+# ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with
+# one retry more, which is how such deliveries are counted. None of it retries a failure.
+_TASK = {
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "retry_on_worker_lost": True,
+    "max_retries": None,
+    "default_retry_delay": 1,
+    "serializer": "json",
+    "ignore_result": True,  # else every .new() would talk to the result backend too
+    "store_errors_even_if_ignored": True,
+    "shared": False,
+    "bind": True,
+}
+
+
+class CeleryBackend:
+    """Send jobs through a Celery app; ``celery -A app worker`` runs them.
+
+    ``app``: the user's own, whose routes, limits and other tasks stay as they are; by
+    default Celery's current one. Raises ``ValueError`` for an app that pickles.
+    """
+
+    name = "celery"
+    capabilities: frozenset[Capability] = frozenset(
+        {"queue", "delay", "run_at", "max_attempts", "backoff", "native"}
+    )
+
+    def __init__(self, app: Any = None) -> None:
+        self.app = _celery.current_app._get_current_object() if app is None else app
+        _refuse_pickle(self.app.conf)
+        _signals.task_unknown.connect(self._keep_unknown, weak=False)
+        catalog.subscribe(self._register)
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Send the jobs, over one connection; a broker that is down is tried three times."""
+        sent = 0
+        try:
+            with self.app.producer_or_acquire() as producer:
+                for job in jobs:
+                    options = job.options
+                    result = self.app.tasks[job.worker].apply_async(
+                        kwargs=_to_kwargs(pack(job)),
+                        task_id=job.id,
+                        countdown=options.delay,
+                        eta=options.run_at,
+                        producer=producer,
+                        retry_policy=_RETRY_POLICY,
+                        **({} if options.queue is None else {"queue": options.queue}),
+                    )
+                    job.accept(native_id=result.id)
+                    sent += 1
+        except Exception as error:
+            of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
+            raise EnqueueError(self.name, f"{type(error).__qualname__}: {error}{of}") from error
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same in a thread: Celery itself only blocks."""
+        await asyncio.to_thread(self.enqueue, jobs)
+
+    def _register(self, definition: Definition) -> None:
+        self.app.task(_run, name=definition.name, **_TASK)
+
+    def _keep_unknown(self, sender: Any, name: str, id: str, message: Any, **_: Any) -> None:
+        """Keep a job whose worker is not imported here; Celery itself would drop it."""
+        kwargs = message.payload[1]
+        if sender.app is self.app and isinstance(kwargs, dict) and MARK in kwargs:
+            _log.error("job %s waits in queue %s: no worker is named %r", id, UNKNOWN_QUEUE, name)
+            retries = message.headers.get("retries") or 0
+            self.app.send_task(
+                name,
+                kwargs=kwargs,
+                task_id=id,
+                queue=UNKNOWN_QUEUE,
+                retries=retries,
+                serializer="json",
+            )
+
+
+def _run(task: Any, /, **kwargs: Any) -> None:
+    """Be the body of every worker's task."""
+    payload = _from_kwargs(kwargs)
+    lost = task.request.retries - _failures(payload)
+    definition = catalog.lookup(task.name)
+    consumed = consume(
+        payload, definition, CeleryBackend.name, native_id=task.request.id, deliveries=max(0, lost)
+    )
+    verdict = consumed.verdict
+    if verdict.state in ("retryable", "scheduled"):
+        _send_again(task, consumed)
+        if verdict.state == "retryable":
+            raise _exceptions.Retry(_text(verdict.error), when=verdict.delay)
+        raise _exceptions.Ignore
+    if verdict.error is not None:
+        # Shown as failed, and dead-lettered where the queue has an exchange for that.
+        raise _exceptions.Reject(_text(verdict.error), requeue=False)
+
+
+def _send_again(task: Any, consumed: Consumed) -> None:
+    """Send the next run to where this one came from, under the same id."""
+    payload = consumed.following()
+    again = task.signature_from_request(
+        args=(),
+        kwargs=_to_kwargs(payload),
+        countdown=consumed.verdict.delay or None,
+        retries=_failures(payload),
+    )
+    try:
+        again.apply_async(retry_policy=_RETRY_POLICY)
+    except Exception as error:
+        # Not acknowledged: the broker delivers this run again when it is back.
+        raise _exceptions.Reject(_text(error), requeue=True) from error
+
+
+def _failures(payload: Mapping[str, Any]) -> int:
+    """Return the failed attempts that an envelope counts, which ``retries`` repeats."""
+    failures = payload.get("failures", 0) if MARK in payload else 0
+    return failures if type(failures) is int else 0
+
+
+def _to_kwargs(payload: dict[str, Any]) -> dict[str, Any]:
+    """Send the envelope as kwargs; as text where kombu would take a key for its own."""
+    if "__type__" not in str(payload):
+        return payload
+    return {MARK: dumps(payload).decode()}
+
+
+def _from_kwargs(kwargs: dict[str, Any]) -> Mapping[str, Any]:
+    text = kwargs.get(MARK)
+    payload = loads(text) if isinstance(text, str) and len(kwargs) == 1 else kwargs
+    return payload if isinstance(payload, dict) else kwargs
+
+
+def _refuse_pickle(conf: Any) -> None:
+    accepted = set(conf.accept_content or ())
+    if conf.task_serializer in _PICKLE or accepted & _PICKLE:
+        raise ValueError(
+            "this Celery app uses pickle, by which whoever can write to the broker runs any code "
+            "in its consumers: set task_serializer='json' and accept_content=['json']"
+        )
+    if not accepted & {"json", "application/json"}:
+        raise ValueError("this Celery app does not accept JSON: add 'json' to accept_content")
+
+
+def _text(error: BaseException | None) -> str:
+    return f"{type(error).__qualname__}: {error}"

@@ -1,0 +1,139 @@
+"""Carry jobs by RQ: each is a call of ``run``, described by its worker's name."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sigra import catalog
+from sigra.backend import Capability
+from sigra.consume import consume
+from sigra.envelope import pack
+from sigra.errors import EnqueueError, MissingExtraError, UnknownWorkerError
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.job import Job
+
+try:  # by name, so that the types are checked alike with and without the package
+    _rq: Any = import_module("rq")
+except ImportError as error:
+    raise MissingExtraError("rq", error.name or "rq") from error
+
+_RUN = f"{__name__}.run"
+_MODULE = "sigra_module"
+_ENDLESS = 10**9
+
+
+class RQBackend:
+    """Send jobs through an RQ queue; ``rq worker --with-scheduler --serializer json`` runs them.
+
+    ``queue``: the user's own, made with ``serializer="json"``; a job's option ``queue``
+    names another one on the same connection. Raises ``ValueError`` for a queue that
+    pickles.
+    """
+
+    name = "rq"
+    capabilities: frozenset[Capability] = frozenset(
+        {"queue", "delay", "run_at", "max_attempts", "backoff", "native"}
+    )
+
+    def __init__(self, queue: Any) -> None:
+        if not _writes_json(queue.serializer):
+            raise ValueError(
+                "this RQ queue does not write JSON (RQ pickles by default, by which whoever can "
+                "write to Redis runs any code in its workers): make it with "
+                "Queue(..., serializer='json') and start 'rq worker --serializer json'"
+            )
+        self.queue = queue
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Send the jobs in one transaction: all of them, or none."""
+        try:
+            with self.queue.connection.pipeline() as pipeline:
+                for job in jobs:
+                    self._put(job, pipeline)
+                pipeline.execute()
+        except Exception as error:
+            raise EnqueueError(self.name, f"{type(error).__qualname__}: {error}") from error
+        for job in jobs:
+            job.accept(native_id=job.id)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same in a thread: RQ itself only blocks."""
+        await asyncio.to_thread(self.enqueue, jobs)
+
+    def _put(self, job: Job, pipeline: Any) -> None:
+        options, queue = job.options, self._queue(job.options.queue)
+        # RQ's own retries serve the jobs whose worker died, and are counted by that.
+        spare = options.max_attempts - 1
+        native = queue.create_job(
+            _RUN,
+            args=(job.worker, pack(job)),
+            description=job.worker,
+            job_id=job.id,
+            meta={_MODULE: job.definition.function.__module__},
+            retry=_rq.Retry(max=spare) if spare else None,
+        )
+        due = options.run_at
+        if options.delay is not None:
+            due = datetime.now(timezone.utc) + timedelta(seconds=options.delay)
+        if due is None:
+            queue.enqueue_job(native, pipeline=pipeline)
+        else:
+            queue.schedule_job(native, due, pipeline=pipeline)
+
+    def _queue(self, name: str | None) -> Any:
+        own = self.queue
+        if name is None or name == own.name:
+            return own
+        return type(own)(
+            name,
+            connection=own.connection,
+            serializer=own.serializer,
+            default_timeout=own._default_timeout,
+        )
+
+
+def run(name: str, payload: Mapping[str, Any]) -> Any:
+    """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
+    native = _rq.get_current_job()
+    left = native.retries_left
+    definition = _find(name, native.meta.get(_MODULE))
+    maximum = payload.get("max_attempts") if "sigra" in payload else None
+    lost = max(0, maximum - 1 - left) if type(maximum) is int and left is not None else None
+    consumed = consume(payload, definition, RQBackend.name, native_id=native.id, deliveries=lost)
+    verdict = consumed.verdict
+    if verdict.state in ("retryable", "scheduled"):
+        native.args = (name, consumed.following())  # saved with the job as it is queued again
+        return _rq.Retry(max=_ENDLESS, interval=math.ceil(verdict.delay))
+    if verdict.error is not None:
+        native.retries_left = 0  # no retry of RQ's own: it goes to the failed jobs
+        raise verdict.error
+    return None
+
+
+def _find(name: str, module: str | None) -> Definition:
+    """Look the worker up; import its module first if need be, as RQ does with functions."""
+    try:
+        return catalog.lookup(name)
+    except UnknownWorkerError:
+        if module is None:
+            raise
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise UnknownWorkerError(name) from error
+    return catalog.lookup(name)
+
+
+def _writes_json(serializer: Any) -> bool:
+    try:
+        return bool(json.loads(serializer.dumps({"a": [1]})) == {"a": [1]})
+    except (ValueError, TypeError):
+        return False
