@@ -19,6 +19,7 @@ def close_invoice(scope: AuditScope, invoice_id: int, job):
     if job.snoozes == 0:
         return Snooze(2)  # the ledger is not ready yet
     log_safe("invoice.close", scope, target_id=invoice_id)
+    return None
 
 
 @app.task(name="native.ping")

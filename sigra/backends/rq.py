@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from importlib import import_module
@@ -34,8 +35,8 @@ class RQBackend:
     """Send jobs through an RQ queue; ``rq worker --with-scheduler --serializer json`` runs them.
 
     ``queue``: the user's own, made with ``serializer="json"``; a job's option ``queue``
-    names another one on the same connection. Raises ``ValueError`` for a queue that
-    pickles.
+    names another one on the same connection. By default RQ's own default queue at
+    ``RQ_REDIS_URL``. Raises ``ValueError`` for a queue that pickles.
     """
 
     name = "rq"
@@ -43,7 +44,11 @@ class RQBackend:
         {"queue", "delay", "run_at", "max_attempts", "backoff", "native"}
     )
 
-    def __init__(self, queue: Any) -> None:
+    def __init__(self, queue: Any = None) -> None:
+        if queue is None:
+            redis = import_module("redis")
+            url = os.environ.get("RQ_REDIS_URL", "redis://127.0.0.1:6379/0")
+            queue = _rq.Queue(connection=redis.Redis.from_url(url), serializer="json")
         if not _writes_json(queue.serializer):
             raise ValueError(
                 "this RQ queue does not write JSON (RQ pickles by default, by which whoever can "
