@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from importlib import import_module
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -16,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
 from sigra.backends.jsonb import fit, unfit
+from sigra.backends.procrastinate_insert import insert
 from sigra.consume import Consumed, aconsume
-from sigra.envelope import MARK, pack
+from sigra.envelope import MARK
 from sigra.errors import EnqueueError, MissingExtraError
 from sigra.execute import in_event_loop
 
@@ -33,18 +32,6 @@ except ModuleNotFoundError as error:
 RESCUE = "sigra.rescue"
 """The periodic task that brings back the jobs of a worker that died."""
 
-# In one statement, so that it sees a job as waiting or as running and never as neither,
-# and without an error, which would end the caller's transaction.
-_DEFER_UNIQUE = """
-INSERT INTO procrastinate_jobs
-    (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
-SELECT job.* FROM unnest(%(jobs)s::procrastinate_job_to_defer_v1[]) AS job
-WHERE NOT EXISTS (
-    SELECT 1 FROM procrastinate_jobs AS held
-    WHERE held.queueing_lock = job.queueing_lock AND held.status IN ('todo', 'doing'))
-ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
-RETURNING id
-"""
 _COUNT = """
 UPDATE procrastinate_jobs SET args = %(args)s::jsonb, attempts = %(attempts)s
 WHERE id = %(id)s AND status = 'doing'
@@ -76,7 +63,6 @@ class ProcrastinateBackend:
             app = procrastinate.App.from_path(path)
         self._app, self._rescue_after = app, rescue_after
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._names: set[str] = set()
         catalog.subscribe(self._register)
         if rescue_after is not None and RESCUE not in app.tasks:
             task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(self._rescue)
@@ -97,23 +83,23 @@ class ProcrastinateBackend:
         if conn is None:
             if _in_loop_only(connector):
                 return self._send_from_thread(jobs)
-            return connector.execute_query_all(**_insert(jobs))
+            return connector.execute_query_all(**insert(jobs))
         if _is_async(conn):
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
         if _in_loop_only(connector):
             connector = procrastinate.SyncPsycopgConnector()
-        return connector.execute_query_all_with_connection(conn, **_insert(jobs))
+        return connector.execute_query_all_with_connection(conn, **insert(jobs))
 
     async def _asend(self, jobs: Sequence[Job]) -> Any:
         conn, connector = jobs[0].options.conn, self._app.connector
         if conn is None and _in_loop_only(connector.get_sync_connector()):
             self._loop = asyncio.get_running_loop()
-            return await connector.execute_query_all_async(**_insert(jobs))
+            return await connector.execute_query_all_async(**insert(jobs))
         if conn is None or not _is_async(conn):
             return await asyncio.to_thread(self._send, jobs)
         if not isinstance(connector, procrastinate.PsycopgConnector):
             connector = procrastinate.PsycopgConnector()
-        return await connector.execute_query_all_async_with_connection(conn, **_insert(jobs))
+        return await connector.execute_query_all_async_with_connection(conn, **insert(jobs))
 
     def _send_from_thread(self, jobs: Sequence[Job]) -> Any:
         """Use the pool of an app that was opened in a loop, from a thread beside it."""
@@ -134,41 +120,45 @@ class ProcrastinateBackend:
 
     def _register(self, definition: Definition) -> None:
         name = definition.name
-        if name in self._names:
-            return  # defined anew: the task looks its worker up when it runs
+        if _is_ours(self._app, name):
+            return  # defined anew, or a second backend: the task looks its worker up when it runs
 
         async def run(context: Any, /, **payload: Any) -> None:
             await self._run(name, context, payload)
 
         self._app.task(name=name, pass_context=True, retry=_Strategy())(run)
-        self._names.add(name)
 
     async def _run(self, name: str, context: Any, payload: dict[str, Any]) -> None:
         self._loop = asyncio.get_running_loop()
-        native = context.job
-        payload = unfit(payload)
-        try:
-            consumed = await aconsume(
+        native, payload = context.job, unfit(payload)
+        definition = catalog.lookup(name)
+        work = asyncio.ensure_future(
+            aconsume(
                 payload,
-                catalog.lookup(name),
+                definition,
                 self.name,
                 native_id=str(native.id),
                 # Our own verdicts keep both counts equal; a rescue raises the native one.
                 deliveries=max(0, native.attempts - _failures(payload)),
             )
+        )
+        try:
+            consumed = await (work if definition.is_async else asyncio.shield(work))
         except asyncio.CancelledError:
-            reason = context.abort_reason()
-            if reason is None or reason.value != "shutdown":
-                raise
-            await _note(context, payload, native.attempts)
-            raise _AgainError(0.0) from None
+            if definition.is_async:
+                reason = context.abort_reason()
+                if reason is None or reason.value != "shutdown":
+                    raise
+                await _note(context, payload, native.attempts)
+                raise _AgainError(0.0) from None
+            consumed = await work  # nothing ends a thread: what comes of it counts
         await _translate(context, consumed)
 
     async def _rescue(self, context: Any, timestamp: int) -> None:  # noqa: ARG002
         manager = context.app.job_manager
         stalled = await manager.get_stalled_jobs(seconds_since_heartbeat=self._rescue_after)
         for job in stalled:
-            if job.task_name in self._names:
+            if _is_ours(context.app, job.task_name):
                 await manager.retry_job(job)
         await context.app.connector.execute_query_async(_FORGET, name=RESCUE)
 
@@ -206,27 +196,8 @@ class _Strategy:
         return procrastinate.exceptions.JobRetry(decision)
 
 
-def _insert(jobs: Sequence[Job]) -> dict[str, Any]:
-    query = _DEFER_UNIQUE
-    if jobs[0].options.unique is None:
-        query = import_module("procrastinate.sql").queries["defer_jobs"]
-    return {"query": query, "jobs": [_native(job) for job in jobs]}
-
-
-def _native(job: Job) -> Any:
-    options, due = job.options, None
-    if options.delay is not None or options.run_at is not None:
-        due = datetime.fromtimestamp(options.due(time.time()), timezone.utc)
-    unique = None if options.unique is None else f"{job.worker}:{options.unique}"
-    return import_module("procrastinate.types").JobToDefer(
-        queue_name=options.queue or "default",
-        task_name=job.worker,
-        priority=options.priority,
-        lock=None,
-        queueing_lock=unique,
-        args=fit(pack(job)),
-        scheduled_at=due,
-    )
+def _is_ours(app: Any, name: str) -> bool:
+    return name in app.tasks and isinstance(app.tasks[name].retry_strategy, _Strategy)
 
 
 def _accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
