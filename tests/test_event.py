@@ -17,7 +17,7 @@ import pytest
 from sigra import AuditEvent, AuditResult, Sink
 from sigra.audit import JSONLinesSink, check_action
 from sigra.audit.action import RESERVED, accepted, action_fault
-from sigra.audit.event import event_of, log_fields, result_of
+from sigra.audit.event import EventDraft, event_of, log_fields, result_of
 from sigra.audit.stats import AuditStats
 
 FIELDS = (
@@ -76,7 +76,7 @@ def test_an_event_survives_pickling_and_copying() -> None:
 def test_the_fast_way_makes_the_same_event() -> None:
     """An event made from checked values equals the one made by keyword."""
     values = {name: name for name in FIELDS}
-    event = event_of(*values.values())
+    event = event_of(EventDraft(*values.values()))
     assert AuditEvent(**values) == event  # type: ignore[arg-type]
     assert type(event) is AuditEvent
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from sigra.audit.event import AuditEvent, log_fields
+from sigra.audit.line import event_line
 from sigra.audit.render import JSONRenderer
 
 LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "error"}
@@ -27,8 +28,10 @@ _native = frozenset(
 class Channel(NamedTuple):
     """A bound logger, what it was made from, and what stands behind it.
 
-    ``is_enabled`` asks the bound logger for a level, where it can tell. ``wrapped`` is
-    the logger below, where the bound one does no more than run the processors.
+    ``is_enabled`` asks the bound logger for a level, where it can tell; ``enabled`` are
+    the outcomes whose level is on, where that is settled by the logger's class.
+    ``wrapped`` is the logger below, where the bound one does no more than run the
+    processors.
     """
 
     processors: Iterable[Any]
@@ -39,6 +42,7 @@ class Channel(NamedTuple):
     stderr: Any
     bound: Any
     is_enabled: Callable[[Any, int], bool] | None
+    enabled: frozenset[str] | None
     wrapped: Any
 
 
@@ -65,6 +69,9 @@ def open_channel(outcome: str) -> Channel | None:
         or sys.stderr is not channel[5]
     ):
         channel = _new_channel(settings)
+    enabled = channel[8]
+    if enabled is not None:
+        return channel if outcome in enabled else None
     is_enabled = channel[7]
     if is_enabled is None or is_enabled(channel[6], _NUMBERS[outcome]):
         return channel
@@ -75,7 +82,12 @@ def _new_channel(settings: dict[str, Any]) -> Channel:
     global _channel
     bound = structlog.get_logger("sigra.audit").bind()
     kind: Any = type(bound)
-    plain = kind in _native and settings["context_class"] is dict
+    # On the class: a generic BoundLogger would take the name for that of a log method.
+    is_enabled = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None)
+    native = kind in _native
+    enabled = None
+    if native and is_enabled is not None:
+        enabled = frozenset(name for name in LEVELS if is_enabled(bound, _NUMBERS[name]))
     channel = Channel(
         settings["processors"],
         settings["wrapper_class"],
@@ -84,9 +96,9 @@ def _new_channel(settings: dict[str, Any]) -> Channel:
         sys.stdout,
         sys.stderr,
         bound,
-        # On the class: a generic BoundLogger would take the name for that of a log method.
-        getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None),
-        bound._logger if plain else None,
+        is_enabled,
+        enabled,
+        bound._logger if native and settings["context_class"] is dict else None,
     )
     _channel = channel if settings["cache_logger_on_first_use"] is True else None
     return channel
@@ -105,13 +117,17 @@ def send(channel: Channel, event: AuditEvent, nested: bool) -> None:
         return
     processors = channel.processors
     if type(processors) is list and len(processors) == 1 and type(processors[0]) is JSONRenderer:
-        getattr(logger, level)(processors[0].render(event, level))
+        rendered = event_line(event, level)
+        getattr(logger, level)(rendered.decode() if processors[0].text else rendered)
         return
     line: Any = log_fields(event, nested)
     line["event"] = event.action
     try:
         for process in processors:
             line = process(logger, level, line)
+        if type(line) is bytes or type(line) is str:
+            getattr(logger, level)(line)
+            return
         arguments, keywords = _as_arguments(line)
         getattr(logger, level)(*arguments, **keywords)
     except structlog.DropEvent:

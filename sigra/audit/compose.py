@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from sigra.audit.event import AuditEvent, event_of
+from sigra.audit.event import AuditEvent, EventDraft, event_of
 from sigra.audit.leaf import leaf
 from sigra.audit.read import ABSENT, id_of, in_utc, read_member, well_formed
 from sigra.audit.redact import REDACTED, holds_secret
@@ -83,7 +83,7 @@ def compose(
     else:
         worker, job_id, attempt = running.job.definition.name, running.job.id, running.attempt
         fresh = event_id(job_id, attempt, running.snoozes, ordinal)
-    event = event_of(
+    draft = EventDraft(
         fresh,
         action,
         outcome,
@@ -101,7 +101,7 @@ def compose(
         job_id,
         attempt,
     )
-    return event, redacted, nested
+    return event_of(draft), redacted, nested
 
 
 def read_scope(scope: Any, with_organization: bool = True) -> Ids:

@@ -26,14 +26,6 @@ _FILTERED = AuditResult("disabled", "filtered out by its level")
 _NO_SCHEMA = AuditResult("disabled", "no audit_schema: none passed, of the job, or configured")
 
 
-def _channel(outcome: str) -> Any:
-    """Return the way through structlog, None where it is filtered out, or why there is none."""
-    try:
-        return open_channel(outcome)
-    except Exception as error:
-        return error
-
-
 def _log(
     action: Any,
     scope: Any,
@@ -61,7 +53,10 @@ def _log(
         if schema is ABSENT and job is None and type(scope) is AuditScope:
             warn_of_no_job()
         return _NO_SCHEMA
-    channel = _channel(outcome)
+    try:
+        channel: Any = open_channel(outcome)
+    except Exception as error:
+        channel = error
     if channel is None and not config.current.sinks:
         return _FILTERED
     event, redacted, nested = compose(action, outcome, scope, details, job, ordinal)
@@ -101,7 +96,11 @@ def _reject(
     in_force = schema_in_force(schema, job)
     if in_force is not None:
         event = rejected_event(error, scope, details, job, ordinal)
-        reasons += _deliver(event, _channel(event.outcome), in_force, nested=False)
+        try:
+            channel: Any = open_channel(event.outcome)
+        except Exception as broken:
+            channel = broken
+        reasons += _deliver(event, channel, in_force, nested=False)
     return AuditResult("failed", "; ".join(reasons))
 
 

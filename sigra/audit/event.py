@@ -77,7 +77,7 @@ class AuditResult:
     redacted: tuple[str, ...] = ()
 
 
-class _EventDraft:
+class EventDraft:
     """An event while it is written: the same slots, not yet frozen.
 
     Turning a draft into the event costs a quarter of what the frozen class's own
@@ -139,9 +139,8 @@ class _ResultDraft:
         self.redacted = redacted
 
 
-def event_of(*values: Any) -> AuditEvent:
-    """Make an event from its sixteen values in order, all of them checked already."""
-    draft: Any = _EventDraft(*values)
+def event_of(draft: Any) -> AuditEvent:
+    """Freeze a draft, whose values are checked already, to the event that it becomes."""
     draft.__class__ = AuditEvent
     return draft  # type: ignore[no-any-return]
 

@@ -33,8 +33,10 @@ def settled(result: AuditResult, action: Any) -> AuditResult:
     for _ in emitted if status == "emitted" else disabled if status == "disabled" else failed:
         break
     if status == "failed":
-        with suppress(Exception):  # it is counted, and in the caller's hand
+        try:  # noqa: SIM105 - as a context manager it takes as long as all the rest
             _report(result, action)
+        except Exception:  # noqa: S110 - it is counted, and in the caller's hand
+            pass
     return result
 
 
@@ -51,15 +53,15 @@ def _report(result: AuditResult, action: Any) -> None:
     What fails while a failure is being told is counted and not told, or it would
     never end.
     """
-    if getattr(_thread, "telling", False):
+    left_out = _left_out(result.reason)
+    callback = config.current.on_audit_failure
+    if (left_out is None and callback is None) or getattr(_thread, "telling", False):
         return
     _thread.telling = True
     try:
-        left_out = _left_out(result.reason)
         if left_out is not None:
             with suppress(Exception):
                 _write(result.reason, action, left_out)
-        callback = config.current.on_audit_failure
         if callback is not None:
             with suppress(Exception):
                 callback(result)

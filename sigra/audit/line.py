@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sigra.audit.sanitize import sanitize_value
@@ -74,10 +75,9 @@ def _best_dump() -> Callable[[Any], bytes]:
         import orjson
     except ImportError:  # the extra is not installed
         return lambda fields: _encode(fields).encode()
-    dumps = orjson.dumps
     # Left to themselves these types would be written by rules that are not ours.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-    return lambda fields: dumps(fields, sanitize_value, options)
+    return partial(orjson.dumps, default=sanitize_value, option=options)
 
 
 _dump = _best_dump()

@@ -28,10 +28,23 @@ class _One(NamedTuple):
 _tuple_getter = type(_One.__dict__["member"])
 _KEYS = 10_000
 _NAME = 120
+_KNOWN = 256
+_names: dict[int, tuple[type, str]] = {}
 
 
 def type_name(kind: type) -> str:
     """Return ``module.qualname`` of a type as the type itself holds it, cut to size."""
+    known = _names.get(id(kind))
+    if known is not None and known[0] is kind:
+        return known[1]
+    name = _type_name(kind)
+    if len(_names) >= _KNOWN:
+        _names.clear()
+    _names[id(kind)] = (kind, name)
+    return name
+
+
+def _type_name(kind: type) -> str:
     qualname = str.__str__(_qualname(kind))[:_NAME]
     module = _module(kind)
     if not issubclass(type(module), str):

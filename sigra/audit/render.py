@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sigra.audit.line import event_line, line_of
-
-if TYPE_CHECKING:
-    from sigra.audit.event import AuditEvent
+from sigra.audit.line import line_of
 
 
 class JSONRenderer:
@@ -20,22 +17,17 @@ class JSONRenderer:
     standard library. Any event may pass through it, not only those of ``log_safe``.
     """
 
-    __slots__ = ("_text",)
+    __slots__ = ("text",)
 
     def __init__(self, *, text: bool = False) -> None:
-        self._text = text
+        self.text = text
 
     def __call__(self, _: Any, name: str, event_dict: Any) -> str | bytes:
         """Render one event, as structlog calls a processor."""
         if "level" not in event_dict:
             event_dict["level"] = name
         line = line_of(event_dict)
-        return line.decode() if self._text else line
-
-    def render(self, event: AuditEvent, level: str) -> str | bytes:
-        """Render an ``AuditEvent`` without the detour of a dict that others could change."""
-        line = event_line(event, level)
-        return line.decode() if self._text else line
+        return line.decode() if self.text else line
 
     def __repr__(self) -> str:
-        return f"JSONRenderer(text={self._text})"
+        return f"JSONRenderer(text={self.text})"

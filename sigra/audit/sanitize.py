@@ -24,6 +24,8 @@ _MAX_STEP = 64
 _MAX_FLAT = 12
 _MAX_SIMPLE = 400
 _HALF = 1 << 63
+_MAX_KNOWN = 1_024
+_plain_keys: dict[str, None] = {}
 _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
@@ -58,7 +60,7 @@ def _simple(metadata: dict[Any, Any]) -> dict[str, Any] | None:
     simple: dict[str, Any] = {}
     text = 0
     for key, value in metadata.items():
-        if type(key) is not str or len(key) > _MAX_STEP or not key.isascii() or key_verdict(key):
+        if type(key) is not str or (key not in _plain_keys and not _is_plain(key)):
             return None
         kind = type(value)
         if kind is str:
@@ -75,6 +77,15 @@ def _simple(metadata: dict[Any, Any]) -> dict[str, Any] | None:
             return None
         simple[key] = value
     return simple if text < _MAX_SIMPLE else None
+
+
+def _is_plain(key: str) -> bool:
+    if len(key) > _MAX_STEP or not key.isascii() or key_verdict(key):
+        return False
+    if len(_plain_keys) >= _MAX_KNOWN:
+        _plain_keys.clear()
+    _plain_keys[key] = None
+    return True
 
 
 def sanitize_value(value: Any) -> Any:
