@@ -465,3 +465,79 @@ def test_a_plain_call_of_an_async_worker_gives_its_coroutine() -> None:
     coroutine = later()
     assert inspect.iscoroutine(coroutine)
     assert 6 == asyncio.run(coroutine)
+
+
+@pytest.mark.parametrize("key", ["organization_id", "actor_id"])
+def test_a_number_as_the_id_of_a_hand_built_job_becomes_text(key: str) -> None:
+    """The scope of a job that never passed .new() has text ids all the same."""
+    ids = {"organization_id": "42", "actor_id": "7"}
+    expected = AuditScope.build(actor_id=7, organization_id=42)
+    assert expected == run(lambda scope, **rest: scope, {**ids, key: int(ids[key])}).value
+
+
+def test_on_a_loop_the_scope_is_built_from_the_ids_too() -> None:
+    """An attempt on an event loop has the same scope as one in a thread."""
+
+    async def body(scope: AuditScope, **rest: Any) -> AuditScope:
+        return scope
+
+    expected = AuditScope.build(actor_id=7, organization_id=42, impersonating_from=1)
+    assert expected == arun(body).value
+
+
+def test_on_a_loop_a_worker_for_no_tenant_needs_no_ids() -> None:
+    """An agnostic worker runs on a loop without tenant keys and without a scope."""
+
+    @worker(name="execute.agnostic")
+    async def body(n: int) -> int:
+        return n
+
+    attempt = Running(Job(body.definition, freeze({"n": 5}, 10**6), JobOptions(), "asyncio"), 1, 0)
+    assert (5, None) == (asyncio.run(aexecute(attempt)).value, attempt.scope)
+
+
+@pytest.mark.parametrize("seconds", [10**10, 10**400])
+def test_the_longest_snooze_is_three_centuries(seconds: int) -> None:
+    """A snooze of any length has a delay that a clock can count, and up to that its own."""
+    assert 1e10 == run(lambda scope, **rest: Snooze(seconds)).delay
+
+
+def test_an_attempt_beyond_the_last_is_final_too() -> None:
+    """A deploy that lowers max_attempts ends a job that is further on already."""
+    assert "discarded" == run(raising(ValueError), attempt=3, max_attempts=2).state
+
+
+def attempted(function: Any, caplog: pytest.LogCaptureFixture, **options: Any) -> str:
+    with caplog.at_level(logging.DEBUG, "sigra.job"):
+        run(function, **options)
+    (record,) = caplog.records
+    return record.getMessage()
+
+
+@pytest.mark.parametrize("body", [raising(ValueError), lambda scope, **rest: Failure("why")])
+def test_the_log_says_when_a_job_is_tried_again(
+    body: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line of a retried attempt ends with the seconds until the next."""
+    assert attempted(body, caplog, max_attempts=2, backoff=3.0).endswith("; again in 3 s")
+
+
+@pytest.mark.parametrize("body", [raising(ValueError), lambda scope, **rest: Failure("why")])
+def test_the_log_of_the_last_attempt_promises_no_other(
+    body: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The line of a discarded job says nothing of another attempt."""
+    assert "again in" not in attempted(body, caplog)
+
+
+def test_a_long_reason_is_logged_in_part(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a reason the log line has the first 200 characters."""
+    message = attempted(lambda scope, **rest: Failure("~" * 500), caplog)
+    assert "~" * 200 == message[message.index("~") :]
+
+
+def test_without_an_action_an_attempt_is_no_event(audit_log: AuditLog) -> None:
+    """A worker that names no action is audited by what its body logs, and by nothing else."""
+    made = tenant_worker(audit_schema=AuditEvent, name="execute.action.none")
+    made(lambda scope, **rest: None).new(TENANT)
+    assert [] == audit_log.events

@@ -181,3 +181,17 @@ def test_the_repr_names_id_worker_and_queue() -> None:
     """A job in a log line can be found again."""
     job = enqueue(queue="mail")
     assert f"<Job {job.id} of {close.name} on sync queue=mail>" == repr(job)
+
+
+def test_a_job_is_no_duplicate_until_a_backend_says_so() -> None:
+    """Only a unique key that was taken makes a duplicate."""
+    job = Job(close.definition, {}, PLAIN, "rq")
+    made = job.duplicate
+    job.accept(native_id="1")
+    assert (False, False) == (made, job.duplicate)
+
+
+def test_enqueued_at_is_exact_to_the_microsecond() -> None:
+    """The moment keeps the fraction of its second."""
+    job = Job(close.definition, {}, PLAIN, "rq", (1_500_000_000, 0))
+    assert datetime(1970, 1, 1, 0, 0, 1, 500_000, timezone.utc) == job.enqueued_at

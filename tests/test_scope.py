@@ -214,3 +214,38 @@ def test_tenant_args_refuse_a_member_without_id() -> None:
 def test_tenant_args_of_an_unsaved_user_are_none() -> None:
     """An id of None inside a member, as an unsaved model has, is None."""
     assert None is tenant_args({"user": {"id": None}, "active_organization": None})["actor_id"]
+
+
+@pytest.mark.parametrize("other", ["6", "8"])
+def test_identities_differ_by_their_id(other: str) -> None:
+    """An identity equals no other, whichever sorts first."""
+    assert Identity("7") != Identity(other)
+
+
+def test_an_id_of_64_bits_is_kept() -> None:
+    """The largest unsigned number of 64 bits, as databases give them out, is an id."""
+    assert Identity(str(2**64 - 1)) == build(actor_id=2**64 - 1).user
+
+
+class EqualToAll:
+    """What a query expression is: equal to whatever it is compared with."""
+
+    id = 7
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_a_member_that_equals_everything_is_not_absent() -> None:
+    """A host's own idea of equality does not make its user disappear."""
+    host = {"user": EqualToAll(), "active_organization": None}
+    assert "7" == tenant_args(host)["actor_id"]
+
+
+def test_an_id_that_equals_everything_is_refused_by_its_type() -> None:
+    """An id that is no id is told apart from one that is absent."""
+    host = {"user": {"id": EqualToAll()}, "active_organization": None}
+    with pytest.raises(TypeError, match=r"user\.id must be"):
+        tenant_args(host)
