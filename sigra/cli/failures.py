@@ -20,7 +20,7 @@ class FailureLog(logging.Handler):
     """Say the first failure of each kind, and count the others.
 
     Two failures are of one kind where the same exception comes from the same line.
-    ``kinds`` counts them; ``say`` prints a text for a human.
+    ``kinds`` counts them; ``say`` prints a text for a human. ``muted``: do neither.
     """
 
     def __init__(self, say: Callable[[str], object]) -> None:
@@ -32,11 +32,13 @@ class FailureLog(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Count a record, and print it if none of its kind came before."""
+        if self.muted:
+            return
         kind = _kind(record)
         if kind not in self.kinds and len(self.kinds) >= _KINDS:
             kind = "others"
         self.kinds[kind] += 1
-        if self.kinds[kind] > 1 or self._shown > FULL or self.muted:
+        if self.kinds[kind] > 1 or self._shown > FULL:
             return
         self._shown += 1
         if self._shown > FULL:

@@ -6,7 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,7 +62,7 @@ def carry_out(order: Order) -> int:
                 stream.show = run.bar.say
         stack.enter_context(_settings(lane, sink))
         run.perform()
-        report = run.report(order.target)
+        report = run.report(order.target, order.source)
         show_report(report, stderr_console())
         if run.stop.hurried:
             end_at_once(report.status)
@@ -73,7 +73,7 @@ def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
     def abandon() -> None:
         # From another thread, where jobs hold up the one that would sum up.
         bar.stop()
-        show_report(run.report(order.target), stderr_console())
+        show_report(run.report(order.target, order.source), stderr_console())
 
     bar = Bar(stderr_console(), _size(source), "jobs")
     reader = LineReader(source, _LONGEST_ESCAPE * config.current.max_args_bytes)
@@ -85,7 +85,7 @@ def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
 
 def _check_files(order: Order) -> None:
     """Refuse, before anything runs, files that would be written over or into one another."""
-    if order.rejects is not None and order.rejects.exists():
+    if order.rejects is not None and _exists(order.rejects):
         raise MisuseError(
             f"--rejects {order.rejects} exists and is not written over: move it, or name another"
         )
@@ -98,6 +98,13 @@ def _check_files(order: Order) -> None:
             raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file can have
+        return False
+
+
 @contextmanager
 def _events(path: Path | None) -> Iterator[tuple[JSONLinesSink, EventStream | None]]:
     """Yield the sink for audit events, and the stream behind it where that is stdout."""
@@ -106,7 +113,11 @@ def _events(path: Path | None) -> Iterator[tuple[JSONLinesSink, EventStream | No
         try:
             if path is None:
                 stream = EventStream(stack.enter_context(claimed_stdout()))
-            sink = JSONLinesSink(stream if path is None else path)  # type: ignore[arg-type]
+                sink = JSONLinesSink(stream)  # type: ignore[arg-type]
+            else:
+                sink = JSONLinesSink(path)
+                with suppress(OSError):  # closed, so that nothing can get into it anyway
+                    stack.enter_context(claimed_stdout())
         except OSError as error:
             where = "standard output" if path is None else f"--audit-log {path}"
             raise MisuseError(f"{where} cannot be written: {error.strerror}") from None

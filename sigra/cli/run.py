@@ -57,11 +57,12 @@ class Run:
         self.log.muted = True
         self.stop.ask("nobody reads standard output any more", PIPE_STATUS, hurried=True)
 
-    def report(self, target: str) -> Report:
-        """Return what has come of it so far."""
+    def report(self, target: str, source: str) -> Report:
+        """Return what has come of it so far, under the names that the user gave."""
         backend, audited, stop = self.lane.backend, audit_stats(), self.stop
         return Report(
             target=target,
+            source=source,
             backend=backend.name,
             followed=backend.follows,
             lines=self._lines,
@@ -79,15 +80,15 @@ class Run:
         )
 
     def _feed(self) -> None:
-        backend = self.lane.backend
         while (line := self.stop.reading(self.reader.read)) is not None:
             if not line.blank:
                 self._take(line)
             self.lane.keep_below(self._in_flight, self._is_hurried)
-            self.bar.move(self.reader.position, backend.counts["enqueued"] - backend.unfinished)
+            self.bar.move(*self._progress())
         self._at_end = not self.stop.asked
 
     def _take(self, line: Line) -> None:
+        before, self._last = self._last, line.number
         self.lane.backend.line = line.number
         try:
             self.lane.new(parse(line, self.reader.limit))
@@ -98,9 +99,10 @@ class Run:
         except MissingTenantKeysError as error:
             self._set_aside(line, f"lacks {' and '.join(error.missing)}; null is allowed")
         except (EnqueueError, InvalidOptionError) as error:
+            self._last = before
             self.stop.ask(str(error), 1)
             return
-        self._lines, self._last = self._lines + 1, line.number
+        self._lines += 1
 
     def _set_aside(self, line: Line, reason: str) -> None:
         self._bad += 1
@@ -113,12 +115,20 @@ class Run:
 
     def _finish(self) -> None:
         self.lane.keep_below(1, self._is_hurried)
-        if self.stop.hurried:
+        if self.stop.hurried and self.stop.status != PIPE_STATUS:
             self.bar.say(
-                f"{self.stop.reason}: no more lines are read; jobs have {GRACE:.0f} seconds "
-                "to finish (Ctrl-C ends at once)"
+                f"Stopping ({self.stop.reason}): no more lines are read, and jobs have "
+                f"{GRACE:.0f} seconds to finish. Ctrl-C ends at once."
             )
         self.lane.close(GRACE if self.stop.hurried else None)
 
     def _is_hurried(self) -> bool:
+        self.bar.move(*self._progress())  # it is asked again and again while jobs are waited for
         return self.stop.hurried
+
+    def _progress(self) -> tuple[float, int]:
+        """Return how many bytes are done with, and how many jobs."""
+        backend = self.lane.backend
+        taken = backend.counts["enqueued"]
+        done = max(0, taken - backend.unfinished)
+        return self.reader.position * (done / taken if taken else 1.0), done

@@ -67,14 +67,14 @@ class Bar:
         self._started = time.monotonic()
         self._due = 0.0
 
-    def move(self, position: int, done: int) -> None:
+    def move(self, position: float, done: int) -> None:
         """Show that ``position`` is reached and ``done`` things are done; cheap to call often."""
         now = time.monotonic()
         if not self.drawn or now < self._due:
             return
         self._due = now + _REFRESH
         rate = done / (now - self._started) if now > self._started else 0.0
-        text = f"{done:,} {self._what}, {rate:,.0f}/s"
+        text = f"{done:,} {self._what}, {rate:,.0f} {self._what}/s"
         self._progress.update(self._task, completed=position, description=text)
 
     def say(self, text: str) -> None:

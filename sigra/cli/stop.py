@@ -71,7 +71,9 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {sign: signal.signal(sign, self._on_signal) for sign in _SIGNALS}
+            # What the parent process has set to be ignored, as nohup does, stays so.
+            heard = [sign for sign in _SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]
+            self._before = {sign: signal.signal(sign, self._on_signal) for sign in heard}
         threading.Thread(target=self._watch, name="sigra-stop", daemon=True).start()
         return self
 
@@ -89,7 +91,7 @@ class Stop:
         if self._pressed.is_set() and self.status > 128:
             end_at_once(128 + number)
         name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self.ask(f"stopped by {name}", 128 + number, hurried=True)
+        self.ask(name, 128 + number, hurried=True)
         if self._reading:
             raise _Wake
 

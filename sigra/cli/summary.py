@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sigra.cli.show import Row, figures, listing, printable
+from sigra.cli.stop import PIPE_STATUS
 
 _TOP = 10
 
@@ -24,6 +26,7 @@ class Report:
     """
 
     target: str
+    source: str
     backend: str
     followed: bool
     lines: int
@@ -49,15 +52,23 @@ class Report:
 
 
 def show_report(report: Report, console: Console) -> None:
-    """Print the table, then the failures by kind, then what was left undone."""
+    """Print the table, then the failures by kind, then what was left undone.
+
+    Where a closed pipe ended the run, as ``| head`` does, only the last of these.
+    """
+    if report.status != PIPE_STATUS:
+        _show_figures(report, console)
+    for note in _notes(report):
+        console.print(printable(note), markup=False, soft_wrap=True)
+
+
+def _show_figures(report: Report, console: Console) -> None:
     heading = f"sigra run {report.target} on {report.backend}"
     console.print(printable(heading), style="bold", markup=False, soft_wrap=True)
     console.print(figures(_rows(report)))
     if report.kinds:
         rows = [[f"{count:,}", kind] for kind, count in report.kinds.most_common(_TOP)]
         console.print(listing(["times logged", "what"], rows))
-    for note in _notes(report):
-        console.print(printable(note), markup=False, soft_wrap=True)
 
 
 def _rows(report: Report) -> list[Row]:
@@ -96,16 +107,16 @@ def _notes(report: Report) -> list[str]:
             "enqueued; the queue's own tools show how they end."
         )
     if report.unfinished_lines:
-        notes.append(f"Not finished: the jobs of lines {_ranges(report.unfinished_lines)}")
+        notes.append(f"Not finished: the jobs of line {_ranges(report.unfinished_lines)}")
     elif report.unfinished:
         notes.append(f"Not finished: {report.unfinished} jobs that jobs had enqueued")
     if report.stopped is not None:
         notes.append(f"Stopped: {report.stopped[0]}")
     if report.next_line is not None:
-        notes.append(
-            f"Lines from {report.next_line} on were not run. To go on there: "
-            f"tail -n +{report.next_line} FILE | sigra run {report.target} --args - ..."
-        )
+        notes.append(f"Not run: the lines from {report.next_line} on")
+        if report.source != "-":
+            rest = f"tail -n +{report.next_line} {shlex.quote(report.source)}"
+            notes.append(f"To go on there: {rest} | sigra run {report.target} --args - ...")
     return notes
 
 

@@ -1,0 +1,145 @@
+"""A module of workers, and the command run inside this process or in one of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+JOBS = """
+import os
+import time
+from sigra import Cancel, Failure, Snooze, log_safe, tenant_args, tenant_worker
+
+@tenant_worker
+def note(scope, n: int, pad: str = ""):
+    log_safe("number.note", scope, target_id=n)
+
+@tenant_worker
+def loud(scope, n: int):
+    print("printed by the body")
+    os.system("echo printed by a child")
+    log_safe("number.note", scope, target_id=n)
+
+@tenant_worker(max_attempts=2, backoff=0.01)
+def shaky(scope, n: int, job):
+    if job.attempt == 1:
+        raise ConnectionError("not yet")
+
+@tenant_worker
+def broken(scope, n: int):
+    raise ValueError(f"number {n}")
+
+@tenant_worker
+def declines(scope, n: int):
+    return Failure(f"no {n}") if n % 2 else Cancel("enough")
+
+@tenant_worker
+def sleepy(scope, n: int, job):
+    return Snooze(3600) if job.snoozes < 2 else None
+
+@tenant_worker
+async def gentle(scope, n: int):
+    log_safe("number.note", scope, target_id=n)
+
+@tenant_worker
+def parent(scope, n: int):
+    note.new({**tenant_args(scope), "n": n})
+
+@tenant_worker
+def unheard(scope, n: int):
+    log_safe("NoSuchAction", scope)
+
+@tenant_worker(backend="thread")
+def choosy(scope, n: int, job):
+    log_safe(f"ran_on.{job.backend}", scope)
+
+@tenant_worker
+def slow(scope, n: int):
+    time.sleep(0.05)
+    log_safe("number.note", scope, target_id=n)
+
+@tenant_worker
+def endless(scope, n: int):
+    log_safe("number.note", scope, target_id=n)
+    time.sleep(3600)
+
+not_a_worker = 3
+"""
+
+
+@pytest.fixture(scope="session")
+def jobs_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("jobs")
+    (folder / "cli_jobs.py").write_text(JOBS)
+    return folder
+
+
+@pytest.fixture
+def command(jobs_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that runs the command in this process, in a folder of its own."""
+    from click.testing import CliRunner
+
+    from sigra.cli.app import sigra
+
+    monkeypatch.syspath_prepend(str(jobs_folder))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str, stdin: bytes | None = None) -> Any:
+        return CliRunner().invoke(sigra, list(words), prog_name="sigra", input=stdin)
+
+    return run
+
+
+Numbers = Callable[..., Any]
+
+
+@pytest.fixture
+def numbers(command: Any, tmp_path: Path) -> Numbers:
+    """Return a function that runs a worker over lines, or over the numbers below a count."""
+
+    def run(worker: str, lines: int | bytes, *words: str, backend: str = "sync") -> Any:
+        data = number_lines(lines) if isinstance(lines, int) else lines
+        (tmp_path / "in.jsonl").write_bytes(data)
+        base = ("run", f"cli_jobs:{worker}", "--args", "in.jsonl", "--backend", backend)
+        return command(*base, "--audit-log", "audit.jsonl", *words)
+
+    return run
+
+
+def number_lines(count: int) -> bytes:
+    line = '{"organization_id": "o%d", "actor_id": "a", "n": %d}\n'
+    return "".join(line % (n % 3, n) for n in range(count)).encode()
+
+
+@pytest.fixture
+def start(jobs_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
+    """Return a function that starts the command in a process of its own, as a shell would."""
+
+    def begin(*words: str, folder: Path = jobs_folder, **given: Any) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **given}
+        return subprocess.Popen(
+            [sys.executable, "-m", "sigra.cli", *words], cwd=folder, env=environment, **streams
+        )
+
+    return begin
+
+
+@pytest.fixture
+def number_file(tmp_path: Path) -> Callable[[int], str]:
+    """Return a function that writes the numbers below a count as args, and says where."""
+
+    def write(count: int) -> str:
+        path = tmp_path / "numbers.jsonl"
+        path.write_bytes(number_lines(count))
+        return str(path)
+
+    return write

@@ -1,0 +1,78 @@
+"""``sigra demo``: a story that comes out the same each time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sigra.cli import story
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """Run the demo once, in a pipe."""
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root, "COLUMNS": "80"}
+    return subprocess.run(
+        [sys.executable, "-m", "sigra.cli", "demo"],
+        cwd=tmp_path_factory.mktemp("demo"),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+def row(told, start):
+    line = next(line for line in told.stdout.splitlines() if line.strip().startswith(start))
+    return line.strip().removeprefix(start).split()
+
+
+def test_the_story_ends_well(told):
+    """The demo exits with 0 and writes nothing, no bar either, to a stderr that is a pipe."""
+    assert (0, "") == (told.returncode, told.stderr)
+
+
+def test_the_counts_are_the_same_each_time(told):
+    """Jobs by state, retries, snoozes and audit events are what the story has in it."""
+    assert ["652", "628", "23", "1", "39", "33", "691"] == row(told, "North Bakery")
+    assert ["322", "310", "11", "1", "18", "16", "340"] == row(told, "Harbor Clinic")
+    assert ["12", "9", "2", "1", "2", "1", "14"] == row(told, "Oak St. Books")
+
+
+def test_the_audit_lines_say_who_and_as_whom(told):
+    """Persons, support acting as a customer, and the system are told apart."""
+    assert (4, 2) == (
+        told.stdout.count("Sam of support, as Lena"),
+        told.stdout.count("  the system "),
+    )
+
+
+def test_the_refusals_are_shown(told):
+    """A job without an actor and a scope used for authorization are refused, with their text."""
+    text = " ".join(told.stdout.split())
+    assert "MissingTenantKeysError: args for worker 'sigra.cli.story.issue_invoice' lack" in text
+    assert "AuditOnlyScopeError: may_delete() decides on authority" in text
+
+
+def test_no_secret_is_shown(told):
+    """The password in the metadata comes out redacted."""
+    assert (True, False) == ("[REDACTED]" in told.stdout, "correct horse" in told.stdout)
+
+
+def test_it_fits_eighty_columns(told):
+    """No line is wider than 80 columns, and none has a colour in a pipe."""
+    assert (True, False) == (
+        max(map(len, told.stdout.splitlines())) <= 80,
+        "\x1b" in told.stdout,
+    )
+
+
+def test_the_story_has_about_a_thousand_jobs():
+    """Three organizations, about a thousand jobs, the same ones each time."""
+    first, second = list(story.steps()), list(story.steps())
+    assert (986, True) == (len(first), first == second)

@@ -1,0 +1,366 @@
+"""``sigra run``: every good line runs, every bad one is set aside, and the end says it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import threading
+import time
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+REAL = REPOSITORY.parent / "shared" / "data" / "cloudtrail-jobs.jsonl"
+needs_real_file = pytest.mark.skipif(
+    not REAL.exists(), reason="the real file is not in ../shared/data beside the repository"
+)
+RECORD = ("run", "examples.cloudtrail:record", "--backend", "thread")
+
+BAD = {
+    b'{"organization_id": "1", "actor_id"\n': r"not JSON: Expecting ':' delimiter \(column \d+\)",
+    b'{"n": 1}\n': "lacks organization_id and actor_id; null is allowed",
+    b'{"organization_id": "1", "n": 1}\n': "lacks actor_id; null is allowed",
+    b'{"organization_id": "1", "actor_id": "a", "n": NaN}\n': "not strict JSON: NaN is no JSON number",
+    b'{"organization_id": "1", "actor_id": "\xe9", "n": 1}\n': r"not UTF-8 \(from byte 39 of the line on\)",
+    b'["organization_id"]\n': "a JSON array, not an object of args",
+    b'{"organization_id": " ", "actor_id": "a", "n": 1}\n': r"\$\.organization_id: an id is .* not a blank str",
+    b'{"organization_id": "1", "actor_id": "a"}\n': r"\$\.n: the function needs it and args lack it",
+    b'{"organization_id": "1", "actor_id": "a", "n": 1, "m": 2}\n': r"\$\.m: the function has no parameter .*",
+    b'{"organization_id": "1", "actor_id": "a", "n": 1, "pad": "%s"}\n' % (b"x" * 300_000): r"\$: 3000\d\d bytes of JSON, and at most 262144 are allowed",
+    b'{"organization_id": "1", "actor_id": "a", "n": 1, "pad": "%s"}\n' % (b"x" * 5_000_000): "longer than the 1,572,864 bytes that a line may have",
+    b'{"organization_id": "1"': r"not JSON: Expecting ',' delimiter \(column \d+\)",
+}  # fmt: skip
+
+
+def figures(result):
+    """Read the summary table: what is counted, and how many."""
+    found = re.findall(r"^ {2,}(\S.*?) {2,}([\d,.]+) *$", result.stderr, re.MULTILINE)
+    return {name: float(number.replace(",", "")) for name, number in found}
+
+
+def events(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def ended(process, timeout=20):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out.decode(), err.decode()
+
+
+@needs_real_file
+def test_the_real_file_comes_out_as_audit_events_without_secrets(start):
+    """1,233 CloudTrail records finish as 1,233 events, and no masked value is among the output."""
+    status, out, err = ended(start(*RECORD, "--args", str(REAL), folder=REPOSITORY))
+    recorded = events(out)
+    assert (0, 1233) == (status, len(recorded))
+    assert 14 == sum(event["actor_type"] == "system" for event in recorded)
+    assert 33 == sum(event["actor_id"] != event["effective_user_id"] for event in recorded)
+    assert 136 == sum(event["outcome"] == "error" for event in recorded)
+    assert "masked-" not in out + err
+
+
+@needs_real_file
+def test_broken_lines_between_real_ones_are_set_aside(start, tmp_path):
+    """Of the real file with bad lines mixed in, all good lines run and all bad ones are reported."""
+    good, bad = REAL.read_bytes().splitlines(keepends=True), list(BAD)
+    mixed, expected = [], []
+    for number, line in enumerate(good):
+        if number % 100 == 50 and bad[1:]:
+            mixed.append(bad.pop(0))
+            expected.append(len(mixed))
+        mixed.append(line)
+    mixed.append(bad.pop())
+    expected.append(len(mixed))
+    source, rejects = tmp_path / "mixed.jsonl", tmp_path / "rejects"
+    source.write_bytes(b"".join(mixed))
+    words = (*RECORD, "--args", str(source), "--rejects", str(rejects))
+    status, out, err = ended(start(*words, folder=REPOSITORY))
+    assert (1, 1233) == (status, len(events(out)))
+    assert expected == [int(number) for number in re.findall(r"^line (\d+): ", err, re.MULTILINE)]
+    assert b"".join(BAD) == rejects.read_bytes()
+
+
+def test_each_bad_line_is_told_by_number_and_reason(numbers, tmp_path):
+    """A reason says what is wrong; blank lines count as lines and are nothing to report."""
+    good = b'{"organization_id": "1", "actor_id": null, "n": 1}\n'
+    result = numbers("note", b"\n" + good + b"".join(BAD))
+    told = [line for line in result.stderr.splitlines() if line.startswith("line ")]
+    for number, (line, reason) in enumerate(zip(told, BAD.values(), strict=True), 3):
+        assert re.fullmatch(f"line {number}: {reason}", line)
+    assert (1, 1.0, float(len(BAD))) == (
+        result.exit_code,
+        figures(result)["jobs completed"],
+        figures(result)["bad lines"],
+    )
+    assert b"".join(BAD) == (tmp_path / "in.jsonl.rejects.jsonl").read_bytes()
+
+
+def test_no_reject_file_is_made_for_a_good_file(numbers, tmp_path):
+    """Where all is well, the status is 0 and no file of rejects appears."""
+    assert 0 == numbers("note", 5).exit_code
+    assert {"in.jsonl", "audit.jsonl"} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_an_earlier_reject_file_is_kept(numbers, tmp_path):
+    """A second run numbers its file, and the summary says its name."""
+    numbers("note", b"[1]\n")
+    result = numbers("note", b"[2]\n")
+    assert b"[1]\n" == (tmp_path / "in.jsonl.rejects.jsonl").read_bytes()
+    assert b"[2]\n" == (tmp_path / "in.jsonl.2.rejects.jsonl").read_bytes()
+    assert "in.jsonl.2.rejects.jsonl" in result.stderr
+
+
+def test_a_named_reject_file_that_exists_is_refused(numbers, tmp_path):
+    """Nothing is written over: the command ends with 2 before any job runs."""
+    (tmp_path / "mine").write_text("precious")
+    result = numbers("note", 3, "--rejects", "mine")
+    assert (2, "precious") == (result.exit_code, (tmp_path / "mine").read_text())
+    assert not (tmp_path / "audit.jsonl").exists()
+
+
+def test_a_reject_file_that_cannot_be_written_stops_the_run(numbers, tmp_path):
+    """A bad line that cannot be kept is not skipped: reading ends there, and says where."""
+    result = numbers("note", b"[1]\n" + b"[2]\n", "--rejects", "x" * 300)
+    assert (1, 1) == (result.exit_code, result.stderr.count("\nStopped: cannot write"))
+    assert "Not run: the lines from 2 on" in result.stderr
+
+
+@pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
+def test_every_line_runs_once_on_every_backend(numbers, tmp_path, backend):
+    """Each line's event comes out once, async workers' too."""
+    result = numbers("gentle", 50, backend=backend)
+    targets = [int(event["target_id"]) for event in events((tmp_path / "audit.jsonl").read_text())]
+    assert (0, list(range(50))) == (result.exit_code, sorted(targets))
+
+
+@pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
+def test_retries_are_waited_for(numbers, backend):
+    """A job that fails once and then does well has completed, with one retry."""
+    result = numbers("shaky", 20, "--in-flight", "3", backend=backend)
+    told = figures(result)
+    assert (0, 20.0, 20.0) == (result.exit_code, told["jobs completed"], told["retries"])
+
+
+def test_snoozes_take_no_time_on_sync(numbers):
+    """Two hours of snoozes pass by the virtual clock, with few jobs in flight too."""
+    told = figures(numbers("sleepy", 10, "--in-flight", "2"))
+    assert (10.0, 20.0) == (told["jobs completed"], told["snoozes"])
+
+
+def test_jobs_that_jobs_enqueue_are_waited_for(numbers):
+    """Children run on the backend of the run and are counted."""
+    told = figures(numbers("parent", 10, backend="thread"))
+    assert (20.0, 10.0) == (told["jobs completed"], told["of the jobs, enqueued by jobs"])
+
+
+def test_a_discarded_job_makes_the_status_1(numbers):
+    """``Failure`` is a failed job; ``Cancel`` is the job's own decision."""
+    result = numbers("declines", 4)
+    told = figures(result)
+    assert (1, 2.0, 2.0) == (result.exit_code, told["jobs discarded"], told["jobs cancelled"])
+    line = b'{"organization_id": "1", "actor_id": "a", "n": 2}\n'
+    assert 0 == numbers("declines", line).exit_code
+
+
+def test_a_failed_audit_event_makes_the_status_1(numbers):
+    """A job whose audit event is rejected completes, and the command does not say that all is well."""
+    result = numbers("unheard", 2)
+    told = figures(result)
+    assert (1, 2.0, 2.0) == (result.exit_code, told["jobs completed"], told["audit events failed"])
+
+
+def test_many_failures_of_one_kind_are_told_once(numbers):
+    """Five hundred equal exceptions print one traceback and one count."""
+    result = numbers("broken", 500)
+    assert (1, 1) == (result.exit_code, result.stderr.count("Traceback"))
+    assert re.search(r"500 +ValueError at cli_jobs.py:\d+", result.stderr)
+
+
+def test_the_backend_of_the_command_line_wins(numbers, tmp_path):
+    """A worker's own choice of backend gives way to ``--backend``, and holds without it."""
+    numbers("choosy", 1, backend="sync")
+    assert "ran_on.sync" == events((tmp_path / "audit.jsonl").read_text())[0]["action"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["no_such_module:f"], "there is no module 'no_such_module'"),
+        (["cli_jobs:nothing"], "its workers are broken, choosy"),
+        (["cli_jobs:not_a_worker"], "is no worker but of type int"),
+        (["cli_jobs"], "write MODULE:WORKER"),
+        (["./cli_jobs.py:note"], "name the module as Python imports it: cli_jobs"),
+        (["cli_jobs:note", "--backend", "nope"], "no backend is named 'nope'; known are"),
+        (["cli_jobs:note", "--backend", "sync", "--workers", "2"], "--workers is for"),
+        (["cli_jobs:note", "--args", "absent"], "--args absent cannot be read: No such file"),
+        (["cli_jobs:note", "--audit-log", "in.jsonl"], "--audit-log in.jsonl is also read"),
+        (["cli_jobs:note", "--rejects", "no/such/folder"], "there is no such folder"),
+        (["wrong_at_import:f"], "cannot be imported: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
+    """What cannot work ends with status 2 and one line, without a traceback."""
+    (tmp_path / "in.jsonl").write_text("")
+    (tmp_path / "wrong_at_import.py").write_text("1 / 0")
+    result = command("run", "--args", "in.jsonl", "--audit-log", "audit.jsonl", *words)
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert text in result.stderr
+
+
+def test_args_come_from_standard_input_too(command, tmp_path):
+    """``--args -`` reads standard input, and names its rejects after it."""
+    words = ("run", "cli_jobs:note", "--args", "-", "--audit-log", "audit.jsonl")
+    line = b'{"organization_id": "1", "actor_id": "a", "n": 2}\n'
+    result = command(*words, stdin=b"\xef\xbb\xbf" + line + b"[]\n")
+    assert (1, 1.0) == (result.exit_code, figures(result)["jobs completed"])
+    assert b"[]\n" == (tmp_path / "stdin.rejects.jsonl").read_bytes()
+
+
+class Deaf:
+    """A queue that takes jobs, three at most, and never tells what becomes of them."""
+
+    name = "deaf"
+    capabilities = frozenset()
+
+    def __init__(self):
+        self.taken = []
+
+    def enqueue(self, jobs):
+        from sigra import EnqueueError
+
+        if len(self.taken) == 3:
+            raise EnqueueError(self.name, "the broker is gone")
+        self.taken += jobs
+
+    async def aenqueue(self, jobs):
+        self.enqueue(jobs)
+
+
+def test_a_queue_that_cannot_tell_is_only_filled(numbers):
+    """On a backend without results the summary says that the jobs are enqueued, no more."""
+    from sigra import configure
+
+    with configure(backend=Deaf()):
+        result = numbers("note", 3, backend="deaf")
+    assert (0, 3.0) == (result.exit_code, figures(result)["jobs enqueued"])
+    assert "cannot tell what becomes of a job" in result.stderr
+
+
+def test_a_queue_that_takes_no_more_stops_the_run(numbers, tmp_path):
+    """Where the broker is gone, no line is called bad, and the way to go on is shown."""
+    from sigra import configure
+
+    with configure(backend=Deaf()):
+        result = numbers("note", 5, backend="deaf")
+    assert (1, 0.0) == (result.exit_code, figures(result)["bad lines"])
+    assert "Stopped: backend 'deaf' did not take the job: the broker is gone" in result.stderr
+    assert "tail -n +4 in.jsonl | sigra run cli_jobs:note --args -" in result.stderr
+
+
+def test_memory_does_not_grow_with_the_file(numbers):
+    """Four times the lines take no more memory: what has ended is let go of."""
+
+    def peak(lines):
+        tracemalloc.start()
+        numbers("note", lines, "--in-flight", "50")
+        try:
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(50)
+    first = peak(300)
+    # The test itself holds the file and its lines while it writes them: some 80 bytes each.
+    assert peak(1200) < first + 250_000
+
+
+def test_standard_output_holds_nothing_but_events(start, number_file):
+    """What the body prints, and a program that it starts, goes to stderr; structlog is silent."""
+    status, out, err = ended(start("run", "cli_jobs:loud", "--args", number_file(3)))
+    assert (0, 3, 3) == (status, len(events(out)), err.count("printed by a child"))
+    assert 3 == err.count("printed by the body")
+
+
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_reading_and_sums_up(start, number_file, sign, status):
+    """After Ctrl-C, what runs is finished, what was not run is named, and nothing is lost."""
+    words = ("run", "cli_jobs:slow", "--backend", "thread", "--workers", "2", "--in-flight", "4")
+    process = start(*words, "--args", number_file(2000))
+    first = process.stdout.readline()
+    process.send_signal(sign)
+    code, out, err = ended(process)
+    told = re.search(r"Not run: the lines from (\d+) on", err)
+    assert (status, int(told[1]) - 1) == (code, len(events(first.decode() + out)))
+    assert "Stopping (" in err
+    assert "Traceback" not in err
+
+
+def test_a_second_signal_ends_at_once(start, number_file):
+    """Who presses Ctrl-C twice does not wait for a job that never ends."""
+    words = ("run", "cli_jobs:endless", "--backend", "thread", "--args", number_file(3))
+    process = start(*words)
+    process.stdout.readline()
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    assert b"Stopping (Ctrl-C)" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert (130, True) == (ended(process)[0], time.monotonic() - began < 3)
+
+
+def test_a_signal_ends_the_wait_for_input(start):
+    """Ctrl-C at an idle pipe ends the command, which would otherwise wait for the next line."""
+    process = start("run", "cli_jobs:note", "--args", "-", stdin=-1)
+    line = b'{"organization_id": "1", "actor_id": "a", "n": 2}\n'
+    process.stdin.write(line)
+    process.stdin.flush()
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    process.wait(timeout=5)
+    assert (130, "") == ended(process)[:2]
+
+
+def test_a_closed_pipe_ends_quietly(start, number_file):
+    """``| head -1`` ends the command without a traceback, and with what was not run."""
+    process = start("run", "cli_jobs:note", "--backend", "sync", "--args", number_file(5000))
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read().decode()
+    assert (141, 3) == (process.wait(timeout=20), err.count("\n"))
+    assert "Not run: the lines from" in err
+    process.stderr.close()
+
+
+def test_the_bar_is_drawn_on_a_terminal_and_not_in_a_pipe(start, number_file):
+    """Only where stderr is a terminal is there a bar, and the events are the same."""
+    words = ("run", "cli_jobs:slow", "--backend", "thread", "--args", number_file(20))
+    out, screen = with_terminal(start, words)
+    assert ("━" in screen, "jobs/s" in screen, 20) == (True, True, len(events(out)))
+    status, _, err = ended(start(*words))
+    assert (0, False, False) == (status, "━" in err, "\x1b" in err)
+
+
+def with_terminal(start, words):
+    """Run a command with a terminal as stderr; return stdout and what the terminal was sent."""
+    here, there = pty.openpty()
+    process = start(*words, stderr=there)
+    os.close(there)
+    sent = []
+
+    def read():
+        while True:
+            try:
+                sent.append(os.read(here, 65536))
+            except OSError:  # the other end is closed
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    out, _ = process.communicate(timeout=20)
+    reader.join(timeout=5)
+    os.close(here)
+    return out.decode(), b"".join(sent).decode()

@@ -1,0 +1,70 @@
+"""``sigra workers`` and what surrounds the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+import sigra
+from sigra.cli import main
+
+
+def test_workers_are_told_in_full_to_a_machine(command):
+    """``--json`` prints each worker's name, kind and settings as one array."""
+    told = {fact["name"]: fact for fact in json.loads(command("workers", "cli_jobs", "--json").stdout)}
+    shaky = told["cli_jobs.shaky"]
+    assert {
+        "name": "cli_jobs.shaky",
+        "kind": "tenant",
+        "async": False,
+        "backend": None,
+        "options": {"max_attempts": 2, "backoff": 0.01},
+        "audit_schema": None,
+        "action": None,
+    } == shaky
+    assert (True, "thread") == (
+        told["cli_jobs.gentle"]["async"],
+        told["cli_jobs.choosy"]["backend"],
+    )
+
+
+def test_workers_are_listed_for_a_person(command):
+    """The table has a line for each worker, with its options."""
+    shown = command("workers", "sigra.cli.story").stdout
+    for word in ("charge_card", "payment.charge", "max_attempts=2", "tenant, sync", "AuditEvent"):
+        assert word in shown
+
+
+def test_a_module_without_workers_says_so(command):
+    """No empty table: a sentence."""
+    assert "module json defines no worker\n" == command("workers", "json").stdout
+
+
+def test_an_unknown_module_is_one_line(command):
+    """A module that is not there ends with status 2 and one line."""
+    result = command("workers", "no_such_module")
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+
+
+def test_the_version_is_the_package_s(command):
+    """``--version`` prints the version of the library."""
+    assert f"sigra, version {sigra.__version__}\n" == command("--version").stdout
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["demo", "-h"], ["workers", "-h"]])
+def test_help_is_there(command, words):
+    """Every command explains itself within 90 columns."""
+    result = command(*words)
+    assert (0, True) == (result.exit_code, max(map(len, result.stdout.splitlines())) <= 90)
+
+
+def test_a_missing_extra_is_named(monkeypatch, capsys):
+    """Without click, the command says what to install and exits with 2, without a traceback."""
+    monkeypatch.delitem(sys.modules, "sigra.cli.app", raising=False)
+    monkeypatch.setitem(sys.modules, "click", None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    text = "sigra: 'click' is not installed; pip install 'sigra[cli]' brings it\n"
+    assert (2, text) == (ended.value.code, capsys.readouterr().err)
