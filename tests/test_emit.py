@@ -919,3 +919,33 @@ def test_a_subclassed_moment_is_read_as_a_plain_one() -> None:
     assert event is not None
     assert datetime(2026, 1, 1, 11, tzinfo=timezone.utc) == event.occurred_at
     assert datetime is type(event.occurred_at)
+
+
+class EqualToAll:
+    """What a query expression is: equal to whatever it is compared with."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_no_argument_of_a_caller_makes_log_safe_strict() -> None:
+    """An extra argument that claims to equal everything is rejected, and nothing is raised."""
+    call: Any = log_safe
+    result = call("a.b", SCOPE, EqualToAll())
+    assert ("failed", "rejected at scope: what follows it must be passed by keyword") == (
+        result.status,
+        result.reason,
+    )
+
+
+def test_a_schema_that_raises_is_told_of_without_any_sink() -> None:
+    """The record is made, and its failure seen, also where structlog alone is told."""
+
+    def schema(**fields: Any) -> Any:
+        raise KeyError("secret")
+
+    with configure(sinks=[]):
+        result = log_safe("a.b", SCOPE, audit_schema=schema)
+    assert ("failed", "the audit_schema raised builtins.KeyError") == (result.status, result.reason)
