@@ -42,7 +42,8 @@ test-queues: .venv-queues/.ready  ## run the tests in real consumers, on real se
 
 coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at least 95 %
 	@$(OLD)/bin/coverage erase
-	@COVERAGE_PROCESS_START=pyproject.toml $(OLD)/bin/coverage run -m pytest
+	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage \
+		$(OLD)/bin/coverage run -m pytest
 	@$(OLD)/bin/coverage combine --quiet
 	@$(OLD)/bin/coverage report
 
