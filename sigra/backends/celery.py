@@ -28,9 +28,6 @@ except ImportError as error:
 
 _log = logging.getLogger("sigra.job")
 
-UNKNOWN_QUEUE = "sigra.unknown"
-"""Where jobs wait whose worker the consumer had not imported: ``celery worker -Q`` it."""
-
 _PICKLE = {"pickle", "application/x-python-serialize"}
 _RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 # ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with
@@ -53,7 +50,9 @@ class CeleryBackend:
     """Send jobs through a Celery app; ``celery -A app worker`` runs them.
 
     ``app``: the user's own, whose routes, limits and other tasks stay as they are; by
-    default Celery's current one. Raises ``ValueError`` for an app that pickles.
+    default Celery's current one. Jobs whose worker a consumer had not imported wait in
+    ``unknown_queue``, for ``celery -A app worker -Q`` after the deploy. Raises
+    ``ValueError`` for an app that pickles.
     """
 
     name = "celery"
@@ -64,6 +63,7 @@ class CeleryBackend:
     def __init__(self, app: Any = None) -> None:
         self.app = _celery.current_app._get_current_object() if app is None else app
         _refuse_pickle(self.app.conf)
+        self.unknown_queue = f"{self.app.conf.task_default_queue}.unknown"
         _signals.task_unknown.connect(self._keep_unknown, weak=False)
         catalog.subscribe(self._register)
 
@@ -100,13 +100,14 @@ class CeleryBackend:
         """Keep a job whose worker is not imported here; Celery itself would drop it."""
         kwargs = message.payload[1]
         if sender.app is self.app and isinstance(kwargs, dict) and MARK in kwargs:
-            _log.error("job %s waits in queue %s: no worker is named %r", id, UNKNOWN_QUEUE, name)
+            queue = self.unknown_queue
+            _log.error("job %s waits in queue %s: no worker is named %r", id, queue, name)
             retries = message.headers.get("retries") or 0
             self.app.send_task(
                 name,
                 kwargs=kwargs,
                 task_id=id,
-                queue=UNKNOWN_QUEUE,
+                queue=queue,
                 retries=retries,
                 serializer="json",
             )

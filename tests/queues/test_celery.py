@@ -19,7 +19,7 @@ if os.environ.get("SIGRA_QUEUES") != "1":
 celery = pytest.importorskip("celery", reason="the extra celery is not installed here")
 
 from sigra import AuditEvent, EnqueueError, configure, tenant_worker  # noqa: E402
-from sigra.backends.celery import UNKNOWN_QUEUE, CeleryBackend  # noqa: E402
+from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.testing import BackendContract  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
@@ -133,7 +133,7 @@ class CeleryHarness:
                     client.delete(key)
             return
         with self.app.connection_for_write() as connection:
-            for queue in (name, UNKNOWN_QUEUE):
+            for queue in (name, f"{name}.unknown"):
                 connection.default_channel.queue_delete(queue)
 
     def waiting(self, queue: str) -> int:
@@ -207,8 +207,9 @@ class CeleryContract(BackendContract):
 
     def test_a_job_of_an_unknown_worker_is_kept(self, harness, journal):
         unknown.new(IDS)
-        journal.wait(harness, lambda: "waits in queue sigra.unknown" in harness.text(), "a line")
-        journal.wait(harness, lambda: harness.waiting(UNKNOWN_QUEUE) == 1, "the job kept")
+        queue = f"{harness.settings['task_default_queue']}.unknown"
+        journal.wait(harness, lambda: f"waits in queue {queue}" in harness.text(), "a line")
+        journal.wait(harness, lambda: harness.waiting(queue) == 1, "the job kept")
 
     def test_after_kill_9_every_job_runs_with_the_same_event_ids(self, harness, journal):
         jobs = slow.new_many([{**IDS, "n": n} for n in range(40)], max_attempts=2)

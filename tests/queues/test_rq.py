@@ -216,3 +216,10 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
         workers.echo.new_many([IDS, IDS])
     assert time.monotonic() - begun < 15
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
+
+
+def test_by_name_it_is_rqs_own_default_queue(monkeypatch):
+    monkeypatch.setenv("RQ_REDIS_URL", "redis://localhost:6399/5")
+    queue = RQBackend().queue
+    assert queue.name == "default"
+    assert queue.connection.connection_pool.connection_kwargs["port"] == 6399
