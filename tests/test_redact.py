@@ -12,8 +12,7 @@ from sigra.audit.sanitize import sanitize
 
 # Names of settings, headers, columns and fields as frameworks, clouds and payment systems have
 # them, gathered apart from the lists in words.py.
-SECRETS = (
-    """
+SECRETS = """
 AWS_SECRET_ACCESS_KEY aws_session_token AZURE_CLIENT_SECRET AZURE_STORAGE_KEY GOOGLE_API_KEY
 GITHUB_TOKEN GH_PAT_TOKEN NPM_TOKEN PYPI_API_TOKEN DOCKER_PASSWORD DOCKERHUB_TOKEN HEROKU_API_KEY
 SLACK_BOT_TOKEN SLACK_SIGNING_SECRET STRIPE_SECRET_KEY STRIPE_WEBHOOK_SECRET TWILIO_AUTH_TOKEN
@@ -40,10 +39,7 @@ sso_token nonce salt pepper signature X-Hub-Signature-256 X-Amz-Signature
 wallet_mnemonic seed_phrase recoveryPhrase licenseKey license_key activation_code
 connection_string ConnectionString AzureWebJobsStorageConnectionString sas_token sharedAccessKey
 PaSsWoRd sess-ion-token ｐａｓｓｗｏｒｄ api\u200bkey pass\u00adword APIKEY apikey myApiKey
-""".replace("\\u00ad", "\u00ad")
-    .replace("\\u200b", "\u200b")
-    .split()
-)
+""".split()
 
 BENIGN = """
 author authority author_id coauthors authored_at keyboard keyboard_layout keynote monkey turkey

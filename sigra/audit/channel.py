@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from sigra.audit.event import AuditEvent, log_fields
-from sigra.audit.line import event_line
+from sigra.audit.compose import Composed
+from sigra.audit.event import copied
+from sigra.audit.line import line_of
 from sigra.audit.render import JSONRenderer
 
 LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "error"}
@@ -104,32 +105,42 @@ def _new_channel(settings: dict[str, Any]) -> Channel:
     return channel
 
 
-def send(channel: Channel, event: AuditEvent, nested: bool) -> None:
+def send(channel: Channel, composed: Composed) -> None:
     """Log one event. Whatever a processor or the logger raises passes through.
 
     Where structlog's own bound logger would but run the processors, they are run here:
     handing sixteen keywords through its three calls takes as long as all the rest.
     """
-    level = LEVELS[event.outcome]
+    _, line, _, nested = composed
+    level = LEVELS[line["outcome"]]
     logger = channel.wrapped
-    if logger is None:
-        getattr(channel.bound, level)(event.action, **log_fields(event, nested))
-        return
     processors = channel.processors
-    if type(processors) is list and len(processors) == 1 and type(processors[0]) is JSONRenderer:
-        rendered = event_line(event, level)
-        getattr(logger, level)(rendered.decode() if processors[0].text else rendered)
-        return
-    line: Any = log_fields(event, nested)
-    line["event"] = event.action
+    if logger is not None and type(processors) is list and len(processors) == 1:
+        renderer = processors[0]
+        if type(renderer) is JSONRenderer:
+            line["level"] = level
+            rendered = line_of(line)
+            getattr(logger, level)(rendered.decode() if renderer.text else rendered)
+            return
+    # A processor may change what it is given, and the event may not change.
+    metadata = line["metadata"]
+    line["metadata"] = copied(metadata) if nested else metadata.copy()
+    line["occurred_at"] = line["occurred_at"].isoformat()
+    if logger is None:
+        getattr(channel.bound, level)(line.pop("event"), **line)
+    else:
+        _run(processors, logger, level, line)
+
+
+def _run(processors: Iterable[Any], logger: Any, level: str, line: Any) -> None:
     try:
         for process in processors:
             line = process(logger, level, line)
         if type(line) is bytes or type(line) is str:
             getattr(logger, level)(line)
-            return
-        arguments, keywords = _as_arguments(line)
-        getattr(logger, level)(*arguments, **keywords)
+        else:
+            arguments, keywords = _as_arguments(line)
+            getattr(logger, level)(*arguments, **keywords)
     except structlog.DropEvent:
         pass
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from sigra.audit.event import AuditEvent, EventDraft, event_of
+from sigra.audit.event import AuditEvent, event_and_fields
 from sigra.audit.leaf import leaf
 from sigra.audit.read import ABSENT, id_of, in_utc, read_member, well_formed
 from sigra.audit.redact import REDACTED, holds_secret
@@ -22,6 +22,10 @@ Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 ``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
+Composed = tuple[AuditEvent, dict[str, Any], list[str], bool]
+"""An event; the same as the fields of a log line, which shares its metadata; the paths of
+what was redacted; and whether the metadata nests, so that a copy must be a deep one."""
+
 Ids = tuple[str | None, str | None, str | None]
 """What a scope says: organization, user, impersonator."""
 
@@ -34,29 +38,17 @@ _utc = timezone.utc
 
 
 def compose(
-    action: str,
-    outcome: Any,
-    scope: Any,
-    details: Details,
-    running: Running | None,
-    ordinal: int,
-) -> tuple[AuditEvent, list[str], bool]:
-    """Return the event, the paths that were redacted in it, and whether its metadata nests.
+    action: str, outcome: Any, scope: Any, details: Details, running: Running | None, ordinal: int
+) -> Composed:
+    """Return the event of a call whose action and outcome were checked.
 
     Raises ``AuditRejectedError`` for an id of a wrong type, a moment without a time
     zone and a scope that cannot be read.
     """
     (
-        target_id,
-        target_type,
-        metadata,
-        actor_type,
-        ip_address,
-        user_agent,
-        occurred_at,
-        organization_id,
-        actor_id,
-    ) = details
+        target_id, target_type, metadata, actor_type, ip_address, user_agent,
+        occurred_at, organization_id, actor_id,
+    ) = details  # fmt: skip
     organization, user, impersonator = read_scope(scope, organization_id is ABSENT)
     if organization_id is not ABSENT:
         organization = checked_id("organization_id", organization_id)
@@ -64,16 +56,7 @@ def compose(
         actor = checked_id("actor_id", actor_id)
     else:
         actor = impersonator if impersonator is not None else user
-    occurred_at = datetime.now(_utc) if occurred_at is None else _moment(occurred_at)
-    try:
-        metadata, redacted, nested = sanitize(metadata)
-    except RuntimeError as error:
-        # Another thread is changing it: the event is worth more than its metadata.
-        metadata, redacted, nested = {"unreadable": type(error).__name__}, [], False
-    target_id = _text("target_id", target_id, redacted)
-    target_type = _text("target_type", target_type, redacted)
-    ip_address = _text("ip_address", ip_address, redacted)
-    user_agent = _text("user_agent", user_agent, redacted)
+    metadata, redacted, nested = sanitize(metadata)
     if actor_type is not None:
         actor_type = _text("actor_type", actor_type, redacted)
     else:
@@ -81,27 +64,25 @@ def compose(
     if running is None:
         fresh, worker, job_id, attempt = uuid7(), None, None, None
     else:
-        worker, job_id, attempt = running.job.definition.name, running.job.id, running.attempt
-        fresh = event_id(job_id, attempt, running.snoozes, ordinal)
-    draft = EventDraft(
-        fresh,
-        action,
-        outcome,
-        organization,
-        actor,
-        user,
-        actor_type,
-        target_id,
-        target_type,
-        ip_address,
-        user_agent,
-        metadata,
-        occurred_at,
-        worker,
-        job_id,
-        attempt,
-    )
-    return event_of(draft), redacted, nested
+        fresh, worker, job_id, attempt = _job(running, ordinal)
+    event, fields = event_and_fields(
+        action, outcome, organization, actor, user, actor_type,
+        target_id if target_id is None else _text("target_id", target_id, redacted),
+        target_type if target_type is None else _text("target_type", target_type, redacted),
+        ip_address if ip_address is None else _text("ip_address", ip_address, redacted),
+        user_agent if user_agent is None else _text("user_agent", user_agent, redacted),
+        metadata, datetime.now(_utc) if occurred_at is None else _moment(occurred_at),
+        fresh, worker, job_id, attempt,
+    )  # fmt: skip
+    return event, fields, redacted, nested
+
+
+def _job(running: Running, ordinal: int) -> tuple[str, str, str, int]:
+    """Return the event's id, and the job's worker, id and attempt."""
+    job, attempt = running.job, running.attempt
+    job_id = job.id
+    identity = event_id(job_id, attempt, running.snoozes, ordinal)
+    return identity, job.definition.name, job_id, attempt
 
 
 def read_scope(scope: Any, with_organization: bool = True) -> Ids:
@@ -178,10 +159,8 @@ def _moment(value: Any) -> datetime:
     return moment
 
 
-def _text(field: str, value: Any, redacted: list[str]) -> str | None:
+def _text(field: str, value: Any, redacted: list[str]) -> str:
     """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
-    if value is None:
-        return None
     kind = type(value)
     if kind is str and len(value) <= _MAX_TEXT and value.isascii() and not holds_secret(value):
         return value  # type: ignore[no-any-return]

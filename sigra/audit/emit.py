@@ -8,7 +8,7 @@ from sigra import config
 from sigra.audit import declare
 from sigra.audit.action import accepted
 from sigra.audit.channel import LEVELS, Channel, open_channel, send
-from sigra.audit.compose import NO_DETAILS, Details, compose
+from sigra.audit.compose import NO_DETAILS, Composed, Details, compose
 from sigra.audit.event import AuditEvent, AuditResult, Outcome, result_of
 from sigra.audit.failure import LAST_RESORT, report_crash, settled
 from sigra.audit.fanout import write_record
@@ -59,27 +59,28 @@ def _log(
         channel = error
     if channel is None and not config.current.sinks:
         return _FILTERED
-    event, redacted, nested = compose(action, outcome, scope, details, job, ordinal)
-    faults = _deliver(event, channel, in_force, nested)
+    composed = compose(action, outcome, scope, details, job, ordinal)
+    faults = _deliver(composed, channel, in_force)
+    event, redacted = composed[0], composed[2]
     paths = tuple(redacted) if redacted else ()
     if faults:
         return result_of("failed", "; ".join(faults), event, paths)
     return result_of("emitted", None, event, paths)
 
 
-def _deliver(event: AuditEvent, channel: Any, schema: Any, nested: bool) -> list[str]:
+def _deliver(composed: Composed, channel: Any, schema: Any) -> list[str]:
     """Hand the event to structlog and to each sink; return who raised, by type, no more."""
     faults: list[str] = []
     if channel is not None:
         try:
             if type(channel) is not Channel:
                 raise channel
-            send(channel, event, nested)
+            send(channel, composed)
         except Exception as error:
             faults.append(f"structlog raised {type_name(type(error))}")
     sinks = config.current.sinks
     if sinks or schema is not AuditEvent:
-        write_record(event, schema, sinks, faults)
+        write_record(composed[0], schema, sinks, faults)
     return faults
 
 
@@ -95,33 +96,21 @@ def _reject(
     reasons = [f"rejected at {error.field}: {error.reason}"]
     in_force = schema_in_force(schema, job)
     if in_force is not None:
-        event = rejected_event(error, scope, details, job, ordinal)
+        composed = rejected_event(error, scope, details, job, ordinal)
         try:
-            channel: Any = open_channel(event.outcome)
+            channel: Any = open_channel(composed[0].outcome)
         except Exception as broken:
             channel = broken
-        reasons += _deliver(event, channel, in_force, nested=False)
+        reasons += _deliver(composed, channel, in_force)
     return AuditResult("failed", "; ".join(reasons))
 
 
 def _log_safe(
-    action: Any = ABSENT,
-    scope: Any = ABSENT,
-    /,
-    *surplus: Any,
-    outcome: Any = "success",
-    target_id: Any = None,
-    target_type: Any = None,
-    metadata: Any = None,
-    actor_type: Any = None,
-    ip_address: Any = None,
-    user_agent: Any = None,
-    occurred_at: Any = None,
-    organization_id: Any = ABSENT,
-    actor_id: Any = ABSENT,
-    audit_schema: Any = ABSENT,
-    **unknown: Any,
-) -> AuditResult:
+    action: Any = ABSENT, scope: Any = ABSENT, /, *surplus: Any, outcome: Any = "success",
+    target_id: Any = None, target_type: Any = None, metadata: Any = None, actor_type: Any = None,
+    ip_address: Any = None, user_agent: Any = None, occurred_at: Any = None, actor_id: Any = ABSENT,
+    organization_id: Any = ABSENT, audit_schema: Any = ABSENT, **unknown: Any,
+) -> AuditResult:  # fmt: skip
     try:
         details = (
             target_id, target_type, metadata, actor_type, ip_address, user_agent,

@@ -77,7 +77,7 @@ class AuditResult:
     redacted: tuple[str, ...] = ()
 
 
-class EventDraft:
+class _EventDraft:
     """An event while it is written: the same slots, not yet frozen.
 
     Turning a draft into the event costs a quarter of what the frozen class's own
@@ -87,24 +87,12 @@ class EventDraft:
     __slots__ = tuple(AuditEvent.__dataclass_fields__)
 
     def __init__(
-        self,
-        event_id: str,
-        action: str,
-        outcome: Outcome,
-        organization_id: str | None,
-        actor_id: str | None,
-        effective_user_id: str | None,
-        actor_type: str | None,
-        target_id: str | None,
-        target_type: str | None,
-        ip_address: str | None,
-        user_agent: str | None,
-        metadata: dict[str, Any],
-        occurred_at: datetime,
-        worker: str | None,
-        job_id: str | None,
-        attempt: int | None,
-    ) -> None:
+        self, event_id: str, action: str, outcome: Outcome, organization_id: str | None,
+        actor_id: str | None, effective_user_id: str | None, actor_type: str | None,
+        target_id: str | None, target_type: str | None, ip_address: str | None,
+        user_agent: str | None, metadata: dict[str, Any], occurred_at: datetime,
+        worker: str | None, job_id: str | None, attempt: int | None,
+    ) -> None:  # fmt: skip
         self.event_id = event_id
         self.action = action
         self.outcome = outcome
@@ -139,10 +127,38 @@ class _ResultDraft:
         self.redacted = redacted
 
 
-def event_of(draft: Any) -> AuditEvent:
-    """Freeze a draft, whose values are checked already, to the event that it becomes."""
-    draft.__class__ = AuditEvent
-    return draft  # type: ignore[no-any-return]
+def event_and_fields(
+    action: str, outcome: Outcome, organization_id: str | None, actor_id: str | None,
+    effective_user_id: str | None, actor_type: str | None, target_id: str | None,
+    target_type: str | None, ip_address: str | None, user_agent: str | None,
+    metadata: dict[str, Any], occurred_at: datetime, event_id: str, worker: str | None,
+    job_id: str | None, attempt: int | None,
+) -> tuple[AuditEvent, dict[str, Any]]:  # fmt: skip
+    """Make an event from checked values, and the dict that a log line is made of."""
+    event: Any = _EventDraft(
+        event_id, action, outcome, organization_id, actor_id, effective_user_id, actor_type,
+        target_id, target_type, ip_address, user_agent, metadata, occurred_at, worker, job_id,
+        attempt,
+    )  # fmt: skip
+    event.__class__ = AuditEvent
+    return event, {
+        "event": action,
+        "outcome": outcome,
+        "event_id": event_id,
+        "organization_id": organization_id,
+        "actor_id": actor_id,
+        "effective_user_id": effective_user_id,
+        "actor_type": actor_type,
+        "target_id": target_id,
+        "target_type": target_type,
+        "ip_address": ip_address,
+        "user_agent": user_agent,
+        "metadata": metadata,
+        "occurred_at": occurred_at,
+        "worker": worker,
+        "job_id": job_id,
+        "attempt": attempt,
+    }
 
 
 def result_of(
@@ -152,32 +168,6 @@ def result_of(
     draft: Any = _ResultDraft(status, reason, event, redacted)
     draft.__class__ = AuditResult
     return draft  # type: ignore[no-any-return]
-
-
-def log_fields(event: AuditEvent, nested: bool) -> dict[str, Any]:
-    """Return all fields but the action, as a log line has them.
-
-    The metadata is a copy (a deep one where it is nested), for a processor may change
-    what it is given, and the event may not change.
-    """
-    metadata = event.metadata
-    return {
-        "outcome": event.outcome,
-        "event_id": event.event_id,
-        "organization_id": event.organization_id,
-        "actor_id": event.actor_id,
-        "effective_user_id": event.effective_user_id,
-        "actor_type": event.actor_type,
-        "target_id": event.target_id,
-        "target_type": event.target_type,
-        "ip_address": event.ip_address,
-        "user_agent": event.user_agent,
-        "metadata": copied(metadata) if nested else metadata.copy(),
-        "occurred_at": event.occurred_at.isoformat(),
-        "worker": event.worker,
-        "job_id": event.job_id,
-        "attempt": event.attempt,
-    }
 
 
 def copied(plain: Any) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sigra.audit.action import action_fault
-from sigra.audit.compose import Details, checked_id, compose, read_member_id
-from sigra.audit.event import AuditEvent, Outcome
+from sigra.audit.compose import Composed, Details, checked_id, compose, read_member_id
+from sigra.audit.event import Outcome
 from sigra.audit.read import ABSENT
 from sigra.errors import AuditRejectedError
 from sigra.scope import scope_from_ids
@@ -54,7 +54,7 @@ def checked_form(
 
 def rejected_event(
     error: AuditRejectedError, scope: Any, details: Details, running: Running | None, ordinal: int
-) -> AuditEvent:
+) -> Composed:
     """Return the event that says a call was rejected, with the ids that can be read."""
     organization_id, actor_id = details[-2:]
     organization = _attempt(read_member_id, scope, "active_organization")
@@ -66,7 +66,7 @@ def rejected_event(
     metadata = {"field": error.field, "reason": error.reason}
     readable = scope_from_ids(user, organization, impersonator)
     known: Details = (None, None, metadata, None, None, None, None, organization, actor)
-    return compose(REJECTED, "failure", readable, known, running, ordinal)[0]
+    return compose(REJECTED, "failure", readable, known, running, ordinal)
 
 
 def _attempt(read: Callable[..., str | None], *args: Any) -> str | None:

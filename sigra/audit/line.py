@@ -6,42 +6,14 @@ import json
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sigra.audit.sanitize import sanitize_value
-
-if TYPE_CHECKING:
-    from sigra.audit.event import AuditEvent
 
 _HIDDEN = "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 _hidden = re.compile(f"[{_HIDDEN}]")
 # The one such character of ASCII that JSON does not escape anyway.
 _DEL = b"\x7f"
-
-
-def event_line(event: AuditEvent, level: str) -> bytes:
-    """Render an event of ``log_safe`` as ``line_of`` does its log fields, in one step."""
-    fields = {
-        "event": event.action,
-        "level": level,
-        "outcome": event.outcome,
-        "event_id": event.event_id,
-        "organization_id": event.organization_id,
-        "actor_id": event.actor_id,
-        "effective_user_id": event.effective_user_id,
-        "actor_type": event.actor_type,
-        "target_id": event.target_id,
-        "target_type": event.target_type,
-        "ip_address": event.ip_address,
-        "user_agent": event.user_agent,
-        "metadata": event.metadata,
-        "occurred_at": event.occurred_at,
-        "worker": event.worker,
-        "job_id": event.job_id,
-        "attempt": event.attempt,
-    }
-    line = _dump(fields)
-    return line if line.isascii() and _DEL not in line else _escaped(line)
 
 
 def line_of(fields: dict[str, Any]) -> bytes:

@@ -40,10 +40,18 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
     """
     if metadata is None:
         return {}, [], False
-    if type(metadata) is dict and len(metadata) <= _MAX_FLAT:
-        simple = _simple(metadata)
-        if simple is not None:
-            return simple, [], False
+    try:
+        if type(metadata) is dict and len(metadata) <= _MAX_FLAT:
+            simple = _simple(metadata)
+            if simple is not None:
+                return simple, [], False
+        return _walked(metadata)
+    except RuntimeError as error:
+        # Another thread is changing it, or the stack is at its end: the event is worth more.
+        return {"unreadable": type(error).__name__}, [], False
+
+
+def _walked(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
     walk = Walk()
     mapping = metadata if type(metadata) is dict else mapping_of(metadata)
     if mapping is None:

@@ -1,0 +1,374 @@
+"""How values of every type are read into metadata, and scopes member by member."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import threading
+from collections import OrderedDict, defaultdict, deque, namedtuple
+from datetime import date, datetime, time, timedelta, timezone, tzinfo
+from decimal import Decimal
+from enum import Enum, IntEnum, IntFlag
+from pathlib import PurePosixPath
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from sigra.audit.leaf import leaf
+from sigra.audit.read import (
+    ABSENT,
+    exact_datetime,
+    id_of,
+    in_utc,
+    mapping_of,
+    read_member,
+    type_name,
+    uuid_text,
+    well_formed,
+)
+from sigra.audit.sanitize import sanitize, sanitize_value
+
+
+class Colour(Enum):
+    RED = "red"
+    ODD = object()
+
+
+class Size(IntEnum):
+    LARGE = 3
+
+
+class Flag(IntFlag):
+    A = 1
+    B = 2
+
+
+class Text(str):
+    __slots__ = ()
+
+
+class Number(int):
+    pass
+
+
+class Ratio(float):
+    pass
+
+
+class Zone(tzinfo):
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        raise RuntimeError("foreign code")
+
+
+Pair = namedtuple("Pair", "first second")
+MOMENT = datetime(2026, 1, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (None, None),
+        (True, True),
+        (5, 5),
+        (-(1 << 63), -(1 << 63)),
+        ((1 << 64) - 1, (1 << 64) - 1),
+        (1 << 64, "<int 65 bits>"),
+        (-(1 << 63) - 1, "<int 64 bits>"),
+        (10**5_000, "<int 16610 bits>"),
+        (1.5, 1.5),
+        (-0.0, 0.0),
+        (math.nan, "NaN"),
+        (math.inf, "Infinity"),
+        (-math.inf, "-Infinity"),
+        ("x", "x"),
+        (Text("x"), "x"),
+        (Number(5), 5),
+        (Ratio(1.5), 1.5),
+        (Colour.RED, "red"),
+        (Colour.ODD, "<tests.test_sanitize.Colour>"),
+        (Size.LARGE, 3),
+        (Flag.A | Flag.B, 3),
+        (b"text", "text"),
+        (b"\xff\x00", "<bytes 2>"),
+        (bytearray(b"text"), "text"),
+        (memoryview(b"x"), "<builtins.memoryview>"),
+        (MOMENT, "2026-01-02T03:04:05"),
+        (MOMENT.replace(tzinfo=timezone.utc), "2026-01-02T03:04:05+00:00"),
+        (MOMENT.replace(tzinfo=Zone()), "2026-01-02T03:04:05"),
+        (date(2026, 1, 2), "2026-01-02"),
+        (time(3, 4), "03:04:00"),
+        (timedelta(minutes=1), "60.0 s"),
+        (Decimal("1.50"), "1.50"),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (1 + 2j, "(1+2j)"),
+        (ipaddress.ip_address("10.0.0.1"), "10.0.0.1"),
+        (ipaddress.ip_network("10.0.0.0/8"), "10.0.0.0/8"),
+        (PurePosixPath("/a/b"), "/a/b"),
+        (object(), "<builtins.object>"),
+        (ValueError("hunter2"), "<builtins.ValueError>"),
+        (Text, "<builtins.type>"),
+        (len, "<builtins.builtin_function_or_method>"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_single_value_becomes_plain(value: Any, plain: Any) -> None:
+    """Each type of value has one plain form, of an exact type."""
+    answer = sanitize({"x": value})[0]["x"]
+    assert (plain, type(plain)) == (answer, type(answer))
+    assert plain == sanitize_value(value)
+
+
+def test_a_named_zone_is_kept() -> None:
+    """A moment in a zone of the standard library keeps its offset."""
+    try:
+        zone = ZoneInfo("Europe/Paris")
+    except Exception:
+        pytest.skip("no time zone data here")
+    assert "2026-01-02T03:04:05+01:00" == leaf(MOMENT.replace(tzinfo=zone))
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        ([1, [2]], [1, [2]]),
+        ((1, (2,)), [1, [2]]),
+        (Pair(1, "a"), [1, "a"]),
+        (deque([1, 2]), [1, 2]),
+        ({"b", "a"}, ["a", "b"]),
+        (frozenset({5}), [5]),
+        (set(), []),
+        (OrderedDict(b=1, a=2), {"b": 1, "a": 2}),
+        (defaultdict(list, {"a": [1]}), {"a": [1]}),
+        (MappingProxyType({"a": 1}), {"a": 1}),
+        (
+            {1: "a", None: "b", False: "c", 2.5: "d"},
+            {"1": "a", "null": "b", "false": "c", "2.5": "d"},
+        ),
+        ({b"k": 1, Text("t"): 2, (1,): 3}, {"k": 1, "t": 2, "<builtins.tuple>": 3}),
+        ({"1": "a", 1: "b"}, {"1": "a", "1#1": "b"}),
+        ({"k\ud800": 1}, {"k\ufffd": 1}),
+    ],
+    ids=repr,
+)
+def test_a_container_becomes_plain(value: Any, plain: Any) -> None:
+    """Sequences and sets become lists, mappings dicts with keys of str, none of them lost."""
+    assert plain == sanitize({"x": value})[0]["x"]
+
+
+def test_a_cycle_is_cut_where_it_closes() -> None:
+    """A container inside itself is told as a cycle; one that stands twice is read twice."""
+    cycle: dict[str, Any] = {"n": 1}
+    cycle["again"] = [cycle]
+    twice = [1]
+    plain, _, _ = sanitize({"cycle": cycle, "twice": [twice, twice]})
+    assert {"cycle": {"n": 1, "again": ["<cycle>"]}, "twice": [[1], [1]]} == plain
+
+
+def test_depth_is_cut_at_64_levels() -> None:
+    """The 64th level is the last that is read."""
+    value: Any = "bottom"
+    for _ in range(63):
+        value = [value]
+    assert "bottom" in str(sanitize({"x": value})[0])
+    told = str(sanitize({"x": [value]})[0])
+    assert "bottom" not in told
+    assert "<deeper than 64 levels>" in told
+
+
+def test_it_is_told_whether_metadata_nests() -> None:
+    """A copy of metadata need be deep only where it holds containers."""
+    assert [False, False, True, True] == [
+        sanitize(metadata)[2] for metadata in (None, {"a": 1}, {"a": []}, {"a": {"b": 1}})
+    ]
+
+
+def test_metadata_that_is_changed_meanwhile_costs_only_itself() -> None:
+    """If another thread changes the metadata while it is read, an answer still comes."""
+    metadata: dict[str, Any] = {f"k{n}": [n] for n in range(200)}
+    stop = threading.Event()
+
+    def change() -> None:
+        while not stop.is_set():
+            metadata["more"] = 1
+            metadata.pop("more", None)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        answers = [sanitize(metadata)[0] for _ in range(200)]
+    finally:
+        stop.set()
+        thread.join()
+    assert all(answer == {"unreadable": "RuntimeError"} or len(answer) >= 3 for answer in answers)
+
+
+def test_only_known_types_are_read_as_mappings() -> None:
+    """A dict and a proxy of one are mappings; a proxy of anything else is not asked."""
+
+    class Own(dict[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            raise RuntimeError
+
+    own = Own(a=1)
+    assert mapping_of(own) is own
+    assert {"a": 1} == mapping_of(MappingProxyType({"a": 1}))
+    assert mapping_of(MappingProxyType(own)) is own
+    assert mapping_of(["a"]) is mapping_of(None) is None
+
+
+# --- names, ids and moments ---------------------------------------------------
+
+
+def test_a_types_name_is_read_from_the_type() -> None:
+    """A type is told by module and qualified name, cut and well formed."""
+    odd = type("x" * 500, (), {"__module__": "m\ud800"})
+    assert "tests.test_sanitize.Colour" == type_name(Colour)
+    assert "m\ufffd." + "x" * 120 == type_name(odd)
+    assert "NoModule" == type_name(type("NoModule", (), {"__module__": 5}))
+
+
+def test_names_of_types_do_not_pile_up() -> None:
+    """What is remembered of types is bounded, and never taken for another type."""
+    names = [type_name(type(f"T{n}", (), {"__module__": "m"})) for n in range(600)]
+    assert [f"m.T{n}" for n in range(600)] == names
+
+
+@pytest.mark.parametrize(
+    ("text", "formed"),
+    [
+        ("abc", "abc"),
+        ("é世🎉", "é世🎉"),
+        ("a\ud800b", "a\ufffdb"),
+        ("\udfff\ud800", "\ufffd\ufffd"),
+    ],
+    ids=ascii,
+)
+def test_lone_surrogates_are_replaced(text: str, formed: str) -> None:
+    """Text is made such that UTF-8 can carry it, and is otherwise as it was."""
+    assert formed == well_formed(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("7", "7"), (" 7 ", " 7 "), (7, "7"), (-7, "-7"), (Number(7), "7"), (Text("7"), "7"),
+        (UUID(int=7), "00000000-0000-0000-0000-000000000007"), (Size.LARGE, "3"),
+        ("", None), (" \t", None), (Text(""), None), (True, None), (None, None), (1.0, None),
+        (b"7", None), (1 << 64, None), ([7], None), (object(), None),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_an_id_is_text_or_none_at_all(value: Any, text: str | None) -> None:
+    """A str that is not blank, an int of 64 bits and a UUID are ids; nothing else is."""
+    assert text == id_of(value)
+
+
+def test_a_uuid_is_read_from_its_slot() -> None:
+    """The text of a UUID is the usual one, for a subclass too."""
+
+    class Own(UUID):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    value = UUID("0198f3a0-0000-7000-8000-00000000abcd")
+    assert str(value) == uuid_text(value) == uuid_text(Own(int=value.int))
+
+
+def test_a_moment_comes_out_in_utc() -> None:
+    """An aware moment is converted, a naive one is none."""
+    ahead = datetime(2026, 1, 2, 5, tzinfo=timezone(timedelta(hours=2)))
+    assert datetime(2026, 1, 2, 3, tzinfo=timezone.utc) == in_utc(ahead)
+    assert in_utc(MOMENT) is None
+    with pytest.raises(RuntimeError):
+        in_utc(MOMENT.replace(tzinfo=Zone()))
+
+
+def test_a_fold_survives() -> None:
+    """The second of two equal hours stays the second."""
+
+    class Own(datetime):
+        pass
+
+    assert 1 == exact_datetime(Own(2026, 10, 25, 2, 30, fold=1)).fold
+
+
+# --- members ------------------------------------------------------------------
+
+
+class Described:
+    """Answers through a descriptor of the application's own."""
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        raise RuntimeError("foreign code")
+
+
+class Host:
+    plain = 5
+    described = Described()
+
+    def __init__(self) -> None:
+        self.own = 6
+        self.shadow = 7
+
+    shadow = Described()
+
+    def method(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("plain", 5), ("own", 6), ("shadow", 7), ("described", ABSENT), ("method", ABSENT),
+     ("absent", ABSENT)],
+)  # fmt: skip
+def test_members_are_read_without_foreign_descriptors(name: str, value: Any) -> None:
+    """The instance's own attributes and plain class attributes are read, and nothing that runs."""
+    assert read_member(Host(), name) is value or value == read_member(Host(), name)
+
+
+def test_an_inherited_slot_is_read() -> None:
+    """A slot of a base class is a member, an empty one is absent."""
+
+    class Base:
+        __slots__ = ("user",)
+
+    class Derived(Base):
+        __slots__ = ()
+
+    scope = Derived()
+    assert read_member(scope, "user") is ABSENT
+    scope.user = 7
+    assert 7 == read_member(scope, "user")
+
+
+def test_what_a_property_raises_passes() -> None:
+    """A property is the application's own code: its exception is the caller's to handle."""
+
+    class Raising:
+        @property
+        def user(self) -> Any:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        read_member(Raising(), "user")
+
+
+def test_a_key_is_found_among_strange_ones() -> None:
+    """A member of a mapping is found by exact str keys; no stored key is asked for equality."""
+
+    class Key:
+        def __hash__(self) -> int:
+            return hash("user")
+
+        def __eq__(self, other: object) -> bool:
+            if asked_by_us:
+                raise RuntimeError("foreign code")
+            return self is other
+
+    asked_by_us = False
+    with_user, without = {Key(): 1, 5: 2, "user": 7}, {Key(): 1}
+    asked_by_us = True
+    assert 7 == read_member(with_user, "user")
+    assert read_member(without, "user") is ABSENT
