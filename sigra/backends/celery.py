@@ -74,8 +74,10 @@ class CeleryBackend:
             with self.app.producer_or_acquire() as producer:
                 for job in jobs:
                     options = job.options
+                    kwargs = _to_kwargs(pack(job))
                     result = self.app.tasks[job.worker].apply_async(
-                        kwargs=_to_kwargs(pack(job)),
+                        kwargs=kwargs,
+                        kwargsrepr=str(kwargs)[:1024],  # as Celery's own, but not as slow
                         task_id=job.id,
                         countdown=options.delay,
                         eta=options.run_at,
