@@ -11,6 +11,7 @@ from typing import Any
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
 from sigra.audit.redact import MAX_KEY, REDACTED, SECRET, holds_secret, key_verdict
+from sigra.audit.simple import simple_copy
 
 MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
@@ -20,12 +21,7 @@ _MAX_TEXT = 400_000
 _MAX_KEYS = 24_000
 _MAX_DEPTH = 64
 _MAX_STEP = 64
-# Within these no metadata can reach MAX_BYTES, which need then not be asked.
-_MAX_FLAT = 12
-_MAX_SIMPLE = 400
 _HALF = 1 << 63
-_MAX_KNOWN = 1_024
-_plain_keys: dict[str, None] = {}
 _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
@@ -41,8 +37,8 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
     if metadata is None:
         return {}, [], False
     try:
-        if type(metadata) is dict and len(metadata) <= _MAX_FLAT:
-            simple = _simple(metadata)
+        if type(metadata) is dict:
+            simple = simple_copy(metadata)
             if simple is not None:
                 return simple, [], False
         return _walked(metadata)
@@ -61,39 +57,6 @@ def _walked(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
     if walk.full or 6 * (walk.text + walk.keys) + 32 * walk.nodes > MAX_BYTES:
         plain, walk.nested = _bounded(plain, walk)
     return plain, walk.redacted, walk.nested
-
-
-def _simple(metadata: dict[Any, Any]) -> dict[str, Any] | None:
-    """Copy metadata that is flat, short and harmless, as most is; None where it is not."""
-    simple: dict[str, Any] = {}
-    text = 0
-    for key, value in metadata.items():
-        if type(key) is not str or (key not in _plain_keys and not _is_plain(key)):
-            return None
-        kind = type(value)
-        if kind is str:
-            if not value.isascii() or (len(value) > 6 and holds_secret(value)):
-                return None
-            text += len(value)
-        elif kind is int:
-            if not -_HALF <= value < _HALF:
-                return None
-        elif kind is float:
-            if value - value != 0.0:  # infinity and NaN alone
-                return None
-        elif value is not None and kind is not bool:
-            return None
-        simple[key] = value
-    return simple if text < _MAX_SIMPLE else None
-
-
-def _is_plain(key: str) -> bool:
-    if len(key) > _MAX_STEP or not key.isascii() or key_verdict(key):
-        return False
-    if len(_plain_keys) >= _MAX_KNOWN:
-        _plain_keys.clear()
-    _plain_keys[key] = None
-    return True
 
 
 def sanitize_value(value: Any) -> Any:
