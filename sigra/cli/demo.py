@@ -33,7 +33,7 @@ class _Trail:
     def __init__(self) -> None:
         self.events: list[AuditEvent] = []
 
-    def write(self, event: AuditEvent, _: Any) -> None:
+    def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
         """Keep one event; ``list.append`` is safe for threads."""
         self.events.append(event)
 

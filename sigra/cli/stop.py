@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -43,6 +44,8 @@ class Stop:
         self._pressed = threading.Event()
         self._ended = threading.Event()
         self._before: dict[int, Any] = {}
+        self._fd_before = -1
+        self._wires: tuple[socket.socket, ...] = ()
 
     @property
     def asked(self) -> bool:
@@ -51,11 +54,14 @@ class Stop:
 
     def ask(self, reason: str, status: int, *, hurried: bool = False) -> None:
         """Stop reading for this reason; the first one counts."""
-        if self.reason is None:
-            self.reason, self.status, self.hurried = reason, status, hurried
+        self._note(reason, status, hurried=hurried)
         if hurried:
-            self.hurried = True
             self._pressed.set()
+
+    def _note(self, reason: str, status: int, *, hurried: bool) -> None:
+        if self.reason is None:
+            self.reason, self.status = reason, status
+        self.hurried = self.hurried or hurried
 
     def reading(self, read: Callable[[], T]) -> T | None:
         """Return what ``read`` does; None, as soon as a signal comes, where it waits for input."""
@@ -71,9 +77,7 @@ class Stop:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # What the parent process has set to be ignored, as nohup does, stays so.
-            heard = [sign for sign in _SIGNALS if signal.getsignal(sign) != signal.SIG_IGN]
-            self._before = {sign: signal.signal(sign, self._on_signal) for sign in heard}
+            self._hear_signals()
         threading.Thread(target=self._watch, name="sigra-stop", daemon=True).start()
         return self
 
@@ -84,22 +88,57 @@ class Stop:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
-        for sign, handler in self._before.items():
-            signal.signal(sign, handler)
+        if self._wires:
+            signal.set_wakeup_fd(self._fd_before)
+            for sign, handler in self._before.items():
+                signal.signal(sign, handler)
+            for wire in self._wires:
+                wire.close()
+
+    def _hear_signals(self) -> None:
+        # What the parent process has set to be ignored, as nohup does, stays so.
+        heard = {sign: signal.getsignal(sign) for sign in _SIGNALS}
+        self._before = {sign: own for sign, own in heard.items() if own != signal.SIG_IGN}
+        ear, mouth = self._wires = socket.socketpair()
+        mouth.settimeout(0)
+        # Python runs handlers in the main thread alone, and a job may hold that up for long.
+        threading.Thread(target=self._listen, args=(ear,), name="sigra-ear", daemon=True).start()
+        self._fd_before = signal.set_wakeup_fd(mouth.fileno(), warn_on_full_buffer=False)
+        for sign in self._before:
+            signal.signal(sign, self._on_signal)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._pressed.is_set() and self.status > 128:
-            end_at_once(128 + number)
-        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        self.ask(name, 128 + number, hurried=True)
+        # No more than this: what it interrupts may hold any lock.
+        self._note(_name(number), 128 + number, hurried=True)
         if self._reading:
             raise _Wake
+
+    def _listen(self, ear: socket.socket) -> None:
+        pressed = 0
+        while True:
+            try:
+                numbers = ear.recv(16)
+            except OSError:
+                return
+            if not numbers:
+                return
+            for number in numbers:
+                if number not in self._before:
+                    continue
+                pressed += 1
+                if pressed > 1 or self.status == PIPE_STATUS:
+                    end_at_once(128 + number)
+                self.ask(_name(number), 128 + number, hurried=True)
 
     def _watch(self) -> None:
         self._pressed.wait()
         if not self._ended.wait(GRACE + 1.0):
             self._abandon()
             end_at_once(self.status)
+
+
+def _name(number: int) -> str:
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
 def end_at_once(status: int) -> None:

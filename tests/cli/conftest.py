@@ -125,7 +125,8 @@ def start(jobs_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[b
 
     def begin(*words: str, folder: Path = jobs_folder, **given: Any) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **given}
+        # Unbuffered: what a test reads by the line is not missing from what it reads at the end.
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **given}
         return subprocess.Popen(
             [sys.executable, "-m", "sigra.cli", *words], cwd=folder, env=environment, **streams
         )
