@@ -17,7 +17,7 @@ MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
 
 _MAX_NODES = 5_000
-_MAX_TEXT = 200_000
+_MAX_TEXT = 400_000
 _MAX_KEYS = 24_000
 _MAX_DEPTH = 64
 _MAX_STEP = 64
@@ -31,7 +31,7 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
 
     What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
     ``{"truncated": True, "bytes": n, "sha256": hex}`` of the JSON that it would have
-    been. Reading stops after 5,000 nodes, 200,000 characters or 24,000 of keys; then n
+    been. Reading stops after 5,000 nodes, 400,000 characters or 24,000 of keys; then n
     and the digest are of the part that was read.
     """
     if metadata is None:

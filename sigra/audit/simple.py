@@ -27,9 +27,9 @@ def simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
             return None
         kind = type(value)
         if kind is str:
-            if not value.isascii() or (len(value) > 6 and holds_secret(value)):
-                return None
             text += len(value)
+            if text > _MAX_TEXT or not value.isascii() or holds_secret(value):
+                return None
         elif kind is int:
             if not -_HALF <= value < _HALF:
                 return None
@@ -37,7 +37,7 @@ def simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
         elif not (value is None or kind is bool or (kind is float and value - value == 0.0)):
             return None
         simple[key] = value
-    return simple if text < _MAX_TEXT else None
+    return simple
 
 
 def _is_plain(key: str) -> bool:
