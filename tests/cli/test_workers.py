@@ -13,7 +13,9 @@ from sigra.cli import main
 
 def test_workers_are_told_in_full_to_a_machine(command):
     """``--json`` prints each worker's name, kind and settings as one array."""
-    told = {fact["name"]: fact for fact in json.loads(command("workers", "cli_jobs", "--json").stdout)}
+    told = {
+        fact["name"]: fact for fact in json.loads(command("workers", "cli_jobs", "--json").stdout)
+    }
     shaky = told["cli_jobs.shaky"]
     assert {
         "name": "cli_jobs.shaky",
@@ -53,7 +55,9 @@ def test_the_version_is_the_package_s(command):
     assert f"sigra, version {sigra.__version__}\n" == command("--version").stdout
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["demo", "-h"], ["workers", "-h"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["run", "--help"], ["demo", "-h"], ["workers", "-h"]]
+)
 def test_help_is_there(command, words):
     """Every command explains itself within 90 columns."""
     result = command(*words)
