@@ -7,7 +7,7 @@ NEWEST := $(lastword $(PYTHONS))
 VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
-QUEUES := procrastinate
+QUEUES := procrastinate,celery,rq
 
 .PHONY: help demo test test-queues coverage lint format types bench clean
 .DEFAULT_GOAL := help
@@ -45,7 +45,7 @@ coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at lea
 	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage \
 		$(OLD)/bin/coverage run -m pytest
 	@$(OLD)/bin/coverage combine --quiet
-	@$(OLD)/bin/coverage report --omit=sigra/testing/contract_workers.py
+	@$(OLD)/bin/coverage report
 
 lint: $(OLD)/.ready  ## check style and format
 	@$(OLD)/bin/ruff check .
