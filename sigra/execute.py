@@ -110,8 +110,8 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
     except KeyError as error:
         raise MissingArgError(error.args[0], worker) from None
     impersonator = args.get(IMPERSONATOR_KEY)
-    checked = worker is None  # admit() names the worker, and has not seen the ids before
-    if checked and type(actor) is str and type(organization) is str and impersonator is None:
+    # admit() names the worker, and has not seen the ids before.
+    if worker is None and type(actor) is type(organization) is str and impersonator is None:
         return scope_from_ids(actor, organization, None)
     ids = {"actor_id": actor, "organization_id": organization, IMPERSONATOR_KEY: impersonator}
     texts: list[str | None] = []

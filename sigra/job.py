@@ -91,7 +91,7 @@ class Job:
         self.native_id: str | None = None
         self.duplicate = False
         # Written out as text only when somebody reads it.
-        self._stamp = stamp or uuid7_parts()
+        self._stamp = stamp if stamp is not None else uuid7_parts()
         self._id = id
         self.ticket: Ticket | None = None
 

@@ -40,6 +40,8 @@ class _Pump:
         """Take the next job out; close, and return None, where there is none."""
         if not self.waiting:
             self.open = False  # before the second look, so that nothing falls in between
+            if not self.waiting:
+                return None
         try:
             _, _, job, ticket = heapq.heappop(self.waiting)
         except IndexError:
@@ -51,8 +53,8 @@ class _Pump:
 class SyncBackend:
     """Run jobs in the caller's thread, inside ``.new()``; the default, and fit for tests.
 
-    A job enqueued inside a job runs when that job ends. Delayed, snoozed and retryable
-    jobs wait for ``drain()``. Time goes on by itself and by ``drain()``.
+    A job enqueued inside a job runs when that job ends. Others that are not due wait for
+    ``drain()``. Time goes on by itself and by ``drain()``.
     """
 
     name = "sync"
@@ -73,13 +75,11 @@ class SyncBackend:
         pump = outer or _Pump(self)
         for job in jobs:
             ticket = self._take(job, pump)
-            if ticket is None:
-                continue
-            if outer is None:
+            if ticket is not None and outer is None:
                 self._run(job, ticket, pump)
-            else:
+            elif ticket is not None:
                 heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
-        if not pump.open and (left := pump.take()) is not None:
+        if outer is not None and not pump.open and (left := pump.take()) is not None:
             self._run(*left, pump)  # the job around it has ended meanwhile, in another thread
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
