@@ -14,8 +14,8 @@ class Running:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
-    the body has logged. ``pump`` is what runs the jobs
-    that the body enqueues on the sync backend (None on other backends).
+    the body has logged. ``pump`` is the in-process backend's own: it tells there that
+    the body enqueues from inside a job (None where jobs cross a queue).
     """
 
     __slots__ = ("_info", "attempt", "job", "ordinal", "pump", "scope", "snoozes")
