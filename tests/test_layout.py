@@ -19,15 +19,15 @@ from sigra import AuditScope, SyncBackend, configure, tenant_worker
 PACKAGE = Path(sigra.__file__).parent
 
 LAYERS = (
-    "alarm codec errors frozen ids json outcome scope verdict",
-    "agenda authority binding catalog context definition envelope job options schema ticket",
+    "codec errors frozen ids json outcome scope verdict",
+    "authority binding catalog context definition envelope job options schema",
     "audit backend",
     "registry",
     "config",
     "audit.emit audit.failure audit.lookup",
     "conclude",
     "execute",
-    "consume desk enqueue pool",
+    "enqueue",
     "proxy",
     "decorators",
     "backends cli testing workers",

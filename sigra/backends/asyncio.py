@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess.desk import Desk
 from sigra.context import running
-from sigra.desk import Desk
 from sigra.errors import EnqueueError
 from sigra.registry import resolve_backend
 

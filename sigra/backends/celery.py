@@ -5,26 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
-from sigra.consume import Consumed, consume
+from sigra.backends.external import Consumed, consume, failures_in, native
 from sigra.envelope import MARK, pack
-from sigra.errors import EnqueueError, MissingExtraError
+from sigra.errors import EnqueueError
 from sigra.json import dumps, loads
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
     from sigra.job import Job
 
-try:  # by name, so that the types are checked alike with and without the package
-    _celery: Any = import_module("celery")
-    _exceptions: Any = import_module("celery.exceptions")
-    _signals: Any = import_module("celery.signals")
-except ImportError as error:
-    raise MissingExtraError("celery", error.name or "celery") from error
+_celery = native("celery", "celery")
+_exceptions = native("celery.exceptions", "celery")
+_signals = native("celery.signals", "celery")
 
 _log = logging.getLogger("sigra.job")
 
@@ -118,7 +114,7 @@ class CeleryBackend:
 def _run(task: Any, /, **kwargs: Any) -> None:
     """Be the body of every worker's task."""
     payload = _from_kwargs(kwargs)
-    lost = task.request.retries - _failures(payload)
+    lost = task.request.retries - failures_in(payload)
     definition = catalog.lookup(task.name)
     consumed = consume(
         payload, definition, CeleryBackend.name, native_id=task.request.id, deliveries=max(0, lost)
@@ -141,19 +137,13 @@ def _send_again(task: Any, consumed: Consumed) -> None:
         args=(),
         kwargs=_to_kwargs(payload),
         countdown=consumed.verdict.delay or None,
-        retries=_failures(payload),
+        retries=failures_in(payload),
     )
     try:
         again.apply_async(retry_policy=_RETRY_POLICY)
     except Exception as error:
         # Not acknowledged: the broker delivers this run again when it is back.
         raise _exceptions.Reject(_text(error), requeue=True) from error
-
-
-def _failures(payload: Mapping[str, Any]) -> int:
-    """Return the failed attempts that an envelope counts, which ``retries`` repeats."""
-    failures = payload.get("failures", 0) if MARK in payload else 0
-    return failures if type(failures) is int else 0
 
 
 def _to_kwargs(payload: dict[str, Any]) -> dict[str, Any]:

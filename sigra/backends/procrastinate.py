@@ -5,29 +5,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
+from sigra.backends.external import Consumed, aconsume, failures_in, native, sending
 from sigra.backends.jsonb import fit, unfit
 from sigra.backends.procrastinate_insert import insert
-from sigra.consume import Consumed, aconsume
-from sigra.envelope import MARK
-from sigra.errors import EnqueueError, MissingExtraError
+from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
     from sigra.job import Job
 
-try:
-    procrastinate: Any = import_module("procrastinate")
-except ModuleNotFoundError as error:
-    raise MissingExtraError("procrastinate", error.name or "procrastinate") from error
+procrastinate = native("procrastinate", "procrastinate")
 
 RESCUE = "sigra.rescue"
 """The periodic task that brings back the jobs of a worker that died."""
@@ -70,12 +65,12 @@ class ProcrastinateBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        with self._chained():
+        with sending(self.name):
             _accept(jobs, self._send(jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""
-        with self._chained():
+        with sending(self.name):
             _accept(jobs, await self._asend(jobs))
 
     def _send(self, jobs: Sequence[Job]) -> Any:
@@ -109,15 +104,6 @@ class ProcrastinateBackend:
             raise EnqueueError(self.name, reason)
         return asyncio.run_coroutine_threadsafe(self._asend(jobs), loop).result()
 
-    @contextmanager
-    def _chained(self) -> Iterator[None]:
-        try:
-            yield
-        except EnqueueError:
-            raise
-        except Exception as error:
-            raise EnqueueError(self.name, str(error.__cause__ or error).strip()) from error
-
     def _register(self, definition: Definition) -> None:
         name = definition.name
         if _is_ours(self._app, name):
@@ -139,7 +125,7 @@ class ProcrastinateBackend:
                 self.name,
                 native_id=str(native.id),
                 # Our own verdicts keep both counts equal; a rescue raises the native one.
-                deliveries=max(0, native.attempts - _failures(payload)),
+                deliveries=max(0, native.attempts - failures_in(payload)),
             )
         )
         try:
@@ -213,8 +199,3 @@ def _in_loop_only(connector: Any) -> bool:
     """Tell a connector whose pool belongs to a loop; that of the in-memory one has none."""
     base = import_module("procrastinate.connector").BaseAsyncConnector
     return isinstance(connector, base) and hasattr(type(connector), "pool")
-
-
-def _failures(payload: Mapping[str, Any]) -> int:
-    failures = payload.get("failures") if MARK in payload else 0
-    return failures if isinstance(failures, int) else 0

@@ -13,18 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
-from sigra.consume import consume
+from sigra.backends.external import consume, native, sending
 from sigra.envelope import pack
-from sigra.errors import EnqueueError, MissingExtraError, UnknownWorkerError
+from sigra.errors import UnknownWorkerError
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
     from sigra.job import Job
 
-try:  # by name, so that the types are checked alike with and without the package
-    _rq: Any = import_module("rq")
-except ImportError as error:
-    raise MissingExtraError("rq", error.name or "rq") from error
+_rq = native("rq", "rq")
 
 _RUN = f"{__name__}.run"
 _MODULE = "sigra_module"
@@ -59,13 +56,10 @@ class RQBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs in one transaction: all of them, or none."""
-        try:
-            with self.queue.connection.pipeline() as pipeline:
-                for job in jobs:
-                    self._put(job, pipeline)
-                pipeline.execute()
-        except Exception as error:
-            raise EnqueueError(self.name, f"{type(error).__qualname__}: {error}") from error
+        with sending(self.name), self.queue.connection.pipeline() as pipeline:
+            for job in jobs:
+                self._put(job, pipeline)
+            pipeline.execute()
         for job in jobs:
             job.accept(native_id=job.id)
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop, was_pressed
 from sigra.job import Job
 from sigra.options import PLAIN
-from sigra.ticket import LocalTicket
 from sigra.verdict import Verdict
 
 _order = itertools.count().__next__

@@ -9,10 +9,10 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sigra.agenda import report_unfinished
 from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess.agenda import report_unfinished
+from sigra.backends.inprocess.pool import Pool
 from sigra.errors import EnqueueError
-from sigra.pool import Pool
 from sigra.registry import resolve_backend
 
 if TYPE_CHECKING:

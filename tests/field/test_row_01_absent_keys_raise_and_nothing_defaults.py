@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, MissingArgError, MissingTenantKeysError, tenant_worker
-from sigra.consume import consume
+from sigra.backends.external import consume
 from sigra.testing import RecordingBackend
 
 ran: list[Any] = []

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from sigra import AuditScope, Failure, Snooze, SyncBackend, configure, current_job, tenant_worker
-from sigra.consume import consume
+from sigra.backends.external import consume
 from sigra.envelope import pack
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sigra import AuditScope, tenant_worker
-from sigra.consume import consume
+from sigra.backends.external import consume
 from sigra.envelope import MARK, VERSION
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from sigra import AuditEvent, AuditScope, Identity, log_safe, tenant_args, tenant_worker
-from sigra.consume import consume
+from sigra.backends.external import consume
 from sigra.envelope import pack
 from sigra.testing import AuditLog, RecordingBackend
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, JobInfo, SyncBackend, configure, tenant_worker
-from sigra.consume import consume
+from sigra.backends.external import consume
 from sigra.envelope import pack
 from sigra.job import Job
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, MissingArgError, current_job, tenant_worker
-from sigra.consume import consume
+from sigra.backends.external import consume
 from sigra.context import Running
 from sigra.execute import execute
 from sigra.job import Job

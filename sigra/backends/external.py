@@ -1,15 +1,27 @@
-"""What a consumer does with a payload: read, admit, run, and say what follows."""
+"""What adapters of queues share: how they send, and what a consumer does with a payload.
+
+A consumer's task body calls ``consume`` (or ``aconsume``) and puts the verdict into the
+queue's own words.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra.context import Running
-from sigra.envelope import VERSION, Delivery, pack, unpack
-from sigra.errors import EnvelopeError, PoisonedJobError, SigraError
+from sigra.envelope import MARK, VERSION, Delivery, pack, unpack
+from sigra.errors import (
+    EnqueueError,
+    EnvelopeError,
+    MissingExtraError,
+    PoisonedJobError,
+    SigraError,
+)
 from sigra.execute import admit, aexecute, execute
 from sigra.verdict import Verdict
 
@@ -20,6 +32,36 @@ _log = logging.getLogger("sigra.job")
 
 WAIT_FOR_DEPLOY = 30.0
 """Seconds after which a job of a newer release is looked at again."""
+
+
+def native(module: str, extra: str) -> Any:
+    """Import a queue's package by name, so that types are checked alike without it.
+
+    Raises ``MissingExtraError`` naming the extra to install.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(extra, error.name or extra) from error
+
+
+@contextmanager
+def sending(backend: str) -> Iterator[None]:
+    """Turn whatever a queue raises while jobs are sent into ``EnqueueError``."""
+    try:
+        yield
+    except EnqueueError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ or error
+        reason = f"{type(cause).__qualname__}: {cause}".strip()
+        raise EnqueueError(backend, reason) from error
+
+
+def failures_in(payload: Mapping[str, Any]) -> int:
+    """Return the failed attempts that an envelope counts; 0 for a hand-built job."""
+    failures = payload.get("failures") if MARK in payload else 0
+    return failures if type(failures) is int else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from sigra import (
     current_job,
     tenant_worker,
 )
-from sigra.consume import Consumed, aconsume, consume
+from sigra.backends.external import Consumed, aconsume, consume
 from sigra.envelope import MARK, VERSION, pack
 
 TENANT = {"organization_id": "42", "actor_id": "7"}

@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sigra.agenda import Agenda, log
-from sigra.alarm import LONGEST_WAIT, Alarm, start_thread
+from sigra.backends.inprocess.agenda import Agenda, log
+from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import execute
@@ -19,9 +19,9 @@ from sigra.job import FINISHED
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
-    from sigra.agenda import Entry
+    from sigra.backends.inprocess.agenda import Entry
+    from sigra.backends.inprocess.ticket import LocalTicket
     from sigra.job import Job
-    from sigra.ticket import LocalTicket
 
 
 class Pool:

@@ -12,17 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Literal
 
-from sigra.agenda import Agenda, log, report_unfinished
-from sigra.alarm import LONGEST_WAIT
+from sigra.backends.inprocess.agenda import Agenda, log, report_unfinished
+from sigra.backends.inprocess.alarm import LONGEST_WAIT
+from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute
 from sigra.job import FINISHED
-from sigra.ticket import LocalTicket
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
-    from sigra.agenda import Entry
+    from sigra.backends.inprocess.agenda import Entry
     from sigra.job import Job
 
 _MOST_THREADS = 32

@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.options import PLAIN
-from sigra.ticket import LocalTicket
 
 if TYPE_CHECKING:
     from sigra.job import Job, State
