@@ -62,26 +62,6 @@ _HOMES = {
     "config": ("configure",),
     "context": ("current_job",),
     "decorators": ("tenant_worker", "worker"),
-    "errors": (
-        "AuditOnlyScopeError",
-        "AuditRejectedError",
-        "CrossTenantError",
-        "DuplicateWorkerError",
-        "EnqueueError",
-        "EnvelopeError",
-        "InvalidArgsError",
-        "InvalidOptionError",
-        "JobCancelledError",
-        "JobFailedError",
-        "MissingArgError",
-        "MissingExtraError",
-        "MissingTenantKeysError",
-        "PoisonedJobError",
-        "SigraError",
-        "UnknownBackendError",
-        "UnknownWorkerError",
-        "UnsupportedError",
-    ),
     "execute": ("fetch_arg",),
     "job": ("Job", "JobInfo"),
     "outcome": ("Cancel", "Failure", "Ok", "Snooze"),
@@ -89,6 +69,7 @@ _HOMES = {
     "scope": ("AuditScope", "Identity", "tenant_args"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+"""Where each name lives; an error's home is ``errors``."""
 
 __all__ = [
     "AsyncioBackend",
@@ -139,11 +120,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME_OF.get(name)
-    if home is not None:
-        value = getattr(import_module(f"sigra.{home}"), name)
-    elif name == "audit":
+    if name == "audit":
         value = import_module("sigra.audit")
+    elif name in __all__:
+        home = "errors" if name.endswith("Error") else _HOME_OF[name]
+        value = getattr(import_module(f"sigra.{home}"), name)
     else:
         raise AttributeError(f"module 'sigra' has no attribute {name!r}")
     globals()[name] = value

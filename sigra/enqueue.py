@@ -126,7 +126,7 @@ class Enqueuer:
             ):
                 plain = _text_ids(definition, plain)
         try:
-            frozen = freeze(plain, config.current.max_args_bytes, keys_known=known)
+            frozen = freeze(plain, config.current.max_args_bytes)
             if not known:
                 definition.binding.check(frozen)
                 if len(self._shapes) < _SHAPES:

@@ -25,7 +25,7 @@ loads = _codec.loads
 
 
 def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles the time
-    args: dict[str, Any], max_bytes: int, codec: Codec = _codec, *, keys_known: bool = False
+    args: dict[str, Any], max_bytes: int, codec: Codec = _codec
 ) -> FrozenDict:
     """Check that args are strict JSON and return a deep, read-only copy.
 
@@ -33,11 +33,10 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
     subclasses of str, int, float, dict, list and tuple their base. Raises
     ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
     (args are the first) or makes more than ``max_bytes`` of compact UTF-8.
-    ``keys_known``: the caller has seen equal keys pass before.
     """
     plain: dict[str, Any] = args if type(args) is dict else dict(dict.items(args))
     frozen = FrozenDict(plain)
-    if not _ALL_STR(map(type, frozen)):  # known or not: a StrEnum's member equals a known key
+    if not _ALL_STR(map(type, frozen)):
         return _freeze_nested(plain, max_bytes, codec)
     chars = 0
     for value in frozen.values():
@@ -58,7 +57,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
         keys = "".join(frozen)
         # 6 for an escape such as \u0001; 32 for quotes, a colon, a comma and any number.
         bound = 6 * (chars + len(keys)) + 32 * len(frozen)
-        if bound < max_bytes and (keys_known or _encodes(keys)):
+        if bound < max_bytes and (keys.isascii() or _encodes(keys)):
             return frozen
     return _freeze_nested(plain, max_bytes, codec)
 
