@@ -63,7 +63,7 @@ class Enqueuer:
 
     async def anew(self, args: Mapping[str, Any], /, **options: Any) -> Job:
         """Do the same as ``new`` without blocking the running event loop."""
-        jobs, backend = self._prepare((args,), options)
+        jobs, backend = self.prepare((args,), options)
         await backend.aenqueue(jobs)
         return jobs[0]
 
@@ -72,38 +72,42 @@ class Enqueuer:
 
         Raises what ``new`` raises; the error's ``index`` says which item it is about.
         """
-        jobs, backend = self._prepare(args, options, numbered=True)
+        jobs, backend = self.prepare(args, options, first=0)
         if jobs:
             backend.enqueue(jobs)
         return jobs
 
     async def anew_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]:
         """Do the same as ``new_many`` without blocking the running event loop."""
-        jobs, backend = self._prepare(args, options, numbered=True)
+        jobs, backend = self.prepare(args, options, first=0)
         if jobs:
             await backend.aenqueue(jobs)
         return jobs
 
-    def _prepare(
+    def prepare(
         self,
         items: Iterable[Mapping[str, Any]],
         options: dict[str, Any],
         *,
-        numbered: bool = False,
+        first: int | None = None,
     ) -> tuple[list[Job], Backend]:
+        """Validate all and make their jobs, but send none; return them and their backend.
+
+        ``first``: the number of the first item in errors; None for an item on its own.
+        """
         admitted: list[FrozenDict] = []
-        for index, item in enumerate(items):
+        for index, item in enumerate(items, first or 0):
             try:
                 admitted.append(self.admit(item))
             except SigraError as error:
-                raise (error.at(index) if numbered else error) from None
+                raise (error if first is None else error.at(index)) from None
         chosen, backend, crossing = self._choose(options)
         if not crossing and running.get() is not None:
-            for index, frozen in enumerate(admitted):
+            for index, frozen in enumerate(admitted, first or 0):
                 try:
                     self._fence(frozen)
                 except CrossTenantError as error:
-                    raise (error.at(index) if numbered else error) from None
+                    raise (error if first is None else error.at(index)) from None
         definition, name = self._definition, backend.name
         return [Job(definition, frozen, chosen, name) for frozen in admitted], backend
 

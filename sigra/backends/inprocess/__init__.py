@@ -1,0 +1,1 @@
+"""What the backends of this process share: tickets, the agenda of what is due, and pools."""

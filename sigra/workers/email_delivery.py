@@ -1,0 +1,41 @@
+"""Send one email: the job carries its type and ids, never its text."""
+
+from __future__ import annotations
+
+import random
+
+from sigra.decorators import worker
+from sigra.outcome import Cancel
+from sigra.workers.settings import email_settings
+
+
+def backoff(attempt: int) -> float:
+    """Return the seconds to wait after a failed attempt: its fourth power, 15, and jitter."""
+    return float(attempt**4 + 15 + random.uniform(0, 30) * attempt)
+
+
+@worker(name="sigra.workers.EmailDelivery", max_attempts=3, backoff=backoff)
+def EmailDelivery(  # noqa: N802 - it is used as an object
+    type: str,
+    user_id: str | int,
+    organization_id: str | int | None = None,
+    token_id: str | int | None = None,
+) -> Cancel | None:
+    """Build the email of this type for this user, and send it.
+
+    The ids that are not None go to the builder by keyword; it reads by them what the text
+    needs. An unknown type or user cancels the job. What the builder or the mailer raises
+    has it tried again, three times in all. Raises ``NotConfiguredError`` before
+    ``set_up(email=...)``.
+    """
+    settings = email_settings()
+    build = settings.builders.get(type)
+    if build is None:
+        return Cancel(f"no builder for emails of type {type!r}")
+    user = settings.find_user(str(user_id))
+    if user is None:
+        return Cancel(f"no user with id {user_id}")
+    ids = {"organization_id": organization_id, "token_id": token_id}
+    given = {name: str(value) for name, value in ids.items() if value is not None}
+    settings.mailer(build(user, **given))
+    return None

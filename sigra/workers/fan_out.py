@@ -1,0 +1,119 @@
+"""One job for each organization: what a scheduler calls at every tick."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from sigra import config
+from sigra.enqueue import Enqueuer
+from sigra.errors import EnqueueError, InvalidArgsError
+from sigra.scope import id_text
+
+if TYPE_CHECKING:
+    from sigra.backend import Backend
+    from sigra.job import Job
+    from sigra.proxy import TenantWorker
+
+CHUNK = 500
+"""How many jobs go to the backend in one batch."""
+
+Progress = Callable[[int, int], object]
+"""Told, after each batch, how many jobs were sent and how many there are in all."""
+
+
+def for_each_organization(
+    worker: TenantWorker[..., Any],
+    organizations: Iterable[Any],
+    args: Mapping[str, Any] | None = None,
+    /,
+    *,
+    tick: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[Job]:
+    """Enqueue one job of the worker for each organization, with the system as its actor.
+
+    ``organizations``: ids (str, int, UUID) or objects with an ``id``; each counts once.
+    ``args``: what all jobs carry besides the tenant keys. ``tick`` names this round; by
+    default it is the current minute in UTC. Where the backend can, tick and organization
+    make each job's ``unique`` key, so that a round that is repeated while its jobs are
+    unfinished adds none. ``options``: as for ``.new()``.
+
+    All is validated before the first is sent, in batches of 500. Raises what ``.new_many``
+    raises; an ``EnqueueError`` says how many were sent before, and the round can be repeated.
+    """
+    jobs, backend = _prepare(worker, organizations, args, tick, options)
+    for start in range(0, len(jobs), CHUNK):
+        batch = jobs[start : start + CHUNK]
+        try:
+            backend.enqueue(batch)
+        except EnqueueError as error:
+            raise _incomplete(error, start, len(jobs)) from error
+        if progress is not None:
+            progress(start + len(batch), len(jobs))
+    return jobs
+
+
+async def afor_each_organization(
+    worker: TenantWorker[..., Any],
+    organizations: Iterable[Any],
+    args: Mapping[str, Any] | None = None,
+    /,
+    *,
+    tick: str | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[Job]:
+    """Do the same without blocking the running event loop."""
+    jobs, backend = _prepare(worker, organizations, args, tick, options)
+    for start in range(0, len(jobs), CHUNK):
+        batch = jobs[start : start + CHUNK]
+        try:
+            await backend.aenqueue(batch)
+        except EnqueueError as error:
+            raise _incomplete(error, start, len(jobs)) from error
+        if progress is not None:
+            progress(start + len(batch), len(jobs))
+        await asyncio.sleep(0)
+    return jobs
+
+
+def _prepare(
+    worker: TenantWorker[..., Any],
+    organizations: Iterable[Any],
+    args: Mapping[str, Any] | None,
+    tick: str | None,
+    options: dict[str, Any],
+) -> tuple[list[Job], Backend]:
+    definition = worker.definition
+    if not definition.tenant:
+        raise TypeError(f"{definition.name} is no tenant worker: its jobs run for no organization")
+    for key in ("organization_id", "actor_id"):
+        if key in (args or {}):
+            raise InvalidArgsError(f"$.{key}", "the fan-out sets it for each job", definition.name)
+    queue = options.get("queue", definition.defaults.queue)
+    backend = config.current.choose(definition.backend, queue)
+    keyed = "unique" in backend.capabilities and "unique" not in options
+    tick = tick or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
+    enqueuer, jobs = Enqueuer(definition), []
+    for index, id in enumerate(dict.fromkeys(map(_id, organizations))):
+        item = {**(args or {}), "organization_id": id, "actor_id": None}
+        own = {**options, "unique": f"{tick} {id}"} if keyed else dict(options)
+        prepared, backend = enqueuer.prepare((item,), own, first=index)
+        jobs += prepared
+    return jobs, backend
+
+
+def _id(organization: Any) -> str:
+    text = id_text(organization) or id_text(getattr(organization, "id", None))
+    if text is None:
+        kind = type(organization).__qualname__
+        raise TypeError(f"an organization is an id (str, int, UUID) or has one, not {kind}")
+    return text
+
+
+def _incomplete(error: EnqueueError, sent: int, total: int) -> EnqueueError:
+    return EnqueueError(error.backend, f"{error.reason} ({sent} of {total} jobs were sent before)")

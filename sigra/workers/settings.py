@@ -1,0 +1,113 @@
+"""What the host tells the workers that come along: its token table, its emails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from email.message import EmailMessage
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from sigra.errors import SigraError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
+    {
+        "confirm": timedelta(hours=48),
+        "confirm_code": timedelta(hours=48),
+        "reset_password": timedelta(hours=1),
+        "magic_link": timedelta(minutes=15),
+        "session": timedelta(days=60),
+        "api_refresh": timedelta(days=30),
+    }
+)
+"""How long a token of each context is good, unless the host says otherwise."""
+
+
+class NotConfiguredError(SigraError, LookupError):
+    """Tell what a worker was not told. Attributes: ``worker``, ``setting``."""
+
+    def __init__(self, worker: str, setting: str) -> None:
+        super().__init__(
+            f"{worker} does not know what to work on: call sigra.workers.set_up({setting}) where "
+            "the consumer imports its workers"
+        )
+        self.worker, self.setting = worker, setting
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTable:
+    """Where the host keeps its tokens: a table with a primary key and two columns more.
+
+    ``engine``: a SQLAlchemy engine. ``context``: the column that says what a token is for.
+    ``inserted_at``: the column with the moment of its making (UTC where it has no time
+    zone). ``lifetimes``: context to lifetime, laid over ``LIFETIMES``; tokens of a context
+    that neither names are never deleted.
+    """
+
+    engine: Engine
+    name: str = "tokens"
+    schema: str | None = None
+    context: str = "context"
+    inserted_at: str = "inserted_at"
+    lifetimes: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for context, lifetime in self.lifetimes.items():
+            if not isinstance(lifetime, timedelta) or lifetime <= timedelta(0):
+                raise ValueError(
+                    f"the lifetime of {context!r} must be a timedelta above zero, not {lifetime!r}"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class EmailSettings:
+    """How an email comes about from a type and ids.
+
+    ``find_user``: user id (str) to the host's user, or None where there is none.
+    ``builders``: type to a function of the user and of the ids that the job carries, by
+    keyword, which returns the message. ``mailer``: sends a message; whatever it raises has
+    the job tried again.
+    """
+
+    find_user: Callable[[str], Any]
+    builders: Mapping[str, Callable[..., EmailMessage]]
+    mailer: Callable[[EmailMessage], object]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    tokens: TokenTable | None = None
+    email: EmailSettings | None = None
+
+
+_settings = _Settings()
+
+
+def set_up(*, tokens: TokenTable | None = None, email: EmailSettings | None = None) -> None:
+    """Tell this process's workers what they work on; what is not named stays as it was.
+
+    To be called where the consumer imports its own workers.
+    """
+    global _settings
+    if tokens is not None:
+        _settings = replace(_settings, tokens=tokens)
+    if email is not None:
+        _settings = replace(_settings, email=email)
+
+
+def token_table() -> TokenTable:
+    """Return the host's token table; ``NotConfiguredError`` where it was not told."""
+    if _settings.tokens is None:
+        raise NotConfiguredError("TokenCleanup", "tokens=TokenTable(engine)")
+    return _settings.tokens
+
+
+def email_settings() -> EmailSettings:
+    """Return how emails come about; ``NotConfiguredError`` where it was not told."""
+    if _settings.email is None:
+        raise NotConfiguredError("EmailDelivery", "email=EmailSettings(...)")
+    return _settings.email

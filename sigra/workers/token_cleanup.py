@@ -1,0 +1,45 @@
+"""Delete the host's tokens that are no longer good."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from sigra.backends.external import native
+from sigra.decorators import worker
+from sigra.workers.settings import LIFETIMES, token_table
+
+BATCH = 1_000
+"""How many tokens one transaction deletes."""
+
+
+@worker(name="sigra.workers.TokenCleanup")
+def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
+    """Delete the tokens that have outlived their lifetime; return how many, by context.
+
+    A token that is still alive, or whose context has no lifetime, is never deleted.
+    Raises ``NotConfiguredError`` before ``set_up(tokens=...)``, and what the database raises:
+    batches that were deleted before stay so, and the next run goes on from there.
+    """
+    sql, place = native("sqlalchemy", "sql"), token_table()
+    table = sql.Table(place.name, sql.MetaData(), schema=place.schema, autoload_with=place.engine)
+    context, inserted_at = table.c[place.context], table.c[place.inserted_at]
+    keys = list(table.primary_key)
+    if not keys:
+        raise TypeError(f"table {table.fullname} has no primary key to delete its rows by")
+    key = keys[0] if len(keys) == 1 else sql.tuple_(*keys)
+    now = datetime.now(timezone.utc)
+    if not getattr(inserted_at.type, "timezone", False):
+        now = now.replace(tzinfo=None)
+    deleted = {}
+    for name, lifetime in {**LIFETIMES, **place.lifetimes}.items():
+        dead = sql.and_(context == name, inserted_at < now - lifetime)
+        deleted[name] = 0
+        while True:
+            with place.engine.begin() as conn:
+                found = conn.execute(sql.select(*keys).where(dead).limit(BATCH)).all()
+                chosen = [row[0] for row in found] if len(keys) == 1 else [tuple(r) for r in found]
+                conn.execute(sql.delete(table).where(key.in_(chosen), dead))
+            deleted[name] += len(found)
+            if len(found) < BATCH:
+                break
+    return deleted

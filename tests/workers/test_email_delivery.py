@@ -1,0 +1,122 @@
+"""EmailDelivery sends one email by ids, through a real SMTP server."""
+
+from __future__ import annotations
+
+import smtplib
+import socket
+from collections.abc import Iterator
+from email.message import EmailMessage
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import Envelope
+
+from sigra import Cancel, InvalidArgsError, SyncBackend, configure
+from sigra.testing import perform_job
+from sigra.workers import EmailDelivery, EmailSettings, NotConfiguredError, set_up, settings
+from sigra.workers.email_delivery import backoff
+
+ANN = SimpleNamespace(id="7", email="ann@example.org")
+
+
+class Inbox:
+    """What the server took; ``refusing``: it answers 451 so often first."""
+
+    def __init__(self) -> None:
+        self.envelopes: list[Envelope] = []
+        self.refusing = 0
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Envelope) -> str:
+        if self.refusing:
+            self.refusing -= 1
+            return "451 try again later"
+        self.envelopes.append(envelope)
+        return "250 OK"
+
+
+def confirm(user: Any, **ids: str) -> EmailMessage:
+    message = EmailMessage()
+    message["From"], message["To"], message["Subject"] = "app@example.org", user.email, "Confirm"
+    message.set_content(f"confirm with {ids}")
+    return message
+
+
+@pytest.fixture
+def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncBackend]:
+    monkeypatch.setattr(settings, "_settings", settings._settings)
+    with configure(backend=(backend := SyncBackend())):
+        yield backend
+
+
+@pytest.fixture
+def inbox(backend: SyncBackend) -> Iterator[Inbox]:
+    inbox = Inbox()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server = Controller(inbox, hostname="127.0.0.1", port=port)
+    server.start()
+
+    def mailer(message: EmailMessage) -> None:
+        with smtplib.SMTP("127.0.0.1", port, timeout=10) as smtp:
+            smtp.send_message(message)
+
+    set_up(email=EmailSettings({"7": ANN}.get, {"confirm": confirm}, mailer))
+    yield inbox
+    server.stop()
+
+
+def test_the_email_arrives(inbox: Inbox) -> None:
+    """Type and ids are enough: the builder makes the text, the mailer sends it."""
+    EmailDelivery.new({"type": "confirm", "user_id": 7, "token_id": 9}).result()
+    (envelope,) = inbox.envelopes
+    assert ["ann@example.org"] == envelope.rcpt_tos
+    assert b"confirm with {'token_id': '9'}" in (envelope.content or b"")
+
+
+@pytest.mark.parametrize("key", ["body", "subject", "html", "to"])
+def test_a_job_cannot_carry_the_text(key: str, inbox: Inbox) -> None:
+    """What the email says never lies in a queue."""
+    with pytest.raises(InvalidArgsError) as caught:
+        EmailDelivery.new({"type": "confirm", "user_id": 7, key: "secret"})
+    assert f"$.{key}" == caught.value.path
+
+
+def test_an_unknown_type_or_user_is_cancelled(inbox: Inbox) -> None:
+    """No retry would find them."""
+    unknown = perform_job(EmailDelivery, {"type": "spam", "user_id": 7})
+    nobody = perform_job(EmailDelivery, {"type": "confirm", "user_id": 8})
+    assert Cancel("no builder for emails of type 'spam'") == unknown
+    assert Cancel("no user with id 8") == nobody
+    assert [] == inbox.envelopes
+
+
+def test_a_server_that_refuses_is_tried_three_times(inbox: Inbox, backend: SyncBackend) -> None:
+    """The third attempt gets through; a fourth there is not."""
+    inbox.refusing = 2
+    job = EmailDelivery.new({"type": "confirm", "user_id": 7})
+    assert "retryable" == job.state
+    backend.drain(until=3600)
+    assert ("completed", 1) == (job.state, len(inbox.envelopes))
+
+    inbox.refusing = 4
+    lost = EmailDelivery.new({"type": "confirm", "user_id": 7})
+    backend.drain(until=3600)
+    assert ("discarded", 1) == (lost.state, inbox.refusing)
+    with pytest.raises(smtplib.SMTPDataError):
+        lost.result()
+
+
+@pytest.mark.parametrize(("attempt", "least", "most"), [(1, 16, 46), (2, 31, 91)])
+def test_the_wait_grows_with_the_fourth_power(attempt: int, least: int, most: int) -> None:
+    """attempt^4 + 15 seconds, and up to 30 more for each attempt."""
+    waits = [backoff(attempt) for _ in range(500)]
+    assert least <= min(waits) < max(waits) <= most
+    assert max(waits) - min(waits) > 20 * attempt
+
+
+def test_without_settings_the_job_says_what_to_set(backend: SyncBackend) -> None:
+    """Nobody is written to by guessing."""
+    with pytest.raises(NotConfiguredError, match=r"set_up\(email=EmailSettings\(...\)\)"):
+        perform_job(EmailDelivery, {"type": "confirm", "user_id": 7})

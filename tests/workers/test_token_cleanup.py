@@ -1,0 +1,154 @@
+"""TokenCleanup deletes the tokens that are dead, and never one that is alive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sql
+
+from sigra import SyncBackend, configure
+from sigra.testing import perform_job
+from sigra.workers import NotConfiguredError, TokenCleanup, TokenTable, set_up, settings
+from sigra.workers.settings import LIFETIMES
+
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def _afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(settings, "_settings", settings._settings)
+    with configure(backend=SyncBackend()):
+        yield
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[sql.Engine]:
+    engine = sql.create_engine(f"sqlite:///{tmp_path / 'host.db'}")
+    yield engine
+    engine.dispose()
+
+
+def make(engine: sql.Engine, *columns: sql.Column[str] | sql.Column[datetime]) -> sql.Table:
+    keys = columns or (sql.Column("id", sql.Integer, primary_key=True),)
+    table = sql.Table(
+        "tokens",
+        sql.MetaData(),
+        *keys,
+        sql.Column("context", sql.String),
+        sql.Column("inserted_at", sql.DateTime),
+    )
+    table.create(engine)
+    return table
+
+
+def ago(age: timedelta) -> datetime:
+    return datetime.now(timezone.utc).replace(tzinfo=None) - age
+
+
+def fill(engine: sql.Engine, table: sql.Table, *rows: tuple[str, timedelta]) -> None:
+    with engine.begin() as conn:
+        values = [{"context": context, "inserted_at": ago(age)} for context, age in rows]
+        conn.execute(sql.insert(table), values)
+
+
+def left(engine: sql.Engine, table: sql.Table) -> list[str]:
+    with engine.connect() as conn:
+        return sorted(conn.scalars(sql.select(table.c.context)))
+
+
+def test_the_lifetimes_are_those_of_the_origin() -> None:
+    """Two days to confirm, an hour to reset, a quarter for a link, 60 and 30 days for the rest."""
+    hours = {name: lifetime / timedelta(hours=1) for name, lifetime in LIFETIMES.items()}
+    assert {
+        "confirm": 48,
+        "confirm_code": 48,
+        "reset_password": 1,
+        "magic_link": 0.25,
+        "session": 60 * 24,
+        "api_refresh": 30 * 24,
+    } == hours
+
+
+@pytest.mark.parametrize("context", LIFETIMES)
+def test_a_dead_token_goes_and_a_live_one_stays(engine: sql.Engine, context: str) -> None:
+    """The lifetime of its own context decides."""
+    table, lifetime = make(engine), LIFETIMES[context]
+    fill(engine, table, (context, lifetime + SECOND), (context, lifetime - MINUTE))
+    set_up(tokens=TokenTable(engine))
+    assert 1 == TokenCleanup.new({}).result()[context]
+    assert [context] == left(engine, table)
+
+
+def test_a_context_without_a_lifetime_is_left_alone(engine: sql.Engine) -> None:
+    """What nobody gave a lifetime is not Sigra's to delete."""
+    table = make(engine)
+    fill(engine, table, ("invite", timedelta(days=9999)))
+    set_up(tokens=TokenTable(engine))
+    TokenCleanup.new({}).result()
+    assert ["invite"] == left(engine, table)
+
+
+def test_the_host_names_its_own_columns_and_lifetimes(engine: sql.Engine) -> None:
+    """A table of other names, with a context of the host's own."""
+    with engine.begin() as conn:
+        conn.exec_driver_sql(
+            "CREATE TABLE user_tokens (t TEXT PRIMARY KEY, kind TEXT, born DATETIME)"
+        )
+        for name, kind, age in (("a", "invite", 8), ("b", "invite", 6), ("c", "session", 8)):
+            born = ago(timedelta(days=age)).isoformat(" ")
+            conn.exec_driver_sql("INSERT INTO user_tokens VALUES (?, ?, ?)", (name, kind, born))
+    lifetimes = {"invite": timedelta(days=7), "session": timedelta(days=9)}
+    set_up(tokens=TokenTable(engine, "user_tokens", None, "kind", "born", lifetimes))
+    TokenCleanup.new({}).result()
+    with engine.connect() as conn:
+        assert ["b", "c"] == list(conn.scalars(sql.text("SELECT t FROM user_tokens ORDER BY t")))
+
+
+def test_more_than_a_batch_goes_in_one_run(engine: sql.Engine) -> None:
+    """2,500 dead tokens are three transactions."""
+    table = make(engine)
+    fill(engine, table, *[("magic_link", MINUTE * 16)] * 2_500, ("magic_link", MINUTE))
+    set_up(tokens=TokenTable(engine))
+    commits: list[object] = []
+    sql.event.listen(engine, "commit", commits.append)
+    assert 2_500 == TokenCleanup.new({}).result()["magic_link"]
+    assert ["magic_link"] == left(engine, table)
+    assert 3 + len(LIFETIMES) - 1 == len(commits)
+
+
+def test_a_key_of_two_columns_serves_too(engine: sql.Engine) -> None:
+    """Rows are deleted by their whole primary key."""
+    keys = (
+        sql.Column("user", sql.String, primary_key=True),
+        sql.Column("token", sql.String, primary_key=True),
+    )
+    table = make(engine, *keys)
+    with engine.begin() as conn:
+        for user, age in (("ann", 16), ("bob", 14)):
+            row = {
+                "user": user,
+                "token": "t",
+                "context": "magic_link",
+                "inserted_at": ago(MINUTE * age),
+            }
+            conn.execute(sql.insert(table).values(row))
+    set_up(tokens=TokenTable(engine))
+    TokenCleanup.new({}).result()
+    with engine.connect() as conn:
+        assert ["bob"] == list(conn.scalars(sql.select(table.c.user)))
+
+
+def test_a_lifetime_of_nothing_is_refused(engine: sql.Engine) -> None:
+    """It would delete tokens that are alive."""
+    with pytest.raises(ValueError, match="'session' must be a timedelta above zero"):
+        TokenTable(engine, lifetimes={"session": timedelta(0)})
+
+
+def test_without_a_table_the_job_says_what_to_set() -> None:
+    """Nothing is deleted by guessing."""
+    with pytest.raises(NotConfiguredError, match=r"set_up\(tokens=TokenTable\(engine\)\)"):
+        perform_job(TokenCleanup, {})
