@@ -318,7 +318,6 @@ class RaisingScope:
         {"user": {"name": "x"}, "active_organization": None},
         {"user": "", "active_organization": None},
     ],
-    ids=repr,
 )  # fmt: skip
 def test_a_scope_that_cannot_be_read_is_rejected(scope: Any, sink: Kept) -> None:
     """A scope without a readable user and organization fails, and that is itself an event."""
