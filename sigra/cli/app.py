@@ -11,6 +11,7 @@ import click
 import sigra as library
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_SOURCE = click.Path(exists=True, path_type=Path)
 
 
 class _Commands(click.Group):
@@ -129,6 +130,37 @@ def workers(module: str, as_json: bool) -> None:
     from sigra.cli.workers import list_workers
 
     list_workers(module, as_json=as_json)
+
+
+@sigra.command()
+@click.argument(
+    "paths",
+    metavar="PATH...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of text.")
+def check(paths: tuple[Path, ...], as_json: bool) -> None:
+    """Find where a worker's scope flows into a function that decides on authority.
+
+    Reads every Python file below PATH and runs none of it. Workers are what
+    @tenant_worker decorates, the functions to keep out of are marked by
+    @request_scope_only; between them, calls, variables, returned values and objects that
+    are given the scope are followed.
+
+    It cannot see everything: what is called by a name made at run time, or through code
+    outside PATH, escapes it. @request_scope_only itself refuses all of that when it runs.
+
+    \b
+    Exit status:
+      0    no such flow was found
+      1    there is one
+      2    a PATH does not exist, or a file in it is no Python
+    """  # noqa: D301
+    from sigra.cli.check import report
+
+    sys.exit(report(list(paths), as_json=as_json))
 
 
 @sigra.command()

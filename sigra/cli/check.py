@@ -1,0 +1,53 @@
+"""Say where a worker's scope would be taken for authority."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from sigra.cli.flows import Flow, find_flows
+from sigra.cli.sources import Sources
+
+
+def report(paths: list[Path], *, as_json: bool) -> int:
+    """Print each flow to standard output; return the exit status of ``sigra check``."""
+    sources = Sources(paths)
+    for path, reason in sources.unreadable:
+        print(f"{path}: cannot be read as Python: {reason}", file=sys.stderr)
+    flows = find_flows(sources)
+    if as_json:
+        print(json.dumps([_facts(flow) for flow in flows], indent=2))
+    else:
+        for flow in flows:
+            print(_line(flow))
+        workers = sum(function.worker for function in sources.functions.values())
+        marked = sum(function.marked for function in sources.functions.values())
+        print(
+            f"{len(flows)} flows of {workers} workers' scopes into {marked} marked functions, "
+            f"in {len(sources.modules)} files",
+            file=sys.stderr,
+        )
+    if sources.unreadable:
+        return 2
+    return 1 if flows else 0
+
+
+def _line(flow: Flow) -> str:
+    way = f" by way of {', '.join(flow.way)}" if flow.way else ""
+    return (
+        f"{flow.place}: the audit-only scope of worker {flow.worker.name} ({flow.worker.place}) "
+        f"reaches {flow.target.name} ({flow.target.place}){way}. It carries no authority: "
+        "authorize before .new(), or load the host's own scope in the job."
+    )
+
+
+def _facts(flow: Flow) -> dict[str, object]:
+    return {
+        "place": flow.place,
+        "worker": flow.worker.name,
+        "worker_place": flow.worker.place,
+        "target": flow.target.name,
+        "target_place": flow.target.place,
+        "way": list(flow.way),
+    }

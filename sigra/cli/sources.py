@@ -1,0 +1,216 @@
+"""What a tree of Python files defines, read from its text: nothing of it is run."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
+MARK = frozenset({"sigra.request_scope_only", "sigra.authority.request_scope_only"})
+_LONGEST_WAY = 8
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(eq=False)
+class Function:
+    """A function of the tree: ``name`` is dotted, ``owner`` the class that it is a method of."""
+
+    name: str
+    module: Module
+    node: Definition
+    owner: str | None
+    marked: bool = False
+    worker: bool = False
+
+    @property
+    def parameters(self) -> list[str]:
+        """Return the names of what it takes, in order, the starred ones without their star."""
+        args = self.node.args
+        plain = [*args.posonlyargs, *args.args]
+        return [arg.arg for arg in (*plain, args.vararg, *args.kwonlyargs, args.kwarg) if arg]
+
+    @property
+    def positional(self) -> list[str]:
+        """Return the names that a call's positional arguments go to."""
+        return [arg.arg for arg in (*self.node.args.posonlyargs, *self.node.args.args)]
+
+    @property
+    def place(self) -> str:
+        """Return where it stands, as ``file:line``."""
+        return f"{self.module.path}:{self.node.lineno}"
+
+
+@dataclass(eq=False)
+class Module:
+    """A file: its dotted name, its tree, and what its names stand for elsewhere."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+    imports: dict[str, str] = field(default_factory=dict)
+
+
+class Sources:
+    """All files below some paths. ``unreadable``: those that are no Python, with the reason."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.modules: dict[str, Module] = {}
+        self.functions: dict[str, Function] = {}
+        self.classes: set[str] = set()
+        self.unreadable: list[tuple[Path, str]] = []
+        for file in sorted({file for path in paths for file in _files(path)}):
+            self._read(file)
+        for module in self.modules.values():
+            self._define(module, module.tree.body, module.name, None)
+        for module in self.modules.values():
+            self._mark_assigned(module)
+
+    def resolve(self, module: Module, name: str) -> str:
+        """Follow a dotted name through imports, re-exports too, to where it is defined."""
+        first, _, rest = name.partition(".")
+        own = f"{module.name}.{first}"
+        if first in module.imports and own not in self.functions and own not in self.classes:
+            full = module.imports[first] + (f".{rest}" if rest else "")
+        else:
+            full = f"{module.name}.{name}"
+        for _ in range(_LONGEST_WAY):
+            if full in self.functions or full in self.classes:
+                break
+            home, _, last = full.rpartition(".")
+            target = self.modules[home].imports.get(last) if home in self.modules else None
+            if target is None:
+                break
+            full = target
+        return full
+
+    def made(self, here: Function, node: ast.expr) -> str | None:
+        """Return the class of the tree that a value is a new object of, None for any other."""
+        name = dotted(node.func) if isinstance(node, ast.Call) else None
+        full = self.resolve(here.module, name) if name else ""
+        return full if full in self.classes else None
+
+    def called(
+        self, here: Function, node: ast.expr, classes: Mapping[str, str]
+    ) -> Iterator[Function]:
+        """Yield the functions that a call may run; ``classes``: those of names in ``here``."""
+        name = dotted(node) or ""
+        full = self._inner(here, name) or self.resolve(here.module, name)
+        if full in self.classes:
+            full += ".__init__"
+        if full in self.functions:
+            yield self.functions[full]
+        elif isinstance(node, ast.Attribute):
+            owner = self.made(here, node.value) or classes.get(dotted(node.value) or "")
+            if dotted(node.value) in ("self", "cls"):
+                owner = here.owner
+            if owner is not None:
+                found = self.functions.get(f"{owner}.{node.attr}")
+                yield from [found] if found else []
+            elif name.partition(".")[0] not in here.module.imports:
+                # An object whose class the text does not tell: by the method's name alone.
+                for function in self.functions.values():
+                    if function.marked and function.owner and function.node.name == node.attr:
+                        yield function
+
+    def _inner(self, here: Function, name: str) -> str | None:
+        """Find a function that is defined within this one, or beside it within another."""
+        outer = here.name
+        while outer != here.module.name and outer:
+            if f"{outer}.{name}" in self.functions and outer not in self.classes:
+                return f"{outer}.{name}"
+            outer = outer.rpartition(".")[0]
+        return None
+
+    def _read(self, path: Path) -> None:
+        try:
+            tree = ast.parse(path.read_bytes(), filename=str(path))
+        except (SyntaxError, ValueError, OSError) as error:
+            self.unreadable.append((path, str(error)))
+            return
+        module = Module(_module_name(path), path, tree)
+        package = module.name if path.name == "__init__.py" else module.name.rpartition(".")[0]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    known = alias.name if alias.asname else alias.name.partition(".")[0]
+                    module.imports[alias.asname or known] = known
+            elif isinstance(node, ast.ImportFrom):
+                base = _absolute(node, package)
+                for alias in node.names:
+                    module.imports[alias.asname or alias.name] = f"{base}.{alias.name}"
+        self.modules[module.name] = module
+
+    def _define(self, module: Module, body: list[ast.stmt], prefix: str, owner: str | None) -> None:
+        for node in body:
+            if isinstance(node, ast.ClassDef):
+                self.classes.add(f"{prefix}.{node.name}")
+                self._define(module, node.body, f"{prefix}.{node.name}", f"{prefix}.{node.name}")
+            elif isinstance(node, Definition):
+                function = Function(f"{prefix}.{node.name}", module, node, owner)
+                self.functions[function.name] = function
+                named = {self._decorator(module, decorator) for decorator in node.decorator_list}
+                function.worker, function.marked = bool(named & WORKER), bool(named & MARK)
+                self._define(module, node.body, function.name, None)
+            else:
+                for inner in ("body", "orelse", "finalbody"):
+                    self._define(module, getattr(node, inner, []), prefix, owner)
+
+    def _decorator(self, module: Module, node: ast.expr) -> str:
+        target = node.func if isinstance(node, ast.Call) else node
+        return self.resolve(module, dotted(target) or "?")
+
+    def _mark_assigned(self, module: Module) -> None:
+        """Mark the functions that are wrapped by a call: ``guarded = request_scope_only(f)``."""
+        for node in ast.walk(module.tree):
+            if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+                continue
+            if self._decorator(module, node.value) not in MARK or not node.value.args:
+                continue
+            wrapped = dotted(node.value.args[0])
+            found = self.functions.get(self.resolve(module, wrapped)) if wrapped else None
+            for target in node.targets:
+                if found is not None and isinstance(target, ast.Name):
+                    name = f"{module.name}.{target.id}"
+                    self.functions[name] = Function(
+                        name, found.module, found.node, found.owner, marked=True
+                    )
+
+
+def dotted(node: ast.expr) -> str | None:
+    """Return ``a.b.c`` for names and attributes of names, None for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        inner = dotted(node.value)
+        return None if inner is None else f"{inner}.{node.attr}"
+    return None
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for file in path.rglob("*.py"):
+        inner = file.relative_to(path).parts
+        if not any(part.startswith(".") or part == "node_modules" for part in inner):
+            yield file
+
+
+def _module_name(path: Path) -> str:
+    path = path.resolve()
+    parts = [] if path.name == "__init__.py" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").exists():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return ".".join(parts)
+
+
+def _absolute(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    above = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*above, *([node.module] if node.module else [])])

@@ -1,0 +1,159 @@
+"""``sigra check`` finds where a worker's scope flows into an authorization function."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sigra.cli.app import sigra
+
+AUTH = """
+import sigra
+from sigra import request_scope_only
+
+@request_scope_only
+def can_edit(scope, thing=None): ...
+
+def _may(scope): ...
+may = sigra.request_scope_only(_may)
+
+class Policy:
+    @request_scope_only
+    def allows(self, who): ...
+"""
+HEAD = """
+import functools
+from sigra import tenant_worker
+from app import auth
+from app.auth import Policy, can_edit, may as allowed
+
+def inner(value): return can_edit(value)
+def passes(value): return value
+def safe(value): return None
+class Box:
+    def __init__(self, scope): self.scope = scope
+    def ask(self): return can_edit(self.scope)
+
+@tenant_worker(name="w")
+def work(scope, args):
+"""
+
+
+def check(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> Result:
+    package = folder / "app"
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "auth.py").write_text(AUTH)
+    for number, body in enumerate(bodies):
+        lines = "".join(f"    {line}\n" for line in body.split("\n"))
+        (package / f"jobs{number}.py").write_text(HEAD + lines)
+    return CliRunner().invoke(sigra, ["check", str(folder), *options])
+
+
+@pytest.mark.parametrize(
+    ("body", "target"),
+    {
+        "can_edit(scope)": "can_edit",
+        "auth.can_edit(thing=1, scope=scope)": "can_edit",
+        "allowed(scope)": "may",
+        "s = scope\nreturn can_edit(s)": "can_edit",
+        "a, b = scope, 1\ncan_edit(1, a)": "can_edit",
+        "can_edit([{'who': scope}])": "can_edit",
+        "can_edit(**{'scope': scope})": "can_edit",
+        "inner(scope)": "can_edit",
+        "can_edit(passes(passes(scope)))": "can_edit",
+        "can_edit(Box(scope))": "can_edit",
+        "box = Box(scope)\ncan_edit(box.scope)": "can_edit",
+        "Box(scope).ask()": "can_edit",
+        "box = Box(scope)\nbox.ask()": "can_edit",
+        "self_made = Box(None)\nself_made.owner = scope\ncan_edit(self_made)": "can_edit",
+        "policy = Policy()\nif not policy.allows(scope):\n    return": "allows",
+        "Policy().allows(who=scope)": "allows",
+        "functools.partial(can_edit, scope)()": "can_edit",
+        "def later():\n    can_edit(scope)\nlater()": "can_edit",
+        "(lambda: can_edit(scope))()": "can_edit",
+        "for s in [scope]:\n    can_edit(s)": "can_edit",
+        "with scope as s:\n    try:\n        pass\n    finally:\n        can_edit(s)": "can_edit",
+        "match 1:\n    case _:\n        can_edit(scope)": "can_edit",
+        "while True:\n    can_edit(s)\n    s = scope": "can_edit",
+        "return [can_edit(s) for s in (scope,)]": "can_edit",
+    }.items(),
+)
+def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
+    """However it gets there, the line of the last call is named, and status 1."""
+    result = check(tmp_path, body, options=("--json",))
+    assert 1 == result.exit_code, result.output
+    assert {target} == {flow["target"].rpartition(".")[2] for flow in json.loads(result.stdout)}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "log(scope)",
+        "safe(scope)",
+        "can_edit(load(scope.user.id))",
+        "can_edit(scope.user)",
+        "can_edit(args)",
+        "def can_edit(x): ...\ncan_edit(scope)",
+        "s = safe(scope)\ncan_edit(s)",
+        "can_edit(str(scope))",
+        "can_edit(f'{scope}')",
+        "def later(scope):\n    can_edit(scope)",
+        "def later():\n    scope = 1\n    safe(scope)",
+        "can_edit(scope is None)",
+    ],
+)
+def test_what_is_no_flow_is_not_reported(tmp_path: Path, body: str) -> None:
+    """Ids, other values and other functions of the name raise no alarm."""
+    result = check(tmp_path, body)
+    assert (0, "") == (result.exit_code, result.stdout)
+
+
+def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:
+    """One line a flow, which an editor can jump to."""
+    result = check(tmp_path, "inner(scope)")
+    (line,) = result.stdout.splitlines()
+    jobs, auth = tmp_path / "app" / "jobs0.py", tmp_path / "app" / "auth.py"
+    assert line.startswith(f"{jobs}:7: the audit-only scope of worker app.jobs0.work ({jobs}:")
+    assert f"reaches app.auth.can_edit ({auth}:6) by way of app.jobs0.inner" in line
+    assert "authorize before .new()" in line
+    assert "1 flows of 1 workers' scopes into 3 marked functions, in 3 files" in result.stderr
+
+
+def test_calls_within_calls_take_no_longer_for_it(tmp_path: Path) -> None:
+    """Sixty levels deep, each is looked at once."""
+    result = check(tmp_path, f"can_edit({'passes(' * 60}scope{')' * 60})")
+    assert 1 == result.exit_code
+
+
+def test_recursion_ends(tmp_path: Path) -> None:
+    """Functions that call each other are walked once."""
+    body = "def a(x):\n    return b(x)\ndef b(x):\n    a(x)\n    return can_edit(x)\na(scope)"
+    assert 1 == check(tmp_path, body).exit_code
+
+
+def test_a_file_that_is_no_python_is_named(tmp_path: Path) -> None:
+    """The others are checked, and the status is 2."""
+    (tmp_path / "broken.py").write_text("def (:\n")
+    result = check(tmp_path, "can_edit(scope)")
+    assert 2 == result.exit_code
+    assert "broken.py: cannot be read as Python" in result.stderr
+    assert "app.auth.can_edit" in result.stdout
+
+
+def test_a_path_that_is_not_there_is_misuse(tmp_path: Path) -> None:
+    """Nothing checked is not the same as nothing found."""
+    result = CliRunner().invoke(sigra, ["check", str(tmp_path / "nowhere")])
+    assert 2 == result.exit_code
+
+
+def test_our_own_examples_pass_and_the_demo_s_misuse_is_found() -> None:
+    """The told story has one worker that asks for more than it may, to show that it cannot."""
+    root = Path(__file__).parents[2]
+    result = CliRunner().invoke(sigra, ["check", str(root / "examples"), str(root / "sigra")])
+    assert 1 == result.exit_code
+    (line,) = result.stdout.splitlines()
+    assert "sigra.cli.story.delete_ledger" in line
