@@ -6,6 +6,7 @@ queue's own words.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -58,6 +59,11 @@ def sending(backend: str) -> Iterator[None]:
         raise EnqueueError(backend, reason) from error
 
 
+def is_async(conn: Any) -> bool:
+    """Tell whether a caller's connection has to be awaited."""
+    return inspect.iscoroutinefunction(getattr(conn, "execute", None))
+
+
 def failures_in(payload: Mapping[str, Any]) -> int:
     """Return the failed attempts that an envelope counts; 0 for a hand-built job."""
     failures = payload.get("failures") if MARK in payload else 0
@@ -92,15 +98,16 @@ def consume(
     *,
     native_id: str | None = None,
     failures: int | None = None,
+    snoozes: int | None = None,
     deliveries: int | None = None,
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the function raised.
 
-    ``native_id``: the queue's own id, for jobs that were built by hand. ``failures``
-    and ``deliveries``: the queue's own counts of failed attempts and of earlier
-    deliveries of this attempt, where it keeps them; else the envelope's are taken.
+    ``native_id``: the queue's own id, for jobs that were built by hand. ``failures``,
+    ``snoozes`` and ``deliveries``: the queue's own counts of failed attempts, of snoozes
+    and of earlier deliveries of this attempt, where it keeps them; else the envelope's.
     """
-    begun = _begin(payload, definition, backend, native_id, failures, deliveries)
+    begun = _begin(payload, definition, backend, native_id, failures, snoozes, deliveries)
     if isinstance(begun, Consumed):
         return begun
     delivery, attempt = begun
@@ -114,10 +121,11 @@ async def aconsume(
     *,
     native_id: str | None = None,
     failures: int | None = None,
+    snoozes: int | None = None,
     deliveries: int | None = None,
 ) -> Consumed:
     """Do the same as ``consume`` on this event loop; sync functions run in a thread."""
-    begun = _begin(payload, definition, backend, native_id, failures, deliveries)
+    begun = _begin(payload, definition, backend, native_id, failures, snoozes, deliveries)
     if isinstance(begun, Consumed):
         return begun
     delivery, attempt = begun
@@ -139,6 +147,7 @@ def _begin(
     backend: str,
     native_id: str | None,
     failures: int | None,
+    snoozes: int | None,
     deliveries: int | None,
 ) -> Consumed | tuple[Delivery, Running]:
     try:
@@ -153,7 +162,7 @@ def _begin(
     delivery = Delivery(
         delivery.job,
         delivery.failures if failures is None else failures,
-        delivery.snoozes,
+        delivery.snoozes if snoozes is None else snoozes,
         delivery.deliveries if deliveries is None else deliveries,
     )
     attempt = Running(delivery.job, delivery.failures + 1, delivery.snoozes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
@@ -12,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
-from sigra.backends.external import Consumed, aconsume, failures_in, native, sending
+from sigra.backends.external import (
+    Consumed,
+    aconsume,
+    failures_in,
+    is_async,
+    native,
+    sending,
+)
 from sigra.backends.jsonb import fit, unfit
 from sigra.backends.procrastinate_insert import insert
 from sigra.errors import EnqueueError
@@ -79,7 +85,7 @@ class ProcrastinateBackend:
             if _in_loop_only(connector):
                 return self._send_from_thread(jobs)
             return connector.execute_query_all(**insert(jobs))
-        if _is_async(conn):
+        if is_async(conn):
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
         if _in_loop_only(connector):
             connector = procrastinate.SyncPsycopgConnector()
@@ -90,7 +96,7 @@ class ProcrastinateBackend:
         if conn is None and _in_loop_only(connector.get_sync_connector()):
             self._loop = asyncio.get_running_loop()
             return await connector.execute_query_all_async(**insert(jobs))
-        if conn is None or not _is_async(conn):
+        if conn is None or not is_async(conn):
             return await asyncio.to_thread(self._send, jobs)
         if not isinstance(connector, procrastinate.PsycopgConnector):
             connector = procrastinate.PsycopgConnector()
@@ -189,10 +195,6 @@ def _is_ours(app: Any, name: str) -> bool:
 def _accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
     for job, row in zip_longest(jobs, rows):
         job.accept(native_id=str(row["id"]) if row else None, duplicate=row is None)
-
-
-def _is_async(conn: Any) -> bool:
-    return inspect.iscoroutinefunction(getattr(conn, "execute", None))
 
 
 def _in_loop_only(connector: Any) -> bool:

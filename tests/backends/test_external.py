@@ -203,6 +203,12 @@ def test_the_queue_s_own_count_wins() -> None:
     assert [1] == [info.attempt for info in ran]
 
 
+def test_the_queue_s_own_count_of_snoozes_wins_too() -> None:
+    """Where the queue counts snoozes, its count is taken."""
+    take(envelope(), snoozes=2)
+    assert [2] == [info.snoozes for info in ran]
+
+
 def test_what_follows_keeps_id_and_args() -> None:
     """A retry is the same job."""
     payload = envelope("fail")
