@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from sigra.outcome import Cancel, Failure, Ok, Snooze
     from sigra.proxy import TenantWorker, Worker
     from sigra.scope import AuditScope, Identity, tenant_args
+    from sigra.signing import Signing
 
 __version__ = "0.1.0"
 
@@ -66,6 +67,7 @@ _HOMES = {
     "job": ("Job", "JobInfo"),
     "outcome": ("Cancel", "Failure", "Ok", "Snooze"),
     "proxy": ("TenantWorker", "Worker"),
+    "signing": ("Signing",),
     "scope": ("AuditScope", "Identity", "tenant_args"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -97,6 +99,7 @@ __all__ = [
     "MissingTenantKeysError",
     "Ok",
     "PoisonedJobError",
+    "Signing",
     "SigraError",
     "Sink",
     "Snooze",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sigra.audit.event import AuditResult
     from sigra.audit.sink import Sink
     from sigra.backend import Backend
+    from sigra.signing import Signing
 
 _UNCHANGED: Any = object()
 _lock = threading.Lock()
@@ -30,6 +31,7 @@ class Config:
     audit_schema: Any = None
     on_audit_failure: Callable[[AuditResult], object] | None = None
     max_args_bytes: int = 256 * 1024
+    signing: Signing | None = None
 
     def choose(self, of_worker: Backend | None, queue: str | None) -> Backend:
         """Pick the backend: the worker's own, then the queue's, then the default."""
@@ -49,9 +51,9 @@ class configure:
 
     As a context manager, restore on exit what was before. Settings: ``backend`` (a
     name or an instance), ``backends`` (queue name to backend), ``sinks``,
-    ``audit_schema``, ``on_audit_failure`` (called with the ``AuditResult``) and
-    ``max_args_bytes`` (of compact UTF-8). Raises ``UnknownBackendError``,
-    ``TypeError`` or ``ValueError`` and then changes nothing.
+    ``audit_schema``, ``on_audit_failure`` (called with the ``AuditResult``),
+    ``max_args_bytes`` (of compact UTF-8) and ``signing`` (of envelopes). Raises
+    ``UnknownBackendError``, ``TypeError`` or ``ValueError`` and then changes nothing.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class configure:
         audit_schema: Any = _UNCHANGED,
         on_audit_failure: Callable[[AuditResult], object] | None = _UNCHANGED,
         max_args_bytes: int = _UNCHANGED,
+        signing: Signing | None = _UNCHANGED,
     ) -> None:
         changes: dict[str, Any] = {}
         if backend is not _UNCHANGED:
@@ -82,6 +85,8 @@ class configure:
             changes["on_audit_failure"] = on_audit_failure
         if max_args_bytes is not _UNCHANGED:
             changes["max_args_bytes"] = _check_limit(max_args_bytes)
+        if signing is not _UNCHANGED:
+            changes["signing"] = signing
         self._before = _swap(changes)
 
     def __enter__(self) -> Config:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from time import time_ns
 from typing import TYPE_CHECKING, Any
 
+from sigra import config
 from sigra.errors import EnvelopeError
 from sigra.ids import uuid7_parts
 from sigra.job import Job
@@ -42,7 +44,7 @@ class Delivery:
 def pack(job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0) -> dict[str, Any]:
     """Return the job as a dict of JSON values, with its counters."""
     options = job.options
-    return {
+    payload = {
         MARK: VERSION,
         "id": job.id,
         "worker": job.worker,
@@ -56,6 +58,8 @@ def pack(job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0) -> 
         "snoozes": snoozes,
         "deliveries": deliveries,
     }
+    signing = config.current.signing
+    return payload if signing is None else signing.seal(payload)
 
 
 def unpack(
@@ -65,8 +69,12 @@ def unpack(
 
     Raises ``EnvelopeError`` for a version or a form that this release does not read;
     its ``version`` is set where a newer release wrote it, whose consumers do read it.
-    Raises ``InvalidArgsError`` for args that are not strict JSON.
+    Raises ``InvalidArgsError`` for args that are not strict JSON. Where signing is
+    configured, it is verified before anything is read.
     """
+    signing = config.current.signing
+    if signing is not None and not (signing.accept_unsigned and "signed" not in payload):
+        payload = signing.open(payload, definition.name, time_ns())
     version = payload.get(MARK)
     if type(version) is not int or not isinstance(payload.get("args"), Mapping):
         args = freeze(dict(payload), _NO_LIMIT)

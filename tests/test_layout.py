@@ -20,12 +20,12 @@ PACKAGE = Path(sigra.__file__).parent
 
 LAYERS = (
     "codec errors frozen ids json outcome scope verdict",
-    "authority binding catalog context definition envelope job options schema",
+    "authority binding catalog context definition job options schema signing",
     "audit backend",
     "registry",
     "config",
     "audit.emit audit.failure audit.lookup",
-    "conclude",
+    "conclude envelope",
     "execute",
     "enqueue",
     "proxy",

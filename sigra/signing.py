@@ -1,0 +1,87 @@
+"""Signed envelopes: whoever cannot sign cannot have a job run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sigra.errors import EnvelopeError
+from sigra.json import dumps, loads
+
+SHORTEST_KEY = 32
+_TYPE = "sigra.job/1"
+"""Part of what is signed: it fixes the algorithm, and no other use of a key can be taken for it."""
+
+_SIGNED = ("id", "worker", "args", "queue", "priority", "max_attempts", "backoff", "enqueued_at")
+
+
+@dataclass(frozen=True, slots=True)
+class Signing:
+    """The keys by which envelopes are signed (HMAC-SHA256) and verified.
+
+    ``keys``: key id to at least 32 random bytes. ``current``: the id of the key to sign
+    with; the others still verify, until they are removed. ``application``: a name that
+    producers and consumers share; another application's jobs are refused. ``lifetime``:
+    seconds after which a job is not begun any more; None for ever. ``accept_unsigned``:
+    run unsigned jobs too, for the time in which producers still send them.
+    """
+
+    keys: Mapping[str, bytes] = field(repr=False)
+    current: str
+    application: str
+    lifetime: float | None = None
+    accept_unsigned: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "keys", dict(self.keys))
+        for name, key in self.keys.items():
+            if not isinstance(key, bytes) or len(key) < SHORTEST_KEY:
+                raise ValueError(
+                    f"key {name!r} must be at least {SHORTEST_KEY} random bytes: make it with "
+                    "secrets.token_bytes(32) and keep it where other secrets are kept"
+                )
+        if self.current not in self.keys:
+            raise ValueError(f"current is {self.current!r}, which is not among the keys")
+        if self.lifetime is not None and not self.lifetime > 0:
+            raise ValueError(f"lifetime must be seconds above zero, not {self.lifetime!r}")
+
+    def seal(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return the envelope with its args under a signature that covers all but counters."""
+        import hmac
+
+        body = {name: payload[name] for name in _SIGNED}
+        body |= {"type": _TYPE, "application": self.application, "key": self.current}
+        if self.lifetime is not None:
+            body["not_after"] = payload["enqueued_at"] + int(self.lifetime * 1e9)
+        text = dumps(body).decode()
+        mac = hmac.digest(self.keys[self.current], text.encode(), "sha256").hex()
+        rest = {name: value for name, value in payload.items() if name != "args"}
+        return {**rest, "key": self.current, "signed": text, "mac": mac}
+
+    def open(self, payload: Mapping[str, Any], worker: str, now: int) -> dict[str, Any]:
+        """Verify an envelope and return it with what was signed in place of what was not.
+
+        ``worker``: the name of the one that is to run. ``now``: nanoseconds since 1970.
+        Raises ``EnvelopeError`` for anything but a job of this worker's, signed by one of
+        the keys. Nothing is parsed before it is verified.
+        """
+        import hmac
+
+        key_id, text, mac = (payload.get(name) for name in ("key", "signed", "mac"))
+        if not (isinstance(key_id, str) and isinstance(text, str) and isinstance(mac, str)):
+            raise EnvelopeError("it is not signed, and signed jobs alone are run here")
+        key = self.keys.get(key_id)
+        if key is None:
+            raise EnvelopeError("it is signed by a key that this consumer does not have")
+        expected = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+        if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogatepass")):
+            raise EnvelopeError("its signature does not fit: it was changed, or forged")
+        body = loads(text)
+        if (body["type"], body["application"], body["key"]) != (_TYPE, self.application, key_id):
+            raise EnvelopeError("it was signed for another application, or by another release")
+        if body["worker"] != worker:
+            raise EnvelopeError("it was signed for another worker than the one that it was sent to")
+        if body.get("not_after", now) < now:
+            raise EnvelopeError("its lifetime is over; enqueue it again with .new()")
+        return {**payload, **{name: body[name] for name in _SIGNED}}
