@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks import byhand, jobs, logs, scale, startup
+from benchmarks import byhand, jobs, logs, scale, sealing, startup
 from benchmarks.measure import Effort, Measured, paired
 
 
@@ -53,6 +53,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("13", "log_safe below the level", "log_safe emitted", 0.15, paired(logs.filtered)),
     Goal("13b", "log_safe, raising sink", "log_safe, writing sink", 1.0, _sink),
     Goal("13b+", "the same, failure logged", "log_safe, writing sink", None, _sink_written),
+    Goal("14s", "sign and verify an envelope", "itsdangerous", 0.4, paired(sealing.sealed)),
     Goal("17", "import sigra", "import structlog, wrapt", 1.1, _import),
     Goal("17+", "import and use its names", "import structlog, wrapt", None, _import_used),
     Goal("s1", "a job after 10^6", "a job after 10^3", 1.0, scale.cost_of_jobs),
