@@ -24,17 +24,17 @@ LAYERS = (
     "audit backend",
     "registry",
     "config",
-    "audit.emit audit.failure audit.lookup",
+    "audit.emit audit.failure audit.lookup audit.reading",
     "conclude envelope",
     "execute",
     "enqueue",
     "proxy",
     "decorators",
-    "backends cli testing workers",
+    "backends cli store testing workers",
 )
 """From the lowest to the highest; a package stands for what it holds and is not named itself."""
 
-OUTSIDE_THE_CORE = ("backends", "cli", "testing", "workers")
+OUTSIDE_THE_CORE = ("backends", "cli", "store", "testing", "workers")
 JOB_LIBRARIES = frozenset(
     "celery django dramatiq huey kombu oban pgqueuer procrastinate redis rq saq taskiq".split()
 )

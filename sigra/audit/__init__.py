@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sigra.audit.action import check_action
     from sigra.audit.emit import log, log_lifecycle, log_safe
     from sigra.audit.event import AuditEvent, AuditResult
+    from sigra.audit.reading import EventFilter, Page, ReadableSink, count, query, stream
     from sigra.audit.render import JSONRenderer
     from sigra.audit.sink import JSONLinesSink, Sink
     from sigra.audit.stats import AuditStats, audit_stats
@@ -21,28 +22,40 @@ _HOMES = {
     "AuditEvent": "event",
     "AuditResult": "event",
     "AuditStats": "stats",
+    "EventFilter": "reading",
     "JSONLinesSink": "sink",
     "JSONRenderer": "render",
+    "Page": "reading",
+    "ReadableSink": "reading",
     "Sink": "sink",
     "audit_stats": "stats",
     "check_action": "action",
+    "count": "reading",
     "log": "emit",
     "log_lifecycle": "emit",
     "log_safe": "emit",
+    "query": "reading",
+    "stream": "reading",
 }
 
 __all__ = [
     "AuditEvent",
     "AuditResult",
     "AuditStats",
+    "EventFilter",
     "JSONLinesSink",
     "JSONRenderer",
+    "Page",
+    "ReadableSink",
     "Sink",
     "audit_stats",
     "check_action",
+    "count",
     "log",
     "log_lifecycle",
     "log_safe",
+    "query",
+    "stream",
 ]
 
 

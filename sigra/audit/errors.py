@@ -1,0 +1,46 @@
+"""What goes wrong where audit events are kept and read back."""
+
+from __future__ import annotations
+
+from sigra.errors import SigraError
+
+
+class InvalidQueryError(SigraError, ValueError):
+    """Refuse a read of audit events. Attributes: ``argument`` (its name), ``reason``."""
+
+    def __init__(self, argument: str, reason: str) -> None:
+        super().__init__(f"audit events cannot be read by this {argument}: {reason}")
+        self.argument, self.reason = argument, reason
+
+
+class NoAuditStoreError(SigraError, LookupError):
+    """Tell that no configured sink can do what was asked. Attribute: ``task``."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(
+            f"no configured sink can {task}: add a store, as in "
+            "configure(sinks=[sigra.store.SqlAuditSink('sqlite:///audit.db')])"
+        )
+        self.task = task
+
+
+class AuditBacklogError(SigraError, TimeoutError):
+    """Tell that a batching sink's queue stayed full. Attributes: ``size``, ``seconds``."""
+
+    def __init__(self, size: int, seconds: float) -> None:
+        super().__init__(
+            f"{size} audit events wait to be written, and none was in {seconds} s: the event is "
+            "not kept. Look at the database, or give the sink a longer queue."
+        )
+        self.size, self.seconds = size, seconds
+
+
+class AuditLostError(SigraError):
+    """Tell that a batching sink closed with events unwritten. Attribute: ``count``."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(
+            f"{count} audit events could not be written before the sink closed; they are counted "
+            "as failed and their cause is in the log of sigra.audit"
+        )
+        self.count = count

@@ -1,0 +1,153 @@
+"""Reading audit events back, through the configured sink that can."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkable
+
+from sigra import config
+from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
+from sigra.audit.event import Outcome
+from sigra.audit.read import ABSENT, id_of, in_utc
+from sigra.scope import Id
+
+MOST = 500
+"""The largest page."""
+
+
+class Filters(TypedDict, total=False):
+    """The filters of a read, as its caller passes them."""
+
+    organization_id: Id | None
+    all_organizations: bool
+    actor_id: Id | None
+    action: str | None
+    since: datetime | None
+    until: datetime | None
+    outcome: Outcome | None
+
+
+class Page(NamedTuple):
+    """Some events, newest first, and the cursor of the page after them (None: the last one)."""
+
+    events: tuple[Any, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events to read, with ids as text and moments in UTC.
+
+    ``organization_id`` None stands for the events without one; where
+    ``all_organizations`` is true it says nothing. ``since`` is the first moment,
+    ``until`` the first one after. None elsewhere: any.
+    """
+
+    organization_id: str | None = None
+    all_organizations: bool = False
+    actor_id: str | None = None
+    action: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    outcome: Outcome | None = None
+
+
+@runtime_checkable
+class ReadableSink(Protocol):
+    """A sink that gives back what was written to it."""
+
+    def query(self, which: EventFilter, cursor: str | None, limit: int) -> Page:
+        """Return one page, newest first."""
+        ...
+
+    def stream(self, which: EventFilter) -> Iterator[Any]:
+        """Return all events, newest first, of which few are in memory at a time."""
+        ...
+
+    def count(self, which: EventFilter) -> int:
+        """Return how many events there are."""
+        ...
+
+
+def query(*, cursor: str | None = None, limit: int = 50, **filters: Unpack[Filters]) -> Page:
+    """Return one page of events, newest first.
+
+    Filters: ``organization_id`` (None: events without one) or ``all_organizations=True``,
+    of which one must be there; ``actor_id``, ``action``, ``outcome``, ``since`` and
+    ``until`` (aware datetimes; ``until`` is the first moment that is left out). Pass
+    ``page.cursor`` for the next page: events that were written in between neither shift
+    nor repeat the others. ``limit`` is 1 to 500. Raises ``InvalidQueryError``, and
+    ``NoAuditStoreError`` where no configured sink can read.
+    """
+    if type(limit) is not int or not 1 <= limit <= MOST:
+        raise InvalidQueryError("limit", f"it must be an int from 1 to {MOST}")
+    return store().query(event_filter(**filters), cursor, limit)
+
+
+def stream(**filters: Unpack[Filters]) -> Iterator[Any]:
+    """Return all events that match, newest first, in constant memory; filters as ``query``."""
+    return store().stream(event_filter(**filters))
+
+
+def count(**filters: Unpack[Filters]) -> int:
+    """Return how many events match; filters as ``query``."""
+    return store().count(event_filter(**filters))
+
+
+def store() -> ReadableSink:
+    """Return the first configured sink that can read."""
+    for sink in config.current.sinks:
+        if isinstance(sink, ReadableSink):
+            return sink
+    raise NoAuditStoreError("read audit events")
+
+
+def event_filter(
+    *,
+    organization_id: Id | None = ABSENT,
+    all_organizations: bool = False,
+    actor_id: Id | None = None,
+    action: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    outcome: Outcome | None = None,
+) -> EventFilter:
+    """Check the filters of a read; raise ``InvalidQueryError`` where one would be a mistake.
+
+    Which organization must be said: one that was forgotten would read every tenant's events.
+    """
+    if (organization_id is ABSENT) is (all_organizations is not True):
+        raise InvalidQueryError(
+            "organization_id",
+            "pass an organization's id (None for events without one), or all_organizations=True "
+            "to read across all of them, and not both",
+        )
+    if outcome not in (None, "success", "failure", "error"):
+        raise InvalidQueryError("outcome", "it must be 'success', 'failure' or 'error'")
+    return EventFilter(
+        _id("organization_id", None if organization_id is ABSENT else organization_id),
+        all_organizations,
+        _id("actor_id", actor_id),
+        action,
+        _moment("since", since),
+        _moment("until", until),
+        outcome,
+    )
+
+
+def _id(name: str, value: Id | None) -> str | None:
+    text = id_of(value)
+    if text is None and value is not None:
+        raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")
+    return text
+
+
+def _moment(name: str, value: datetime | None) -> datetime | None:
+    if value is None:
+        return None
+    moment = in_utc(value) if isinstance(value, datetime) else None
+    if moment is None:
+        raise InvalidQueryError(name, "it must be an aware datetime")
+    return moment

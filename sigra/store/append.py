@@ -1,0 +1,72 @@
+"""Adding events to their chains, inside a transaction that somebody else ends."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sigra.audit.event import AuditEvent
+from sigra.store.chain import GENESIS, chain_tag, link
+from sigra.store.statements import Row, Runner
+
+# Few sizes, so that few statements are compiled; a list is filled up with its last id.
+_SIZES = (1, 8, 64, 512)
+
+
+def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
+    """Add those of the events that the store does not have; return how many these were.
+
+    The chains' rows are locked first, always in one order: writers wait for each other, and
+    neither meet at one sequence nor in a deadlock.
+    """
+    of_chain = defaultdict(list)
+    for event in events:
+        of_chain[chain_tag(event.organization_id)].append(event)
+    chains = {tag: _lock(runner, tag) for tag in sorted(of_chain)}
+    known = _known(runner, events)
+    rows: list[Row] = []
+    texts: list[Row] = []
+    for tag, (chain, last, head) in chains.items():
+        sequence, previous = last, head
+        for event in of_chain[tag]:
+            if event.event_id not in known:
+                known.add(event.event_id)
+                sequence += 1
+                entry, text = link(chain, tag, sequence, previous, event)
+                previous = entry.hash
+                rows.append(entry)
+                texts.append(text)
+        if sequence > last:
+            runner.run(runner.statements.move_head, sequence, previous, chain)
+    _insert(runner, rows, texts)
+    return len(rows)
+
+
+def _lock(runner: Runner, tag: str) -> Row:
+    """Return a chain's id, last sequence and last hash; begin the chain if there is none."""
+    found = runner.rows(runner.statements.lock, tag)
+    if not found:
+        runner.run(runner.statements.begin_chain, tag, 0, GENESIS)
+        found = runner.rows(runner.statements.lock, tag)
+    return found[0]
+
+
+def _known(runner: Runner, events: Sequence[AuditEvent]) -> set[str]:
+    """Return which of the events' ids there are already."""
+    ids = [event.event_id for event in events]
+    known: set[str] = set()
+    for start in range(0, len(ids), _SIZES[-1]):
+        some = ids[start : start + _SIZES[-1]]
+        size = next(size for size in _SIZES if size >= len(some))
+        some += some[-1:] * (size - len(some))
+        known.update(row[0] for row in runner.rows(runner.statements.known(size), *some))
+    return known
+
+
+def _insert(runner: Runner, rows: list[Row], texts: list[Row]) -> None:
+    if len(rows) == 1:
+        runner.run(runner.statements.add_entry, *rows[0])
+        runner.run(runner.statements.add_payload, *texts[0])
+    elif rows:
+        runner.run_many(runner.statements.add_entry, rows)
+        runner.run_many(runner.statements.add_payload, texts)

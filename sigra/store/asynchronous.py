@@ -1,0 +1,89 @@
+"""A database behind an asynchronous engine, for callers that cannot await."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from sigra.store.database import check_dialect, set_up_sqlite
+from sigra.store.statements import ConnectionRunner, Runner
+
+T = TypeVar("T")
+
+
+class AsyncDatabase:
+    """An asynchronous driver, run by an event loop in a thread of its own.
+
+    ``log_safe`` is a plain call, also where an event loop runs: it waits for the row, as it
+    does with a synchronous driver. Connections are made as the given engine makes its own,
+    but not taken from its pool: they belong to another loop.
+    """
+
+    def __init__(self, target: str | AsyncEngine) -> None:
+        self._target = target
+        engine = create_async_engine(target) if isinstance(target, str) else target
+        check_dialect(engine)
+        self.dialect = engine.name
+        self._begin = engine.name == "sqlite"
+        self._creator: Any = engine.sync_engine.pool._creator
+        self._url = engine.url
+        self._forget()
+
+    def _forget(self) -> None:
+        # A forked child has no thread of its parent's.
+        options: dict[str, Any] = {"poolclass": NullPool} if self._begin else {}
+        self._engine = create_async_engine(self._url, **options)
+        self._engine.sync_engine.pool._creator = self._creator
+        if self._begin:
+            event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
+        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def transact(self, work: Callable[[Runner], T]) -> T:
+        """Append in a transaction of its own."""
+        return self.write(lambda connection: work(ConnectionRunner(connection)))
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Write in a transaction of its own."""
+        return self._wait(self._within("BEGIN IMMEDIATE", {}, work))
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Read in a transaction of its own."""
+        options = {} if self._begin else {"isolation_level": "REPEATABLE READ"}
+        return self._wait(self._within("BEGIN", options, work))
+
+    async def _within(
+        self, begin: str, options: dict[str, Any], work: Callable[[Connection], T]
+    ) -> T:
+        async with self._engine.connect() as connection:
+            await connection.execution_options(**options)
+            async with connection.begin():
+                if self._begin:
+                    await connection.exec_driver_sql(begin)
+                return await connection.run_sync(work)
+
+    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._pid != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(
+                    target=self._loop.run_forever, name="sigra-audit-store", daemon=True
+                ).start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+    def close(self) -> None:
+        """Close what the store opened."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._engine.dispose(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)

@@ -1,0 +1,149 @@
+"""A bounded queue before a database: many events in one transaction."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from time import monotonic
+from typing import Any, Generic, TypeVar
+
+from sigra.audit.errors import AuditBacklogError, AuditLostError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """When a batching sink writes, and how much it holds.
+
+    It writes when ``size`` events wait, when the first has waited ``seconds``, and at the
+    end of each job. At most ``queue`` events wait; a caller who finds it full waits
+    ``timeout`` seconds for room, and then the event has failed.
+    """
+
+    size: int = 500
+    seconds: float = 1.0
+    queue: int = 10_000
+    timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.queue:
+            raise ValueError(f"size must be from 1 to queue ({self.queue}), not {self.size}")
+        if self.seconds <= 0 or self.timeout < 0:
+            raise ValueError("seconds must be positive and timeout not negative")
+
+
+class Batch(Generic[T]):
+    """Events that wait, in order, and the thread that writes them.
+
+    ``write`` writes some of them, and raises where the database is at fault: they then
+    stay, and are tried again. ``lost`` is told of those that could not be written before the
+    end.
+    """
+
+    def __init__(
+        self,
+        settings: Batching,
+        write: Callable[[Sequence[T]], None],
+        lost: Callable[[Sequence[T], Exception], None],
+    ) -> None:
+        self._settings, self._write, self._lost = settings, write, lost
+        self._closed = False
+        self._begin()
+        # A reference that does not keep it, nor the sink that owns it, alive until the exit.
+        atexit.register(_close_at_exit, weakref.ref(self))
+
+    def _begin(self) -> None:
+        # Also in a forked child: what waits is the parent's to write.
+        self._pid = os.getpid()
+        self._waiting: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._writing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._since = 0.0
+
+    def add(self, item: T) -> None:
+        """Queue an event; raise ``AuditBacklogError`` where there is no room in time."""
+        if self._pid != os.getpid():
+            self._begin()
+        settings, waiting = self._settings, self._waiting
+        with self._changed:
+            if len(waiting) >= settings.queue and not self._changed.wait_for(
+                lambda: self._closed or len(waiting) < settings.queue, settings.timeout
+            ):
+                raise AuditBacklogError(len(waiting), settings.timeout)
+            if self._closed:
+                raise RuntimeError("the audit sink is closed")
+            if not waiting:
+                self._since = monotonic()
+            waiting.append(item)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, name="sigra-audit-batch", daemon=True
+                )
+                self._thread.start()
+            if len(waiting) == 1 or len(waiting) == settings.size:
+                self._changed.notify_all()
+
+    def flush(self) -> None:
+        """Write what waits now, or what another thread has not written of it; raise if it fails."""
+        if self._pid != os.getpid() or not self._waiting:
+            return
+        with self._writing:
+            self._drain()
+
+    def close(self) -> None:
+        """Write what waits and end the thread; raise ``AuditLostError`` for what cannot be."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._pid != os.getpid():
+            return
+        with self._writing:
+            try:
+                self._drain()
+            except Exception as error:
+                left = list(self._waiting)
+                self._waiting.clear()
+                self._lost(left, error)
+                raise AuditLostError(len(left)) from error
+
+    def _drain(self) -> None:
+        """Write until nothing waits. Items leave the queue once they are written, not before."""
+        waiting, changed = self._waiting, self._changed
+        while waiting:
+            some = list(islice(waiting, self._settings.size))
+            self._write(some)
+            with changed:
+                for _ in some:
+                    waiting.popleft()
+                self._since = monotonic()
+                changed.notify_all()
+
+    def _run(self) -> None:
+        while self._due():
+            with suppress(Exception):  # they stay, and whoever finds the queue full is told
+                self.flush()
+
+    def _due(self) -> bool:
+        """Wait until there is something to write; say False once the batch is closed."""
+        settings, waiting = self._settings, self._waiting
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or waiting)
+            # After a failure too: a database that is down is asked once in so many seconds.
+            left = max(self._since + settings.seconds - monotonic(), 0.01)
+            self._changed.wait_for(lambda: self._closed or len(waiting) >= settings.size, left)
+            return not self._closed
+
+
+def _close_at_exit(batch: weakref.ref[Batch[Any]]) -> None:
+    found = batch()
+    if found is not None:
+        found.close()

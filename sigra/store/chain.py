@@ -1,0 +1,117 @@
+"""What an entry of a chain is, and what its hash covers.
+
+An entry's text holds, each after its length (``-`` for an absent one): the format's version,
+the chain's tag, the sequence, the previous hash, the event's id, time, action, worker and
+outcome, and the commitment to its payload. The hash is SHA-256 of it. Who acted stands in the
+payload: the commitment, of a salt and the payload's canonical JSON, binds it, and lets it be
+erased.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timezone
+from hashlib import sha256
+from typing import NamedTuple
+
+from sigra.audit.event import AuditEvent
+from sigra.store.canonical import canonical
+
+VERSION = "1"
+GENESIS = bytes(32)
+"""What the first entry of a chain has as its previous hash."""
+
+SALT_BYTES = 32
+NO_ORGANIZATION = "none"
+_ORGANIZATION = "org:"
+
+
+def chain_tag(organization_id: str | None) -> str:
+    """Name an organization's chain; no organization's name is that of the chain for None."""
+    return NO_ORGANIZATION if organization_id is None else _ORGANIZATION + organization_id
+
+
+def organization_of(tag: str) -> str | None:
+    """Return the organization of a chain's tag."""
+    return None if tag == NO_ORGANIZATION else tag[len(_ORGANIZATION) :]
+
+
+class Entry(NamedTuple):
+    """One row of ``entries``, in the order of its columns."""
+
+    chain: int
+    sequence: int
+    previous: bytes
+    hash: bytes
+    event_id: str
+    occurred_at: str
+    action: str
+    outcome: str
+    worker: str | None
+    actor_id: str | None
+    commitment: bytes
+
+
+def time_text(moment: datetime) -> str:
+    """Write an aware moment in UTC, always with as many characters: it sorts as a text too."""
+    if moment.tzinfo is not timezone.utc:
+        moment = moment.astimezone(timezone.utc)
+    return moment.isoformat(timespec="microseconds")
+
+
+def payload_of(event: AuditEvent) -> str:
+    """Return the canonical JSON of what an entry itself does not have of an event."""
+    return canonical(
+        {
+            "actor_id": event.actor_id,
+            "actor_type": event.actor_type,
+            "attempt": event.attempt,
+            "effective_user_id": event.effective_user_id,
+            "ip_address": event.ip_address,
+            "job_id": event.job_id,
+            "metadata": event.metadata,
+            "target_id": event.target_id,
+            "target_type": event.target_type,
+            "user_agent": event.user_agent,
+        }
+    )
+
+
+def commit(salt: bytes, payload: str) -> bytes:
+    """Return the commitment to a payload, which tells nothing of it once the salt is gone."""
+    return sha256(salt + payload.encode()).digest()
+
+
+def entry_hash(
+    tag: str, sequence: int, previous: bytes, event_id: str, occurred_at: str, action: str,
+    worker: str | None, outcome: str, commitment: bytes,
+) -> bytes:  # fmt: skip
+    """Return the hash of an entry's fields, none of which can be mistaken for another."""
+    number, before, payload = str(sequence), previous.hex(), commitment.hex()
+    by = "-:" if worker is None else f"{len(worker)}:{worker}"
+    text = (
+        f"{len(VERSION)}:{VERSION}{len(tag)}:{tag}{len(number)}:{number}{len(before)}:{before}"
+        f"{len(event_id)}:{event_id}{len(occurred_at)}:{occurred_at}{len(action)}:{action}"
+        f"{by}{len(outcome)}:{outcome}{len(payload)}:{payload}"
+    )
+    return sha256(text.encode()).digest()
+
+
+def link(
+    chain: int, tag: str, sequence: int, previous: bytes, event: AuditEvent
+) -> tuple[Entry, tuple[int, int, bytes, str]]:
+    """Make an event's entry and its row of ``payloads``."""
+    payload = payload_of(event)
+    salt = os.urandom(SALT_BYTES)
+    commitment = commit(salt, payload)
+    occurred_at = time_text(event.occurred_at)
+    worker = event.worker
+    digest = entry_hash(
+        tag, sequence, previous, event.event_id, occurred_at, event.action, worker,
+        event.outcome, commitment,
+    )  # fmt: skip
+    entry = Entry(
+        chain, sequence, previous, digest, event.event_id, occurred_at, event.action,
+        event.outcome, worker, event.actor_id, commitment,
+    )  # fmt: skip
+    return entry, (chain, sequence, salt, payload)

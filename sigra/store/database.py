@@ -1,0 +1,63 @@
+"""A database: transactions that write, and connections that read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine
+
+from sigra.store.statements import Runner
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+T = TypeVar("T")
+
+_BUSY_MILLISECONDS = 30_000
+
+
+class Database(Protocol):
+    """What the store asks of a database, be it driven synchronously or not."""
+
+    dialect: str
+
+    def transact(self, work: Callable[[Runner], T]) -> T:
+        """Append in a transaction of its own: commit it, or roll it back and raise."""
+        ...
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do the same with a SQLAlchemy connection."""
+        ...
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Read in one transaction, which sees one state of the database throughout."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections that the store opened."""
+
+
+def check_dialect(engine: Engine | AsyncEngine) -> None:
+    """Refuse, with ``ValueError``, a database on which the store was not tried."""
+    if engine.name not in ("sqlite", "postgresql"):
+        raise ValueError(f"the audit store runs on SQLite and PostgreSQL, not on {engine.name}")
+    if engine.name == "sqlite" and (engine.url.database or ":memory:") == ":memory:":
+        raise ValueError(
+            "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
+        )
+
+
+def set_up_sqlite(connection: Any, _: Any = None) -> None:
+    """Make a new connection durable, and its transactions ours to begin.
+
+    An answer "emitted" means that the row survives a loss of power (``FULL``), and what is
+    erased is overwritten (``secure_delete``).
+    """
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA secure_delete = ON")
+    cursor.close()

@@ -1,0 +1,153 @@
+"""Reading events of the store: a page, all of them, or how many there are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, func, select, tuple_
+
+from sigra.audit.event import AuditEvent
+from sigra.audit.reading import MOST, EventFilter, Page
+from sigra.store.chain import chain_tag, organization_of, time_text
+from sigra.store.cursor import decode_cursor, encode_cursor
+from sigra.store.database import Database
+from sigra.store.tables import chains, entries, payloads
+
+_ERASED = {"erased": True}
+_UNREADABLE = {"unreadable": True}
+_PAYLOAD_FIELDS = (
+    "actor_id",
+    "actor_type",
+    "attempt",
+    "effective_user_id",
+    "ip_address",
+    "job_id",
+    "metadata",
+    "target_id",
+    "target_type",
+    "user_agent",
+)
+
+Position = tuple[str, int, int]
+"""Where a page ends: the time, chain and sequence of its last event."""
+
+
+def read_page(database: Database, which: EventFilter, cursor: str | None, limit: int) -> Page:
+    """Return one page, newest first. A cursor is good for any filter, and shows nothing by itself.
+
+    Raises ``InvalidQueryError`` for a cursor that is none.
+    """
+    after: Any = None if cursor is None else decode_cursor(cursor, str, int, int)
+    rows = database.read(lambda connection: _rows(connection, which, after, limit + 1))
+    more = len(rows) > limit
+    rows = rows[:limit]
+    following = encode_cursor(_end(rows)) if more else None
+    return Page(tuple(map(event_of, rows)), following)
+
+
+def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
+    """Yield all events, newest first, a page in memory at a time.
+
+    Each page is read by itself, so that a slow reader holds no transaction open.
+    """
+    after: Position | None = None
+    while True:
+        start = after
+        rows = database.read(lambda connection: _rows(connection, which, start, MOST))  # noqa: B023
+        yield from map(event_of, rows)
+        if len(rows) < MOST:
+            return
+        after = _end(rows)
+
+
+def count_events(database: Database, which: EventFilter) -> int:
+    """Return how many events match."""
+
+    def counted(connection: Connection) -> int:
+        chain = _chain(connection, which)
+        query = _matching(select(func.count()).select_from(entries), which, chain)
+        return int(connection.execute(query).scalar_one())
+
+    return database.read(counted)
+
+
+def page_query(chain: int | None, after: Position | None) -> Select[Any]:
+    """Return the query of a page; ``chain`` is that of the organization asked for."""
+    query = (
+        select(entries, payloads.c.payload, chains.c.tag)
+        .outerjoin(
+            payloads,
+            and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence),
+        )
+        .join(chains, chains.c.id == entries.c.chain)
+    )
+    # One organization's page is read by the index that begins with the chain.
+    key = [entries.c.occurred_at, entries.c.chain, entries.c.sequence]
+    if chain is not None:
+        key.pop(1)
+        after = None if after is None else (after[0], after[2])  # type: ignore[assignment]
+    if after is not None:
+        query = query.where(tuple_(*key) < tuple_(*after))
+    return query.order_by(*(column.desc() for column in key))
+
+
+def _rows(
+    connection: Connection, which: EventFilter, after: Position | None, limit: int
+) -> list[Any]:
+    chain = _chain(connection, which)
+    query = _matching(page_query(chain, after), which, chain)
+    return list(connection.execute(query.limit(limit)))
+
+
+def _chain(connection: Connection, which: EventFilter) -> int | None:
+    """Return the chain of the organization asked for: None for all, 0 where it has none."""
+    if which.all_organizations:
+        return None
+    tag = chain_tag(which.organization_id)
+    found = connection.execute(select(chains.c.id).where(chains.c.tag == tag)).scalar()
+    return int(found or 0)
+
+
+def _matching(query: Select[Any], which: EventFilter, chain: int | None) -> Select[Any]:
+    exact = {"chain": chain}
+    exact |= {name: getattr(which, name) for name in ("actor_id", "action", "outcome")}
+    for name, value in exact.items():
+        if value is not None:
+            query = query.where(entries.c[name] == value)
+    if which.since is not None:
+        query = query.where(entries.c.occurred_at >= time_text(which.since))
+    if which.until is not None:
+        query = query.where(entries.c.occurred_at < time_text(which.until))
+    return query
+
+
+def event_of(row: Any) -> AuditEvent:
+    """Make the event of a row; one that was erased, or cannot be read, says so in its metadata."""
+    payload = _fields(row.payload)
+    return AuditEvent(
+        event_id=row.event_id,
+        action=row.action,
+        outcome=row.outcome,
+        organization_id=organization_of(row.tag),
+        occurred_at=datetime.fromisoformat(row.occurred_at),
+        worker=row.worker,
+        **payload,
+    )
+
+
+def _fields(payload: str | None) -> dict[str, Any]:
+    if payload is None:
+        return {"metadata": _ERASED.copy()}
+    try:
+        found = json.loads(payload)
+        return {name: found[name] for name in _PAYLOAD_FIELDS}
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {"metadata": _UNREADABLE.copy()}
+
+
+def _end(rows: list[Any]) -> Position:
+    last = rows[-1]
+    return last.occurred_at, last.chain, last.sequence

@@ -1,0 +1,115 @@
+"""Events in a mapped class of the application's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, inspect, select, tuple_
+from sqlalchemy.orm import Mapper, Session, make_transient
+
+from sigra.audit.errors import InvalidQueryError
+from sigra.audit.reading import MOST, EventFilter, Page
+from sigra.store.cursor import decode_cursor, encode_cursor
+from sigra.store.database import Database
+
+Position = tuple[datetime, str]
+"""Where a page ends: the time and the id of its last event."""
+
+
+def is_mapped(kind: Any) -> bool:
+    """Tell whether a type is a mapped class."""
+    return isinstance(inspect(kind, raiseerr=False), Mapper)
+
+
+def add_records(connection: Connection, records: Sequence[Any]) -> None:
+    """Add records that are not there yet, by ``event_id`` where their class has one.
+
+    A class whose ``event_id`` is not unique may get one twice from two processes at once.
+    """
+    with Session(connection, expire_on_commit=False) as session:
+        for record in records:
+            kind = type(record)
+            if hasattr(kind, "event_id"):
+                same = select(func.count()).where(kind.event_id == record.event_id)
+                if session.scalar(same):
+                    continue
+            make_transient(record)  # another store may have added it to a session of its own
+            session.add(record)
+        session.flush()
+        session.expunge_all()
+
+
+def record_page(
+    database: Database, kind: Any, which: EventFilter, cursor: str | None, limit: int
+) -> Page:
+    """Return one page of a class's records, newest first, detached."""
+    after = None
+    if cursor is not None:
+        moment, event_id = decode_cursor(cursor, str, str)
+        after = (datetime.fromisoformat(moment), event_id)
+    records = database.read(lambda connection: _rows(connection, kind, which, after, limit + 1))
+    more = len(records) > limit
+    records = records[:limit]
+    if not more:
+        return Page(tuple(records), None)
+    moment, event_id = _end(records)
+    return Page(tuple(records), encode_cursor((moment.isoformat(), event_id)))
+
+
+def all_records(database: Database, kind: Any, which: EventFilter) -> Iterator[Any]:
+    """Yield a class's records, newest first, a page in memory at a time."""
+    after: Position | None = None
+    while True:
+        start = after
+        records = database.read(lambda c: _rows(c, kind, which, start, MOST))  # noqa: B023
+        yield from records
+        if len(records) < MOST:
+            return
+        after = _end(records)
+
+
+def count_records(database: Database, kind: Any, which: EventFilter) -> int:
+    """Return how many records of a class match."""
+    query = _matching(select(func.count()).select_from(kind), kind, which)
+    return database.read(lambda connection: int(connection.execute(query).scalar_one()))
+
+
+def _rows(
+    connection: Connection, kind: Any, which: EventFilter, after: Position | None, limit: int
+) -> list[Any]:
+    query = _matching(select(kind), kind, which)
+    key = (_field(kind, "occurred_at"), _field(kind, "event_id"))
+    if after is not None:
+        query = query.where(tuple_(*key) < tuple_(*after))
+    query = query.order_by(*(column.desc() for column in key)).limit(limit)
+    with Session(connection, expire_on_commit=False) as session:
+        found = list(session.scalars(query))
+        session.expunge_all()
+    return found
+
+
+def _end(records: list[Any]) -> Position:
+    return records[-1].occurred_at, records[-1].event_id
+
+
+def _matching(query: Any, kind: Any, which: EventFilter) -> Any:
+    if not which.all_organizations:
+        query = query.where(_field(kind, "organization_id") == which.organization_id)
+    for name in ("actor_id", "action", "outcome"):
+        value = getattr(which, name)
+        if value is not None:
+            query = query.where(_field(kind, name) == value)
+    if which.since is not None:
+        query = query.where(_field(kind, "occurred_at") >= which.since)
+    if which.until is not None:
+        query = query.where(_field(kind, "occurred_at") < which.until)
+    return query
+
+
+def _field(kind: Any, name: str) -> Any:
+    column = getattr(kind, name, None)
+    if column is None:
+        raise InvalidQueryError(name, f"{kind.__qualname__} has no {name}")
+    return column

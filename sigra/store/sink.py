@@ -1,0 +1,154 @@
+"""The sink that keeps events in a database, and reads them back."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from sigra import config
+from sigra.audit.event import AuditEvent
+from sigra.audit.reading import EventFilter, Page
+from sigra.store.append import append
+from sigra.store.batch import Batch, Batching
+from sigra.store.failure import is_of_the_data, tell_lost
+from sigra.store.migrate import ensure_tables
+from sigra.store.opening import open_database
+from sigra.store.query import count_events, read_all, read_page
+from sigra.store.records import (
+    add_records,
+    all_records,
+    count_records,
+    is_mapped,
+    record_page,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+Item = tuple[AuditEvent, Any]
+"""An event, and its record if that is one of a mapped class, else None."""
+
+
+class SqlAuditSink:
+    """Keep audit events in SQLite or PostgreSQL. Given to ``configure(sinks=[...])``.
+
+    ``target``: a URL, or an engine of yours, synchronous or not. By default an event is in
+    the database, durably, when ``write`` returns; with ``batch=Batching(...)`` it is
+    queued. An event whose record is of a mapped class (``audit_schema=MyAudit``) goes to the
+    table of that class, any other into the store's own tables, which are made, or brought to
+    this version, on first use unless ``create_tables`` is False. An event whose
+    ``event_id`` is there already changes nothing. Read is the class ``audit_schema``, or the
+    one that is configured, if it is mapped, else the store's own tables.
+    """
+
+    def __init__(
+        self,
+        target: str | Engine | AsyncEngine,
+        *,
+        batch: Batching | None = None,
+        audit_schema: Any = None,
+        create_tables: bool = True,
+    ) -> None:
+        self.database = open_database(target)
+        self._schema = audit_schema
+        self._ready = not create_tables
+        self._preparing = threading.Lock()
+        self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
+
+    def write(self, event: AuditEvent, record: Any = None) -> None:
+        """Keep one event; raise what the database raises, or ``AuditBacklogError``."""
+        own = type(record) is not AuditEvent and record is not None and is_mapped(type(record))
+        item = (event, record if own else None)
+        if self._batch is None:
+            self._write((item,))
+        else:
+            self._batch.add(item)
+
+    def flush(self) -> None:
+        """Write what is queued; raise what the database raises, and then keep it queued."""
+        if self._batch is not None:
+            self._batch.flush()
+
+    def close(self) -> None:
+        """Write what is queued and close what the sink opened.
+
+        Raises ``AuditLostError`` for what could not be written.
+        """
+        try:
+            if self._batch is not None:
+                self._batch.close()
+        finally:
+            self.database.close()
+
+    def query(self, which: EventFilter, cursor: str | None, limit: int) -> Page:
+        """Return one page, newest first."""
+        own = self._class_read()
+        if own is not None:
+            return record_page(self.database, own, which, cursor, limit)
+        self.prepare()
+        return read_page(self.database, which, cursor, limit)
+
+    def stream(self, which: EventFilter) -> Iterator[Any]:
+        """Return all events, newest first, of which one page is in memory at a time."""
+        own = self._class_read()
+        if own is not None:
+            return all_records(self.database, own, which)
+        self.prepare()
+        return read_all(self.database, which)
+
+    def count(self, which: EventFilter) -> int:
+        """Return how many events there are."""
+        own = self._class_read()
+        if own is not None:
+            return count_records(self.database, own, which)
+        self.prepare()
+        return count_events(self.database, which)
+
+    def _class_read(self) -> Any:
+        """Return the mapped class whose records are read, None for the store's own tables."""
+        schema = self._schema if self._schema is not None else config.current.audit_schema
+        return schema if is_mapped(schema) else None
+
+    def prepare(self) -> None:
+        """Make the store's own tables where they are not there yet."""
+        with self._preparing:
+            if not self._ready:
+                ensure_tables(self.database)
+                self._ready = True
+
+    def _write_some(self, items: Sequence[Item]) -> None:
+        """Write a batch; where one event in it is at fault, write the others and tell of it."""
+        try:
+            self._write(items)
+        except Exception as error:
+            if not is_of_the_data(error):
+                raise
+            if len(items) == 1:
+                tell_lost(items, error)
+                return
+            for item in items:
+                self._write_some((item,))
+
+    def _write(self, items: Sequence[Item]) -> None:
+        try:
+            self._write_once(items)
+        except DBAPIError as error:
+            # A pooled connection that died meanwhile; or two writers with one new event. Nothing
+            # is written twice: a second time finds what the first one committed.
+            if not (error.connection_invalidated or isinstance(error, IntegrityError)):
+                raise
+            self._write_once(items)
+
+    def _write_once(self, items: Sequence[Item]) -> None:
+        events = [event for event, record in items if record is None]
+        if events:
+            if not self._ready:
+                self.prepare()
+            self.database.transact(lambda runner: append(runner, events))
+        if len(events) < len(items):
+            records = [record for _, record in items if record is not None]
+            self.database.write(lambda connection: add_records(connection, records))

@@ -1,0 +1,118 @@
+"""Databases behind synchronous engines."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from sigra.store.database import set_up_sqlite
+from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
+
+T = TypeVar("T")
+
+
+class SqliteDatabase:
+    """A file, to which one connection of our own writes, kept open.
+
+    Connections are made as the given engine makes its own, with its options and its
+    listeners for "connect", but stay out of its pool: they have settings of ours.
+    """
+
+    dialect = "sqlite"
+
+    def __init__(self, engine: Engine) -> None:
+        def connect() -> Any:
+            made = engine.raw_connection()
+            made.detach()
+            return made.dbapi_connection
+
+        self._engine = create_engine(engine.url, creator=connect, poolclass=NullPool)
+        event.listen(self._engine, "connect", set_up_sqlite)
+        self._statements = statements_of(self._engine.dialect)
+        self._writer: Any = None
+        self._forget()
+
+    def transact(self, work: Callable[[Runner], T]) -> T:
+        """Append in a transaction of its own."""
+        if self._pid != os.getpid():
+            self._forget()
+        with self._lock:
+            if self._writer is None:
+                self._writer = self._engine.raw_connection()
+            try:
+                cursor = self._writer.cursor()
+                cursor.execute("BEGIN IMMEDIATE")
+                result = work(CursorRunner(cursor, self._statements))
+                cursor.execute("COMMIT")
+            except BaseException:
+                self._drop_writer()
+                raise
+            return result
+
+    def _forget(self) -> None:
+        # A forked child can neither use the parent's connection nor close it, so that it stays.
+        self._inherited, self._writer = self._writer, None
+        self._pid, self._lock = os.getpid(), threading.Lock()
+
+    def _drop_writer(self) -> None:
+        # Closing it rolls back, whatever state a failure left it in.
+        writer, self._writer = self._writer, None
+        with suppress(Exception):
+            writer.close()
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Write in a transaction of its own."""
+        return self._within("BEGIN IMMEDIATE", work)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Read in a transaction of its own."""
+        return self._within("BEGIN", work)
+
+    def _within(self, begin: str, work: Callable[[Connection], T]) -> T:
+        with self._engine.begin() as connection:
+            connection.exec_driver_sql(begin)
+            return work(connection)
+
+    def close(self) -> None:
+        """Close what the store opened."""
+        with self._lock:
+            if self._writer is not None:
+                self._drop_writer()
+
+
+class ServerDatabase:
+    """A server, reached by an engine's pool."""
+
+    def __init__(self, engine: Engine, owned: bool) -> None:
+        self._engine, self._owned = engine, owned
+        self._pid = os.getpid()
+        self.dialect = engine.name
+
+    def transact(self, work: Callable[[Runner], T]) -> T:
+        """Append in a transaction of its own."""
+        return self.write(lambda connection: work(ConnectionRunner(connection)))
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Write in a transaction of its own."""
+        if self._owned and self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._engine.dispose(close=False)
+        with self._engine.begin() as connection:
+            return work(connection)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Read in a transaction of its own."""
+        with self._engine.connect() as connection:
+            connection.execution_options(isolation_level="REPEATABLE READ")
+            return work(connection)
+
+    def close(self) -> None:
+        """Close what the store opened."""
+        if self._owned:
+            self._engine.dispose()
