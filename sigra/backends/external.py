@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,6 +28,7 @@ from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
+    from sigra.job import Job
 
 _log = logging.getLogger("sigra.job")
 
@@ -47,16 +48,21 @@ def native(module: str, extra: str) -> Any:
 
 
 @contextmanager
-def sending(backend: str) -> Iterator[None]:
-    """Turn whatever a queue raises while jobs are sent into ``EnqueueError``."""
+def sending(backend: str, jobs: Sequence[Job] = ()) -> Iterator[None]:
+    """Turn whatever a queue raises while jobs are sent into ``EnqueueError``.
+
+    ``jobs``: the batch, for a queue that takes one after another; the error tells how many
+    it took (``accept`` was called).
+    """
     try:
         yield
     except EnqueueError:
         raise
     except Exception as error:
         cause = error.__cause__ or error
-        reason = f"{type(cause).__qualname__}: {cause}".strip()
-        raise EnqueueError(backend, reason) from error
+        sent = sum(job.native_id is not None for job in jobs)
+        of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
+        raise EnqueueError(backend, f"{type(cause).__qualname__}: {cause}{of}".strip()) from error
 
 
 def is_async(conn: Any) -> bool:

@@ -1,0 +1,29 @@
+"""The event loop in which an async-only queue's connections live, reached from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from functools import cache
+from typing import Any
+
+
+@cache
+def own_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop of our own, in a thread, for producers that have none."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
+    return loop
+
+
+def submit(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+    """Have ``loop``, which runs in another thread, do the work.
+
+    Raises ``RuntimeError`` where it runs no more, and the connections that it had are lost.
+    """
+    if not loop.is_running():
+        work.close()
+        raise RuntimeError("the event loop that this queue was connected in has ended")
+    return asyncio.run_coroutine_threadsafe(work, loop)
