@@ -1,7 +1,7 @@
 """What tests of workers and of backends need; a pytest plugin brings the fixtures.
 
 Fixtures: ``sigra_backend`` and ``audit_log``. The strategies need Hypothesis, and
-``contract`` needs pytest; nothing here is imported by the rest of the library.
+the contracts need pytest; nothing here is imported by the rest of the library.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ if TYPE_CHECKING:
         refute_enqueued,
     )
     from sigra.testing.contract import BackendContract
+    from sigra.testing.contract_consumers import ConsumerContract
     from sigra.testing.perform import aperform_job, perform_job
     from sigra.testing.strategies import hostile_values, json_args, tenant_args_strategy
 
 _HOME_OF = {
     "AuditLog": "capture",
     "BackendContract": "contract",
+    "ConsumerContract": "contract_consumers",
     "RecordingBackend": "capture",
     "aperform_job": "perform",
     "assert_enqueued": "capture",
@@ -36,6 +38,7 @@ _HOME_OF = {
 __all__ = [
     "AuditLog",
     "BackendContract",
+    "ConsumerContract",
     "RecordingBackend",
     "aperform_job",
     "assert_enqueued",

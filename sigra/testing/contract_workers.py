@@ -40,7 +40,7 @@ def record_events() -> JSONLinesSink:
     return sink
 
 
-def _record(scope: AuditScope | None, args: Mapping[str, Any], **facts: Any) -> JobInfo:
+def record(scope: AuditScope | None, args: Mapping[str, Any], **facts: Any) -> JobInfo:
     """Append one line in one write, so that processes do not mix theirs."""
     job = current_job()
     assert job is not None
@@ -81,7 +81,7 @@ def echo(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Ok:
         frozen = False
     except TypeError:
         frozen = True
-    _record(scope, args, frozen=frozen, same_job=job == current_job())
+    record(scope, args, frozen=frozen, same_job=job == current_job())
     log_safe("contract.echo", scope, target_id=args.get("target"))
     log_safe("contract.echo_again", scope)
     return Ok(args.get("value"))
@@ -91,7 +91,7 @@ def echo(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Ok:
 async def echo_async(scope: AuditScope, args: Mapping[str, Any]) -> Any:
     """Do the same across an await."""
     await asyncio.sleep(0)
-    _record(scope, args)
+    record(scope, args)
     log_safe("contract.echo", scope)
     return args.get("value")
 
@@ -99,19 +99,19 @@ async def echo_async(scope: AuditScope, args: Mapping[str, Any]) -> Any:
 @tenant_worker(name="sigra.contract.named", audit_schema=AuditEvent)
 def named(scope: AuditScope, number: int, flag: bool = False, **rest: Any) -> None:
     """Record args that were bound by name."""
-    _record(scope, {"number": number, "flag": flag, "rest": rest})
+    record(scope, {"number": number, "flag": flag, "rest": rest})
 
 
 @worker(name="sigra.contract.agnostic")
 def agnostic(args: Mapping[str, Any]) -> None:
     """Record a job that has no tenant."""
-    _record(None, args)
+    record(None, args)
 
 
 @tenant_worker(name="sigra.contract.ends", audit_schema=AuditEvent, action="contract.ends")
 def ends(scope: AuditScope, args: Mapping[str, Any], how: str) -> Any:
     """End in the way that args ask for."""
-    _record(scope, args)
+    record(scope, args)
     match how:
         case "value":
             return {"done": True}
@@ -131,7 +131,7 @@ def ends(scope: AuditScope, args: Mapping[str, Any], how: str) -> Any:
 @tenant_worker(name="sigra.contract.recovers", audit_schema=AuditEvent, action="contract.recovers")
 def recovers(scope: AuditScope, args: Mapping[str, Any], job: JobInfo, failures: int) -> Any:
     """Raise in the first ``failures`` attempts, then succeed."""
-    _record(scope, args)
+    record(scope, args)
     if job.attempt <= failures:
         raise RuntimeError(f"attempt {job.attempt}")
     return "recovered"
@@ -140,20 +140,22 @@ def recovers(scope: AuditScope, args: Mapping[str, Any], job: JobInfo, failures:
 @tenant_worker(name="sigra.contract.snoozes", audit_schema=AuditEvent, action="contract.snoozes")
 def snoozes(scope: AuditScope, args: Mapping[str, Any], job: JobInfo, times: int) -> Any:
     """Snooze for a second ``times`` times, then succeed."""
-    _record(scope, args)
+    record(scope, args)
     return Snooze(1) if job.snoozes < times else "awake"
 
 
 @tenant_worker(name="sigra.contract.waits", audit_schema=AuditEvent, action="contract.waits")
 def waits(scope: AuditScope, args: Mapping[str, Any], seconds: float) -> None:
-    """Take ``seconds``, recording the beginning and the end."""
-    _record(scope, args, phase="begun")
+    """Take ``seconds``, recording and auditing the beginning and the end."""
+    record(scope, args, phase="begun")
+    log_safe("contract.begun", scope)
     time.sleep(seconds)
-    _record(scope, args, phase="ended")
+    record(scope, args, phase="ended")
+    log_safe("contract.ended", scope)
 
 
 @tenant_worker(name="sigra.contract.kills", audit_schema=AuditEvent)
 def kills(scope: AuditScope, args: Mapping[str, Any]) -> None:
     """Kill the consumer that runs it."""
-    _record(scope, args)
+    record(scope, args)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -7,10 +7,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sigra.backend import Backend
 from sigra.testing.contract_workers import EVENTS, RECORD
+
+if TYPE_CHECKING:
+    from sigra.job import Job
+    from sigra.proxy import Worker
 
 
 class Harness(Protocol):
@@ -26,11 +30,53 @@ class Harness(Protocol):
     def advance(self) -> None:
         """Do what lets due and future jobs run: drain a virtual clock, or wait a moment."""
 
-    def send(self, name: str, payload: Mapping[str, Any]) -> None:
-        """Send a payload to the task ``name`` by the queue's own API.
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        """Send a payload to the task ``name`` by the queue's own API; return its native id.
 
         Called only where the backend declares the capability ``native``.
         """
+        ...
+
+
+class ConsumerHarness(Harness, Protocol):
+    """What is needed beyond that where jobs run in a consumer process of their own.
+
+    ``concurrency``: how many jobs the consumer runs at once. ``alive``: whether it runs.
+    """
+
+    concurrency: int
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the consumer's process runs."""
+        ...
+
+    def start(self) -> None:
+        """Start the consumer and return once it takes jobs."""
+
+    def stop(self) -> None:
+        """End it as its operator does for a deploy, and return once it has ended."""
+
+    def kill(self) -> None:
+        """End it and its children by SIGKILL, whatever they are doing."""
+
+    def failed(self, native_id: str) -> str | None:
+        """Return the error with which the queue shows the job as failed for good, or None.
+
+        From the queue's own record of it; from the consumer's log where it keeps none.
+        """
+        ...
+
+    def kept(self, native_id: str) -> bool:
+        """Tell whether the queue still holds the job: waiting, or among its dead ones."""
+        ...
+
+    def transact(self, worker: Worker[..., Any], args: Mapping[str, Any], *, commit: bool) -> Job:
+        """Enqueue a job with ``conn=`` a connection of its own, then commit or roll back.
+
+        Called only where the backend declares the capability ``conn``.
+        """
+        ...
 
 
 class Journal:
@@ -49,6 +95,10 @@ class Journal:
     def events(self, action: str | None = None) -> list[dict[str, Any]]:
         """Return the audit events, of one action or of all."""
         return [line for line in _lines(self._events) if action in (None, line["action"])]
+
+    def audited(self, action: str) -> set[str]:
+        """Return the ids of the jobs that wrote an audit event of this action."""
+        return {event["job_id"] for event in self.events(action)}
 
     def clear(self) -> None:
         """Forget what was recorded."""

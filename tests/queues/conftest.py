@@ -1,19 +1,84 @@
-"""What tests against real queues share: see consumer.py."""
+"""What tests against real queues share: servers, each with a place of the module's own."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from sigra.testing.harness import Journal
 
 # So that test files say ``from consumer import Consumer``, as consumers find their app module.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from queue_harness import QueueHarness  # noqa: E402
+from servers import find_server, own_database, own_redis  # noqa: E402
+
+from sigra.testing.harness import Journal  # noqa: E402
+
+
+@pytest.fixture(scope="class")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for the class, whose consumer is started once."""
+    return tmp_path_factory.mktemp("queue")
+
+
+@pytest.fixture(scope="class")
+def journal(folder: Path) -> Journal:
+    """Return the class's journal."""
+    return Journal(folder)
+
+
+@pytest.fixture(scope="class")
+def started(
+    request: pytest.FixtureRequest, journal: Journal, folder: Path
+) -> Iterator[QueueHarness]:
+    """Return the harness that the class names, its consumer started; remove all of it."""
+    harness = request.cls.harness_class(str(request.getfixturevalue(request.cls.server)), folder)
+    try:
+        harness.start()
+        yield harness
+        harness.stop()
+    finally:
+        harness.kill()
+        harness.remove()
+
+
+@pytest.fixture
+def harness(started: QueueHarness) -> QueueHarness:
+    """Return the class's harness; a consumer that the test before left dead starts again."""
+    if not started.alive:
+        started.start()
+    return started
+
 
 @pytest.fixture(scope="module")
-def journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
-    """Return one journal for a module, since its consumer is started once."""
-    return Journal(tmp_path_factory.mktemp("journal"))
+def postgres() -> Iterator[str]:
+    """Return the URL of an empty database."""
+    server = find_server("SIGRA_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
+    with own_database(server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[str]:
+    """Return the URL of an empty database of Redis."""
+    with own_redis(find_server("SIGRA_REDIS_URL", "redis://127.0.0.1:6379/0")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def rabbitmq() -> str:
+    """Return the broker's URL; a queue's name is the run's own, and the test deletes it."""
+    return find_server("SIGRA_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+    """Show beside a failure what the consumer said last."""
+    report = yield
+    harness = getattr(item, "funcargs", {}).get("started")
+    if report.failed and harness is not None:
+        report.sections.append(("the consumer's output", harness.consumer.output[-5000:]))
+    return report

@@ -1,39 +1,18 @@
-"""Start a queue's own consumer command, and find the server that it needs."""
+"""Start a queue's own consumer command, wait until it is ready, and end it."""
 
 from __future__ import annotations
 
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
-
-import pytest
 
 HERE = Path(__file__).parent
 BIN = Path(sys.executable).parent
-
-
-def find_server(variable: str, standard: str) -> str:
-    """Return the server's URL: from the environment, else the standard one if it answers.
-
-    Without either the test is skipped, or fails where CI=true: CI has the server.
-    """
-    url = os.environ.get(variable) or standard
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), 2).close()
-    except OSError as error:
-        reason = f"no server at {url} ({error}); set {variable} to one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return url
 
 
 class Consumer:
@@ -57,7 +36,7 @@ class Consumer:
 
     @property
     def output(self) -> str:
-        """Return what the consumer wrote since its last start."""
+        """Return what the consumer wrote, in all its starts."""
         return self._log.read_text("utf-8", "replace") if self._log.exists() else ""
 
     @property
@@ -79,7 +58,8 @@ class Consumer:
         """
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
         env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._env}
-        with self._log.open("wb") as log:
+        before = len(self.output)
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
                 env=env,
@@ -89,10 +69,10 @@ class Consumer:
                 start_new_session=True,
             )
         deadline = time.monotonic() + timeout
-        while not re.search(self._ready, self.output):
+        while not re.search(self._ready, self.output[before:]):
             if not self.alive or time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError(f"the consumer did not become ready:\n{self.output}")
+                raise AssertionError(f"the consumer did not become ready:\n{self.output[before:]}")
             time.sleep(0.05)
 
     def stop(self, timeout: float = 20.0) -> int:

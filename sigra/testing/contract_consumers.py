@@ -1,0 +1,130 @@
+"""The part of the conformance suite for queues whose jobs run in consumer processes.
+
+Subclass ``ConsumerContract`` instead of ``BackendContract``, which it contains, and let
+the ``harness`` fixture start a consumer by the queue's own command, and stop it: see
+``sigra.testing.harness.ConsumerHarness``.
+"""
+
+from __future__ import annotations
+
+from sigra.decorators import tenant_worker
+from sigra.proxy import TenantWorker
+from sigra.scope import AuditScope
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract import BackendContract
+from sigra.testing.contract_case import IDS
+from sigra.testing.harness import ConsumerHarness, Journal
+
+
+def _undeployed() -> TenantWorker[..., None]:
+    """Make a worker that this process has and no consumer can import."""
+
+    def body(scope: AuditScope) -> None:  # noqa: ARG001 - a tenant worker has one
+        raise AssertionError("no consumer has this worker")
+
+    body.__module__ = "not_deployed"
+    return tenant_worker(name="sigra.contract.undeployed")(body)
+
+
+undeployed = _undeployed()
+
+
+class ConsumerContract(BackendContract):
+    """What holds when consumers are killed, stopped and deployed."""
+
+    def test_a_hand_built_job_without_keys_is_shown_as_failed(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """Its error names the key, it is not retried, and its body never runs."""
+        self._require(harness, "native")
+        sent = harness.send(workers.recovers.name, {"organization_id": "acme", "failures": 1})
+        journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
+        assert "actor_id" in (harness.failed(sent) or "")
+        assert journal.runs() == []
+
+    def test_a_job_of_an_unknown_worker_is_kept(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """It waits or is among the dead ones, and the consumer goes on."""
+        job = undeployed.new(IDS)
+        self._run(harness, journal, workers.agnostic, {})
+        journal.wait(harness, lambda: harness.kept(job.native_id or ""), "the job kept")
+
+    def test_a_job_that_kills_its_process_each_time_ends(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """After max_attempts deliveries it is discarded, and the next job runs."""
+        self._require(harness, "max_attempts")
+        at_most_once = "at_most_once" in harness.backend.capabilities
+        job = workers.kills.new(IDS, max_attempts=2, backoff=0)
+
+        def over() -> bool:
+            if not harness.alive:
+                harness.start()  # as its supervisor would
+            seen = len(journal.runs()) if at_most_once else harness.failed(job.native_id or "")
+            return bool(seen)
+
+        journal.wait(harness, over, "the job's end")
+        self._run(harness, journal, workers.agnostic, {})
+        attempts = [run["attempt"] for run in journal.runs(workers.kills.name)]
+        assert attempts == ([1] if at_most_once else [1, 1])
+
+    def test_kill_9_in_the_middle_of_200_jobs(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """Each runs at least once, a second run of an attempt writing the same event ids.
+
+        With ``at_most_once`` those that were running are lost, and no others.
+        """
+        self._require(harness, "max_attempts")
+        may_be_lost = harness.concurrency * ("at_most_once" in harness.backend.capabilities)
+        workers.waits.new_many([{**IDS, "seconds": 0.05}] * 200, max_attempts=3)
+        journal.wait(harness, lambda: len(journal.audited("contract.ended")) >= 40, "40 jobs")
+        harness.kill()
+        running = journal.audited("contract.begun") - journal.audited("contract.ended")
+        harness.start()
+        least = 200 - may_be_lost
+        journal.wait(harness, lambda: len(journal.audited("contract.ended")) >= least, "all jobs")
+        if may_be_lost:
+            assert running & journal.audited("contract.ended") == set()
+        for action in ("contract.begun", "contract.ended"):
+            events = journal.events(action)
+            assert len({event["event_id"] for event in events}) == len(journal.audited(action))
+            assert {event["attempt"] for event in events} == {1}
+
+    def test_a_stop_lets_running_jobs_finish_and_loses_none(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """What was begun ends once; what waited runs after the next start."""
+        jobs = workers.waits.new_many([{**IDS, "seconds": 0.5}] * 8)
+        journal.wait(harness, lambda: bool(journal.audited("contract.begun")), "a running job")
+        harness.stop()
+        finished = journal.audited("contract.ended")
+        assert finished == journal.audited("contract.begun")
+        assert len(finished) < len(jobs)
+        harness.start()
+        journal.wait(
+            harness, lambda: len(journal.audited("contract.ended")) >= len(jobs), "the rest"
+        )
+        begun = [event["job_id"] for event in journal.events("contract.begun")]
+        assert sorted(begun) == sorted(job.id for job in jobs)
+
+    def test_a_transaction_that_rolls_back_leaves_no_job(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """A job enqueued with ``conn`` shares the fate of what else was written there."""
+        self._require(harness, "conn")
+        job = harness.transact(workers.echo, IDS, commit=False)
+        self._run(harness, journal, workers.agnostic, {})
+        assert journal.runs(workers.echo.name) == []
+        assert not harness.kept(job.native_id or "")
+
+    def test_a_transaction_that_commits_leaves_one_job(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """It runs once."""
+        self._require(harness, "conn")
+        job = harness.transact(workers.echo, IDS, commit=True)
+        journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the job")
+        self._run(harness, journal, workers.agnostic, {})
+        assert [run["job_id"] for run in journal.runs(workers.echo.name)] == [job.id]

@@ -1,0 +1,68 @@
+"""A local TCP proxy, so that a test can take a server away and give it back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Proxy:
+    """Forward connections to the server of a URL until they are cut.
+
+    ``url``: the same URL, by way of this proxy.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._server = parts.hostname or "127.0.0.1", parts.port or 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
+        credentials, at, _ = parts.netloc.rpartition("@")
+        self.url = urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}"))
+        self._open: set[socket.socket] = set()
+        self._accept()
+
+    def _accept(self) -> None:
+        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
+
+    def _serve(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+                server = socket.create_connection(self._server)
+            except OSError:
+                listener.close()
+                return  # it was cut
+            self._open |= {client, server}
+            for source, target in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                target.sendall(data)
+        except OSError:
+            pass  # one end is gone: so is the other
+        _end(target)
+        self._open.discard(source)
+        source.close()
+
+    def cut(self) -> None:
+        """Break every connection and refuse new ones."""
+        _end(self._listener)
+        for end in list(self._open):
+            _end(end)
+
+    def restore(self) -> None:
+        """Take connections again, on the same port."""
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._accept()
+
+
+def _end(end: socket.socket) -> None:
+    """Wake whoever waits on the socket, which closing it alone would not."""
+    try:
+        end.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass  # it ended by itself

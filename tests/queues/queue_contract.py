@@ -1,0 +1,105 @@
+"""What every queue's tests run: the shipped suite, and the cases that need our own set-up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, ClassVar
+
+import pytest
+from older_release import older_pack
+from queue_harness import QueueHarness
+
+from sigra import EnqueueError
+from sigra.testing import ConsumerContract
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS
+from sigra.testing.harness import Journal
+
+
+class QueueContract(ConsumerContract):
+    """Subclass it as ``Test...`` and say which harness, on which server.
+
+    ``server``: a fixture of conftest.py, which has the other fixtures too: ``redis``,
+    ``postgres``, ``rabbitmq``, or ``folder`` for a queue that needs none.
+    """
+
+    harness_class: ClassVar[type[Any]]
+    server: ClassVar[str]
+
+    # A queue's own deprecations are not ours to end.
+    pytestmark = pytest.mark.filterwarnings("default")
+
+    def test_a_task_of_the_users_own_stays_as_it_is(
+        self, harness: QueueHarness, journal: Journal
+    ) -> None:
+        harness.send_note("hello")
+        journal.wait(harness, lambda: harness.notes.read_text() == "hello\n", "the native task")
+        harness.notes.write_text("")
+
+    def test_the_queues_own_tools_show_the_workers_name(
+        self, harness: QueueHarness, journal: Journal
+    ) -> None:
+        job = workers.waits.new({**IDS, "seconds": 0.5})
+        journal.wait(harness, lambda: harness.name_of(job.native_id) == job.worker, "its name")
+        journal.wait(harness, lambda: bool(journal.audited("contract.ended")), "its end")
+
+    def test_anew_many_sends_too(self, harness: QueueHarness, journal: Journal) -> None:
+        jobs = asyncio.run(workers.echo.anew_many([IDS, IDS]))
+        journal.wait(harness, lambda: len(journal.runs()) >= 2, "two jobs")
+        assert {run["job_id"] for run in journal.runs()} == {job.id for job in jobs}
+
+    def test_a_server_that_is_gone_is_an_enqueue_error_and_comes_back(
+        self, harness: QueueHarness, journal: Journal
+    ) -> None:
+        """Nothing of the batch is sent, and the consumer goes on where the server is back."""
+        if harness.proxy is None:
+            pytest.skip("this queue has no server that could be gone")
+        harness.proxy.cut()
+        try:
+            begun = time.monotonic()
+            with pytest.raises(EnqueueError) as caught:
+                workers.echo.new_many([IDS, IDS])
+            assert caught.value.__cause__ is not None
+            assert time.monotonic() - begun < 30
+            time.sleep(1)  # so that the consumer misses it too
+        finally:
+            harness.proxy.restore()
+        workers.agnostic.new({})
+
+        def back() -> bool:
+            if not harness.alive:
+                assert not harness.outlives_its_server
+                harness.start()
+            return bool(journal.runs(workers.agnostic.name))
+
+        journal.wait(harness, back, "the consumer to come back")
+        assert journal.runs(workers.echo.name) == []
+
+    def test_a_rolling_deploy_loses_nothing(self, harness: QueueHarness, journal: Journal) -> None:
+        """Consumers of two releases, side by side, with the jobs of both: each runs once."""
+        older = harness.another(f"older-{time.monotonic_ns()}", SIGRA_TEST_OLDER="1")
+        older.start()
+        try:
+            args = [{**IDS, "failures": 1} for _ in range(20)]
+            jobs = workers.recovers.new_many(args, max_attempts=2, backoff=0)
+            expected = {job.id for job in jobs}
+            for job in jobs[10:]:  # once more, as the older release's producers would
+                payload = {**older_pack(job), "id": f"older-{job.id}"}
+                harness.send(job.worker, payload)
+                expected.add(payload["id"])
+
+            def refused() -> bool:
+                return "waits: unreadable job envelope: version" in older.output
+
+            journal.wait(harness, refused, "the older release to meet a newer job")
+            time.sleep(2)  # in which each sends jobs on to the other
+            older.stop()
+        finally:
+            older.kill()
+
+        def attempts() -> list[tuple[str, int]]:
+            return sorted((run["job_id"], run["attempt"]) for run in journal.runs())
+
+        journal.wait(harness, lambda: len(attempts()) >= 60, "two attempts of 30 jobs")
+        assert attempts() == sorted((id, attempt) for id in expected for attempt in (1, 2))

@@ -1,0 +1,93 @@
+"""One queue under test: its server by way of a proxy, its consumer, and what feeds it."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from consumer import Consumer
+from proxy import Proxy
+
+from sigra.backend import Backend
+
+
+class QueueHarness:
+    """What a queue's test file fills in; its consumer is started by the queue's own command.
+
+    ``command`` and ``ready``: see ``Consumer``; in ``command``, ``{queue}`` and ``{url}``
+    stand for this run's own, and ``{name}`` for the consumer's. ``outlives_its_server``:
+    False for a consumer that may end when its server is gone, and needs a supervisor.
+    """
+
+    command: ClassVar[Sequence[str]]
+    ready: ClassVar[str]
+    patience = 30.0
+    concurrency = 2
+    outlives_its_server = True
+    backend: Backend
+
+    def __init__(self, server: str, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.proxy = Proxy(server) if "//" in server else None
+        self.url = self.proxy.url if self.proxy else server
+        self.queue = f"sigra-{uuid.uuid4().hex[:10]}"
+        self.notes = folder / "notes"
+        self.notes.touch()
+        self.consumer = self.another("consumer")
+
+    def another(self, name: str, *words: str, **env: str) -> Consumer:
+        """Make one more consumer of the same queue, to be started; ``words`` end its command."""
+        (self.folder / name).mkdir()
+        env |= {"SIGRA_TEST_CONSUMER": "1", "SIGRA_TEST_NOTES": str(self.notes), **self.env()}
+        facts = {"queue": self.queue, "url": self.url, "name": name}
+        command = [word.format(**facts) for word in (*self.command, *words)]
+        return Consumer(command, self.ready, self.folder / name, env)
+
+    def env(self) -> dict[str, str]:
+        """Return what the consumer's app module reads of its environment."""
+        return {"SIGRA_TEST_URL": self.url, "SIGRA_TEST_QUEUE": self.queue}
+
+    @property
+    def alive(self) -> bool:
+        return self.consumer.alive
+
+    def start(self) -> None:
+        self.consumer.start()
+
+    def stop(self) -> None:
+        self.consumer.stop()
+
+    def kill(self) -> None:
+        self.consumer.kill()
+
+    def advance(self) -> None:
+        time.sleep(0.02)
+
+    def logged(self, pattern: str) -> str | None:
+        """Return the consumer's log from where the pattern is first found, with what follows."""
+        found = re.search(pattern, self.consumer.output)
+        return found and self.consumer.output[found.start() :][:4000]
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        raise NotImplementedError
+
+    def failed(self, native_id: str) -> str | None:
+        raise NotImplementedError
+
+    def kept(self, native_id: str) -> bool:
+        raise NotImplementedError
+
+    def send_note(self, text: str) -> None:
+        """Send the application's own task, whose body is ``consumer_side.note``."""
+        raise NotImplementedError
+
+    def name_of(self, native_id: str) -> str | None:
+        """Return the name under which the queue's own tools show the job."""
+        raise NotImplementedError
+
+    def remove(self) -> None:
+        """Remove what the run left on the server, and close this process's connections."""
