@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
+
+from sigra import configure
+from sigra.workers import settings
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -46,6 +51,16 @@ PARSERS = [
     CodeBlockParser(language="python", evaluator=run),
     CodeBlockParser(language="text", evaluator=compare),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a page configures ends with it."""
+    monkeypatch.setattr(settings, "_settings", settings._settings)
+    before = structlog.get_config()
+    with configure():
+        yield
+    structlog.configure(**before)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -731,7 +731,7 @@ def test_the_interpreters_exit_finishes_what_is_due() -> None:
         for n in range(4):
             work.new({"n": n})
         coroutine.new({})
-        print("later", work.new({"n": 9}, delay=60).id, flush=True)
+        say("later " + work.new({"n": 9}, delay=60).id)
     """)
     lines = done.stdout.split("\n")
     later = next(line.removeprefix("later ") for line in lines if line.startswith("later"))
