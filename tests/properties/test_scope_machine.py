@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -247,10 +246,7 @@ def _quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
-SETTINGS = settings(max_examples=60, stateful_step_count=15, deadline=None)
-
-
 @pytest.mark.parametrize("machine", [OnSync, OnThreads])
 def test_scopes_never_leak(machine: type[ScopeMachine]) -> None:
     """Every body sees its own scope alone, every event its job's ids, every state the model's."""
-    run_state_machine_as_test(machine, settings=SETTINGS)
+    run_state_machine_as_test(machine)

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sigra.testing
@@ -243,28 +243,24 @@ def test_refute_enqueued_fails_for_one(sigra_backend: RecordingBackend) -> None:
 
 
 @given(tenant_args_strategy(json_args()))
-@settings(max_examples=40, deadline=None)
 def test_generated_tenant_args_are_accepted(args: dict[str, Any]) -> None:
     """What the strategy makes, .new() takes."""
     perform_job(close, {**args, "then": None})
 
 
 @given(tenant_args_strategy(json_args()))
-@settings(max_examples=40, deadline=None)
 def test_generated_tenant_args_have_both_keys(args: dict[str, Any]) -> None:
     """The required keys are always present."""
     assert {"organization_id", "actor_id"} <= args.keys()
 
 
 @given(json_args())
-@settings(max_examples=40, deadline=None)
 def test_generated_json_args_are_json(args: dict[str, Any]) -> None:
     """A JSON round trip gives the same."""
     assert args == json.loads(json.dumps(args, allow_nan=False))
 
 
 @given(hostile_values())
-@settings(max_examples=60, deadline=None)
 def test_hostile_values_are_refused_as_args(value: Any) -> None:
     """Nothing that the strategy makes passes for JSON, and nothing else is raised."""
     with pytest.raises(InvalidArgsError):
@@ -272,7 +268,6 @@ def test_hostile_values_are_refused_as_args(value: Any) -> None:
 
 
 @given(st.data())
-@settings(max_examples=20, deadline=None)
 def test_the_fixture_s_backend_can_be_made_by_hand(data: st.DataObject) -> None:
     """A property that needs a fresh backend for each example makes its own."""
     with configure(backend=RecordingBackend()) as settings_in_force:
