@@ -9,6 +9,12 @@ OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
 QUEUES := procrastinate,celery,rq
 
+# More processes than cores, for some tests wait for a clock; a module stays in one of them.
+PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
+
+# Each of those processes, and of those that tests start, would compile all anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-queues coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
@@ -27,7 +33,7 @@ demo: $(OLD)/.ready  ## run the told story: three organizations, a thousand jobs
 
 test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest Python found
 	@set -e; for venv in $(sort $(OLD) $(NEW)); do \
-		echo "== $$venv"; $$venv/bin/python -m pytest; done
+		echo "== $$venv"; $$venv/bin/python $(PYTEST); done
 
 test-queues: .venv-queues/.ready  ## run the tests in real consumers, on real servers
 	@SIGRA_QUEUES=1 .venv-queues/bin/python -m pytest tests/queues
@@ -43,7 +49,7 @@ test-queues: .venv-queues/.ready  ## run the tests in real consumers, on real se
 coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at least 95 %
 	@$(OLD)/bin/coverage erase
 	@COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage \
-		$(OLD)/bin/coverage run -m pytest
+		$(OLD)/bin/coverage run $(PYTEST)
 	@$(OLD)/bin/coverage combine --quiet
 	@$(OLD)/bin/coverage report
 

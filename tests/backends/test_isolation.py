@@ -103,13 +103,13 @@ def leave(scope: AuditScope, job: JobInfo, args: Any) -> Any:
     expect("scope", [args.get(key) for key in keys], [each and each.id for each in ids])
     log_safe("isolation.left", scope, target_id=args["n"])
     match args["fate"]:
-        case "retried" if job.attempt < 3:
+        case "retried" if job.attempt < 2:
             raise ValueError(args["n"])
         case "exhausted":
             raise ValueError(args["n"])
         case "exits" if job.attempt < 2:
             raise SystemExit(args["n"])
-        case "odd" if job.attempt < 3:
+        case "odd" if job.attempt < 2:
             raise GeneratorExit
         case "odd":
             raise Odd
@@ -122,7 +122,7 @@ def leave(scope: AuditScope, job: JobInfo, args: Any) -> Any:
     return job.id
 
 
-@tenant_worker(audit_schema=AuditEvent, action="isolation.ended", max_attempts=3, backoff=0)
+@tenant_worker(audit_schema=AuditEvent, action="isolation.ended", max_attempts=2, backoff=0)
 def body(scope: AuditScope, args: Any, job: JobInfo) -> Any:
     enter(scope, job, args)
     if args["n"] % 4 == 0:
@@ -130,7 +130,7 @@ def body(scope: AuditScope, args: Any, job: JobInfo) -> Any:
     return leave(scope, job, args)
 
 
-@tenant_worker(audit_schema=AuditEvent, action="isolation.ended", max_attempts=3, backoff=0)
+@tenant_worker(audit_schema=AuditEvent, action="isolation.ended", max_attempts=2, backoff=0)
 async def abody(scope: AuditScope, args: Any, job: JobInfo) -> Any:
     enter(scope, job, args)
     for _ in range(args["n"] % 3):
@@ -189,7 +189,7 @@ def check(jobs: list[Job], events: list[AuditEvent], asleep: int = 0) -> None:
         if event.action != "isolation.ended":
             assert str(args["n"]) == event.target_id
     runs = Counter(event.job_id for event in events if event.action == "isolation.entered")
-    attempts = {"retried": 3, "exhausted": 3, "failed": 3, "exits": 2, "odd": 3}
+    attempts = {"retried": 2, "exhausted": 2, "failed": 2, "exits": 2, "odd": 2}
     attempts["snoozed"] = 1 if asleep else 2
     assert {job.id: attempts.get(job.args["fate"], 1) for job in jobs} == dict(runs)
     assert len({event.event_id for event in events}) == len(events)
