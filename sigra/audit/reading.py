@@ -17,11 +17,16 @@ MOST = 500
 """The largest page."""
 
 
-class Filters(TypedDict, total=False):
-    """The filters of a read, as its caller passes them."""
+class Tenancy(TypedDict, total=False):
+    """Whose events are meant: one of the two must be there."""
 
     organization_id: Id | None
     all_organizations: bool
+
+
+class Filters(Tenancy, total=False):
+    """The filters of a read, as its caller passes them."""
+
     actor_id: Id | None
     action: str | None
     since: datetime | None
@@ -131,10 +136,26 @@ def event_filter(
         all_organizations,
         _id("actor_id", actor_id),
         action,
-        _moment("since", since),
-        _moment("until", until),
+        None if since is None else utc("since", since),
+        None if until is None else utc("until", until),
         outcome,
     )
+
+
+def tenancy(**which: Unpack[Tenancy]) -> EventFilter:
+    """Check whose events are meant, where no other filter applies."""
+    unknown = set(which) - {"organization_id", "all_organizations"}
+    if unknown:
+        raise TypeError(f"it takes organization_id or all_organizations, not {sorted(unknown)}")
+    return event_filter(**which)
+
+
+def utc(name: str, value: datetime) -> datetime:
+    """Return a moment in UTC; raise ``InvalidQueryError`` for one without a time zone."""
+    moment = in_utc(value) if isinstance(value, datetime) else None
+    if moment is None:
+        raise InvalidQueryError(name, "it must be an aware datetime")
+    return moment
 
 
 def _id(name: str, value: Id | None) -> str | None:
@@ -142,12 +163,3 @@ def _id(name: str, value: Id | None) -> str | None:
     if text is None and value is not None:
         raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")
     return text
-
-
-def _moment(name: str, value: datetime | None) -> datetime | None:
-    if value is None:
-        return None
-    moment = in_utc(value) if isinstance(value, datetime) else None
-    if moment is None:
-        raise InvalidQueryError(name, "it must be an aware datetime")
-    return moment

@@ -13,11 +13,49 @@ from sigra.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from sigra.store.batch import Batching
+    from sigra.store.checkpoint import (
+        Checkpoint,
+        append_checkpoint,
+        read_checkpoints,
+        take_checkpoint,
+    )
+    from sigra.store.keys import Signer
+    from sigra.store.report import Finding, Report
+    from sigra.store.retention import Pruned, erase, prune
     from sigra.store.sink import SqlAuditSink
+    from sigra.store.verification import verify
 
-_HOMES = {"Batching": "batch", "SqlAuditSink": "sink"}
+_HOMES = {
+    "Batching": "batch",
+    "Checkpoint": "checkpoint",
+    "Finding": "report",
+    "Pruned": "retention",
+    "Report": "report",
+    "Signer": "keys",
+    "SqlAuditSink": "sink",
+    "append_checkpoint": "checkpoint",
+    "erase": "retention",
+    "prune": "retention",
+    "read_checkpoints": "checkpoint",
+    "take_checkpoint": "checkpoint",
+    "verify": "verification",
+}
 
-__all__ = ["Batching", "SqlAuditSink"]
+__all__ = [
+    "Batching",
+    "Checkpoint",
+    "Finding",
+    "Pruned",
+    "Report",
+    "Signer",
+    "SqlAuditSink",
+    "append_checkpoint",
+    "erase",
+    "prune",
+    "read_checkpoints",
+    "take_checkpoint",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

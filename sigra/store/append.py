@@ -22,7 +22,7 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     of_chain = defaultdict(list)
     for event in events:
         of_chain[chain_tag(event.organization_id)].append(event)
-    chains = {tag: _lock(runner, tag) for tag in sorted(of_chain)}
+    chains = {tag: lock_chain(runner, tag) for tag in sorted(of_chain)}
     known = _known(runner, events)
     rows: list[Row] = []
     texts: list[Row] = []
@@ -42,7 +42,7 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     return len(rows)
 
 
-def _lock(runner: Runner, tag: str) -> Row:
+def lock_chain(runner: Runner, tag: str) -> Row:
     """Return a chain's id, last sequence and last hash; begin the chain if there is none."""
     found = runner.rows(runner.statements.lock, tag)
     if not found:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from sigra.store.database import check_dialect, set_up_sqlite
+from sigra.store.database import check_dialect, empty_log, set_up_sqlite
 from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
@@ -58,6 +58,15 @@ class AsyncDatabase:
         """Read in a transaction of its own."""
         options = {} if self._begin else {"isolation_level": "REPEATABLE READ"}
         return self._wait(self._within("BEGIN", options, work))
+
+    def scrub(self) -> None:
+        """Empty SQLite's write-ahead log; a server's VACUUM removes deleted rows."""
+        if self._begin:
+            self._wait(self._scrub())
+
+    async def _scrub(self) -> None:
+        async with self._engine.connect() as connection:
+            await connection.run_sync(lambda c: empty_log(c.connection.cursor()))
 
     async def _within(
         self, begin: str, options: dict[str, Any], work: Callable[[Connection], T]

@@ -34,6 +34,9 @@ class Database(Protocol):
         """Read in one transaction, which sees one state of the database throughout."""
         ...
 
+    def scrub(self) -> None:
+        """Let nothing of deleted rows stay in a file beside the database."""
+
     def close(self) -> None:
         """Let go of the connections that the store opened."""
 
@@ -45,6 +48,16 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
     if engine.name == "sqlite" and (engine.url.database or ":memory:") == ":memory:":
         raise ValueError(
             "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
+        )
+
+
+def empty_log(cursor: Any) -> None:
+    """Move SQLite's write-ahead log into the database and cut it to nothing."""
+    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if cursor.fetchone()[0]:
+        raise TimeoutError(
+            "the rows are erased, but a reader kept SQLite's write-ahead log, which still holds "
+            "their text, in use: erase again once it has ended"
         )
 
 

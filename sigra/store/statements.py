@@ -12,16 +12,13 @@ from sqlalchemy import (
     Dialect,
     Table,
     bindparam,
-    delete,
     insert,
-    null,
     select,
     update,
 )
 from sqlalchemy.sql import ClauseElement
-from sqlalchemy.sql.elements import ColumnElement
 
-from sigra.store.tables import chains, entries, marks, payloads
+from sigra.store.tables import chains, entries, payloads
 
 Row = tuple[Any, ...]
 
@@ -130,19 +127,6 @@ class Statements:
         )  # fmt: skip
         self.add_entry = self._inserted(entries)
         self.add_payload = self._inserted(payloads)
-        self.add_mark = self._inserted(marks, "id")
-        self.drop_entries = self._up_to(entries)
-        self.drop_payloads = self._up_to(payloads)
-        self.drop_payload = self._compiled(
-            delete(payloads).where(_is(payloads.c.chain), _is(payloads.c.sequence)),
-            "chain", "sequence",
-        )  # fmt: skip
-        self.forget_actor = self._compiled(
-            update(entries)
-            .where(_is(entries.c.chain), _is(entries.c.sequence))
-            .values(actor_id=null()),
-            "chain", "sequence",
-        )  # fmt: skip
         self._known: dict[int, Statement] = {}
 
     def known(self, count: int) -> Statement:
@@ -153,22 +137,12 @@ class Statements:
             self._known[count] = self._compiled(select(entries.c.event_id).where(found), *names)
         return self._known[count]
 
-    def _inserted(self, table: Table, *left_out: str) -> Statement:
-        names = [column.name for column in table.columns if column.name not in left_out]
+    def _inserted(self, table: Table) -> Statement:
+        names = [column.name for column in table.columns]
         return self._compiled(insert(table).values({n: bindparam(n) for n in names}), *names)
-
-    def _up_to(self, table: Table) -> Statement:
-        return self._compiled(
-            delete(table).where(_is(table.c.chain), table.c.sequence <= bindparam("sequence")),
-            "chain", "sequence",
-        )  # fmt: skip
 
     def _compiled(self, clause: Any, *names: str) -> Statement:
         return Statement(clause, names, self._dialect)
-
-
-def _is(column: Any) -> ColumnElement[bool]:
-    return column == bindparam(column.name)  # type: ignore[no-any-return]
 
 
 def _insert(dialect: Dialect, table: Table) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.pool import NullPool
 
-from sigra.store.database import set_up_sqlite
+from sigra.store.database import empty_log, set_up_sqlite
 from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
 
 T = TypeVar("T")
@@ -79,6 +79,14 @@ class SqliteDatabase:
             connection.exec_driver_sql(begin)
             return work(connection)
 
+    def scrub(self) -> None:
+        """Empty the write-ahead log."""
+        connection = self._engine.raw_connection()
+        try:
+            empty_log(connection.cursor())
+        finally:
+            connection.close()
+
     def close(self) -> None:
         """Close what the store opened."""
         with self._lock:
@@ -111,6 +119,9 @@ class ServerDatabase:
         with self._engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ")
             return work(connection)
+
+    def scrub(self) -> None:
+        """Do nothing: the server's VACUUM removes deleted rows."""
 
     def close(self) -> None:
         """Close what the store opened."""

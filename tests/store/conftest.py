@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ import pytest
 from sqlalchemy import URL, create_engine, make_url, text
 
 from sigra.store import SqlAuditSink
+
+# So that test files say ``from events import event``.
+sys.path.insert(0, str(Path(__file__).parent))
 
 STANDARD = "postgresql://postgres@127.0.0.1:5432/postgres"
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from events import NOON, event
 
 from sigra import AuditEvent, AuditScope, audit, configure, log_safe
 from sigra.audit import EventFilter
@@ -13,14 +14,6 @@ from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
 from sigra.store import SqlAuditSink
 from sigra.store.query import page_query
 from sigra.store.tables import entries
-
-NOON = datetime(2026, 11, 25, 12, tzinfo=timezone.utc)
-
-
-def event(number: int, organization: str | None = "acme", **fields: Any) -> AuditEvent:
-    moment = NOON + timedelta(minutes=number)
-    named = {"action": "invoice.close", "actor_id": "ann", "target_id": str(number)}
-    return AuditEvent(**{**named, **fields}, organization_id=organization, occurred_at=moment)
 
 
 def targets(events: Any) -> list[str | None]:

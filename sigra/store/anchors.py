@@ -1,0 +1,53 @@
+"""What outside checkpoints say of each chain."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sigra.store.checkpoint import Checkpoint
+from sigra.store.keys import PublicKeys
+from sigra.store.report import Finding
+
+
+class Anchored(NamedTuple):
+    """The hashes that a chain must have at some sequences, and the last of these."""
+
+    hashes: dict[int, str]
+    last: int
+
+
+class Anchors:
+    """The heads in checkpoints that are signed, and what is wrong with those that are not.
+
+    ``last`` is the last good checkpoint, None where there is none.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], keys: PublicKeys) -> None:
+        self.findings: list[Finding] = []
+        self.last: Checkpoint | None = None
+        self._hashes: dict[str, dict[int, str]] = defaultdict(dict)
+        for number, checkpoint in enumerate(checkpoints, 1):
+            if not checkpoint.is_signed(keys):
+                self._find(number, "none of the keys signed it")
+                continue
+            if self.last is not None and checkpoint.previous != self.last.digest:
+                self._find(number, "it does not follow the one before")
+            self.last = checkpoint
+            for tag, sequence, digest in checkpoint.heads:
+                if self._hashes[tag].setdefault(sequence, digest) != digest:
+                    self._find(number, f"an earlier one has another hash for {tag} at {sequence}")
+
+    def _find(self, number: int, reason: str) -> None:
+        self.findings.append(Finding(None, 0, None, "forged", f"checkpoint {number}: {reason}"))
+
+    @property
+    def tags(self) -> set[str]:
+        """Return the chains that have entries."""
+        return {tag for tag, hashes in self._hashes.items() if max(hashes, default=0) > 0}
+
+    def of_chain(self, tag: str) -> Anchored:
+        """Return what is known of a chain."""
+        hashes = {number: digest for number, digest in self._hashes[tag].items() if number}
+        return Anchored(hashes, max(hashes, default=0))

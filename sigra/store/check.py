@@ -1,0 +1,132 @@
+"""Checking one chain, row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from json.encoder import encode_basestring
+from typing import Any
+
+from sigra.store.anchors import Anchored
+from sigra.store.chain import commit, entry_hash, organization_of
+from sigra.store.diagnose import Places, Row, diagnose
+from sigra.store.marks import Marked
+from sigra.store.report import Finding, Kind
+
+_SEARCHES = 3
+"""How many rows of a chain are looked for elsewhere in it; of more the kind is a guess."""
+
+
+class ChainCheck:
+    """A chain while it is checked: what the next row must be, and counts of those before."""
+
+    def __init__(
+        self,
+        head: Any,
+        marked: Marked,
+        anchored: Anchored,
+        places: Callable[[], Places],
+        add: Callable[[Finding], None],
+    ) -> None:
+        self.tag: str = head.tag
+        self._head, self._marked, self._anchored = head, marked, anchored
+        self._places, self._add = places, add
+        self._organization = organization_of(head.tag)
+        self._sequence = marked.sequence
+        self._previous: bytes | None = marked.head  # None after a row whose own hash is wrong
+        self._searches = _SEARCHES
+        self._event_id: str | None = None
+        self.rows = self.erased = self.unanchored = 0
+        self.pruned = marked.sequence
+        for number in marked.bad:
+            reason = f"mark {number} is not one that a key of yours signed for this chain"
+            self.find(0, None, "forged", reason)
+        if anchored.hashes.get(marked.sequence, marked.head.hex()) != marked.head.hex():
+            self.find(marked.sequence, None, "forged", "a mark and a checkpoint contradict")
+
+    def find(self, sequence: int, event_id: str | None, kind: Kind, reason: str) -> None:
+        """Add a finding."""
+        self._add(Finding(self._organization, sequence, event_id, kind, reason))
+
+    def row(
+        self, _: int, sequence: int, previous: bytes, digest: bytes, event_id: str,
+        occurred_at: str, action: str, outcome: str, worker: str | None, actor_id: str | None,
+        commitment: bytes, salt: bytes | None, payload: str | None,
+    ) -> None:  # fmt: skip
+        """Check the next row of the chain."""
+        self.rows += 1
+        if sequence > self._anchored.last:
+            self.unanchored += 1
+        try:
+            good = digest == entry_hash(
+                self.tag, sequence, previous, event_id, occurred_at, action, worker, outcome,
+                commitment,
+            )  # fmt: skip
+        except (TypeError, ValueError, AttributeError):
+            good = False  # a value of a type, or with characters, that is never written
+        follows = previous == self._previous or self._previous is None
+        if not (good and follows and sequence == self._sequence + 1):
+            self._diagnose(
+                good, sequence, previous, digest, event_id,
+                lambda k: entry_hash(
+                    self.tag, k, previous, event_id, occurred_at, action, worker, outcome,
+                    commitment,
+                ),
+            )  # fmt: skip
+        else:
+            self._check_payload(sequence, digest, event_id, actor_id, commitment, salt, payload)
+        known = self._anchored.hashes.get(sequence)
+        if known is not None and known != digest.hex():
+            reason = "a checkpoint has another hash here: the chain was written anew"
+            self.find(sequence, event_id, "forged", reason)
+        self._sequence, self._event_id = sequence, event_id
+        self._previous = digest if good else None
+
+    def _check_payload(
+        self, sequence: int, digest: bytes, event_id: str, actor_id: str | None,
+        commitment: bytes, salt: bytes | None, payload: str | None,
+    ) -> None:  # fmt: skip
+        try:
+            if payload is None or salt is None:
+                self._check_erased(sequence, digest, event_id, actor_id)
+            elif commit(salt, payload) != commitment:
+                self.find(sequence, event_id, "changed", "its payload is not what was committed to")
+            elif not payload.startswith(_first_member(actor_id)):
+                reason = "its actor_id is not that of its payload"
+                self.find(sequence, event_id, "changed", reason)
+        except (TypeError, ValueError, AttributeError):
+            self.find(sequence, event_id, "changed", "it has a value that is never written")
+
+    def _check_erased(
+        self, sequence: int, digest: bytes, event_id: str, actor_id: str | None
+    ) -> None:
+        if (sequence, digest.hex()) not in self._marked.erased:
+            reason = "its payload is gone, and no mark says that it was erased"
+            self.find(sequence, event_id, "removed", reason)
+        elif actor_id is not None:
+            self.find(sequence, event_id, "changed", "it was erased, and has an actor_id")
+        self.erased += 1
+
+    def _diagnose(
+        self, good: bool, sequence: int, previous: bytes, digest: bytes, event_id: str,
+        hash_at: Callable[[int], bytes],
+    ) -> None:  # fmt: skip
+        row = Row(good, sequence, previous, digest, (self._sequence + 1, self._previous), hash_at)
+        self._searches -= 1
+        at, kind, reason = diagnose(row, self._places() if self._searches >= 0 else ())
+        self.find(at, event_id if at == sequence else None, kind, reason)
+
+    def end(self) -> None:
+        """Check that the chain ends where its own row, and checkpoints, say that it does."""
+        last, head = self._sequence, self._head
+        if last < max(head.sequence, self._anchored.last):
+            self.find(last + 1, None, "truncated", "what followed is gone")
+        elif last > head.sequence:
+            reason = f"the chain ends at {head.sequence}, and there is more"
+            self.find(head.sequence + 1, None, "inserted", reason)
+        elif self._previous not in (None, head.head):
+            self.find(last, self._event_id, "forged", "the chain's own row has another hash here")
+
+
+def _first_member(actor_id: str | None) -> str:
+    """Return how the payload of an actor begins; ``actor_id`` is the first of its keys."""
+    return '{"actor_id":' + ("null" if actor_id is None else encode_basestring(actor_id))

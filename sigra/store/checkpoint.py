@@ -1,0 +1,113 @@
+"""Checkpoints: where all chains stood at a moment, signed, to be kept outside the database."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from sigra.store.canonical import canonical
+from sigra.store.chain import time_text
+from sigra.store.keys import PublicKeys, Signer, is_signed
+from sigra.store.sink import SqlAuditSink
+from sigra.store.tables import chains
+
+_PURPOSE = "checkpoint"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The heads of all chains at a moment, and the digest of the checkpoint before.
+
+    ``body`` is canonical JSON; as text, one line, the whole is JSON too.
+    """
+
+    body: str
+    key_id: str
+    signature: bytes
+
+    @cached_property
+    def _fields(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+    @property
+    def at(self) -> datetime:
+        """Return when it was taken."""
+        return datetime.fromisoformat(self._fields["at"])
+
+    @property
+    def previous(self) -> str | None:
+        """Return the digest of the checkpoint before, None for the first."""
+        return self._fields["previous"]  # type: ignore[no-any-return]
+
+    @property
+    def heads(self) -> Iterator[tuple[str, int, str]]:
+        """Return each chain's tag, last sequence and last hash (hexadecimal)."""
+        return ((tag, sequence, digest) for tag, sequence, digest in self._fields["heads"])
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the body, by which the next one names it."""
+        return sha256(self.body.encode()).hexdigest()
+
+    def is_signed(self, keys: PublicKeys) -> bool:
+        """Tell whether one of the keys signed it."""
+        return is_signed(keys, self.key_id, self.signature, _PURPOSE, self.body)
+
+    def __str__(self) -> str:
+        fields = {"body": self.body, "key_id": self.key_id, "signature": self.signature.hex()}
+        return json.dumps(fields)
+
+    @classmethod
+    def parse(cls, text: str) -> Checkpoint:
+        """Read a checkpoint's text; raise ``ValueError`` where it is none."""
+        try:
+            fields = json.loads(text)
+            return cls(fields["body"], fields["key_id"], bytes.fromhex(fields["signature"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no checkpoint: {error!r}") from error
+
+
+def take_checkpoint(
+    sink: SqlAuditSink, signer: Signer, previous: Checkpoint | None = None
+) -> Checkpoint:
+    """Sign where all chains stand now. Keep it where who can write the database cannot write."""
+    sink.flush()
+    sink.prepare()
+    query = select(chains.c.tag, chains.c.sequence, chains.c.head).order_by(chains.c.tag)
+    rows = sink.database.read(lambda connection: connection.execute(query).all())
+    body = canonical(
+        {
+            "at": time_text(datetime.now(timezone.utc)),
+            "heads": [[row.tag, row.sequence, row.head.hex()] for row in rows],
+            "previous": None if previous is None else previous.digest,
+        }
+    )
+    return Checkpoint(body, signer.key_id, signer.sign(_PURPOSE, body))
+
+
+def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Add a checkpoint to a file of them, one a line, and have it on the disk."""
+    with open(path, "a+b") as file:
+        file.seek(0)
+        whole = file.read().rpartition(b"\n")
+        if whole[2]:  # the start of a line, of a writer that was killed
+            file.truncate(len(whole[0]) + len(whole[1]))
+        file.write(f"{checkpoint}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_checkpoints(path: str | os.PathLike[str]) -> list[Checkpoint]:
+    """Read a file of checkpoints; raise ``ValueError`` for a line that is none."""
+    lines = Path(path).read_text("utf-8").split("\n")
+    return [Checkpoint.parse(line) for line in lines[:-1]]

@@ -1,0 +1,69 @@
+"""Signing what must not be forged, with Ed25519."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+PublicKeys = Mapping[str, Ed25519PublicKey]
+"""Keys by their ids."""
+
+
+class Signer:
+    """Sign with a private key; ``key_id`` names the key by its public half.
+
+    ``purpose`` is signed along, so that what was signed as one thing is not taken for another.
+    """
+
+    def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        self._private_key = private_key
+        self.public_key = private_key.public_key()
+        self.key_id = key_id(self.public_key)
+
+    @classmethod
+    def from_pem(cls, pem: bytes, password: bytes | None = None) -> Signer:
+        """Read a private key in PEM, as ``openssl genpkey -algorithm ed25519`` writes it."""
+        key = load_pem_private_key(pem, password)
+        if not isinstance(key, Ed25519PrivateKey):
+            raise TypeError(f"the key must be an Ed25519 one, not {type(key).__qualname__}")
+        return cls(key)
+
+    def sign(self, purpose: str, body: str) -> bytes:
+        """Return the signature of a text."""
+        return self._private_key.sign(_signed(purpose, body))
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """Return the name of a key: the start of the SHA-256 of its bytes."""
+    return sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
+
+
+def by_id(keys: Iterable[Ed25519PublicKey]) -> PublicKeys:
+    """Return public keys by their ids."""
+    return {key_id(key): key for key in keys}
+
+
+def is_signed(
+    keys: PublicKeys, signer: str | None, signature: bytes | None, purpose: str, body: str
+) -> bool:
+    """Tell whether one of the keys, the one that is named, signed the text for this purpose."""
+    key = keys.get(signer) if isinstance(signer, str) else None
+    if key is None or not isinstance(signature, bytes):
+        return False
+    try:
+        key.verify(signature, _signed(purpose, body))
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _signed(purpose: str, body: str) -> bytes:
+    return f"sigra-audit-{purpose}/1\n{body}".encode()

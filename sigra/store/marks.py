@@ -1,0 +1,99 @@
+"""Marks: what was pruned or erased, said so that it can be told from what was removed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from sqlalchemy import Connection, insert, select
+
+from sigra.store.canonical import canonical
+from sigra.store.chain import GENESIS, time_text
+from sigra.store.keys import PublicKeys, Signer, is_signed
+from sigra.store.tables import marks
+
+_PURPOSE = "mark"
+
+
+@dataclass(slots=True)
+class Marked:
+    """What the marks of one chain say together.
+
+    All up to ``sequence``, whose hash is ``head``, was pruned; the payloads of ``erased``
+    (pairs of sequence and hash) were erased. ``bad`` are the ids of marks that nobody
+    signed who may.
+    """
+
+    sequence: int = 0
+    head: bytes = GENESIS
+    erased: set[tuple[int, str]] = field(default_factory=set)
+    bad: list[int] = field(default_factory=list)
+
+
+def mark_pruned(
+    connection: Connection, chain: int, tag: str, last: tuple[int, bytes], reason: str,
+    signer: Signer | None,
+) -> None:  # fmt: skip
+    """Say that all entries of a chain up to the last (its sequence and hash) were pruned."""
+    sequence, head = last
+    body = {"kind": "pruned", "sequence": sequence, "hash": head.hex()}
+    _add(connection, chain, tag, body, reason, signer)
+
+
+def mark_erased(
+    connection: Connection, chain: int, tag: str, erased: Sequence[tuple[int, bytes]], reason: str,
+    signer: Signer | None,
+) -> None:  # fmt: skip
+    """Say that the payloads of these entries (sequences and hashes) were erased."""
+    body = {"kind": "erased", "entries": [[number, digest.hex()] for number, digest in erased]}
+    _add(connection, chain, tag, body, reason, signer)
+
+
+def _add(
+    connection: Connection, chain: int, tag: str, body: dict[str, Any], reason: str,
+    signer: Signer | None,
+) -> None:  # fmt: skip
+    now = time_text(datetime.now(timezone.utc))
+    text = canonical({**body, "chain": tag, "reason": reason, "at": now})
+    signed: dict[str, Any] = {}
+    if signer is not None:
+        signed = {"key_id": signer.key_id, "signature": signer.sign(_PURPOSE, text)}
+    connection.execute(insert(marks).values(chain=chain, body=text, **signed))
+
+
+def read_marks(
+    connection: Connection, tags: dict[int, str], keys: PublicKeys | None
+) -> dict[int, Marked]:
+    """Return what the marks of some chains say; with ``keys``, only if one of them signed it."""
+    found = {chain: Marked() for chain in tags}
+    for row in connection.execute(select(marks).order_by(marks.c.id)):
+        of_chain = found.get(row.chain)
+        if of_chain is None:
+            continue
+        signed = keys is None or is_signed(keys, row.key_id, row.signature, _PURPOSE, row.body)
+        if not (signed and _understood(row.body, tags[row.chain], of_chain)):
+            of_chain.bad.append(row.id)
+    return found
+
+
+def _understood(text: str, tag: str, marked: Marked) -> bool:
+    """Take a mark's word into account; say False if it is no mark of this chain's."""
+    try:
+        body = json.loads(text)
+        if body["chain"] != tag:
+            return False
+        if body["kind"] == "pruned":
+            if body["sequence"] > marked.sequence:
+                marked.sequence, marked.head = body["sequence"], bytes.fromhex(body["hash"])
+        else:
+            marked.erased.update(_pairs(body["entries"]))
+    except (ValueError, TypeError, KeyError):
+        return False
+    return True
+
+
+def _pairs(entries: Iterable[tuple[int, str]]) -> Iterable[tuple[int, str]]:
+    return ((sequence, digest) for sequence, digest in entries)

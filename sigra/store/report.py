@@ -1,0 +1,56 @@
+"""What a verification found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal, NamedTuple, NoReturn
+
+Kind = Literal["changed", "removed", "inserted", "reordered", "truncated", "forged"]
+Level = Literal["chained", "signed", "anchored"]
+Verdict = Literal["intact", "broken", "empty"]
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong: where, what kind of thing, and how it shows.
+
+    ``sequence`` counts from 1 in the organization's chain; ``event_id`` is None where the
+    event is gone.
+    """
+
+    organization_id: str | None
+    sequence: int
+    event_id: str | None
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was verified, how far that goes, and what is wrong.
+
+    ``level`` says against whom: "chained" (whoever changes rows and does not compute hashes),
+    "signed" (the same, and marks are signed), "anchored" (whoever can write the whole database,
+    as far as the checkpoints go). ``unanchored`` counts the rows after the last checkpoint:
+    of those nothing more is known than "signed" says. ``findings`` holds the first hundred.
+    """
+
+    verdict: Verdict
+    level: Level
+    chains: int
+    rows: int
+    pruned: int
+    erased: int
+    unanchored: int
+    checkpoint_age: timedelta | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def first(self) -> Finding | None:
+        """Return the first finding, None where nothing is wrong."""
+        return self.findings[0] if self.findings else None
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(
+            "a report is neither true nor false: read .verdict, and .level for what it is worth"
+        )

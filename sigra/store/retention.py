@@ -1,0 +1,162 @@
+"""Removing what must not be kept, so that the chains still verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import takewhile
+from typing import Any, NamedTuple, Unpack
+
+from sqlalchemy import Connection, and_, delete, or_, select, update
+
+from sigra.audit.reading import EventFilter, Tenancy, tenancy, utc
+from sigra.store.append import lock_chain
+from sigra.store.chain import chain_tag, organization_of, time_text
+from sigra.store.database import Database
+from sigra.store.keys import Signer
+from sigra.store.marks import mark_erased, mark_pruned
+from sigra.store.sink import SqlAuditSink
+from sigra.store.statements import ConnectionRunner
+from sigra.store.tables import chains, entries, payloads
+
+_ERASED_AT_ONCE = 1_000
+_IDS = ("actor_id", "effective_user_id", "target_id")
+
+
+class Pruned(NamedTuple):
+    """One batch that is gone: of which organization, and how many events."""
+
+    organization_id: str | None
+    events: int
+
+
+def prune(
+    sink: SqlAuditSink,
+    before: datetime,
+    *,
+    reason: str,
+    signer: Signer | None = None,
+    batch: int = 10_000,
+    **which: Unpack[Tenancy],
+) -> Iterator[Pruned]:
+    """Remove events older than a moment, batch by batch; yield each batch once it is gone.
+
+    ``which`` is ``organization_id=`` or ``all_organizations=True``. Only the beginning of a chain
+    goes: an old event that was written after a newer one stays until that one is old too. Each
+    batch leaves a mark, signed where there is a signer. What stops half-way is taken up by the
+    next call.
+    """
+    found, limit = tenancy(**which), time_text(utc("before", before))
+    sink.prepare()
+    for tag in _tags(sink.database, found):
+        more = True
+        while more:
+            count = sink.database.write(
+                lambda c: _prune_some(c, tag, limit, batch, reason, signer)  # noqa: B023
+            )
+            if count:
+                yield Pruned(organization_of(tag), count)
+            more = count == batch
+
+
+def _prune_some(
+    connection: Connection, tag: str, limit: str, batch: int, reason: str, signer: Signer | None
+) -> int:
+    chain = lock_chain(ConnectionRunner(connection), tag)[0]
+    oldest = connection.execute(
+        select(entries.c.sequence, entries.c.hash, entries.c.occurred_at)
+        .where(entries.c.chain == chain)
+        .order_by(entries.c.sequence)
+        .limit(batch)
+    )
+    old = list(takewhile(lambda row: row.occurred_at < limit, oldest))
+    if old:
+        last = old[-1]
+        mark_pruned(connection, chain, tag, (last.sequence, last.hash), reason, signer)
+        for table in (payloads, entries):
+            gone = and_(table.c.chain == chain, table.c.sequence <= last.sequence)
+            connection.execute(delete(table).where(gone))
+    return len(old)
+
+
+def erase(
+    sink: SqlAuditSink,
+    person_id: str,
+    *,
+    reason: str,
+    signer: Signer | None = None,
+    **which: Unpack[Tenancy],
+) -> int:
+    """Erase the payloads of all events of a person; return how many events these were.
+
+    Of a person are events in which the id is ``actor_id``, ``effective_user_id`` or
+    ``target_id``; ``which`` is ``organization_id=`` or ``all_organizations=True``. What stays of
+    such an event is its id, time, action, outcome and worker. A mark tells of each, signed
+    where there is a signer. On SQLite the text is overwritten and leaves the write-ahead log
+    too; on PostgreSQL it is gone from the disk after the next VACUUM.
+    """
+    sink.prepare()
+    erased = 0
+    for tag in _tags(sink.database, tenancy(**which)):
+        after = 0
+        while True:
+            last, count = sink.database.write(
+                lambda c: _erase_some(c, tag, after, person_id, reason, signer)  # noqa: B023
+            )
+            erased += count
+            if last is None:
+                break
+            after = last
+    if erased:
+        sink.database.scrub()
+    return erased
+
+
+def _erase_some(
+    connection: Connection, tag: str, after: int, person_id: str, reason: str,
+    signer: Signer | None,
+) -> tuple[int | None, int]:  # fmt: skip
+    """Erase some events of a person; return the last sequence read (None: all were) and a count."""
+    chain = lock_chain(ConnectionRunner(connection), tag)[0]
+    rows = list(connection.execute(_mentions(chain, after, person_id)))
+    erased = [row for row in rows if _is_of(row.payload, person_id)]
+    if erased:
+        pairs = [(row.sequence, row.hash) for row in erased]
+        mark_erased(connection, chain, tag, pairs, reason, signer)
+        numbers = [number for number, _ in pairs]
+        gone = and_(payloads.c.chain == chain, payloads.c.sequence.in_(numbers))
+        connection.execute(delete(payloads).where(gone))
+        named = and_(entries.c.chain == chain, entries.c.sequence.in_(numbers))
+        connection.execute(update(entries).where(named).values(actor_id=None))
+    return (rows[-1].sequence if len(rows) == _ERASED_AT_ONCE else None), len(erased)
+
+
+def _mentions(chain: int, after: int, person_id: str) -> Any:
+    """Return the query of payloads that may be a person's: of few others too."""
+    quoted = json.dumps(person_id, ensure_ascii=False)
+    mentioned = [
+        payloads.c.payload.contains(f'"{name}":{quoted}', autoescape=True) for name in _IDS
+    ]
+    return (
+        select(entries.c.sequence, entries.c.hash, payloads.c.payload)
+        .join(
+            payloads,
+            and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence),
+        )
+        .where(entries.c.chain == chain, entries.c.sequence > after, or_(*mentioned))
+        .order_by(entries.c.sequence)
+        .limit(_ERASED_AT_ONCE)
+    )
+
+
+def _is_of(payload: str, person_id: str) -> bool:
+    fields = json.loads(payload)
+    return any(fields.get(name) == person_id for name in _IDS)
+
+
+def _tags(database: Database, which: EventFilter) -> list[str]:
+    query = select(chains.c.tag).order_by(chains.c.tag)
+    if not which.all_organizations:
+        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+    return database.read(lambda connection: list(connection.scalars(query)))

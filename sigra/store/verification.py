@@ -1,0 +1,193 @@
+"""Verifying a store: whether what is there is what was written."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, Unpack
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from sqlalchemy import Connection, and_, select
+from sqlalchemy.exc import OperationalError
+
+from sigra.audit.reading import EventFilter, Tenancy, tenancy
+from sigra.store.anchors import Anchors
+from sigra.store.chain import chain_tag, organization_of
+from sigra.store.check import ChainCheck
+from sigra.store.checkpoint import Checkpoint
+from sigra.store.diagnose import Places
+from sigra.store.keys import by_id
+from sigra.store.marks import read_marks
+from sigra.store.report import Finding, Level, Report, Verdict
+from sigra.store.sink import SqlAuditSink
+from sigra.store.tables import chains, entries, payloads
+
+_FINDINGS = 100
+_AT_ONCE = 2_000
+
+Progress = Callable[[int], object]
+
+
+def verify(
+    sink: SqlAuditSink,
+    *,
+    public_keys: Iterable[Ed25519PublicKey] = (),
+    checkpoints: Sequence[Checkpoint] = (),
+    progress: Progress | None = None,
+    **which: Unpack[Tenancy],
+) -> Report:
+    """Check one organization's chain (``organization_id=``) or all (``all_organizations=True``).
+
+    ``public_keys`` are those that marks and checkpoints may be signed with; without any,
+    marks are believed. ``checkpoints`` come from outside the database, oldest first, and need
+    keys. ``progress`` is called now and then with the number of rows that are done. All is
+    read in one transaction.
+    """
+    keys = by_id(public_keys)
+    if checkpoints and not keys:
+        raise ValueError("checkpoints say nothing without public_keys to check them by")
+    found = tenancy(**which)
+    sink.prepare()
+    anchors = Anchors(checkpoints, keys)
+    verification = _Verification(found, anchors, keys or None, progress)
+    sink.database.read(verification.run)
+    level: Level = "anchored" if anchors.last is not None else "signed" if keys else "chained"
+    return verification.report(level)
+
+
+class _Verification:
+    """One pass over the rows, in the order of their chains."""
+
+    def __init__(
+        self, which: EventFilter, anchors: Anchors, keys: Any, progress: Progress | None
+    ) -> None:
+        self._which, self._anchors, self._keys = which, anchors, keys
+        self._progress = progress
+        self._begin()
+
+    def _begin(self) -> None:
+        self.checks: dict[int, ChainCheck] = {}
+        self.findings: list[Finding] = []
+
+    def run(self, connection: Connection) -> None:
+        """Read and check everything."""
+        try:
+            self._read(connection)
+        except OperationalError as error:
+            # Text that is no UTF-8 was not written by the store: it is to be found, not stumbled
+            # over. Read so, all takes longer.
+            if not isinstance(error.orig, sqlite3.OperationalError) or "UTF-8" not in str(error):
+                raise
+            driver: Any = connection.connection.dbapi_connection
+            driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
+            self._read(connection)
+
+    def _read(self, connection: Connection) -> None:
+        self._begin()
+        tags = self._open_checks(connection)
+        known = self.checks.get
+        rows = connection.execution_options(yield_per=_AT_ONCE).execute(self._rows(tags))
+        for done, row in enumerate(rows, 1):
+            check = known(row.chain)
+            if check is None:
+                self._stray(row.chain, row.sequence, row.event_id)
+            else:
+                check.row(*row)
+            if self._progress is not None and done % _AT_ONCE == 0:
+                self._progress(done)
+        for check in self.checks.values():
+            check.end()
+        self._find_strays(connection)
+        self._find_lost_chains({check.tag for check in self.checks.values()})
+
+    def _open_checks(self, connection: Connection) -> dict[int, str]:
+        query = select(chains)
+        if not self._which.all_organizations:
+            query = query.where(chains.c.tag == chain_tag(self._which.organization_id))
+        heads = list(connection.execute(query))
+        tags = {head.id: head.tag for head in heads}
+        marked = read_marks(connection, tags, self._keys)
+        for head in heads:
+            anchored = self._anchors.of_chain(head.tag)
+            self.checks[head.id] = ChainCheck(
+                head, marked[head.id], anchored, partial(_places, connection, head.id), self._add
+            )
+        return tags
+
+    def _rows(self, tags: dict[int, str]) -> Any:
+        query = (
+            select(entries, payloads.c.salt, payloads.c.payload)
+            .outerjoin(
+                payloads,
+                and_(
+                    payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence
+                ),
+            )
+            .order_by(entries.c.chain, entries.c.sequence)
+        )
+        if not self._which.all_organizations:
+            query = query.where(entries.c.chain.in_(list(tags)))
+        return query
+
+    def _add(self, finding: Finding) -> None:
+        if len(self.findings) < _FINDINGS:
+            self.findings.append(finding)
+
+    def _stray(self, chain: int, sequence: int, event_id: str | None) -> None:
+        reason = f"it is of chain {chain}, and there is no such chain"
+        self._add(Finding(None, sequence, event_id, "inserted", reason))
+
+    def _find_strays(self, connection: Connection) -> None:
+        """Find payloads without an entry."""
+        query = (
+            select(payloads.c.chain, payloads.c.sequence)
+            .outerjoin(
+                entries,
+                and_(
+                    payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence
+                ),
+            )
+            .where(entries.c.chain.is_(None))
+            .limit(_FINDINGS)
+        )
+        for row in connection.execute(query):
+            check = self.checks.get(row.chain)
+            if check is not None:
+                check.find(row.sequence, None, "inserted", "a payload belongs to no entry")
+            elif self._which.all_organizations:
+                self._stray(row.chain, row.sequence, None)
+
+    def _find_lost_chains(self, tags: set[str]) -> None:
+        for tag in self._anchors.tags - tags:
+            organization = organization_of(tag)
+            if self._which.all_organizations or self._which.organization_id == organization:
+                reason = "a checkpoint has this chain, and the whole of it is gone"
+                self._add(Finding(organization, 1, None, "truncated", reason))
+
+    def report(self, level: Level) -> Report:
+        """Sum up."""
+        checks = self.checks.values()
+        findings = [*self._anchors.findings, *self.findings]
+        rows = sum(check.rows for check in checks)
+        pruned = sum(check.pruned for check in checks)
+        verdict: Verdict = "broken" if findings else "intact" if rows or pruned else "empty"
+        last = self._anchors.last
+        return Report(
+            verdict=verdict,
+            level=level,
+            chains=len(self.checks),
+            rows=rows,
+            pruned=pruned,
+            erased=sum(check.erased for check in checks),
+            unanchored=sum(check.unanchored for check in checks),
+            checkpoint_age=None if last is None else datetime.now(timezone.utc) - last.at,
+            findings=tuple(findings),
+        )
+
+
+def _places(connection: Connection, chain: int) -> Places:
+    """Return sequence, previous hash and hash of all entries of a chain."""
+    query = select(entries.c.sequence, entries.c.previous, entries.c.hash)
+    return [tuple(row) for row in connection.execute(query.where(entries.c.chain == chain))]

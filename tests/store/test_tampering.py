@@ -1,0 +1,222 @@
+"""Who can do what to a store unseen: every cell of the table in docs/security.md."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pytest
+from attacks import ATTACKS, attack_store, read_state, write_state
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from events import event
+
+from sigra.store import Signer, SqlAuditSink, take_checkpoint, verify
+
+KEY = Signer(Ed25519PrivateKey.generate())
+UNSEEN = "unseen"
+LONG = "SIGRA_LONG" in os.environ
+"""Every bit is flipped, and not every fifth."""
+
+EDITOR = {
+    "change_entry": ("changed", 5),
+    "change_payload": ("changed", 5),
+    "remove_from_the_middle": ("removed", 5),
+    "remove_the_oldest": ("removed", 1),
+    "remove_the_newest": ("truncated", 10),
+    "insert_at_the_end": ("changed", 11),
+    "insert_in_the_middle": ("changed", 5),
+    "reorder": ("reordered", 4),
+    "move_to_another_organization": ("removed", 5),
+    "delete_payload": ("removed", 5),
+    "remove_the_chain": UNSEEN,
+}
+"""What is found without a checkpoint, if the attacker computes no hashes: kind and sequence."""
+
+REWRITER = {**dict.fromkeys(EDITOR, UNSEEN), "delete_payload": ("removed", 5)}
+THIEF = dict.fromkeys(EDITOR, UNSEEN)
+
+ANCHORED = {
+    **dict.fromkeys(EDITOR, "found"),
+    "insert_at_the_end": UNSEEN,
+}
+"""What a checkpoint from before the attack shows, whoever computes all hashes anew."""
+
+THIEF_ANCHORED = {**ANCHORED, "remove_the_oldest": UNSEEN, "delete_payload": UNSEEN}
+
+CELLS = {
+    "editor": (EDITOR, {**EDITOR, "remove_the_chain": ("truncated", 1)}),
+    "rewriter": (REWRITER, ANCHORED),
+    "thief": (THIEF, THIEF_ANCHORED),
+}
+
+
+@pytest.fixture
+def filled(sink: SqlAuditSink) -> SqlAuditSink:
+    for number in range(10):
+        sink.write(event(number))
+        sink.write(event(number, "other"))
+    return sink
+
+
+def found(sink: SqlAuditSink, checkpoints: Any = ()) -> Any:
+    report = verify(
+        sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=checkpoints
+    )
+    assert (report.verdict == "broken") is bool(report.findings)
+    return report
+
+
+def first(report: Any) -> Any:
+    if report.first is None:
+        return UNSEEN
+    acme = [one for one in report.findings if one.organization_id == "acme"]
+    return (acme[0].kind, acme[0].sequence)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_is_seen_where_the_table_says_so(filled: SqlAuditSink, attack: str) -> None:
+    """What is said to be found is found at its place, and what is said to be unseen is unseen."""
+    checkpoint = take_checkpoint(filled, KEY)
+    before = read_state(filled)
+    for attacker, (alone, anchored) in CELLS.items():
+        attack_store(filled, ATTACKS[attack], attacker, KEY)
+        assert first(found(filled)) == alone[attack], attacker
+        report = found(filled, [checkpoint])
+        assert report.level == "anchored"
+        if anchored[attack] == "found":
+            assert report.first.kind in ("forged", "truncated", "removed"), attacker
+        else:
+            assert first(report) == anchored[attack], attacker
+        write_state(filled, before)
+
+
+def test_an_old_copy_is_seen_by_a_checkpoint_alone(filled: SqlAuditSink) -> None:
+    """Whoever puts back yesterday's database leaves chains that are whole, and too short."""
+    copy = read_state(filled)
+    filled.write(event(10))
+    checkpoint = take_checkpoint(filled, KEY)
+    write_state(filled, copy)
+    assert first(found(filled)) == UNSEEN
+    assert first(found(filled, [checkpoint])) == ("truncated", 11)
+
+
+def test_what_follows_a_checkpoint_is_counted(filled: SqlAuditSink) -> None:
+    """A report says how many rows nothing outside vouches for."""
+    checkpoint = take_checkpoint(filled, KEY)
+    filled.write(event(10))
+    report = found(filled, [checkpoint])
+    assert (report.verdict, report.rows, report.unanchored) == ("intact", 21, 1)
+    assert report.checkpoint_age.total_seconds() >= 0
+    assert found(filled).unanchored == 21
+    assert found(filled).checkpoint_age is None
+
+
+def test_an_empty_store_is_no_success(sink: SqlAuditSink) -> None:
+    """Nothing there is not the same as nothing wrong."""
+    assert found(sink).verdict == "empty"
+
+
+def test_an_emptied_store_is_broken(filled: SqlAuditSink) -> None:
+    """A checkpoint remembers what there was."""
+    checkpoint = take_checkpoint(filled, KEY)
+    write_state(filled, {"chains": [], "entries": [], "payloads": [], "marks": []})
+    assert found(filled).verdict == "empty"
+    report = found(filled, [checkpoint])
+    assert {one.organization_id: one.kind for one in report.findings} == {
+        "acme": "truncated",
+        "other": "truncated",
+    }
+
+
+def test_a_report_is_neither_true_nor_false(filled: SqlAuditSink) -> None:
+    """``if verify(...)`` is a mistake that shows at once."""
+    with pytest.raises(TypeError, match="verdict"):
+        bool(found(filled))
+
+
+def test_checkpoints_need_keys(filled: SqlAuditSink) -> None:
+    """A checkpoint that nobody checks is not believed."""
+    checkpoint = take_checkpoint(filled, KEY)
+    with pytest.raises(ValueError, match="public_keys"):
+        verify(filled, all_organizations=True, checkpoints=[checkpoint])
+
+
+def test_a_checkpoint_of_another_key_is_forged(filled: SqlAuditSink) -> None:
+    """Only keys that are named count, and the report does not pass for anchored."""
+    stranger = Signer(Ed25519PrivateKey.generate())
+    report = found(filled, [take_checkpoint(filled, stranger)])
+    assert (report.verdict, report.level, report.first.kind) == ("broken", "signed", "forged")
+
+
+def test_checkpoints_follow_each_other(filled: SqlAuditSink) -> None:
+    """One that was taken out of the middle is missed."""
+    one = take_checkpoint(filled, KEY)
+    two = take_checkpoint(filled, KEY, one)
+    three = take_checkpoint(filled, KEY, two)
+    assert found(filled, [one, two, three]).verdict == "intact"
+    assert (
+        found(filled, [one, three]).first.reason
+        == "checkpoint 2: it does not follow the one before"
+    )
+
+
+@pytest.mark.parametrize("column", ["sequence", "previous", "hash", "event_id", "occurred_at",
+    "action", "outcome", "worker", "actor_id", "commitment", "chain"])  # fmt: skip
+def test_each_bit_of_an_entry_matters(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], column: str
+) -> None:
+    """A flipped bit is found at the very entry."""
+    sink = open_sink(new_url("sqlite"))
+    for number in range(6):
+        sink.write(event(number, worker="invoices.close"))
+    _flip_each(sink, "sigra_audit_entries", column)
+
+
+@pytest.mark.parametrize("column", ["salt", "payload", "sequence", "chain"])
+def test_each_bit_of_a_payload_matters(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], column: str
+) -> None:
+    """A flipped bit is found at the very entry."""
+    sink = open_sink(new_url("sqlite"))
+    for number in range(6):
+        sink.write(event(number, worker="invoices.close"))
+    _flip_each(sink, "sigra_audit_payloads", column)
+
+
+def _flip_each(sink: SqlAuditSink, table: str, column: str) -> None:
+    """Flip each bit of the third row's column, and find each there."""
+    path = sink.database._engine.url.database
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        where = "WHERE chain = 1 AND sequence = 3"
+        value = connection.execute(f"SELECT {column} FROM {table} {where}").fetchone()[0]
+        for flipped, expression in _flips(value):
+            connection.execute("BEGIN")
+            connection.execute(f"UPDATE {table} SET {column} = {expression} {where}", (flipped,))
+            connection.execute("COMMIT")
+            sequences = [one.sequence for one in found(sink).findings]
+            assert sequences[0] == 3, (column, flipped)
+            there = f"{column} = {expression}" if column in ("sequence", "chain") else "1"
+            back = f"WHERE {there} AND chain IN (1, ?) AND sequence IN (3, ?)"
+            connection.execute(
+                f"UPDATE {table} SET {column} = ? {back}",
+                (value, flipped, flipped, flipped) if there != "1" else (value, 1, 3),
+            )
+        assert found(sink).verdict == "intact"
+
+
+def _flips(value: Any) -> list[tuple[Any, str]]:
+    if isinstance(value, int):
+        # Beyond the rows there are: the key is unique.
+        return [(value ^ (1 << bit), "?") for bit in range(3, 62, 1 if LONG else 5)]
+    data = value.encode() if isinstance(value, str) else value
+    expression = "CAST(? AS TEXT)" if isinstance(value, str) else "?"
+    flips = []
+    for bit in range(0, len(data) * 8, 1 if LONG else 5):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << (bit % 8)
+        flips.append((bytes(changed), expression))
+    return flips
