@@ -1,0 +1,139 @@
+"""SAQ keeps the contract in real consumers, on Redis and on PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Coroutine, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from queue_contract import QueueContract
+from queue_harness import QueueHarness
+from servers import need
+
+saq = need("saq")
+
+from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra.backends.loop import own_loop, submit  # noqa: E402
+from sigra.backends.saq import SaqBackend  # noqa: E402
+from sigra.testing import contract_workers as workers  # noqa: E402
+from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.contract_consumers import undeployed  # noqa: E402
+
+
+class SaqHarness(QueueHarness):
+    command = ("saq", "saq_app.settings", "-v")
+    ready = "Worker starting"
+    patience = 90.0  # SAQ sweeps every 15 seconds here, and waits five for each job
+
+    def connect(self) -> Any:
+        return saq.Queue.from_url(self.url, name=self.queue)
+
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(server, folder)
+        self.native = self.connect()
+        self.ask(self.native.connect())
+        self.backend = SaqBackend(self.native, heartbeat=2)
+
+    def ask(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return submit(own_loop(), work).result()
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        return self.ask(self.native.enqueue(name, kwargs=dict(payload))).key
+
+    def send_note(self, text: str) -> None:
+        self.ask(self.native.enqueue("note", text=text))
+
+    def name_of(self, native_id: str) -> str | None:
+        return self.ask(self.native.job(native_id)).function
+
+    def failed(self, native_id: str) -> str | None:
+        job = self.ask(self.native.job(native_id))
+        return job.error if job.status in ("failed", "aborted") else None
+
+    def kept(self, native_id: str) -> bool:
+        job = self.ask(self.native.job(native_id))
+        return job is not None and job.status != "complete"
+
+    def remove(self) -> None:
+        self.ask(self.native.disconnect())
+
+
+class TestSaqOnRedis(QueueContract):
+    harness_class, server = SaqHarness, "redis"
+
+    def test_another_queue_is_one_that_the_backend_was_given(self, harness):
+        other = saq.Queue.from_url(harness.url, name=f"{harness.queue}-other")
+        with configure(backend=SaqBackend(harness.native, other)):
+            job = workers.echo.new(IDS, queue=other.name)
+            with pytest.raises(InvalidOptionError, match="no queue 'elsewhere'"):
+                workers.echo.new(IDS, queue="elsewhere")
+        assert harness.ask(other.job(job.id)).function == job.worker
+        assert harness.ask(harness.native.job(job.id)) is None
+        harness.ask(other.disconnect())
+
+    def test_a_cancelled_job_is_aborted(self, harness, journal):
+        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "the aborted job")
+        native = harness.ask(harness.native.job(job.id))
+        assert (native.status, native.attempts) == ("aborted", 1)
+        assert "cancelled for good" in native.error
+
+    def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
+        job = undeployed.new(IDS)
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "the failed job")
+        assert job.worker in harness.failed(job.id)
+
+    def test_a_job_longer_than_the_heartbeat_runs_once(self, harness, journal):
+        workers.waits.new({**IDS, "seconds": 5}, max_attempts=2)
+        journal.wait(harness, lambda: bool(journal.audited("contract.ended")), "its end")
+        assert len(journal.events("contract.begun")) == 1
+
+    def test_a_job_that_a_stop_cuts_off_keeps_its_attempts(self, harness, journal):
+        """SAQ's own grace period is over before the job is."""
+        job = workers.waits.new({**IDS, "seconds": 6})
+        journal.wait(harness, lambda: bool(journal.events("contract.begun")), "its begin")
+        harness.stop()
+        harness.start()
+        journal.wait(harness, lambda: len(journal.events("contract.ended")) >= 2, "its second run")
+        assert [run["attempt"] for run in journal.runs() if run["job_id"] == job.id] == [1] * 4
+
+    def test_new_in_a_running_loop_says_what_to_do(self, harness):
+        async def enqueue():
+            workers.echo.new(IDS)
+
+        with pytest.raises(EnqueueError, match=r"await worker\.anew"):
+            asyncio.run(enqueue())
+
+
+class SaqPostgresHarness(SaqHarness):
+    def connect(self) -> Any:
+        from psycopg_pool import AsyncConnectionPool
+        from saq.queue.postgres import PostgresQueue
+
+        pool = AsyncConnectionPool(self.url, open=False, timeout=5, check=AsyncConnectionPool.check_connection)
+        return PostgresQueue(pool, name=self.queue, manage_pool_lifecycle=True)
+
+
+class TestSaqOnPostgres(QueueContract):
+    harness_class, server = SaqPostgresHarness, "postgres"
+
+
+@pytest.mark.parametrize("dump", [pickle.dumps, repr])
+def test_what_does_not_write_json_is_refused(dump):
+    queue = saq.Queue.from_url("redis://127.0.0.1:1", dump=dump)
+    with pytest.raises(ValueError, match="does not write JSON"):
+        SaqBackend(queue)
+
+
+def test_a_queue_whose_loop_has_ended_sends_nothing():
+    queue = saq.Queue.from_url("redis://127.0.0.1:1")
+    asyncio.run(queue.connect())
+    with configure(backend=SaqBackend(queue)), pytest.raises(EnqueueError, match="has ended"):
+        workers.echo.new(IDS)
+
+
+def test_by_name_it_is_saqs_own_default_queue():
+    assert SaqBackend().queue.name == "default"
