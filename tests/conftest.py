@@ -7,11 +7,22 @@ says; state machines then take 200 steps each. Tests against real queues are run
 
 import gc
 import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+sys.path.append(str(Path(__file__).parent))  # so that every folder says ``from servers import``
+
+from servers import bundled_postgres, server  # noqa: E402
+
 collect_ignore = [] if os.environ.get("SIGRA_QUEUES") else ["queues"]
+
+# End as by Ctrl-C: fixtures stop the servers and consumers that they started.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 settings.register_profile(
     "sigra",
@@ -36,3 +47,11 @@ def pytest_collection_finish() -> None:
     """Spare the collector of garbage what lives until the end: modules, classes, tests."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """Return a PostgreSQL server's URL."""
+    standard = "postgresql://postgres@127.0.0.1:5432/postgres"
+    with server("SIGRA_POSTGRES", standard, bundled_postgres) as url:
+        yield url

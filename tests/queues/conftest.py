@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from queue_harness import QueueHarness  # noqa: E402
-from servers import find_server, own_database, own_redis  # noqa: E402
+from servers import bundled_redis, own_database, own_redis, server  # noqa: E402
 
 from sigra.testing.harness import Journal  # noqa: E402
 
@@ -54,24 +54,31 @@ def harness(started: QueueHarness) -> QueueHarness:
 
 
 @pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
+def postgres(postgres_server: str) -> Iterator[str]:
     """Return the URL of an empty database."""
-    server = find_server("SIGRA_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
-    with own_database(server) as url:
+    with own_database(postgres_server) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[str]:
+def redis(redis_server: str) -> Iterator[str]:
     """Return the URL of an empty database of Redis."""
-    with own_redis(find_server("SIGRA_REDIS_URL", "redis://127.0.0.1:6379/0")) as url:
+    with own_redis(redis_server) as url:
         yield url
 
 
-@pytest.fixture(scope="module")
-def rabbitmq() -> str:
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """Return a Redis server's URL."""
+    with server("SIGRA_REDIS", "redis://127.0.0.1:6379/0", bundled_redis) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[str]:
     """Return the broker's URL; a queue's name is the run's own, and the test deletes it."""
-    return find_server("SIGRA_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
+    with server("SIGRA_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//") as url:
+        yield url
 
 
 @pytest.hookimpl(wrapper=True)

@@ -113,7 +113,9 @@ class SaqPostgresHarness(SaqHarness):
         from psycopg_pool import AsyncConnectionPool
         from saq.queue.postgres import PostgresQueue
 
-        pool = AsyncConnectionPool(self.url, open=False, timeout=5, check=AsyncConnectionPool.check_connection)
+        pool = AsyncConnectionPool(
+            self.url, open=False, timeout=5, check=AsyncConnectionPool.check_connection
+        )
         return PostgresQueue(pool, name=self.queue, manage_pool_lifecycle=True)
 
 

