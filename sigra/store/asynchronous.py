@@ -85,7 +85,7 @@ class AsyncDatabase:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(
-                    target=self._loop.run_forever, name="sigra-audit-store", daemon=True
+                    target=_run, args=(self._loop,), name="sigra-audit-store", daemon=True
                 ).start()
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
@@ -96,3 +96,8 @@ class AsyncDatabase:
         if loop is not None:
             asyncio.run_coroutine_threadsafe(self._engine.dispose(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()

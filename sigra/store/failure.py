@@ -14,7 +14,7 @@ from sigra.audit.read import type_name
 
 _DATA = (
     ValueError, TypeError, AttributeError, RecursionError, DataError, IntegrityError,
-    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError,
+    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
 )  # fmt: skip
 
 

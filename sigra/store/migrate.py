@@ -12,6 +12,7 @@ HEAD = "0001"
 """The newest version of the tables; ``migrations/versions`` has each step to it."""
 
 VERSION_TABLE = "sigra_audit_version"
+FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
 
 
@@ -55,6 +56,6 @@ def _run(connection: Connection, command: str, revision: str) -> None:
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(FOLDER))
     config.attributes["connection"] = connection
     getattr(alembic.command, command)(config, revision)

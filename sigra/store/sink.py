@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sigra import config
@@ -25,6 +25,8 @@ from sigra.store.records import (
     is_mapped,
     record_page,
 )
+from sigra.store.statements import ConnectionRunner
+from sigra.store.transaction import write_within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -61,12 +63,21 @@ class SqlAuditSink:
 
     def write(self, event: AuditEvent, record: Any = None) -> None:
         """Keep one event; raise what the database raises, or ``AuditBacklogError``."""
-        own = type(record) is not AuditEvent and record is not None and is_mapped(type(record))
-        item = (event, record if own else None)
+        item = _item(event, record)
         if self._batch is None:
             self._write((item,))
         else:
             self._batch.add(item)
+
+    def write_in(self, conn: Any, pairs: Sequence[Item], *, savepoint: bool) -> None:
+        """Keep events, each with its record, in the transaction of a connection or session.
+
+        Raise what the database raises; with ``savepoint`` the transaction then goes on.
+        """
+        items = [_item(event, record) for event, record in pairs]
+        if not all(record for _, record in items):
+            self.prepare()
+        write_within(conn, lambda connection: _write_on(connection, items), savepoint=savepoint)
 
     def flush(self) -> None:
         """Write what is queued; raise what the database raises, and then keep it queued."""
@@ -144,11 +155,30 @@ class SqlAuditSink:
             self._write_once(items)
 
     def _write_once(self, items: Sequence[Item]) -> None:
-        events = [event for event, record in items if record is None]
+        events, records = _sorted(items)
         if events:
             if not self._ready:
                 self.prepare()
             self.database.transact(lambda runner: append(runner, events))
-        if len(events) < len(items):
-            records = [record for _, record in items if record is not None]
+        if records:
             self.database.write(lambda connection: add_records(connection, records))
+
+
+def _item(event: AuditEvent, record: Any) -> Item:
+    kind = type(record)
+    own = kind is not AuditEvent and record is not None and is_mapped(kind)
+    return event, record if own else None
+
+
+def _sorted(items: Sequence[Item]) -> tuple[list[AuditEvent], list[Any]]:
+    """Tell events for the store's own tables from records of mapped classes."""
+    events = [event for event, record in items if record is None]
+    return events, [record for _, record in items if record is not None]
+
+
+def _write_on(connection: Connection, items: Sequence[Item]) -> None:
+    events, records = _sorted(items)
+    if events:
+        append(ConnectionRunner(connection), events)
+    if records:
+        add_records(connection, records)

@@ -1,0 +1,52 @@
+"""Writing in a transaction of the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session, scoped_session
+
+
+def write_within(conn: Any, work: Callable[[Connection], object], *, savepoint: bool) -> None:
+    """Run the work in the transaction of a connection or session, which the caller ends.
+
+    With ``savepoint`` a failure undoes what the work did and nothing else. Raises
+    ``TypeError`` for what is neither, and for an asynchronous one.
+    """
+    connection = _connection_of(conn)
+    if connection.dialect.name == "sqlite":
+        _begin(connection)
+    if savepoint:
+        with connection.begin_nested():
+            work(connection)
+    else:
+        work(connection)
+
+
+def _connection_of(conn: Any) -> Connection:
+    if isinstance(conn, Connection):
+        return conn
+    if isinstance(conn, (Session, scoped_session)):
+        return conn.connection()
+    kind = type(conn)
+    if kind.__module__.startswith("sqlalchemy.ext.asyncio"):
+        raise TypeError(
+            f"conn is an {kind.__qualname__}, which a plain call cannot await: write "
+            "await conn.run_sync(lambda sync: log(..., conn=sync))"
+        )
+    raise TypeError(
+        f"conn must be a SQLAlchemy Connection or Session, not {kind.__module__}."
+        f"{kind.__qualname__}"
+    )
+
+
+def _begin(connection: Connection) -> None:
+    """Begin the transaction that Python's driver puts off until the first row is written.
+
+    Before it, a savepoint would be a transaction of its own, and releasing it a commit.
+    """
+    driver: Any = connection.connection.driver_connection
+    if not driver.in_transaction:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,0 +1,195 @@
+"""Pruning and erasing: what must go is gone, and the chains still verify."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from events import NOON, event
+from sqlalchemy import insert
+
+from sigra import AuditEvent
+from sigra.audit import EventFilter
+from sigra.audit.errors import InvalidQueryError
+from sigra.store import Report, Signer, SqlAuditSink, erase, prune, take_checkpoint, verify
+from sigra.store.tables import marks
+
+KEY = Signer(Ed25519PrivateKey.generate())
+EVERYONE = EventFilter(all_organizations=True)
+
+
+def verified(sink: SqlAuditSink, **options: Any) -> Report:
+    return verify(sink, all_organizations=True, public_keys=[KEY.public_key], **options)
+
+
+@pytest.fixture
+def filled(sink: SqlAuditSink) -> SqlAuditSink:
+    for number in range(10):
+        sink.write(event(number))
+        sink.write(event(number, "other", actor_id="bob"))
+    return sink
+
+
+def test_pruning_removes_what_is_older(filled: SqlAuditSink) -> None:
+    """It goes batch by batch, of all organizations or of one, and says how far it is."""
+    steps = list(
+        prune(
+            filled, NOON + timedelta(minutes=5), reason="old", signer=KEY, batch=2,
+            all_organizations=True,
+        )
+    )  # fmt: skip
+    assert steps == [
+        ("acme", 2),
+        ("acme", 2),
+        ("acme", 1),
+        ("other", 2),
+        ("other", 2),
+        ("other", 1),
+    ]
+    assert [each.target_id for each in filled.stream(EventFilter("acme"))] == list("98765")
+    report = verified(filled)
+    assert (report.verdict, report.rows, report.pruned) == ("intact", 10, 10)
+
+
+def test_pruning_that_stopped_is_taken_up(filled: SqlAuditSink) -> None:
+    """Each batch is whole, and the next call goes on."""
+    later = NOON + timedelta(days=1)
+    steps = prune(filled, later, reason="old", signer=KEY, batch=4, organization_id="acme")
+    next(steps)
+    steps.close()
+    assert verified(filled).verdict == "intact"
+    again = list(prune(filled, later, reason="old", signer=KEY, batch=4, organization_id="acme"))
+    assert again == [("acme", 4), ("acme", 2)]
+    report = verified(filled)
+    assert (report.verdict, report.pruned, report.rows) == ("intact", 10, 10)
+
+
+def test_only_the_beginning_of_a_chain_goes(sink: SqlAuditSink) -> None:
+    """An old event behind a newer one stays, for a gap would look like a theft."""
+    for number in (1, 9, 2):
+        sink.write(event(number))
+    assert list(prune(sink, NOON + timedelta(minutes=5), reason="old", organization_id="acme")) == [
+        ("acme", 1)
+    ]
+    assert sink.count(EVERYONE) == 2
+
+
+def test_events_go_on_after_all_was_pruned(filled: SqlAuditSink) -> None:
+    """The chain remembers where it was."""
+    checkpoint = take_checkpoint(filled, KEY)
+    list(prune(filled, NOON + timedelta(days=1), reason="old", signer=KEY, all_organizations=True))
+    assert (filled.count(EVERYONE), verified(filled).verdict) == (0, "intact")
+    filled.write(event(11))
+    report = verified(filled, checkpoints=[checkpoint])
+    assert (report.verdict, report.rows, report.pruned, report.unanchored) == ("intact", 1, 20, 1)
+
+
+def test_a_mark_must_be_signed_where_keys_are_given(filled: SqlAuditSink) -> None:
+    """Without a signature anybody could have pruned."""
+    list(prune(filled, NOON + timedelta(minutes=2), reason="old", organization_id="acme"))
+    assert verify(filled, all_organizations=True).verdict == "intact"
+    report = verified(filled)
+    kinds = {(one.kind, one.sequence) for one in report.findings}
+    assert kinds == {("forged", 0), ("removed", 1)}
+
+
+@pytest.mark.parametrize("body", ["", "{}", '{"chain": "org:acme", "kind": "pruned"}', "[1]"])
+def test_a_mark_that_means_nothing_is_found(filled: SqlAuditSink, body: str) -> None:
+    """A mark is of a chain and says what went."""
+    row = {"chain": 1, "body": body, "key_id": KEY.key_id, "signature": KEY.sign("mark", body)}
+    filled.database.write(lambda connection: connection.execute(insert(marks).values(row)))
+    assert verified(filled).first.kind == "forged"
+
+
+def test_a_mark_is_of_one_chain(filled: SqlAuditSink) -> None:
+    """What was pruned for one organization is not pruned for another."""
+    list(
+        prune(filled, NOON + timedelta(minutes=2), reason="old", signer=KEY, organization_id="acme")
+    )
+    filled.database.write(lambda connection: connection.execute(marks.update().values(chain=2)))
+    assert verified(filled).verdict == "broken"
+
+
+def test_erasing_removes_a_person_and_no_more(filled: SqlAuditSink) -> None:
+    """Events of the person stay without their payload; those of others stay as they are."""
+    filled.write(event(20, actor_id="eve", target_id="bob"))
+    filled.write(event(21, actor_id="eve", effective_user_id="bob"))
+    filled.write(event(22, actor_id="bobby", metadata={"actor_id": "bob"}))
+    checkpoint = take_checkpoint(filled, KEY)
+    count = erase(filled, "bob", reason="asked", signer=KEY, all_organizations=True)
+    report = verified(filled, checkpoints=[checkpoint])
+    assert (count, report.verdict, report.erased, report.rows) == (12, "intact", 12, 23)
+    erased = [each for each in filled.stream(EVERYONE) if each.metadata == {"erased": True}]
+    assert (len(erased), {each.actor_id for each in erased}) == (12, {None})
+    assert [each.target_id for each in filled.stream(EventFilter("acme", actor_id="bobby"))] == [
+        "22"
+    ]
+    assert erase(filled, "bob", reason="asked", signer=KEY, all_organizations=True) == 0
+
+
+def test_erasing_can_be_of_one_organization(filled: SqlAuditSink) -> None:
+    """Another organization's events of the same id are another person's, maybe."""
+    assert erase(filled, "bob", reason="asked", organization_id="acme") == 0
+    assert erase(filled, "bob", reason="asked", organization_id="other") == 10
+
+
+@pytest.mark.parametrize("name", ['a"b\\', "50%_", "\u00fcn\u00ef", "\u2028\x7f"])
+def test_any_id_can_be_erased(sink: SqlAuditSink, name: str) -> None:
+    """No character of an id means anything else."""
+    sink.write(event(1, actor_id=name))
+    sink.write(event(2, actor_id="50xy"))
+    assert erase(sink, name, reason="asked", organization_id="acme") == 1
+
+
+def test_nothing_of_the_person_stays_on_the_disk(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Neither the database nor the log beside it holds a byte of the text."""
+    url = new_url("sqlite")
+    sink = open_sink(url)
+    canary = "canary-7f3a"
+    for number in range(400):
+        who = canary if number % 40 == 0 else "ann"
+        sink.write(event(number, actor_id=who, metadata={"note": f"{who} was here " * 20}))
+    path = Path(url.removeprefix("sqlite:///"))
+    assert canary.encode() in _all_bytes(path)
+    assert erase(sink, canary, reason="asked", organization_id="acme") == 10
+    assert canary.encode() not in _all_bytes(path)
+    assert verify(sink, organization_id="acme").verdict == "intact"
+
+
+def _all_bytes(path: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in path.parent.iterdir())
+
+
+def test_a_prune_needs_a_moment_and_a_tenant(filled: SqlAuditSink) -> None:
+    """A mistake removes nothing."""
+    with pytest.raises(InvalidQueryError, match="aware"):
+        next(prune(filled, datetime(2026, 1, 1), reason="old", all_organizations=True))
+    with pytest.raises(InvalidQueryError, match="all_organizations"):
+        next(prune(filled, NOON, reason="old"))
+    with pytest.raises(TypeError, match="actor_id"):
+        next(prune(filled, NOON, reason="old", all_organizations=True, actor_id="ann"))
+
+
+def test_a_mark_says_why_and_when(filled: SqlAuditSink) -> None:
+    """Whoever asks later what is missing finds the reason, and no name."""
+    erase(filled, "bob", reason="request 12", signer=KEY, organization_id="other")
+    row = filled.database.read(lambda connection: connection.execute(marks.select()).one())
+    body = json.loads(row.body)
+    assert (body["kind"], body["reason"], len(body["entries"])) == ("erased", "request 12", 10)
+    assert "bob" not in row.body
+
+
+def test_a_broken_payload_is_readable_as_such(filled: SqlAuditSink) -> None:
+    """A page shows what can be read of an event whose payload was damaged."""
+    from sigra.store.tables import payloads
+
+    filled.database.write(lambda c: c.execute(payloads.update().values(payload="{")))
+    shown: AuditEvent = next(filled.stream(EventFilter("acme")))
+    assert (shown.action, shown.metadata) == ("invoice.close", {"unreadable": True})

@@ -1,0 +1,270 @@
+"""Writing events: immediate and in batches, once each, into the store's tables or one's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import pytest
+from events import event
+from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import event as listen
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import JSON, DateTime
+
+from sigra import AuditEvent, audit, audit_stats, configure, log_safe
+from sigra.audit import EventFilter
+from sigra.audit.errors import AuditBacklogError, AuditLostError
+from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store.tables import entries
+
+EVERYONE = EventFilter(all_organizations=True)
+FOR_EVER = Batching(size=10_000, seconds=3_600, queue=10_000)
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class MyAudit(Base):
+    __tablename__ = "my_audit"
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    action: Mapped[str]
+    organization_id: Mapped[str | None]
+    actor_id: Mapped[str | None]
+    occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    metadata_: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+def test_an_event_is_there_when_the_call_returns(sink: SqlAuditSink) -> None:
+    """Emitted means written."""
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        result = log_safe("invoice.close", None)
+    assert result.status == "emitted"
+    assert sink.database.read(lambda c: c.scalar(select(entries.c.event_id))) == (
+        result.event.event_id
+    )
+
+
+def test_a_redelivered_event_leaves_one_row(sink: SqlAuditSink) -> None:
+    """A second delivery of an event id changes nothing, and the chain goes on."""
+    first, second = event(1), event(2)
+    for each in (first, second, first):
+        sink.write(each)
+    sink._write([(first, None), (event(3), None), (second, None)])
+    assert sink.count(EVERYONE) == 3
+    assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+def test_a_sqlite_store_is_durable(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """It survives a loss of power: a write-ahead log, synchronised at each commit."""
+    sink = open_sink(new_url("sqlite"))
+    sink.write(event(1))
+    ask = sink.database._writer.execute
+    pragmas = {
+        name: ask(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")
+    }
+    assert pragmas == {"journal_mode": "wal", "synchronous": 2}
+
+
+def test_an_engine_of_ones_own_is_left_as_it_is(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Its connect listeners apply to the store's connections; its pool has none of them."""
+    engine = create_engine(new_url("sqlite"))
+    connected = []
+    listen.listen(engine, "connect", lambda *_: connected.append(1))
+    sink = open_sink(engine)
+    sink.write(event(1))
+    sink.close()
+    assert connected
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(entries)) == 1
+        assert connection.scalar(text("PRAGMA busy_timeout")) == 5_000
+    engine.dispose()
+
+
+@pytest.mark.parametrize("target", ["sqlite://", "sqlite:///:memory:"])
+def test_a_store_in_memory_is_refused(target: str) -> None:
+    """It would keep nothing."""
+    with pytest.raises(ValueError, match="file"):
+        SqlAuditSink(target)
+
+
+def test_other_databases_are_refused() -> None:
+    """Where nothing was tried nothing is promised."""
+    engine = create_engine("sqlite:///x.db")
+    engine.dialect.name = "oracle"
+    with pytest.raises(ValueError, match="not on oracle"):
+        SqlAuditSink(engine)
+
+
+def test_an_asynchronous_url_works(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """The sink waits for an asynchronous driver, and others read what it wrote."""
+    url = new_url("sqlite")
+    sink = open_sink(url.replace("sqlite:", "sqlite+aiosqlite:"))
+    sink.write(event(1))
+    assert [each.target_id for each in sink.stream(EVERYONE)] == ["1"]
+    assert open_sink(url).count(EVERYONE) == 1
+    assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+async def _write_in_loop(sink: SqlAuditSink) -> Any:
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        return log_safe("invoice.close", None)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_an_asynchronous_engine_works_from_a_running_loop(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], kind: str
+) -> None:
+    """log_safe is a plain call, also where a loop runs."""
+    import asyncio
+
+    # psycopg's own asynchronous mode is of the same URL.
+    engine = create_async_engine(new_url(kind).replace("sqlite:", "sqlite+aiosqlite:"))
+    sink = open_sink(engine)
+    result = asyncio.run(_write_in_loop(sink))
+    assert (result.status, result.reason) == ("emitted", None)
+    assert sink.count(EVERYONE) == 1
+
+
+def test_a_batch_is_written_when_it_is_full(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """The size bound wakes the writer."""
+    sink = open_sink(new_url("sqlite"), batch=Batching(size=3, seconds=3_600))
+    for number in range(3):
+        sink.write(event(number))
+    _wait_for(lambda: sink.count(EVERYONE) == 3)
+
+
+def test_a_batch_is_written_when_time_is_up(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """The time bound does too."""
+    sink = open_sink(new_url("sqlite"), batch=Batching(seconds=0.05))
+    sink.write(event(1))
+    _wait_for(lambda: sink.count(EVERYONE) == 1)
+
+
+def test_flush_and_close_write_what_waits(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Nothing is left in a queue."""
+    url = new_url("sqlite")
+    sink = open_sink(url, batch=FOR_EVER)
+    sink.write(event(1))
+    assert sink.count(EVERYONE) == 0
+    sink.flush()
+    assert sink.count(EVERYONE) == 1
+    sink.write(event(2))
+    sink.close()
+    assert open_sink(url).count(EVERYONE) == 2
+    with pytest.raises(RuntimeError, match="closed"):
+        sink.write(event(3))
+
+
+def test_a_full_queue_fails_in_a_bounded_time(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Memory stays bounded, and the event that found no room is counted as failed."""
+    sink = open_sink(new_url("sqlite"), batch=Batching(2, 3_600, queue=2, timeout=0.01))
+    written = threading.Event()
+
+    def never(_: Any) -> None:
+        written.wait(20)
+
+    sink._batch._write = never
+    before = audit_stats()
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        results = [log_safe("invoice.close", None).status for _ in range(5)]
+    after = audit_stats()
+    written.set()
+    assert results == ["emitted", "emitted", "failed", "failed", "failed"]
+    assert after.failed - before.failed == 3
+    with pytest.raises(AuditBacklogError) as caught:
+        raise AuditBacklogError(2, 0.01)
+    assert caught.value.size == 2
+
+
+def test_events_that_cannot_be_written_stay_and_are_told_at_the_end(
+    new_url: Callable[[str], str], tmp_path: Any
+) -> None:
+    """A database that is gone loses nothing until the end, and then what it loses is counted."""
+    sink = SqlAuditSink(f"sqlite:///{tmp_path}/gone/audit.db", batch=FOR_EVER)
+    told: list[Any] = []
+    with configure(sinks=[sink], audit_schema=AuditEvent, on_audit_failure=told.append):
+        results = [log_safe("invoice.close", None).status for _ in range(3)]
+        with pytest.raises(Exception, match="unable to open"):
+            sink.flush()
+        before = audit_stats().failed
+        with pytest.raises(AuditLostError) as caught:
+            sink.close()
+    assert results == ["emitted"] * 3
+    assert (caught.value.count, audit_stats().failed - before, len(told)) == (3, 3, 3)
+
+
+def test_a_database_that_comes_back_gets_what_waited(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], tmp_path: Any
+) -> None:
+    """Between a failed flush and a good one nothing is lost."""
+    sink = open_sink(f"sqlite:///{tmp_path}/later/audit.db", batch=FOR_EVER)
+    sink.write(event(1))
+    with pytest.raises(Exception, match="unable to open"):
+        sink.flush()
+    (tmp_path / "later").mkdir()
+    sink.flush()
+    assert sink.count(EVERYONE) == 1
+
+
+def test_one_bad_event_keeps_no_other_from_the_store(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """An event that no database takes is told of, and its batch is written without it."""
+    sink = open_sink(new_url("sqlite"), batch=FOR_EVER)
+    told: list[Any] = []
+    with configure(on_audit_failure=told.append):
+        for each in (event(1), event(2, actor_id=object()), event(3)):
+            sink.write(each)
+        sink.flush()
+    assert [each.target_id for each in sink.stream(EVERYONE)] == ["3", "1"]
+    assert [each.event.target_id for each in told] == ["2"]
+
+
+def test_a_mapped_class_of_ones_own_is_written_and_read(url: str, open_sink: Any) -> None:
+    """Records go to the table of their class, once for each event id, and are read back."""
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    sink = open_sink(engine)
+    with configure(sinks=[sink], audit_schema=MyAudit):
+        for number in range(3):
+            log_safe("invoice.close", None, metadata={"n": number}, organization_id="acme")
+        first = audit.query(organization_id="acme", limit=2)
+        rest = audit.query(organization_id="acme", limit=2, cursor=first.cursor)
+        sink.write(event(1), MyAudit(**_same(first.events[0])))
+        count = audit.count(all_organizations=True)
+        streamed = list(audit.stream(organization_id="acme", action="invoice.close"))
+    assert [record.metadata_["n"] for record in first.events + rest.events] == [2, 1, 0]
+    assert (count, len(streamed), rest.cursor) == (3, 3, None)
+    engine.dispose()
+
+
+def _same(record: MyAudit) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in MyAudit.__mapper__.columns.keys()}
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if condition():
+            return
+        threading.Event().wait(0.02)
+    raise AssertionError("it did not happen within ten seconds")
