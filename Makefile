@@ -7,7 +7,7 @@ NEWEST := $(lastword $(PYTHONS))
 VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
-QUEUES := procrastinate,celery,rq
+QUEUES := procrastinate,celery,rq,dramatiq
 
 # More processes than cores, for some tests wait for a clock; a module stays in one of them.
 PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder

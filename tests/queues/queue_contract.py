@@ -59,7 +59,7 @@ class QueueContract(ConsumerContract):
         try:
             begun = time.monotonic()
             with pytest.raises(EnqueueError) as caught:
-                workers.echo.new_many([IDS, IDS])
+                workers.echo.new_many([{**IDS, "gone": True}] * 2)
             assert caught.value.__cause__ is not None
             assert time.monotonic() - begun < 30
             time.sleep(1)  # so that the consumer misses it too
@@ -74,7 +74,8 @@ class QueueContract(ConsumerContract):
             return bool(journal.runs(workers.agnostic.name))
 
         journal.wait(harness, back, "the consumer to come back")
-        assert journal.runs(workers.echo.name) == []
+        # What the test before ran may come again, where its acknowledgement was cut off.
+        assert [run for run in journal.runs(workers.echo.name) if "gone" in run["args"]] == []
 
     def test_a_rolling_deploy_loses_nothing(self, harness: QueueHarness, journal: Journal) -> None:
         """Consumers of two releases, side by side, with the jobs of both: each runs once."""

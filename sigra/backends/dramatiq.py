@@ -1,0 +1,145 @@
+"""Carry jobs by Dramatiq: each worker is an actor of its name on the user's own broker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sigra import catalog
+from sigra.backend import Capability
+from sigra.backends import dramatiq_notes
+from sigra.backends.external import Consumed, consume, native, sending
+from sigra.envelope import pack
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.job import Job
+
+_dramatiq = native("dramatiq", "dramatiq")
+_encoder = native("dramatiq.encoder", "dramatiq")
+_CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
+
+_log = logging.getLogger("sigra.job")
+
+_RUN, _BEGUN = "sigra_run", "sigra_begun"
+_RECONNECT = 2.0
+
+
+class DramatiqBackend:
+    """Send jobs through a Dramatiq broker, Redis or RabbitMQ; ``dramatiq app`` runs them.
+
+    ``broker``: the user's own, whose middleware and other actors stay as they are; by
+    default Dramatiq's global one. ``queue``: where jobs go that name none. A consumer
+    listens to the queues that its app declares, by ``broker.declare_queue(name)`` or by a
+    worker's default. Raises ``ValueError`` where messages are pickled.
+    """
+
+    name = "dramatiq"
+    capabilities: frozenset[Capability] = frozenset(
+        {"queue", "delay", "run_at", "max_attempts", "backoff", "native"}
+    )
+
+    def __init__(self, broker: Any = None, *, queue: str = "default") -> None:
+        _refuse_pickle()
+        self.broker = _dramatiq.get_broker() if broker is None else broker
+        self.queue = queue
+        if not any(isinstance(known, _CurrentMessage) for known in self.broker.middleware):
+            self.broker.add_middleware(_CurrentMessage())
+        catalog.subscribe(self._register)
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Send the jobs one by one; an error says how many of a batch were sent."""
+        with sending(self.name, jobs):
+            _refuse_pickle()
+            for job in jobs:
+                delay = job.options.wait(time.time())
+                self.broker.enqueue(self._message(job), delay=int(delay * 1000) or None)
+                job.accept(native_id=job.id)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same in a thread: Dramatiq itself only blocks."""
+        await asyncio.to_thread(self.enqueue, jobs)
+
+    def _message(self, job: Job) -> Any:
+        message = self.broker.get_actor(job.worker).message_with_options(kwargs=pack(job))
+        queue = job.options.queue or message.queue_name
+        return message.copy(message_id=job.id, queue_name=queue)
+
+    def _register(self, definition: Definition) -> None:
+        name, known = definition.name, self.broker.actors.get(definition.name)
+        if known is not None and known.fn.__module__ == __name__:
+            return  # defined anew, or a second backend: the actor looks its worker up when it runs
+
+        def run(**payload: Any) -> None:
+            self._run(name, payload)
+
+        # What Dramatiq's own retries would repeat is what we say has ended for good.
+        retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
+        queue = definition.defaults.queue or self.queue
+        _dramatiq.actor(run, actor_name=name, queue_name=queue, broker=self.broker, **retries)
+
+    def _run(self, name: str, payload: dict[str, Any]) -> None:
+        message = _CurrentMessage.get_current_message()
+        with _counted(self.broker, message) as before:
+            consumed = consume(
+                payload,
+                catalog.lookup(name),
+                self.name,
+                native_id=message.message_id,
+                deliveries=before,
+            )
+        if consumed.verdict.state in ("retryable", "scheduled"):
+            self._send_again(message, consumed)
+        elif consumed.verdict.error is not None:
+            message.fail()  # it goes to the dead letters
+            raise consumed.verdict.error
+
+    def _send_again(self, message: Any, consumed: Consumed) -> None:
+        """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
+        run = message.options.get(_RUN, 0) + 1
+        again = message.copy(kwargs=consumed.following(), options={_BEGUN: 0, _RUN: run})
+        while True:
+            try:
+                self.broker.enqueue(again, delay=int(consumed.verdict.delay * 1000) or None)
+                return
+            except Exception:
+                _log.exception("job %s cannot go on yet: no broker", message.message_id)
+                time.sleep(_RECONNECT)
+
+
+@contextmanager
+def _counted(broker: Any, message: Any) -> Iterator[int]:
+    """Note at the broker that this run is begun; give how often it was, and never ended."""
+    before, queue, options = 0, message.queue_name, message.options
+    run = f"{message.message_id}.{options.get(_RUN, 0)}"
+    in_rabbitmq = hasattr(message, "redelivered")
+    try:
+        if in_rabbitmq:
+            before = dramatiq_notes.count(broker, queue, run) if message.redelivered else 0
+            dramatiq_notes.put(broker, queue, run)
+        elif "redis_message_id" in options:
+            # Redis keeps the message, and this in it, until it is acknowledged.
+            before = options.get(_BEGUN, 0)
+            noted = message.copy(options={_BEGUN: before + 1}).encode()
+            key = f"{broker.namespace}:{queue}.msgs"
+            broker.client.hset(key, options["redis_message_id"], noted)
+    except Exception:
+        _log.warning("job %s runs uncounted", message.message_id, exc_info=True)
+    yield before
+    if in_rabbitmq:
+        try:
+            dramatiq_notes.take(broker, queue, run)
+        except Exception:
+            _log.warning("the note of job %s is left to expire", run, exc_info=True)
+
+
+def _refuse_pickle() -> None:
+    if isinstance(_dramatiq.get_encoder(), _encoder.PickleEncoder):
+        raise ValueError(
+            "Dramatiq is set to pickle, by which whoever can write to the broker runs any code "
+            "in its consumers: set dramatiq.set_encoder(dramatiq.JSONEncoder())"
+        )

@@ -1,0 +1,124 @@
+"""Dramatiq keeps the contract in real consumers, on Redis and on RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from queue_contract import QueueContract
+from queue_harness import QueueHarness
+from servers import need
+
+dramatiq = need("dramatiq")
+
+from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
+from dramatiq.brokers.redis import RedisBroker  # noqa: E402
+from dramatiq_app import make_broker  # noqa: E402
+
+from sigra import EnqueueError, configure  # noqa: E402
+from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
+from sigra.backends.dramatiq_notes import SLOTS  # noqa: E402
+from sigra.testing import contract_workers as workers  # noqa: E402
+from sigra.testing.contract_case import IDS  # noqa: E402
+
+
+class DramatiqHarness(QueueHarness):
+    command = "dramatiq -v -p 1 -t 2 dramatiq_app".split()
+    ready = "Worker process is ready"
+
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(server, folder)
+        self.broker = make_broker(self.url, self.queue)
+        self.direct = make_broker(server, self.queue)
+        self.backend = DramatiqBackend(self.broker, queue=self.queue)
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        return self.broker.get_actor(name).send(**payload).message_id
+
+    def send_note(self, text: str) -> None:
+        self.broker.enqueue(dramatiq.Message(self.queue, "native.note", (text,), {}, {}))
+
+    def name_of(self, native_id: str) -> str | None:
+        received = rf"Received message ([\w.]+)\(.* with id '{native_id}'"
+        found = re.search(received, self.consumer.output)
+        return found and found[1]
+
+    def failed(self, native_id: str) -> str | None:
+        """Return its error, which Dramatiq logs, once it is among the dead letters."""
+        return self.logged(f"job {native_id} ") if self.kept(native_id) else None
+
+    def kept(self, native_id: str) -> bool:
+        return native_id in [json.loads(text)["message_id"] for text in self.dead_letters()]
+
+
+class RedisHarness(DramatiqHarness):
+    def dead_letters(self) -> list[bytes]:
+        return self.direct.client.hvals(f"{self.queue}:{self.queue}.XQ.msgs")
+
+    def remove(self) -> None:
+        self.broker.client.close()
+        self.direct.client.close()
+
+
+class RabbitMQHarness(DramatiqHarness):
+    def dead_letters(self) -> list[bytes]:
+        found, channel = [], self.direct.connection.channel()
+        while (answer := channel.basic_get(f"{self.queue}.XQ"))[0]:
+            found.append(answer[2])
+        channel.close()  # which puts them back
+        return found
+
+    def remove(self) -> None:
+        ends = ["", ".DQ", ".XQ", *(f".begun.{slot}" for slot in range(SLOTS))]
+        for queue in (self.queue, f"{self.queue}-other"):
+            for end in ends:
+                self.direct.channel.queue_delete(queue + end)
+        self.broker.close()
+        self.direct.close()
+
+
+class DramatiqContract(QueueContract):
+    def test_a_cancelled_job_is_a_dead_letter(self, harness, journal):
+        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
+        journal.wait(harness, lambda: harness.kept(job.id), "the dead letter")
+
+    def test_another_queue_is_named(self, harness, journal):
+        self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
+
+
+class TestDramatiqOnRedis(DramatiqContract):
+    harness_class, server = RedisHarness, "redis"
+
+
+class TestDramatiqOnRabbitMQ(DramatiqContract):
+    harness_class, server = RabbitMQHarness, "rabbitmq"
+
+
+def test_pickle_is_refused():
+    dramatiq.set_encoder(dramatiq.PickleEncoder())
+    try:
+        with pytest.raises(ValueError, match=r"set_encoder\(dramatiq.JSONEncoder\(\)\)"):
+            DramatiqBackend(RedisBroker())
+    finally:
+        dramatiq.set_encoder(dramatiq.JSONEncoder())
+
+
+def test_an_actor_that_has_a_workers_name_is_refused():
+    broker = RedisBroker()
+    dramatiq.actor(print, actor_name=workers.echo.name, broker=broker)
+    with pytest.raises(ValueError, match=r"sigra.contract.echo.* already registered"):
+        DramatiqBackend(broker)
+
+
+@pytest.mark.parametrize("broker", [RedisBroker(port=1), RabbitmqBroker(port=1)])
+def test_a_broker_that_is_down_is_an_enqueue_error(broker):
+    begun = time.monotonic()
+    with configure(backend=DramatiqBackend(broker)), pytest.raises(EnqueueError) as caught:
+        workers.echo.new_many([IDS, IDS])
+    assert time.monotonic() - begun < 15
+    assert caught.value.__cause__ is not None
