@@ -1,0 +1,186 @@
+"""What goes wrong around a store: killed writers, racing ones, a full disk, a database gone."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import create_engine, select, text
+
+from sigra import (
+    AuditEvent,
+    AuditScope,
+    SyncBackend,
+    audit_stats,
+    configure,
+    log_safe,
+    tenant_worker,
+)
+from sigra.audit import EventFilter
+from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store.tables import entries
+
+LONG = "SIGRA_LONG" in os.environ
+KILLS = 100 if LONG else 3
+WRITERS, EVENTS = (8, 10_000) if LONG else (3, 40)
+
+WRITER = Path(__file__).with_name("writer.py")
+
+
+def start(url: str, name: str, count: int = 0) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(WRITER), url, name, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def ids_of(output: bytes) -> set[str]:
+    """Return the ids that were printed to their end."""
+    return {line.decode() for line in output.split(b"\n")[:-1]}
+
+
+def ids_in(sink: SqlAuditSink) -> list[str]:
+    return sink.database.read(lambda c: list(c.scalars(select(entries.c.event_id))))
+
+
+def test_a_killed_writer_loses_nothing_that_it_said(
+    url: str, open_sink: Callable[..., Any]
+) -> None:
+    """Whatever was "emitted" is there after kill -9, the chains verify, nothing is repaired."""
+    sink = open_sink(url)
+    said: set[str] = set()
+    for number in range(KILLS):
+        writer = start(url, f"writer {number}")
+        first = writer.stdout.readline()
+        time.sleep(random.uniform(0, 0.05))
+        writer.kill()
+        output, errors = writer.communicate()
+        assert first, errors
+        said |= ids_of(first + output)
+    there = ids_in(sink)
+    assert said - set(there) == set()
+    assert len(there) == len(set(there))
+    report = verify(sink, all_organizations=True)
+    assert (report.verdict, report.rows) == ("intact", len(there))
+    assert len(there) - len(said) <= 2 * KILLS
+
+
+def test_writers_at_once_leave_no_gap_and_no_fork(url: str, open_sink: Callable[..., Any]) -> None:
+    """Each event of each writer is there once, in chains that verify."""
+    writers = [start(url, f"writer {number}", EVENTS) for number in range(WRITERS)]
+    said: set[str] = set()
+    for writer in writers:
+        output, errors = writer.communicate(timeout=3_600)
+        assert writer.returncode == 0, errors
+        said |= ids_of(output)
+    sink = open_sink(url)
+    assert said == set(ids_in(sink))
+    report = verify(sink, all_organizations=True)
+    assert (report.verdict, report.rows, report.chains) == ("intact", WRITERS * EVENTS, 4)
+
+
+@tenant_worker(name="tests.store.audited", audit_schema=AuditEvent)
+def audited(scope: AuditScope, args: dict[str, Any]) -> str:
+    return log_safe("invoice.close", scope, metadata={"text": "x" * 4_000}).status
+
+
+def run_jobs(sink: SqlAuditSink, count: int) -> list[str]:
+    with configure(sinks=[sink], backend=SyncBackend()):
+        ids = {"organization_id": "acme", "actor_id": "ann"}
+        return [audited.new(ids).result() for _ in range(count)]
+
+
+def test_jobs_go_on_while_the_disk_is_full(
+    new_url: Callable[[str], str], open_sink: Callable[..., Any]
+) -> None:
+    """Each event that found no room is counted; those before it stay, and so do those after."""
+    sink = open_sink(new_url("sqlite"))
+    run_jobs(sink, 1)
+    pages = sink.database._writer.execute("PRAGMA page_count").fetchone()[0]
+    sink.database._writer.execute(f"PRAGMA max_page_count = {pages + 4}")
+    before = audit_stats()
+    statuses = run_jobs(sink, 20)
+    after = audit_stats()
+    failed = statuses.count("failed")
+    assert 0 < failed < 20
+    assert (after.failed - before.failed, after.emitted - before.emitted) == (failed, 20 - failed)
+    assert sink.count(EventFilter("acme")) == 21 - failed
+    assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+def test_jobs_go_on_while_the_database_is_gone(
+    postgres: str, open_sink: Callable[..., Any]
+) -> None:
+    """Events fail and are counted; once the server is back a pooled connection is made anew."""
+    name = "gone_" + os.urandom(4).hex()
+    server = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    with server.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    url = server.url.set(database=name)
+    sink = open_sink(url.render_as_string(hide_password=False))
+    try:
+        assert run_jobs(sink, 2) == ["emitted", "emitted"]
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS false"))
+            connection.execute(text(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                                    f"WHERE datname = '{name}'"))  # fmt: skip
+        before = audit_stats().failed
+        assert run_jobs(sink, 3) == ["failed"] * 3
+        assert audit_stats().failed - before == 3
+        with server.connect() as connection:
+            connection.execute(text(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true"))
+        assert run_jobs(sink, 2) == ["emitted", "emitted"]
+        assert sink.count(EventFilter("acme")) == 4
+    finally:
+        sink.close()
+        with server.connect() as connection:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+        server.dispose()
+
+
+def test_a_connection_that_died_costs_no_event(
+    new_url: Callable[[str], str], open_sink: Callable[..., Any]
+) -> None:
+    """What was pooled may be dead; the event is written with a new connection."""
+    url = new_url("postgresql")
+    sink = open_sink(url)
+    assert run_jobs(sink, 1) == ["emitted"]
+    other = create_engine(url, isolation_level="AUTOCOMMIT")
+    with other.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                                "WHERE datname = current_database() AND pid <> pg_backend_pid()"))  # fmt: skip
+    other.dispose()
+    assert run_jobs(sink, 1) == ["emitted"]
+
+
+def test_a_forked_child_writes_with_connections_of_its_own(
+    url: str, open_sink: Callable[..., Any]
+) -> None:
+    """A queue that forks its consumers after the sink was made loses and repeats nothing."""
+    sink = open_sink(url)
+    batch = open_sink(url, batch=Batching(1_000, 3_600))
+    run_jobs(sink, 1)
+    run_jobs(batch, 1)
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from events import event\n"
+        "from sigra.store import Batching, SqlAuditSink\n"
+        "sink = SqlAuditSink(sys.argv[1]); batch = SqlAuditSink(sys.argv[1], batch=Batching())\n"
+        "sink.write(event(1)); batch.write(event(2))\n"
+        "if os.fork() == 0:\n"
+        "    sink.write(event(3)); batch.write(event(4)); batch.flush(); os._exit(0)\n"
+        "pid, status = os.wait(); sink.write(event(5)); batch.close(); sink.close()\n"
+        "sys.exit(status)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    batch.flush()
+    assert sink.count(EventFilter("acme")) == 7
+    assert verify(sink, all_organizations=True).verdict == "intact"
