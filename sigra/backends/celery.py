@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
-from sigra.backends.external import Consumed, consume, failures_in, native
+from sigra.backends.celery_begun import begun_before
+from sigra.backends.external import (
+    Consumed,
+    consume,
+    error_text,
+    failures_in,
+    native,
+    sending,
+)
+from sigra.backends.kombu_json import fit, unfit
 from sigra.envelope import MARK, pack
-from sigra.errors import EnqueueError
-from sigra.json import dumps, loads
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
@@ -65,27 +72,21 @@ class CeleryBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs, over one connection; a broker that is down is tried three times."""
-        sent = 0
-        try:
-            with self.app.producer_or_acquire() as producer:
-                for job in jobs:
-                    options = job.options
-                    kwargs = _to_kwargs(pack(job))
-                    result = self.app.tasks[job.worker].apply_async(
-                        kwargs=kwargs,
-                        kwargsrepr=str(kwargs)[:1024],  # as Celery's own, but not as slow
-                        task_id=job.id,
-                        countdown=options.delay,
-                        eta=options.run_at,
-                        producer=producer,
-                        retry_policy=_RETRY_POLICY,
-                        **({} if options.queue is None else {"queue": options.queue}),
-                    )
-                    job.accept(native_id=result.id)
-                    sent += 1
-        except Exception as error:
-            of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
-            raise EnqueueError(self.name, f"{type(error).__qualname__}: {error}{of}") from error
+        with sending(self.name, jobs), self.app.producer_or_acquire() as producer:
+            for job in jobs:
+                options, kwargs = job.options, fit(pack(job))
+                route = {} if options.queue is None else {"queue": options.queue}
+                result = self.app.tasks[job.worker].apply_async(
+                    kwargs=kwargs,
+                    kwargsrepr=str(kwargs)[:1024],  # as Celery's own, but not as slow
+                    task_id=job.id,
+                    countdown=options.delay,
+                    eta=options.run_at,
+                    producer=producer,
+                    retry_policy=_RETRY_POLICY,
+                    **route,
+                )
+                job.accept(native_id=result.id)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Celery itself only blocks."""
@@ -113,21 +114,22 @@ class CeleryBackend:
 
 def _run(task: Any, /, **kwargs: Any) -> None:
     """Be the body of every worker's task."""
-    payload = _from_kwargs(kwargs)
-    lost = task.request.retries - failures_in(payload)
-    definition = catalog.lookup(task.name)
-    consumed = consume(
-        payload, definition, CeleryBackend.name, native_id=task.request.id, deliveries=max(0, lost)
-    )
+    payload = unfit(kwargs)
+    definition, native_id = catalog.lookup(task.name), task.request.id
+    lost = max(0, task.request.retries - failures_in(payload))
+    with begun_before(task.app, task.request) as begun:
+        consumed = consume(
+            payload, definition, CeleryBackend.name, native_id=native_id, deliveries=lost + begun
+        )
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
         _send_again(task, consumed)
         if verdict.state == "retryable":
-            raise _exceptions.Retry(_text(verdict.error), when=verdict.delay)
+            raise _exceptions.Retry(error_text(verdict.error), when=verdict.delay)
         raise _exceptions.Ignore
     if verdict.error is not None:
         # Shown as failed, and dead-lettered where the queue has an exchange for that.
-        raise _exceptions.Reject(_text(verdict.error), requeue=False)
+        raise _exceptions.Reject(error_text(verdict.error), requeue=False)
 
 
 def _send_again(task: Any, consumed: Consumed) -> None:
@@ -135,7 +137,7 @@ def _send_again(task: Any, consumed: Consumed) -> None:
     payload = consumed.following()
     again = task.signature_from_request(
         args=(),
-        kwargs=_to_kwargs(payload),
+        kwargs=fit(payload),
         countdown=consumed.verdict.delay or None,
         retries=failures_in(payload),
     )
@@ -143,20 +145,7 @@ def _send_again(task: Any, consumed: Consumed) -> None:
         again.apply_async(retry_policy=_RETRY_POLICY)
     except Exception as error:
         # Not acknowledged: the broker delivers this run again when it is back.
-        raise _exceptions.Reject(_text(error), requeue=True) from error
-
-
-def _to_kwargs(payload: dict[str, Any]) -> dict[str, Any]:
-    """Send the envelope as kwargs; as text where kombu would take a key for its own."""
-    if "__type__" not in str(payload):
-        return payload
-    return {MARK: dumps(payload).decode()}
-
-
-def _from_kwargs(kwargs: dict[str, Any]) -> Mapping[str, Any]:
-    text = kwargs.get(MARK)
-    payload = loads(text) if isinstance(text, str) and len(kwargs) == 1 else kwargs
-    return payload if isinstance(payload, dict) else kwargs
+        raise _exceptions.Reject(error_text(error), requeue=True) from error
 
 
 def _refuse_pickle(conf: Any) -> None:
@@ -168,7 +157,3 @@ def _refuse_pickle(conf: Any) -> None:
         )
     if not accepted & {"json", "application/json"}:
         raise ValueError("this Celery app does not accept JSON: add 'json' to accept_content")
-
-
-def _text(error: BaseException | None) -> str:
-    return f"{type(error).__qualname__}: {error}"

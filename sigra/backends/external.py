@@ -7,6 +7,7 @@ queue's own words.
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,10 +60,23 @@ def sending(backend: str, jobs: Sequence[Job] = ()) -> Iterator[None]:
     except EnqueueError:
         raise
     except Exception as error:
-        cause = error.__cause__ or error
         sent = sum(job.native_id is not None for job in jobs)
         of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
-        raise EnqueueError(backend, f"{type(cause).__qualname__}: {cause}{of}".strip()) from error
+        raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
+
+
+def error_text(error: BaseException | None) -> str:
+    """Return what queues show of an error: its type and its text."""
+    return f"{type(error).__qualname__}: {error}".strip()
+
+
+def is_json(data: bytes | str) -> bool:
+    """Tell whether a queue's serializer wrote JSON."""
+    try:
+        json.loads(data)
+    except ValueError:
+        return False
+    return True
 
 
 def is_async(conn: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
-from sigra.backends.external import consume, native, sending
+from sigra.backends.external import consume, is_json, native, sending
 from sigra.envelope import pack
 from sigra.errors import UnknownWorkerError
 
@@ -46,7 +45,7 @@ class RQBackend:
             redis = import_module("redis")
             url = os.environ.get("RQ_REDIS_URL", "redis://127.0.0.1:6379/0")
             queue = _rq.Queue(connection=redis.Redis.from_url(url), serializer="json")
-        if not _writes_json(queue.serializer):
+        if not is_json(queue.serializer.dumps([1])):
             raise ValueError(
                 "this RQ queue does not write JSON (RQ pickles by default, by which whoever can "
                 "write to Redis runs any code in its workers): make it with "
@@ -129,10 +128,3 @@ def _find(name: str, module: str | None) -> Definition:
     except ImportError as error:
         raise UnknownWorkerError(name) from error
     return catalog.lookup(name)
-
-
-def _writes_json(serializer: Any) -> bool:
-    try:
-        return bool(json.loads(serializer.dumps({"a": [1]})) == {"a": [1]})
-    except (ValueError, TypeError):
-        return False

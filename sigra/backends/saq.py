@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 import time
@@ -12,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
-from sigra.backends.external import Consumed, aconsume, failures_in, native, sending
+from sigra.backends.external import (
+    Consumed,
+    aconsume,
+    error_text,
+    failures_in,
+    is_json,
+    native,
+    sending,
+)
 from sigra.backends.loop import own_loop, submit
 from sigra.envelope import pack
 from sigra.errors import EnqueueError, InvalidOptionError
@@ -52,7 +59,11 @@ class SaqBackend:
         self._queues = {each.name: each for each in (self.queue, *others)}
         self._heartbeat = heartbeat
         for each in self._queues.values():
-            _refuse_pickle(each)
+            if not is_json(each.serialize(_saq.Job("sigra"))):
+                raise ValueError(
+                    f"the SAQ queue {each.name!r} does not write JSON: leave dump= and load= out "
+                    "(by pickle, whoever can write to the server runs any code in its consumers)"
+                )
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ takes a finished job's key for held within the same second.
                 self.capabilities -= {"unique"}
@@ -143,7 +154,7 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
         job.ttl = type(job).ttl
         return
     task["aborted"] = verdict.state  # what is so marked, SAQ does not complete
-    text = None if error is None else f"{type(error).__qualname__}: {error}"
+    text = None if error is None else error_text(error)
     if verdict.state in ("retryable", "scheduled"):
         job.kwargs = consumed.following()
         job.attempts = failures_in(job.kwargs)
@@ -152,15 +163,3 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
     else:
         cancelled = verdict.state == "cancelled"
         await job.finish(_saq.Status.ABORTED if cancelled else _saq.Status.FAILED, error=text)
-
-
-def _refuse_pickle(queue: Any) -> None:
-    try:
-        written = json.loads(queue.serialize(_saq.Job("sigra")))["function"] == "sigra"
-    except (ValueError, TypeError, KeyError):
-        written = False
-    if not written:
-        raise ValueError(
-            f"the SAQ queue {queue.name!r} does not write JSON: make it without dump= and load=, "
-            "or with some that do (by pickle, whoever can write to the server runs any code)"
-        )

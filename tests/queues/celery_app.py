@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 
 import consumer_side
 from celery import Celery
 from celery.signals import worker_process_init
 
+from sigra import tenant_worker
 from sigra.backends.celery import CeleryBackend
+from sigra.testing.contract_workers import record
 
 app = Celery("sigra_tests")
 app.conf.update(json.loads(os.environ["SIGRA_CELERY"]))
@@ -20,3 +23,10 @@ app.task(name="native.note")(consumer_side.note)
 @worker_process_init.connect
 def _own_sink(**_):
     consumer_side.record_events()
+
+
+@tenant_worker(name="queues.kills_all")
+def kills_all(scope, args):
+    """Kill the consumer and not its child alone, which Celery would notice."""
+    record(scope, args)
+    os.killpg(0, signal.SIGKILL)

@@ -16,10 +16,15 @@ from servers import need
 
 celery = need("celery")
 
-from sigra import EnqueueError, configure  # noqa: E402
+from sigra import EnqueueError, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
+
+
+@tenant_worker(name="queues.kills_all")
+def kills_all(scope, args):
+    raise AssertionError("this runs in the consumer")
 
 
 class CeleryHarness(QueueHarness):
@@ -95,6 +100,20 @@ class CeleryContract(QueueContract):
         value = {"__type__": "datetime", "__value__": "2026-01-01"}
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == value
+
+    def test_a_job_that_kills_its_whole_consumer_each_time_ends(self, harness, journal):
+        """Its first delivery left no mark; of the redelivered ones max_attempts begin it."""
+        job = kills_all.new(IDS, max_attempts=2)
+
+        def over():
+            if not harness.alive:
+                harness.start()
+            return harness.failed(job.native_id)
+
+        journal.wait(harness, over, "the job's end")
+        assert len(journal.runs(kills_all.name)) == 3
+        self._run(harness, journal, workers.agnostic, {})
+        assert harness.waiting(f"sigra.begun.{job.id}") <= 0
 
 
 class TestCeleryOnRedis(CeleryContract):
