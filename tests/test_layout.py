@@ -30,11 +30,13 @@ LAYERS = (
     "enqueue",
     "proxy",
     "decorators",
-    "backends cli store testing workers",
+    "backends store testing workers",
+    "web",
+    "cli",
 )
 """From the lowest to the highest; a package stands for what it holds and is not named itself."""
 
-OUTSIDE_THE_CORE = ("backends", "cli", "store", "testing", "workers")
+OUTSIDE_THE_CORE = ("backends", "cli", "store", "testing", "web", "workers")
 JOB_LIBRARIES = frozenset(
     "celery django dramatiq huey kombu oban pgqueuer procrastinate redis rq saq taskiq".split()
 )

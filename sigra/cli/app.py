@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import sigra as library
+from sigra.cli.audit import audit
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SOURCE = click.Path(exists=True, path_type=Path)
@@ -172,3 +173,6 @@ def demo() -> None:
     from sigra.cli.demo import tell
 
     tell()
+
+
+sigra.add_command(audit)

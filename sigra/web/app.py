@@ -1,0 +1,165 @@
+"""The pages: events, one event, chains and their verification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from sigra.audit.errors import InvalidQueryError
+from sigra.audit.reading import EventFilter, event_filter
+from sigra.store import SqlAuditSink, verify
+from sigra.store.chain import chain_tag
+from sigra.web import words
+from sigra.web.guard import Guard
+from sigra.web.plot import HEIGHT, OUTCOMES, WIDTH, draw, step_of
+from sigra.web.reading import activity, find_event, list_chains
+
+PAGE = 50
+CHAINS = 100
+_SPAN = timedelta(days=30)
+_FIELDS = ("organization", "without", "actor", "action", "outcome", "since", "until")
+_templates = Environment(
+    loader=PackageLoader("sigra.web"),
+    autoescape=select_autoescape(default=True),
+    undefined=StrictUndefined,
+)
+_templates.filters.update(
+    plain=words.plain, who=words.who, moment=words.moment, indented=words.indented
+)
+
+
+def make_app(
+    sink: SqlAuditSink,
+    *,
+    token: str,
+    checkpoints: Sequence[Any] = (),
+    public_keys: Sequence[Any] = (),
+) -> Starlette:
+    """Return the ASGI application: read-only pages on ``sink`` for whoever has ``token``.
+
+    ``checkpoints`` and ``public_keys`` are what ``sigra.store.verify`` takes.
+    """
+    pages = _Pages(sink, partial(verify, sink, checkpoints=checkpoints, public_keys=public_keys))
+    static = StaticFiles(directory=Path(__file__).parent / "static")
+    return Starlette(
+        routes=[
+            Route("/", pages.events),
+            Route("/event/{event_id}", pages.event),
+            Route("/chains", pages.chains),
+            Route("/verify", pages.verification),
+            Mount("/static", static),
+        ],
+        middleware=[Middleware(Guard, token=token)],
+    )
+
+
+class _Pages:
+    """One method a page. The store is read in threads, so that one reader holds up no other."""
+
+    def __init__(self, sink: SqlAuditSink, check: Callable[..., Any]) -> None:
+        self._sink, self._check = sink, check
+
+    async def events(self, request: Request) -> Response:
+        given = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
+        try:
+            which = _which(given)
+            cursor = request.query_params.get("cursor")
+            page = await run_in_threadpool(self._sink.query, which, cursor, PAGE)
+        except InvalidQueryError as error:
+            return _show("events.html", 400, given=given, problem=str(error), outcomes=OUTCOMES)
+        kept = {name: value for name, value in given.items() if value}
+        older = urlencode({**kept, "cursor": page.cursor}) if page.cursor else None
+        return _show(
+            "events.html",
+            given=given,
+            problem=None,
+            outcomes=OUTCOMES,
+            events=page.events,
+            older=older,
+            newest=urlencode(kept) if cursor else None,
+            plot=await run_in_threadpool(self._plot, which),
+            size=(WIDTH, HEIGHT),
+        )
+
+    def _plot(self, which: EventFilter) -> Any:
+        last = which.until or datetime.now(timezone.utc)
+        first = which.since or last - _SPAN
+        chain = None if which.all_organizations else chain_tag(which.organization_id)
+        shown = EventFilter(
+            which.organization_id, which.all_organizations, which.actor_id, which.action,
+            first, which.until, which.outcome,
+        )  # fmt: skip
+        counts = activity(self._sink.database, shown, chain, step_of(first, last))
+        return draw(counts, first, last)
+
+    async def event(self, request: Request) -> Response:
+        event_id = request.path_params["event_id"]
+        kept = await run_in_threadpool(find_event, self._sink.database, event_id)
+        if kept is None:
+            return _show("missing.html", 404, event_id=event_id)
+        return _show("event.html", kept=kept, event=kept.event)
+
+    async def chains(self, request: Request) -> Response:
+        after = request.query_params.get("after", "0")
+        number = int(after) if after.isdecimal() and len(after) < 19 else 0
+        found = await run_in_threadpool(list_chains, self._sink.database, number, CHAINS + 1)
+        following = found[CHAINS - 1][0] if len(found) > CHAINS else None
+        return _show("chains.html", chains=[c for _, c in found[:CHAINS]], following=following)
+
+    async def verification(self, request: Request) -> Response:
+        given = request.query_params
+        which = _where(given.get("organization", ""), given.get("without", ""))
+        report = await run_in_threadpool(self._check, **which)
+        return _show(
+            "verification.html",
+            report=report,
+            everything="all_organizations" in which,
+            organization_id=which.get("organization_id"),
+        )
+
+
+def _where(organization: str, without: str) -> dict[str, Any]:
+    """Say which organization is meant; an empty one means all, and the page says so."""
+    if without:
+        return {"organization_id": None}
+    return {"organization_id": organization} if organization else {"all_organizations": True}
+
+
+def _which(given: dict[str, str]) -> EventFilter:
+    where = _where(given["organization"], given["without"])
+    outcome: Any = given["outcome"] or None
+    return event_filter(
+        **where,
+        actor_id=given["actor"] or None,
+        action=given["action"] or None,
+        since=_moment("since", given["since"]),
+        until=_moment("until", given["until"]),
+        outcome=outcome,
+    )
+
+
+def _moment(name: str, text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidQueryError(name, "it must be a date and time, as 2026-11-25T14:00") from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+
+
+def _show(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+    return HTMLResponse(_templates.get_template(template).render(values), status)

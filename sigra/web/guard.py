@@ -1,0 +1,74 @@
+"""Who may look: requests to this machine by its own name, with the token."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+COOKIE = "sigra_audit"
+LOCAL = ("127.0.0.1", "localhost", "[::1]")
+_HEADERS = {
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; style-src 'self'; img-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+
+
+class Guard:
+    """Answer only who has the token, reads only, and asks this machine by one of ``hosts``.
+
+    The token comes once in the address (``?token=``) and then as a cookie that no script and
+    no other site can use. A name that a stranger's page makes point here is refused.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = LOCAL) -> None:
+        self._app, self._token, self._hosts = app, token.encode(), frozenset(hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        answer = self._refuse(scope) or self._app
+        await answer(scope, receive, send_guarded)
+
+    def _refuse(self, scope: Scope) -> Response | None:
+        host = Headers(scope=scope).get("host", "")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if name not in self._hosts:
+            return PlainTextResponse("this page is not served under that name\n", 421)
+        if scope["method"] not in ("GET", "HEAD"):
+            return PlainTextResponse("this page is read-only\n", 405, {"allow": "GET, HEAD"})
+        request = Request(scope)
+        given = request.query_params.get("token")
+        if given is not None:
+            if not self._is_token(given):
+                return _unknown()
+            answer = RedirectResponse(request.url.remove_query_params("token"), 303)
+            answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+            return answer
+        return None if self._is_token(request.cookies.get(COOKIE, "")) else _unknown()
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
+
+
+def _unknown() -> Response:
+    return PlainTextResponse(
+        "open the address that 'sigra audit serve' printed: it carries the token\n", 401
+    )

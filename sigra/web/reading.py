@@ -1,0 +1,94 @@
+"""What the page reads of the store beyond pages of events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, func, select
+
+from sigra.store.chain import organization_of, time_text
+from sigra.store.query import event_of
+from sigra.store.tables import chains, entries, payloads
+
+if TYPE_CHECKING:
+    from sigra.audit.event import AuditEvent
+    from sigra.audit.reading import EventFilter
+    from sigra.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An event, and where it lies in its organization's chain."""
+
+    event: AuditEvent
+    sequence: int
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """An organization's chain: how long it is and where it ends."""
+
+    organization_id: str | None
+    sequence: int
+    head: str
+
+
+def find_event(database: Database, event_id: str) -> Kept | None:
+    """Return the event of that id, None where there is none."""
+    query = (
+        select(entries, payloads.c.payload, chains.c.tag)
+        .outerjoin(
+            payloads,
+            (payloads.c.chain == entries.c.chain) & (payloads.c.sequence == entries.c.sequence),
+        )
+        .join(chains, chains.c.id == entries.c.chain)
+        .where(entries.c.event_id == event_id)
+    )
+    row = database.read(lambda connection: connection.execute(query).one_or_none())
+    if row is None:
+        return None
+    return Kept(event_of(row), row.sequence, row.previous.hex(), row.hash.hex())
+
+
+def list_chains(database: Database, after: int, limit: int) -> list[tuple[int, Chain]]:
+    """Return some chains by their number, which is the key to go on after."""
+    query = select(chains).where(chains.c.id > after).order_by(chains.c.id).limit(limit)
+    rows = database.read(lambda connection: connection.execute(query).all())
+    return [(row.id, Chain(organization_of(row.tag), row.sequence, row.head.hex())) for row in rows]
+
+
+def activity(
+    database: Database, which: EventFilter, chain: str | None, step: timedelta
+) -> dict[tuple[datetime, str], int]:
+    """Count the events that match by moment and outcome; moments as fine as ``step`` needs.
+
+    ``chain``: the tag of the organization's chain, None for all organizations.
+    """
+    day = timedelta(days=1)
+    digits = 10 if step >= day else 13 if step >= day / 24 else 16
+    moment = func.substr(entries.c.occurred_at, 1, digits).label("moment")
+    query = select(moment, entries.c.outcome, func.count().label("number"))
+    if chain is not None:
+        query = query.join(chains, chains.c.id == entries.c.chain).where(chains.c.tag == chain)
+    for name in ("actor_id", "action", "outcome"):
+        value = getattr(which, name)
+        if value is not None:
+            query = query.where(entries.c[name] == value)
+    if which.since is not None:
+        query = query.where(entries.c.occurred_at >= time_text(which.since))
+    if which.until is not None:
+        query = query.where(entries.c.occurred_at < time_text(which.until))
+
+    def read(connection: Connection) -> list[Any]:
+        return list(connection.execute(query.group_by(moment, entries.c.outcome)))
+
+    return {(_moment(row.moment), row.outcome): row.number for row in database.read(read)}
+
+
+def _moment(text: str) -> datetime:
+    full = text + "0000-01-01T00:00"[len(text) :]
+    return datetime.fromisoformat(full).replace(tzinfo=timezone.utc)

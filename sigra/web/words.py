@@ -1,0 +1,41 @@
+"""How values are put into words on the page, hostile ones too."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from datetime import datetime
+from typing import Any
+
+from sigra.audit.event import AuditEvent
+
+
+def plain(value: object) -> str:
+    """Show every character: what would hide, or turn the text around, as its code."""
+    return "".join(
+        character
+        if character.isprintable() or unicodedata.category(character) in ("Zs", "Mn", "Mc")
+        else f"\\u{{{ord(character):x}}}"
+        for character in str(value)
+    )
+
+
+def who(event: AuditEvent) -> str:
+    """Say who acted: "ann", "ann as bob" where ann impersonated bob, or "system"."""
+    if event.metadata == {"erased": True} and event.actor_id is None:
+        return "erased"
+    if event.actor_id is None:
+        return "system"
+    if event.effective_user_id in (None, event.actor_id):
+        return event.actor_id
+    return f"{event.actor_id} as {event.effective_user_id}"
+
+
+def moment(value: datetime) -> str:
+    """Write a moment in UTC to the second."""
+    return f"{value:%Y-%m-%d %H:%M:%S}"
+
+
+def indented(value: Any) -> str:
+    """Write JSON over several lines, in ASCII, so that nothing in it can hide."""
+    return json.dumps(value, indent=2, default=str)

@@ -1,0 +1,80 @@
+"""The page in a real browser: no script runs, and it fits a desk and a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sigra.audit.reading import event_filter
+from sigra.store import SqlAuditSink
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZES = {"desktop": (1280, 960), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _chromium() -> None:
+    if CHROMIUM is None:
+        reason = "no chromium is installed (Debian: apt-get install chromium)"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def address(url: str, sink: SqlAuditSink) -> Iterator[str]:
+    """Serve the store by the command, and return the address that it prints."""
+    command = [sys.executable, "-m", "sigra.cli", "audit", "serve", "--store", url, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+        assert process.wait(15) in (0, -15)
+
+
+def browse(folder: Path, address: str, *options: str) -> str:
+    """Open an address in a browser of its own, and return what it printed."""
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000"]
+    done = subprocess.run(
+        [*command, *options, address], capture_output=True, text=True, check=True, timeout=90
+    )
+    return done.stdout
+
+
+def with_token(address: str, path: str) -> str:
+    base, _, token = address.partition("/?")
+    return f"{base}{path}{'&' if '?' in path else '?'}{token}"
+
+
+def test_no_hostile_text_becomes_a_script(tmp_path: Path, address: str, sink: SqlAuditSink) -> None:
+    """The title stays the page's own, and no element was smuggled in."""
+    events = sink.query(
+        event_filter(all_organizations=True, action="hostile.text"), None, 50
+    ).events
+    paths = ["/?action=hostile.text", f"/event/{events[0].event_id}", "/chains"]
+    for path in paths:
+        dom = browse(tmp_path, with_token(address, path), "--dump-dom")
+        assert "Sigra audit" in dom
+        assert re.search(r"<title>[^<]*owned", dom) is None
+        assert re.search(r"<(script|img|iframe)\b", dom) is None
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("path", ["/", "/?action=user.impersonate", "/chains"])
+def test_the_page_is_drawn(tmp_path: Path, address: str, size: str, path: str) -> None:
+    """A picture of the size that was asked for, which is not empty."""
+    width, height = SIZES[size]
+    picture = tmp_path / "page.png"
+    options = (f"--window-size={width},{height}", f"--screenshot={picture}")
+    browse(tmp_path, with_token(address, path), *options)
+    data = picture.read_bytes()
+    assert (width, height) == (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
+    assert len(data) > 8_000

@@ -1,0 +1,220 @@
+"""The page shows what the store holds, escapes everything, and answers nobody else."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from html import unescape
+
+import httpx
+import pytest
+import uvicorn
+
+from sigra.audit.reading import event_filter
+from sigra.store import SqlAuditSink
+from sigra.web import make_app
+
+TOKEN = "a-token-for-the-tests"
+
+
+@pytest.fixture(scope="module")
+def base(sink: SqlAuditSink) -> Iterator[str]:
+    """Serve the page in a thread, and return its address."""
+    config = uvicorn.Config(make_app(sink, token=TOKEN), "127.0.0.1", 0, log_level="warning")
+    server, bound = uvicorn.Server(config), config.bind_socket()
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    yield f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
+    bound.close()
+
+
+@pytest.fixture
+def stranger(base: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=base, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture
+def client(stranger: httpx.Client) -> httpx.Client:
+    """Come with the token, once."""
+    assert 303 == stranger.get("/", params={"token": TOKEN}).status_code
+    return stranger
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the texts of the cells of a page's table."""
+    body = text.partition("<tbody>")[2].partition("</tbody>")[0]
+    cells = [re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL) for row in body.split("</tr>")[:-1]]
+    return [[unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in row] for row in cells]
+
+
+@pytest.mark.parametrize("path", ["/", "/chains", "/verify", "/event/x", "/static/style.css"])
+@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], TOKEN + "x", "%C3%BF"])
+def test_without_the_token_nothing_is_shown(
+    stranger: httpx.Client, path: str, token: str | None
+) -> None:
+    """Neither page nor style, and no hint at what there is."""
+    cookies = (
+        {}
+        if token is None
+        else {"cookie": f"sigra_audit={token}".encode("utf-8", "replace").decode()}
+    )
+    answer = stranger.get(path, headers=cookies)
+    assert 401 == answer.status_code
+    assert "invoice" not in answer.text
+
+
+def test_the_token_becomes_a_cookie_and_leaves_the_address(
+    stranger: httpx.Client, base: str
+) -> None:
+    """No script, no other site and no history has it."""
+    answer = stranger.get("/", params={"token": TOKEN, "actor": "ann"})
+    assert (303, f"{base}/?actor=ann") == (
+        answer.status_code,
+        answer.headers["location"],
+    )
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", ""]
+)
+def test_another_name_for_this_machine_is_refused(client: httpx.Client, host: str) -> None:
+    """A stranger's page cannot make its own name point here."""
+    assert 421 == client.get("/", headers={"host": host}).status_code
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_the_page_is_read_only(client: httpx.Client, method: str) -> None:
+    """There is no request that changes anything."""
+    assert 405 == client.request(method, "/").status_code
+
+
+def test_nothing_from_elsewhere_is_allowed(client: httpx.Client) -> None:
+    """No script at all, and styles from here alone."""
+    answer = client.get("/")
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'self'")
+    assert ("no-store", "nosniff") == (
+        answer.headers["cache-control"],
+        answer.headers["x-content-type-options"],
+    )
+    assert "<script" not in answer.text
+    assert "http://" not in answer.text
+
+
+def test_the_newest_events_come_first_and_older_ones_by_pages(
+    client: httpx.Client, sink: SqlAuditSink
+) -> None:
+    """Every event is on one page, and on one only."""
+    expected = [event.event_id for event in sink.stream(event_filter(all_organizations=True))]
+    seen: list[str] = []
+    address: str | None = "/"
+    while address is not None:
+        text = client.get(address).text
+        seen += re.findall(r'href="/event/([^"]+)"', text)
+        older = re.search(r'rel="next" href="([^"]+)"', text)
+        address = unescape(older[1]) if older else None
+    assert expected == seen
+
+
+@pytest.mark.parametrize(
+    ("filters", "number"),
+    [
+        ({"organization": "acme", "outcome": "failure"}, 8),
+        ({"without": "1"}, 40),
+        ({"actor": "user-1", "organization": "globex"}, 6),
+        ({"action": "user.impersonate"}, 1),
+        ({"organization": "nobody"}, 0),
+        ({"until": "2001-01-01T00:00"}, 0),
+        ({"since": "2001-01-01T00:00", "action": "hostile.text"}, 9),
+    ],
+)
+def test_filters_narrow(client: httpx.Client, filters: dict[str, str], number: int) -> None:
+    """By organization, actor, action, outcome and time."""
+    found = [row for row in rows(client.get("/", params=filters).text) if len(row) == 6]
+    assert number == len(found)
+
+
+@pytest.mark.parametrize(
+    ("filters", "problem"),
+    [
+        ({"since": "yesterday"}, "it must be a date and time"),
+        ({"outcome": "maybe"}, "it must be 'success', 'failure' or 'error'"),
+        ({"cursor": "<script>"}, "cursor"),
+    ],
+)
+def test_a_bad_filter_is_explained(
+    client: httpx.Client, filters: dict[str, str], problem: str
+) -> None:
+    """The form stays as it was filled in, and says what is wrong."""
+    answer = client.get("/", params=filters)
+    assert 400 == answer.status_code
+    assert problem in unescape(answer.text)
+    assert "<script>" not in answer.text
+
+
+def test_impersonation_is_shown_plainly(client: httpx.Client) -> None:
+    """Ann acted, as Bob; a system job has no person."""
+    (row,) = rows(client.get("/", params={"action": "user.impersonate"}).text)
+    assert "ann as bob" == row[2]
+    assert "system" == rows(client.get("/", params={"without": "1"}).text)[0][2]
+
+
+def test_one_event_is_shown_in_full(client: httpx.Client, sink: SqlAuditSink) -> None:
+    """Every field, and its place in the chain."""
+    which = event_filter(organization_id="acme", outcome="failure")
+    event = sink.query(which, None, 1).events[0]
+    text = unescape(client.get(f"/event/{event.event_id}").text)
+    for name in ("event_id", "actor_id", "target_id", "organization_id"):
+        assert str(getattr(event, name)) in text
+    assert '"price": 1.5' in text
+    assert "in the chain of its organization" in text
+
+
+def test_an_event_that_is_not_there_is_said_so(client: httpx.Client) -> None:
+    """With the id, escaped."""
+    answer = client.get("/event/<script>")
+    assert 404 == answer.status_code
+    assert "<script>" not in answer.text
+
+
+def test_hostile_text_is_only_text(client: httpx.Client, sink: SqlAuditSink, hostile: str) -> None:
+    """In every field, on every page and in the form: no element, no hidden character."""
+    (event,) = sink.query(event_filter(organization_id=hostile), None, 50).events
+    for address, params in (
+        ("/", {"organization": hostile, "actor": hostile}),
+        (f"/event/{event.event_id}", {}),
+        ("/verify", {"organization": hostile}),
+        ("/chains", {}),
+    ):
+        answer = client.get(address, params=params)
+        assert 200 == answer.status_code
+        shown = re.sub(r'value="[^"]*"', "", answer.text)
+        for sign in ("<script>", "<img", "<iframe", "\u202e", "\x1b", "\u2028", "1337"):
+            assert sign not in shown
+
+
+def test_chains_are_listed_and_verified(client: httpx.Client) -> None:
+    """Each organization has one; the verdict says what it is worth."""
+    lines = rows(client.get("/chains").text)
+    assert 3 + 9 == len(lines)
+    assert {"acme", "globex", "none"} <= {line[0] for line in lines}
+    text = unescape(client.get("/verify", params={"organization": "acme"}).text)
+    assert 'badge intact">intact' in text
+    assert "41 in 1 chains" in text
+    assert "none: whoever can change the whole database can hide it" in text
+    assert "empty" in client.get("/verify", params={"organization": "nobody"}).text
+
+
+def test_the_plot_counts_what_the_filter_shows(client: httpx.Client) -> None:
+    """Its bars add up to the number of events."""
+    text = client.get("/", params={"organization": "globex"}).text
+    titles = re.findall(r"<title>.*?: (\d+) (\w+)</title>", text)
+    assert 40 == sum(int(number) for number, _ in titles)
+    assert {"success", "failure", "error"} == {outcome for _, outcome in titles}
