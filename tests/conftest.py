@@ -2,7 +2,7 @@
 
 A law is tried on a few examples, new ones each time, or on as many as ``SIGRA_EXAMPLES``
 says; state machines then take 200 steps each. Tests against real queues are run by
-``make test-queues`` alone.
+``make test-queues`` alone, those in a browser by ``make test-browser``.
 """
 
 import gc
@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parent))  # so that every folder says ``from 
 from servers import bundled_postgres, server  # noqa: E402
 
 collect_ignore = [] if os.environ.get("SIGRA_QUEUES") else ["queues"]
+collect_ignore += [] if os.environ.get("SIGRA_BROWSER") else ["web/test_chromium.py"]
 
 # End as by Ctrl-C: fixtures stop the servers and consumers that they started.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
