@@ -39,7 +39,7 @@ def page_chain(level: int = logging.INFO) -> Chain:
 
 def shipped_chain(level: int = logging.INFO) -> Chain:
     """Return settings with the one processor that Sigra ships."""
-    from sigra.audit.render import JSONRenderer
+    from sigra.audit.line import JSONRenderer
 
     return {"processors": [JSONRenderer()], **_bytes(level)}
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sigra import audit as audit
-    from sigra.audit.emit import audit_stats, log_safe
+    from sigra.audit.emit import log_safe
     from sigra.audit.event import AuditEvent, AuditResult
     from sigra.audit.sink import Sink
+    from sigra.audit.stats import audit_stats
     from sigra.authority import request_scope_only
     from sigra.backend import Backend
     from sigra.backends.asyncio import AsyncioBackend
@@ -53,9 +54,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "authority": ("request_scope_only",),
-    "audit.emit": ("audit_stats", "log_safe"),
+    "audit.emit": ("log_safe",),
     "audit.event": ("AuditEvent", "AuditResult"),
     "audit.sink": ("Sink",),
+    "audit.stats": ("audit_stats",),
     "backend": ("Backend",),
     "backends.asyncio": ("AsyncioBackend",),
     "backends.sync": ("SyncBackend",),

@@ -113,7 +113,7 @@ def _define(
     if audit_schema is not None:
         check_schema(audit_schema)
     if action is not None:
-        from sigra.audit.event import check_action
+        from sigra.audit.action import check_action
 
         check_action(action)
     if name is None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from functools import cache, lru_cache
 from random import Random
 from time import time_ns
+from typing import Any
 
 # An instance of our own: a user's random.seed() would otherwise make ids repeat.
 _source = Random(os.urandom(32))
@@ -56,11 +59,24 @@ def event_id(job_id: str, attempt: int, snoozes: int, ordinal: int) -> str:
     A UUID, version 8: the time of the job's id where that is a UUIDv7, so that a
     job's events lie together in an index, and a hash of all four for the rest.
     """
-    import hashlib  # here, for it takes longer to import than the rest of the core
-
     # The numbers hold no colon and the id comes last, so no two inputs read the same.
     source = f"{attempt}:{snoozes}:{ordinal}:{job_id}".encode("utf-8", "surrogatepass")
-    text = hashlib.blake2b(source, digest_size=16).hexdigest()
-    time = job_id[:13] if _timed(job_id) else f"{text[:8]}-{text[8:12]}"
-    variant = "89ab"[int(text[16], 16) & 3]
-    return f"{time}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
+    text = _blake2b()(source, digest_size=16).hexdigest()
+    time = _time_of(job_id) or f"{text[:8]}-{text[8:12]}"
+    return f"{time}-8{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"
+
+
+@cache
+def _blake2b() -> Callable[..., Any]:
+    from hashlib import blake2b  # here, for it takes longer to import than the rest of the core
+
+    return blake2b
+
+
+@lru_cache(maxsize=256)
+def _time_of(job_id: str) -> str | None:
+    """Return the time that leads a UUIDv7, None of any other id; a body asks for each event."""
+    return job_id[:13] if _timed(job_id) else None
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

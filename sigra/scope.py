@@ -11,6 +11,7 @@ from sigra.errors import AuditOnlyScopeError
 Id = str | int | UUID
 """What an id may be where it is given; it travels as a string."""
 
+_uuid_int = UUID.__dict__["int"].__get__
 _MEMBERS = ("user", "active_organization", "impersonating_from")
 
 
@@ -141,18 +142,21 @@ def scope_from_ids(
     return scope
 
 
-def id_text(value: object) -> str | None:
+def id_text(value: Any) -> str | None:
     """Return an id as the string that travels, or None where ``value`` cannot be one.
 
     A str, int (not bool) or UUID can; a blank string or an int beyond 64 bits cannot.
+    It is told by its exact type and read from the base type's slots: no code of a
+    subclass or of a proxy runs.
     """
-    if isinstance(value, str):
+    kind = type(value)
+    if issubclass(kind, str):
         text = str.__str__(value)
         return text if text.strip() else None
-    if isinstance(value, int) and not isinstance(value, bool):
+    if issubclass(kind, int) and kind is not bool:
         return int.__repr__(value) if int.bit_length(value) <= 64 else None
-    if isinstance(value, UUID):
-        return UUID.__str__(value)
+    if issubclass(kind, UUID):
+        return str(UUID(int=_uuid_int(value)))
     return None
 
 

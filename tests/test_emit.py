@@ -604,7 +604,8 @@ def test_a_bad_lifecycle_action_is_rejected_like_any(sink: Kept) -> None:
     """log_lifecycle raises nothing either."""
     attempt: Any = in_job(lambda: running.get())
     assert "failed" == log_lifecycle(attempt, "Bad", "success").status
-    assert "failed" == log_lifecycle(None, "a.b", "success").status  # type: ignore[arg-type]
+    broken: Any = Running(None, 1, 0)  # type: ignore[arg-type]
+    assert "failed" == log_lifecycle(broken, "a.b", "success").status
     assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
 
 

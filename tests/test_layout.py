@@ -24,7 +24,7 @@ LAYERS = (
     "audit backend",
     "registry",
     "config",
-    "audit.emit audit.failure audit.lookup audit.reading",
+    "audit.emit audit.failure audit.reading",
     "conclude envelope",
     "execute",
     "enqueue",

@@ -1,7 +1,7 @@
 """Audit events: what happened, for whom, without secrets and without ever raising.
 
-``log_safe`` logs one, ``log`` is strict about its form. Submodules load when a name of
-theirs is first used.
+``log_safe`` logs one, ``log`` is strict about its form. What brings structlog in, or
+renders JSON, loads when it is first used.
 """
 
 from __future__ import annotations
@@ -9,34 +9,23 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sigra.audit.action import check_action
+from sigra.audit.event import AuditEvent, AuditResult
+from sigra.audit.stats import AuditStats, audit_stats
+
 if TYPE_CHECKING:
-    from sigra.audit.action import check_action
     from sigra.audit.emit import log, log_lifecycle, log_safe
-    from sigra.audit.event import AuditEvent, AuditResult
+    from sigra.audit.line import JSONRenderer
     from sigra.audit.reading import EventFilter, Page, ReadableSink, count, query, stream
-    from sigra.audit.render import JSONRenderer
     from sigra.audit.sink import JSONLinesSink, Sink
-    from sigra.audit.stats import AuditStats, audit_stats
 
 _HOMES = {
-    "AuditEvent": "event",
-    "AuditResult": "event",
-    "AuditStats": "stats",
-    "EventFilter": "reading",
-    "JSONLinesSink": "sink",
-    "JSONRenderer": "render",
-    "Page": "reading",
-    "ReadableSink": "reading",
-    "Sink": "sink",
-    "audit_stats": "stats",
-    "check_action": "action",
-    "count": "reading",
-    "log": "emit",
-    "log_lifecycle": "emit",
-    "log_safe": "emit",
-    "query": "reading",
-    "stream": "reading",
+    "emit": ("log", "log_lifecycle", "log_safe"),
+    "line": ("JSONRenderer",),
+    "reading": ("EventFilter", "Page", "ReadableSink", "count", "query", "stream"),
+    "sink": ("JSONLinesSink", "Sink"),
 }
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AuditEvent",
@@ -60,13 +49,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
+    if name not in _HOME_OF:
         raise AttributeError(f"module 'sigra.audit' has no attribute {name!r}")
-    value = getattr(import_module(f"sigra.audit.{home}"), name)
-    globals()[name] = value
+    globals()[name] = value = getattr(import_module(f"sigra.audit.{_HOME_OF[name]}"), name)
     return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -7,44 +7,65 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 
-from sigra.audit.compose import Composed
-from sigra.audit.event import copied
-from sigra.audit.line import line_of
-from sigra.audit.render import JSONRenderer
+from sigra.audit.event import LEVELS, copied
+from sigra.audit.line import JSONRenderer, line_of
 
-LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "error"}
-"""The outcome of an event, and the level at which it is logged."""
-
-_NUMBERS = {"success": logging.INFO, "failure": logging.WARNING, "error": logging.ERROR}
+_NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVELS.items()}
 _native = frozenset(
     structlog.make_filtering_bound_logger(level) for level in range(0, logging.CRITICAL + 1, 10)
 )
 
 
-class Channel(NamedTuple):
-    """A bound logger, what it was made from, and what stands behind it.
+def _always(_: Any, __: int) -> bool:
+    return True
 
-    ``is_enabled`` asks the bound logger for a level, where it can tell; ``enabled`` are
-    the outcomes whose level is on, where that is settled by the logger's class.
-    ``wrapped`` is the logger below, where the bound one does no more than run the
-    processors.
+
+class Channel:
+    """A bound logger, what it was made from, and which outcomes are logged.
+
+    ``is_native``: its class is structlog's own, whose level is settled.
     """
 
-    processors: Iterable[Any]
-    wrapper_class: Any
-    context_class: Any
-    logger_factory: Any
-    stdout: Any
-    stderr: Any
-    bound: Any
-    is_enabled: Callable[[Any, int], bool] | None
-    enabled: frozenset[str] | None
-    wrapped: Any
+    __slots__ = ("allows", "bound", "is_native", "made_from")
+
+    def __init__(self, made_from: tuple[Any, ...]) -> None:
+        self.made_from = made_from
+        self.bound: Any = structlog.get_logger("sigra.audit").bind()
+        kind: Any = type(self.bound)
+        # On the class: a generic BoundLogger would take the name for that of a log method.
+        asked: Any = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", _always)
+        self.is_native = kind in _native and asked is not _always
+        self.allows: Callable[[str], bool] = lambda outcome: asked(self.bound, _NUMBERS[outcome])
+        if self.is_native:
+            self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
+
+    def send(self, line: dict[str, Any]) -> None:
+        """Log one event. Whatever a processor or the logger raises passes through."""
+        level = LEVELS[line["outcome"]]
+        processors = self.bound._processors
+        if self.is_native and len(processors) == 1 and type(processors[0]) is JSONRenderer:
+            line["level"] = level
+            rendered = line_of(line)
+            text = rendered.decode() if processors[0].text else rendered
+            getattr(self.bound._logger, level)(text)
+            return
+        # A processor may change what it is given, and the event may not change.
+        line["metadata"] = copied(line["metadata"])
+        line["occurred_at"] = line["occurred_at"].isoformat()
+        if not self.is_native:
+            getattr(self.bound, level)(**line)
+            return
+        # What the class's own methods come to, without handing sixteen keywords on thrice.
+        try:
+            arguments, keywords = self.bound._process_event(level, None, line)
+            getattr(self.bound._logger, level)(*arguments, **keywords)
+        except structlog.DropEvent:
+            pass
 
 
 _channel: Channel | None = None
@@ -57,101 +78,11 @@ def open_channel(outcome: str) -> Channel | None:
     that it was made from has changed; so capture_logs, capsys and a later configure()
     work.
     """
-    settings = structlog.get_config()
-    channel = _channel
-    if (
-        channel is None
-        or settings["cache_logger_on_first_use"] is not True
-        or settings["processors"] is not channel[0]
-        or settings["wrapper_class"] is not channel[1]
-        or settings["context_class"] is not channel[2]
-        or settings["logger_factory"] is not channel[3]
-        or sys.stdout is not channel[4]
-        or sys.stderr is not channel[5]
-    ):
-        channel = _new_channel(settings)
-    enabled = channel[8]
-    if enabled is not None:
-        return channel if outcome in enabled else None
-    is_enabled = channel[7]
-    if is_enabled is None or is_enabled(channel[6], _NUMBERS[outcome]):
-        return channel
-    return None
-
-
-def _new_channel(settings: dict[str, Any]) -> Channel:
     global _channel
-    bound = structlog.get_logger("sigra.audit").bind()
-    kind: Any = type(bound)
-    # On the class: a generic BoundLogger would take the name for that of a log method.
-    is_enabled = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None)
-    native = kind in _native
-    enabled = None
-    if native and is_enabled is not None:
-        enabled = frozenset(name for name in LEVELS if is_enabled(bound, _NUMBERS[name]))
-    channel = Channel(
-        settings["processors"],
-        settings["wrapper_class"],
-        settings["context_class"],
-        settings["logger_factory"],
-        sys.stdout,
-        sys.stderr,
-        bound,
-        is_enabled,
-        enabled,
-        bound._logger if native and settings["context_class"] is dict else None,
-    )
-    _channel = channel if settings["cache_logger_on_first_use"] is True else None
-    return channel
-
-
-def send(channel: Channel, composed: Composed) -> None:
-    """Log one event. Whatever a processor or the logger raises passes through.
-
-    Where structlog's own bound logger would but run the processors, they are run here:
-    handing sixteen keywords through its three calls takes as long as all the rest.
-    """
-    _, line, _, nested = composed
-    level = LEVELS[line["outcome"]]
-    logger = channel.wrapped
-    processors = channel.processors
-    if logger is not None and type(processors) is list and len(processors) == 1:
-        renderer = processors[0]
-        if type(renderer) is JSONRenderer:
-            line["level"] = level
-            rendered = line_of(line)
-            getattr(logger, level)(rendered.decode() if renderer.text else rendered)
-            return
-    # A processor may change what it is given, and the event may not change.
-    metadata = line["metadata"]
-    line["metadata"] = copied(metadata) if nested else metadata.copy()
-    line["occurred_at"] = line["occurred_at"].isoformat()
-    if logger is None:
-        getattr(channel.bound, level)(line.pop("event"), **line)
-    else:
-        _run(processors, logger, level, line)
-
-
-def _run(processors: Iterable[Any], logger: Any, level: str, line: Any) -> None:
-    try:
-        for process in processors:
-            line = process(logger, level, line)
-        if type(line) is bytes or type(line) is str:
-            getattr(logger, level)(line)
-        else:
-            arguments, keywords = _as_arguments(line)
-            getattr(logger, level)(*arguments, **keywords)
-    except structlog.DropEvent:
-        pass
-
-
-def _as_arguments(line: Any) -> tuple[Any, Any]:
-    """Read what the last processor returned, as structlog does."""
-    if isinstance(line, (str, bytes, bytearray)):
-        return (line,), {}
-    if isinstance(line, tuple):
-        arguments, keywords = line
-        return arguments, keywords
-    if isinstance(line, dict):
-        return (), line
-    raise ValueError("the last processor returned no str, bytes, tuple or dict")
+    settings = structlog.get_config()
+    made_from = (settings, sys.stdout, sys.stderr)
+    channel = _channel
+    if channel is None or channel.made_from != made_from:
+        channel = Channel(made_from)
+        _channel = channel if settings["cache_logger_on_first_use"] is True else None
+    return channel if channel.allows(outcome) else None

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, dataclass, field
+from collections.abc import Iterable
+from dataclasses import FrozenInstanceError, dataclass, field, make_dataclass
 from datetime import datetime, timezone
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, NoReturn
 
-from sigra.audit.action import check_action
 from sigra.ids import uuid7
-
-__all__ = ["AuditEvent", "AuditResult", "Outcome", "Status", "check_action"]
 
 Outcome = Literal["success", "failure", "error"]
 Status = Literal["emitted", "disabled", "failed"]
 
-C = TypeVar("C", bound=type)
-
-
-def _refuse_set(_: object, name: str, __: object) -> NoReturn:
-    raise FrozenInstanceError(f"cannot assign to field {name!r}")
-
-
-def _sealed(cls: C) -> C:
-    # What dataclass() writes for a frozen slotted class raises TypeError for an unknown name.
-    cls.__setattr__ = _refuse_set  # type: ignore[assignment]
-    return cls
+LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "error"}
+"""The outcomes, and the level at which an event of each is logged."""
 
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
 
 
-@_sealed
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One thing that was done: what, by whom, for which organization, and how it ended.
@@ -60,7 +48,6 @@ class AuditEvent:
     attempt: int | None = None
 
 
-@_sealed
 @dataclass(frozen=True, slots=True)
 class AuditResult:
     """What became of one call of ``log_safe``.
@@ -77,97 +64,40 @@ class AuditResult:
     redacted: tuple[str, ...] = ()
 
 
-class _EventDraft:
-    """An event while it is written: the same slots, not yet frozen.
+def _refuse_set(_: object, name: str, __: object) -> NoReturn:
+    raise FrozenInstanceError(f"cannot assign to field {name!r}")
 
-    Turning a draft into the event costs a quarter of what the frozen class's own
-    ``__init__`` does, and one event is made for each call.
+
+# What dataclass() writes for a frozen slotted class raises TypeError for an unknown name.
+AuditEvent.__setattr__ = AuditResult.__setattr__ = _refuse_set  # type: ignore[method-assign]
+
+
+def _draft(frozen: Any) -> Any:
+    """Return a class with the same slots that can be filled in, and then become the frozen one.
+
+    That costs a quarter of what the frozen class's own ``__init__`` does, and each call
+    makes an event and a result.
     """
-
-    __slots__ = tuple(AuditEvent.__dataclass_fields__)
-
-    def __init__(
-        self, event_id: str, action: str, outcome: Outcome, organization_id: str | None,
-        actor_id: str | None, effective_user_id: str | None, actor_type: str | None,
-        target_id: str | None, target_type: str | None, ip_address: str | None,
-        user_agent: str | None, metadata: dict[str, Any], occurred_at: datetime,
-        worker: str | None, job_id: str | None, attempt: int | None,
-    ) -> None:  # fmt: skip
-        self.event_id = event_id
-        self.action = action
-        self.outcome = outcome
-        self.organization_id = organization_id
-        self.actor_id = actor_id
-        self.effective_user_id = effective_user_id
-        self.actor_type = actor_type
-        self.target_id = target_id
-        self.target_type = target_type
-        self.ip_address = ip_address
-        self.user_agent = user_agent
-        self.metadata = metadata
-        self.occurred_at = occurred_at
-        self.worker = worker
-        self.job_id = job_id
-        self.attempt = attempt
+    return make_dataclass(f"_{frozen.__name__}Draft", frozen.__slots__, slots=True)
 
 
-class _ResultDraft:
-    __slots__ = tuple(AuditResult.__dataclass_fields__)
-
-    def __init__(
-        self,
-        status: Status,
-        reason: str | None,
-        event: AuditEvent | None,
-        redacted: tuple[str, ...],
-    ) -> None:
-        self.status = status
-        self.reason = reason
-        self.event = event
-        self.redacted = redacted
+_EventDraft, _ResultDraft = _draft(AuditEvent), _draft(AuditResult)
 
 
-def event_and_fields(
-    action: str, outcome: Outcome, organization_id: str | None, actor_id: str | None,
-    effective_user_id: str | None, actor_type: str | None, target_id: str | None,
-    target_type: str | None, ip_address: str | None, user_agent: str | None,
-    metadata: dict[str, Any], occurred_at: datetime, event_id: str, worker: str | None,
-    job_id: str | None, attempt: int | None,
-) -> tuple[AuditEvent, dict[str, Any]]:  # fmt: skip
-    """Make an event from checked values, and the dict that a log line is made of."""
-    event: Any = _EventDraft(
-        event_id, action, outcome, organization_id, actor_id, effective_user_id, actor_type,
-        target_id, target_type, ip_address, user_agent, metadata, occurred_at, worker, job_id,
-        attempt,
-    )  # fmt: skip
+def event_of(values: Iterable[Any]) -> AuditEvent:
+    """Make an event of checked values, in the order of its fields."""
+    event = _EventDraft(*values)
     event.__class__ = AuditEvent
-    return event, {
-        "event": action,
-        "outcome": outcome,
-        "event_id": event_id,
-        "organization_id": organization_id,
-        "actor_id": actor_id,
-        "effective_user_id": effective_user_id,
-        "actor_type": actor_type,
-        "target_id": target_id,
-        "target_type": target_type,
-        "ip_address": ip_address,
-        "user_agent": user_agent,
-        "metadata": metadata,
-        "occurred_at": occurred_at,
-        "worker": worker,
-        "job_id": job_id,
-        "attempt": attempt,
-    }
+    return event  # type: ignore[no-any-return]
 
 
 def result_of(
     status: Status, reason: str | None, event: AuditEvent | None, redacted: tuple[str, ...]
 ) -> AuditResult:
-    """Make a result from its four values in order, faster than its own ``__init__``."""
-    draft: Any = _ResultDraft(status, reason, event, redacted)
-    draft.__class__ = AuditResult
-    return draft  # type: ignore[no-any-return]
+    """Make a result of its four values."""
+    result = _ResultDraft(status, reason, event, redacted)
+    result.__class__ = AuditResult
+    return result  # type: ignore[no-any-return]
 
 
 def copied(plain: Any) -> Any:

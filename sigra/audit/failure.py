@@ -11,11 +11,7 @@ from typing import Any
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.event import AuditResult
-from sigra.audit.read import type_name
 from sigra.audit.stats import disabled, emitted, failed
-
-LAST_RESORT = AuditResult("failed", "the stack or the memory ran out while the event was built")
-"""Made beforehand, for where nothing can be made any more."""
 
 _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
@@ -24,7 +20,7 @@ _thread = threading.local()
 # second, the rest are counted, and the next line says how many they were.
 _LINES = 50
 _REASONS = 256
-_windows: dict[str | None, list[float]] = {}
+_windows: dict[str | None, tuple[float, int]] = {}
 
 
 def settled(result: AuditResult, action: Any) -> AuditResult:
@@ -34,20 +30,13 @@ def settled(result: AuditResult, action: Any) -> AuditResult:
         break
     if status == "failed":
         try:  # noqa: SIM105 - as a context manager it takes as long as all the rest
-            _report(result, action)
+            _tell(result, action)
         except Exception:  # noqa: S110 - it is counted, and in the caller's hand
             pass
     return result
 
 
-def report_crash(kind: type[Exception], action: Any) -> AuditResult:
-    """Tell of an exception that ended a call before its event was made; it is counted already."""
-    result = AuditResult("failed", f"{type_name(kind)} while the event was built")
-    _report(result, action)
-    return result
-
-
-def _report(result: AuditResult, action: Any) -> None:
+def _tell(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``.
 
     What fails while a failure is being told is counted and not told, or it would
@@ -60,8 +49,11 @@ def _report(result: AuditResult, action: Any) -> None:
     _thread.telling = True
     try:
         if left_out is not None:
+            # Names only: the action's, of fields and of types.
+            name = action if type(action) is str and action in accepted else "(no valid action)"
+            more = f" (and {left_out} more like it before)" if left_out else ""
             with suppress(Exception):
-                _write(result.reason, action, left_out)
+                _log.error("audit event %s failed: %s%s", name, result.reason, more)
         if callback is not None:
             with suppress(Exception):
                 callback(result)
@@ -72,22 +64,11 @@ def _report(result: AuditResult, action: Any) -> None:
 def _left_out(reason: str | None) -> int | None:
     """Return how many lines of this reason were left out before, None to leave this one out."""
     now = monotonic()
-    window = _windows.get(reason)
-    if window is None:
-        if len(_windows) >= _REASONS:
-            _windows.clear()
-        _windows[reason] = [now, 1]
-        return 0
-    start, lines = window
-    if now - start >= 1:
-        window[:] = (now, 1)
-        return max(0, int(lines) - _LINES)
-    window[1] = lines + 1
-    return 0 if lines < _LINES else None
-
-
-def _write(reason: str | None, action: Any, left_out: int) -> None:
-    """Write one line, which has names only: the action's, of fields and of types."""
-    name = action if type(action) is str and action in accepted else "(no valid action)"
-    more = f" (and {left_out} more like it before)" if left_out else ""
-    _log.error("audit event %s failed: %s%s", name, reason, more)
+    start, lines = _windows.get(reason, (now - 1, 0))
+    if now - start < 1:
+        _windows[reason] = start, lines + 1
+        return 0 if lines < _LINES else None
+    if len(_windows) >= _REASONS:
+        _windows.clear()
+    _windows[reason] = now, 1
+    return max(0, lines - _LINES)

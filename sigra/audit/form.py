@@ -1,79 +1,75 @@
-"""Whether a call is well formed, and the event that stands for one that is not."""
+"""How a call of ``log_safe`` or ``log`` is written, and what is wrong with one that is not so."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import update_wrapper
+from typing import Any, ParamSpec, TypeVar
 
 from sigra.audit.action import action_fault
-from sigra.audit.compose import Composed, Details, checked_id, compose, read_member_id
-from sigra.audit.event import Outcome
+from sigra.audit.event import LEVELS, AuditResult, Outcome
 from sigra.audit.read import ABSENT
 from sigra.errors import AuditRejectedError
-from sigra.scope import scope_from_ids
+from sigra.scope import Id
 
-if TYPE_CHECKING:
-    from sigra.context import Running
-
-REJECTED = "sigra.audit.rejected"
-
-_OUTCOMES = ("success", "failure", "error")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 STRICT: Any = object()
 """As the first surplus argument of a call: its caller wants to be told by an exception.
 No one else has it, so no keyword or value that a tenant sent can ask for the same."""
 
 
+def well_formed_call(
+    action: str,
+    scope: object,
+    *,
+    outcome: Outcome = "success",
+    target_id: Id | None = None,
+    target_type: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    actor_type: str | None = None,
+    ip_address: str | None = None,
+    user_agent: str | None = None,
+    occurred_at: datetime | None = None,
+    organization_id: Id | None = ABSENT,
+    actor_id: Id | None = ABSENT,
+    audit_schema: Any = ABSENT,
+) -> AuditResult:
+    """Stand for a function that takes any arguments, and is to be called with these."""
+    raise NotImplementedError
+
+
+def called_like(form: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Show a function, to type checkers and ``help()``, as one that is called like ``form``."""
+
+    def show(function: Callable[..., R]) -> Callable[P, R]:
+        return update_wrapper(function, form, assigned=("__annotations__",))
+
+    return show
+
+
 def checked_form(
     action: Any, scope: Any, outcome: Any, surplus: tuple[Any, ...], unknown: dict[str, Any]
-) -> tuple[str, Any, Outcome]:
-    """Return action, scope and outcome as they were meant; raise ``AuditRejectedError``.
-
-    The first two may have come by keyword.
-    """
+) -> tuple[str, Outcome]:
+    """Return action and outcome as they were meant, or raise ``AuditRejectedError``."""
     if action is ABSENT:
         action = unknown.pop("action", ABSENT)
-    if scope is ABSENT:
-        scope = unknown.pop("scope", ABSENT)
     for field, value in (("action", action), ("scope", scope)):
         if value is ABSENT:
             raise AuditRejectedError(field, "it is missing")
-    if len(surplus) > (1 if surplus and surplus[0] is STRICT else 0):
+    if surplus and (surplus[0] is not STRICT or len(surplus) > 1):
         raise AuditRejectedError("scope", "what follows it must be passed by keyword")
     if unknown:
         raise AuditRejectedError(_shown(next(iter(unknown))), "no such keyword")
-    action = _exact(action)
+    action, outcome = _exact(action), _exact(outcome)
     reason = action_fault(action)
     if reason is not None:
         raise AuditRejectedError("action", f"it {reason}")
-    outcome = _exact(outcome)
-    if type(outcome) is not str or outcome not in _OUTCOMES:
+    if type(outcome) is not str or outcome not in LEVELS:
         raise AuditRejectedError("outcome", "it must be 'success', 'failure' or 'error'")
-    return action, scope, outcome  # type: ignore[return-value]
-
-
-def rejected_event(
-    error: AuditRejectedError, scope: Any, details: Details, running: Running | None, ordinal: int
-) -> Composed:
-    """Return the event that says a call was rejected, with the ids that can be read."""
-    organization_id, actor_id = details[-2:]
-    organization = _attempt(read_member_id, scope, "active_organization")
-    user = _attempt(read_member_id, scope, "user")
-    impersonator = _attempt(read_member_id, scope, "impersonating_from")
-    if organization_id is not ABSENT:
-        organization = _attempt(checked_id, "organization_id", organization_id)
-    actor = ABSENT if actor_id is ABSENT else _attempt(checked_id, "actor_id", actor_id)
-    metadata = {"field": error.field, "reason": error.reason}
-    readable = scope_from_ids(user, organization, impersonator)
-    known: Details = (None, None, metadata, None, None, None, None, organization, actor)
-    return compose(REJECTED, "failure", readable, known, running, ordinal)
-
-
-def _attempt(read: Callable[..., str | None], *args: Any) -> str | None:
-    try:
-        return read(*args)
-    except AuditRejectedError:
-        return None
+    return action, outcome  # type: ignore[return-value]
 
 
 def _exact(value: Any) -> Any:

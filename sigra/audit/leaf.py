@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
-from sigra.audit.read import exact_datetime, read_member, type_name, uuid_text
+from sigra.audit.read import read_member, type_name
+from sigra.scope import id_text
 
 _LOWEST, _HIGHEST = -(1 << 63), (1 << 64) - 1
-
-# Types of modules that not every process loads: a value of one implies that it has.
-_PRINTED = {
-    "ipaddress": ("IPv4Address", "IPv4Network", "IPv6Address", "IPv6Network"),
-    "pathlib": ("PosixPath", "PurePosixPath", "PureWindowsPath", "WindowsPath"),
-}
 
 
 def leaf(value: Any) -> Any:
@@ -30,67 +26,60 @@ def leaf(value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is str:
         return value
-    if issubclass(kind, str):
-        return str.__str__(value)
-    if issubclass(kind, int):
-        return _integer(int.__int__(value))
-    if issubclass(kind, float):
-        return _float(float.__float__(value))
-    if issubclass(kind, (bytes, bytearray)):
-        return _binary(value, bytes if issubclass(kind, bytes) else bytearray)
-    if issubclass(kind, Enum):
-        return _member(value, kind)
-    return _text(value, kind)
+    for base, plain in _KINDS:
+        if issubclass(kind, base):
+            return plain(value)
+    # By identity: these classes are not loaded for the sake of the question.
+    if any(getattr(sys.modules.get(home), name, None) is kind for home, name in _PRINTED):
+        return str(value)
+    return f"<{type_name(kind)}>"
 
 
-def _integer(value: int) -> int | str:
+def exact_datetime(value: datetime) -> datetime:
+    """Return a datetime, or one of a subclass, as a plain datetime."""
+    return datetime.combine(datetime.date(value), datetime.timetz(value))
+
+
+def in_utc(value: datetime) -> datetime | None:
+    """Return the moment in UTC, or None where the datetime is naive.
+
+    The time zone's own ``utcoffset`` is asked, and what it raises passes through.
+    """
+    exact = exact_datetime(value)
+    return None if exact.utcoffset() is None else exact.astimezone(timezone.utc)
+
+
+def _integer(value: Any) -> int | str:
+    exact = int.__int__(value)
     # Printing an int of many digits is slow, and Python refuses beyond 4,300.
-    return value if _LOWEST <= value <= _HIGHEST else f"<int {value.bit_length()} bits>"
+    return exact if _LOWEST <= exact <= _HIGHEST else f"<int {exact.bit_length()} bits>"
 
 
-def _float(value: float) -> float | str:
-    if value - value == 0.0:
-        return value
-    return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+def _float(value: Any) -> float | str:
+    exact = float.__float__(value)
+    # Infinity and NaN alone leave something when taken from themselves.
+    if exact - exact == 0.0:
+        return exact
+    return "NaN" if exact != exact else "Infinity" if exact > 0 else "-Infinity"
 
 
-def _binary(value: Any, base: Any) -> str:
+def _binary(value: Any) -> str:
+    base: Any = bytes if issubclass(type(value), bytes) else bytearray
     try:
         return base.decode(value)  # type: ignore[no-any-return]
     except UnicodeDecodeError:
         return f"<{base.__name__} {base.__len__(value)}>"
 
 
-def _member(value: Any, kind: type) -> Any:
+def _member(value: Any) -> Any:
     held = read_member(value, "_value_")
     of = type(held)
     if of is str or of is int or of is float or of is bool:
         return leaf(held)
-    return f"<{type_name(kind)}>"
+    return f"<{type_name(type(value))}>"
 
 
-def _text(value: Any, kind: type) -> str:
-    """Write a value of the standard library's types; name the type of any other."""
-    if issubclass(kind, UUID):
-        return uuid_text(value)
-    if issubclass(kind, datetime):
-        return _moment(value)
-    if issubclass(kind, date):
-        return date.isoformat(value)
-    if kind is time:
-        return time.isoformat(value.replace(tzinfo=None))
-    if issubclass(kind, timedelta):
-        return f"{timedelta.total_seconds(value)} s"
-    if issubclass(kind, Decimal):
-        return Decimal.__str__(value)
-    if kind is complex:
-        return complex.__repr__(value)
-    if type(kind) is type and _is_printed(kind):
-        return str(value)
-    return f"<{type_name(kind)}>"
-
-
-def _moment(value: datetime) -> str:
+def _moment(value: Any) -> str:
     exact = exact_datetime(value)
     zone = exact.tzinfo
     zones = sys.modules.get("zoneinfo")
@@ -100,9 +89,23 @@ def _moment(value: datetime) -> str:
     return exact.replace(tzinfo=None).isoformat()
 
 
-def _is_printed(kind: type) -> bool:
-    for module, names in _PRINTED.items():
-        loaded = sys.modules.get(module)
-        if loaded is not None and any(getattr(loaded, name) is kind for name in names):
-            return True
-    return False
+_KINDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
+    (str, str.__str__),
+    (int, _integer),
+    (float, _float),
+    ((bytes, bytearray), _binary),
+    (Enum, _member),
+    (UUID, id_text),
+    (datetime, _moment),
+    (date, date.isoformat),
+    (time, lambda value: datetime.combine(date.min, value, None).time().isoformat()),
+    (timedelta, lambda value: f"{timedelta.total_seconds(value)} s"),
+    (Decimal, Decimal.__str__),
+    (complex, complex.__repr__),
+)
+"""The first type that a value is of has its say; a datetime is a date too."""
+
+_PRINTED = tuple(
+    [("ipaddress", f"IPv{version}{what}") for version in "46" for what in ("Address", "Network")]
+    + [("pathlib", f"{pure}{kind}Path") for pure in ("", "Pure") for kind in ("Posix", "Windows")]
+)

@@ -1,14 +1,13 @@
-"""One JSON object as one line, in which nothing can pass for the end of it."""
+"""An event as one line of JSON, in which nothing can pass for the end of it."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from sigra.audit.sanitize import sanitize_value
+from sigra.audit.sanitize import compact, sanitize_value
 
 _HIDDEN = "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 _hidden = re.compile(f"[{_HIDDEN}]")
@@ -26,30 +25,45 @@ def line_of(fields: dict[str, Any]) -> bytes:
         line = _dump(fields)
     except (TypeError, ValueError, RecursionError):
         line = _dump(sanitize_value(fields))
-    return line if line.isascii() and _DEL not in line else _escaped(line)
-
-
-def _escaped(line: bytes) -> bytes:
-    return _hidden.sub(_escape, line.decode()).encode()
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
-
-
-_encode = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=sanitize_value
-).encode
+    if line.isascii() and _DEL not in line:
+        return line
+    return _hidden.sub(lambda match: f"\\u{ord(match[0]):04x}", line.decode()).encode()
 
 
 def _best_dump() -> Callable[[Any], bytes]:
     try:
         import orjson
     except ImportError:  # the extra is not installed
-        return lambda fields: _encode(fields).encode()
+        return lambda fields: compact(fields).encode()
     # Left to themselves these types would be written by rules that are not ours.
     options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
     return partial(orjson.dumps, default=sanitize_value, option=options)
 
 
 _dump = _best_dump()
+
+
+class JSONRenderer:
+    """Render an event to one line of strict JSON, in one step.
+
+    For structlog's ``processors``, as the last or the only one. The line has
+    ``event``, ``level`` (where no other processor has set it) and the rest as it came.
+    With ``text=False``, the default, the answer is bytes, as ``BytesLogger`` takes
+    them; with ``text=True`` it is a str, for ``PrintLogger``, ``WriteLogger`` and the
+    standard library. Any event may pass through it, not only those of ``log_safe``.
+    """
+
+    __slots__ = ("text",)
+
+    def __init__(self, *, text: bool = False) -> None:
+        self.text = text
+
+    def __call__(self, _: Any, name: str, event_dict: Any) -> str | bytes:
+        """Render one event, as structlog calls a processor."""
+        if "level" not in event_dict:
+            event_dict["level"] = name
+        line = line_of(event_dict)
+        return line.decode() if self.text else line
+
+    def __repr__(self) -> str:
+        return f"JSONRenderer(text={self.text})"

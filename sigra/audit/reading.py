@@ -10,8 +10,9 @@ from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkab
 from sigra import config
 from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
 from sigra.audit.event import Outcome
-from sigra.audit.read import ABSENT, id_of, in_utc
-from sigra.scope import Id
+from sigra.audit.leaf import in_utc
+from sigra.audit.read import ABSENT
+from sigra.scope import Id, id_text
 
 MOST = 500
 """The largest page."""
@@ -159,7 +160,7 @@ def utc(name: str, value: datetime) -> datetime:
 
 
 def _id(name: str, value: Id | None) -> str | None:
-    text = id_of(value)
+    text = id_text(value)
     if text is None and value is not None:
         raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")
     return text

@@ -5,18 +5,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from functools import lru_cache
-from typing import Any
+from itertools import accumulate
 
-from sigra.audit.words import (
-    ALLOWED,
-    BENIGN,
-    DESCRIBING,
-    JOINED,
-    MEASURED,
-    METRIC,
-    STEMS,
-    WHOLE,
-)
+from sigra.audit import words as w
 
 REDACTED = "[REDACTED]"
 
@@ -28,7 +19,7 @@ _LONGEST_RUN = 4
 _DIGITS = "0123456789"
 # Shorter words are not sought across a boundary: "to_tp_x" holds no "otp".
 _OPENINGS = ("apikey", "passwd", "privatekey", "secretkey")
-_RUNS = JOINED | frozenset(word for word in WHOLE if len(word) >= 6)
+_RUNS = w.JOINED | frozenset(word for word in w.WHOLE if len(word) >= 6)
 
 _separator = re.compile(r"[\W_]+")
 _camel = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -48,61 +39,50 @@ def key_verdict(key: str) -> int:
     lowered = [word for word in _separator.split(name.lower()) if word]
     words = [word for word in _separator.split(_camel.sub("_", name).lower()) if word]
     # PaSsWoRd, which its changes of case take to pieces, is one of the words all the same.
-    if words != lowered and any(word in WHOLE for word in lowered):
+    if words != lowered and not w.WHOLE.isdisjoint(lowered):
         return SECRET
     return _judge(words)
 
 
-def is_secret(key: str, value: Any) -> bool:
-    """Tell whether a value of an exact type is to be redacted for its key; None never is."""
-    if value is None:
-        return False
-    verdict = key_verdict(key) if len(key) <= MAX_KEY else SECRET
-    return verdict == SECRET or (
-        verdict == MEASURE and type(value) is not int and type(value) is not float
-    )
-
-
 def _visible(key: str) -> str:
     name = unicodedata.normalize("NFKC", key)
-    if name.isascii():
-        return name
-    return "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+    return "".join(sign for sign in name if sign.isascii() or unicodedata.category(sign) != "Cf")
 
 
 def _judge(words: list[str]) -> int:
-    if "_".join(words) in ALLOWED or (len(words) > 1 and words[-1] in DESCRIBING):
+    if "_".join(words) in w.ALLOWED or (len(words) > 1 and words[-1] in w.DESCRIBING):
         return PLAIN
     if _runs_together(words):
         return SECRET
     marking = [word for word in _without_benign(words) if _marks(word)]
     if not marking:
         return PLAIN
-    if all(word in MEASURED for word in marking) and any(word in METRIC for word in words):
-        return MEASURE
-    return SECRET
+    measured = w.MEASURED.issuperset(marking) and not w.METRIC.isdisjoint(words)
+    return MEASURE if measured else SECRET
 
 
 def _marks(word: str) -> bool:
-    return word in WHOLE or word.rstrip(_DIGITS) in WHOLE or word.endswith(STEMS)
+    return _listed(word, w.WHOLE) or word.endswith(w.STEMS)
+
+
+def _listed(word: str, names: frozenset[str]) -> bool:
+    return word in names or word.rstrip(_DIGITS) in names
 
 
 def _runs_together(words: list[str]) -> bool:
     for start, word in enumerate(words):
-        if word in JOINED or word.rstrip(_DIGITS) in JOINED or word.startswith(_OPENINGS):
+        _, *longer = accumulate(words[start : start + _LONGEST_RUN])
+        if _listed(word, w.JOINED) or word.startswith(_OPENINGS):
             return True
-        run = word
-        for following in words[start + 1 : start + _LONGEST_RUN]:
-            run += following
-            if run in _RUNS or run.rstrip(_DIGITS) in _RUNS:
-                return True
+        if any(_listed(run, _RUNS) for run in longer):
+            return True
     return False
 
 
 def _without_benign(words: list[str]) -> list[str]:
     left: list[str] = []
     for word in words:
-        if left and f"{left[-1]}:{word}" in BENIGN:
+        if left and f"{left[-1]}:{word}" in w.BENIGN:
             left.pop()
         else:
             left.append(word)

@@ -4,211 +4,200 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable
-from itertools import islice
 from typing import Any
 
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
 from sigra.audit.redact import MAX_KEY, REDACTED, SECRET, holds_secret, key_verdict
-from sigra.audit.simple import simple_copy
 
 MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
 
-_MAX_NODES = 5_000
-_MAX_TEXT = 400_000
-_MAX_KEYS = 24_000
+# A value costs one; long keys and texts cost as much more as looking at them takes.
+_BUDGET = 5_000
+_KEY_CHARACTERS = 8
+_TEXT_CHARACTERS = 80
+_LONGEST_TEXT = _BUDGET * _TEXT_CHARACTERS
 _MAX_DEPTH = 64
 _MAX_STEP = 64
+
+# Within these no metadata comes near the size at which it is replaced.
+_SIMPLE_ITEMS = 12
+_SIMPLE_KEY = 64
+_SIMPLE_TEXT = 400
+_SIMPLE_KEYS = 1_024
+_simple_keys: set[str] = set()
 _HALF = 1 << 63
+
 _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
 
-def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
-    """Return metadata as plain JSON, the paths of what was redacted, and whether it nests.
+def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
+    """Return metadata as plain JSON, and the paths of what was redacted.
 
     What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
     ``{"truncated": True, "bytes": n, "sha256": hex}`` of the JSON that it would have
-    been. Reading stops after 5,000 nodes, 400,000 characters or 24,000 of keys; then n
-    and the digest are of the part that was read.
+    been. Reading stops after 5,000 values, less for long keys and texts (of 400,000
+    characters in all); then n and the digest are of the part that was read.
     """
     if metadata is None:
-        return {}, [], False
+        return {}, []
     try:
         if type(metadata) is dict:
-            simple = simple_copy(metadata)
+            simple = _simple_copy(metadata)
             if simple is not None:
-                return simple, [], False
-        return _walked(metadata)
+                return simple, []
+        mapping = mapping_of(metadata)
+        walk = _Walk()
+        plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
     except RuntimeError as error:
         # Another thread is changing it, or the stack is at its end: the event is worth more.
-        return {"unreadable": type(error).__name__}, [], False
+        return {"unreadable": type(error).__name__}, []
+    data = compact(plain).encode()
+    if len(data) > MAX_BYTES or walk.left < 0:
+        import hashlib  # here, for it takes longer to import than the rest of the core
+
+        digest = hashlib.sha256(data).hexdigest()
+        plain = {"truncated": True, "bytes": len(data), "sha256": digest}
+    return plain, walk.redacted
 
 
-def _walked(metadata: Any) -> tuple[dict[str, Any], list[str], bool]:
-    walk = Walk()
-    mapping = metadata if type(metadata) is dict else mapping_of(metadata)
-    if mapping is None:
-        mapping = {"value": metadata}
-    plain = walk.mapping(mapping, "$", 1)
-    # Each character takes at most six bytes, each node some thirty besides.
-    if walk.full or 6 * (walk.text + walk.keys) + 32 * walk.nodes > MAX_BYTES:
-        plain, walk.nested = _bounded(plain, walk)
-    return plain, walk.redacted, walk.nested
+def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
+    """Copy metadata that is flat, short and harmless, as most is; None where it is not."""
+    if len(metadata) > _SIMPLE_ITEMS:
+        return None
+    simple: dict[str, Any] = {}
+    left = _SIMPLE_TEXT
+    for key, value in metadata.items():
+        if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
+            return None
+        kind = type(value)
+        if kind is str:
+            left -= len(value)
+            if left < 0 or not value.isascii() or (len(value) > 5 and holds_secret(value)):
+                return None
+        elif kind is int:
+            if not -_HALF <= value < _HALF:
+                return None
+        # Infinity and NaN alone leave something when taken from themselves.
+        elif not (value is None or kind is bool or (kind is float and value - value == 0.0)):
+            return None
+        simple[key] = value
+    return simple
+
+
+def _is_simple(key: str) -> bool:
+    if len(key) > _SIMPLE_KEY or not key.isascii() or key_verdict(key):
+        return False
+    if len(_simple_keys) >= _SIMPLE_KEYS:
+        _simple_keys.clear()
+    _simple_keys.add(key)
+    return True
 
 
 def sanitize_value(value: Any) -> Any:
     """Return any value as plain JSON, read as far as metadata is, with nothing redacted."""
-    walk = Walk(redacting=False)
-    return walk.value(value, "$", 0)
+    return _Walk(redacting=False).value(value, "$", 0)
 
 
-def _bounded(plain: dict[str, Any], walk: Walk) -> tuple[dict[str, Any], bool]:
-    data = json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
-    if len(data) <= MAX_BYTES and not walk.full:
-        return plain, walk.nested
-    import hashlib  # here, for it takes longer to import than the rest of the core
-
-    digest = hashlib.sha256(data).hexdigest()
-    return {"truncated": True, "bytes": len(data), "sha256": digest}, False
+compact = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=sanitize_value
+).encode
+"""Write a value as one line of JSON, by the standard library."""
 
 
-class Walk:
-    """One pass over a value: what it has cost so far, and what was redacted on the way.
+class _Walk:
+    """One pass over a value: what it may still cost, and what was redacted on the way.
 
-    ``nodes``, ``text`` and ``keys`` (both in characters) count what was read; ``full``
-    says that something was left out because one of them reached its limit.
+    ``left`` is below zero once something was left out; ``characters`` counts what was
+    kept of keys and texts.
     """
 
-    __slots__ = ("full", "keys", "nested", "nodes", "open", "redacted", "redacting", "text")
+    __slots__ = ("characters", "left", "open", "redacted", "redacting")
 
     def __init__(self, redacting: bool = True) -> None:
-        self.nodes = 0
-        self.text = 0
-        self.keys = 0
-        self.full = False
-        self.nested = False
+        self.left = _BUDGET
+        self.characters = 0
         self.redacting = redacting
         self.redacted: list[str] = []
         self.open: set[int] = set()
-
-    def mapping(self, mapping: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
-        """Return a dict, or one of a subclass, with plain keys and values."""
-        plain: dict[str, Any] = {}
-        redacting = self.redacting
-        for name, value in self._taken(dict.items(mapping), dict.__len__(mapping)):
-            exact = type(name) is str and name.isascii()
-            key = name if exact else self._key(name, plain)
-            self.keys += len(key)
-            if self.keys > _MAX_KEYS:
-                self.full = True
-                plain[key[:_MAX_KEYS]] = None
-                break
-            kind = type(value)
-            if value is None:
-                plain[key] = None
-                continue
-            if redacting:
-                verdict = key_verdict(key) if len(key) <= MAX_KEY else SECRET
-                if verdict and (verdict == SECRET or (kind is not int and kind is not float)):
-                    plain[key] = REDACTED
-                    self.redacted.append(path + _step(key))
-                    continue
-            if kind is str:
-                plain[key] = self.string(value, path, key)
-            elif kind is bool or (kind is int and -_HALF <= value < _HALF):
-                plain[key] = value
-            else:
-                plain[key] = self.value(value, path, depth, key)
-        return plain
 
     def value(self, value: Any, path: str, depth: int, key: str | int | None = None) -> Any:
         """Return any value as plain JSON; ``path`` and ``key`` say where it stands."""
         kind = type(value)
         mapping = mapping_of(value)
-        if mapping is not None or issubclass(kind, _ARRAYS):
-            return self._container(value, mapping, path + _step(key), depth)
-        plain = leaf(value)
-        return self.string(plain, path, key) if type(plain) is str else plain
-
-    def _container(self, value: Any, mapping: dict[Any, Any] | None, path: str, depth: int) -> Any:
-        self.nested = True
+        if mapping is None and not issubclass(kind, _ARRAYS):
+            plain = leaf(value)
+            return self._text(plain, path, key) if type(plain) is str else plain
         if depth >= _MAX_DEPTH:
-            return self._note(f"<deeper than {_MAX_DEPTH} levels>")
+            return f"<deeper than {_MAX_DEPTH} levels>"
         held = id(value if mapping is None else mapping)
         if held in self.open:
-            return self._note("<cycle>")
+            return "<cycle>"
         self.open.add(held)
-        try:
-            if mapping is not None:
-                return self.mapping(mapping, path, depth + 1)
-            return self._array(value, path, depth + 1)
-        finally:
-            self.open.discard(held)
+        walk: Any = self._array if mapping is None else self.mapping
+        plain = walk(value if mapping is None else mapping, path + _step(key), depth + 1)
+        self.open.discard(held)
+        return plain
+
+    def mapping(self, mapping: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
+        """Return a dict, or one of a subclass, with plain keys and values."""
+        plain: dict[str, Any] = {}
+        for name, value in dict.items(mapping):
+            key = name if type(name) is str and name.isascii() else _key(name, plain)
+            self.left -= 1 + len(key) // _KEY_CHARACTERS
+            if self.left < 0:
+                break
+            self.characters += len(key)
+            if self.redacting and value is not None and _is_secret(key, type(value)):
+                plain[key] = REDACTED
+                self.redacted.append(path + _step(key))
+            else:
+                plain[key] = self.value(value, path, depth, key)
+        return plain
 
     def _array(self, value: Any, path: str, depth: int) -> list[Any]:
         # The base type's own iterator: a subclass may have another.
         base = next(base for base in _ARRAYS if issubclass(type(value), base))
-        items = self._taken(base.__iter__(value), base.__len__(value))
-        plain = [self.value(item, path, depth, index) for index, item in enumerate(items)]
+        plain: list[Any] = []
+        for item in base.__iter__(value):
+            self.left -= 1
+            if self.left < 0:
+                break
+            plain.append(self.value(item, path, depth, len(plain)))
         if base in _UNORDERED and all(type(item) is str for item in plain):
             plain.sort()
         return plain
 
-    def _taken(self, items: Iterable[Any], size: int) -> Iterable[Any]:
-        """Take as many items as the pass has nodes left for."""
-        left = _MAX_NODES - self.nodes
-        if size <= left:
-            self.nodes += size
-            return items
-        self.full = True
-        self.nodes = _MAX_NODES
-        return islice(items, left)
-
-    def _note(self, text: str) -> str:
-        self.text += len(text)
-        return text
-
-    def _key(self, key: Any, plain: dict[str, Any]) -> str:
-        """Write a key as JSON would, and apart from any that reads the same."""
-        text = leaf(key)
-        if type(text) is str:
-            text = well_formed(text)
-        else:
-            text = json.dumps(text)
-        return text if text not in plain else f"{text}#{len(plain)}"
-
-    def string(self, text: str, path: str, key: str | int | None) -> str:
-        """Return an exact str without lone surrogates, or redacted if it holds a secret."""
-        size = len(text)
-        if self.text + size > _MAX_TEXT:
-            self.full = True
-            text = text[: _MAX_TEXT - self.text]
-            size = len(text)
-        self.text += size
-        if not text.isascii():
-            text = well_formed(text)
+    def _text(self, text: str, path: str, key: str | int | None) -> str:
+        """Return a str without lone surrogates, or redacted if it holds a secret."""
+        self.left -= len(text) // _TEXT_CHARACTERS
+        text = well_formed(text[:_LONGEST_TEXT])
+        self.characters += len(text)
         # Beyond the limit no string leaves the process, so none need be searched.
-        if (
-            size > 6
-            and self.text + self.keys <= MAX_BYTES
-            and self.redacting
-            and holds_secret(text)
-        ):
+        if self.redacting and self.characters <= MAX_BYTES and holds_secret(text):
             self.redacted.append(path + _step(key))
             return REDACTED
         return text
 
 
+def _is_secret(key: str, kind: type) -> bool:
+    verdict = key_verdict(key) if len(key) <= MAX_KEY else SECRET
+    return verdict == SECRET or (verdict > 0 and kind is not int and kind is not float)
+
+
+def _key(key: Any, plain: dict[str, Any]) -> str:
+    """Write a key as JSON would, and apart from any that reads the same."""
+    text = leaf(key)
+    text = well_formed(text) if type(text) is str else json.dumps(text)
+    return text if text not in plain else f"{text}#{len(plain)}"
+
+
 def _step(key: str | int | None) -> str:
     """Write one step of a path, in a form that no key can break out of."""
-    if key is None:
-        return ""
-    if type(key) is int:
-        return f"[{key}]"
-    name = str(key)
-    if len(name) <= _MAX_STEP and name.isprintable():
-        return f".{name}"
-    return f"[{json.dumps(name[:_MAX_STEP])}]"
+    if not isinstance(key, str):
+        return "" if key is None else f"[{key}]"
+    if len(key) <= _MAX_STEP and key.isprintable():
+        return f".{key}"
+    return f"[{json.dumps(key[:_MAX_STEP])}]"

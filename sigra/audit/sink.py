@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sigra.audit.line import line_of
-from sigra.schema import EVENT_FIELDS
+from sigra.audit.read import type_name
+from sigra.schema import EVENT_FIELDS, build_record
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent
@@ -40,12 +42,8 @@ class JSONLinesSink:
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
         self._lock = threading.Lock()
         self._owned = isinstance(target, (str, os.PathLike))
-        if isinstance(target, (str, os.PathLike)):
-            self._stream: Any = open(target, "ab")  # noqa: SIM115
-            self._binary = True
-        else:
-            self._stream = target
-            self._binary = not _takes_text(target)
+        self._stream: Any = open(target, "ab") if self._owned else target  # type: ignore[arg-type]  # noqa: SIM115
+        self._text = hasattr(self._stream, "encoding")
 
     def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
         """Append one line; lines of different threads never mix."""
@@ -53,7 +51,7 @@ class JSONLinesSink:
         fields["occurred_at"] = event.occurred_at.isoformat()
         line = line_of(fields) + b"\n"
         with self._lock:
-            self._stream.write(line if self._binary else line.decode())
+            self._stream.write(line.decode() if self._text else line)
             self._stream.flush()
 
     def close(self) -> None:
@@ -65,9 +63,34 @@ class JSONLinesSink:
                     self._stream.close()
 
 
-def _takes_text(stream: Any) -> bool:
+_thread = threading.local()
+
+
+def write_record(event: AuditEvent, schema: Any, sinks: Sequence[Sink], faults: list[str]) -> None:
+    """Make the record, write it to every sink, and add to ``faults`` who raised, by type.
+
+    A schema that raises keeps the event from no sink: the record is then None. An
+    event that a sink logs while it writes one goes to no sink, or it would never end.
+    """
+    record: Any = None
     try:
-        stream.write("")
-    except TypeError:
-        return False
-    return True
+        record = build_record(schema, event)
+    except Exception as error:
+        faults.append(fault_of("the audit_schema", error))
+    if sinks and getattr(_thread, "writing", False):
+        faults.append("a sink logged it while writing another, so no sink was given it")
+        return
+    _thread.writing = True
+    try:
+        for sink in sinks:
+            try:
+                sink.write(event, record)
+            except Exception as error:
+                faults.append(fault_of(type_name(type(sink)), error))
+    finally:
+        _thread.writing = False
+
+
+def fault_of(who: str, error: Exception) -> str:
+    """Say who raised what, by type: the text of an exception may hold what was logged."""
+    return f"{who} raised {type_name(type(error))}"
