@@ -27,7 +27,7 @@ signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 settings.register_profile(
     "sigra",
-    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "25")),
+    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "20")),
     stateful_step_count=200 if "SIGRA_EXAMPLES" in os.environ else 15,
     # A busy machine is no fault of the code.
     deadline=None,

@@ -35,7 +35,7 @@ from sigra import (
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
-PATIENCE = 10.0
+PATIENCE = 50.0
 note = contextvars.ContextVar("note", default="unset")
 
 ran: list[Any] = []

@@ -37,7 +37,7 @@ class SyncHarness:
 
 
 class ThreadHarness:
-    patience = 10.0
+    patience = 60.0
 
     def __init__(self) -> None:
         self.backend = ThreadBackend(max_workers=2)
@@ -57,7 +57,7 @@ class TestThread(BackendContract):
     def harness(self) -> Iterator[ThreadHarness]:
         harness = ThreadHarness()
         yield harness
-        assert harness.backend.close(5) == []
+        assert harness.backend.close(60) == []
 
 
 class LoopBackend(AsyncioBackend):
@@ -87,7 +87,7 @@ class TestAsyncio(BackendContract):
         thread.start()
         harness = AsyncioHarness(loop)
         yield harness
-        closing = asyncio.run_coroutine_threadsafe(harness.backend.aclose(5), loop)
+        closing = asyncio.run_coroutine_threadsafe(harness.backend.aclose(60), loop)
         assert closing.result() == []
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -35,7 +35,7 @@ from sigra import (
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
-PATIENCE = 10.0
+PATIENCE = 50.0
 note = contextvars.ContextVar("note", default="unset")
 
 gates: dict[str, threading.Event] = {}
@@ -287,7 +287,7 @@ def test_priorities_of_a_batch(pool: ThreadBackend) -> None:
 @pytest.mark.parametrize("how", ["delay", "run_at"])
 def test_a_delayed_job_runs_when_it_is_due(pool: ThreadBackend, how: str) -> None:
     """``delay`` and ``run_at`` leave the job scheduled until then."""
-    soon = timedelta(milliseconds=30)
+    soon = timedelta(milliseconds=300)
     when: Any = soon if how == "delay" else datetime.now(timezone.utc) + soon
     later = remember.new({"n": "later"}, delay=60)
     job = remember.new({"n": 1}, **{how: when})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -120,18 +120,22 @@ def number_lines(count: int) -> bytes:
 
 
 @pytest.fixture
-def start(jobs_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[bytes]]:
-    """Return a function that starts the command in a process of its own, as a shell would."""
+def start(jobs_folder: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Yield a function that starts the command in a process of its own, as a shell would."""
+    started: list[subprocess.Popen[bytes]] = []
 
     def begin(*words: str, folder: Path = jobs_folder, **given: Any) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
         # Unbuffered: what a test reads by the line is not missing from what it reads at the end.
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **given}
-        return subprocess.Popen(
-            [sys.executable, "-m", "sigra.cli", *words], cwd=folder, env=environment, **streams
-        )
+        words = (sys.executable, "-m", "sigra.cli", *words)
+        started.append(subprocess.Popen(words, cwd=folder, env=environment, **streams))
+        return started[-1]
 
-    return begin
+    yield begin
+    for process in started:
+        with process:  # which closes its pipes and waits for it
+            process.kill()
 
 
 @pytest.fixture
