@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from sqlalchemy import Select, and_, select
+from sqlalchemy import and_, select
 
 from sigra.audit.reading import EventFilter, Tenancy, tenancy
 from sigra.schema import EVENT_FIELDS
@@ -54,9 +54,8 @@ def export(
     writer = make()  # before the folder: its package may be missing
     _claim(place)
     sink.flush()
-    query = _chains(found)
     files: list[Exported] = []
-    for chain in sink.database.read(lambda connection: connection.execute(query).all()):
+    for chain in _chains(sink.database, found):
         path = place / f"{_file_name(chain.tag)}.{format}"
         before, last = sum(file.events for file in files), 0
         with writer.open(path) as write:
@@ -78,11 +77,11 @@ def _claim(folder: Path) -> None:
         raise FileExistsError(f"{folder} is not empty: an export goes into a folder of its own")
 
 
-def _chains(which: EventFilter) -> Select[Any]:
+def _chains(database: Database, which: EventFilter) -> list[Any]:
     query = select(chains.c.id, chains.c.tag).order_by(chains.c.tag)
-    if which.all_organizations:
-        return query
-    return query.where(chains.c.tag == chain_tag(which.organization_id))
+    if not which.all_organizations:
+        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+    return database.read(lambda connection: list(connection.execute(query)))
 
 
 def _rows(database: Database, chain: int) -> Iterator[list[Any]]:
