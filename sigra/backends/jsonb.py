@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,3 +28,13 @@ def unfit(payload: Mapping[str, Any]) -> dict[str, Any]:
     if MARK in payload and isinstance(args, str):
         return {**payload, "args": json.loads(args)}
     return dict(payload)
+
+
+def writable(error: BaseException) -> Exception:
+    """Return what a queue may raise and write down: ``error``, or else its text.
+
+    jsonb refuses NUL and lone surrogates, and what is no ``Exception`` ends a consumer.
+    """
+    text = "".join(traceback.format_exception(error))
+    safe = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    return error if isinstance(error, Exception) and safe == text else RuntimeError(safe)

@@ -1,0 +1,210 @@
+"""Carry jobs by PgQueuer: each worker is an entrypoint of its name, and PostgreSQL the queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from sigra import catalog
+from sigra.backend import Capability
+from sigra.backends.external import Consumed, aconsume, is_async, native, sending
+from sigra.backends.jsonb import writable
+from sigra.backends.loop import submit
+from sigra.envelope import pack
+from sigra.errors import EnqueueError, InvalidArgsError
+from sigra.execute import in_event_loop
+from sigra.json import dumps, loads
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.job import Job
+
+_pgqueuer = native("pgqueuer", "pgqueuer")
+_queries = native("pgqueuer.queries", "pgqueuer")
+_settings = native("pgqueuer.domain.settings", "pgqueuer")
+_psycopg = native("psycopg", "pgqueuer")
+_psycopg_pool = native("psycopg_pool", "pgqueuer")
+
+_HEADER = "sigra"
+"""The header in which a job's counters travel, since PgQueuer counts retries alone."""
+
+_NOTE = "UPDATE {table} SET headers = $2::jsonb, attempts = attempts - $3 WHERE id = $1"
+
+
+class PgQueuerBackend:
+    """Send jobs through PgQueuer; ``pgq run app:main`` runs them.
+
+    ``native``: in a consumer the ``PgQueuer`` that ``main`` yields, whose entrypoints the
+    workers become; in a producer that, its ``Queries`` or its ``SyncQueries``; by default
+    connections of our own to ``PGDSN``. ``conn``: an open connection, of psycopg (sync or
+    async) or asyncpg. A job that failed for good is held, as ``pgq failed`` shows.
+    """
+
+    name = "pgqueuer"
+    capabilities: frozenset[Capability] = frozenset(
+        {
+            "priority",
+            "delay",
+            "run_at",
+            "max_attempts",
+            "backoff",
+            "unique",
+            "conn",
+            "native",
+        }
+    )
+
+    def __init__(self, native: Any = None) -> None:
+        if native is None:
+            native = _queries.SyncQueries(_PooledDriver())
+        self._loop = asyncio.get_running_loop() if in_event_loop() else None
+        self._native, self._known = native, set[str]()
+        self._queries = getattr(native, "queries", native)
+        if hasattr(native, "entrypoint"):
+            catalog.subscribe(self._register)
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
+        with sending(self.name):
+            queries = self._on(jobs[0].options.conn)
+            if isinstance(queries, _queries.SyncQueries):
+                ids = queries.enqueue(**_rows(jobs))
+            elif in_event_loop() or self._loop is None or jobs[0].options.conn is not None:
+                raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
+            else:
+                work = queries.enqueue(**_rows(jobs))
+                ids = submit(self._loop, work).result()
+            _accept(jobs, ids)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same without blocking the loop."""
+        with sending(self.name):
+            queries = self._on(jobs[0].options.conn)
+            if isinstance(queries, _queries.SyncQueries):
+                await asyncio.to_thread(self.enqueue, jobs)
+            else:
+                _accept(jobs, await queries.enqueue(**_rows(jobs)))
+
+    def _on(self, conn: Any) -> Any:
+        """Return the queries that write by the caller's connection, or by our own."""
+        if conn is None:
+            return self._queries
+        if not is_async(conn):
+            return _queries.SyncQueries(_Driver(conn))
+        asyncpg = hasattr(conn, "fetch")
+        return _queries.Queries(_pgqueuer.AsyncpgDriver(conn) if asyncpg else _AsyncDriver(conn))
+
+    def _register(self, definition: Definition) -> None:
+        name = definition.name
+        if name not in self._known:  # else defined anew: the worker is looked up when it runs
+            entrypoint = self._native.entrypoint(name, accepts_context=True, on_failure="hold")
+            entrypoint(self._run)
+            self._known.add(name)
+
+    async def _run(self, job: Any, context: Any) -> None:
+        definition = catalog.lookup(job.entrypoint)
+        counts = (job.headers or {}).get(_HEADER) or {}
+        deliveries = counts.get("deliveries", 0)
+        await self._note(job, {**counts, "deliveries": deliveries + 1})
+        consumed = await aconsume(
+            _read(job),
+            definition,
+            self.name,
+            native_id=str(job.id),
+            failures=counts.get("failures"),
+            snoozes=counts.get("snoozes"),
+            deliveries=deliveries,
+        )
+        await self._translate(job, context, consumed, counts)
+
+    async def _translate(
+        self, job: Any, context: Any, consumed: Consumed, counts: Mapping[str, Any]
+    ) -> None:
+        verdict, error = consumed.verdict, consumed.verdict.error
+        if verdict.state in ("retryable", "scheduled"):
+            following = consumed.following() if consumed.delivery else counts
+            counts = {name: following.get(name) for name in ("failures", "snoozes")}
+            await self._note(job, counts, spared=verdict.state == "scheduled")
+            reason = None if error is None else str(writable(error))
+            raise _pgqueuer.RetryRequested(timedelta(seconds=verdict.delay), reason)
+        if verdict.state == "cancelled":
+            context.cancellation.cancel()  # which PgQueuer looks at when we return
+        elif error is not None:
+            await self._note(job, {})  # who queues it again by hand, has all attempts anew
+            raise writable(error)
+
+    async def _note(self, job: Any, counts: Mapping[str, Any], *, spared: bool = False) -> None:
+        """Write what the next delivery has to know; ``spared``: the retry counts for none."""
+        statement = _NOTE.format(table=self._queries.qbq.qualified.queue_table)
+        headers = dumps({**(job.headers or {}), _HEADER: counts}).decode()
+        try:
+            await self._queries.driver.execute(statement, job.id, headers, int(spared))
+        except Exception as error:  # the database went away: no fault of the job
+            raise _pgqueuer.RetryRequested(timedelta(seconds=1)) from error
+
+
+def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
+    options, now = jobs[0].options, time.time()
+    unique = None if options.unique is None else f"{jobs[0].worker}:{options.unique}"
+    return {
+        "entrypoint": [job.worker for job in jobs],
+        "payload": [dumps(pack(job)) for job in jobs],
+        "priority": [options.priority for _ in jobs],
+        "execute_after": [timedelta(seconds=options.wait(now)) for _ in jobs],
+        "dedupe_key": [unique for _ in jobs],
+        "on_conflict": "skip",
+    }
+
+
+def _accept(jobs: Sequence[Job], ids: Sequence[int | None]) -> None:
+    for job, id in zip(jobs, ids, strict=True):
+        job.accept(native_id=None if id is None else str(id), duplicate=id is None)
+
+
+def _read(job: Any) -> dict[str, Any]:
+    payload = loads(job.payload or b"{}")
+    if not isinstance(payload, dict):
+        reason = f"args are a JSON object, not {type(payload).__qualname__}"
+        raise InvalidArgsError("$", reason, job.entrypoint)
+    return payload
+
+
+class _Driver:
+    """Write by the caller's connection; PgQueuer's own driver refuses one in a transaction."""
+
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
+
+    def fetch(self, query: str, *args: Any) -> Any:
+        cursor = _psycopg.RawCursor(self._conn, row_factory=_psycopg.rows.dict_row)
+        return cursor.execute(query, args).fetchall()
+
+
+class _AsyncDriver(_Driver):
+    """Do the same by an async one."""
+
+    async def fetch(self, query: str, *args: Any) -> Any:
+        cursor = _psycopg.AsyncRawCursor(self._conn, row_factory=_psycopg.rows.dict_row)
+        return await (await cursor.execute(query, args)).fetchall()
+
+
+class _PooledDriver:
+    """Write by connections of our own, which are opened when they are needed."""
+
+    def __init__(self) -> None:
+        settings = _settings.ConnectionSettings()
+        self._pool = _psycopg_pool.ConnectionPool(
+            settings.dsn or "",
+            min_size=0,
+            max_size=settings.pool_max_size,
+            timeout=settings.connect_timeout or 10.0,
+            open=False,
+        )
+
+    def fetch(self, query: str, *args: Any) -> Any:
+        self._pool.open()
+        with self._pool.connection() as conn:
+            return _Driver(conn).fetch(query, *args)

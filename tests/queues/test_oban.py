@@ -1,0 +1,265 @@
+"""Oban keeps the contract in real consumer processes, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+from consumer import BIN
+from queue_contract import QueueContract
+from queue_harness import QueueHarness
+from servers import need
+
+oban = need("oban")
+
+import oban_app  # noqa: E402
+import psycopg  # noqa: E402
+import psycopg_pool  # noqa: E402
+
+from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
+from sigra.backends.oban import ObanBackend  # noqa: E402
+from sigra.testing import contract_workers  # noqa: E402
+from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.harness import Journal  # noqa: E402
+
+CONFIG = """
+queues = { default = 2 }
+lifeline = { interval = 0.5, rescue_after = 4.0 }
+stager = { interval = 0.2 }
+"""
+
+
+class ObanHarness(QueueHarness):
+    ready = "Oban started"
+
+    def __init__(self, server: str, folder: Path) -> None:
+        (folder / "oban.toml").write_text(CONFIG)
+        # A node of one name leads again at once when it was killed.
+        words = "oban start --cron-modules=oban_app --node={name} --config="
+        self.command = [*f"{words}{folder}/oban.toml".split()]
+        super().__init__(server, folder)
+        install = [str(BIN / "oban"), "install", f"--dsn={server}"]
+        subprocess.run(install, check=True, capture_output=True)
+        pool = psycopg_pool.AsyncConnectionPool(self.url, open=False, timeout=5)
+        self.oban = oban.Oban(pool=pool)
+        self.backend = ObanBackend()
+
+    def env(self) -> dict[str, str]:
+        return {**super().env(), "OBAN_DSN": self.url}
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        async def send() -> Any:
+            async with await psycopg.AsyncConnection.connect(self.server) as conn:
+                return await self.oban.enqueue(oban.Job(name, args=dict(payload)), conn=conn)
+
+        return str(asyncio.run(send()).id)
+
+    def send_note(self, text: str) -> None:
+        self.send("oban_app.note", {"text": text})
+
+    def query(self, query: str, *args: Any) -> list[Any]:
+        with psycopg.connect(self.server, row_factory=psycopg.rows.dict_row) as conn:
+            cursor = conn.execute(query, args)
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self) -> list[Any]:
+        return self.query("SELECT * FROM oban_jobs ORDER BY id")
+
+    def row(self, native_id: str) -> dict[str, Any]:
+        (row,) = self.query("SELECT * FROM oban_jobs WHERE id = %s", native_id)
+        return row
+
+    def name_of(self, native_id: str) -> str | None:
+        return self.row(native_id)["worker"]
+
+    def failed(self, native_id: str) -> str | None:
+        """Return the last error, or the state itself: a rescue leaves no error."""
+        row = self.row(native_id)
+        if row["state"] != "discarded":
+            return None
+        return row["errors"][-1]["error"] if row["errors"] else row["state"]
+
+    def kept(self, native_id: str) -> bool:
+        found = self.query("SELECT state FROM oban_jobs WHERE id = %s", native_id)
+        return bool(found) and found[0]["state"] != "completed"
+
+    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
+        async def produce() -> Any:
+            async with await psycopg.AsyncConnection.connect(self.server) as conn:
+                job = await worker.anew(args, conn=conn)
+                await (conn.commit() if commit else conn.rollback())
+                return job
+
+        return asyncio.run(produce())
+
+
+@pytest.fixture
+def harness(harness: ObanHarness, journal: Journal) -> Iterator[ObanHarness]:
+    """Let each test find the table empty."""
+    yield harness
+    if not harness.alive:
+        harness.start()
+    running = "SELECT 1 FROM oban_jobs WHERE state = 'executing'"
+    journal.wait(harness, lambda: not harness.query(running), "what runs")
+    harness.query("DELETE FROM oban_jobs")
+    journal.clear()
+
+
+class TestOban(QueueContract):
+    harness_class, server = ObanHarness, "postgres"
+
+    @pytest.mark.parametrize(
+        ("how", "state"),
+        [
+            ("value", "completed"),
+            ("failure", "discarded"),
+            ("raise", "discarded"),
+            ("cancel", "cancelled"),
+            ("exit", "discarded"),
+            ("interrupt", "discarded"),
+        ],
+    )
+    def test_an_outcome_has_obans_word(
+        self, harness: ObanHarness, journal: Journal, how: str, state: str
+    ) -> None:
+        job = contract_workers.ends.new({**IDS, "how": how})
+        journal.wait(harness, lambda: harness.row(job.native_id)["state"] == state, state)
+        assert harness.row(job.native_id)["attempt"] == 1
+
+    def test_a_snooze_burns_no_native_attempt_and_a_failure_does(
+        self, harness: ObanHarness, journal: Journal
+    ) -> None:
+        snoozed = contract_workers.snoozes.new({**IDS, "times": 2})
+        failed = contract_workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=0)
+
+        def done() -> bool:
+            return {row["state"] for row in harness.rows()} == {"completed"}
+
+        journal.wait(harness, done, "both")
+        assert harness.row(snoozed.native_id)["attempt"] == 1
+        assert harness.row(failed.native_id)["attempt"] == 2
+
+    def test_a_permanent_failure_leaves_obans_attempts_unused(
+        self, harness: ObanHarness, journal: Journal
+    ) -> None:
+        sent = harness.send("sigra.contract.recovers", {"organization_id": "acme", "failures": 1})
+        journal.wait(harness, lambda: bool(harness.failed(sent)), "its end")
+        row = harness.row(sent)
+        assert (row["attempt"], row["max_attempts"]) == (1, 20)
+
+    def test_a_job_of_an_unknown_worker_burns_no_attempt(
+        self, harness: ObanHarness, journal: Journal
+    ) -> None:
+        @tenant_worker(name="not_deployed.worker")
+        def unknown(scope: Any) -> None: ...
+
+        job = unknown.new(IDS)
+        journal.wait(
+            harness, lambda: harness.row(job.native_id)["state"] == "scheduled", "its snooze"
+        )
+        assert harness.row(job.native_id)["attempt"] == 0
+        assert harness.logged("waits for a consumer that knows it: .*not_deployed.worker")
+
+    @pytest.mark.parametrize("text", [r"a\x00b", r"a\ud800b"])
+    def test_an_error_that_jsonb_refuses_is_told_all_the_same(
+        self, harness: ObanHarness, journal: Journal, text: str
+    ) -> None:
+        job = oban_app.says.new({**IDS, "text": text})
+        journal.wait(harness, lambda: text in (harness.failed(job.native_id) or ""), "its end")
+
+    def test_queue_priority_and_time_reach_their_columns(self, harness: ObanHarness) -> None:
+        before = time.time()
+        job = contract_workers.echo.new(IDS, queue="q1", priority=-7, delay=1, max_attempts=3)
+        row = harness.row(job.native_id)
+        assert (row["queue"], row["priority"], row["max_attempts"]) == ("q1", 7, 3)
+        assert 0.9 < row["scheduled_at"].replace(tzinfo=UTC).timestamp() - before < 2
+
+    @pytest.mark.parametrize("priority", [1, -10])
+    def test_a_priority_that_oban_lacks_is_refused(
+        self, harness: ObanHarness, priority: int
+    ) -> None:
+        with pytest.raises(InvalidOptionError, match="0 to -9"):
+            contract_workers.echo.new(IDS, priority=priority)
+
+    @pytest.mark.parametrize("commit", [False, True])
+    def test_a_transaction_that_blocks(self, harness: ObanHarness, commit: bool) -> None:
+        with psycopg.connect(harness.url) as conn:
+            contract_workers.echo.new_many([IDS, IDS], conn=conn, delay=9)
+            asyncio.run(contract_workers.echo.anew(IDS, conn=conn, delay=9))
+            assert harness.rows() == []
+            conn.commit() if commit else conn.rollback()
+        assert len(harness.rows()) == 3 * commit
+
+    def test_an_async_transaction_is_not_for_new(self, harness: ObanHarness) -> None:
+        async def produce() -> None:
+            async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                contract_workers.echo.new(IDS, conn=conn)
+
+        with pytest.raises(EnqueueError, match=r"conn is async; use await \.anew"):
+            asyncio.run(produce())
+
+    def test_a_batch_is_sent_whole_or_not_at_all(self, harness: ObanHarness) -> None:
+        """Even by a pool that commits each statement."""
+        pool = psycopg_pool.AsyncConnectionPool(
+            harness.url, open=False, kwargs={"autocommit": True}
+        )
+        oban.Oban(pool=pool, name="Other")
+
+        async def produce() -> None:
+            async with pool:
+                await contract_workers.echo.anew_many(batch, queue="x")
+
+        harness.query(
+            "ALTER TABLE oban_jobs ADD CONSTRAINT small CHECK (args->'args'->>'n' <> '2')"
+        )
+        batch = [{**IDS, "n": n} for n in range(3)]
+        with configure(backend=ObanBackend("Other")):
+            try:
+                with pytest.raises(EnqueueError, match="small"):
+                    contract_workers.echo.new_many(batch, queue="x")
+                with pytest.raises(EnqueueError, match="small"):
+                    asyncio.run(produce())
+            finally:
+                harness.query("ALTER TABLE oban_jobs DROP CONSTRAINT small")
+        assert harness.rows() == []
+
+    def test_a_job_enqueues_from_its_thread_and_from_its_loop(
+        self, harness: ObanHarness, journal: Journal
+    ) -> None:
+        oban_app.parent.new(IDS)
+        oban_app.parent_async.new(IDS)
+        journal.wait(harness, lambda: len(journal.runs()) == 3, "three children")
+        assert {run["args"]["by"] for run in journal.runs()} == {"thread", "loop", "blocking"}
+
+    @pytest.mark.parametrize(
+        "value", ["a\x00b", 1e16, [1e300, -0.0, 1e-7, 2.0], {"10e+5 ": "\\u0000"}]
+    )
+    def test_what_jsonb_would_change_arrives_unchanged(
+        self, harness: ObanHarness, journal: Journal, value: Any
+    ) -> None:
+        _, (run,) = self._run(harness, journal, contract_workers.echo, {**IDS, "value": value})
+        assert repr(run["args"]["value"]) == repr(value)
+
+
+def test_no_instance_of_that_name_is_an_enqueue_error() -> None:
+    with configure(backend=ObanBackend("nowhere")):
+        with pytest.raises(EnqueueError, match="'nowhere' not found"):
+            contract_workers.echo.new(IDS)
+
+
+def test_a_users_worker_keeps_its_name() -> None:
+    @oban.worker()
+    class Own:
+        async def process(self, job: Any) -> None: ...
+
+    def own(scope: Any) -> None: ...
+
+    ObanBackend()
+    with pytest.raises(ValueError, match=r"'.*Own' of its own"):
+        tenant_worker(name=f"{Own.__module__}.{Own.__qualname__}")(own)

@@ -1,0 +1,261 @@
+"""PgQueuer keeps the contract in real consumer processes, on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from consumer import BIN
+from queue_contract import QueueContract
+from queue_harness import QueueHarness
+from servers import need
+
+need("pgqueuer")
+
+import asyncpg  # noqa: E402
+import pgqueuer_app  # noqa: E402
+import psycopg  # noqa: E402
+from pgqueuer import PgQueuer, Queries  # noqa: E402
+from pgqueuer.db import SyncPsycopgDriver  # noqa: E402
+from pgqueuer.queries import SyncQueries  # noqa: E402
+
+from sigra import EnqueueError, configure  # noqa: E402
+from sigra.backends.pgqueuer import PgQueuerBackend  # noqa: E402
+from sigra.testing import contract_workers  # noqa: E402
+from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.harness import Journal  # noqa: E402
+
+COMMAND = """
+pgq run pgqueuer_app:main --dequeue-timeout=1 --heartbeat-timeout=2 --batch-size=1
+--max-concurrent-tasks=2 --restart-on-failure --restart-delay=0.5 --log-level=DEBUG
+"""
+
+
+class PgQueuerHarness(QueueHarness):
+    command = COMMAND.split()
+    ready = "Running: PgQueuer"
+
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(server, folder)
+        install = [str(BIN / "pgq"), f"--pg-dsn={server}", "install"]
+        subprocess.run(install, check=True, capture_output=True)
+        os.environ["PGDSN"] = self.url
+        self.backend = PgQueuerBackend()
+
+    def remove(self) -> None:
+        del os.environ["PGDSN"]
+
+    def query(self, query: str, *args: Any) -> list[Any]:
+        with psycopg.connect(self.server, row_factory=psycopg.rows.dict_row) as conn:
+            cursor = conn.execute(query, args)
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self, where: str = "true", *args: Any) -> list[Any]:
+        return self.query(f"SELECT * FROM pgqueuer WHERE {where} ORDER BY id", *args)
+
+    def log(self, native_id: str) -> list[Any]:
+        return self.query("SELECT * FROM pgqueuer_log WHERE job_id = %s ORDER BY id", native_id)
+
+    def _put(self, name: str, payload: bytes) -> str:
+        with psycopg.connect(self.server, autocommit=True) as conn:
+            (id,) = SyncQueries(SyncPsycopgDriver(conn)).enqueue(name, payload)
+            return str(id)
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        return self._put(name, json.dumps(payload).encode())
+
+    def send_note(self, text: str) -> None:
+        self._put("native.note", text.encode())
+
+    def name_of(self, native_id: str) -> str | None:
+        return next((row["entrypoint"] for row in self.rows("id = %s", native_id)), None)
+
+    def failed(self, native_id: str) -> str | None:
+        if not self.rows("id = %s AND status = 'failed'", native_id):
+            return None
+        return self.log(native_id)[-1]["traceback"]["exception_message"]
+
+    def kept(self, native_id: str) -> bool:
+        return bool(self.rows("id = %s", native_id))
+
+    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
+        with psycopg.connect(self.server) as conn:
+            job = worker.new(args, conn=conn)
+            if not commit:
+                conn.rollback()
+        return job
+
+
+@pytest.fixture
+def harness(harness: PgQueuerHarness, journal: Journal) -> Iterator[PgQueuerHarness]:
+    """Let each test find the table empty."""
+    yield harness
+    if not harness.alive:
+        harness.start()
+    journal.wait(harness, lambda: not harness.rows("status = 'picked'"), "what runs")
+    harness.query("DELETE FROM pgqueuer")
+    journal.clear()
+
+
+class TestPgQueuer(QueueContract):
+    harness_class, server = PgQueuerHarness, "postgres"
+
+    @pytest.mark.parametrize(
+        ("how", "status"),
+        [
+            ("value", "successful"),
+            ("failure", "failed"),
+            ("raise", "failed"),
+            ("cancel", "canceled"),
+            ("exit", "failed"),
+            ("interrupt", "failed"),
+        ],
+    )
+    def test_an_outcome_has_pgqueuers_word(
+        self, harness: PgQueuerHarness, journal: Journal, how: str, status: str
+    ) -> None:
+        job = contract_workers.ends.new({**IDS, "how": how})
+        words = ["queued", "picked", status]
+        journal.wait(
+            harness, lambda: [row["status"] for row in harness.log(job.native_id)] == words, status
+        )
+
+    def test_a_snooze_burns_no_native_attempt_and_a_failure_does(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        snoozed = contract_workers.snoozes.new({**IDS, "times": 9})
+        failed = contract_workers.recovers.new({**IDS, "failures": 9}, max_attempts=9, backoff=9)
+
+        def seen() -> bool:
+            rows = {str(row["id"]): row for row in harness.rows("status = 'queued'")}
+            return (
+                snoozed.native_id in rows
+                and rows[snoozed.native_id]["headers"] == {"sigra": {"failures": 0, "snoozes": 2}}
+                and rows[snoozed.native_id]["attempts"] == 0
+                and rows[failed.native_id]["attempts"] == 1
+            )
+
+        journal.wait(harness, seen, "two snoozes and a failure")
+
+    def test_a_job_that_is_queued_again_by_hand_has_its_attempts_anew(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        args = {**IDS, "failures": 9}
+        job, _ = self._run(
+            harness, journal, contract_workers.recovers, args, 2, max_attempts=2, backoff=0
+        )
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
+        command = [str(BIN / "pgq"), f"--pg-dsn={harness.server}", "requeue", job.native_id]
+        subprocess.run(command, check=True, capture_output=True)
+        journal.wait(harness, lambda: len(journal.runs()) == 4, "two more attempts")
+        assert [run["attempt"] for run in journal.runs()] == [1, 2, 1, 2]
+
+    @pytest.mark.parametrize("payload", [None, b"[1]", b"\xff", b"{"])
+    def test_a_payload_that_is_no_object_is_held(
+        self, harness: PgQueuerHarness, journal: Journal, payload: bytes | None
+    ) -> None:
+        native_id = harness._put(contract_workers.echo.name, payload)
+        journal.wait(harness, lambda: bool(harness.failed(native_id)), "its end")
+
+    @pytest.mark.parametrize("text", [r"a\x00b", r"a\ud800b"])
+    def test_an_error_that_jsonb_refuses_is_told_all_the_same(
+        self, harness: PgQueuerHarness, journal: Journal, text: str
+    ) -> None:
+        job = pgqueuer_app.says.new({**IDS, "text": text}, max_attempts=2, backoff=0)
+        journal.wait(harness, lambda: text in (harness.failed(job.native_id) or ""), "its end")
+        words = [row["status"] for row in harness.log(job.native_id)]
+        assert words == ["queued", "picked", "queued", "picked", "failed"]
+
+    def test_a_duplicate_does_not_end_the_callers_transaction(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        contract_workers.echo.new(IDS, unique="k", delay=1)
+        with psycopg.connect(harness.url) as conn:
+            batch = contract_workers.echo.new_many([IDS, IDS], unique="k", conn=conn)
+            assert [job.duplicate for job in batch] == [True, True]
+            contract_workers.agnostic.new({}, conn=conn, delay=9)
+        assert len(harness.rows()) == 2
+
+    def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        first = contract_workers.waits.new({**IDS, "seconds": 1}, unique="k")
+        journal.wait(harness, lambda: bool(journal.runs()), "the first job")
+        assert [row["status"] for row in harness.rows("id = %s", first.native_id)] == ["picked"]
+        assert contract_workers.waits.new({**IDS, "seconds": 0}, unique="k").duplicate
+        batch = contract_workers.echo.new_many([IDS] * 3, unique="k")
+        assert [job.duplicate for job in batch] == [False, True, True]
+
+    @pytest.mark.parametrize("commit", [False, True])
+    def test_an_async_transaction_of_psycopg(self, harness: PgQueuerHarness, commit: bool) -> None:
+        async def produce() -> None:
+            async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                await contract_workers.echo.anew(IDS, conn=conn, delay=9)
+                with pytest.raises(EnqueueError, match="anew"):
+                    contract_workers.echo.new(IDS, conn=conn)
+                await (conn.commit() if commit else conn.rollback())
+
+        asyncio.run(produce())
+        assert len(harness.rows()) == commit
+
+    @pytest.mark.parametrize("commit", [False, True])
+    def test_a_transaction_of_asyncpg(self, harness: PgQueuerHarness, commit: bool) -> None:
+        async def produce() -> None:
+            conn = await asyncpg.connect(harness.url)
+            transaction = conn.transaction()
+            await transaction.start()
+            await contract_workers.echo.anew_many([IDS, IDS], conn=conn, delay=9)
+            await (transaction.commit() if commit else transaction.rollback())
+            await conn.close()
+
+        asyncio.run(produce())
+        assert len(harness.rows()) == 2 * commit
+
+    def test_a_transaction_awaits_with_a_blocking_connection(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        with psycopg.connect(harness.url) as conn:
+            asyncio.run(contract_workers.echo.anew(IDS, conn=conn, delay=9))
+            conn.rollback()
+        assert harness.rows() == []
+
+    def test_a_job_enqueues_from_its_thread_and_from_its_loop(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        pgqueuer_app.parent.new(IDS)
+        pgqueuer_app.parent_async.new(IDS)
+        journal.wait(harness, lambda: len(journal.runs()) == 2, "two children")
+        assert {run["args"]["by"] for run in journal.runs()} == {"thread", "loop"}
+
+    @pytest.mark.parametrize(
+        "native", [Queries.from_asyncpg_connection, PgQueuer.from_asyncpg_connection]
+    )
+    def test_queries_of_a_loop(self, harness: PgQueuerHarness, native: Any) -> None:
+        """They are awaited in their loop, and reached from threads while it runs."""
+
+        async def produce() -> None:
+            conn = await asyncpg.connect(harness.url)
+            with configure(backend=PgQueuerBackend(native(conn))):
+                await contract_workers.echo.anew(IDS, delay=9)
+                with pytest.raises(EnqueueError, match="anew"):
+                    contract_workers.echo.new(IDS)
+                await asyncio.to_thread(contract_workers.echo.new, IDS, delay=9)
+            await conn.close()
+
+        asyncio.run(produce())
+        assert len(harness.rows()) == 2
+
+
+def test_an_entrypoint_of_the_users_keeps_its_name() -> None:
+    async def own(job: Any) -> None: ...
+
+    pgq = PgQueuer.in_memory()
+    pgq.entrypoint("sigra.contract.echo")(own)
+    with pytest.raises(RuntimeError, match=r"contract\.echo already in registry"):
+        PgQueuerBackend(pgq)
