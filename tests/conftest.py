@@ -35,8 +35,8 @@ settings.register_profile(
 )
 settings.load_profile("sigra")
 
-SLOW = ("typing", "backends", "cli")
-"""Folders of tests that mostly wait: for a clock, or for a program that they started."""
+SLOW = ("typing", "backends", "cli", "store")
+"""Folders of tests that mostly wait: for a clock, a server, or a program that they started."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
