@@ -152,7 +152,7 @@ def _text(field: str, value: Any, redacted: list[str]) -> str | None:
     if holds_secret(text[:_MAX_PRINTABLE]):
         redacted.append(field)
         return REDACTED
-    return _sized(well_formed(text))
+    return text if len(text) <= _MAX_TEXT and text.isascii() else _sized(well_formed(text))
 
 
 def _sized(text: str) -> str:

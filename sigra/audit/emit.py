@@ -15,7 +15,7 @@ from sigra.audit.failure import settled
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
 from sigra.audit.read import ABSENT, type_name
 from sigra.audit.sink import fault_of, write_record
-from sigra.audit.stats import failed
+from sigra.audit.stats import emitted, failed
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.scope import AuditScope
@@ -49,6 +49,10 @@ def log_safe(
             occurred_at, organization_id, actor_id,
         )  # fmt: skip
         result = _log(action, scope, outcome, details, audit_schema, surplus, unknown)
+        if result.status == "emitted":
+            for _ in emitted:
+                break
+            return result
         return settled(result, action)
     except Exception as error:
         if surplus and surplus[0] is STRICT and type(error) is AuditRejectedError:
@@ -120,10 +124,8 @@ def _log(
         metadata = {"field": error.field, "reason": error.reason}
         told = (None, None, metadata, None, None, None, None, *details[-2:])
         result = _emit(REJECTED, "failure", scope, told, schema, (job, ordinal))
-        reasons = [f"rejected at {error.field}: {error.reason}"]
-        if result.status == "failed":
-            reasons.append(str(result.reason))
-        return AuditResult("failed", "; ".join(reasons))
+        more = f"; {result.reason}" if result.status == "failed" else ""
+        return AuditResult("failed", f"rejected at {error.field}: {error.reason}{more}")
 
 
 def _emit(

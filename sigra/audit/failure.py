@@ -11,7 +11,7 @@ from typing import Any
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.event import AuditResult
-from sigra.audit.stats import disabled, emitted, failed
+from sigra.audit.stats import disabled, failed
 
 _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
@@ -24,11 +24,10 @@ _windows: dict[str | None, tuple[float, int]] = {}
 
 
 def settled(result: AuditResult, action: Any) -> AuditResult:
-    """Count a result by its status, tell of it where it is a failure, and return it."""
-    status = result.status
-    for _ in emitted if status == "emitted" else disabled if status == "disabled" else failed:
+    """Count a result that is not "emitted", tell of it where it is a failure, and return it."""
+    for _ in disabled if result.status == "disabled" else failed:
         break
-    if status == "failed":
+    if result.status == "failed":
         try:  # noqa: SIM105 - as a context manager it takes as long as all the rest
             _tell(result, action)
         except Exception:  # noqa: S110 - it is counted, and in the caller's hand

@@ -48,7 +48,6 @@ class JSONLinesSink:
     def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
         """Append one line; lines of different threads never mix."""
         fields = {name: getattr(event, name) for name in EVENT_FIELDS}
-        fields["occurred_at"] = event.occurred_at.isoformat()
         line = line_of(fields) + b"\n"
         with self._lock:
             self._stream.write(line.decode() if self._text else line)
