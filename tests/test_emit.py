@@ -26,6 +26,7 @@ from sigra.audit import AuditStats, audit_stats, log, log_lifecycle, log_safe
 from sigra.audit.failure import _windows
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
+from sigra.ids import event_id
 
 SCOPE = AuditScope.build(actor_id=7, organization_id=42)
 
@@ -520,6 +521,17 @@ def test_a_scope_without_a_job_warns_once_for_a_line() -> None:
     assert (__file__, call.__code__.co_firstlineno + 1) == (warning.filename, warning.lineno)
 
 
+def test_nothing_is_warned_of_where_something_is_logged() -> None:
+    """A scope without a job is fine where a schema is passed or configured."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        log_safe("a.b", SCOPE)
+        log_safe("a.b", SCOPE, audit_schema=AuditEvent)
+        with configure(audit_schema=None):
+            log_safe("a.b", None)
+    assert [] == caught
+
+
 def test_a_warning_that_is_an_error_is_not_raised() -> None:
     """With warnings as errors log_safe still answers."""
     with configure(audit_schema=None), warnings.catch_warnings():
@@ -560,6 +572,14 @@ def test_a_redelivered_attempt_has_the_same_ids() -> None:
     """The same attempt of the same job yields the same ids, each event another."""
     assert ids() == ids()
     assert 3 == len(set(ids()))
+
+
+def test_the_events_of_a_body_are_counted_from_one() -> None:
+    """The ids of a body's events are those of the places 1, 2 and 3; 0 is the attempt's end."""
+    job = "0198f3a0-0000-7000-8000-000000000001"
+    assert [event_id(job, 1, 0, place) for place in (1, 2, 3)] == ids()
+    end = in_job(lambda: log_lifecycle(running.get(), "work.done", "success"))  # type: ignore[arg-type]
+    assert event_id(job, 1, 0, 0) == end.event.event_id
 
 
 @pytest.mark.parametrize("other", [{"attempt": 2}, {"snoozes": 1}, {"job_id": "another"}])
@@ -609,7 +629,57 @@ def test_a_bad_lifecycle_action_is_rejected_like_any(sink: Kept) -> None:
     assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
 
 
+def test_a_lifecycle_event_leaves_the_job_as_it_was() -> None:
+    """After the event of an attempt's end, the attempt that runs is the same as before."""
+
+    def body() -> tuple[Any, Any]:
+        attempt: Any = running.get()
+        log_lifecycle(attempt, "work.done", "success")
+        return attempt, running.get()
+
+    before, after = in_job(body)
+    assert before is after
+
+
+@pytest.mark.parametrize("call", [log_safe, log])
+def test_a_crash_is_counted_once_and_told_by_type(
+    call: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the event cannot even be built, the result says which exception came, as the log does."""
+
+    class Broken(Running):
+        @property
+        def snoozes(self) -> int:  # type: ignore[override]
+            raise ZeroDivisionError("hunter2")
+
+        @snoozes.setter
+        def snoozes(self, _: int) -> None: ...
+
+    def body() -> AuditResult:
+        attempt: Any = running.get()
+        running.set(Broken(attempt.job, 1, 0))
+        return call("a.b", SCOPE)  # type: ignore[no-any-return]
+
+    before, told = audit_stats(), list[AuditResult]()
+    with configure(on_audit_failure=told.append):
+        result = in_job(body)
+    reason = "builtins.ZeroDivisionError while the event was built"
+    assert AuditResult("failed", reason) == result
+    assert ([result], (0, 0, 1)) == (told, change(before))
+    assert [f"audit event a.b failed: {reason}"] == caplog.messages
+
+
 # --- failures ----------------------------------------------------------------
+
+
+def test_a_rejection_that_no_sink_takes_says_both() -> None:
+    """If the event of a rejection fails itself, the reason has the rejection and the failure."""
+    with configure(sinks=[Raising(OSError)]):
+        result = log_safe("zoo.open", SCOPE, actor_id=1.5)
+    assert result.reason is not None
+    first, second = result.reason.split("; ")
+    assert first.startswith("rejected at actor_id: ")
+    assert "tests.test_emit.Raising raised builtins.OSError" == second
 
 
 def test_structlog_and_sinks_fail_apart(sink: Kept) -> None:
@@ -938,6 +1008,17 @@ def test_no_argument_of_a_caller_makes_log_safe_strict() -> None:
         result.status,
         result.reason,
     )
+
+
+def test_a_schema_that_equals_everything_is_the_schema(sink: Kept) -> None:
+    """A record type is never compared: one that claims to equal all is called as any other."""
+
+    class Schema(EqualToAll):
+        def __call__(self, action: str) -> str:
+            return f"record of {action}"
+
+    log_safe("a.b", SCOPE, audit_schema=Schema())
+    assert ["record of a.b"] == sink.records
 
 
 def test_a_schema_that_raises_is_told_of_without_any_sink() -> None:
