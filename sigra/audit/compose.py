@@ -17,7 +17,7 @@ from sigra.scope import AuditScope, id_text
 
 Faults = list[AuditRejectedError]
 """What is wrong with a call: an id of no such type, a moment without a zone, a scope
-that cannot be read. In the event it is None, or now."""
+that cannot be read. None takes the place of what it spoils."""
 
 Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 """The optional arguments, as they came: ``target_id``, ``target_type``, ``metadata``,
