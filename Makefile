@@ -7,7 +7,7 @@ NEWEST := $(lastword $(PYTHONS))
 VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
-QUEUES := procrastinate,celery,rq,dramatiq
+QUEUES = $(shell $(NEWEST) .ci/queues)
 
 # More processes than cores, for some tests wait for a clock; a module stays in one of them.
 PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
@@ -15,7 +15,7 @@ PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
 # Each of those processes, and of those that tests start, would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-browser test-queues coverage lint format types bench clean
+.PHONY: help demo test test-browser test-queues table coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -38,15 +38,19 @@ test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest
 test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debian: apt-get install chromium)
 	@SIGRA_BROWSER=1 $(NEW)/bin/python -m pytest tests/web/test_chromium.py
 
-test-queues: .venv-queues/.ready  ## run the tests in real consumers, on real servers
-	@SIGRA_QUEUES=1 .venv-queues/bin/python -m pytest tests/queues
+test-queues: .venv-queues/.ready .venv-saq/.ready  ## run the tests in real consumers, on real servers
+	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) -rs tests/queues tests/test_backends_table.py
+	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/test_backends_table.py
 
-# QUEUES: the extras that tests/queues needs, separated by commas.
-.venv-queues/.ready: pyproject.toml
+table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends.md from the classes
+	@for venv in .venv-queues .venv-saq; do $$venv/bin/python tests/capability_table.py; done
+
+.venv-queues/.ready .venv-saq/.ready: pyproject.toml
 	@echo "preparing $(@D) (once)"
-	@$(OLDEST) -m venv --clear $(@D)
+	@$(NEWEST) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip
-	@$(@D)/bin/python -m pip install --quiet --editable '.[test,$(QUEUES)]' 'psycopg[binary]'
+	@$(@D)/bin/python -m pip install --quiet --editable \
+		'.[test,queue-tests,$(if $(filter .venv-saq,$(@D)),saq,$(QUEUES))]'
 	@touch $@
 
 coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at least 95 %

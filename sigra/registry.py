@@ -35,7 +35,7 @@ def resolve_backend(backend: str | Backend) -> Backend:
         return known
     with _lock:
         if backend not in _instances:
-            _instances[backend] = _check(_load(backend)())
+            _instances[backend] = _check(backend_class(backend)())
         return _instances[backend]
 
 
@@ -44,7 +44,11 @@ def backend_names() -> tuple[str, ...]:
     return tuple(sorted({*_BUILT_IN, *_entry_points()}))
 
 
-def _load(name: str) -> Any:
+def backend_class(name: str) -> Any:
+    """Return the class behind a name, or whatever else makes the backend when called.
+
+    Raises as ``resolve_backend`` does for names.
+    """
     built_in = _BUILT_IN.get(name)
     if built_in is not None:
         module, _, attribute = built_in.partition(":")

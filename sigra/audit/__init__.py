@@ -16,13 +16,13 @@ from sigra.audit.stats import AuditStats, audit_stats
 if TYPE_CHECKING:
     from sigra.audit.emit import log, log_lifecycle, log_safe
     from sigra.audit.line import JSONRenderer
-    from sigra.audit.reading import EventFilter, Page, ReadableSink, count, query, stream
+    from sigra.audit.reading import EventFilter, Page, ReadableSink, cleanup, count, query, stream
     from sigra.audit.sink import JSONLinesSink, Sink
 
 _HOMES = {
     "emit": ("log", "log_lifecycle", "log_safe"),
     "line": ("JSONRenderer",),
-    "reading": ("EventFilter", "Page", "ReadableSink", "count", "query", "stream"),
+    "reading": ("EventFilter", "Page", "ReadableSink", "cleanup", "count", "query", "stream"),
     "sink": ("JSONLinesSink", "Sink"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -39,6 +39,7 @@ __all__ = [
     "Sink",
     "audit_stats",
     "check_action",
+    "cleanup",
     "count",
     "log",
     "log_lifecycle",

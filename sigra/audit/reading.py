@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkable
 
 from sigra import config
@@ -14,6 +14,7 @@ from sigra.audit.leaf import in_utc
 from sigra.audit.read import ABSENT
 from sigra.scope import Id, id_text
 
+_MOST_DAYS = 365_000
 MOST = 500
 """The largest page."""
 
@@ -100,6 +101,38 @@ def stream(**filters: Unpack[Filters]) -> Iterator[Any]:
 def count(**filters: Unpack[Filters]) -> int:
     """Return how many events match; filters as ``query``."""
     return store().count(event_filter(**filters))
+
+
+@runtime_checkable
+class PrunableSink(Protocol):
+    """A sink that can remove old events."""
+
+    def clean_up(self, before: datetime, progress: Callable[[int], object] | None) -> int:
+        """Remove what is older than a moment; return how many events these were."""
+        ...
+
+
+def cleanup(
+    retention_days: int | None = None, *, progress: Callable[[int], object] | None = None
+) -> int:
+    """Remove the events older than so many days; return how many. None keeps all for ever.
+
+    Works on all configured sinks that can (``SqlAuditSink``), in batches: ``progress`` is called
+    after each with the number so far; what stops half-way is taken up by the next call.
+    Raises ``InvalidQueryError`` for anything but a whole number of days above zero, and
+    ``NoAuditStoreError`` where no sink can.
+    """
+    if retention_days is None:
+        return 0
+    if type(retention_days) is not int or not 1 <= retention_days <= _MOST_DAYS:
+        raise InvalidQueryError(
+            "retention_days", f"it must be an int from 1 to {_MOST_DAYS}, or None to keep all"
+        )
+    sinks = [sink for sink in config.current.sinks if isinstance(sink, PrunableSink)]
+    if not sinks:
+        raise NoAuditStoreError("remove audit events")
+    before = datetime.now(timezone.utc) - timedelta(days=retention_days)
+    return sum(sink.clean_up(before, progress) for sink in sinks)
 
 
 def store() -> ReadableSink:

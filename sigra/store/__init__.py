@@ -19,7 +19,9 @@ if TYPE_CHECKING:
         read_checkpoints,
         take_checkpoint,
     )
+    from sigra.store.export import export
     from sigra.store.keys import Signer
+    from sigra.store.manifest import Exported, Manifest, verify_export
     from sigra.store.report import Finding, Report
     from sigra.store.retention import Pruned, erase, prune
     from sigra.store.sink import SqlAuditSink
@@ -28,33 +30,41 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batching": "batch",
     "Checkpoint": "checkpoint",
+    "Exported": "manifest",
     "Finding": "report",
+    "Manifest": "manifest",
     "Pruned": "retention",
     "Report": "report",
     "Signer": "keys",
     "SqlAuditSink": "sink",
     "append_checkpoint": "checkpoint",
     "erase": "retention",
+    "export": "export",
     "prune": "retention",
     "read_checkpoints": "checkpoint",
     "take_checkpoint": "checkpoint",
     "verify": "verification",
+    "verify_export": "manifest",
 }
 
 __all__ = [
     "Batching",
     "Checkpoint",
+    "Exported",
     "Finding",
+    "Manifest",
     "Pruned",
     "Report",
     "Signer",
     "SqlAuditSink",
     "append_checkpoint",
     "erase",
+    "export",
     "prune",
     "read_checkpoints",
     "take_checkpoint",
     "verify",
+    "verify_export",
 ]
 
 

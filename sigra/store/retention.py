@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from datetime import datetime
 from itertools import takewhile
-from typing import Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, or_, select, update
 
@@ -16,9 +16,11 @@ from sigra.store.chain import chain_tag, organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
-from sigra.store.sink import SqlAuditSink
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries, payloads
+
+if TYPE_CHECKING:
+    from sigra.store.sink import SqlAuditSink
 
 _ERASED_AT_ONCE = 1_000
 _IDS = ("actor_id", "effective_user_id", "target_id")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine
@@ -25,11 +26,14 @@ from sigra.store.records import (
     is_mapped,
     record_page,
 )
+from sigra.store.retention import prune
 from sigra.store.statements import ConnectionRunner
 from sigra.store.transaction import write_within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+    from sigra.store.keys import Signer
 
 Item = tuple[AuditEvent, Any]
 """An event, and its record if that is one of a mapped class, else None."""
@@ -44,7 +48,8 @@ class SqlAuditSink:
     table of that class, any other into the store's own tables, which are made, or brought to
     this version, on first use unless ``create_tables`` is False. An event whose
     ``event_id`` is there already changes nothing. Read is the class ``audit_schema``, or the
-    one that is configured, if it is mapped, else the store's own tables.
+    one that is configured, if it is mapped, else the store's own tables. ``signer`` signs the
+    marks of what ``clean_up`` removes.
     """
 
     def __init__(
@@ -54,7 +59,9 @@ class SqlAuditSink:
         batch: Batching | None = None,
         audit_schema: Any = None,
         create_tables: bool = True,
+        signer: Signer | None = None,
     ) -> None:
+        self._signer = signer
         self.database = open_database(target)
         self._schema = audit_schema
         self._ready = not create_tables
@@ -118,6 +125,20 @@ class SqlAuditSink:
             return count_records(self.database, own, which)
         self.prepare()
         return count_events(self.database, which)
+
+    def clean_up(self, before: datetime, progress: Callable[[int], object] | None = None) -> int:
+        """Remove all organizations' events older than a moment, in batches; return how many.
+
+        ``progress`` is called after each batch with the number so far.
+        """
+        done = 0
+        for pruned in prune(
+            self, before, reason="retention", signer=self._signer, all_organizations=True
+        ):
+            done += pruned.events
+            if progress is not None:
+                progress(done)
+        return done
 
     def _class_read(self) -> Any:
         """Return the mapped class whose records are read, None for the store's own tables."""

@@ -1,0 +1,122 @@
+"""Exporting events: one file an organization, and a manifest by which they are checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Unpack
+from urllib.parse import quote
+
+from sqlalchemy import and_, select
+
+from sigra.audit.reading import EventFilter, Tenancy, tenancy
+from sigra.schema import EVENT_FIELDS
+from sigra.store.chain import chain_tag, organization_of, time_text
+from sigra.store.database import Database
+from sigra.store.formats import FORMATS, Format
+from sigra.store.keys import Signer
+from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_manifest
+from sigra.store.query import event_of
+from sigra.store.sink import SqlAuditSink
+from sigra.store.tables import chains, entries, payloads
+
+_AT_ONCE = 2_000
+_LONGEST_NAME = 120
+
+Progress = Callable[[int], object]
+"""Told how many events are written so far."""
+
+
+def export(
+    sink: SqlAuditSink,
+    folder: str | Path,
+    *,
+    format: Format = "jsonl",
+    signer: Signer | None = None,
+    progress: Progress | None = None,
+    **which: Unpack[Tenancy],
+) -> Manifest:
+    """Write the events of one organization, or of all, into a new folder; return its manifest.
+
+    Each organization's events go into a file of their own, in the order of its chain, a few
+    in memory at a time; ``manifest.json`` is written last and has the count and the SHA-256 of
+    each file, signed where there is a signer. ``format`` is "jsonl", "csv" (metadata as JSON;
+    a cell that a spreadsheet would run as a formula begins with an apostrophe) or "parquet"
+    (needs ``sigra[parquet]``). Raises ``FileExistsError`` where the folder holds anything.
+    """
+    make = FORMATS.get(format)
+    if make is None:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    place, found = Path(folder), tenancy(**which)
+    sink.prepare()
+    writer = make()  # before the folder: its package may be missing
+    _claim(place)
+    sink.flush()
+    files: list[Exported] = []
+    for chain in _chains(sink.database, found):
+        path = place / f"{_file_name(chain.tag)}.{format}"
+        before, last = sum(file.events for file in files), 0
+        with writer.open(path) as write:
+            for rows in _rows(sink.database, chain.id):
+                write([_fields(row) for row in rows])
+                last = rows[-1].sequence
+                if progress is not None:
+                    progress(before + writer.written)
+        digest = digest_of(path)
+        files.append(Exported(organization_of(chain.tag), path.name, writer.written, last, digest))
+    manifest = Manifest(format, time_text(datetime.now(timezone.utc)), tuple(files))
+    write_manifest(place / MANIFEST, manifest, signer)
+    return manifest
+
+
+def _claim(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty: an export goes into a folder of its own")
+
+
+def _chains(database: Database, which: EventFilter) -> list[Any]:
+    query = select(chains.c.id, chains.c.tag).order_by(chains.c.tag)
+    if not which.all_organizations:
+        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+    return database.read(lambda connection: list(connection.execute(query)))
+
+
+def _rows(database: Database, chain: int) -> Iterator[list[Any]]:
+    """Yield the rows of a chain in its order, some at a time."""
+    after = 0
+    while True:
+        query = (
+            select(entries, payloads.c.payload, chains.c.tag)
+            .outerjoin(
+                payloads,
+                and_(
+                    payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence
+                ),
+            )
+            .join(chains, chains.c.id == entries.c.chain)
+            .where(entries.c.chain == chain, entries.c.sequence > after)
+            .order_by(entries.c.sequence)
+            .limit(_AT_ONCE)
+        )
+        rows = database.read(lambda connection: list(connection.execute(query)))  # noqa: B023
+        if rows:
+            yield rows
+        if len(rows) < _AT_ONCE:
+            return
+        after = rows[-1].sequence
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    event = event_of(row)
+    fields = {name: getattr(event, name) for name in EVENT_FIELDS}
+    fields["occurred_at"] = row.occurred_at
+    return {**fields, "sequence": row.sequence, "hash": row.hash.hex()}
+
+
+def _file_name(tag: str) -> str:
+    """Name an organization's file so that no name leaves the folder, or is that of another."""
+    name = quote(tag, safe="")
+    return name if len(name) <= _LONGEST_NAME else f"sha256-{sha256(tag.encode()).hexdigest()}"

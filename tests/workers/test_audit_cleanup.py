@@ -1,0 +1,71 @@
+"""AuditCleanup removes the events that are older than they are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from sigra import AuditEvent, SyncBackend, configure
+from sigra.audit import cleanup, count, log
+from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
+from sigra.store import SqlAuditSink, verify
+from sigra.workers import AuditCleanup
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[SqlAuditSink]:
+    """Keep 40 events of two organizations, one for each of the last 20 days."""
+    sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
+    with configure(backend=SyncBackend(), sinks=[sink], audit_schema=AuditEvent):
+        now = datetime.now(timezone.utc)
+        for day in range(20, 0, -1):
+            for organization in ("acme", None):
+                at = now - timedelta(days=day, hours=-1)
+                log("invoice.close", None, organization_id=organization, occurred_at=at)
+        yield sink
+    sink.close()
+
+
+def test_what_is_older_goes_and_the_chains_verify(sink: SqlAuditSink) -> None:
+    """Of every organization, and of events without one."""
+    assert 30 == AuditCleanup.new({"retention_days": 5}).result()
+    assert 10 == count(all_organizations=True)
+    report = verify(sink, all_organizations=True)
+    assert ("intact", 10, 30) == (report.verdict, report.rows, report.pruned)
+
+
+@pytest.mark.parametrize("args", [{}, {"retention_days": None}])
+def test_without_a_retention_everything_stays(sink: SqlAuditSink, args: dict[str, None]) -> None:
+    """For ever is the default."""
+    assert 0 == AuditCleanup.new(args).result()
+    assert 40 == count(all_organizations=True)
+
+
+def test_it_is_tried_once(sink: SqlAuditSink) -> None:
+    """The next tick is its retry."""
+    assert 1 == AuditCleanup.new({}).options.max_attempts
+
+
+@pytest.mark.parametrize("days", [0, -1, True, "30", 1.5, 10**9])
+def test_no_other_retention_is_guessed(sink: SqlAuditSink, days: object) -> None:
+    """A wrong number removes nothing."""
+    with pytest.raises(InvalidQueryError, match="retention_days"):
+        cleanup(days)  # type: ignore[arg-type]
+    assert 40 == count(all_organizations=True)
+
+
+def test_progress_is_told_and_a_second_run_finds_nothing(sink: SqlAuditSink) -> None:
+    """Batches are counted up."""
+    told: list[int] = []
+    assert 30 == cleanup(5, progress=told.append)
+    assert [15, 30] == told
+    assert 0 == cleanup(5)
+
+
+def test_without_a_store_the_job_says_so() -> None:
+    """A retention that nobody keeps is an error, not a success."""
+    with configure(sinks=[]), pytest.raises(NoAuditStoreError):
+        cleanup(30)
