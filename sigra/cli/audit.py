@@ -2,57 +2,189 @@
 
 from __future__ import annotations
 
-import secrets
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from sigra.cli.audit_options import (
+    FILE,
+    as_json,
+    in_store,
+    of_organization,
+    tenancy,
+    which_events,
+    with_filters,
+    with_key,
+    with_trust,
+)
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError
 
 if TYPE_CHECKING:
     from sigra.store import SqlAuditSink
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-
-in_store = click.option(
-    "--store",
-    "url",
-    envvar="SIGRA_AUDIT_STORE",
-    required=True,
-    metavar="URL",
-    help="Where the events are, as sqlite:///audit.db or postgresql+psycopg://user@host/db. "
-    "Default: the environment's SIGRA_AUDIT_STORE.",
-)
-with_keys = click.option(
-    "--public-key",
-    "keys",
-    type=_FILE,
-    multiple=True,
-    metavar="PEM",
-    help="A public key (Ed25519) that marks and checkpoints may be signed with. Repeatable.",
-)
-with_checkpoints = click.option(
-    "--checkpoints",
-    type=_FILE,
-    metavar="FILE",
-    help="The signed checkpoints that are kept outside the database. Needs --public-key.",
-)
+_OUT = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group()
 def audit() -> None:
     """Look at the audit store, verify it, and keep it in order.
 
-    Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE.
+    Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE. Those that read
+    events want to be told of which organization, or --all-organizations.
     """
+
+
+@audit.command("list")
+@in_store
+@of_organization
+@with_filters
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@click.option("--cursor", metavar="TEXT", help="Go on after the page that printed this.")
+@as_json
+def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: Any) -> None:
+    """List events, newest first.
+
+    With --json, one object a line. The cursor of the next page goes to standard error.
+    """
+    which, store = which_events(filters), _open(url)
+    from sigra.cli import events
+
+    events.show_page(store, which, limit, cursor, machine=machine)
 
 
 @audit.command()
 @in_store
-@with_keys
-@with_checkpoints
+@of_organization
+@with_filters
+@click.option("--lines", "-n", type=click.IntRange(0, 500), default=10, show_default=True)
+@click.option("--follow", "-f", is_flag=True, help="Go on with every event that comes.")
+@as_json
+def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> None:
+    """Show the newest events, oldest first, and follow. Ctrl-C ends it."""
+    which, store = which_events(filters), _open(url)
+    from sigra.cli import events
+
+    events.follow(store, which, lines, for_ever=follow, machine=machine)
+
+
+@audit.command()
+@in_store
+@of_organization
+@with_filters
+@as_json
+def stats(url: str, machine: bool, **filters: Any) -> None:
+    """Count events by action and outcome."""
+    which, store = which_events(filters), _open(url)
+    from sigra.cli import events
+
+    events.show_stats(store, which, machine=machine)
+
+
+@audit.command()
+@in_store
+@of_organization
+@with_trust
+@click.option("--export", "folder", type=_FOLDER, help="Check this export too.")
+@as_json
+def verify(
+    url: str,
+    keys: tuple[Path, ...],
+    checkpoints: Path | None,
+    folder: Path | None,
+    machine: bool,
+    **which: Any,
+) -> None:
+    r"""Check that what is in the store is what was written, and name the first bad row.
+
+    The chains alone show whoever changes rows by hand. Against whoever can write the whole
+    database, pass --checkpoints that were kept elsewhere, and --public-key. See docs/security.md.
+
+    \b
+    Exit status:
+      0    intact
+      1    broken, or there is nothing to verify
+      2    the command was called in a way that cannot work
+    """
+    which, store = tenancy(which), _open(url)
+    from sigra.cli import keeping
+
+    trust = keeping.read_trust(keys, checkpoints)
+    sys.exit(keeping.verify_store(store, which, trust, folder, machine=machine))
+
+
+@audit.command()
+@in_store
+@of_organization
+@click.option("--to", "folder", type=_FOLDER, required=True, help="A folder of its own.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "csv", "parquet"]),
+    default="jsonl",
+    show_default=True,
+)
+@with_key
+def export(url: str, folder: Path, form: Any, key: Path | None, **which: Any) -> None:
+    """Write the events into a folder: one file an organization, and a manifest.
+
+    parquet needs sigra[parquet]. "sigra audit verify --export FOLDER" checks the files.
+    """
+    which, store = tenancy(which), _open(url)
+    from sigra.cli import keeping
+
+    keeping.export_store(store, which, folder, form, keeping.read_key(key))
+
+
+@audit.command()
+@in_store
+@click.option(
+    "--retention-days",
+    type=click.IntRange(min=1),
+    required=True,
+    help="Remove what is older than so many days, of all organizations.",
+)
+@with_key
+def cleanup(url: str, retention_days: int, key: Path | None) -> None:
+    """Remove old events, in batches of 10,000, so that the chains still verify.
+
+    What is interrupted is taken up by the next call.
+    """
+    store = _open(url, key)
+    from sigra.cli import keeping
+
+    keeping.clean_up(store, retention_days)
+
+
+@audit.command()
+@in_store
+@click.option(
+    "--key", type=FILE, required=True, metavar="PEM", help="The private key (Ed25519) to sign with."
+)
+@click.option(
+    "--to",
+    "file",
+    type=_OUT,
+    required=True,
+    help="The file of checkpoints, kept where who can write the database cannot write.",
+)
+def checkpoint(url: str, key: Path, file: Path) -> None:
+    """Sign where all chains stand now, and add that to a file of checkpoints.
+
+    A key is made by "openssl genpkey -algorithm ed25519".
+    """
+    store = _open(url)
+    from sigra.cli import keeping
+
+    keeping.add_checkpoint(store, keeping.read_key(key), file)
+
+
+@audit.command()
+@in_store
+@with_trust
 @click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True)
 def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int) -> None:
     """Serve a read-only page on this machine, for whoever has the address that is printed.
@@ -60,48 +192,27 @@ def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int)
     The page binds to 127.0.0.1 alone. To see it from elsewhere, forward the port by ssh.
     Needs sigra[web]. Ctrl-C ends it.
     """
-    try:
-        import uvicorn
+    store = _open(url)
+    from sigra.cli import keeping
 
-        from sigra.web import make_app
-    except ModuleNotFoundError as error:
-        raise MisuseError(str(MissingExtraError("web", error.name or "starlette"))) from None
-    token = secrets.token_urlsafe(24)
-    app = make_app(open_store(url), token=token, **trust(keys, checkpoints))
-    config = uvicorn.Config(app, "127.0.0.1", port, log_level="warning", server_header=False)
-    bound = config.bind_socket()
-    click.echo(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
-    uvicorn.Server(config).run(sockets=[bound])
+    keeping.serve_page(store, keeping.read_trust(keys, checkpoints), port)
 
 
-def open_store(url: str) -> SqlAuditSink:
-    """Open an existing store; ``MisuseError`` where there is none."""
-    try:
-        from sigra.store import SqlAuditSink
-    except MissingExtraError as error:
-        raise MisuseError(str(error)) from None
+def _open(url: str, key: Path | None = None) -> SqlAuditSink:
+    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql]."""
     kind, _, path = url.partition(":///")
     if kind.startswith("sqlite") and not Path(path).is_file():
         raise MisuseError(f"there is no audit store at {url}: no such file")
     try:
-        sink = SqlAuditSink(url)
+        from sigra.cli.keeping import read_key
+        from sigra.store import SqlAuditSink
+
+        sink = SqlAuditSink(url, signer=read_key(key))
         sink.prepare()
+    except MissingExtraError as error:
+        raise MisuseError(str(error)) from None
+    except click.ClickException:
+        raise
     except Exception as error:
         raise MisuseError(f"the audit store cannot be opened: {error}") from error
     return sink
-
-
-def trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, Any]:
-    """Read public keys and checkpoints, as ``verify`` takes them."""
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    from sigra.store import read_checkpoints
-
-    if checkpoints is not None and not keys:
-        raise MisuseError("--checkpoints say nothing without --public-key to check them by")
-    try:
-        found = [load_pem_public_key(key.read_bytes()) for key in keys]
-        kept = [] if checkpoints is None else read_checkpoints(checkpoints)
-    except (ValueError, OSError) as error:
-        raise MisuseError(f"a key or checkpoint cannot be read: {error}") from error
-    return {"public_keys": found, "checkpoints": kept}

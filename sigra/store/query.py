@@ -138,6 +138,15 @@ def event_of(row: Any) -> AuditEvent:
     )
 
 
+def who(event: AuditEvent) -> str:
+    """Say who acted: "ann", "ann as bob" where ann impersonated bob, or "system"."""
+    if event.actor_id is None:
+        return "erased" if event.metadata == _ERASED else "system"
+    if event.effective_user_id in (None, event.actor_id):
+        return event.actor_id
+    return f"{event.actor_id} as {event.effective_user_id}"
+
+
 def _fields(payload: str | None) -> dict[str, Any]:
     if payload is None:
         return {"metadata": _ERASED.copy()}

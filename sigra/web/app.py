@@ -22,6 +22,7 @@ from sigra.audit.errors import InvalidQueryError
 from sigra.audit.reading import EventFilter, event_filter
 from sigra.store import SqlAuditSink, verify
 from sigra.store.chain import chain_tag
+from sigra.store.query import who
 from sigra.web import words
 from sigra.web.guard import Guard
 from sigra.web.plot import HEIGHT, OUTCOMES, WIDTH, draw, step_of
@@ -36,9 +37,7 @@ _templates = Environment(
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
 )
-_templates.filters.update(
-    plain=words.plain, who=words.who, moment=words.moment, indented=words.indented
-)
+_templates.filters.update(plain=words.plain, who=who, moment=words.moment, indented=words.indented)
 
 
 def make_app(

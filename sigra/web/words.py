@@ -7,8 +7,6 @@ import unicodedata
 from datetime import datetime
 from typing import Any
 
-from sigra.audit.event import AuditEvent
-
 
 def plain(value: object) -> str:
     """Show every character: what would hide, or turn the text around, as its code."""
@@ -18,17 +16,6 @@ def plain(value: object) -> str:
         else f"\\u{{{ord(character):x}}}"
         for character in str(value)
     )
-
-
-def who(event: AuditEvent) -> str:
-    """Say who acted: "ann", "ann as bob" where ann impersonated bob, or "system"."""
-    if event.metadata == {"erased": True} and event.actor_id is None:
-        return "erased"
-    if event.actor_id is None:
-        return "system"
-    if event.effective_user_id in (None, event.actor_id):
-        return event.actor_id
-    return f"{event.actor_id} as {event.effective_user_id}"
 
 
 def moment(value: datetime) -> str:

@@ -1,0 +1,148 @@
+"""Show audit events of a store to a person, or as JSON lines to a machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy import Connection, select
+
+from sigra.audit.event import AuditEvent
+from sigra.audit.reading import EventFilter
+from sigra.cli.show import listing, printable
+from sigra.cli.target import MisuseError
+from sigra.errors import SigraError
+from sigra.schema import EVENT_FIELDS
+from sigra.store import SqlAuditSink
+from sigra.store.chain import chain_tag
+from sigra.store.query import event_of, who
+from sigra.store.tables import chains, entries, payloads
+
+_EVERY = 1.0
+_AT_ONCE = 500
+_STYLES = {"success": "green", "failure": "yellow", "error": "red"}
+
+
+def show_page(
+    store: SqlAuditSink, which: EventFilter, limit: int, cursor: str | None, *, machine: bool
+) -> None:
+    """Print one page, newest first, and say how to go on."""
+    try:
+        page = store.query(which, cursor, limit)
+    except SigraError as error:
+        raise MisuseError(str(error)) from None
+    if machine:
+        _print_json(page.events)
+    else:
+        rows = [_row(event) for event in page.events]
+        if rows:
+            columns = ["time (UTC)", "organization", "who", "action", "target", "outcome"]
+            Console(highlight=False, emoji=False).print(listing(columns, rows))
+        else:
+            print("no event matches")
+    if page.cursor is not None:
+        print(f"more: --cursor {page.cursor}", file=sys.stderr)
+
+
+def follow(
+    store: SqlAuditSink, which: EventFilter, lines: int, *, for_ever: bool, machine: bool
+) -> None:
+    """Print the newest events, oldest first, and then, if asked to, each that comes."""
+    heads = _heads(store, which)
+    newest = store.query(which, None, lines).events if lines else ()
+    _print_lines(reversed(newest), machine=machine)
+    known = {event.event_id for event in newest}
+    while for_ever:
+        time.sleep(_EVERY)
+        for events in _since(store, which, heads):
+            _print_lines((e for e in events if e.event_id not in known), machine=machine)
+
+
+def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> None:
+    """Print how many events there are by action and outcome."""
+    counts = Counter((event.action, event.outcome) for event in store.stream(which))
+    actions = sorted({action for action, _ in counts})
+    if machine:
+        found = {a: {o: counts[a, o] for o in _STYLES if counts[a, o]} for a in actions}
+        print(json.dumps({"events": counts.total(), "actions": found}))
+        return
+    rows = [[action, *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
+    rows.append(["all", *(f"{sum(counts[a, o] for a in actions):,}" for o in _STYLES)])
+    Console(highlight=False, emoji=False).print(listing(["action", *_STYLES], rows))
+
+
+def _heads(store: SqlAuditSink, which: EventFilter) -> dict[int, int]:
+    query = select(chains.c.id, chains.c.sequence)
+    if not which.all_organizations:
+        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+
+    def read(connection: Connection) -> dict[int, int]:
+        return {row.id: row.sequence for row in connection.execute(query)}
+
+    return store.database.read(read)
+
+
+def _since(
+    store: SqlAuditSink, which: EventFilter, heads: dict[int, int]
+) -> Iterator[list[AuditEvent]]:
+    """Yield what each chain got since ``heads``, which then are the new ones."""
+    for chain, last in _heads(store, which).items():
+        while heads.get(chain, 0) < last:
+            rows = store.database.read(
+                lambda connection: list(connection.execute(_after(chain, heads.get(chain, 0))))  # noqa: B023
+            )
+            if not rows:
+                heads[chain] = last
+                break
+            heads[chain] = rows[-1].sequence
+            yield [event for event in map(event_of, rows) if _matches(event, which)]
+
+
+def _after(chain: int, sequence: int) -> Any:
+    mine = (payloads.c.chain == entries.c.chain) & (payloads.c.sequence == entries.c.sequence)
+    return (
+        select(entries, payloads.c.payload, chains.c.tag)
+        .outerjoin(payloads, mine)
+        .join(chains, chains.c.id == entries.c.chain)
+        .where(entries.c.chain == chain, entries.c.sequence > sequence)
+        .order_by(entries.c.sequence)
+        .limit(_AT_ONCE)
+    )
+
+
+def _matches(event: AuditEvent, which: EventFilter) -> bool:
+    exact = ("actor_id", "action", "outcome")
+    return all(getattr(which, n) in (None, getattr(event, n)) for n in exact) and (
+        (which.since is None or event.occurred_at >= which.since)
+        and (which.until is None or event.occurred_at < which.until)
+    )
+
+
+def _row(event: AuditEvent) -> list[str]:
+    target = " ".join(filter(None, (event.target_type, event.target_id))) or "-"
+    organization = "-" if event.organization_id is None else event.organization_id
+    moment = f"{event.occurred_at:%Y-%m-%d %H:%M:%S}"
+    return [moment, organization, who(event), event.action, target, event.outcome]
+
+
+def _print_lines(events: Iterable[AuditEvent], *, machine: bool) -> None:
+    if machine:
+        _print_json(events)
+        return
+    console = Console(highlight=False, emoji=False)
+    for event in events:
+        line = Text(printable("  ".join(_row(event)[:-1])).replace("\n", "\\n"))
+        line.append(f"  {event.outcome}", style=_STYLES.get(event.outcome, ""))
+        console.print(line, soft_wrap=True)
+
+
+def _print_json(events: Iterable[AuditEvent]) -> None:
+    for event in events:
+        fields = {name: getattr(event, name) for name in EVENT_FIELDS}
+        print(json.dumps(fields | {"occurred_at": event.occurred_at.isoformat()}), flush=True)

@@ -1,0 +1,181 @@
+"""Verify, export, clean up and serve the audit store."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any, overload
+
+from rich.console import Console
+
+from sigra.cli.show import Bar, figures, printable, stderr_console
+from sigra.cli.target import MisuseError
+from sigra.errors import MissingExtraError, SigraError
+from sigra.store import (
+    Report,
+    Signer,
+    SqlAuditSink,
+    append_checkpoint,
+    export,
+    read_checkpoints,
+    take_checkpoint,
+    verify,
+    verify_export,
+)
+
+_STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
+
+
+def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, Any]:
+    """Read public keys and checkpoints, as ``verify`` takes them."""
+    if checkpoints is not None and not keys:
+        raise MisuseError("--checkpoints say nothing without --public-key to check them by")
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        found = [load_pem_public_key(key.read_bytes()) for key in keys]
+        kept = [] if checkpoints is None else read_checkpoints(checkpoints)
+    except (ValueError, OSError) as error:
+        raise MisuseError(f"a key or checkpoint cannot be read: {error}") from error
+    return {"public_keys": found, "checkpoints": kept}
+
+
+@overload
+def read_key(path: Path) -> Signer: ...
+@overload
+def read_key(path: None) -> None: ...
+def read_key(path: Path | None) -> Signer | None:
+    """Read a private key."""
+    if path is None:
+        return None
+    try:
+        return Signer.from_pem(path.read_bytes())
+    except (ValueError, TypeError, OSError) as error:
+        raise MisuseError(f"{path} is no private key that can be read: {error}") from error
+
+
+def verify_store(
+    store: SqlAuditSink,
+    which: dict[str, Any],
+    trust: dict[str, Any],
+    folder: Path | None,
+    *,
+    machine: bool,
+) -> int:
+    """Print what a verification found; return the command's exit status."""
+    console = stderr_console()
+    with Bar(console, None, "events") as bar:
+        report = verify(store, progress=lambda done: bar.move(done, done), **which, **trust)
+    wrong = None if folder is None else _check_export(folder, trust["public_keys"])
+    if machine:
+        print(json.dumps(_facts(report, wrong), default=str))
+    else:
+        _show(report)
+        if wrong is not None:
+            print(f"export {folder}: {'; '.join(wrong) or 'as its manifest says'}")
+    return 0 if report.verdict == "intact" and not wrong else 1
+
+
+def _check_export(folder: Path, keys: Any) -> list[str]:
+    try:
+        return verify_export(folder, keys)
+    except ValueError as error:
+        return [str(error)]
+
+
+def _show(report: Report) -> None:
+    age = report.checkpoint_age
+    console = Console(highlight=False, emoji=False)
+    console.print(
+        figures(
+            [
+                ("verdict", report.verdict, _STYLES[report.verdict]),
+                ("assurance", report.level, ""),
+                ("events", report.rows, ""),
+                ("chains", report.chains, ""),
+                ("pruned", report.pruned, ""),
+                ("erased", report.erased, ""),
+                ("last checkpoint", "none" if age is None else f"{age} ago", ""),
+                ("events after it", report.unanchored, ""),
+            ]
+        )
+    )
+    for finding in report.findings:
+        where = "no organization" if finding.organization_id is None else finding.organization_id
+        text = f"{finding.kind}: {where}, sequence {finding.sequence}: {finding.reason}"
+        print(printable(text).replace("\n", "\\n"))
+
+
+def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:
+    names = ("verdict", "level", "chains", "rows", "pruned", "erased", "unanchored")
+    facts = {name: getattr(report, name) for name in names}
+    age = report.checkpoint_age
+    facts["checkpoint_age_seconds"] = None if age is None else age.total_seconds()
+    facts["findings"] = [finding._asdict() for finding in report.findings]
+    return facts if wrong is None else {**facts, "export": wrong}
+
+
+def export_store(
+    store: SqlAuditSink, which: dict[str, Any], folder: Path, form: Any, signer: Signer | None
+) -> None:
+    """Export with a progress bar, and say what was written."""
+    with Bar(stderr_console(), None, "events") as bar:
+        try:
+            manifest = export(
+                store,
+                folder,
+                format=form,
+                signer=signer,
+                progress=lambda done: bar.move(done, done),
+                **which,
+            )
+        except (OSError, SigraError) as error:
+            raise MisuseError(str(error)) from None
+    print(f"{manifest.events:,} events in {len(manifest.files):,} files in {folder}")
+
+
+def clean_up(store: SqlAuditSink, retention_days: int) -> None:
+    """Remove old events with a progress bar, and say how many."""
+    try:
+        before = datetime.now(timezone.utc) - timedelta(days=retention_days)
+    except OverflowError:
+        raise MisuseError(f"{retention_days} days ago is before all time") from None
+    with Bar(stderr_console(), None, "events") as bar:
+        removed = store.clean_up(before, lambda done: bar.move(done, done))
+    print(f"{removed:,} events older than {before:%Y-%m-%d %H:%M} UTC removed")
+
+
+def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path) -> None:
+    """Take a checkpoint after the last one of a file, and add it there."""
+    try:
+        before = read_checkpoints(file) if file.exists() else []
+        taken = take_checkpoint(store, signer, before[-1] if before else None)
+        append_checkpoint(file, taken)
+    except (ValueError, OSError) as error:
+        raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
+    print(f"checkpoint {len(before) + 1} of {len(list(taken.heads)):,} chains in {file}")
+
+
+def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
+    """Print the page's address, and serve it until Ctrl-C."""
+    try:
+        import uvicorn
+
+        from sigra.web import make_app
+    except ModuleNotFoundError as error:
+        raise MisuseError(str(MissingExtraError("web", error.name or "starlette"))) from None
+    token = secrets.token_urlsafe(24)
+    config = uvicorn.Config(
+        make_app(store, token=token, **trust),
+        "127.0.0.1",
+        port,
+        log_level="warning",
+        server_header=False,
+    )
+    bound = config.bind_socket()
+    print(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
+    sys.stdout.flush()
+    uvicorn.Server(config).run(sockets=[bound])

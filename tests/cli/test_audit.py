@@ -1,0 +1,266 @@
+"""``sigra audit`` looks at a store, verifies it and keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+
+from sigra import AuditEvent, configure
+from sigra.audit import log
+from sigra.cli.app import sigra
+from sigra.store import SqlAuditSink
+
+ACME = ("--organization", "acme")
+ALL = ("--all-organizations",)
+Command = Callable[..., Result]
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Return a store of 12 events in three chains, the newest of which has hostile text."""
+    path = tmp_path / "audit.db"
+    fill(path, 12)
+    return path
+
+
+def fill(path: Path, number: int, first: int = 0) -> None:
+    sink = SqlAuditSink(f"sqlite:///{path}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for day in range(first, first + number):
+            log(
+                "invoice.close" if day % 4 else "invoice.send",
+                {"user": {"id": "bob"}, "impersonating_from": {"id": "ann"}} if day % 2 else None,
+                organization_id=("acme", "globex", None)[day % 3],
+                outcome=("success", "failure")[day % 2],
+                target_id=f"\x1b[31m{day}",
+                occurred_at=datetime.now(timezone.utc) - timedelta(days=number - day, hours=-1),
+            )
+    sink.close()
+
+
+@pytest.fixture
+def run(database: Path) -> Command:
+    def run(name: str, *options: object) -> Result:
+        environment = {"SIGRA_AUDIT_STORE": f"sqlite:///{database}", "COLUMNS": "120"}
+        return CliRunner().invoke(sigra, ["audit", name, *map(str, options)], env=environment)
+
+    return run
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, Path]:
+    """Return the files of a private key and of its public half."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "private.pem").write_bytes(private)
+    (tmp_path / "public.pem").write_bytes(public)
+    return {"private": tmp_path / "private.pem", "public": tmp_path / "public.pem"}
+
+
+def objects(result: Result) -> list[dict[str, Any]]:
+    assert 0 == result.exit_code, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_list_shows_a_page_and_how_to_go_on(run: Command) -> None:
+    """Pages follow each other without a gap."""
+    seen: list[str] = []
+    options: tuple[object, ...] = ()
+    while True:
+        result = run("list", *ALL, "--limit", 5, "--json", *options)
+        seen += [event["event_id"] for event in objects(result)]
+        if not result.stderr:
+            break
+        options = ("--cursor", result.stderr.split()[-1])
+    assert 12 == len(seen) == len(set(seen))
+
+
+def test_list_is_a_table_for_a_person(run: Command) -> None:
+    """Who acted as whom stands there, and no text of a tenant's steers the terminal."""
+    result = run("list", "-o", "globex", "--action", "invoice.close")
+    assert 0 == result.exit_code
+    assert "ann as bob" in result.stdout
+    assert "\x1b[31m" not in result.stdout
+    assert "no event matches" in run("list", "-o", "nobody").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        (ACME, 4),
+        (("--without-organization",), 4),
+        ((*ALL, "--outcome", "failure"), 6),
+        ((*ALL, "--actor", "ann"), 6),
+        ((*ALL, "--action", "invoice.send"), 3),
+        ((*ALL, "--until", "2001-01-01"), 0),
+        ((*ALL, "--since", "2001-01-01T00:00"), 12),
+    ],
+)
+def test_filters_narrow_list_tail_and_stats(
+    run: Command, options: tuple[str, ...], number: int
+) -> None:
+    """The same options mean the same everywhere."""
+    assert number == len(objects(run("list", *options, "--json")))
+    assert number == len(objects(run("tail", *options, "--lines", 100, "--json")))
+    assert number == objects(run("stats", *options, "--json"))[0]["events"]
+
+
+@pytest.mark.parametrize("name", ["list", "tail", "stats", "verify", "export"])
+@pytest.mark.parametrize("options", [(), (*ACME, *ALL), ("--without-organization", *ACME)])
+def test_which_organization_must_be_said(
+    run: Command, name: str, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Nobody reads every tenant's events by leaving an option out."""
+    extra = ("--to", tmp_path / "out") if name == "export" else ()
+    result = run(name, *options, *extra)
+    assert 2 == result.exit_code
+    assert "--organization ID, --without-organization or --all-organizations" in result.stderr
+
+
+def test_tail_shows_the_newest_last(run: Command) -> None:
+    """As tail does with a file."""
+    moments = [event["occurred_at"] for event in objects(run("tail", *ALL, "-n", 3, "--json"))]
+    assert 3 == len(moments)
+    assert sorted(moments) == moments
+
+
+def test_tail_follows_and_ctrl_c_ends_it(database: Path) -> None:
+    """An event that comes later is shown, once, and only where it matches."""
+    command = [sys.executable, "-m", "sigra.cli", "audit", "tail", *ACME, "-f", "-n", "1", "--json"]
+    environment = {**os.environ, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        fill(database, 3, first=12)
+        later = json.loads(process.stdout.readline())
+        time.sleep(1.2)
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert 130 == process.wait(15)
+    assert ("acme", "acme", "") == (first["organization_id"], later["organization_id"], rest)
+    assert "\x1b[31m12" == later["target_id"]
+
+
+def test_stats_count_by_action_and_outcome(run: Command) -> None:
+    """A table, and the same as JSON."""
+    found = objects(run("stats", *ALL, "--json"))[0]
+    assert {"invoice.send": {"success": 3}, "invoice.close": {"success": 3, "failure": 6}} == found[
+        "actions"
+    ]
+    assert "invoice.close" in run("stats", *ALL).stdout
+
+
+def test_verify_says_intact_and_what_that_is_worth(run: Command) -> None:
+    """Chained, and nothing outside vouches for it."""
+    result = run("verify", *ALL)
+    assert 0 == result.exit_code
+    assert "intact" in result.stdout
+    assert "chained" in result.stdout
+
+
+def test_verify_names_the_first_bad_row(run: Command, database: Path) -> None:
+    """With its organization, sequence and what was done."""
+    with sqlite3.connect(database) as connection:
+        connection.execute(
+            "UPDATE sigra_audit_entries SET outcome = 'error' WHERE sequence = 2 AND chain = "
+            "(SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme')"
+        )
+    result = run("verify", *ALL)
+    assert 1 == result.exit_code
+    assert "changed: acme, sequence 2" in result.stdout
+    report = json.loads(run("verify", *ALL, "--json").stdout)
+    assert ("broken", "changed") == (report["verdict"], report["findings"][0]["kind"])
+
+
+def test_an_organization_without_events_is_no_success(run: Command) -> None:
+    """Nothing verified is not the same as nothing wrong."""
+    result = run("verify", "-o", "nobody")
+    assert (1, True) == (result.exit_code, "empty" in result.stdout)
+
+
+def test_a_checkpoint_kept_outside_catches_a_cut_tail(
+    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """What no chain alone can show."""
+    kept = tmp_path / "checkpoints.jsonl"
+    for _ in range(2):
+        assert 0 == run("checkpoint", "--key", keys["private"], "--to", kept).exit_code
+    trust = ("--public-key", keys["public"], "--checkpoints", kept)
+    assert "anchored" in run("verify", *ALL, *trust).stdout
+    with sqlite3.connect(database) as connection:
+        (chain,) = connection.execute(
+            "SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme'"
+        ).fetchone()
+        for table in ("payloads", "entries"):
+            connection.execute(
+                f"DELETE FROM sigra_audit_{table} WHERE chain = ? AND sequence > 2", (chain,)
+            )
+        connection.execute(
+            "UPDATE sigra_audit_chains SET sequence = 2, head = (SELECT hash FROM "
+            "sigra_audit_entries WHERE chain = ?1 AND sequence = 2) WHERE id = ?1",
+            (chain,),
+        )
+    assert 0 == run("verify", *ALL).exit_code
+    result = run("verify", *ALL, *trust)
+    assert 1 == result.exit_code
+    assert "truncated: acme" in result.stdout
+
+
+def test_checkpoints_without_a_key_are_misuse(run: Command, tmp_path: Path) -> None:
+    """They would be believed by whoever wrote them."""
+    (tmp_path / "kept").touch()
+    result = run("verify", *ALL, "--checkpoints", tmp_path / "kept")
+    assert (2, True) == (result.exit_code, "without --public-key" in result.stderr)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
+def test_an_export_is_verified_with_the_store(
+    run: Command, keys: dict[str, Path], tmp_path: Path, form: str
+) -> None:
+    """Signed, complete, and a change to it shows."""
+    out = tmp_path / "out"
+    result = run("export", *ALL, "--to", out, "--format", form, "--key", keys["private"])
+    assert (0, f"12 events in 3 files in {out}\n") == (result.exit_code, result.stdout)
+    check = ("verify", *ALL, "--export", out, "--public-key", keys["public"])
+    assert 0 == run(*check).exit_code
+    next(out.glob(f"*.{form}")).write_bytes(b"")
+    result = run(*check)
+    assert (1, True) == (result.exit_code, "was changed" in result.stdout)
+    assert 2 == run("export", *ALL, "--to", out).exit_code
+
+
+def test_cleanup_removes_what_is_old_and_the_rest_verifies(run: Command) -> None:
+    """Of all organizations, and it says how many."""
+    assert run("cleanup", "--retention-days", 5).stdout.startswith("7 events older than")
+    report = json.loads(run("verify", *ALL, "--json").stdout)
+    assert ("intact", 5, 7) == (report["verdict"], report["rows"], report["pruned"])
+    assert 2 == run("cleanup", "--retention-days", 10**9).exit_code
+
+
+@pytest.mark.parametrize("url", ["sqlite:///nowhere.db", "postgresql+psycopg://u@127.0.0.1:1/x"])
+def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
+    """A typing error makes no empty store."""
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+    assert 2 == result.exit_code
+    assert "store" in result.stderr
+    assert not Path("nowhere.db").exists()
