@@ -328,6 +328,13 @@ def test_a_scope_that_cannot_be_read_is_rejected(scope: Any, sink: Kept) -> None
     assert sink.events[0].metadata["field"].startswith("scope")
 
 
+def test_of_several_faults_the_first_is_told() -> None:
+    """A call with several wrong arguments is rejected for one: the organization, then the user."""
+    result = log_safe("a.b", {"active_organization": None}, actor_id=1.5)  # type: ignore[arg-type]
+    assert result.reason is not None
+    assert result.reason.startswith("rejected at scope.user: ")
+
+
 def test_an_organization_that_is_passed_need_not_be_readable() -> None:
     """The scope's organization is not asked for where the caller passes one."""
     assert "emitted" == log_safe("a.b", {"user": 7}, organization_id=1).status
@@ -1019,6 +1026,15 @@ def test_a_schema_that_equals_everything_is_the_schema(sink: Kept) -> None:
 
     log_safe("a.b", SCOPE, audit_schema=Schema())
     assert ["record of a.b"] == sink.records
+    made: list[str] = []
+
+    class Noting(EqualToAll):
+        def __call__(self, action: str) -> None:
+            made.append(action)
+
+    with configure(sinks=[]):
+        log_safe("a.b", SCOPE, audit_schema=Noting())
+    assert ["a.b"] == made
 
 
 def test_a_schema_that_raises_is_told_of_without_any_sink() -> None:

@@ -38,15 +38,15 @@ _MAX_PRINTABLE = 1024
 
 def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: Turn) -> Composed:
     """Make the event of a call of good form."""
-    (
-        target_id, target_type, metadata, actor_type, ip_address, user_agent,
-        occurred_at, organization_id, actor_id,
-    ) = details  # fmt: skip
+    (target_id, target_type, metadata, actor_type, ip_address, user_agent, occurred_at,
+     organization_id, actor_id) = details  # fmt: skip
     faults: Faults = []
-    organization, user, impersonator = _read_scope(scope, organization_id is ABSENT, faults)
-    if organization_id is not ABSENT:
+    if organization_id is ABSENT:
+        organization = _id_in(scope, "active_organization", faults)
+    else:
         organization = _checked_id("organization_id", organization_id, faults)
-    actor = user if impersonator is None else impersonator
+    user = _id_in(scope, "user", faults)
+    actor = _id_in(scope, "impersonating_from", faults) or user
     if actor_id is not ABSENT:
         actor = _checked_id("actor_id", actor_id, faults)
     metadata, redacted = sanitize(metadata)
@@ -56,7 +56,6 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: T
     else:
         worker, job_id, attempt = job.job.definition.name, job.job.id, job.attempt
         identity = event_id(job_id, attempt, job.snoozes, ordinal)
-    usual = "system" if actor is None else "user"
     line = {
         "event_id": identity,
         "event": action,
@@ -64,7 +63,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: T
         "organization_id": organization,
         "actor_id": actor,
         "effective_user_id": user,
-        "actor_type": usual if actor_type is None else _text("actor_type", actor_type, redacted),
+        "actor_type": _text("actor_type", actor_type, redacted) or ("user" if actor else "system"),
         "target_id": _text("target_id", target_id, redacted),
         "target_type": _text("target_type", target_type, redacted),
         "ip_address": _text("ip_address", ip_address, redacted),
@@ -78,23 +77,13 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: T
     return event_of(line.values()), line, redacted, faults
 
 
-def _read_scope(scope: Any, with_organization: bool, faults: Faults) -> list[str | None]:
-    """Read organization, user and impersonator: of an ``AuditScope``, its like, or None."""
+def _id_in(scope: Any, name: str, faults: Faults) -> str | None:
+    """Read the id in a member of a scope, which may be None, an id, or have an ``id``."""
     if scope is None:
-        return [None, None, None]
+        return None
     if type(scope) is AuditScope:
-        members = scope.active_organization, scope.user, scope.impersonating_from
-        return [
-            None if member is None else _checked_id("scope.id", member.id, faults)
-            for member in members
-        ]
-    names = ("active_organization", "user", "impersonating_from")
-    ids = [_member_id(scope, name, faults) for name in names[not with_organization :]]
-    return ids if with_organization else [None, *ids]
-
-
-def _member_id(scope: Any, name: str, faults: Faults) -> str | None:
-    """Read the id in one member of a scope, which may be None, an id, or have an ``id``."""
+        identity = getattr(scope, name)
+        return None if identity is None else _checked_id("scope.id", identity.id, faults)
     field = f"scope.{name}"
     try:
         member = read_member(scope, name)
