@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends import dramatiq_notes
-from sigra.backends.external import Consumed, consume, native, sending
+from sigra.backends.external import Consumed, consume, is_json, native, sending
 from sigra.envelope import pack
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from sigra.job import Job
 
 _dramatiq = native("dramatiq", "dramatiq")
-_encoder = native("dramatiq.encoder", "dramatiq")
 _CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
 
 _log = logging.getLogger("sigra.job")
@@ -138,8 +137,8 @@ def _counted(broker: Any, message: Any) -> Iterator[int]:
 
 
 def _refuse_pickle() -> None:
-    if isinstance(_dramatiq.get_encoder(), _encoder.PickleEncoder):
+    if not is_json(_dramatiq.get_encoder().encode({})):
         raise ValueError(
-            "Dramatiq is set to pickle, by which whoever can write to the broker runs any code "
-            "in its consumers: set dramatiq.set_encoder(dramatiq.JSONEncoder())"
+            "Dramatiq's encoder does not write JSON (by pickle, whoever can write to the broker "
+            "runs any code in its consumers): dramatiq.set_encoder(dramatiq.JSONEncoder())"
         )

@@ -1,0 +1,120 @@
+"""Taskiq keeps the contract in real consumers, on Redis streams."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from consumer import Consumer
+from queue_contract import QueueContract
+from queue_harness import QueueHarness
+from servers import need
+
+taskiq = need("taskiq")
+
+import redis  # noqa: E402
+from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
+from taskiq_app import make_broker  # noqa: E402
+from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
+
+from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra.backends.loop import own_loop, submit  # noqa: E402
+from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
+from sigra.testing import contract_workers as workers  # noqa: E402
+from sigra.testing.contract_case import IDS  # noqa: E402
+
+NOWHERE = "redis://127.0.0.1:1/0"
+
+
+class TaskiqHarness(QueueHarness):
+    command = "taskiq worker --workers 1 --max-async-tasks 2 taskiq_app:broker".split()
+    ready = "Listening started"
+
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(server, folder)
+        self.broker, schedules = make_broker(self.url, self.queue)
+        self.backend = TaskiqBackend(self.broker, schedules)
+        self.direct = redis.Redis.from_url(server, decode_responses=True)
+        (folder / "scheduler").mkdir()
+        command = "taskiq scheduler --update-interval 1 taskiq_app:scheduler".split()
+        self.scheduler = Consumer(command, "Startup completed", folder / "scheduler", self.env())
+
+    def start(self) -> None:
+        super().start()
+        if not self.scheduler.alive:
+            self.scheduler.start()
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        return submit(own_loop(), self.broker.find_task(name).kiq(**payload)).result().task_id
+
+    def send_note(self, text: str) -> None:
+        kicker = taskiq.kicker.AsyncKicker("native.note", self.broker, {})
+        submit(own_loop(), kicker.kiq(text)).result()
+
+    def name_of(self, native_id: str) -> str | None:
+        found = re.search(rf"Executing task ([\w.]+) with ID: {native_id}", self.consumer.output)
+        return found and found[1]
+
+    def failed(self, native_id: str) -> str | None:
+        """Return its error, which taskiq logs; it keeps none without a result backend."""
+        refused = "was refused and ends here"
+        return self.logged(rf"job {native_id} [^\n]*{refused}|{refused}: [^\n]*{native_id}")
+
+    def kept(self, native_id: str) -> bool:
+        """Tell whether it waits for the scheduler."""
+        keys = self.direct.scan_iter(f"{self.queue}:data:*")
+        return any(native_id in (self.direct.get(key) or "") for key in keys)
+
+    def remove(self) -> None:
+        self.scheduler.kill()
+        submit(own_loop(), self.broker.shutdown()).result()
+        self.direct.close()
+
+
+class TestTaskiq(QueueContract):
+    harness_class, server = TaskiqHarness, "redis"
+
+    def test_another_queue_is_named(self, harness, journal):
+        self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
+
+    def test_a_queue_that_the_broker_has_not_is_refused(self, harness):
+        with pytest.raises(InvalidOptionError, match="this broker has no queue 'elsewhere'"):
+            workers.echo.new(IDS, queue="elsewhere")
+
+
+def test_pickle_is_refused():
+    broker = RedisStreamBroker(NOWHERE).with_serializer(PickleSerializer())
+    with pytest.raises(ValueError, match=r"broker.with_serializer\(JSONSerializer\(\)\)"):
+        TaskiqBackend(broker)
+
+
+def test_schedules_that_pickle_are_refused():
+    with pytest.raises(ValueError, match=r"ListRedisScheduleSource\(..., serializer=JSONSer"):
+        TaskiqBackend(RedisStreamBroker(NOWHERE), ListRedisScheduleSource(NOWHERE))
+
+
+def test_a_task_that_has_a_workers_name_is_refused():
+    broker = RedisStreamBroker(NOWHERE)
+    broker.task(workers.echo.name)(lambda: None)
+    with pytest.raises(ValueError, match=r"'sigra.contract.echo' .* is not a worker's"):
+        TaskiqBackend(broker)
+
+
+def test_without_schedules_what_is_due_later_is_refused():
+    backend = TaskiqBackend(RedisStreamBroker(NOWHERE))
+    with configure(backend=backend), pytest.raises(InvalidOptionError, match="max_attempts"):
+        workers.echo.new(IDS, max_attempts=2)
+
+
+def test_a_redis_that_is_down_is_an_enqueue_error():
+    schedules = ListRedisScheduleSource(NOWHERE, serializer=JSONSerializer())
+    backend = TaskiqBackend(RedisStreamBroker(NOWHERE), schedules)
+    begun = time.monotonic()
+    with configure(backend=backend), pytest.raises(EnqueueError) as caught:
+        workers.echo.new_many([IDS, IDS])
+    assert time.monotonic() - begun < 15
+    assert isinstance(caught.value.__cause__, redis.ConnectionError)
