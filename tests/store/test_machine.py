@@ -11,7 +11,13 @@ from attacks import ATTACKS, attack_store, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from sqlalchemy import create_engine
 
 from sigra.audit import EventFilter
@@ -54,6 +60,12 @@ class Store(RuleBasedStateMachine):
         for each in events:
             if all(each.event_id != kept.event_id for kept in self.kept[each.organization_id]):
                 self.kept[each.organization_id].append(each)
+
+    @initialize(count=st.sampled_from([0, 10]))
+    def begin(self, count: int) -> None:
+        for number in range(count):
+            self.write(number, "acme", "ann")
+            self.write(number, "other", "bob")
 
     @rule(minute=MINUTES, organization=ORGANIZATIONS, person=PEOPLE)
     def write(self, minute: int, organization: Any, person: str) -> None:
