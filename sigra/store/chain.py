@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from datetime import datetime, timezone
 from hashlib import sha256
+from json.encoder import encode_basestring
 from typing import NamedTuple
 
 from sigra.audit.event import AuditEvent
@@ -60,21 +61,24 @@ def time_text(moment: datetime) -> str:
 
 
 def payload_of(event: AuditEvent) -> str:
-    """Return the canonical JSON of what an entry itself does not have of an event."""
-    return canonical(
-        {
-            "actor_id": event.actor_id,
-            "actor_type": event.actor_type,
-            "attempt": event.attempt,
-            "effective_user_id": event.effective_user_id,
-            "ip_address": event.ip_address,
-            "job_id": event.job_id,
-            "metadata": event.metadata,
-            "target_id": event.target_id,
-            "target_type": event.target_type,
-            "user_agent": event.user_agent,
-        }
+    """Return the canonical JSON of what an entry itself does not have of an event.
+
+    It is written by hand: the keys are always these, and ``actor_id`` is the first.
+    """
+    attempt = event.attempt
+    return (
+        f'{{"actor_id":{quoted(event.actor_id)},"actor_type":{quoted(event.actor_type)},'
+        f'"attempt":{"null" if attempt is None else int(attempt)},'
+        f'"effective_user_id":{quoted(event.effective_user_id)},'
+        f'"ip_address":{quoted(event.ip_address)},"job_id":{quoted(event.job_id)},'
+        f'"metadata":{canonical(event.metadata)},"target_id":{quoted(event.target_id)},'
+        f'"target_type":{quoted(event.target_type)},"user_agent":{quoted(event.user_agent)}}}'
     )
+
+
+def quoted(text: str | None) -> str:
+    """Write a text or None as JSON."""
+    return "null" if text is None else encode_basestring(text)
 
 
 def commit(salt: bytes, payload: str) -> bytes:

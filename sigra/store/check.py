@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from json.encoder import encode_basestring
 from typing import Any
 
 from sigra.store.anchors import Anchored
-from sigra.store.chain import commit, entry_hash, organization_of
+from sigra.store.chain import commit, entry_hash, organization_of, quoted
 from sigra.store.diagnose import Places, Row, diagnose
 from sigra.store.marks import Marked
 from sigra.store.report import Finding, Kind
@@ -90,7 +89,7 @@ class ChainCheck:
                 self._check_erased(sequence, digest, event_id, actor_id)
             elif commit(salt, payload) != commitment:
                 self.find(sequence, event_id, "changed", "its payload is not what was committed to")
-            elif not payload.startswith(_first_member(actor_id)):
+            elif not payload.startswith('{"actor_id":' + quoted(actor_id)):
                 reason = "its actor_id is not that of its payload"
                 self.find(sequence, event_id, "changed", reason)
         except (TypeError, ValueError, AttributeError):
@@ -125,8 +124,3 @@ class ChainCheck:
             self.find(head.sequence + 1, None, "inserted", reason)
         elif self._previous not in (None, head.head):
             self.find(last, self._event_id, "forged", "the chain's own row has another hash here")
-
-
-def _first_member(actor_id: str | None) -> str:
-    """Return how the payload of an actor begins; ``actor_id`` is the first of its keys."""
-    return '{"actor_id":' + ("null" if actor_id is None else encode_basestring(actor_id))
