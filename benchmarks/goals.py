@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks import byhand, jobs, logs, scale, sealing, startup
+from benchmarks import byhand, jobs, logs, scale, sealing, startup, store
 from benchmarks.measure import Effort, Measured, paired
 
 
@@ -53,7 +53,13 @@ GOALS: tuple[Goal, ...] = (
     Goal("13", "log_safe below the level", "log_safe emitted", 0.15, paired(logs.filtered)),
     Goal("13b", "log_safe, raising sink", "log_safe, writing sink", 1.0, _sink),
     Goal("13b+", "the same, failure logged", "log_safe, writing sink", None, _sink_written),
+    Goal("14", "log_safe to the SQLite store", "log_safe to a table", 1.25, paired(store.chained)),
     Goal("14s", "sign and verify an envelope", "itsdangerous", 0.4, paired(sealing.sealed)),
+    Goal("15", "SQLite store, one event", "one bare row", 1.3, paired(store.immediate)),
+    Goal("15+", "the same, processor time", "one bare row", None, paired(store.immediate_cpu)),
+    Goal("15b", "SQLite store, a batch", "a bare batch", 2.0, paired(store.batched)),
+    Goal("15v", "verifying one row", "10 us", 1.0, paired(store.verifying)),
+    Goal("15p", "a page, of 5 x 10^5 rows", "of 10^4 rows", 1.0, paired(store.page)),
     Goal("17", "import sigra", "import structlog, wrapt", 1.1, _import),
     Goal("17+", "import and use its names", "import structlog, wrapt", None, _import_used),
     Goal("s1", "a job after 10^6", "a job after 10^3", 1.0, scale.cost_of_jobs),

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from sigra.audit.event import AuditEvent
-from sigra.store.chain import GENESIS, chain_tag, link
-from sigra.store.statements import Row, Runner
+from sigra.store.chain import GENESIS, Row, chain_tag, link
+from sigra.store.statements import Runner
 
 # Few sizes, so that few statements are compiled; a list is filled up with its last id.
 _SIZES = (1, 8, 64, 512)
@@ -32,9 +32,8 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
             if event.event_id not in known:
                 known.add(event.event_id)
                 sequence += 1
-                entry, text = link(chain, tag, sequence, previous, event)
-                previous = entry.hash
-                rows.append(entry)
+                previous, row, text = link(chain, tag, sequence, previous, event)
+                rows.append(row)
                 texts.append(text)
         if sequence > last:
             runner.run(runner.statements.move_head, sequence, previous, chain)

@@ -13,7 +13,7 @@ import os
 from datetime import datetime, timezone
 from hashlib import sha256
 from json.encoder import encode_basestring
-from typing import NamedTuple
+from typing import Any
 
 from sigra.audit.event import AuditEvent
 from sigra.store.canonical import canonical
@@ -23,6 +23,10 @@ GENESIS = bytes(32)
 """What the first entry of a chain has as its previous hash."""
 
 SALT_BYTES = 32
+
+Row = tuple[Any, ...]
+"""A row of a table, in the order of its columns."""
+
 NO_ORGANIZATION = "none"
 _ORGANIZATION = "org:"
 
@@ -35,22 +39,6 @@ def chain_tag(organization_id: str | None) -> str:
 def organization_of(tag: str) -> str | None:
     """Return the organization of a chain's tag."""
     return None if tag == NO_ORGANIZATION else tag[len(_ORGANIZATION) :]
-
-
-class Entry(NamedTuple):
-    """One row of ``entries``, in the order of its columns."""
-
-    chain: int
-    sequence: int
-    previous: bytes
-    hash: bytes
-    event_id: str
-    occurred_at: str
-    action: str
-    outcome: str
-    worker: str | None
-    actor_id: str | None
-    commitment: bytes
 
 
 def time_text(moment: datetime) -> str:
@@ -103,19 +91,18 @@ def entry_hash(
 
 def link(
     chain: int, tag: str, sequence: int, previous: bytes, event: AuditEvent
-) -> tuple[Entry, tuple[int, int, bytes, str]]:
-    """Make an event's entry and its row of ``payloads``."""
+) -> tuple[bytes, Row, Row]:
+    """Make an event's hash, and its rows of ``entries`` and of ``payloads``."""
     payload = payload_of(event)
     salt = os.urandom(SALT_BYTES)
     commitment = commit(salt, payload)
-    occurred_at = time_text(event.occurred_at)
-    worker = event.worker
+    event_id, action, outcome, worker = event.event_id, event.action, event.outcome, event.worker
+    time = time_text(event.occurred_at)
     digest = entry_hash(
-        tag, sequence, previous, event.event_id, occurred_at, event.action, worker,
-        event.outcome, commitment,
+        tag, sequence, previous, event_id, time, action, worker, outcome, commitment
+    )
+    entry = (
+        chain, sequence, previous, digest, event_id, time, action, outcome, worker,
+        event.actor_id, commitment,
     )  # fmt: skip
-    entry = Entry(
-        chain, sequence, previous, digest, event.event_id, occurred_at, event.action,
-        event.outcome, worker, event.actor_id, commitment,
-    )  # fmt: skip
-    return entry, (chain, sequence, salt, payload)
+    return digest, entry, (chain, sequence, salt, payload)

@@ -18,9 +18,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql import ClauseElement
 
+from sigra.store.chain import Row
 from sigra.store.tables import chains, entries, payloads
-
-Row = tuple[Any, ...]
 
 
 class Statement:
