@@ -6,6 +6,7 @@ import logging
 from contextvars import Context
 from typing import Any
 
+from sigra import config
 from sigra.binding import IMPERSONATOR_KEY
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError
@@ -27,6 +28,8 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     action = attempt.job.definition.action
     if action is not None and outcome:
         _audit(attempt, action, outcome, context)
+    if config.current.sinks:
+        _flush()
     return verdict
 
 
@@ -67,6 +70,8 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
     action = attempt.job.definition.action
     if action is not None:
         _audit(attempt, action, "error", context)
+    if config.current.sinks:
+        _flush()
     return verdict
 
 
@@ -88,6 +93,17 @@ def _audit(attempt: Running, action: str, outcome: Any, context: Context) -> Non
     from sigra.audit.emit import log_lifecycle
 
     context.run(log_lifecycle, attempt, action, outcome)
+
+
+def _flush() -> None:
+    """Let sinks that queue events write them, before the queue hears that the job has ended."""
+    for sink in config.current.sinks:
+        flush = getattr(sink, "flush", None)
+        if flush is not None:
+            try:
+                flush()
+            except Exception:
+                log.exception("audit events wait in %s, which could not write", type(sink).__name__)
 
 
 def log_attempt(

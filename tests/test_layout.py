@@ -24,7 +24,7 @@ LAYERS = (
     "audit backend",
     "registry",
     "config",
-    "audit.emit audit.failure audit.reading",
+    "audit.emit audit.failure audit.many audit.reading audit.transaction",
     "conclude envelope",
     "execute",
     "enqueue",

@@ -16,12 +16,14 @@ from sigra.audit.stats import AuditStats, audit_stats
 if TYPE_CHECKING:
     from sigra.audit.emit import log, log_lifecycle, log_safe
     from sigra.audit.line import JSONRenderer
+    from sigra.audit.many import log_many
     from sigra.audit.reading import EventFilter, Page, ReadableSink, cleanup, count, query, stream
     from sigra.audit.sink import JSONLinesSink, Sink
 
 _HOMES = {
     "emit": ("log", "log_lifecycle", "log_safe"),
     "line": ("JSONRenderer",),
+    "many": ("log_many",),
     "reading": ("EventFilter", "Page", "ReadableSink", "cleanup", "count", "query", "stream"),
     "sink": ("JSONLinesSink", "Sink"),
 }
@@ -43,6 +45,7 @@ __all__ = [
     "count",
     "log",
     "log_lifecycle",
+    "log_many",
     "log_safe",
     "query",
     "stream",

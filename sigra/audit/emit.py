@@ -16,6 +16,7 @@ from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
 from sigra.audit.read import ABSENT, type_name
 from sigra.audit.sink import fault_of, write_record
 from sigra.audit.stats import emitted, failed
+from sigra.audit.transaction import Transaction, stores, taken_from
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.scope import AuditScope
@@ -41,7 +42,8 @@ def log_safe(
     with ``user``, ``active_organization`` and perhaps ``impersonating_from``) or None.
     What is passed wins over it. ``occurred_at`` must be aware. ``audit_schema`` is
     found from the running job or ``configure()`` where it is not passed; None means
-    that nothing is logged. Secrets in ``metadata`` and the texts are redacted.
+    that nothing is logged. Secrets in ``metadata`` and the texts are redacted. ``conn`` is a
+    connection or session, in whose transaction a store writes, behind a savepoint.
     """
     try:
         details = (
@@ -77,10 +79,18 @@ def log(
     """Log an audit event as ``log_safe`` does, but raise for a call that is not well formed.
 
     ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``.
-    What structlog, a sink or the schema raise is still only in the result.
+    What structlog, a sink or the schema raise is still only in the result, but with
+    ``conn``: what the store raises while it writes in that transaction is raised.
     """
     tolerant: Any = log_safe
-    return tolerant(action, scope, STRICT, *surplus, **keywords)  # type: ignore[no-any-return]
+    transaction = keywords.get("conn")
+    if transaction is not None and type(transaction) is not Transaction:
+        stores()
+        keywords["conn"] = transaction = Transaction(transaction, strict=True)
+    result: AuditResult = tolerant(action, scope, STRICT, *surplus, **keywords)
+    if transaction is not None and transaction.error is not None:
+        raise transaction.error
+    return result
 
 
 def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResult:
@@ -110,31 +120,38 @@ def _log(
             _warn_of_no_job()
     if scope is ABSENT:
         scope = unknown.pop("scope", ABSENT)
+    transaction = taken_from(unknown) if unknown else None
     try:
         if (
             surplus or unknown or scope is ABSENT or not type(action) is type(outcome) is str
             or action not in accepted or outcome not in LEVELS
         ):  # fmt: skip
             action, outcome = checked_form(action, scope, outcome, surplus, unknown)
-        return _emit(action, outcome, scope, details, schema, (job, ordinal))
+        return _emit(action, outcome, scope, details, schema, (job, ordinal), transaction)
     except AuditRejectedError as error:
         if surplus and surplus[0] is STRICT:
             raise
         # With the ids that can be read, and with no other value that was passed.
         metadata = {"field": error.field, "reason": error.reason}
         told = (None, None, metadata, None, None, None, None, *details[-2:])
-        result = _emit(REJECTED, "failure", scope, told, schema, (job, ordinal))
+        result = _emit(REJECTED, "failure", scope, told, schema, (job, ordinal), transaction)
         more = f"; {result.reason}" if result.status == "failed" else ""
         return AuditResult("failed", f"rejected at {error.field}: {error.reason}{more}")
 
 
 def _emit(
-    action: str, outcome: Outcome, scope: Any, details: Details, schema: Any, turn: Turn
+    action: str,
+    outcome: Outcome,
+    scope: Any,
+    details: Details,
+    schema: Any,
+    turn: Turn,
+    transaction: Transaction | None = None,
 ) -> AuditResult:
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
         return _NO_SCHEMA
-    faults: list[str] = []
+    faults = [] if transaction is None else transaction.faults()
     channel = None
     try:
         channel = open_channel(outcome)
@@ -152,7 +169,7 @@ def _emit(
         except Exception as error:
             faults.append(fault_of("structlog", error))
     if sinks or schema is not AuditEvent:
-        write_record(event, schema, sinks, faults)
+        write_record(event, schema, sinks, faults, transaction)
     paths = tuple(redacted)
     if faults:
         return result_of("failed", "; ".join(faults), event, paths)

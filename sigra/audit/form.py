@@ -36,6 +36,7 @@ def well_formed_call(
     organization_id: Id | None = ABSENT,
     actor_id: Id | None = ABSENT,
     audit_schema: Any = ABSENT,
+    conn: Any = None,
 ) -> AuditResult:
     """Stand for a function that takes any arguments, and is to be called with these."""
     raise NotImplementedError

@@ -13,6 +13,7 @@ from sigra.schema import EVENT_FIELDS, build_record
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent
+    from sigra.audit.transaction import Transaction
 
 
 @runtime_checkable
@@ -65,7 +66,13 @@ class JSONLinesSink:
 _thread = threading.local()
 
 
-def write_record(event: AuditEvent, schema: Any, sinks: Sequence[Sink], faults: list[str]) -> None:
+def write_record(
+    event: AuditEvent,
+    schema: Any,
+    sinks: Sequence[Sink],
+    faults: list[str],
+    transaction: Transaction | None,
+) -> None:
     """Make the record, write it to every sink, and add to ``faults`` who raised, by type.
 
     A schema that raises keeps the event from no sink: the record is then None. An
@@ -83,7 +90,10 @@ def write_record(event: AuditEvent, schema: Any, sinks: Sequence[Sink], faults: 
     try:
         for sink in sinks:
             try:
-                sink.write(event, record)
+                if transaction is None:
+                    sink.write(event, record)
+                else:
+                    transaction.write(sink, event, record)
             except Exception as error:
                 faults.append(fault_of(type_name(type(sink)), error))
     finally:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BUSY_MILLISECONDS = 30_000
+_BUSY_MILLISECONDS = 10_000
 
 
 class Database(Protocol):

@@ -79,9 +79,14 @@ class SqlAuditSink:
     def write_in(self, conn: Any, pairs: Sequence[Item], *, savepoint: bool) -> None:
         """Keep events, each with its record, in the transaction of a connection or session.
 
-        Raise what the database raises; with ``savepoint`` the transaction then goes on.
+        Raise what the database raises; with ``savepoint`` the transaction then goes on. The
+        tables must be there already (``prepare``) where that transaction holds SQLite's lock.
+        With ``conn`` None all are kept in a transaction of the sink's own.
         """
         items = [_item(event, record) for event, record in pairs]
+        if conn is None:
+            self._write(items)
+            return
         if not all(record for _, record in items):
             self.prepare()
         write_within(conn, lambda connection: _write_on(connection, items), savepoint=savepoint)

@@ -1,0 +1,74 @@
+"""Audit events in a transaction of the caller's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from sigra import config
+from sigra.audit.errors import NoAuditStoreError
+from sigra.audit.event import AuditEvent
+from sigra.audit.sink import Sink, fault_of
+
+Pair = tuple[AuditEvent, Any]
+"""An event, and its record as the audit schema has it."""
+
+
+@runtime_checkable
+class TransactionalSink(Protocol):
+    """A sink that can write in its caller's transaction."""
+
+    def write_in(self, conn: Any, pairs: Sequence[Pair], *, savepoint: bool) -> None:
+        """Keep events, or raise; with ``savepoint`` the transaction can then go on.
+
+        ``conn`` is the caller's connection or session; None: one transaction of the sink's own.
+        """
+
+
+class Transaction:
+    """What one call writes in its caller's transaction, and the error that came of it.
+
+    ``strict``: the caller wants that error, so no savepoint is needed. ``held``: events are
+    kept back, to be written together.
+    """
+
+    def __init__(self, conn: Any, *, strict: bool, held: list[Pair] | None = None) -> None:
+        self._conn, self._strict, self._held = conn, strict, held
+        self.error: Exception | None = None
+
+    def write(self, sink: Sink, event: AuditEvent, record: Any) -> None:
+        """Write one event to a sink; one that knows no transactions writes as it always does."""
+        if not isinstance(sink, TransactionalSink):
+            sink.write(event, record)
+        elif self._held is None:
+            try:
+                sink.write_in(self._conn, [(event, record)], savepoint=not self._strict)
+            except Exception as error:
+                self.error = error
+                raise
+        elif not self._held or self._held[-1][0] is not event:
+            self._held.append((event, record))
+
+    def faults(self) -> list[str]:
+        """Return what stands against writing at all: there may be no store."""
+        try:
+            stores()
+        except NoAuditStoreError as error:
+            return [fault_of("conn", error)]
+        return []
+
+
+def taken_from(keywords: dict[str, Any]) -> Transaction | None:
+    """Take ``conn`` out of a call's keywords; return its transaction, None without one."""
+    conn = keywords.pop("conn", None)
+    if conn is None or type(conn) is Transaction:
+        return conn
+    return Transaction(conn, strict=False)
+
+
+def stores() -> Sequence[TransactionalSink]:
+    """Return the configured sinks that can write in a transaction; raise if there is none."""
+    found = [sink for sink in config.current.sinks if isinstance(sink, TransactionalSink)]
+    if not found:
+        raise NoAuditStoreError("write in a transaction")
+    return found

@@ -1,0 +1,232 @@
+"""Events in the caller's transaction: committed with it, rolled back with it, never its ruin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy import event as listen
+from sqlalchemy.exc import DatabaseError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from sigra import (
+    AuditEvent,
+    AuditRejectedError,
+    AuditScope,
+    SyncBackend,
+    audit,
+    audit_stats,
+    configure,
+    log_safe,
+    tenant_worker,
+)
+from sigra.audit import EventFilter
+from sigra.audit.errors import NoAuditStoreError
+from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store.tables import entries
+
+ACME = EventFilter("acme")
+SCOPE = AuditScope.build(actor_id="ann", organization_id="acme")
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    """Return the application's own engine, with a table of its own."""
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(autouse=True)
+def configured(sink: SqlAuditSink) -> Iterator[SqlAuditSink]:
+    sink.prepare()
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        yield sink
+
+
+def rows(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(text("SELECT count(*) FROM ledger")))
+
+
+LOGS = [log_safe, audit.log]
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_is_there_if_the_transaction_commits(
+    engine: Engine, sink: SqlAuditSink, log: Any, committed: bool, first: bool
+) -> None:
+    """Roll back and there is none, whether the event or the application's row came first."""
+    with engine.connect() as connection:
+        if not first:
+            connection.execute(text("INSERT INTO ledger VALUES (1)"))
+        assert log("invoice.close", SCOPE, conn=connection).status == "emitted"
+        if first:
+            connection.execute(text("INSERT INTO ledger VALUES (1)"))
+        if committed:
+            connection.commit()
+    assert (sink.count(ACME), rows(engine)) == ((1, 1) if committed else (0, 0))
+    if committed:
+        assert verify(sink, organization_id="acme").verdict == "intact"
+
+
+@pytest.mark.parametrize("make", [Session, lambda e: scoped_session(sessionmaker(e))])
+def test_a_session_will_do(engine: Engine, sink: SqlAuditSink, make: Any) -> None:
+    """A session's own transaction is used, plain or scoped."""
+    session = make(engine)
+    audit.log("invoice.close", SCOPE, conn=session)
+    session.rollback()
+    audit.log("invoice.open", SCOPE, conn=session)
+    session.commit()
+    session.close()
+    assert [each.action for each in sink.stream(ACME)] == ["invoice.open"]
+
+
+def break_inserts(engine: Engine) -> Callable[[], None]:
+    """Make every insert of an entry fail, as a full disk would."""
+
+    def refuse(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT INTO sigra_audit_payloads"):
+            cursor.execute("SELECT no_such_column FROM ledger")
+
+    listen.listen(engine, "before_cursor_execute", refuse)
+    return lambda: listen.remove(engine, "before_cursor_execute", refuse)
+
+
+def test_a_failing_event_leaves_the_transaction_whole(engine: Engine, sink: SqlAuditSink) -> None:
+    """log_safe fails, is counted, and what the application wrote before and after it commits."""
+    mend = break_inserts(engine)
+    before = audit_stats().failed
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO ledger VALUES (1)"))
+        result = log_safe("invoice.close", SCOPE, conn=connection)
+        connection.execute(text("INSERT INTO ledger VALUES (2)"))
+    mend()
+    assert (result.status, audit_stats().failed - before) == ("failed", 1)
+    assert (rows(engine), sink.count(ACME)) == (2, 0)
+    with engine.begin() as connection:
+        assert log_safe("invoice.close", SCOPE, conn=connection).status == "emitted"
+    assert verify(sink, organization_id="acme").verdict == "intact"
+
+
+def test_the_strict_call_raises_what_the_database_raises(engine: Engine) -> None:
+    """Whoever must not go on without its audit is told by an exception, which counts."""
+    mend = break_inserts(engine)
+    before = audit_stats().failed
+    with engine.connect() as connection, pytest.raises(DatabaseError, match="no_such_column"):
+        audit.log("invoice.close", SCOPE, conn=connection)
+    mend()
+    assert audit_stats().failed - before == 1
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_malformed_call_does_as_it_does_without(
+    engine: Engine, sink: SqlAuditSink, log: Any
+) -> None:
+    """log raises, log_safe writes sigra.audit.rejected, in this transaction too."""
+    with engine.begin() as connection:
+        if log is audit.log:
+            with pytest.raises(AuditRejectedError):
+                log("Bad", SCOPE, conn=connection)
+        else:
+            assert log("Bad", SCOPE, conn=connection).status == "failed"
+    expected = [] if log is audit.log else ["sigra.audit.rejected"]
+    assert [each.action for each in sink.stream(ACME)] == expected
+
+
+def test_many_are_written_together(engine: Engine, sink: SqlAuditSink) -> None:
+    """All or none, in the caller's transaction or in one of their own."""
+    calls = [{"action": "invoice.close", "scope": SCOPE, "target_id": n} for n in range(5)]
+    with engine.connect() as connection:
+        results = audit.log_many(calls, conn=connection)
+        connection.rollback()
+    assert ([each.status for each in results], sink.count(ACME)) == (["emitted"] * 5, 0)
+    audit.log_many(calls)
+    assert [each.target_id for each in sink.stream(ACME)] == ["4", "3", "2", "1", "0"]
+
+
+def test_one_bad_event_among_many_keeps_all_out(sink: SqlAuditSink) -> None:
+    """All are checked first, and the error says which it is."""
+    calls = [{"action": "invoice.close", "scope": SCOPE}, {"action": "Bad", "scope": SCOPE}]
+    with pytest.raises(AuditRejectedError) as caught:
+        audit.log_many(calls)
+    assert (caught.value.index, sink.count(ACME)) == (1, 0)
+
+
+@pytest.mark.parametrize("conn", [object(), "connection", 7])
+def test_what_is_no_connection_is_refused(conn: Any, sink: SqlAuditSink) -> None:
+    """The strict call says what it wants; log_safe fails and does not raise."""
+    with pytest.raises(TypeError, match="Connection or Session"):
+        audit.log("invoice.close", SCOPE, conn=conn)
+    assert log_safe("invoice.close", SCOPE, conn=conn).status == "failed"
+    assert sink.count(ACME) == 0
+
+
+def test_an_asynchronous_connection_is_used_by_run_sync(url: str, sink: SqlAuditSink) -> None:
+    """A plain call cannot await one, says so, and works inside run_sync."""
+
+    async def write() -> None:
+        engine = create_async_engine(url.replace("sqlite:", "sqlite+aiosqlite:"))
+        async with engine.connect() as connection:
+            with pytest.raises(TypeError, match="run_sync"):
+                audit.log("invoice.close", SCOPE, conn=connection)
+            for action in ("invoice.close", "invoice.open"):
+                await connection.run_sync(lambda c: log_safe(action, SCOPE, conn=c))
+                if action == "invoice.close":
+                    await connection.rollback()
+            await connection.commit()
+        await engine.dispose()
+
+    asyncio.run(write())
+    assert [each.action for each in sink.stream(ACME)] == ["invoice.open"]
+
+
+def test_without_a_store_no_transaction_is_written_in(engine: Engine) -> None:
+    """What would be lost is an error, or a failure."""
+    with configure(sinks=[]), engine.connect() as connection:
+        with pytest.raises(NoAuditStoreError):
+            audit.log("invoice.close", SCOPE, conn=connection)
+        with pytest.raises(NoAuditStoreError):
+            audit.log_many([])
+        result = log_safe("invoice.close", SCOPE, conn=connection)
+    assert (result.status, "NoAuditStoreError" in str(result.reason)) == ("failed", True)
+
+
+def test_a_queue_is_empty_when_a_job_has_ended(url: str, open_sink: Any) -> None:
+    """A batching sink writes a job's events before the job's end is told."""
+    sink = open_sink(url, batch=Batching(1_000, 3_600))
+    seen = []
+
+    @tenant_worker(name="tests.store.flushed", audit_schema=AuditEvent)
+    def logs(scope: AuditScope, fail: bool) -> None:
+        log_safe("invoice.close", scope)
+        seen.append(sink.count(ACME))
+        if fail:
+            raise ValueError
+
+    with configure(sinks=[sink], backend=SyncBackend()):
+        for fail in (False, True):
+            logs.new({"organization_id": "acme", "actor_id": None, "fail": fail})
+            seen.append(sink.count(ACME))
+    assert seen == [0, 1, 1, 2]
+
+
+def test_a_chain_is_locked_for_the_caller_s_transaction_alone(
+    engine: Engine, sink: SqlAuditSink
+) -> None:
+    """Two transactions write to one chain one after the other, and none is lost."""
+    with engine.begin() as connection:
+        audit.log("invoice.close", SCOPE, conn=connection)
+    with engine.begin() as connection:
+        audit.log("invoice.open", SCOPE, conn=connection)
+        held = connection.scalar(select(func.count()).select_from(entries))
+    assert held == 2
+    assert verify(sink, organization_id="acme").verdict == "intact"
