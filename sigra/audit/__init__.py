@@ -15,6 +15,12 @@ from sigra.audit.stats import AuditStats, audit_stats
 
 if TYPE_CHECKING:
     from sigra.audit.emit import log, log_lifecycle, log_safe
+    from sigra.audit.errors import (
+        AuditBacklogError,
+        AuditLostError,
+        InvalidQueryError,
+        NoAuditStoreError,
+    )
     from sigra.audit.line import JSONRenderer
     from sigra.audit.many import log_many
     from sigra.audit.reading import EventFilter, Page, ReadableSink, cleanup, count, query, stream
@@ -22,6 +28,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "emit": ("log", "log_lifecycle", "log_safe"),
+    "errors": ("AuditBacklogError", "AuditLostError", "InvalidQueryError", "NoAuditStoreError"),
     "line": ("JSONRenderer",),
     "many": ("log_many",),
     "reading": ("EventFilter", "Page", "ReadableSink", "cleanup", "count", "query", "stream"),
@@ -30,12 +37,16 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AuditBacklogError",
     "AuditEvent",
+    "AuditLostError",
     "AuditResult",
     "AuditStats",
     "EventFilter",
+    "InvalidQueryError",
     "JSONLinesSink",
     "JSONRenderer",
+    "NoAuditStoreError",
     "Page",
     "ReadableSink",
     "Sink",
