@@ -7,9 +7,12 @@ queue of its own, and its end removes them. A first delivery costs nothing.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_log = logging.getLogger("sigra.job")
 
 _EXPIRES_MS = 24 * 3600 * 1000
 """Milliseconds after which RabbitMQ drops the marks of a message that was never seen again."""
@@ -22,10 +25,18 @@ def begun_before(app: Any, request: Any) -> Iterator[int]:
         yield 0
         return
     marks = f"sigra.begun.{request.id}"
-    yield _mark(app, marks)
-    with app.producer_or_acquire() as producer:
-        producer.channel.queue_purge(marks)  # deletes it on Redis
-        producer.channel.queue_delete(marks)
+    before = 0
+    try:
+        before = _mark(app, marks)
+    except Exception:
+        _log.warning("job %s runs uncounted", request.id, exc_info=True)
+    yield before
+    try:
+        with app.producer_or_acquire() as producer:
+            producer.channel.queue_purge(marks)  # deletes it on Redis
+            producer.channel.queue_delete(marks)
+    except Exception:
+        _log.warning("the marks of job %s are left over", request.id, exc_info=True)
 
 
 def _mark(app: Any, marks: str) -> int:
@@ -34,5 +45,5 @@ def _mark(app: Any, marks: str) -> int:
         found = producer.channel.queue_declare(
             marks, durable=True, auto_delete=False, arguments={"x-expires": _EXPIRES_MS}
         )
-        producer.publish({}, routing_key=marks, exchange="", serializer="json", retry=True)
+        producer.publish({}, routing_key=marks, exchange="", serializer="json")
     return int(found.message_count)
