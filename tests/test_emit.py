@@ -436,6 +436,7 @@ def test_the_signature_says_what_to_pass() -> None:
         parameters = inspect.signature(function).parameters
         assert ["action", "scope", "outcome"] == list(parameters)[:3]
         assert not any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        assert {inspect.Parameter.KEYWORD_ONLY} == {p.kind for p in [*parameters.values()][2:]}
         assert (function.__doc__ or "").startswith("Log an audit event")
 
 
@@ -864,6 +865,26 @@ def test_a_stack_near_its_limit_is_survived() -> None:
     assert [] == wrong
 
 
+def test_a_call_that_takes_the_last_frame_is_answered() -> None:
+    """Where the stack has room for log_safe's own frame and for no more, it answers, and counts."""
+    answers: list[AuditResult] = []
+    log_safe("a.b", SCOPE)
+
+    def descend(left: int) -> AuditResult:
+        return log_safe("a.b", SCOPE) if left == 0 else descend(left - 1)
+
+    depth = len(inspect.stack())
+    for left in range(sys.getrecursionlimit() - depth - 8, sys.getrecursionlimit() - depth + 5):
+        before = audit_stats()
+        try:
+            answers.append(descend(left))
+        except RecursionError:  # before it was entered
+            assert (0, 0, 0) == change(before)
+        else:
+            assert (0, 0, 1) == change(before)
+    assert "the stack or the memory ran out" in (answers[-1].reason or "")
+
+
 # --- structlog, as it is configured ------------------------------------------
 
 
@@ -1015,6 +1036,32 @@ def test_no_argument_of_a_caller_makes_log_safe_strict() -> None:
         result.status,
         result.reason,
     )
+
+
+def test_a_scope_that_equals_everything_is_the_scope() -> None:
+    """A scope is never compared either."""
+
+    class Scope(EqualToAll):
+        user, active_organization = 7, 42
+
+    for call in (log_safe, log):
+        event = call("a.b", Scope()).event
+        assert event is not None
+        assert ("42", "7") == (event.organization_id, event.actor_id)
+
+
+def test_an_action_that_equals_everything_is_no_action() -> None:
+    """An action is told by its type, and is there even if it claims to be anything."""
+    call: Any = log_safe
+    assert "rejected at action: it is not a str" == call(EqualToAll(), SCOPE).reason
+
+
+@pytest.mark.parametrize(("length", "shown"), [(63, True), (64, True), (65, False), (66, False)])
+def test_a_wrong_keyword_is_named_if_it_is_short(length: int, shown: bool) -> None:
+    """A keyword may come from a tenant's payload: one of more than 64 characters is not repeated."""
+    call: Any = log_safe
+    field = "x" * length if shown else "(an odd keyword)"
+    assert f"rejected at {field}: no such keyword" == call("a.b", SCOPE, **{"x" * length: 1}).reason
 
 
 def test_a_schema_that_equals_everything_is_the_schema(sink: Kept) -> None:
