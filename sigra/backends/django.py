@@ -1,0 +1,182 @@
+"""Carry jobs by Django's tasks: each worker is a task of its name in django-tasks-db's table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from sigra import catalog
+from sigra.backend import Capability
+from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native, sending
+from sigra.backends.jsonb import fit, unfit
+from sigra.envelope import MARK, pack
+from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
+
+if TYPE_CHECKING:
+    from sigra.definition import Definition
+    from sigra.job import Job
+
+_tasks = native("django.tasks", "django")
+_limits = native("django.tasks.base", "django")
+_database = native("django_tasks_db.backend", "django")
+_db = native("django.db", "django")
+_settings = native("django.conf", "django").settings
+_asgiref = native("asgiref.sync", "django")
+
+_log = logging.getLogger("sigra.job")
+
+_PATH = "worker:"
+_AFTER = "after"
+_RESCUE_AFTER = 300.0
+
+
+class DjangoBackend:
+    """Enqueue jobs as Django tasks; ``manage.py db_worker`` runs them.
+
+    ``alias``: the entry of the setting ``TASKS``, whose ``BACKEND`` is
+    ``django_tasks_db.DatabaseBackend``. A job becomes part of the open transaction of the
+    tasks' database; ``conn`` (``django.db.connection``) says that it has to. A job whose
+    consumer died runs again ``OPTIONS["sigra_rescue_after"]`` seconds after it began (by
+    default 300; more than the longest job takes). Raises ``ValueError`` for another backend.
+    """
+
+    name = "django"
+    capabilities: frozenset[Capability] = frozenset(
+        {"queue", "priority", "delay", "run_at", "max_attempts", "backoff", "conn", "native"}
+    )
+
+    def __init__(self, alias: str = "default") -> None:
+        backend = _tasks.task_backends[alias]
+        if not isinstance(backend, _database.DatabaseBackend):
+            raise ValueError(
+                f"TASKS[{alias!r}] is {type(backend).__qualname__}, which has no consumers: set its "
+                "BACKEND to 'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to "
+                "INSTALLED_APPS"
+            )
+        self.alias = alias
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        """Insert all jobs or none, in the transaction that is open, if one is."""
+        for job in jobs:
+            if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
+                reason = "Django's tasks have priorities from -100 to 100"
+                raise InvalidOptionError("priority", reason, job.worker)
+        with sending(self.name):
+            database = _db.router.db_for_write(_rows())
+            conn = jobs[0].options.conn
+            if conn is not None and conn != _db.connections[database]:
+                reason = f"conn is not this thread's django.db.connections[{database!r}]"
+                raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
+            with _db.transaction.atomic(using=database):
+                ids = [self._send(job) for job in jobs]
+        for job, native_id in zip(jobs, ids, strict=True):
+            job.accept(native_id=native_id)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        """Do the same in the thread where Django runs sync code."""
+        await _asgiref.sync_to_async(self.enqueue)(jobs)
+
+    def _send(self, job: Job) -> str:
+        options = job.options
+        due = options.run_at
+        if options.delay is not None:
+            due = datetime.now(timezone.utc) + timedelta(seconds=options.delay)
+        task = task_of(job.worker).using(
+            backend=self.alias,
+            queue_name=options.queue,
+            priority=options.priority,
+            run_after=None if due is None else _moment(due),
+        )
+        return str(task.enqueue(**fit(pack(job))).id)
+
+
+@cache
+def task_of(worker: str) -> Any:
+    """Return the native task of the worker of that name: what hand-built jobs are sent by."""
+
+    def run(context: Any, /, **payload: Any) -> None:
+        _run(worker, context, payload)
+
+    alias = next(iter(_tasks.task_backends))
+    queues = _tasks.task_backends[alias].queues or {_tasks.DEFAULT_TASK_QUEUE_NAME}
+    queue = min(queues, key=lambda name: (name != _tasks.DEFAULT_TASK_QUEUE_NAME, name))
+    # A path has no dots after the module's name: Django takes the last for the attribute's.
+    path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
+    run.__module__, run.__qualname__, run.__name__ = __name__, _PATH + path, worker
+    return _tasks.Task(func=run, backend=alias, queue_name=queue, takes_context=True)
+
+
+def __getattr__(name: str) -> Any:
+    """Return the task that the path in a row of the table names."""
+    if not name.startswith(_PATH):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return task_of(unquote(name.removeprefix(_PATH).replace(":", ".")))
+
+
+def _run(worker: str, context: Any, payload: Mapping[str, Any]) -> None:
+    """Be the body of every worker's task."""
+    task, row = context.task_result.task, context.task_result.db_result
+    payload = unfit(payload)
+    _give_up(row, payload.pop(_AFTER, None))
+    try:
+        definition = _find(worker)
+    except UnknownWorkerError as error:
+        _log.error("job %s waits: %s", row.id, error)
+        _send_again(task, payload, WAIT_FOR_DEPLOY)
+        raise
+    standby = _stand_by(task, row, payload)
+    consumed = consume(payload, definition, DjangoBackend.name, native_id=str(row.id))
+    verdict = consumed.verdict
+    with _db.transaction.atomic(using=row._state.db):
+        if verdict.state in ("retryable", "scheduled"):
+            _send_again(task, consumed.following(), verdict.delay)
+        if standby is not None:
+            standby.delete()
+    verdict.unwrap()
+
+
+def _stand_by(task: Any, row: Any, payload: Mapping[str, Any]) -> Any:
+    """Add the row that runs the job again if this consumer dies with it."""
+    if MARK not in payload:
+        return None
+    counted = {**payload, "deliveries": payload.get("deliveries", 0) + 1, _AFTER: str(row.id)}
+    seconds = task.get_backend().options.get("sigra_rescue_after", _RESCUE_AFTER)
+    return _send_again(task, counted, seconds).db_result
+
+
+def _send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> Any:
+    due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    return task.using(run_after=_moment(due)).enqueue(**fit(payload))
+
+
+def _give_up(row: Any, lost: str | None) -> None:
+    """Mark the row of the consumer that died, of which nobody else would hear."""
+    if lost is not None:
+        for dead in _rows().objects.filter(id=lost).running():
+            dead.set_failed(ChildProcessError(f"its consumer died; task {row.id} goes on with it"))
+
+
+def _find(worker: str) -> Definition:
+    """Look the worker up; import its module first if need be, as Django does with tasks."""
+    try:
+        return catalog.lookup(worker)
+    except UnknownWorkerError:
+        try:
+            import_module(worker.rpartition(".")[0] or worker)
+        except ImportError as error:
+            raise UnknownWorkerError(worker) from error
+    return catalog.lookup(worker)
+
+
+def _rows() -> Any:
+    """Return the table's model, which is there only once Django's apps are loaded."""
+    return import_module("django_tasks_db.models").DBTaskResult
+
+
+def _moment(due: datetime) -> datetime:
+    return due if _settings.USE_TZ else due.astimezone().replace(tzinfo=None)

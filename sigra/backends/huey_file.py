@@ -1,0 +1,151 @@
+"""A SQLite file from which no job is lost: huey's own storage forgets a job as it begins."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sigra.backends.external import native
+from sigra.envelope import MARK
+
+_SqliteStorage = native("huey.storage", "huey").SqliteStorage
+_exceptions = native("huey.exceptions", "huey")
+
+_TAKEN = (
+    "create table if not exists taken (id integer primary key autoincrement, "
+    "queue text not null, data blob not null, priority real not null)"
+)
+_PUT = "insert into task (queue, data, priority) values (?, ?, ?)"
+_ANY = "select 1 from task where queue = ? limit 1"
+_DUE = (
+    "insert into task (queue, data, priority) select queue, data, "
+    "coalesce(json_extract(cast(data as text), '$.task.priority'), 0) from schedule "
+    "where queue = ? and timestamp <= ? order by timestamp, id"
+)
+_LEFT = (
+    "select (select count(*) from task where queue = :queue) + "
+    "(select count(*) from schedule where queue = :queue) + "
+    "(select count(*) from taken where queue = :queue)"
+)
+
+
+class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
+    """Keep each job in the file until the thread that took it asks for the next one.
+
+    A job whose consumer was killed is queued again when the next consumer starts,
+    counted as one delivery. One consumer process at a time, with any number of
+    threads: a second one waits, and says so in its log. For ``JSONSerializer`` only.
+    """
+
+    ddl = [*_SqliteStorage.ddl, _TAKEN]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._own, self._claiming = threading.local(), threading.Lock()
+        self._claimed: sqlite3.Connection | None = None
+        super().__init__(*args, **kwargs)
+
+    def enqueue(self, data: bytes, priority: float | None = None) -> None:
+        """Add a task, to this thread's open transaction where there is one."""
+        cursor = getattr(self._own, "cursor", None)
+        if cursor is None:
+            super().enqueue(data, priority)
+        else:
+            cursor.execute(_PUT, (self.name, data, priority or 0))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let this thread's ``enqueue`` add all or nothing; other threads wait meanwhile."""
+        with self.db(commit=True) as cursor:
+            self._own.cursor = cursor
+            try:
+                yield
+            finally:
+                self._own.cursor = None
+
+    def dequeue(self) -> bytes | None:
+        """Let go of what this thread took before, and take the next task."""
+        self.claim()
+        self.release()
+        if not self.sql(_ANY, (self.name,), results=True):
+            return None
+        with self.db(commit=True) as cursor:
+            cursor.execute(
+                "select id, data, priority from task where queue = ? "
+                "order by priority desc, id limit 1",
+                (self.name,),
+            )
+            row = cursor.fetchone()
+            if row is None:
+                return None
+            cursor.execute("delete from task where id = ?", row[:1])
+            cursor.execute(_PUT.replace("task", "taken"), (self.name, *row[1:]))
+            self._own.taken = cursor.lastrowid
+        data: bytes = row[1]
+        return data
+
+    def release(self) -> None:
+        """Let go of what this thread took: it came to an end."""
+        taken = getattr(self._own, "taken", None)
+        if taken is not None:
+            self.sql("delete from taken where id = ?", (taken,), commit=True)
+            self._own.taken = None
+
+    def read_schedule(self, ts: Any) -> list[bytes]:
+        """Queue what is due in one transaction; nothing is left for the scheduler to do."""
+        with self.db(commit=True) as cursor:
+            cursor.execute(_DUE, (self.name, ts.timestamp()))
+            cursor.execute(
+                "delete from schedule where queue = ? and timestamp <= ?",
+                (self.name, ts.timestamp()),
+            )
+        return []
+
+    def unfinished(self) -> int:
+        """Return how many tasks wait, are scheduled or run."""
+        count: int = self.sql(_LEFT, {"queue": self.name}, results=True)[0][0]
+        return count
+
+    def claim(self) -> None:
+        """Become the file's one consumer, and queue again what the one before had taken.
+
+        Raises huey's ``ConfigurationError`` while another process is that. The lock is
+        one of SQLite's on a file beside it, which the system gives up when a process dies.
+        """
+        with self._claiming:
+            if self._claimed is not None:
+                return
+            lock = sqlite3.connect(
+                f"{self.filename}.consumer",
+                timeout=0,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            try:
+                lock.execute("begin exclusive")
+            except sqlite3.OperationalError as error:
+                lock.close()
+                raise _exceptions.ConfigurationError(
+                    f"{self.filename} has a consumer already: one process at a time, with "
+                    "threads (huey_consumer -k thread); for more, use Redis or PostgreSQL"
+                ) from error
+            self._recover()
+            self._claimed = lock
+
+    def _recover(self) -> None:
+        with self.db(commit=True) as cursor:
+            cursor.execute("select data, priority from taken where queue = ?", (self.name,))
+            for data, priority in cursor.fetchall():
+                cursor.execute(_PUT, (self.name, _count_delivery(data), priority))
+            cursor.execute("delete from taken where queue = ?", (self.name,))
+
+
+def _count_delivery(data: bytes) -> bytes:
+    message = json.loads(data)
+    payload = message["task"].get("kwargs", {})
+    if MARK in payload:
+        payload["deliveries"] = payload.get("deliveries", 0) + 1
+    return json.dumps(message, separators=(",", ":")).encode()
