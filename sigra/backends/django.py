@@ -54,8 +54,8 @@ class DjangoBackend:
         backend = _tasks.task_backends[alias]
         if not isinstance(backend, _database.DatabaseBackend):
             raise ValueError(
-                f"TASKS[{alias!r}] is {type(backend).__qualname__}, which has no consumers: set its "
-                "BACKEND to 'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to "
+                f"TASKS[{alias!r}] is {type(backend).__qualname__}, which has no consumers: set "
+                "its BACKEND to 'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to "
                 "INSTALLED_APPS"
             )
         self.alias = alias

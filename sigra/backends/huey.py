@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import sqlite3
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -46,10 +47,7 @@ class HueyBackend:
 
     def __init__(self, huey: Any = None) -> None:
         if huey is None:
-            file = os.environ.get("SIGRA_HUEY_FILE") or "sigra-huey.db"
-            huey = _api.Huey(
-                "sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file
-            )
+            huey = _on_file(os.environ.get("SIGRA_HUEY_FILE") or "sigra-huey.db")
         if not _writes_json(huey.serializer):
             raise ValueError(
                 "this huey does not write JSON (huey pickles by default, by which whoever can "
@@ -128,6 +126,16 @@ def _execute(task: Any) -> None:
         raise error
     if error is not None:
         raise RuntimeError(repr(error)) from error  # SystemExit would end huey's thread
+
+
+def _on_file(file: str) -> Any:
+    try:
+        return _api.Huey(
+            "sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file
+        )
+    except sqlite3.Error as error:
+        reason = f"{file} is no SQLite file that can be written ({error})"
+        raise EnqueueError(HueyBackend.name, f"{reason}; name one by SIGRA_HUEY_FILE") from error
 
 
 def _writes_json(serializer: Any) -> bool:

@@ -48,23 +48,26 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
         self._claimed: sqlite3.Connection | None = None
         super().__init__(*args, **kwargs)
 
-    def enqueue(self, data: bytes, priority: float | None = None) -> None:
-        """Add a task, to this thread's open transaction where there is one."""
+    @contextmanager
+    def db(self, commit: bool = False, close: bool = False) -> Iterator[Any]:
+        """Give a cursor: that of this thread's open ``transaction``, where there is one."""
         cursor = getattr(self._own, "cursor", None)
-        if cursor is None:
-            super().enqueue(data, priority)
-        else:
-            cursor.execute(_PUT, (self.name, data, priority or 0))
+        if cursor is not None:
+            yield cursor
+            return
+        with super().db(commit=commit, close=close) as cursor:
+            yield cursor
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Let this thread's ``enqueue`` add all or nothing; other threads wait meanwhile."""
+        """Do all that this thread does here, or nothing of it; other threads wait meanwhile."""
         with self.db(commit=True) as cursor:
+            before = getattr(self._own, "cursor", None)
             self._own.cursor = cursor
             try:
                 yield
             finally:
-                self._own.cursor = None
+                self._own.cursor = before
 
     def dequeue(self) -> bytes | None:
         """Let go of what this thread took before, and take the next task."""
@@ -125,6 +128,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
                 check_same_thread=False,
             )
             try:
+                lock.execute("pragma journal_mode = memory")
                 lock.execute("begin exclusive")
             except sqlite3.OperationalError as error:
                 lock.close()

@@ -41,22 +41,23 @@ def sigra() -> None:
 @click.option(
     "--args",
     "source",
-    required=True,
     metavar="FILE",
-    help="The jobs: one JSON object of args a line, in UTF-8. - reads standard input.",
+    help="The jobs: one JSON object of args a line, in UTF-8. - reads standard input. "
+    "Without it, what an earlier run of the backend huey has left is run to its end.",
 )
 @click.option(
     "--backend",
     metavar="NAME",
     help="sync, thread, asyncio, or one that is installed. Default: the worker's own choice, "
-    "or what its module configures, or sync.",
+    "or what its module configures, or sync. huey keeps the jobs in an SQLite file "
+    "(SIGRA_HUEY_FILE, or sigra-huey.db in the current folder), which outlives the command.",
 )
 @click.option(
     "--workers",
     "--concurrency",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many jobs run at a time (thread, asyncio).",
+    help="How many jobs run at a time (thread, asyncio; huey on a file, there 1 by default).",
 )
 @click.option(
     "--audit-log",
@@ -83,7 +84,7 @@ def sigra() -> None:
 )
 def run(
     target: str,
-    source: str,
+    source: str | None,
     backend: str | None,
     workers: int | None,
     audit_log: Path | None,

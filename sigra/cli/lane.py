@@ -14,7 +14,6 @@ from sigra.backends.asyncio import AsyncioBackend
 from sigra.backends.sync import SyncBackend
 from sigra.backends.thread import ThreadBackend
 from sigra.cli.follow import FollowingBackend
-from sigra.cli.target import MisuseError, check_options, configured_backend, named_backend
 from sigra.enqueue import Enqueuer
 
 if TYPE_CHECKING:
@@ -27,14 +26,20 @@ _FOREVER = 1e12
 class Lane:
     """Enqueue a worker's jobs on a backend that gets them on by itself, and wait for them."""
 
+    file: str | None = None
+    """Where the jobs are that a run leaves, for the next one to finish."""
+
     def __init__(self, definition: Definition, inner: Backend) -> None:
-        self.backend = FollowingBackend(inner)
+        self.backend = self._follow(inner)
         # What the command line names wins over what the decorator chose.
         self._enqueuer = Enqueuer(replace(definition, backend=self.backend))
 
     def new(self, args: Mapping[str, Any]) -> None:
         """Do what the worker's ``.new()`` does, and raise what it raises."""
         self._enqueuer.new(args)
+
+    def all_read(self) -> None:
+        """Hear that no job follows: the last line was read."""
 
     def keep_below(self, limit: int, hurried: Callable[[], bool]) -> None:
         """Wait until fewer than ``limit`` jobs are unfinished, or ``hurried()`` is true."""
@@ -52,6 +57,9 @@ class Lane:
         if isinstance(self.backend.inner, ThreadBackend):
             self.backend.inner.close(timeout)
         self.backend.settle(all_of_them=True)
+
+    def _follow(self, inner: Backend) -> FollowingBackend:
+        return FollowingBackend(inner)
 
     def _step(self, pause: float) -> bool:
         """Let the jobs get on for ``pause`` seconds; return False where none ever will."""
@@ -87,38 +95,3 @@ class LoopLane(Lane):
             asyncio.run_coroutine_threadsafe(ending, self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self.backend.settle(all_of_them=True)
-
-
-def open_lane(
-    definition: Definition, name: str | None, workers: int | None, in_flight: int
-) -> Lane:
-    """Find or make the backend that the command names, and the lane that leads to it.
-
-    The in-process ones are made afresh, with ``workers`` threads, or jobs at a time.
-    Raises ``MisuseError``.
-    """
-    inner = _made_here(name, workers, in_flight) or configured_backend(definition, name)
-    if inner is None:
-        assert name is not None  # with no name, the configuration always has an answer
-        inner = named_backend(name)
-    if workers is not None and name not in ("thread", "asyncio"):
-        raise MisuseError(
-            f"--workers is for the backends thread and asyncio; {inner.name!r} has its own ways"
-        )
-    check_options(definition, inner)
-    if isinstance(inner, SyncBackend):
-        return SyncLane(definition, inner)
-    if isinstance(inner, AsyncioBackend):
-        return LoopLane(definition, inner)
-    return Lane(definition, inner)
-
-
-def _made_here(name: str | None, workers: int | None, in_flight: int) -> Backend | None:
-    if name == "sync":
-        return SyncBackend()
-    if name == "thread":
-        # Only so many jobs are under way at a time: the queue never makes the reader wait.
-        return ThreadBackend(workers, in_flight, enqueue_timeout=None)
-    if name == "asyncio":
-        return AsyncioBackend() if workers is None else AsyncioBackend(concurrency=workers)
-    return None

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 from sigra import config
 from sigra.audit.event import AuditEvent
 from sigra.audit.sink import JSONLinesSink
-from sigra.cli.lane import Lane, open_lane
+from sigra.cli.choose import open_lane
+from sigra.cli.lane import Lane
 from sigra.cli.output import EventStream, claimed_stdout, muted_structlog
 from sigra.cli.reader import LineReader
 from sigra.cli.rejects import default_rejects
@@ -32,16 +33,22 @@ _LONGEST_ESCAPE = 6
 class Order:
     """What the command line asks for; None where it leaves the choice to the command.
 
-    ``source`` is a path, or "-" for standard input.
+    ``source`` is a path, or "-" for standard input; without it, what an earlier run has
+    left is to be run.
     """
 
     target: str
-    source: str
+    source: str | None
     backend: str | None
     audit_log: Path | None
     rejects: Path | None
     workers: int | None
     in_flight: int
+
+    @property
+    def path(self) -> str:
+        """Return the file to read, which is empty where there is none."""
+        return os.devnull if self.source is None else self.source
 
 
 def carry_out(order: Order) -> int:
@@ -53,8 +60,10 @@ def carry_out(order: Order) -> int:
     with ExitStack() as stack:
         sink, stream = stack.enter_context(_events(order.audit_log))
         definition = load_worker(order.target).definition
-        lane = open_lane(definition, order.backend, order.workers, order.in_flight)
-        source = stack.enter_context(_opened(order.source))
+        lane = open_lane(
+            definition, order.backend, order.workers, order.in_flight, resume=order.source is None
+        )
+        source = stack.enter_context(_opened(order.path))
         run = _prepare(order, lane, source)
         if stream is not None:
             stream.on_closed = run.lose_stdout
@@ -62,7 +71,7 @@ def carry_out(order: Order) -> int:
                 stream.show = run.bar.say
         stack.enter_context(_settings(lane, sink))
         run.perform()
-        report = run.report(order.target, order.source)
+        report = run.report(order.target, order.path)
         show_report(report, stderr_console())
         if run.stop.hurried:
             end_at_once(report.status)
@@ -73,11 +82,11 @@ def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
     def abandon() -> None:
         # From another thread, where jobs hold up the one that would sum up.
         bar.stop()
-        show_report(run.report(order.target, order.source), stderr_console())
+        show_report(run.report(order.target, order.path), stderr_console())
 
     bar = Bar(stderr_console(), _size(source), "jobs")
     reader = LineReader(source, _LONGEST_ESCAPE * config.current.max_args_bytes)
-    named = "stdin" if order.source == "-" else Path(order.source).name
+    named = "stdin" if order.path == "-" else Path(order.path).name
     rejects = order.rejects or default_rejects(named)
     run = Run(lane, reader, rejects, bar, order.in_flight, Stop(abandon))
     return run
@@ -93,7 +102,7 @@ def _check_files(order: Order) -> None:
         raise MisuseError(f"--rejects {order.rejects}: there is no such folder")
     if order.audit_log is not None:
         path = order.audit_log.resolve()
-        others = {Path(order.source).resolve(), (order.rejects or Path()).resolve()}
+        others = {Path(order.path).resolve(), (order.rejects or Path()).resolve()}
         if path in others:
             raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
 

@@ -49,6 +49,7 @@ class Run:
         """Run every line, and wait until every job has ended."""
         with self.stop, self.log.attached(), self.bar:
             self._feed()
+            self.lane.all_read()
             self._finish()
             self._rejects.close()
 
@@ -75,6 +76,7 @@ class Run:
             kinds=self.log.kinds,
             unfinished=backend.unfinished,
             unfinished_lines=backend.unfinished_lines(),
+            kept_in=self.lane.file,
             next_line=None if self._at_end else self._last + 1,
             stopped=None if stop.reason is None else (stop.reason, stop.status),
         )

@@ -22,7 +22,8 @@ class Report:
 
     ``next_line`` is the first line that was not read, None where all were.
     ``unfinished``: how many jobs had not ended, ``unfinished_lines`` those of them that
-    came from a line. ``stopped``: why and with which status, None where nothing stopped it.
+    came from a line. ``kept_in``: the file that keeps the unfinished ones, None where
+    nothing does. ``stopped``: why and with which status, None where nothing stopped it.
     """
 
     target: str
@@ -39,6 +40,7 @@ class Report:
     kinds: Counter[str]
     unfinished: int
     unfinished_lines: list[int]
+    kept_in: str | None
     next_line: int | None
     stopped: tuple[str, int] | None
 
@@ -84,6 +86,7 @@ def _rows(report: Report) -> list[Row]:
         rows.append(("jobs enqueued", counts.get("enqueued", 0), "green"))
     optional = (
         ("jobs unfinished", report.unfinished, "red"),
+        ("of the jobs, left by an earlier run", counts.get("left", 0), ""),
         ("of the jobs, enqueued by jobs", counts.get("child", 0), ""),
         ("duplicates, not enqueued", counts.get("duplicate", 0), ""),
     )
@@ -106,7 +109,10 @@ def _notes(report: Report) -> list[str]:
             f"Backend {report.backend!r} cannot tell what becomes of a job: the jobs are "
             "enqueued; the queue's own tools show how they end."
         )
-    if report.unfinished_lines:
+    if report.unfinished and report.kept_in is not None:
+        notes.append(f"Not finished: {report.unfinished} jobs, kept in {report.kept_in}")
+        notes.append(f"To finish them: sigra run {report.target} --backend {report.backend}")
+    elif report.unfinished_lines:
         notes.append(f"Not finished: the jobs of line {_ranges(report.unfinished_lines)}")
     elif report.unfinished:
         notes.append(f"Not finished: {report.unfinished} jobs that jobs had enqueued")
