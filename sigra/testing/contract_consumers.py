@@ -59,10 +59,10 @@ class ConsumerContract(BackendContract):
         job = workers.kills.new(IDS, max_attempts=2, backoff=0)
 
         def over() -> bool:
-            if not harness.alive:
+            died = not harness.alive
+            if died:
                 harness.start()  # as its supervisor would
-            seen = len(journal.runs()) if at_most_once else harness.failed(job.native_id or "")
-            return bool(seen)
+            return died if at_most_once else bool(harness.failed(job.native_id or ""))
 
         journal.wait(harness, over, "the job's end")
         self._run(harness, journal, workers.agnostic, {})

@@ -1,16 +1,33 @@
-"""The settings of test_django's consumer, ``django-admin db_worker``, and its application."""
+"""The settings of test_django's consumer: ``django-admin db_worker --settings django_app``."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
+from urllib.parse import urlsplit
 
-from django.apps import AppConfig
+import consumer_side
 
-DATABASES = json.loads(os.environ["SIGRA_TEST_DJANGO"])
-DATABASE_ROUTERS = ["django_app.Router"]
-INSTALLED_APPS = ["django_tasks_db", "django_app.App"]
+
+def database(where):
+    """Return Django's settings of a database: a PostgreSQL URL, or an SQLite file."""
+    if "//" not in where:
+        return {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": f"{where}/db.sqlite3",
+            "OPTIONS": {"timeout": 20},
+        }
+    parts = urlsplit(where)
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        "NAME": parts.path[1:],
+        "HOST": parts.hostname,
+        "PORT": parts.port or 5432,
+        "USER": parts.username or "",
+        "PASSWORD": parts.password or "",
+    }
+
+
+DATABASES = {"default": database(consumer_side.URL)}
+INSTALLED_APPS = ["django_tasks_db"]
 USE_TZ = True
 TASKS = {
     "default": {
@@ -20,31 +37,3 @@ TASKS = {
     },
     "here": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"},
 }
-
-
-class Router:
-    """Put everything into the one database that is being tested."""
-
-    def db_for_read(self, model, **_):
-        return os.environ["SIGRA_TEST_DATABASE"]
-
-    db_for_write = db_for_read
-
-
-class App(AppConfig):
-    name = "django_app"
-
-    def ready(self):
-        from sigra import AuditEvent, log_safe, tenant_worker
-        from sigra.testing import contract_workers
-
-        if os.environ.get("SIGRA_CONSUMER"):
-            contract_workers.record_events()
-
-        def slow(scope, n):
-            log_safe("test.begun", scope, target_id=n)
-            time.sleep(0.02)
-            log_safe("test.ended", scope, target_id=n)
-
-        slow.__qualname__ = "slow"
-        self.slow = tenant_worker(name="sigra.tests.django.slow", audit_schema=AuditEvent)(slow)

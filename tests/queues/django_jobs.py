@@ -1,9 +1,8 @@
-"""A module of workers that the consumer of test_django imports only when a job asks for it."""
+"""What the consumer of test_django imports only when a job asks for it."""
 
 from __future__ import annotations
 
-import os
-
+import consumer_side
 from django.tasks import task
 
 from sigra import tenant_worker
@@ -12,18 +11,9 @@ from sigra.testing import contract_workers
 
 @tenant_worker
 def lazily_found(scope, args):
-    contract_workers._record(scope, args)
-
-
-if not os.environ.get("SIGRA_CONSUMER"):
-
-    @tenant_worker
-    def unknown(scope):
-        raise AssertionError("no consumer knows it")
+    contract_workers.record(scope, args)
 
 
 @task
 def note(text):
-    """Be a task of the application's own, which Sigra knows nothing of."""
-    with open(os.environ["SIGRA_NATIVE_NOTES"], "a") as notes:
-        notes.write(text + "\n")
+    consumer_side.note(text)

@@ -2,201 +2,144 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import pickle
+import re
 import time
-import uuid
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from older_release import older_pack
+from queue_contract import QueueContract
+from queue_harness import QueueHarness
+from servers import need
 
-if os.environ.get("SIGRA_QUEUES") != "1":
-    pytest.skip("set SIGRA_QUEUES=1 (make test-queues)", allow_module_level=True)
-pytest.importorskip("huey", reason="the extra huey is not installed here")
-from consumer import Consumer, find_server  # noqa: E402
+need("huey")
+
+import consumer_side  # noqa: E402
+import huey_app  # noqa: E402
 from huey import RedisHuey, SqliteHuey  # noqa: E402
-from huey.api import Task  # noqa: E402
+from huey.constants import EmptyData  # noqa: E402
 from huey.registry import Message  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.huey import HueyBackend, JSONSerializer  # noqa: E402
-from sigra.testing import BackendContract, contract_workers  # noqa: E402
+from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
-from sigra.testing.harness import Journal  # noqa: E402
-
-COMMAND = ("huey_consumer", "huey_app.huey", "-g", "TERM", "-w", "2", "-m", "0.2")
 
 
-class HueyHarness:
-    """A consumer started by huey's own command, and the huey that feeds it."""
+class HueyHarness(QueueHarness):
+    command = "huey_consumer huey_app.huey --graceful-signal TERM --workers 2 -m 0.2".split()
+    ready = "Huey consumer started"
 
-    patience = 30.0
-
-    def __init__(self, where: str, folder: Path) -> None:
-        import huey_app
-
-        if where == "redis":
-            where = find_server("SIGRA_HUEY_REDIS", "redis://127.0.0.1:6379/0")
-        os.environ["SIGRA_TEST_HUEY_NAME"] = f"sigra{uuid.uuid4().hex[:10]}"
-        self.notes = folder / "notes"
-        self.notes.touch()
-        env = {"SIGRA_CONSUMER": "1", "SIGRA_TEST_HUEY": where}
-        if not where:
-            os.environ["SIGRA_HUEY_FILE"] = str(folder / "jobs.db")
-        self.backend = HueyBackend(huey_app.make_huey(where))
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(server, folder)
+        self.backend = HueyBackend(huey_app.make_huey(self.url, self.queue))
         self.huey = self.backend.huey
-        self.slow, self.unknown = huey_app.slow, huey_app.unknown
-        self.note = self.huey.task()(huey_app.note)
-        env["SIGRA_NATIVE_NOTES"] = str(self.notes)
-        self.consumer = Consumer(COMMAND, "Huey consumer started", folder, env)
-        self.consumer.start()
+        self.send_note = self.huey.task()(consumer_side.note)
 
-    def close(self) -> None:
-        """End the consumer softly, and remove what the run left in the storage."""
-        status = self.consumer.stop()
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        task = self.backend._register(name)(kwargs=dict(payload))
+        self.huey.enqueue(task)
+        return task.id
+
+    def name_of(self, native_id: str) -> str | None:
+        found = re.search(rf"Executing (\S+): {native_id}", self.consumer.output)
+        return found and found[1]
+
+    def failed(self, native_id: str) -> str | None:
+        error = self.huey.storage.peek_data(native_id)
+        if error is EmptyData:
+            return None
+        return self.huey.serializer.deserialize(error).metadata["traceback"]
+
+    def kept(self, native_id: str) -> bool:
+        waiting = {task.id for task in (*self.huey.pending(), *self.huey.scheduled())}
+        return native_id in waiting or self.failed(native_id) is not None
+
+    def remove(self) -> None:
         self.huey.flush()
-        assert status == 0, self.consumer.output[-3000:]
-
-    def advance(self) -> None:
-        time.sleep(0.02)
-
-    def send(self, name: str, payload: Mapping[str, Any]) -> None:
-        kind = self.huey._registry.string_to_task(name)
-        self.huey.enqueue(kind(kwargs=dict(payload)))
+        self.huey.storage.close()
 
 
-class HueyContract(BackendContract):
-    """The shipped suite, and what is huey's own."""
+class SqliteHarness(HueyHarness):
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(f"{server}/huey.db", folder)
 
-    where = ""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def journal(cls, tmp_path_factory: Any) -> Journal:
-        return Journal(tmp_path_factory.mktemp("journal"))
+class FileHarness(HueyHarness):
+    """The backend that is made without arguments."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def harness(cls, journal: Journal, tmp_path_factory: Any) -> Iterator[HueyHarness]:
-        folder = tmp_path_factory.mktemp("consumer")
-        harness = HueyHarness(cls.where.format(folder=folder), folder)
-        yield harness
-        harness.close()
+    def __init__(self, server: str, folder: Path) -> None:
+        self.file = f"{server}/jobs.db"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SIGRA_HUEY_FILE", self.file)
+            super().__init__("", folder)
 
-    def error_of(self, harness: HueyHarness, journal: Journal, native_id: str) -> str:
-        """Return what huey stored of a job that went wrong."""
-        result = harness.huey._result_handle(Task(id=native_id))
-        journal.wait(harness, result.is_ready, "the error")
-        return result._result.metadata["traceback"]
+    def env(self) -> dict[str, str]:
+        return {**super().env(), "SIGRA_HUEY_FILE": self.file}
 
-    def test_a_native_task_beside_it_works(self, harness, journal):
-        harness.note("hello")
-        journal.wait(harness, lambda: "hello" in harness.notes.read_text(), "the native task")
 
-    def test_the_jobs_id_and_the_workers_name_are_hueys(self, harness, journal):
-        job, _ = self._run(harness, journal, contract_workers.echo, IDS)
+class HueyContract(QueueContract):
+    """What is huey's own, wherever it stores its tasks."""
+
+    def test_args_by_position_are_refused(self, harness, journal):
+        task = harness.backend._register("sigra.contract.echo")(("acme", "ann"))
+        harness.huey.enqueue(task)
+        journal.wait(harness, lambda: bool(harness.failed(task.id)), "the error")
+        assert "by name: no worker takes them by position" in harness.failed(task.id)
+
+    def test_a_cancelled_job_leaves_an_error(self, harness, journal):
+        job = workers.ends.new({**IDS, "how": "cancel"}, max_attempts=3)
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "the error")
+        assert "cancelled for good" in harness.failed(job.id)
+
+    def test_the_id_is_hueys_own(self, harness, journal):
+        job, _ = self._run(harness, journal, workers.echo, IDS)
         assert job.native_id == job.id
         assert f"Executing sigra.contract.echo: {job.id}" in harness.consumer.output
 
-    def test_a_hand_built_job_without_keys_leaves_an_error_that_names_the_key(
-        self, harness, journal
-    ):
-        harness.send("sigra.contract.echo", {"organization_id": "acme"})
-        kind = harness.huey._registry.string_to_task("sigra.contract.echo")
-        task = kind(kwargs={"organization_id": "acme"})
-        harness.huey.enqueue(task)
-        assert "MissingArgError: " in (error := self.error_of(harness, journal, task.id))
-        assert "no 'actor_id'" in error
 
-    def test_args_by_position_leave_an_error(self, harness, journal):
-        kind = harness.huey._registry.string_to_task("sigra.contract.echo")
-        task = kind(args=("acme", "ann"))
-        harness.huey.enqueue(task)
-        assert "by name" in self.error_of(harness, journal, task.id)
-
-    def test_a_cancelled_job_leaves_an_error(self, harness, journal):
-        job = contract_workers.ends.new({**IDS, "how": "cancel"}, max_attempts=3)
-        assert "cancelled for good" in self.error_of(harness, journal, job.id)
-
-    def test_a_job_of_an_unknown_worker_waits(self, harness, journal):
-        job = harness.unknown.new(IDS)
-        said = f"job {job.id} waits: no worker is named 'sigra.tests.huey.unknown'"
-        journal.wait(harness, lambda: said in harness.consumer.output, "the log")
-        journal.wait(harness, lambda: len(harness.huey.scheduled()) == 1, "the wait")
-        assert [task.id for task in harness.huey.scheduled()] == [job.id]
-        harness.huey.storage.flush_schedule()
-
-    def test_anew_sends_too(self, harness, journal):
-        asyncio.run(contract_workers.echo.anew_many([IDS, IDS]))
-        journal.wait(harness, lambda: len(journal.runs()) == 2, "two jobs")
-
-    def test_a_soft_stop_waits_for_the_running_job(self, harness, journal):
-        self._run(harness, journal, contract_workers.waits, {**IDS, "seconds": 1})
-        assert harness.consumer.stop() == 0
-        harness.consumer.start()
-        assert [run["phase"] for run in journal.runs()] == ["begun", "ended"]
-
-    def kill_in_the_middle(self, harness, journal, jobs):
-        """Enqueue, kill the consumer with -9 in the middle, start it again; return the rest."""
-        sent = harness.slow.new_many([{**IDS, "n": n} for n in range(jobs)], max_attempts=2)
-        journal.wait(harness, lambda: len(journal.events("test.ended")) >= jobs // 4, "some jobs")
-        harness.consumer.kill()
-        assert len(journal.events("test.ended")) < jobs
-        harness.consumer.start()
-        return {job.id for job in sent}
+class TestHueyOnRedis(HueyContract):
+    harness_class, server = HueyHarness, "redis"
 
 
-class AtMostOnce:
-    """What holds for a huey of the user's own."""
-
-    def test_after_kill_9_only_running_jobs_are_lost(self, harness, journal):
-        sent = self.kill_in_the_middle(harness, journal, 200)
-        self._run(harness, journal, contract_workers.agnostic, {})  # the last in the queue
-        journal.wait(harness, lambda: not harness.huey.pending_count(), "an empty queue")
-        begun = [event["job_id"] for event in journal.events("test.begun")]
-        assert len(begun) == len(set(begun))
-        assert len(sent - set(begun)) <= 2
-        assert "at_most_once" in harness.backend.capabilities
+class TestHueyOnSqlite(HueyContract):
+    harness_class, server = SqliteHarness, "folder"
 
 
-class TestOnRedis(AtMostOnce, HueyContract):
-    where = "redis"
+class TestHueyOnTheDefaultFile(HueyContract):
+    harness_class, server = FileHarness, "folder"
 
+    def test_a_rolling_deploy_loses_nothing(self, harness, journal):
+        """The file has one consumer at a time: what the older one cannot read waits for the newer."""
+        harness.stop()
+        older = harness.another("older", SIGRA_TEST_OLDER="1")
+        older.start()
+        jobs = workers.echo.new_many([IDS] * 10)
+        sent = [{**older_pack(job), "id": f"older-{job.id}"} for job in jobs]
+        for payload in sent:
+            harness.send(workers.echo.name, payload)
+        journal.wait(harness, lambda: len(journal.runs()) == 10, "the older jobs")
+        assert {run["job_id"] for run in journal.runs()} == {payload["id"] for payload in sent}
+        assert "waits: unreadable job envelope: version" in older.output
+        assert older.stop() == 0
+        harness.start()
+        journal.wait(harness, lambda: len(journal.runs()) == 20, "all jobs")
+        assert {run["job_id"] for run in journal.runs()[10:]} == {job.id for job in jobs}
 
-class TestOnSqlite(AtMostOnce, HueyContract):
-    where = "{folder}/huey.db"
-
-
-class TestOnTheDefaultFile(HueyContract):
-    def test_after_kill_9_every_job_runs_with_the_same_event_ids(self, harness, journal):
-        sent = self.kill_in_the_middle(harness, journal, 200)
-
-        def done():
-            return {event["job_id"] for event in journal.events("test.ended")} == sent
-
-        journal.wait(harness, done, "all 200 jobs")
-        assert len({event["event_id"] for event in journal.events("test.begun")}) == 200
-        assert {event["attempt"] for event in journal.events("test.ended")} == {1}
-        assert "at_most_once" not in harness.backend.capabilities
-
-    def test_a_job_that_kills_its_consumer_ends(self, harness, journal):
-        job = contract_workers.kills.new(IDS, max_attempts=2)
-        for _ in range(2):
-            journal.wait(harness, lambda: not harness.consumer.alive, "the end of the consumer")
-            harness.consumer.start()
-        assert "PoisonedJobError" in self.error_of(harness, journal, job.id)
-        assert len(journal.runs("sigra.contract.kills")) == 2
-
-    def test_a_second_consumer_waits_and_says_why(self, harness, journal, tmp_path):
-        env = {"SIGRA_CONSUMER": "1", "SIGRA_TEST_HUEY": ""}
-        second = Consumer(COMMAND, "has a consumer already", tmp_path, env)
+    def test_a_second_consumer_waits_and_says_why(self, harness, journal):
+        second = harness.another("second")
         second.start()
-        self._run(harness, journal, contract_workers.echo, IDS)
-        second.kill()
+        journal.wait(harness, lambda: "has a consumer already" in second.output, "the log")
+        harness.kill()
+        self._run(harness, journal, workers.echo, IDS)  # by the second, which took over
+        assert second.stop() == 0
+
+    def test_no_job_is_lost(self, harness):
+        assert "at_most_once" not in harness.backend.capabilities
 
 
 @tenant_worker(name="sigra.tests.huey.producer")
