@@ -39,7 +39,7 @@ test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debia
 	@SIGRA_BROWSER=1 $(NEW)/bin/python -m pytest tests/web/test_chromium.py
 
 test-queues: .venv-queues/.ready .venv-saq/.ready  ## run the tests in real consumers, on real servers
-	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) -rs tests/queues tests/test_backends_table.py
+	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) -rs tests/queues examples/mariadb tests/test_backends_table.py
 	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/test_backends_table.py
 
 table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends.md from the classes
@@ -51,6 +51,7 @@ table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip
 	@$(@D)/bin/python -m pip install --quiet --editable \
 		'.[test,queue-tests,$(if $(filter .venv-saq,$(@D)),saq,$(QUEUES))]'
+	@$(@D)/bin/python -m pip install --quiet --editable examples/mariadb
 	@touch $@
 
 coverage: $(OLD)/.ready  ## run the tests with branch coverage of sigra/; at least 95 %

@@ -1,0 +1,124 @@
+"""The backend passes the suite that Sigra ships, in a consumer process, on a real MariaDB."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+from sigra.testing import ConsumerContract
+from sigra.testing.harness import Journal
+
+SERVER = os.environ.get("SIGRA_MARIADB", "mysql://root@127.0.0.1:3306/")
+pymysql = pytest.importorskip("pymysql", reason="examples/mariadb is not installed here")
+
+from sigra_mariadb import INSERT, TABLE, MariaDBBackend, connect  # noqa: E402
+
+
+class Harness:
+    patience, concurrency = 30.0, 1
+
+    def __init__(self, url, log):
+        self.url = os.environ["MARIADB"] = url
+        self.log = log
+        self.backend = MariaDBBackend()
+        self.consumer = None
+        self.sql(TABLE)
+
+    def sql(self, query, *args):
+        """Run a query of the test's own; return its id, or the rows."""
+        with connect(self.url) as conn, conn.cursor() as cursor:
+            cursor.execute(query, args)
+            conn.commit()
+            return cursor.lastrowid or cursor.fetchall()
+
+    def advance(self):
+        time.sleep(0.02)
+
+    def send(self, name, payload):
+        return str(self.sql(INSERT, name, json.dumps(payload), 0))
+
+    @property
+    def alive(self):
+        return self.consumer.poll() is None
+
+    def start(self):
+        with self.log.open("wb") as log:
+            self.consumer = subprocess.Popen(
+                [sys.executable, "-m", "sigra_mariadb", "suite_app"],
+                cwd=Path(__file__).parent,
+                stdout=log,
+            )
+        while b"waiting for jobs" not in self.log.read_bytes():
+            assert self.alive
+            time.sleep(0.05)
+
+    def stop(self):
+        self.consumer.terminate()
+        assert self.consumer.wait(20) == 0
+
+    def kill(self):
+        self.consumer.kill()
+        self.consumer.wait()
+
+    def failed(self, native_id):
+        rows = self.sql("SELECT error FROM sigra_job WHERE id = %s", native_id)
+        return rows[0][0] if rows else None
+
+    def kept(self, native_id):
+        return bool(self.sql("SELECT 1 FROM sigra_job WHERE id = %s", native_id))
+
+    def transact(self, worker, args, *, commit):
+        with connect(self.url) as conn:
+            job = worker.new(args, conn=conn)
+            if commit:
+                conn.commit()
+        return job
+
+
+@pytest.fixture(scope="module")
+def url():
+    """Make a database of this run's own, and drop it."""
+    name = f"sigra_{uuid.uuid4().hex[:12]}"
+    try:
+        server = connect(SERVER)
+    except pymysql.OperationalError as error:
+        pytest.skip(f"no MariaDB at {SERVER} ({error}); set SIGRA_MARIADB to one")
+    with server, server.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        yield f"{SERVER.rstrip('/')}/{name}"
+        cursor.execute(f"DROP DATABASE {name}")
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    return Journal(tmp_path_factory.mktemp("journal"))
+
+
+@pytest.fixture(scope="module")
+def started(url, journal, tmp_path_factory):
+    harness = Harness(url, tmp_path_factory.mktemp("consumer") / "log")
+    harness.start()
+    yield harness
+    harness.kill()
+
+
+@pytest.fixture
+def harness(started):
+    if not started.alive:
+        started.start()
+    return started
+
+
+class TestMariaDB(ConsumerContract):
+    pass
+
+
+def test_it_is_found_by_name():
+    from sigra.registry import resolve_backend
+
+    assert type(resolve_backend("mariadb")) is MariaDBBackend
