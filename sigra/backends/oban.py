@@ -16,6 +16,7 @@ from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_async, native, sending
 from sigra.backends.jsonb import fit, unfit, writable
+from sigra.backends.pool import own_pool
 from sigra.envelope import MARK, pack
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _oban = native("oban", "oban")
 _telemetry = native("oban.telemetry", "oban")
 _workers = native("oban.worker", "oban")
-_psycopg_pool = native("psycopg_pool", "oban")
 
 _log = logging.getLogger("sigra.job")
 
@@ -176,14 +176,8 @@ def _seconds(delay: float) -> int:
 @cache
 def _blocking_pool(pool: Any) -> Any:
     """Make a pool like the instance's own, for those who do not await."""
-    return _psycopg_pool.ConnectionPool(
-        pool.conninfo,
-        kwargs=pool.kwargs,
-        min_size=0,
-        max_size=pool.max_size,
-        timeout=pool.timeout,
-        open=True,
-    )
+    size, timeout = pool.max_size, pool.timeout
+    return own_pool(pool.conninfo, kwargs=pool.kwargs, max_size=size, timeout=timeout)
 
 
 class _Blocking:

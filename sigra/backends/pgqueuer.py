@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
@@ -13,6 +14,7 @@ from sigra.backend import Capability
 from sigra.backends.external import Consumed, aconsume, is_async, native, sending
 from sigra.backends.jsonb import writable
 from sigra.backends.loop import submit
+from sigra.backends.pool import own_pool
 from sigra.envelope import pack
 from sigra.errors import EnqueueError, InvalidArgsError
 from sigra.execute import in_event_loop
@@ -26,7 +28,6 @@ _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
 _settings = native("pgqueuer.domain.settings", "pgqueuer")
 _psycopg = native("psycopg", "pgqueuer")
-_psycopg_pool = native("psycopg_pool", "pgqueuer")
 
 _HEADER = "sigra"
 """The header in which a job's counters travel, since PgQueuer counts retries alone."""
@@ -194,17 +195,15 @@ class _AsyncDriver(_Driver):
 class _PooledDriver:
     """Write by connections of our own, which are opened when they are needed."""
 
-    def __init__(self) -> None:
+    @cached_property
+    def _pool(self) -> Any:
         settings = _settings.ConnectionSettings()
-        self._pool = _psycopg_pool.ConnectionPool(
+        return own_pool(
             settings.dsn or "",
-            min_size=0,
             max_size=settings.pool_max_size,
             timeout=settings.connect_timeout or 10.0,
-            open=False,
         )
 
     def fetch(self, query: str, *args: Any) -> Any:
-        self._pool.open()
         with self._pool.connection() as conn:
             return _Driver(conn).fetch(query, *args)

@@ -17,20 +17,20 @@ def note(text):
     consumer_side.note(text)
 
 
-@tenant_worker(name="queues.parent")
+@tenant_worker(name="oban_app.parent")
 def parent(scope, args):
     """Enqueue from a thread of the consumer."""
     contract_workers.echo.new({**args, "by": "thread"})
 
 
-@tenant_worker(name="queues.parent_async")
+@tenant_worker(name="oban_app.parent_async")
 async def parent_async(scope, args):
     """Enqueue by the consumer's own pool, and from its loop without awaiting."""
     await contract_workers.echo.anew({**args, "by": "loop"})
     contract_workers.echo.new({**args, "by": "blocking"})
 
 
-@tenant_worker(name="queues.says")
+@tenant_worker(name="oban_app.says")
 def says(scope, text):
     raise ValueError(text.encode().decode("unicode-escape"))
 

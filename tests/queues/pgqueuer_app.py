@@ -13,18 +13,18 @@ from sigra.backends.pgqueuer import PgQueuerBackend
 from sigra.testing import contract_workers
 
 
-@tenant_worker(name="queues.parent")
+@tenant_worker(name="pgqueuer_app.parent")
 def parent(scope, args):
     """Enqueue from a thread of the consumer, whose connections belong to its loop."""
     contract_workers.echo.new({**args, "by": "thread"})
 
 
-@tenant_worker(name="queues.parent_async")
+@tenant_worker(name="pgqueuer_app.parent_async")
 async def parent_async(scope, args):
     await contract_workers.echo.anew({**args, "by": "loop"})
 
 
-@tenant_worker(name="queues.says")
+@tenant_worker(name="pgqueuer_app.says")
 def says(scope, text):
     raise ValueError(text.encode().decode("unicode-escape"))
 
