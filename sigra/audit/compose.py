@@ -24,9 +24,6 @@ Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 ``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
-Turn = tuple[Running | None, int]
-"""The job that runs, and the place of the event in its body."""
-
 Composed = tuple[AuditEvent, dict[str, Any], list[str], Faults]
 """An event; the same as the fields of a log line, which shares its metadata; the paths of
 what was redacted; and the faults."""
@@ -36,8 +33,10 @@ _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
 
 
-def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: Turn) -> Composed:
-    """Make the event of a call of good form."""
+def compose(
+    action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None, ordinal: int
+) -> Composed:
+    """Make the event of a call of good form: the one of that number in the job's body."""
     (target_id, target_type, metadata, actor_type, ip_address, user_agent, occurred_at,
      organization_id, actor_id) = details  # fmt: skip
     faults: Faults = []
@@ -50,7 +49,6 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: T
     if actor_id is not ABSENT:
         actor = _checked_id("actor_id", actor_id, faults)
     metadata, redacted = sanitize(metadata)
-    job, ordinal = turn
     if job is None:
         identity, worker, job_id, attempt = uuid7(), None, None, None
     else:
@@ -79,11 +77,16 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, turn: T
 
 def _id_in(scope: Any, name: str, faults: Faults) -> str | None:
     """Read the id in a member of a scope, which may be None, an id, or have an ``id``."""
-    if scope is None:
-        return None
     if type(scope) is AuditScope:
         identity = getattr(scope, name)
-        return None if identity is None else _checked_id("scope.id", identity.id, faults)
+        if identity is None:
+            return None
+        text = identity.id
+        if type(text) is str and len(text) <= _MAX_TEXT and text.isascii() and text.strip():
+            return text
+        return _checked_id(f"scope.{name}.id", text, faults)
+    if scope is None:
+        return None
     field = f"scope.{name}"
     try:
         member = read_member(scope, name)
@@ -103,8 +106,6 @@ def _id_in(scope: Any, name: str, faults: Faults) -> str | None:
 
 def _checked_id(field: str, value: Any, faults: Faults) -> str | None:
     """Return an id as text, None for None, and None with a fault for what is no id."""
-    if type(value) is str and len(value) <= _MAX_TEXT and value.isascii() and value.strip():
-        return value
     text = id_text(value)
     if text is not None:
         return _sized(well_formed(text))

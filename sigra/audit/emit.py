@@ -9,7 +9,7 @@ from typing import Any
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.channel import open_channel
-from sigra.audit.compose import Details, Turn, compose
+from sigra.audit.compose import Details, compose
 from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, result_of
 from sigra.audit.failure import settled
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
@@ -127,14 +127,14 @@ def _log(
             or action not in accepted or outcome not in LEVELS
         ):  # fmt: skip
             action, outcome = checked_form(action, scope, outcome, surplus, unknown)
-        return _emit(action, outcome, scope, details, schema, (job, ordinal), transaction)
+        return _emit(action, outcome, scope, details, schema, job, ordinal, transaction)
     except AuditRejectedError as error:
         if surplus and surplus[0] is STRICT:
             raise
         # With the ids that can be read, and with no other value that was passed.
         metadata = {"field": error.field, "reason": error.reason}
         told = (None, None, metadata, None, None, None, None, *details[-2:])
-        result = _emit(REJECTED, "failure", scope, told, schema, (job, ordinal), transaction)
+        result = _emit(REJECTED, "failure", scope, told, schema, job, ordinal, transaction)
         more = f"; {result.reason}" if result.status == "failed" else ""
         return AuditResult("failed", f"rejected at {error.field}: {error.reason}{more}")
 
@@ -145,7 +145,8 @@ def _emit(
     scope: Any,
     details: Details,
     schema: Any,
-    turn: Turn,
+    job: Running | None,
+    ordinal: int,
     transaction: Transaction | None = None,
 ) -> AuditResult:
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
@@ -160,7 +161,7 @@ def _emit(
     sinks = config.current.sinks
     if channel is None and not sinks and not faults:
         return _FILTERED
-    event, line, redacted, wrong = compose(action, outcome, scope, details, turn)
+    event, line, redacted, wrong = compose(action, outcome, scope, details, job, ordinal)
     if wrong and action is not REJECTED:
         raise wrong[0]
     if channel is not None:

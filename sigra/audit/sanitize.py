@@ -67,9 +67,9 @@ def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
     """Copy metadata that is flat, short and harmless, as most is; None where it is not."""
     if len(metadata) > _SIMPLE_ITEMS:
         return None
-    simple: dict[str, Any] = {}
+    simple = metadata.copy()
     left = _SIMPLE_TEXT
-    for key, value in metadata.items():
+    for key, value in simple.items():
         if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
             return None
         kind = type(value)
@@ -83,7 +83,6 @@ def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
         # Infinity and NaN alone leave something when taken from themselves.
         elif not (value is None or kind is bool or (kind is float and value - value == 0.0)):
             return None
-        simple[key] = value
     return simple
 
 
