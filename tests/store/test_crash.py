@@ -27,8 +27,8 @@ from sigra.store import Batching, SqlAuditSink, verify
 from sigra.store.tables import entries
 
 LONG = "SIGRA_LONG" in os.environ
-KILLS = 100 if LONG else 3
-WRITERS, EVENTS = (8, 10_000) if LONG else (3, 40)
+KILLS = 100 if LONG else 2
+WRITERS, EVENTS = (8, 10_000) if LONG else (2, 40)
 
 WRITER = Path(__file__).with_name("writer.py")
 

@@ -26,8 +26,8 @@ from sigra.store import Signer, SqlAuditSink, erase, prune, take_checkpoint, ver
 KEY = Signer(Ed25519PrivateKey.generate())
 LONG = "SIGRA_LONG" in os.environ
 SETTINGS = settings(
-    max_examples=500 if LONG else 4,
-    stateful_step_count=200 if LONG else 25,
+    max_examples=500 if LONG else 3,
+    stateful_step_count=200 if LONG else 15,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
