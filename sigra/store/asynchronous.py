@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
 
 from sigra.store.database import check_dialect, empty_log, set_up_sqlite
 from sigra.store.statements import ConnectionRunner, Runner
@@ -23,24 +22,21 @@ class AsyncDatabase:
 
     ``log_safe`` is a plain call, also where an event loop runs: it waits for the row, as it
     does with a synchronous driver. Connections are made as the given engine makes its own,
-    but not taken from its pool: they belong to another loop.
+    but are of another pool: they belong to another loop.
     """
 
     def __init__(self, target: str | AsyncEngine) -> None:
-        self._target = target
         engine = create_async_engine(target) if isinstance(target, str) else target
         check_dialect(engine)
         self.dialect = engine.name
         self._begin = engine.name == "sqlite"
-        self._creator: Any = engine.sync_engine.pool._creator
-        self._url = engine.url
+        self._given = engine
         self._forget()
 
     def _forget(self) -> None:
-        # A forked child has no thread of its parent's.
-        options: dict[str, Any] = {"poolclass": NullPool} if self._begin else {}
-        self._engine = create_async_engine(self._url, **options)
-        self._engine.sync_engine.pool._creator = self._creator
+        # A forked child has neither thread nor connections of its parent's.
+        pool = self._given.sync_engine.pool.recreate()
+        self._engine = create_async_engine(self._given.url, pool=pool)
         if self._begin:
             event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
         self._pid, self._lock = os.getpid(), threading.Lock()

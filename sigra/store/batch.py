@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from time import monotonic
@@ -116,11 +115,13 @@ class Batch(Generic[T]):
                 raise AuditLostError(len(left)) from error
 
     def _drain(self) -> None:
-        """Write until nothing waits. Items leave the queue once they are written, not before."""
+        """Write what waits now. Items leave the queue once they are written, not before."""
         waiting, changed = self._waiting, self._changed
-        while waiting:
-            some = list(islice(waiting, self._settings.size))
+        due = len(waiting)
+        while due > 0:
+            some = list(islice(waiting, min(due, self._settings.size)))
             self._write(some)
+            due -= len(some)
             with changed:
                 for _ in some:
                     waiting.popleft()
@@ -129,16 +130,20 @@ class Batch(Generic[T]):
 
     def _run(self) -> None:
         while self._due():
-            with suppress(Exception):  # they stay, and whoever finds the queue full is told
+            try:
                 self.flush()
+            except Exception:
+                # They stay, and whoever finds the queue full is told. The database, which may be
+                # down, is asked again when as long has passed.
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, self._settings.seconds)
 
     def _due(self) -> bool:
         """Wait until there is something to write; say False once the batch is closed."""
         settings, waiting = self._settings, self._waiting
         with self._changed:
             self._changed.wait_for(lambda: self._closed or waiting)
-            # After a failure too: a database that is down is asked once in so many seconds.
-            left = max(self._since + settings.seconds - monotonic(), 0.01)
+            left = max(self._since + settings.seconds - monotonic(), 0)
             self._changed.wait_for(lambda: self._closed or len(waiting) >= settings.size, left)
             return not self._closed
 

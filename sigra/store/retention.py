@@ -50,6 +50,7 @@ def prune(
     next call.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
+    sink.flush()
     sink.prepare()
     for tag in _tags(sink.database, found):
         more = True
@@ -98,43 +99,47 @@ def erase(
     where there is a signer. On SQLite the text is overwritten and leaves the write-ahead log
     too; on PostgreSQL it is gone from the disk after the next VACUUM.
     """
+    which_chains = tenancy(**which)
+    sink.flush()
     sink.prepare()
     erased = 0
-    for tag in _tags(sink.database, tenancy(**which)):
-        after = 0
-        while True:
-            last, count = sink.database.write(
-                lambda c: _erase_some(c, tag, after, person_id, reason, signer)  # noqa: B023
-            )
-            erased += count
-            if last is None:
-                break
-            after = last
-    if erased:
-        sink.database.scrub()
+    for tag in _tags(sink.database, which_chains):
+        for found in _of_person(sink.database, tag, person_id):
+            sink.database.write(lambda c: _erase_some(c, tag, found, reason, signer))  # noqa: B023
+            erased += len(found)
+    # Also where none was left: an earlier call may have been killed before it came to this.
+    sink.database.scrub()
     return erased
 
 
+def _of_person(database: Database, tag: str, person_id: str) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield sequences and hashes of a person's events, some at a time, with nothing locked."""
+    after = 0
+    while True:
+        query = _mentions(tag, after, person_id)
+        rows = database.read(lambda connection: connection.execute(query).all())  # noqa: B023
+        found = [(row.sequence, row.hash) for row in rows if _is_of(row.payload, person_id)]
+        if found:
+            yield found
+        if len(rows) < _ERASED_AT_ONCE:
+            return
+        after = rows[-1].sequence
+
+
 def _erase_some(
-    connection: Connection, tag: str, after: int, person_id: str, reason: str,
+    connection: Connection, tag: str, found: list[tuple[int, bytes]], reason: str,
     signer: Signer | None,
-) -> tuple[int | None, int]:  # fmt: skip
-    """Erase some events of a person; return the last sequence read (None: all were) and a count."""
+) -> None:  # fmt: skip
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
-    rows = list(connection.execute(_mentions(chain, after, person_id)))
-    erased = [row for row in rows if _is_of(row.payload, person_id)]
-    if erased:
-        pairs = [(row.sequence, row.hash) for row in erased]
-        mark_erased(connection, chain, tag, pairs, reason, signer)
-        numbers = [number for number, _ in pairs]
-        gone = and_(payloads.c.chain == chain, payloads.c.sequence.in_(numbers))
-        connection.execute(delete(payloads).where(gone))
-        named = and_(entries.c.chain == chain, entries.c.sequence.in_(numbers))
-        connection.execute(update(entries).where(named).values(actor_id=None))
-    return (rows[-1].sequence if len(rows) == _ERASED_AT_ONCE else None), len(erased)
+    mark_erased(connection, chain, tag, found, reason, signer)
+    numbers = [number for number, _ in found]
+    gone = and_(payloads.c.chain == chain, payloads.c.sequence.in_(numbers))
+    connection.execute(delete(payloads).where(gone))
+    named = and_(entries.c.chain == chain, entries.c.sequence.in_(numbers))
+    connection.execute(update(entries).where(named).values(actor_id=None))
 
 
-def _mentions(chain: int, after: int, person_id: str) -> Any:
+def _mentions(tag: str, after: int, person_id: str) -> Any:
     """Return the query of payloads that may be a person's: of few others too."""
     quoted = json.dumps(person_id, ensure_ascii=False)
     mentioned = [
@@ -146,14 +151,18 @@ def _mentions(chain: int, after: int, person_id: str) -> Any:
             payloads,
             and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence),
         )
-        .where(entries.c.chain == chain, entries.c.sequence > after, or_(*mentioned))
+        .join(chains, chains.c.id == entries.c.chain)
+        .where(chains.c.tag == tag, entries.c.sequence > after, or_(*mentioned))
         .order_by(entries.c.sequence)
         .limit(_ERASED_AT_ONCE)
     )
 
 
 def _is_of(payload: str, person_id: str) -> bool:
-    fields = json.loads(payload)
+    try:
+        fields = json.loads(payload)
+    except ValueError:
+        return True  # it is damaged, and the person is mentioned in it
     return any(fields.get(name) == person_id for name in _IDS)
 
 

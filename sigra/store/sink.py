@@ -65,6 +65,7 @@ class SqlAuditSink:
         self.database = open_database(target)
         self._schema = audit_schema
         self._ready = not create_tables
+        self._closed = False
         self._preparing = threading.Lock()
         self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
 
@@ -105,6 +106,7 @@ class SqlAuditSink:
             if self._batch is not None:
                 self._batch.close()
         finally:
+            self._closed = True
             self.database.close()
 
     def query(self, which: EventFilter, cursor: str | None, limit: int) -> Page:
@@ -181,6 +183,8 @@ class SqlAuditSink:
             self._write_once(items)
 
     def _write_once(self, items: Sequence[Item]) -> None:
+        if self._closed:
+            raise RuntimeError("the audit sink is closed")
         events, records = _sorted(items)
         if events:
             if not self._ready:

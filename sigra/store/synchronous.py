@@ -9,7 +9,6 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.pool import NullPool
 
 from sigra.store.database import empty_log, set_up_sqlite
 from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
@@ -21,22 +20,17 @@ class SqliteDatabase:
     """A file, to which one connection of our own writes, kept open.
 
     Connections are made as the given engine makes its own, with its options and its
-    listeners for "connect", but stay out of its pool: they have settings of ours.
+    listeners for "connect", but are of another pool: they have settings of ours.
     """
 
     dialect = "sqlite"
 
     def __init__(self, engine: Engine) -> None:
-        def connect() -> Any:
-            made = engine.raw_connection()
-            made.detach()
-            return made.dbapi_connection
-
-        self._engine = create_engine(engine.url, creator=connect, poolclass=NullPool)
+        self._engine = create_engine(engine.url, pool=engine.pool.recreate())
         event.listen(self._engine, "connect", set_up_sqlite)
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
-        self._forget()
+        self._pid, self._lock = os.getpid(), threading.Lock()
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
@@ -56,15 +50,16 @@ class SqliteDatabase:
             return result
 
     def _forget(self) -> None:
-        # A forked child can neither use the parent's connection nor close it, so that it stays.
+        # A forked child can neither use the parent's connections nor close them.
         self._inherited, self._writer = self._writer, None
         self._pid, self._lock = os.getpid(), threading.Lock()
+        self._engine.dispose(close=False)
 
     def _drop_writer(self) -> None:
         # Closing it rolls back, whatever state a failure left it in.
         writer, self._writer = self._writer, None
         with suppress(Exception):
-            writer.close()
+            writer.invalidate()
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
@@ -75,6 +70,8 @@ class SqliteDatabase:
         return self._within("BEGIN", work)
 
     def _within(self, begin: str, work: Callable[[Connection], T]) -> T:
+        if self._pid != os.getpid():
+            self._forget()
         with self._engine.begin() as connection:
             connection.exec_driver_sql(begin)
             return work(connection)
@@ -92,6 +89,7 @@ class SqliteDatabase:
         with self._lock:
             if self._writer is not None:
                 self._drop_writer()
+            self._engine.dispose()
 
 
 class ServerDatabase:

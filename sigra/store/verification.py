@@ -49,6 +49,7 @@ def verify(
     if checkpoints and not keys:
         raise ValueError("checkpoints say nothing without public_keys to check them by")
     found = tenancy(**which)
+    sink.flush()
     sink.prepare()
     anchors = Anchors(checkpoints, keys)
     verification = _Verification(found, anchors, keys or None, progress)

@@ -16,7 +16,16 @@ from sqlalchemy import insert
 from sigra import AuditEvent
 from sigra.audit import EventFilter
 from sigra.audit.errors import InvalidQueryError
-from sigra.store import Report, Signer, SqlAuditSink, erase, prune, take_checkpoint, verify
+from sigra.store import (
+    Batching,
+    Report,
+    Signer,
+    SqlAuditSink,
+    erase,
+    prune,
+    take_checkpoint,
+    verify,
+)
 from sigra.store.tables import marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
@@ -130,6 +139,21 @@ def test_erasing_removes_a_person_and_no_more(filled: SqlAuditSink) -> None:
         "22"
     ]
     assert erase(filled, "bob", reason="asked", signer=KEY, all_organizations=True) == 0
+
+
+def test_what_is_queued_is_erased_too(url: str, open_sink: Callable[..., SqlAuditSink]) -> None:
+    """A person does not come back from a queue."""
+    sink = open_sink(url, batch=Batching(1_000, 3_600))
+    sink.write(event(1))
+    assert erase(sink, "ann", reason="asked", organization_id="acme") == 1
+
+
+def test_many_are_erased_in_steps(sink: SqlAuditSink) -> None:
+    """More than one mark's worth is erased, and all verifies."""
+    sink._write([(event(number % 50), None) for number in range(2_100)])
+    assert erase(sink, "ann", reason="asked", signer=KEY, organization_id="acme") == 2_100
+    report = verified(sink)
+    assert (report.verdict, report.erased) == ("intact", 2_100)
 
 
 def test_erasing_can_be_of_one_organization(filled: SqlAuditSink) -> None:

@@ -78,11 +78,14 @@ def test_an_engine_of_ones_own_is_left_as_it_is(
 ) -> None:
     """Its connect listeners apply to the store's connections; its pool has none of them."""
     engine = create_engine(new_url("sqlite"))
-    connected = []
+    with engine.connect():
+        pass
+    connected: list[int] = []
     listen.listen(engine, "connect", lambda *_: connected.append(1))
     sink = open_sink(engine)
     sink.write(event(1))
     sink.close()
+    engine.dispose()
     assert connected
     with engine.connect() as connection:
         assert connection.scalar(select(func.count()).select_from(entries)) == 1
@@ -171,6 +174,17 @@ def test_flush_and_close_write_what_waits(
     assert open_sink(url).count(EVERYONE) == 2
     with pytest.raises(RuntimeError, match="closed"):
         sink.write(event(3))
+
+
+def test_a_closed_sink_writes_nothing(sink: SqlAuditSink) -> None:
+    """What comes too late fails, and closing twice is fine."""
+    sink.write(event(1))
+    sink.close()
+    sink.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        sink.write(event(2))
+    assert sink.count(EVERYONE) == 1
+    sink.database.close()
 
 
 def test_a_full_queue_fails_in_a_bounded_time(
