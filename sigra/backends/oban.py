@@ -40,7 +40,7 @@ class ObanBackend:
 
     ``oban``: the name of the ``Oban`` instance, as its own decorators take it: the
     producer's, or in a consumer the one that ``oban start`` makes. ``conn``: an open
-    connection of psycopg, sync or async, or what Oban takes of SQLAlchemy (async).
+    connection of psycopg, sync or async, or SQLAlchemy's async one or session.
     ``priority`` is 0, the soonest, to -9.
     """
 
@@ -76,6 +76,8 @@ class ObanBackend:
                 await asyncio.to_thread(self.enqueue, jobs)
                 return
             if conn is not None:
+                if hasattr(conn, "get_raw_connection") and not conn.in_transaction():
+                    await conn.begin()  # SQLAlchemy's own: Oban goes past it, to the driver
                 await self._insert(natives, conn)
             else:
                 async with self._pool().connection() as conn, conn.transaction():

@@ -21,6 +21,7 @@ oban = need("oban")
 import oban_app  # noqa: E402
 import psycopg  # noqa: E402
 import psycopg_pool  # noqa: E402
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.oban import ObanBackend  # noqa: E402
@@ -195,6 +196,19 @@ class TestOban(QueueContract):
             assert harness.rows() == []
             conn.commit() if commit else conn.rollback()
         assert len(harness.rows()) == 3 * commit
+
+    @pytest.mark.parametrize("commit", [False, True])
+    def test_a_transaction_of_sqlalchemy(self, harness: ObanHarness, commit: bool) -> None:
+        async def produce() -> None:
+            engine = create_async_engine(harness.url.replace("postgresql:", "postgresql+psycopg:"))
+            async with AsyncSession(engine) as session, engine.connect() as conn:
+                for open_ in (session, conn):
+                    await contract_workers.echo.anew(IDS, conn=open_, delay=9)
+                    await (open_.commit() if commit else open_.rollback())
+            await engine.dispose()
+
+        asyncio.run(produce())
+        assert len(harness.rows()) == 2 * commit
 
     def test_an_async_transaction_is_not_for_new(self, harness: ObanHarness) -> None:
         async def produce() -> None:

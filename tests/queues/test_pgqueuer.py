@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,11 @@ class TestPgQueuer(QueueContract):
         journal.wait(harness, lambda: text in (harness.failed(job.native_id) or ""), "its end")
         words = [row["status"] for row in harness.log(job.native_id)]
         assert words == ["queued", "picked", "queued", "picked", "failed"]
+
+    def test_priority_and_time_reach_their_columns(self, harness: PgQueuerHarness) -> None:
+        job = contract_workers.echo.new(IDS, priority=7, delay=2)
+        (row,) = harness.rows("id = %s", job.native_id)
+        assert (row["priority"], row["execute_after"] - row["created"]) == (7, timedelta(seconds=2))
 
     def test_a_duplicate_does_not_end_the_callers_transaction(
         self, harness: PgQueuerHarness
