@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
-from sigra.backend import Capability
+from sigra.backend import SCHEDULING, Capability
 from sigra.backends.external import Consumed, aconsume, is_async, native, sending
 from sigra.backends.jsonb import writable
 from sigra.backends.loop import submit
@@ -45,18 +45,7 @@ class PgQueuerBackend:
     """
 
     name = "pgqueuer"
-    capabilities: frozenset[Capability] = frozenset(
-        {
-            "priority",
-            "delay",
-            "run_at",
-            "max_attempts",
-            "backoff",
-            "unique",
-            "conn",
-            "native",
-        }
-    )
+    capabilities = frozenset[Capability]((*(SCHEDULING - {"queue"}), "conn", "native"))
 
     def __init__(self, native: Any = None) -> None:
         if native is None:
@@ -93,10 +82,11 @@ class PgQueuerBackend:
         """Return the queries that write by the caller's connection, or by our own."""
         if conn is None:
             return self._queries
+        names = self._queries.qbq  # of the tables
         if not is_async(conn):
-            return _queries.SyncQueries(_Driver(conn))
-        asyncpg = hasattr(conn, "fetch")
-        return _queries.Queries(_pgqueuer.AsyncpgDriver(conn) if asyncpg else _AsyncDriver(conn))
+            return _queries.SyncQueries(_Driver(conn), qbq=names)
+        driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else _AsyncDriver
+        return _queries.Queries(driver(conn), qbq=names)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name
