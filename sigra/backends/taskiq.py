@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -72,6 +74,9 @@ class TaskiqBackend:
             _refuse_pickle(schedules._serializer, source)
         self.broker, self.schedules = broker, schedules
         self._queue, self._timeout = queue, timeout
+        self._pool = getattr(
+            broker, "connection_pool", getattr(schedules, "_connection_pool", None)
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         for event in (_taskiq.TaskiqEvents.CLIENT_STARTUP, _taskiq.TaskiqEvents.WORKER_STARTUP):
             broker.add_event_handler(event, self._started)
@@ -129,7 +134,13 @@ class TaskiqBackend:
 
     def _started(self, _: Any) -> None:
         self._loop = asyncio.get_running_loop()
-        if self.broker.is_worker_process and is_stream(self.broker):
+        if not self.broker.is_worker_process:
+            return
+        stop = signal.getsignal(signal.SIGTERM)
+        if callable(stop) and sys.platform != "win32":
+            # By itself it does not wake the loop, and an idle worker would not end.
+            self._loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM, None)
+        if is_stream(self.broker):
             wake = self.broker.find_task(WAKE).kiq
             self._awake = self._loop.create_task(keep_awake(self.broker, wake))
 
@@ -142,14 +153,15 @@ class TaskiqBackend:
         delay: float,
     ) -> None:
         kicker = _AsyncKicker(worker, self.broker, dict(labels)).with_task_id(id)
-        if not delay:
-            await kicker.kiq(**payload)
-        elif self.schedules is not None:
+        if delay and self.schedules is not None:
             due = datetime.now(timezone.utc) + timedelta(seconds=delay)
             await kicker.schedule_by_time(self.schedules, due, **payload)
-        else:
-            await asyncio.sleep(delay)
-            await kicker.kiq(**payload)
+            return
+        await asyncio.sleep(delay)
+        channel = getattr(self.broker, "write_channel", None)
+        if channel is not None:
+            await channel.ready()  # RabbitMQ's, which may be about to be restored
+        await kicker.kiq(**payload)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name
@@ -165,7 +177,7 @@ class TaskiqBackend:
         self.broker.register_task(run, task_name=name, **_LABELS)
 
     async def _run(self, message: Any, payload: dict[str, Any]) -> Any:
-        async with counted(self.broker, message.task_id) as before:
+        async with counted(self._pool, message.task_id) as before:
             consumed = await aconsume(
                 payload,
                 catalog.lookup(message.task_name),

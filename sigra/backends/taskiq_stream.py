@@ -1,4 +1,4 @@
-"""What a Redis stream needs besides: counts of the jobs that are begun, and a look at lost ones."""
+"""What taskiq lacks and Redis has: counts of the jobs that are begun, and a look at lost ones."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def is_stream(broker: Any) -> bool:
 
 
 @asynccontextmanager
-async def counted(broker: Any, id: str) -> AsyncIterator[int]:
+async def counted(pool: Any, id: str) -> AsyncIterator[int]:
     """Note in Redis that a job is begun; give how often it was, and never ended.
 
-    The stream's own count has also what a consumer fetched and did not begin. Other
-    brokers are not counted.
+    A stream's own count has also what a consumer fetched and did not begin. Without the
+    pool of a Redis nothing is counted.
     """
-    if not is_stream(broker):
+    if pool is None:
         yield 0
         return
-    before, key = 0, f"{broker.queue_name}:begun:{id}"
-    redis = native("redis.asyncio", "taskiq").Redis(connection_pool=broker.connection_pool)
+    before, key = 0, f"sigra:begun:{id}"
+    redis = native("redis.asyncio", "taskiq").Redis(connection_pool=pool)
     try:
         async with redis.pipeline() as pipeline:
             begun, _ = await pipeline.incr(key).expire(key, _WEEK).execute()

@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import os
+
 import consumer_side
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from taskiq import TaskiqScheduler
 from taskiq.serializers import JSONSerializer
+from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
 
 from sigra.backends.taskiq import TaskiqBackend
 
+RETRY = Retry(ExponentialBackoff(), 5)
+"""What the scheduler could not send, it would send only after its restart."""
+
 
 def make_broker(url, queue):
-    """Make the broker and the schedules that the test and its consumer share.
-
-    ``retry``: what the scheduler could not send, it would send only after its restart.
-    """
-    retry = Retry(ExponentialBackoff(), 5)
-    broker = RedisStreamBroker(
+    """Make the broker that the test and its consumer share."""
+    other = f"{queue}-other"
+    if url.startswith("redis"):
+        return RedisStreamBroker(
+            url,
+            queue_name=queue,
+            consumer_id="0",
+            additional_streams={other: ">"},
+            idle_timeout=3000,
+            unacknowledged_lock_timeout=5,
+            xread_count=4,
+            retry=RETRY,
+        )
+    limit = {"x-delivery-limit": 3}
+    return AioPikaBroker(
         url,
-        queue_name=queue,
-        consumer_id="0",
-        additional_streams={f"{queue}-other": ">"},
-        idle_timeout=3000,
-        unacknowledged_lock_timeout=5,
-        xread_count=4,
-        socket_timeout=None,  # else an idle worker does not hear SIGTERM
-        retry=retry,
+        exchange=Exchange(name=queue),
+        task_queues=[Queue(name=name, arguments=limit) for name in (queue, other)],
+        dead_letter_queue=Queue(name=f"{queue}-dead"),
+        qos=4,
+        reconnect_interval=1,
     )
-    source = ListRedisScheduleSource(url, prefix=queue, serializer=JSONSerializer(), retry=retry)
-    return broker, source
+
+
+def make_schedules(url, queue):
+    """Make what the scheduler sends from."""
+    return ListRedisScheduleSource(url, prefix=queue, serializer=JSONSerializer(), retry=RETRY)
 
 
 if consumer_side.URL:
-    broker, schedules = make_broker(consumer_side.URL, consumer_side.QUEUE)
+    broker = make_broker(consumer_side.URL, consumer_side.QUEUE)
+    schedules = make_schedules(os.environ["SIGRA_TEST_SCHEDULES"], consumer_side.QUEUE)
     scheduler = TaskiqScheduler(broker, [schedules])
-    backend = TaskiqBackend(broker, schedules)
-    note = broker.task("native.note")(consumer_side.note)
+    backend = TaskiqBackend(broker, schedules, queue=consumer_side.QUEUE)
+    note = broker.task("native.note", queue_name=consumer_side.QUEUE)(consumer_side.note)

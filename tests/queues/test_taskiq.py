@@ -1,4 +1,4 @@
-"""Taskiq keeps the contract in real consumers, on Redis streams."""
+"""Taskiq keeps the contract in real consumers, on Redis streams and on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ taskiq = need("taskiq")
 
 import redis  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
-from taskiq_app import make_broker  # noqa: E402
+from taskiq_app import make_broker, make_schedules  # noqa: E402
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
@@ -34,14 +34,20 @@ class TaskiqHarness(QueueHarness):
     command = "taskiq worker --workers 1 --max-async-tasks 2 taskiq_app:broker".split()
     ready = "Listening started"
 
-    def __init__(self, server: str, folder: Path) -> None:
+    def __init__(self, servers: str, folder: Path) -> None:
+        server, schedules = servers.split()
+        self.schedules = schedules if schedules != server else None  # else by the proxy too
         super().__init__(server, folder)
-        self.broker, schedules = make_broker(self.url, self.queue)
-        self.backend = TaskiqBackend(self.broker, schedules)
-        self.direct = redis.Redis.from_url(server, decode_responses=True)
+        self.broker = make_broker(self.url, self.queue)
+        source = make_schedules(self.schedules or self.url, self.queue)
+        self.backend = TaskiqBackend(self.broker, source, queue=self.queue)
+        self.direct = redis.Redis.from_url(schedules, decode_responses=True)
         (folder / "scheduler").mkdir()
         command = "taskiq scheduler --update-interval 1 taskiq_app:scheduler".split()
         self.scheduler = Consumer(command, "Startup completed", folder / "scheduler", self.env())
+
+    def env(self) -> dict[str, str]:
+        return {**super().env(), "SIGRA_TEST_SCHEDULES": self.schedules or self.url}
 
     def start(self) -> None:
         super().start()
@@ -49,10 +55,12 @@ class TaskiqHarness(QueueHarness):
             self.scheduler.start()
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
-        return submit(own_loop(), self.broker.find_task(name).kiq(**payload)).result().task_id
+        kicker = self.broker.find_task(name).kicker().with_labels(queue_name=self.queue)
+        return submit(own_loop(), kicker.kiq(**payload)).result().task_id
 
     def send_note(self, text: str) -> None:
-        kicker = taskiq.kicker.AsyncKicker("native.note", self.broker, {})
+        labels = {"queue_name": self.queue}
+        kicker = taskiq.kicker.AsyncKicker("native.note", self.broker, labels)
         submit(own_loop(), kicker.kiq(text)).result()
 
     def name_of(self, native_id: str) -> str | None:
@@ -75,15 +83,42 @@ class TaskiqHarness(QueueHarness):
         self.direct.close()
 
 
-class TestTaskiq(QueueContract):
-    harness_class, server = TaskiqHarness, "redis"
-
+class TaskiqContract(QueueContract):
     def test_another_queue_is_named(self, harness, journal):
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
 
     def test_a_queue_that_the_broker_has_not_is_refused(self, harness):
         with pytest.raises(InvalidOptionError, match="this broker has no queue 'elsewhere'"):
             workers.echo.new(IDS, queue="elsewhere")
+
+
+@pytest.fixture(scope="class")
+def redis_alone(redis):
+    return f"{redis} {redis}"
+
+
+@pytest.fixture(scope="class")
+def rabbitmq_and_redis(rabbitmq, redis):
+    return f"{rabbitmq} {redis}"
+
+
+class TestTaskiqOnRedis(TaskiqContract):
+    harness_class, server = TaskiqHarness, "redis_alone"
+
+
+class RabbitMQHarness(TaskiqHarness):
+    def remove(self) -> None:
+        submit(own_loop(), self._delete()).result()
+        super().remove()
+
+    async def _delete(self) -> None:
+        for end in ("", "-other", "-dead"):
+            await self.broker.write_channel.queue_delete(self.queue + end)
+        await self.broker.write_channel.exchange_delete(self.queue)
+
+
+class TestTaskiqOnRabbitMQ(TaskiqContract):
+    harness_class, server = RabbitMQHarness, "rabbitmq_and_redis"
 
 
 def test_pickle_is_refused():
