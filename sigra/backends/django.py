@@ -122,7 +122,7 @@ def _run(worker: str, context: Any, payload: Mapping[str, Any]) -> None:
     """Be the body of every worker's task."""
     task, row = context.task_result.task, context.task_result.db_result
     payload = unfit(payload)
-    _give_up(row, payload.pop(_AFTER, None))
+    _give_up(row, payload.pop(_AFTER, None) if MARK in payload else None)
     try:
         definition = _find(worker)
     except UnknownWorkerError as error:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,7 @@ class HueyBackend:
         if self.embedded:
             self.capabilities -= {"at_most_once"}
             huey.on_shutdown("sigra.release")(huey.storage.release)
+        self._registering = threading.Lock()
         huey.deserialize_task = self._read
         catalog.subscribe(lambda definition: self._register(definition.name))
 
@@ -92,10 +94,11 @@ class HueyBackend:
         """Return the task class of a worker, which looks the worker up when it runs."""
         registry, (module, _, name) = self.huey._registry, worker.rpartition(".")
         facts = {"execute": _execute, "__module__": module, "worker": worker}
-        known = registry._registry.get(f"{module}.{name}")
-        if known is None or getattr(known, "execute", None) is not _execute:
-            known = type(name, (_api.Task,), facts)
-            registry.register(known)  # ValueError where a native task has this name
+        with self._registering:
+            known = registry._registry.get(f"{module}.{name}")
+            if known is None or getattr(known, "execute", None) is not _execute:
+                known = type(name, (_api.Task,), facts)
+                registry.register(known)  # ValueError where a native task has this name
         return known
 
     def _read(self, data: bytes) -> Any:
@@ -122,10 +125,9 @@ def _execute(task: Any) -> None:
         raise _exceptions.RetryTask(verdict.state, delay=verdict.delay or None) from error
     if verdict.state == "cancelled":
         raise _exceptions.CancelExecution(str(error), retry=False) from error
-    if isinstance(error, Exception):
-        raise error
     if error is not None:
-        raise RuntimeError(repr(error)) from error  # SystemExit would end huey's thread
+        # Not the error itself: SystemExit ends huey's thread, and huey retries its own RetryTask.
+        raise RuntimeError(f"{type(error).__qualname__}: {error}") from error
 
 
 def _on_file(file: str) -> Any:

@@ -22,6 +22,7 @@ import consumer_side  # noqa: E402
 import huey_app  # noqa: E402
 from huey import RedisHuey, SqliteHuey  # noqa: E402
 from huey.constants import EmptyData  # noqa: E402
+from huey.exceptions import CancelExecution, RetryTask  # noqa: E402
 from huey.registry import Message  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
@@ -190,6 +191,37 @@ def test_a_native_message_comes_back_as_it_was(expires):
 )
 def test_what_huey_stores_beside_tasks_comes_back(data):
     assert JSONSerializer().deserialize(JSONSerializer().serialize(data)) == data
+
+
+@tenant_worker(name="plain")
+def plain(scope):
+    raise AssertionError("nothing consumes here")
+
+
+def test_a_name_without_a_dot_is_read_again(file_backend):
+    plain.new(IDS)
+    assert [task.worker for task in file_backend.huey.pending()] == ["plain"]
+
+
+def test_a_workers_name_that_a_native_task_has_is_refused(file_backend):
+    native = tenant_worker(name="native.taken")
+    file_backend.huey.task(name="taken")(type("f", (), {"__module__": "native"}))
+    with pytest.raises(ValueError, match=r"native\.taken"):
+        native(lambda scope: None)
+
+
+@tenant_worker(name="sigra.tests.huey.raises", max_attempts=1)
+def raises(scope, n):
+    raise (RetryTask, CancelExecution, SystemExit, KeyboardInterrupt)[n]("said so")
+
+
+@pytest.mark.parametrize("n", range(4))
+def test_what_a_body_raises_is_never_an_order_to_huey(file_backend, n):
+    job, huey = raises.new({**IDS, "n": n}), file_backend.huey
+    huey.execute(huey.dequeue())
+    assert (huey.pending(), huey.scheduled()) == ([], [])
+    stored = huey.serializer.deserialize(huey.storage.peek_data(job.id))
+    assert "said so" in stored.metadata["error"]
 
 
 def test_a_batch_that_fails_leaves_nothing_in_the_file(file_backend, monkeypatch):
