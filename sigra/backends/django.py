@@ -108,7 +108,7 @@ def task_of(worker: str) -> Any:
     # A path has no dots after the module's name: Django takes the last for the attribute's.
     path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
     run.__module__, run.__qualname__, run.__name__ = __name__, _PATH + path, worker
-    return _tasks.Task(func=run, backend=alias, queue_name=queue, takes_context=True)
+    return _tasks.task(backend=alias, queue_name=queue, takes_context=True)(run)
 
 
 def __getattr__(name: str) -> Any:
