@@ -73,8 +73,10 @@ class Checkpoint:
         try:
             fields = json.loads(text)
             return cls(fields["body"], fields["key_id"], bytes.fromhex(fields["signature"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"no checkpoint: {error!r}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                "no checkpoint: it must have a body, a key_id and a signature"
+            ) from error
 
 
 def take_checkpoint(

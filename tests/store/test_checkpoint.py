@@ -1,0 +1,132 @@
+"""Checkpoints and the keys that sign them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+from events import event
+
+from sigra.store import (
+    Checkpoint,
+    Signer,
+    SqlAuditSink,
+    append_checkpoint,
+    read_checkpoints,
+    take_checkpoint,
+    verify,
+)
+from sigra.store.keys import by_id, is_signed
+
+PRIVATE = Ed25519PrivateKey.generate()
+KEY = Signer(PRIVATE)
+
+
+def pem(key: Any, password: bytes | None = None) -> bytes:
+    form = NoEncryption() if password is None else BestAvailableEncryption(password)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, form)
+
+
+@pytest.mark.parametrize("password", [None, b"secret"])
+def test_a_key_can_be_read_from_pem(password: bytes | None) -> None:
+    """As openssl writes it, with or without a password."""
+    assert Signer.from_pem(pem(PRIVATE, password), password).key_id == KEY.key_id
+
+
+def test_a_key_of_another_kind_is_refused() -> None:
+    """One algorithm, so that nobody can choose a weaker one."""
+    with pytest.raises(TypeError, match="Ed25519"):
+        Signer.from_pem(pem(Ed448PrivateKey.generate()))
+
+
+def test_a_signature_is_good_for_its_key_purpose_and_text() -> None:
+    """A mark's signature makes no checkpoint, and no other key's makes either."""
+    signature = KEY.sign("mark", "text")
+    keys = by_id([KEY.public_key])
+    other = Signer(Ed25519PrivateKey.generate())
+    assert is_signed(keys, KEY.key_id, signature, "mark", "text")
+    assert not is_signed(keys, KEY.key_id, signature, "checkpoint", "text")
+    assert not is_signed(keys, KEY.key_id, signature, "mark", "other")
+    assert not is_signed(keys, other.key_id, other.sign("mark", "text"), "mark", "text")
+    assert not is_signed(keys, KEY.key_id, other.sign("mark", "text"), "mark", "text")
+    assert not is_signed(keys, None, signature, "mark", "text")
+    assert not is_signed(keys, KEY.key_id, None, "mark", "text")
+
+
+def test_a_checkpoint_says_where_all_chains_stand(sink: SqlAuditSink) -> None:
+    """Each organization's last entry, in the order of their names, and the checkpoint before."""
+    for organization in ("acme", "other", None, "acme"):
+        sink.write(event(1, organization))
+    first = take_checkpoint(sink, KEY)
+    second = take_checkpoint(sink, KEY, first)
+    heads = [(tag, sequence) for tag, sequence, _ in first.heads]
+    assert heads == [("none", 1), ("org:acme", 2), ("org:other", 1)]
+    assert (first.previous, second.previous) == (None, first.digest)
+    assert first.at < second.at
+
+
+def test_checkpoints_survive_their_file(sink: SqlAuditSink, tmp_path: Path) -> None:
+    """One a line; the start of a line, of a writer that was killed, is no line."""
+    path = tmp_path / "checkpoints"
+    first = take_checkpoint(sink, KEY)
+    append_checkpoint(path, first)
+    with path.open("ab") as file:
+        file.write(str(first).encode()[:40])
+    assert read_checkpoints(path) == [first]
+    second = take_checkpoint(sink, KEY, first)
+    append_checkpoint(path, second)
+    assert read_checkpoints(path) == [first, second]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"body": 1, "key_id": 2, "signature": "x"}'])
+def test_what_is_no_checkpoint_is_refused(text: str, tmp_path: Path) -> None:
+    """A file that was damaged is not taken for a shorter one."""
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Checkpoint.parse(text)
+    (tmp_path / "file").write_text(f"{text}\n")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        read_checkpoints(tmp_path / "file")
+
+
+def test_a_changed_checkpoint_is_forged(sink: SqlAuditSink) -> None:
+    """No character of it can be changed."""
+    sink.write(event(1))
+    good = take_checkpoint(sink, KEY)
+    bad = Checkpoint(good.body.replace('"org:acme",1', '"org:acme",2'), good.key_id, good.signature)
+    report = verify(
+        sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=[good, bad]
+    )
+    assert (report.verdict, report.level, report.first.kind) == ("broken", "anchored", "forged")
+
+
+def test_an_old_key_is_good_while_it_is_given(sink: SqlAuditSink) -> None:
+    """Keys change; what the old one signed is believed until it is taken away."""
+    new = Signer(Ed25519PrivateKey.generate())
+    sink.write(event(1))
+    first = take_checkpoint(sink, KEY)
+    second = take_checkpoint(sink, new, first)
+
+    def verdict(*keys: Any) -> str:
+        return verify(
+            sink, all_organizations=True, public_keys=keys, checkpoints=[first, second]
+        ).verdict
+
+    assert verdict(KEY.public_key, new.public_key) == "intact"
+    assert verdict(new.public_key) == "broken"
+
+
+def test_progress_is_told(sink: SqlAuditSink) -> None:
+    """Long work says how far it is."""
+    sink._write([(event(number), None) for number in range(4_001)])
+    steps: list[int] = []
+    verify(sink, all_organizations=True, progress=steps.append)
+    assert steps == [2_000, 4_000]
