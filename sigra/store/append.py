@@ -9,9 +9,6 @@ from sigra.audit.event import AuditEvent
 from sigra.store.chain import GENESIS, Row, chain_tag, link
 from sigra.store.statements import Runner
 
-# Few sizes, so that few statements are compiled; a list is filled up with its last id.
-_SIZES = (1, 8, 64, 512)
-
 
 def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     """Add those of the events that the store does not have; return how many these were.
@@ -54,11 +51,12 @@ def _known(runner: Runner, events: Sequence[AuditEvent]) -> set[str]:
     """Return which of the events' ids there are already."""
     ids = [event.event_id for event in events]
     known: set[str] = set()
-    for start in range(0, len(ids), _SIZES[-1]):
-        some = ids[start : start + _SIZES[-1]]
-        size = next(size for size in _SIZES if size >= len(some))
+    sizes = runner.statements.known
+    for start in range(0, len(ids), max(sizes)):
+        some = ids[start : start + max(sizes)]
+        size = min(size for size in sizes if size >= len(some))
         some += some[-1:] * (size - len(some))
-        known.update(row[0] for row in runner.rows(runner.statements.known(size), *some))
+        known.update(row[0] for row in runner.rows(sizes[size], *some))
     return known
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from importlib import import_module
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
-    BindParameter,
     Connection,
     Dialect,
-    Table,
+    Insert,
     bindparam,
     insert,
     select,
@@ -30,10 +30,10 @@ class Statement:
 
     __slots__ = ("_names", "_positional", "sql")
 
-    def __init__(self, clause: ClauseElement, names: Sequence[str], dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, clause: ClauseElement, *names: str) -> None:
         compiled: Any = clause.compile(dialect=dialect)
         self.sql = str(compiled)
-        self._names = tuple(names)
+        self._names = names
         self._positional = bool(compiled.positional)
         if self._positional and tuple(compiled.positiontup) != self._names:
             raise AssertionError(f"{self.sql} takes {compiled.positiontup}, not {self._names}")
@@ -103,56 +103,51 @@ class Statements:
     """What writing takes, for one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
-        self._dialect = dialect
-        tag: BindParameter[Any] = bindparam("tag")
         # An update, and of a row that stays as it is: on PostgreSQL it locks the row; on SQLite,
         # where the caller began a deferred transaction, it takes the one lock there is.
-        self.lock = self._compiled(
+        lock = (
             update(chains)
-            .where(chains.c.tag == tag)
+            .where(chains.c.tag == bindparam("name"))
             .values(sequence=chains.c.sequence)
-            .returning(chains.c.id, chains.c.sequence, chains.c.head),
-            "tag",
+            .returning(chains.c.id, chains.c.sequence, chains.c.head)
         )
-        self.begin_chain = self._compiled(
-            _insert(dialect, chains).on_conflict_do_nothing(index_elements=["tag"]),
-            "tag", "sequence", "head",
-        )  # fmt: skip
-        self.move_head = self._compiled(
+        begin = _own_insert(dialect)(chains).on_conflict_do_nothing(index_elements=["tag"])
+        move = (
             update(chains)
             .where(chains.c.id == bindparam("chain"))
-            .values(sequence=bindparam("last"), head=bindparam("hash")),
-            "last", "hash", "chain",
-        )  # fmt: skip
-        self.add_entry = self._inserted(entries)
-        self.add_payload = self._inserted(payloads)
-        self._known: dict[int, Statement] = {}
-
-    def known(self, count: int) -> Statement:
-        """Return the statement that finds which of so many event ids there are already."""
-        if count not in self._known:
-            names = [f"id_{number}" for number in range(count)]
-            found = entries.c.event_id.in_([bindparam(name) for name in names])
-            self._known[count] = self._compiled(select(entries.c.event_id).where(found), *names)
-        return self._known[count]
-
-    def _inserted(self, table: Table) -> Statement:
-        names = [column.name for column in table.columns]
-        return self._compiled(insert(table).values({n: bindparam(n) for n in names}), *names)
-
-    def _compiled(self, clause: Any, *names: str) -> Statement:
-        return Statement(clause, names, self._dialect)
+            .values(sequence=bindparam("last"), head=bindparam("hash"))
+        )
+        self.lock = Statement(dialect, lock, "name")
+        self.begin_chain = _inserted(dialect, begin, "tag", "sequence", "head")
+        self.move_head = Statement(dialect, move, "last", "hash", "chain")
+        self.add_entry = _inserted(dialect, insert(entries), *entries.columns.keys())
+        self.add_payload = _inserted(dialect, insert(payloads), *payloads.columns.keys())
+        # Few sizes, so that few statements are compiled: a list is filled up with its last id.
+        self.known = {size: _known(dialect, size) for size in (1, 8, 64, 512)}
 
 
-def _insert(dialect: Dialect, table: Table) -> Any:
-    if dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as own
-    else:
-        from sqlalchemy.dialects.sqlite import insert as own  # type: ignore[assignment]
-    return own(table).values({c.name: bindparam(c.name) for c in table.columns if c.name != "id"})
+def _inserted(dialect: Dialect, clause: Insert, *names: str) -> Statement:
+    return Statement(dialect, clause.values({name: bindparam(name) for name in names}), *names)
 
 
-@cache
+def _known(dialect: Dialect, count: int) -> Statement:
+    """Return the statement that finds which of so many event ids there are already."""
+    names = [f"id_{number}" for number in range(count)]
+    found = entries.c.event_id.in_([bindparam(name) for name in names])
+    return Statement(dialect, select(entries.c.event_id).where(found), *names)
+
+
+def _own_insert(dialect: Dialect) -> Any:
+    """Return the dialect's insert, which knows of conflicts."""
+    return import_module(f"sqlalchemy.dialects.{dialect.name}").insert
+
+
+_compiled_for: WeakKeyDictionary[Dialect, Statements] = WeakKeyDictionary()
+
+
 def statements_of(dialect: Dialect) -> Statements:
     """Return a dialect's statements, compiled once."""
-    return Statements(dialect)
+    found = _compiled_for.get(dialect)
+    if found is None:
+        found = _compiled_for[dialect] = Statements(dialect)
+    return found
