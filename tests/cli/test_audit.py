@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def test_verify_says_intact_and_what_that_is_worth(run: Command) -> None:
 
 def test_verify_names_the_first_bad_row(run: Command, database: Path) -> None:
     """With its organization, sequence and what was done."""
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
             "UPDATE sigra_audit_entries SET outcome = 'error' WHERE sequence = 2 AND chain = "
             "(SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme')"
@@ -207,7 +208,7 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
         assert 0 == run("checkpoint", "--key", keys["private"], "--to", kept).exit_code
     trust = ("--public-key", keys["public"], "--checkpoints", kept)
     assert "anchored" in run("verify", *ALL, *trust).stdout
-    with sqlite3.connect(database) as connection:
+    with closing(sqlite3.connect(database)) as connection, connection:
         (chain,) = connection.execute(
             "SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme'"
         ).fetchone()

@@ -16,7 +16,7 @@ HOSTILE = (
     "<script>document.title='owned'</script>",
     "\"><img src=x onerror=document.title='owned'>",
     "'; alert(1); //",
-    "{{ 7 * 191 }}",
+    "{{ 'jin' ~ 'ja' }}",
     "javascript:document.title='owned'",
     "\u202egnp.exe",
     "a\x00b\x1b[31m\u2028c",

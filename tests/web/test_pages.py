@@ -196,7 +196,7 @@ def test_hostile_text_is_only_text(client: httpx.Client, sink: SqlAuditSink, hos
         answer = client.get(address, params=params)
         assert 200 == answer.status_code
         shown = re.sub(r'value="[^"]*"', "", answer.text)
-        for sign in ("<script>", "<img", "<iframe", "\u202e", "\x1b", "\u2028", "1337"):
+        for sign in ("<script>", "<img", "<iframe", "\u202e", "\x1b", "\u2028", "jinja"):
             assert sign not in shown
 
 
