@@ -60,7 +60,7 @@ def is_signed(
         return False
     try:
         key.verify(signature, _signed(purpose, body))
-    except InvalidSignature:
+    except (InvalidSignature, UnicodeEncodeError):
         return False
     return True
 

@@ -13,7 +13,7 @@ from attacks import ATTACKS, attack_store, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import event
 
-from sigra.store import Signer, SqlAuditSink, take_checkpoint, verify
+from sigra.store import Signer, SqlAuditSink, erase, take_checkpoint, verify
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
@@ -163,49 +163,45 @@ def test_checkpoints_follow_each_other(filled: SqlAuditSink) -> None:
     )
 
 
-@pytest.mark.parametrize("column", ["sequence", "previous", "hash", "event_id", "occurred_at",
-    "action", "outcome", "worker", "actor_id", "commitment", "chain"])  # fmt: skip
-def test_each_bit_of_an_entry_matters(
-    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], column: str
-) -> None:
-    """A flipped bit is found at the very entry."""
+ENTRY = ("sequence previous hash event_id occurred_at action outcome worker actor_id commitment "
+         "chain").split()  # fmt: skip
+THIRD = {"chain": 1, "sequence": 3}
+FLIPPED = [
+    *[("entries", column, THIRD, 3) for column in ENTRY],
+    *[("payloads", column, THIRD, 3) for column in ("salt", "payload", "sequence", "chain")],
+    *[("chains", column, {"id": 1}, None) for column in ("id", "tag", "sequence", "head")],
+    *[("marks", column, {"id": 1}, None) for column in ("chain", "body", "key_id", "signature")],
+]
+"""Tables and their columns, the row that is changed, and the sequence where it must show."""
+
+
+@pytest.mark.parametrize(("table", "column", "row", "sequence"), FLIPPED)
+def test_each_bit_matters(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink],
+    table: str, column: str, row: dict[str, int], sequence: int | None,
+) -> None:  # fmt: skip
+    """A flipped bit is found, and of an event at the very entry."""
     sink = open_sink(new_url("sqlite"))
     for number in range(6):
         sink.write(event(number, worker="invoices.close"))
-    _flip_each(sink, "sigra_audit_entries", column)
-
-
-@pytest.mark.parametrize("column", ["salt", "payload", "sequence", "chain"])
-def test_each_bit_of_a_payload_matters(
-    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], column: str
-) -> None:
-    """A flipped bit is found at the very entry."""
-    sink = open_sink(new_url("sqlite"))
-    for number in range(6):
-        sink.write(event(number, worker="invoices.close"))
-    _flip_each(sink, "sigra_audit_payloads", column)
-
-
-def _flip_each(sink: SqlAuditSink, table: str, column: str) -> None:
-    """Flip each bit of the third row's column, and find each there."""
-    path = sink.database._engine.url.database
-    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+    if table == "marks":
+        erase(sink, "ann", reason="asked", signer=KEY, organization_id="acme")
+    where = " AND ".join(f"{name} = ?" for name in row)
+    change = f"UPDATE sigra_audit_{table} SET {column} = {{}} WHERE {where}"
+    with closing(sqlite3.connect(sink.database._engine.url.database)) as connection:
         connection.execute("PRAGMA synchronous = OFF")
-        where = "WHERE chain = 1 AND sequence = 3"
-        value = connection.execute(f"SELECT {column} FROM {table} {where}").fetchone()[0]
+        read = f"SELECT {column} FROM sigra_audit_{table} WHERE {where}"
+        value = connection.execute(read, tuple(row.values())).fetchone()[0]
         for flipped, expression in _flips(value):
-            connection.execute("BEGIN")
-            connection.execute(f"UPDATE {table} SET {column} = {expression} {where}", (flipped,))
-            connection.execute("COMMIT")
-            sequences = [one.sequence for one in found(sink).findings]
-            assert sequences[0] == 3, (column, flipped)
-            there = f"{column} = {expression}" if column in ("sequence", "chain") else "1"
-            back = f"WHERE {there} AND chain IN (1, ?) AND sequence IN (3, ?)"
-            connection.execute(
-                f"UPDATE {table} SET {column} = ? {back}",
-                (value, flipped, flipped, flipped) if there != "1" else (value, 1, 3),
-            )
-        assert found(sink).verdict == "intact"
+            connection.execute(change.format(expression), (flipped, *row.values()))
+            connection.commit()
+            report = found(sink)
+            assert report.verdict == "broken", flipped
+            assert sequence in (None, report.first.sequence), flipped
+            there = {**row, column: flipped} if column in row else row
+            connection.execute(change.format("?"), (value, *there.values()))
+            connection.commit()
+    assert found(sink).verdict == "intact"
 
 
 def _flips(value: Any) -> list[tuple[Any, str]]:
