@@ -31,7 +31,7 @@ _asgiref = native("asgiref.sync", "django")
 _log = logging.getLogger("sigra.job")
 
 _PATH = "worker:"
-_AFTER = "after"
+_RESCUE = "rescue"
 _RESCUE_AFTER = 300.0
 
 
@@ -41,8 +41,9 @@ class DjangoBackend:
     ``alias``: the entry of the setting ``TASKS``, whose ``BACKEND`` is
     ``django_tasks_db.DatabaseBackend``. A job becomes part of the open transaction of the
     tasks' database; ``conn`` (``django.db.connection``) says that it has to. A job whose
-    consumer died runs again ``OPTIONS["sigra_rescue_after"]`` seconds after it began (by
-    default 300; more than the longest job takes). Raises ``ValueError`` for another backend.
+    consumer died runs again ``OPTIONS["sigra_rescue_after"]`` seconds after it began, or up
+    to half as long again (by default 300; more than the longest job takes). The task
+    ``sigra.rescue`` looks for such jobs. Raises ``ValueError`` for another backend.
     """
 
     name = "django"
@@ -92,7 +93,9 @@ class DjangoBackend:
             priority=options.priority,
             run_after=None if due is None else _moment(due),
         )
-        return str(task.enqueue(**fit(pack(job))).id)
+        native_id = str(task.enqueue(**fit(pack(job))).id)
+        _watch(task)
+        return native_id
 
 
 @cache
@@ -102,17 +105,32 @@ def task_of(worker: str) -> Any:
     def run(context: Any, /, **payload: Any) -> None:
         _run(worker, context, payload)
 
-    alias = next(iter(_tasks.task_backends))
-    queues = _tasks.task_backends[alias].queues or {_tasks.DEFAULT_TASK_QUEUE_NAME}
-    queue = min(queues, key=lambda name: (name != _tasks.DEFAULT_TASK_QUEUE_NAME, name))
     # A path has no dots after the module's name: Django takes the last for the attribute's.
     path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
     run.__module__, run.__qualname__, run.__name__ = __name__, _PATH + path, worker
-    return _tasks.task(backend=alias, queue_name=queue, takes_context=True)(run)
+    return _native_task(run)
+
+
+@cache
+def _rescuer() -> Any:
+    def rescue(context: Any, /) -> None:
+        _rescue(context)
+
+    rescue.__module__, rescue.__qualname__, rescue.__name__ = __name__, _RESCUE, "sigra.rescue"
+    return _native_task(rescue)
+
+
+def _native_task(function: Any) -> Any:
+    alias = next(iter(_tasks.task_backends))
+    queues = _tasks.task_backends[alias].queues or {_tasks.DEFAULT_TASK_QUEUE_NAME}
+    queue = min(queues, key=lambda name: (name != _tasks.DEFAULT_TASK_QUEUE_NAME, name))
+    return _tasks.task(backend=alias, queue_name=queue, takes_context=True)(function)
 
 
 def __getattr__(name: str) -> Any:
     """Return the task that the path in a row of the table names."""
+    if name == _RESCUE:
+        return _rescuer()
     if not name.startswith(_PATH):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return task_of(unquote(name.removeprefix(_PATH).replace(":", ".")))
@@ -121,44 +139,65 @@ def __getattr__(name: str) -> Any:
 def _run(worker: str, context: Any, payload: Mapping[str, Any]) -> None:
     """Be the body of every worker's task."""
     task, row = context.task_result.task, context.task_result.db_result
+    _count_delivery(row)
     payload = unfit(payload)
-    _give_up(row, payload.pop(_AFTER, None) if MARK in payload else None)
     try:
         definition = _find(worker)
     except UnknownWorkerError as error:
         _log.error("job %s waits: %s", row.id, error)
         _send_again(task, payload, WAIT_FOR_DEPLOY)
         raise
-    standby = _stand_by(task, row, payload)
     consumed = consume(payload, definition, DjangoBackend.name, native_id=str(row.id))
     verdict = consumed.verdict
-    with _db.transaction.atomic(using=row._state.db):
-        if verdict.state in ("retryable", "scheduled"):
-            _send_again(task, consumed.following(), verdict.delay)
-        if standby is not None:
-            standby.delete()
+    if verdict.state in ("retryable", "scheduled"):
+        _send_again(task, consumed.following(), verdict.delay)
     verdict.unwrap()
 
 
-def _stand_by(task: Any, row: Any, payload: Mapping[str, Any]) -> Any:
-    """Add the row that runs the job again if this consumer dies with it."""
-    if MARK not in payload:
-        return None
-    counted = {**payload, "deliveries": payload.get("deliveries", 0) + 1, _AFTER: str(row.id)}
-    seconds = task.get_backend().options.get("sigra_rescue_after", _RESCUE_AFTER)
-    return _send_again(task, counted, seconds).db_result
+def _count_delivery(row: Any) -> None:
+    """Write down that the job begins, for the consumer after one that dies with it."""
+    payload = row.args_kwargs["kwargs"]
+    if MARK in payload:
+        payload["deliveries"] = payload.get("deliveries", 0) + 1
+        row.save(update_fields=["args_kwargs"])
+
+
+def _rescue(context: Any) -> None:
+    """Let the jobs of consumers that died run again, and look again while jobs are left."""
+    own = context.task_result.task
+    ours = _rows().objects.filter(task_path__startswith=f"{__name__}.{_PATH}")
+    _watch(own)  # first: this consumer may die too
+    limit = _moment(datetime.now(timezone.utc) - timedelta(seconds=_rescue_after(own)))
+    lost = ours.running().filter(started_at__lte=limit, args_kwargs__kwargs__sigra__isnull=False)
+    for row in lost:
+        _log.error("job %s runs again: its consumer died, or takes too long", row.id)
+        lost.filter(id=row.id, started_at=row.started_at).update(status="READY")
+    own_rows = _rows().objects.filter(task_path=own.module_path, queue_name=own.queue_name)
+    own_rows.successful().delete()
+    if not ours.filter(status__in=("READY", "RUNNING")).exists():
+        own_rows.filter(status="READY").delete()
+
+
+def _watch(task: Any) -> None:
+    """Have ``_rescue`` run soon on the task's queue, unless that is to come anyway."""
+    rescue = _rescuer().using(
+        backend=task.backend, queue_name=task.queue_name, priority=_limits.TASK_MAX_PRIORITY
+    )
+    waiting = _rows().objects.filter(
+        task_path=rescue.module_path, queue_name=rescue.queue_name, status="READY"
+    )
+    if not waiting.exists():
+        _send_again(rescue, {}, _rescue_after(task) / 2)
+
+
+def _rescue_after(task: Any) -> float:
+    seconds: float = task.get_backend().options.get("sigra_rescue_after", _RESCUE_AFTER)
+    return seconds
 
 
 def _send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> Any:
     due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
     return task.using(run_after=_moment(due)).enqueue(**fit(payload))
-
-
-def _give_up(row: Any, lost: str | None) -> None:
-    """Mark the row of the consumer that died, of which nobody else would hear."""
-    if lost is not None:
-        for dead in _rows().objects.filter(id=lost).running():
-            dead.set_failed(ChildProcessError(f"its consumer died; task {row.id} goes on with it"))
 
 
 def _find(worker: str) -> Definition:
