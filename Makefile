@@ -73,9 +73,12 @@ types: $(OLD)/.ready  ## check the types with mypy --strict and pyright
 	@$(OLD)/bin/mypy
 	@$(OLD)/bin/pyright --pythonpath $(OLD)/bin/python
 
-bench: $(OLD)/.ready  ## measure the speed goals, as ratios
-	@$(OLD)/bin/python -m pip install --quiet --editable '.[bench]'
+bench: $(OLD)/.ready .venv-queues/.ready .venv-saq/.ready  ## measure the speed goals, as ratios
+	@for venv in $(OLD) .venv-queues .venv-saq; do \
+		$$venv/bin/python -m pip install --quiet --editable '.[bench]'; done
 	@$(OLD)/bin/python -m benchmarks
+	@.venv-queues/bin/python -m benchmarks.queues
+	@.venv-saq/bin/python -m benchmarks.queues --only saq --results benchmarks/results/queues-saq
 
 clean:  ## remove what was made
 	@rm -rf .venv-* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

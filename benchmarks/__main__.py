@@ -46,9 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if any(reading.error for reading in readings) else 0
 
 
-def read(goal: Goal, effort: str) -> Reading:
+def read(goal: Goal, effort: str, module: str = "benchmarks") -> Reading:
     """Measure one goal in a fresh process, with the JSON module that it asks for."""
-    command = [sys.executable, "-m", "benchmarks", "--child", goal.number, "--effort", effort]
+    command = [sys.executable, "-m", module, "--child", goal.number, "--effort", effort]
     environment = {key: value for key, value in os.environ.items() if key != "SIGRA_JSON"}
     if goal.codec == "stdlib":
         environment["SIGRA_JSON"] = "stdlib"

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,8 +77,10 @@ def show(readings: list[Reading], quick: bool, console: Console) -> None:
             console.print(f"goal {reading.goal.number} cannot run: {reading.error}", markup=False)
 
 
-def write_json(readings: list[Reading], quick: bool, folder: Path) -> None:
-    """Write the table as JSON."""
+def write_json(
+    readings: list[Reading], quick: bool, folder: Path, missing: Sequence[str] = ()
+) -> None:
+    """Write the table as JSON, and why anything is missing from it."""
     document = {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -86,6 +89,7 @@ def write_json(readings: list[Reading], quick: bool, folder: Path) -> None:
         "quick": quick,
         "tolerance": TOLERANCE,
         "goals": [_row(reading) for reading in readings],
+        **({"not measured": missing} if missing else {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(document, indent=2) + "\n")

@@ -57,3 +57,13 @@ def test_one_goal_runs_to_its_table(tmp_path, capsys) -> None:
     document = json.loads((tmp_path / "results.json").read_text())
     assert ["2"] == [row["goal"] for row in document["goals"]]
     assert document["goals"][0]["ratio"] > 0 and "H_s" in capsys.readouterr().out
+
+
+def test_what_of_the_queues_is_not_measured_is_said() -> None:
+    """Each queue is a row, or stands among the reasons."""
+    from benchmarks.queues import goals
+
+    found, missing = goals()
+    said = " ".join([*(goal.number for goal in found), *missing])
+    queues = "celery rq procrastinate dramatiq saq oban huey django pgqueuer taskiq".split()
+    assert [name for name in queues if name not in said] == []

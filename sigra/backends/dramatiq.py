@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
@@ -43,7 +44,7 @@ class DramatiqBackend:
     )
 
     def __init__(self, broker: Any = None, *, queue: str = "default") -> None:
-        _refuse_pickle()
+        _refuse_pickle(_dramatiq.get_encoder())
         self.broker = _dramatiq.get_broker() if broker is None else broker
         self.queue = queue
         if not any(isinstance(known, _CurrentMessage) for known in self.broker.middleware):
@@ -53,7 +54,7 @@ class DramatiqBackend:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs one by one; an error says how many of a batch were sent."""
         with sending(self.name, jobs):
-            _refuse_pickle()
+            _refuse_pickle(_dramatiq.get_encoder())
             for job in jobs:
                 delay = job.options.wait(time.time())
                 self.broker.enqueue(self._message(job), delay=int(delay * 1000) or None)
@@ -64,9 +65,14 @@ class DramatiqBackend:
         await asyncio.to_thread(self.enqueue, jobs)
 
     def _message(self, job: Job) -> Any:
-        message = self.broker.get_actor(job.worker).message_with_options(kwargs=pack(job))
-        queue = job.options.queue or message.queue_name
-        return message.copy(message_id=job.id, queue_name=queue)
+        return _dramatiq.Message(
+            queue_name=job.options.queue or self.broker.get_actor(job.worker).queue_name,
+            actor_name=job.worker,
+            args=(),
+            kwargs=pack(job),
+            options={},
+            message_id=job.id,
+        )
 
     def _register(self, definition: Definition) -> None:
         name, known = definition.name, self.broker.actors.get(definition.name)
@@ -136,8 +142,9 @@ def _counted(broker: Any, message: Any) -> Iterator[int]:
             _log.warning("the note of job %s is left to expire", run, exc_info=True)
 
 
-def _refuse_pickle() -> None:
-    if not is_json(_dramatiq.get_encoder().encode({})):
+@lru_cache(maxsize=1)
+def _refuse_pickle(encoder: Any) -> None:
+    if not is_json(encoder.encode({})):
         raise ValueError(
             "Dramatiq's encoder does not write JSON (by pickle, whoever can write to the broker "
             "runs any code in its consumers): dramatiq.set_encoder(dramatiq.JSONEncoder())"

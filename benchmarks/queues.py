@@ -1,0 +1,106 @@
+"""Goal 16: what Sigra adds to a queue's own enqueue, and to a job that its consumer runs.
+
+``python -m benchmarks.queues``, where the queues' extras are installed and their servers
+answer. Both sides carry the same payload, by the same native object. Measured is this
+process's time on its processor, so that a busy machine spoils nothing; the server's is left out,
+and Sigra's share of what a caller waits for is smaller than what is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import socket
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich.console import Console
+
+from benchmarks import queue_sides as sides
+from benchmarks.__main__ import read
+from benchmarks.goals import Goal
+from benchmarks.measure import FULL, QUICK, TINY, paired
+from benchmarks.plot import draw
+from benchmarks.report import show, write_json
+
+_EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
+_RESULTS = Path(__file__).parent / "results" / "queues"
+_ADDED, _ADDED_STDLIB = 1.04, 1.07
+
+_QUEUES = {
+    "celery redis": ("celery", sides.REDIS, sides.celery_on_redis, None),
+    "celery rabbitmq": ("celery", sides.RABBITMQ, sides.celery_on_rabbitmq, None),
+    "rq": ("rq", sides.REDIS, sides.rq, sides.rq_consumed),
+    "procrastinate": ("procrastinate", sides.POSTGRES, sides.procrastinate, None),
+    "dramatiq redis": ("dramatiq", sides.REDIS, sides.dramatiq_on_redis, None),
+    "saq": ("saq", sides.REDIS, sides.saq, sides.saq_consumed),
+}
+"""Its package, its server, and what makes the pair of an enqueue and of a consumed job."""
+
+_NOT_WRITTEN = "oban, huey, django, pgqueuer, taskiq: no pair is written for them yet"
+_NOT_CONSUMED = "consumed jobs: only where a consumer runs in this process (rq, saq)"
+
+
+def goals() -> tuple[list[Goal], list[str]]:
+    """Return what can be measured here, and of the rest why it cannot."""
+    found, missing = [], [_NOT_WRITTEN, _NOT_CONSUMED]
+    for name, (package, server, enqueued, consumed) in _QUEUES.items():
+        if find_spec(package) is None:
+            missing.append(f"{name}: {package} is not installed here")
+            continue
+        if not _answers(server):
+            missing.append(f"{name}: no server at {server}")
+            continue
+        make, call = paired(enqueued), "its own enqueue"
+        found.append(Goal(f"16 {name}", ".new()", call, _ADDED, make))
+        found.append(Goal(f"16s {name}", ".new(), stdlib", call, _ADDED_STDLIB, make, "stdlib"))
+        if consumed is not None:
+            make = paired(consumed)
+            found.append(Goal(f"16c {name}", "a consumed job", "its own function", None, make))
+        if name == "rq":
+            make = paired(partial(sides.rq, batch=100))
+            found.append(Goal("16m rq", ".new_many, 100 jobs", "enqueue_many", 1.1, make))
+    return found, missing
+
+
+def _answers(server: str) -> bool:
+    parts = urlsplit(server)
+    try:
+        socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), 2).close()
+    except OSError:
+        return False
+    return True
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Return 0 if all that is available could be measured, and 1 if not."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
+    parser.add_argument("--effort", choices=_EFFORTS, default="full")
+    parser.add_argument("--only", metavar="QUEUE", help="such as rq")
+    parser.add_argument("--results", type=Path, default=_RESULTS, help="where the files go")
+    parser.add_argument("--child", metavar="GOAL", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    found, missing = goals()
+    if options.child:
+        goal = next(goal for goal in found if goal.number == options.child)
+        print(json.dumps(dataclasses.asdict(goal.measure(_EFFORTS[options.effort]))))
+        sys.stdout.flush()
+        os._exit(0)  # without waiting for the threads of clients
+    wanted = [goal for goal in found if options.only in (None, goal.number.partition(" ")[2])]
+    readings = [read(goal, options.effort, "benchmarks.queues") for goal in wanted]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    show(readings, quick=False, console=console)
+    for reason in missing:
+        console.print(f"Not measured: {reason}.", markup=False)
+    write_json(readings, options.effort != "full", options.results, missing)
+    draw(readings, options.results / "ratios.svg")
+    return 1 if any(reading.error for reading in readings) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
