@@ -50,7 +50,8 @@ def make_schedules(url, queue):
 
 if consumer_side.URL:
     broker = make_broker(consumer_side.URL, consumer_side.QUEUE)
-    schedules = make_schedules(os.environ["SIGRA_TEST_SCHEDULES"], consumer_side.QUEUE)
-    scheduler = TaskiqScheduler(broker, [schedules])
+    url = os.environ["SIGRA_TEST_SCHEDULES"]
+    schedules = make_schedules(url, consumer_side.QUEUE) if url else None
+    scheduler = TaskiqScheduler(broker, [schedules] if schedules else [])
     backend = TaskiqBackend(broker, schedules, queue=consumer_side.QUEUE)
     note = broker.task("native.note", queue_name=consumer_side.QUEUE)(consumer_side.note)

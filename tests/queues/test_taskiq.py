@@ -25,7 +25,7 @@ from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
-from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.contract_case import IDS, ContractCase  # noqa: E402
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -39,12 +39,14 @@ class TaskiqHarness(QueueHarness):
         self.schedules = schedules if schedules != server else None  # else by the proxy too
         super().__init__(server, folder)
         self.broker = make_broker(self.url, self.queue)
-        source = make_schedules(self.schedules or self.url, self.queue)
-        self.backend = TaskiqBackend(self.broker, source, queue=self.queue)
+        self.backend = TaskiqBackend(self.broker, self.source(), queue=self.queue)
         self.direct = redis.Redis.from_url(schedules, decode_responses=True)
         (folder / "scheduler").mkdir()
         command = "taskiq scheduler --update-interval 1 taskiq_app:scheduler".split()
         self.scheduler = Consumer(command, "Startup completed", folder / "scheduler", self.env())
+
+    def source(self) -> Any:
+        return make_schedules(self.schedules or self.url, self.queue)
 
     def env(self) -> dict[str, str]:
         return {**super().env(), "SIGRA_TEST_SCHEDULES": self.schedules or self.url}
@@ -106,6 +108,29 @@ class TestTaskiqOnRedis(TaskiqContract):
     harness_class, server = TaskiqHarness, "redis_alone"
 
 
+class AloneHarness(TaskiqHarness):
+    """A consumer without a scheduler."""
+
+    def source(self) -> None:
+        return None
+
+    def env(self) -> dict[str, str]:
+        return {**super().env(), "SIGRA_TEST_SCHEDULES": ""}
+
+
+class TestTaskiqWithoutSchedules(ContractCase):
+    harness_class, server = AloneHarness, "redis_alone"
+
+    def test_a_snoozed_job_waits_in_its_consumer(self, harness, journal):
+        _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
+        assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
+
+    def test_what_is_due_later_is_refused(self, harness):
+        for option in ({"max_attempts": 2}, {"delay": 1}):
+            with pytest.raises(InvalidOptionError):
+                workers.echo.new(IDS, **option)
+
+
 class RabbitMQHarness(TaskiqHarness):
     def remove(self) -> None:
         submit(own_loop(), self._delete()).result()
@@ -137,12 +162,6 @@ def test_a_task_that_has_a_workers_name_is_refused():
     broker.task(workers.echo.name)(lambda: None)
     with pytest.raises(ValueError, match=r"'sigra.contract.echo' .* is not a worker's"):
         TaskiqBackend(broker)
-
-
-def test_without_schedules_what_is_due_later_is_refused():
-    backend = TaskiqBackend(RedisStreamBroker(NOWHERE))
-    with configure(backend=backend), pytest.raises(InvalidOptionError, match="max_attempts"):
-        workers.echo.new(IDS, max_attempts=2)
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
