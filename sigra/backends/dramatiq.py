@@ -137,7 +137,7 @@ def _counted(broker: Any, message: Any) -> Iterator[int]:
     yield before
     if in_rabbitmq:
         try:
-            dramatiq_notes.take(broker, queue, run)
+            dramatiq_notes.take(broker, queue, run, before + 1)
         except Exception:
             _log.warning("the note of job %s is left to expire", run, exc_info=True)
 
