@@ -100,7 +100,7 @@ class QueueContract(ConsumerContract):
             older.kill()
 
         def attempts() -> list[tuple[str, int]]:
-            runs = journal.runs(workers.recovers.name)
+            runs = [run for run in journal.runs() if run["job_id"] in expected]
             return sorted((run["job_id"], run["attempt"]) for run in runs)
 
         journal.wait(harness, lambda: len(attempts()) >= 60, "two attempts of 30 jobs")

@@ -31,7 +31,7 @@ class RQHarness(QueueHarness):
         "--with-scheduler --maintenance-interval 2 --job-monitoring-interval 1 --worker-ttl 17"
     ).split()  # idle, a worker does its maintenance every 2 seconds
     ready = "Listening on"
-    patience = 150.0  # RQ gives a dead worker's job up after a minute
+    patience = 240.0  # RQ gives a dead worker's job, or scheduler, up after a minute
     concurrency = 1
     outlives_its_server = False
 
