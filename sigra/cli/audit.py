@@ -208,6 +208,7 @@ def _open(url: str, key: Path | None = None) -> SqlAuditSink:
         from sigra.store import SqlAuditSink
 
         sink = SqlAuditSink(url, signer=read_key(key))
+        click.get_current_context().call_on_close(sink.close)
         sink.prepare()
     except MissingExtraError as error:
         raise MisuseError(str(error)) from None
