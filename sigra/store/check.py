@@ -14,6 +14,8 @@ from sigra.store.report import Finding, Kind
 _SEARCHES = 3
 """How many rows of a chain are looked for elsewhere in it; of more the kind is a guess."""
 
+_ODD = "it has a value of a kind that is never written"
+
 
 class ChainCheck:
     """A chain while it is checked: what the next row must be, and counts of those before."""
@@ -53,6 +55,10 @@ class ChainCheck:
     ) -> None:  # fmt: skip
         """Check the next row of the chain."""
         self.rows += 1
+        if not (type(sequence) is int and type(previous) is type(digest) is bytes):
+            self.find(self._sequence + 1, None, "changed", _ODD)
+            self._previous = None
+            return
         if sequence > self._anchored.last:
             self.unanchored += 1
         try:
@@ -93,7 +99,7 @@ class ChainCheck:
                 reason = "its actor_id is not that of its payload"
                 self.find(sequence, event_id, "changed", reason)
         except (TypeError, ValueError, AttributeError):
-            self.find(sequence, event_id, "changed", "it has a value that is never written")
+            self.find(sequence, event_id, "changed", _ODD)
 
     def _check_erased(
         self, sequence: int, digest: bytes, event_id: str, actor_id: str | None

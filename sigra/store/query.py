@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, func, select, tuple_
@@ -18,6 +18,7 @@ from sigra.store.tables import chains, entries, payloads
 
 _ERASED = {"erased": True}
 _UNREADABLE = {"unreadable": True}
+_NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _PAYLOAD_FIELDS = (
     "actor_id",
     "actor_type",
@@ -127,12 +128,16 @@ def _matching(query: Select[Any], which: EventFilter, chain: int | None) -> Sele
 def event_of(row: Any) -> AuditEvent:
     """Make the event of a row; one that was erased, or cannot be read, says so in its metadata."""
     payload = _fields(row.payload)
+    try:
+        moment = datetime.fromisoformat(row.occurred_at)
+    except (ValueError, TypeError):
+        moment, payload["metadata"] = _NEVER, _UNREADABLE.copy()
     return AuditEvent(
         event_id=row.event_id,
         action=row.action,
         outcome=row.outcome,
         organization_id=organization_of(row.tag),
-        occurred_at=datetime.fromisoformat(row.occurred_at),
+        occurred_at=moment,
         worker=row.worker,
         **payload,
     )

@@ -204,6 +204,29 @@ def test_each_bit_matters(
     assert found(sink).verdict == "intact"
 
 
+@pytest.mark.parametrize("odd", [b"\xff\xfe", "text", 7, 1.5])
+@pytest.mark.parametrize(("table", "column", "row", "sequence"), FLIPPED)
+def test_a_value_of_any_kind_is_found_and_not_stumbled_over(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink],
+    table: str, column: str, row: dict[str, int], sequence: int | None, odd: Any,
+) -> None:  # fmt: skip
+    """SQLite takes any value in any column; a report comes of it, and a page where it can."""
+    sink = open_sink(new_url("sqlite"))
+    for number in range(6):
+        sink.write(event(number, worker="invoices.close"))
+    if table == "marks":
+        erase(sink, "ann", reason="asked", signer=KEY, organization_id="acme")
+    where = " AND ".join(f"{name} = ?" for name in row)
+    with closing(sqlite3.connect(sink.database._engine.url.database)) as connection:
+        change = f"UPDATE sigra_audit_{table} SET {column} = ? WHERE {where}"
+        try:
+            connection.execute(change, (odd, *row.values()))
+        except sqlite3.IntegrityError:  # an INTEGER PRIMARY KEY is the one that takes no other
+            return
+        connection.commit()
+    assert found(sink).verdict == "broken"
+
+
 def _flips(value: Any) -> list[tuple[Any, str]]:
     if isinstance(value, int):
         # Beyond the rows there are: the key is unique.
