@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType, MethodType, ModuleType, NoneType
+from types import FunctionType, MemberDescriptorType, MethodType, ModuleType, NoneType
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
@@ -27,6 +27,10 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     lists, tuples, sets, dict keys and values, attributes of any object. Finding an
     ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
     """
+    if isinstance(function, (staticmethod, classmethod)):
+        return type(function)(request_scope_only(function.__func__))
+    if not callable(function):
+        raise TypeError(f"@request_scope_only is for functions, not {type(function).__qualname__}")
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -100,9 +104,12 @@ def _attributes(value: Any) -> Iterator[Any]:
     if isinstance(attributes, dict):
         yield from attributes.values()
     for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            yield _attribute(value, name)
+        # By their descriptors, for a name such as __scope is mangled; the members of a type
+        # without __slots__ are an interpreter's own, as a function's globals.
+        for member in cls.__dict__.values() if "__slots__" in cls.__dict__ else ():
+            if isinstance(member, MemberDescriptorType):
+                with contextlib.suppress(AttributeError):  # never set
+                    yield member.__get__(value)
 
 
 def _attribute(value: Any, name: str) -> Any:

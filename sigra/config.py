@@ -71,8 +71,7 @@ class configure:
         if backend is not _UNCHANGED:
             changes["backend"] = resolve_backend(backend)
         if backends is not _UNCHANGED:
-            resolved = {queue: resolve_backend(name) for queue, name in backends.items()}
-            changes["backends"] = MappingProxyType(resolved)
+            changes["backends"] = _resolve_all(backends)
         if sinks is not _UNCHANGED:
             changes["sinks"] = tuple(_check_sink(sink) for sink in sinks)
         if audit_schema is not _UNCHANGED:
@@ -114,6 +113,12 @@ def _swap(changes: dict[str, Any]) -> Config:
         before = current
         current = replace(before, **changes)
     return before
+
+
+def _resolve_all(backends: Any) -> Mapping[str, Backend]:
+    if not (isinstance(backends, Mapping) and all(isinstance(queue, str) for queue in backends)):
+        raise TypeError("backends must be a mapping of queue names to backends")
+    return MappingProxyType({queue: resolve_backend(name) for queue, name in backends.items()})
 
 
 def _check_sink(sink: Any) -> Sink:

@@ -18,7 +18,7 @@ from sigra.errors import (
 from sigra.job import Job
 from sigra.json import FrozenDict, freeze
 from sigra.options import JobOptions, check_capabilities, parse_options
-from sigra.scope import id_text
+from sigra.scope import id_fault, id_text
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
@@ -206,8 +206,6 @@ def _text_ids(definition: Definition, args: dict[str, Any]) -> dict[str, Any]:
             continue
         text = id_text(value)
         if text is None:
-            kind = "a blank str" if isinstance(value, str) else type(value).__qualname__
-            reason = f"an id is a str, int or UUID, or None where there is none, not {kind}"
-            raise InvalidArgsError(f"$.{key}", reason, definition.name)
+            raise InvalidArgsError(f"$.{key}", id_fault(value), definition.name)
         copy[key] = text
     return copy

@@ -13,7 +13,7 @@ from sigra.binding import IMPERSONATOR_KEY
 from sigra.conclude import conclude, conclude_error, log_attempt
 from sigra.context import Running, running
 from sigra.errors import InvalidArgsError, MissingArgError, SigraError
-from sigra.scope import AuditScope, id_text, scope_from_ids
+from sigra.scope import AuditScope, id_fault, id_text, scope_from_ids
 from sigra.verdict import Verdict
 
 
@@ -119,8 +119,7 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
         # Ids that came through .new() are text; those of a hand-built job may be numbers.
         text = None if value is None else id_text(value)
         if text is None and value is not None:
-            reason = f"an id is a str that is not blank, or an int, not {type(value).__qualname__}"
-            raise InvalidArgsError(f"$.{name}", reason, worker)
+            raise InvalidArgsError(f"$.{name}", id_fault(value), worker)
         texts.append(text)
     return scope_from_ids(*texts)
 

@@ -160,6 +160,12 @@ def id_text(value: Any) -> str | None:
     return None
 
 
+def id_fault(value: object) -> str:
+    """Say why ``id_text`` has no text for a value, without the value."""
+    kind = {str: "a blank str", int: "a longer int"}.get(type(value), type(value).__qualname__)
+    return f"an id is a str, an int of at most 64 bits, a UUID or None, not {kind}"
+
+
 def _text(name: str, value: Id | None) -> str | None:
     if value is None:
         return None
@@ -168,7 +174,7 @@ def _text(name: str, value: Id | None) -> str | None:
         return text
     if isinstance(value, str):
         raise ValueError(f"{name} is blank; pass None where there is no such id")
-    raise TypeError(f"{name} must be str, int, UUID or None, not {type(value).__qualname__}")
+    raise TypeError(f"{name}: {id_fault(value)}")
 
 
 def _members(scope: AuditScope) -> tuple[Identity | None, ...]:

@@ -141,6 +141,46 @@ def test_an_async_function_is_fenced_too() -> None:
         asyncio.run(authorize_later([SCOPE]))
 
 
+def test_a_private_slot_is_searched() -> None:
+    """A slot is read under the name that the class has for it, mangled as it may be."""
+
+    class Holder:
+        __slots__ = ("__scope",)
+
+        def __init__(self) -> None:
+            self.__scope = SCOPE
+
+    with pytest.raises(AuditOnlyScopeError):
+        authorize(Holder())
+
+
+def test_static_and_class_methods_are_fenced_from_above_too() -> None:
+    """Put over @staticmethod or @classmethod, the fence lets the right argument through only."""
+
+    class Host:
+        @request_scope_only
+        @staticmethod
+        def static(scope: object) -> str:
+            return "yes"
+
+        @request_scope_only
+        @classmethod
+        async def of_class(cls, scope: object) -> str:
+            return "yes"
+
+    assert ["yes", "yes"] == [Host().static(7), asyncio.run(Host.of_class(7))]
+    with pytest.raises(AuditOnlyScopeError):
+        Host.static(SCOPE)
+    with pytest.raises(AuditOnlyScopeError):
+        asyncio.run(Host().of_class(SCOPE))
+
+
+def test_what_is_no_function_cannot_be_fenced() -> None:
+    """A mistaken use is told at once, by the type of what was decorated."""
+    with pytest.raises(TypeError, match="is for functions, not str"):
+        request_scope_only("authorize")  # type: ignore[arg-type]
+
+
 def test_an_async_function_stays_one() -> None:
     """The guarded function is a coroutine function where the host's was."""
     assert inspect.iscoroutinefunction(authorize_later)

@@ -106,6 +106,8 @@ def test_an_unknown_backend_is_refused(given: Any) -> None:
     ("given", "kind"),
     [
         ({"backend": object()}, TypeError),
+        ({"backends": ["sync"]}, TypeError),
+        ({"backends": {5: "sync"}}, TypeError),
         ({"sinks": [object()]}, TypeError),
         ({"audit_schema": Cancel}, TypeError),
         ({"on_audit_failure": "print"}, TypeError),

@@ -395,6 +395,24 @@ def test_strict_log_raises_for_a_bad_call(
     assert (0, 0, 1) == change(before)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"order": {"apiToken": "t0p"}}, "it holds a secret at $.order.apiToken"),
+        ({"note": "x" * 9_000}, "it takes more than 8,192 bytes as JSON"),
+    ],
+)
+def test_strict_log_raises_where_log_safe_would_change_metadata(
+    metadata: dict[str, Any], reason: str, sink: Kept
+) -> None:
+    """log raises AuditRejectedError for secrets and for too much metadata, which log_safe replaces."""
+    with pytest.raises(AuditRejectedError) as caught:
+        log("a.b", SCOPE, metadata=metadata)
+    assert ("metadata", reason) == (caught.value.field, caught.value.reason)
+    assert [] == sink.events
+    assert "emitted" == log_safe("a.b", SCOPE, metadata=metadata).status
+
+
 def test_a_rejected_event_has_the_ids_that_can_be_read(sink: Kept) -> None:
     """The event of a rejection names organization and actor as far as they are readable."""
     log_safe("Bad", {"user": 7, "active_organization": object()}, actor_id=object())

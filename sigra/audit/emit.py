@@ -14,6 +14,7 @@ from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, result_o
 from sigra.audit.failure import settled
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
 from sigra.audit.read import ABSENT, type_name
+from sigra.audit.sanitize import sanitize
 from sigra.audit.sink import fault_of, write_record
 from sigra.audit.stats import emitted, failed
 from sigra.audit.transaction import Transaction, stores, taken_from
@@ -78,7 +79,8 @@ def log(
 ) -> AuditResult:
     """Log an audit event as ``log_safe`` does, but raise for a call that is not well formed.
 
-    ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``.
+    ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``, and
+    of metadata without its secrets or, where it takes over 8,192 bytes, without its values.
     What structlog, a sink or the schema raise is still only in the result, but with
     ``conn``: what the store raises while it writes in that transaction is raised.
     """
@@ -127,6 +129,8 @@ def _log(
             or action not in accepted or outcome not in LEVELS
         ):  # fmt: skip
             action, outcome = checked_form(action, scope, outcome, surplus, unknown)
+            if surplus:
+                sanitize(details[2], strict=True)
         return _emit(action, outcome, scope, details, schema, job, ordinal, transaction)
     except AuditRejectedError as error:
         if surplus and surplus[0] is STRICT:

@@ -9,6 +9,7 @@ from typing import Any
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
 from sigra.audit.redact import MAX_KEY, REDACTED, SECRET, holds_secret, key_verdict
+from sigra.errors import AuditRejectedError
 
 MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
@@ -33,13 +34,14 @@ _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
 
-def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
+def sanitize(metadata: Any, strict: bool = False) -> tuple[dict[str, Any], list[str]]:
     """Return metadata as plain JSON, and the paths of what was redacted.
 
     What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
     ``{"truncated": True, "bytes": n, "sha256": hex}`` of the JSON that it would have
     been. Reading stops after 5,000 values, less for long keys and texts (of 400,000
-    characters in all); then n and the digest are of the part that was read.
+    characters in all); then n and the digest are of the part that was read. With
+    ``strict`` what would be replaced so raises ``AuditRejectedError``.
     """
     if metadata is None:
         return {}, []
@@ -54,8 +56,12 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     except RuntimeError as error:
         # Another thread is changing it, or the stack is at its end: the event is worth more.
         return {"unreadable": type(error).__name__}, []
+    if strict and walk.redacted:
+        raise AuditRejectedError("metadata", f"it holds a secret at {walk.redacted[0]}")
     data = compact(plain).encode()
     if len(data) > MAX_BYTES or walk.left < 0:
+        if strict:
+            raise AuditRejectedError("metadata", f"it takes more than {MAX_BYTES:,} bytes as JSON")
         import hashlib  # here, for it takes longer to import than the rest of the core
 
         digest = hashlib.sha256(data).hexdigest()
