@@ -59,7 +59,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("15+", "the same, processor time", "one bare row", None, paired(store.immediate_cpu)),
     Goal("15b", "SQLite store, a batch", "a bare batch", 2.0, paired(store.batched)),
     Goal("15v", "verifying one row", "10 us", 1.0, paired(store.verifying)),
-    Goal("15p", "a page, of 5 x 10^5 rows", "of 10^4 rows", 1.0, paired(store.page)),
+    Goal("15p", "a page, of 2 x 10^5 rows", "of 10^4 rows", 1.0, paired(store.page)),
     Goal("17", "import sigra", "import structlog, wrapt", 1.1, _import),
     Goal("17+", "import and use its names", "import structlog, wrapt", None, _import_used),
     Goal("s1", "a job after 10^6", "a job after 10^3", 1.0, scale.cost_of_jobs),

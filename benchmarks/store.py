@@ -215,7 +215,7 @@ def page() -> Pair:
     """Compare a page of one organization in a large store with one in a small store."""
     folder = tempfile.TemporaryDirectory()
     sinks = []
-    for rows in (500_000, 10_000):
+    for rows in (200_000, 10_000):
         path = Path(folder.name) / str(rows)
         path.mkdir()
         sink = _open_sink(str(path))

@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from sqlalchemy import Connection, and_, delete, or_, select, update
+from sqlalchemy import Connection, and_, delete, exists, or_, select, true, update
 
 from sigra.audit.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.append import lock_chain
@@ -52,7 +52,8 @@ def prune(
     found, limit = tenancy(**which), time_text(utc("before", before))
     sink.flush()
     sink.prepare()
-    for tag in _tags(sink.database, found):
+    old = exists().where(entries.c.chain == chains.c.id, entries.c.occurred_at < limit)
+    for tag in _tags(sink.database, found, old):
         more = True
         while more:
             count = sink.database.write(
@@ -103,7 +104,7 @@ def erase(
     sink.flush()
     sink.prepare()
     erased = 0
-    for tag in _tags(sink.database, which_chains):
+    for tag in _tags(sink.database, which_chains, true()):
         for found in _of_person(sink.database, tag, person_id):
             sink.database.write(lambda c: _erase_some(c, tag, found, reason, signer))  # noqa: B023
             erased += len(found)
@@ -166,8 +167,9 @@ def _is_of(payload: str, person_id: str) -> bool:
     return any(fields.get(name) == person_id for name in _IDS)
 
 
-def _tags(database: Database, which: EventFilter) -> list[str]:
-    query = select(chains.c.tag).order_by(chains.c.tag)
+def _tags(database: Database, which: EventFilter, condition: Any) -> list[str]:
+    """Return the tags of chains of which a condition holds."""
+    query = select(chains.c.tag).where(condition).order_by(chains.c.tag)
     if not which.all_organizations:
         query = query.where(chains.c.tag == chain_tag(which.organization_id))
     return database.read(lambda connection: list(connection.scalars(query)))
