@@ -96,6 +96,7 @@ def rq(batch: int = 0) -> Pair:
 
     def close() -> None:
         queue.delete(delete_jobs=True)
+        _forget(queue.name)
 
     if not batch:
         ours = _calls(lambda: worker.new(FLAT))
@@ -126,7 +127,7 @@ def rq_consumed() -> Pair:
     return Pair(
         _drained(lambda: worker.new(FLAT), drain),
         _drained(lambda: queue.enqueue("benchmarks.queue_sides.nothing", payload), drain),
-        lambda: queue.delete(delete_jobs=True),
+        lambda: (queue.delete(delete_jobs=True), _forget(queue.name)),
         most=256,
         least=0.2,
     )
@@ -163,6 +164,8 @@ def _celery(url: str) -> Pair:
             connection.default_channel.queue_purge(name)
             connection.default_channel.queue_delete(name)
         app.close()
+        if url == REDIS:
+            _forget(name)
 
     ours, theirs = (lambda: worker.new(FLAT)), (lambda: native.apply_async(kwargs=payload))
     return Pair(_calls(ours), _calls(theirs), close, least=_LEAST)
