@@ -218,8 +218,8 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
             )
         connection.execute(
             "UPDATE sigra_audit_chains SET sequence = 2, head = (SELECT hash FROM "
-            "sigra_audit_entries WHERE chain = ?1 AND sequence = 2) WHERE id = ?1",
-            (chain,),
+            "sigra_audit_entries WHERE chain = ? AND sequence = 2) WHERE id = ?",
+            (chain, chain),
         )
     assert 0 == run("verify", *ALL).exit_code
     result = run("verify", *ALL, *trust)
