@@ -8,7 +8,7 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType, NoneType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from sigra.errors import AuditOnlyScopeError
@@ -28,7 +28,8 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
     """
     if isinstance(function, (staticmethod, classmethod)):
-        return type(function)(request_scope_only(function.__func__))
+        inner = request_scope_only(function.__func__)
+        return cast("Callable[P, R]", type(function)(inner))
     if not callable(function):
         raise TypeError(f"@request_scope_only is for functions, not {type(function).__qualname__}")
     if inspect.iscoroutinefunction(function):
