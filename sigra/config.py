@@ -118,7 +118,9 @@ def _swap(changes: dict[str, Any]) -> Config:
 def _resolve_all(backends: Any) -> Mapping[str, Backend]:
     if not (isinstance(backends, Mapping) and all(isinstance(queue, str) for queue in backends)):
         raise TypeError("backends must be a mapping of queue names to backends")
-    return MappingProxyType({queue: resolve_backend(name) for queue, name in backends.items()})
+    return MappingProxyType(
+        {str.__str__(queue): resolve_backend(name) for queue, name in backends.items()}
+    )
 
 
 def _check_sink(sink: Any) -> Sink:

@@ -115,9 +115,9 @@ def _define(
     if action is not None:
         from sigra.audit.action import check_action
 
-        check_action(action)
-    if name is None:
-        name = catalog.worker_name(function)
+        action = check_action(action)
+    # As the str that it is: one from an enumeration is shown as another.
+    name = catalog.worker_name(function) if name is None else str.__str__(name)
     if "cross_tenant" in default_options:
         raise InvalidOptionError("cross_tenant", "is said at the call, where it is meant", name)
     defaults = parse_options(default_options, worker=name)

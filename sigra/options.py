@@ -113,7 +113,7 @@ def _text(name: str, value: Any, worker: str | None) -> str:
         raise InvalidOptionError(name, f"must be a str, not {_kind(value)}", worker)
     if not value.strip():
         raise InvalidOptionError(name, "must not be blank", worker)
-    return str(value)
+    return str.__str__(value)  # str() would show one from an enumeration as another
 
 
 def _whole(name: str, value: Any, worker: str | None) -> int:

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +19,11 @@ from sigra import (
     DuplicateWorkerError,
     UnknownWorkerError,
     catalog,
+    configure,
     tenant_worker,
     worker,
 )
+from sigra.backends.sync import SyncBackend
 
 ROOT = Path(__file__).parents[1]
 ONE = """
@@ -70,6 +73,23 @@ def script(tmp_path: Path, text: str) -> str:
 def test_the_default_name_is_module_and_qualname() -> None:
     """Queues show where the function is."""
     assert f"{__name__}.known" == known.name
+
+
+def test_names_from_an_enumeration_are_the_str_that_they_are() -> None:
+    """Worker, action and queue may be members of an enumeration of str, and are told as its values."""
+
+    class Names(str, Enum):  # noqa: UP042 - as it was written before 3.11
+        WORKER = "billing.remind"
+        ACTION = "invoice.remind"
+        QUEUE = "mail"
+
+    remind = worker(name=Names.WORKER, action=Names.ACTION, queue=Names.QUEUE)(lambda: None)
+    definition, backend = remind.definition, SyncBackend()
+    told = [definition.name, definition.action, definition.defaults.queue]
+    assert ["billing.remind", "invoice.remind", "mail"] == [f"{name}" for name in told]
+    with configure(backends={Names.QUEUE: backend}):
+        job = remind.new({}, delay=1)
+    assert [job] == backend.drain(1)
 
 
 def test_a_name_can_be_given() -> None:

@@ -532,11 +532,12 @@ def test_a_schema_that_takes_nothing_fails(sink: Kept) -> None:
     assert [None] == sink.records
 
 
-def test_a_scope_without_a_job_warns_once_for_a_line() -> None:
+@pytest.mark.parametrize("function", [log_safe, log])
+def test_a_scope_without_a_job_warns_once_for_a_line(function: Any) -> None:
     """A worker's scope where no job runs warns at the caller's line, once, that nothing is known."""
 
     def call() -> None:
-        log_safe("a.b", SCOPE)
+        function("a.b", SCOPE)
 
     with configure(audit_schema=None), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("default")

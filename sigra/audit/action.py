@@ -16,16 +16,18 @@ accepted: dict[str, None] = {}
 """Names that were found good before: bounded, for a caller may make names up."""
 
 
-def check_action(action: Any) -> None:
-    """Refuse a name that is no ``noun.verb``, or that is reserved, with ``ValueError``.
+def check_action(action: Any) -> str:
+    """Return a name as plain ``str``; ``ValueError`` for no ``noun.verb`` or a reserved one.
 
     Good: two or more words of lower-case letters, digits and ``_``, joined by dots,
     255 characters at most. A name that is not a ``str`` is refused in the same way.
     """
+    action = str.__str__(action) if isinstance(action, str) else action
     reason = action_fault(action)
     if reason is not None:
         shown = f" {action!r}" if type(action) is str and len(action) <= MAX_LENGTH else ""
         raise ValueError(f"the audit action{shown} {reason}; a good one is 'invoice.close'")
+    return action  # type: ignore[no-any-return]
 
 
 def action_fault(action: Any) -> str | None:

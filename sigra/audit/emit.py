@@ -119,7 +119,7 @@ def _log(
         if schema is None:
             schema = config.current.audit_schema
         if schema is None and job is None and type(scope) is AuditScope:
-            _warn_of_no_job()
+            _warn_of_no_job(5 if surplus else 4)
     if scope is ABSENT:
         scope = unknown.pop("scope", ABSENT)
     transaction = taken_from(unknown) if unknown else None
@@ -181,13 +181,13 @@ def _emit(
     return result_of("emitted", None, event, paths)
 
 
-def _warn_of_no_job() -> None:
-    """Warn, at the line that called ``log_safe``, that it had a scope but no job."""
+def _warn_of_no_job(level: int) -> None:
+    """Warn, at the line that called ``log_safe`` or ``log``, that it had a scope but no job."""
     with suppress(Exception):  # a warning that is an error must not become log_safe's
         warnings.warn(
             "log_safe() was given a worker's scope where no job runs, so it knows no "
             "audit_schema and logs nothing: a plain call of a worker, and a thread that its "
             "body started, have no job. Pass audit_schema=, or configure() one.",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=level,
         )

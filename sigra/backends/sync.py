@@ -225,7 +225,7 @@ class SyncBackend:
             if until.utcoffset() is None:
                 raise ValueError("until must be an aware datetime, or seconds ahead")
             return now, max(now, until.timestamp())
-        if isinstance(until, bool) or not until >= 0:
+        if isinstance(until, bool) or not isinstance(until, (int, float)) or not until >= 0:
             raise ValueError(f"until must be seconds ahead (not negative), not {until!r}")
         return now, now + until
 

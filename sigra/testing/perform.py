@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 def perform_job(
     worker: Worker[..., Any],
     args: Mapping[str, Any],
-    /,
     *,
     attempt: int = 1,
     snoozes: int = 0,
@@ -40,7 +39,6 @@ def perform_job(
 async def aperform_job(
     worker: Worker[..., Any],
     args: Mapping[str, Any],
-    /,
     *,
     attempt: int = 1,
     snoozes: int = 0,

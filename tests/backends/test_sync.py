@@ -104,9 +104,9 @@ def test_a_run_at_in_the_past_runs_at_once(sync: SyncBackend) -> None:
     assert [1] == ran
 
 
-@pytest.mark.parametrize("until", [-1, True, datetime(2030, 1, 1)])
+@pytest.mark.parametrize("until", [-1, True, datetime(2030, 1, 1), timedelta(1), "9"])
 def test_drain_refuses_what_is_no_time_ahead(sync: SyncBackend, until: Any) -> None:
-    """A negative number, a bool and a naive datetime raise ValueError."""
+    """A negative number, a naive datetime and any other type raise ValueError."""
     with pytest.raises(ValueError, match="until"):
         sync.drain(until)
 

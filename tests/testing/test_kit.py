@@ -153,7 +153,7 @@ def test_perform_job_validates_as_new_does(args: Any, error: Any) -> None:
 
 def test_perform_job_enqueues_nothing(sigra_backend: RecordingBackend) -> None:
     """It runs the job and leaves no trace in the backend."""
-    perform_job(close, TENANT)
+    perform_job(close, args=TENANT)
     assert [] == sigra_backend.jobs
 
 
