@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sigra.errors import MissingExtraError
+
 if TYPE_CHECKING:
     from sigra.testing.capture import (
         AuditLog,
@@ -53,6 +55,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'sigra.testing' has no attribute {name!r}")
-    value = getattr(import_module(f"sigra.testing.{_HOME_OF[name]}"), name)
+    try:
+        value = getattr(import_module(f"sigra.testing.{_HOME_OF[name]}"), name)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("testing", error.name or name) from error
     globals()[name] = value
     return value

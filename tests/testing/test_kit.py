@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from sigra import (
     Cancel,
     Failure,
     InvalidArgsError,
+    MissingExtraError,
     MissingTenantKeysError,
     Ok,
     Snooze,
@@ -286,3 +288,12 @@ def test_an_unknown_name_of_the_kit_is_an_attribute_error() -> None:
     """The lazy package says what it lacks."""
     with pytest.raises(AttributeError, match="no_such"):
         _ = sigra.testing.no_such
+
+
+def test_without_hypothesis_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A strategy that cannot be made says what to install."""
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "sigra.testing.strategies")
+    monkeypatch.delitem(vars(sigra.testing), "json_args")
+    with pytest.raises(MissingExtraError, match=r"sigra\[testing\]"):
+        _ = sigra.testing.json_args
