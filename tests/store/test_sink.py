@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -282,3 +284,53 @@ def _wait_for(condition: Callable[[], bool]) -> None:
             return
         threading.Event().wait(0.02)
     raise AssertionError("it did not happen within ten seconds")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": 0}, {"size": 20, "queue": 10}, {"seconds": 0}, {"timeout": -1}]
+)
+def test_batching_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
+    """At once, and not when the first event waits."""
+    with pytest.raises(ValueError, match="must be"):
+        Batching(**wrong)
+
+
+def test_a_database_that_comes_back_is_found_by_itself(open_sink: Any, tmp_path: Any) -> None:
+    """The writer tries again, with no call of anybody's."""
+    sink = open_sink(f"sqlite:///{tmp_path}/later/audit.db", batch=Batching(seconds=0.05))
+    sink.write(event(1))
+    threading.Event().wait(0.2)
+    (tmp_path / "later").mkdir()
+    _wait_for(lambda: sink.count(EVERYONE) == 1)
+
+
+def test_a_class_of_ones_own_is_read_as_far_as_it_goes(
+    new_url: Callable[[str], str], open_sink: Any
+) -> None:
+    """Times filter it, and a filter that it has no column for is an error."""
+    engine = create_engine(new_url("sqlite"))
+    Base.metadata.create_all(engine)
+    sink = open_sink(engine, audit_schema=MyAudit)
+    with configure(sinks=[sink], audit_schema=MyAudit):
+        for minute in range(3):
+            moment = event(minute).occurred_at
+            log_safe("invoice.close", None, organization_id="acme", occurred_at=moment)
+    since, until = event(1).occurred_at, event(2).occurred_at
+    with configure(sinks=[sink], audit_schema=None):
+        assert audit.count(organization_id="acme", since=since) == 2
+        assert audit.count(organization_id="acme", since=since, until=until) == 1
+        assert audit.query(organization_id="other").events == ()
+        with pytest.raises(audit.InvalidQueryError, match="MyAudit has no outcome"):
+            audit.count(organization_id="acme", outcome="error")
+    engine.dispose()
+
+
+def test_without_its_packages_the_store_says_which_extra_brings_them() -> None:
+    """The extra is named, and the rest of sigra works."""
+    code = (
+        "import sys; sys.modules['sqlalchemy'] = None; import sigra.store\n"
+        "try: sigra.store.SqlAuditSink\n"
+        "except sigra.MissingExtraError as error: print(error.extra, error.package)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["sql", "sqlalchemy"]

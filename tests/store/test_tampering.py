@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import event
 
 from sigra.store import Signer, SqlAuditSink, erase, take_checkpoint, verify
+from sigra.store.tables import entries
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
@@ -142,6 +143,25 @@ def test_checkpoints_need_keys(filled: SqlAuditSink) -> None:
     checkpoint = take_checkpoint(filled, KEY)
     with pytest.raises(ValueError, match="public_keys"):
         verify(filled, all_organizations=True, checkpoints=[checkpoint])
+
+
+def test_an_erased_event_has_no_actor(filled: SqlAuditSink) -> None:
+    """Whoever writes one back is found."""
+    erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme")
+    filled.database.write(lambda c: c.execute(entries.update().values(actor_id="eve")))
+    assert first(found(filled)) == ("changed", 1)
+
+
+def test_checkpoints_that_contradict_each_other_are_found(filled: SqlAuditSink) -> None:
+    """Two histories cannot both be true, whichever the database has."""
+    before = read_state(filled)
+    filled.write(event(10))
+    one = take_checkpoint(filled, KEY)
+    write_state(filled, before)
+    filled.write(event(11))
+    two = take_checkpoint(filled, KEY, one)
+    report = found(filled, [one, two])
+    assert ("forged", 0) in {(each.kind, each.sequence) for each in report.findings}
 
 
 def test_a_checkpoint_of_another_key_is_forged(filled: SqlAuditSink) -> None:

@@ -28,6 +28,7 @@ from sigra.audit import EventFilter
 from sigra.audit.errors import NoAuditStoreError
 from sigra.store import Batching, SqlAuditSink, verify
 from sigra.store.tables import entries
+from sigra.testing import AuditLog
 
 ACME = EventFilter("acme")
 SCOPE = AuditScope.build(actor_id="ann", organization_id="acme")
@@ -230,3 +231,24 @@ def test_a_chain_is_locked_for_the_caller_s_transaction_alone(
         held = connection.scalar(select(func.count()).select_from(entries))
     assert held == 2
     assert verify(sink, organization_id="acme").verdict == "intact"
+
+
+def test_other_sinks_hear_of_it_at_once(engine: Engine, sink: SqlAuditSink) -> None:
+    """A sink that knows no transactions is written to as ever, whatever becomes of this one."""
+    heard = AuditLog()
+    with configure(sinks=[heard, sink]), engine.connect() as connection:
+        audit.log("invoice.close", SCOPE, conn=connection)
+        audit.log_many([{"action": "invoice.open", "scope": SCOPE}], conn=connection)
+        connection.rollback()
+    assert [each.action for each in heard] == ["invoice.close", "invoice.open"]
+    assert sink.count(ACME) == 0
+
+
+def test_two_stores_are_both_written(
+    sink: SqlAuditSink, new_url: Callable[[str], str], open_sink: Any
+) -> None:
+    """Each event once in each."""
+    other = open_sink(new_url("sqlite"))
+    with configure(sinks=[sink, other]):
+        audit.log_many([{"action": "invoice.open", "scope": SCOPE}] * 2)
+    assert (sink.count(ACME), other.count(ACME)) == (2, 2)
