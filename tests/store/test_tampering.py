@@ -12,9 +12,12 @@ import pytest
 from attacks import ATTACKS, attack_store, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import event
+from sqlalchemy import and_, select
 
+from sigra.audit import EventFilter
 from sigra.store import Signer, SqlAuditSink, erase, take_checkpoint, verify
-from sigra.store.tables import entries
+from sigra.store.marks import mark_pruned
+from sigra.store.tables import chains, entries
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
@@ -145,6 +148,50 @@ def test_checkpoints_need_keys(filled: SqlAuditSink) -> None:
         verify(filled, all_organizations=True, checkpoints=[checkpoint])
 
 
+def test_what_is_beyond_the_end_was_inserted(filled: SqlAuditSink) -> None:
+    """An entry that follows the last one well is one too many all the same."""
+    ninth = filled.database.read(
+        lambda c: c.scalar(
+            select(entries.c.hash).where(entries.c.chain == 1, entries.c.sequence == 9)
+        )
+    )
+    end = {"sequence": 9, "head": ninth}
+    filled.database.write(lambda c: c.execute(chains.update().where(chains.c.id == 1).values(end)))
+    assert first(found(filled)) == ("inserted", 10)
+
+
+def test_a_chain_s_row_with_another_hash_is_forged(filled: SqlAuditSink) -> None:
+    """Where the chain ends is told twice, and both must agree."""
+    last = max(each.event_id for each in filled.stream(EventFilter("acme")))
+    change = chains.update().where(chains.c.id == 1).values(head=bytes(32))
+    filled.database.write(lambda c: c.execute(change))
+    finding = found(filled).first
+    assert (finding.kind, finding.sequence, finding.event_id) == ("forged", 10, last)
+
+
+def test_a_finding_names_the_event_that_is_there(filled: SqlAuditSink) -> None:
+    """A changed event has its id, a removed one has none."""
+    rows = {row["sequence"]: row for row in read_state(filled)["entries"] if row["chain"] == 1}
+    third = and_(entries.c.chain == 1, entries.c.sequence == 3)
+    filled.database.write(lambda c: c.execute(entries.update().where(third).values(action="x.y")))
+    sixth = and_(entries.c.chain == 1, entries.c.sequence == 6)
+    filled.database.write(lambda c: c.execute(entries.delete().where(sixth)))
+    seen = [(each.sequence, each.event_id, each.kind) for each in found(filled).findings[:2]]
+    assert seen == [(3, rows[3]["event_id"], "changed"), (6, None, "removed")]
+
+
+def test_a_mark_cannot_contradict_a_checkpoint(filled: SqlAuditSink) -> None:
+    """A thief who signs a mark for another past is found where a checkpoint knows that one."""
+    checkpoint = take_checkpoint(filled, KEY)
+    filled.write(event(10))
+    filled.database.write(
+        lambda c: mark_pruned(c, 1, "org:acme", (10, b"another past"), "old", KEY)
+    )
+    reasons = {each.reason for each in found(filled, [checkpoint]).findings}
+    assert "a mark and a checkpoint contradict" in reasons
+    assert "a mark and a checkpoint contradict" not in {e.reason for e in found(filled).findings}
+
+
 def test_an_erased_event_has_no_actor(filled: SqlAuditSink) -> None:
     """Whoever writes one back is found."""
     erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme")
@@ -244,7 +291,10 @@ def test_a_value_of_any_kind_is_found_and_not_stumbled_over(
         except sqlite3.IntegrityError:  # an INTEGER PRIMARY KEY is the one that takes no other
             return
         connection.commit()
-    assert found(sink).verdict == "broken"
+    report = found(sink)
+    assert report.verdict == "broken"
+    if sequence is not None:
+        assert sequence in {each.sequence for each in report.findings}
 
 
 def _flips(value: Any) -> list[tuple[Any, str]]:
