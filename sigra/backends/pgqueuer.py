@@ -138,14 +138,16 @@ class PgQueuerBackend:
 
 
 def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
-    options, now = jobs[0].options, time.time()
-    unique = None if options.unique is None else f"{jobs[0].worker}:{options.unique}"
+    now = time.time()
     return {
         "entrypoint": [job.worker for job in jobs],
         "payload": [dumps(pack(job)) for job in jobs],
-        "priority": [options.priority for _ in jobs],
-        "execute_after": [timedelta(seconds=options.wait(now)) for _ in jobs],
-        "dedupe_key": [unique for _ in jobs],
+        "priority": [job.options.priority for job in jobs],
+        "execute_after": [timedelta(seconds=job.options.wait(now)) for job in jobs],
+        "dedupe_key": [
+            None if job.options.unique is None else f"{job.worker}:{job.options.unique}"
+            for job in jobs
+        ],
         "on_conflict": "skip",
     }
 

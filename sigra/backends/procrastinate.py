@@ -6,7 +6,6 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
@@ -20,7 +19,7 @@ from sigra.backends.external import (
     sending,
 )
 from sigra.backends.jsonb import fit, unfit
-from sigra.backends.procrastinate_insert import insert
+from sigra.backends.procrastinate_insert import insert, lock_of
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 
@@ -193,8 +192,15 @@ def _is_ours(app: Any, name: str) -> bool:
 
 
 def _accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
-    for job, row in zip_longest(jobs, rows):
-        job.accept(native_id=str(row["id"]) if row else None, duplicate=row is None)
+    if jobs[0].options.unique is None:
+        for job, row in zip(jobs, rows, strict=True):
+            job.accept(native_id=str(row["id"]))
+        return
+    # One row for each lock that was free, and so for the first job that asked for it.
+    ids = {row["queueing_lock"]: str(row["id"]) for row in rows}
+    for job in jobs:
+        native_id = ids.pop(lock_of(job), None)
+        job.accept(native_id=native_id, duplicate=native_id is None)
 
 
 def _in_loop_only(connector: Any) -> bool:

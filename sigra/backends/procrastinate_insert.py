@@ -24,7 +24,7 @@ WHERE NOT EXISTS (
     SELECT 1 FROM procrastinate_jobs AS held
     WHERE held.queueing_lock = job.queueing_lock AND held.status IN ('todo', 'doing'))
 ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
-RETURNING id
+RETURNING id, queueing_lock
 """
 
 
@@ -36,17 +36,22 @@ def insert(jobs: Sequence[Job]) -> dict[str, Any]:
     return {"query": query, "jobs": [_native(job) for job in jobs]}
 
 
+def lock_of(job: Job) -> str | None:
+    """Return the lock that stands for a job's unique key."""
+    unique = job.options.unique
+    return None if unique is None else f"{job.worker}:{unique}"
+
+
 def _native(job: Job) -> Any:
     options, due = job.options, None
     if options.delay is not None or options.run_at is not None:
         due = datetime.fromtimestamp(options.due(time.time()), timezone.utc)
-    unique = None if options.unique is None else f"{job.worker}:{options.unique}"
     return import_module("procrastinate.types").JobToDefer(
         queue_name=options.queue or "default",
         task_name=job.worker,
         priority=options.priority,
         lock=None,
-        queueing_lock=unique,
+        queueing_lock=lock_of(job),
         args=fit(pack(job)),
         scheduled_at=due,
     )

@@ -81,9 +81,10 @@ def echo(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Ok:
         frozen = False
     except TypeError:
         frozen = True
-    record(scope, args, frozen=frozen, same_job=job == current_job())
     log_safe("contract.echo", scope, target_id=args.get("target"))
     log_safe("contract.echo_again", scope)
+    # Last: whoever waits for the record finds the events too.
+    record(scope, args, frozen=frozen, same_job=job == current_job())
     return Ok(args.get("value"))
 
 
@@ -91,8 +92,8 @@ def echo(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Ok:
 async def echo_async(scope: AuditScope, args: Mapping[str, Any]) -> Any:
     """Do the same across an await."""
     await asyncio.sleep(0)
-    record(scope, args)
     log_safe("contract.echo", scope)
+    record(scope, args)
     return args.get("value")
 
 

@@ -111,7 +111,10 @@ class Journal:
         while not done():
             harness.advance()
             if time.monotonic() > deadline:
-                raise AssertionError(f"waited {harness.patience} s for {what}; runs: {self.runs()}")
+                runs = self.runs()
+                raise AssertionError(
+                    f"waited {harness.patience} s for {what}; {len(runs)} runs, last {runs[-3:]}"
+                )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

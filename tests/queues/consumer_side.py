@@ -12,7 +12,12 @@ if os.environ.get("SIGRA_TEST_OLDER"):
 
     older_release.be_older()
 
+from email.message import EmailMessage  # noqa: E402
+
+from sqlalchemy import create_engine  # noqa: E402
+
 from sigra.testing.contract_workers import record_events  # noqa: E402
+from sigra.workers import EmailSettings, TokenTable, set_up  # noqa: E402
 
 if os.environ.get("SIGRA_TEST_CONSUMER"):
     record_events()
@@ -25,3 +30,21 @@ def note(text: str) -> None:
     """Append a line to the file that the test reads."""
     with open(os.environ["SIGRA_TEST_NOTES"], "a") as notes:
         notes.write(f"{text}\n")
+
+
+def _greet(user: str) -> EmailMessage:
+    message = EmailMessage()
+    message["Subject"] = f"hello {user}"
+    return message
+
+
+def tokens_of(notes: str) -> TokenTable:
+    """Return the token table that lies beside the notes."""
+    return TokenTable(create_engine(f"sqlite:///{notes}.db"))
+
+
+if "SIGRA_TEST_NOTES" in os.environ:
+    set_up(
+        tokens=tokens_of(os.environ["SIGRA_TEST_NOTES"]),
+        email=EmailSettings(str, {"greet": _greet}, lambda message: note(message["Subject"])),
+    )
