@@ -72,6 +72,8 @@ class CeleryHarness(QueueHarness):
 
 
 class CeleryOnRedis(CeleryHarness):
+    outlives_its_server = False  # what kombu raises while it closes a lost connection ends it
+
     def settings(self) -> dict[str, Any]:
         options = {"visibility_timeout": 6}
         # By default what a dead consumer held is looked for every 100 seconds only.
