@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from contextvars import Context
 from typing import Any
 
@@ -20,7 +21,8 @@ _OUTCOMES = (Ok, Failure, Snooze, Cancel)
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
-    if value is None or not isinstance(value, _OUTCOMES):
+    # By its type: a proxy's __class__ may raise, or say that it is what it is not.
+    if value is None or not issubclass(type(value), _OUTCOMES):
         verdict = DONE if value is None else Verdict("completed", value)
         outcome = "success"
     else:
@@ -111,27 +113,32 @@ def log_attempt(
 ) -> None:
     """Log in the job's own context, so that the application's filters see its ids too."""
     job = attempt.job
-    context.run(
-        log.log,
-        level,
-        "job %s of %s (organization %s, actor %s, attempt %d of %d) %s",
-        job.id,
-        job.worker,
-        job.args.get("organization_id"),
-        job.args.get("actor_id"),
-        attempt.attempt,
-        job.options.max_attempts,
-        what,
-        exc_info=error,
-        extra={
-            "job_id": job.id,
-            "worker": job.worker,
-            "attempt": attempt.attempt,
-            "organization_id": job.args.get("organization_id"),
-            "actor_id": job.args.get("actor_id"),
-            "impersonating_from": job.args.get(IMPERSONATOR_KEY),
-        },
-    )
+    try:
+        context.run(
+            log.log,
+            level,
+            "job %s of %s (organization %s, actor %s, attempt %d of %d) %s",
+            job.id,
+            job.worker,
+            job.args.get("organization_id"),
+            job.args.get("actor_id"),
+            attempt.attempt,
+            job.options.max_attempts,
+            what,
+            exc_info=error,
+            extra={
+                "job_id": job.id,
+                "worker": job.worker,
+                "attempt": attempt.attempt,
+                "organization_id": job.args.get("organization_id"),
+                "actor_id": job.args.get("actor_id"),
+                "impersonating_from": job.args.get(IMPERSONATOR_KEY),
+            },
+        )
+    except Exception:
+        # A filter's: it must not decide what becomes of the job. As logging does with a handler's.
+        if logging.raiseExceptions:
+            traceback.print_exc()
 
 
 def _next(verdict: Verdict) -> str:

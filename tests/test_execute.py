@@ -541,3 +541,31 @@ def test_without_an_action_an_attempt_is_no_event(audit_log: AuditLog) -> None:
     made = tenant_worker(audit_schema=AuditEvent, name="execute.action.none")
     made(lambda scope, **rest: None).new(TENANT)
     assert [] == audit_log.events
+
+
+def test_a_log_filter_that_raises_decides_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """The job ends as its body did, and the filter's own exception is printed."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise LookupError("no request here")
+
+    log = logging.getLogger("sigra.job")
+    log.addFilter(broken)
+    try:
+        verdict = run(raising(ValueError))
+    finally:
+        log.removeFilter(broken)
+    assert ("discarded", ValueError) == (verdict.state, type(verdict.error))
+    assert "LookupError: no request here" in capsys.readouterr().err
+
+
+def test_a_value_is_told_by_its_type() -> None:
+    """A proxy that cannot say its class, or says that of an outcome, is a value like any other."""
+
+    class Proxy:
+        @property
+        def __class__(self) -> type:
+            raise RuntimeError("outside of a request")
+
+    value = Proxy()
+    assert run(lambda scope, **rest: value).value is value

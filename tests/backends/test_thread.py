@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import logging
 import os
 import subprocess
 import sys
@@ -203,6 +204,23 @@ def test_no_exception_of_a_job_ends_its_thread(pool: ThreadBackend, name: str) -
         job.result(PATIENCE)
     assert "discarded" == job.state
     assert thread == where.new({}).result(PATIENCE)
+
+
+def test_no_exception_of_a_log_handler_ends_a_thread(pool: ThreadBackend) -> None:
+    """What a handler raises while a failure is logged ends neither the thread nor the waiting."""
+
+    class Exiting(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise SystemExit(3)
+
+    handler, log = Exiting(), logging.getLogger("sigra.job")
+    log.addHandler(handler)
+    try:
+        with pytest.raises(SystemExit):
+            raising.new({"name": "StopIteration"}).result(PATIENCE)
+    finally:
+        log.removeHandler(handler)
+    assert isinstance(where.new({}).result(PATIENCE), int)
 
 
 @pytest.mark.parametrize("name", [name for name in RAISED if name != "StopIteration"])

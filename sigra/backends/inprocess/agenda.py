@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.options import PLAIN
+from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from sigra.job import Job, State
-    from sigra.verdict import Verdict
 
 log = logging.getLogger("sigra.job")
 
@@ -152,3 +153,10 @@ def report_unfinished(jobs: Iterable[Job], why: str) -> None:
                 "impersonating_from": args.get("impersonating_from"),
             },
         )
+
+
+def unconcluded(job: Job, error: BaseException) -> Verdict:
+    """Give the verdict on a job whose end could not be told, as where a log handler raised."""
+    with contextlib.suppress(BaseException):  # once more, perhaps: what runs the jobs goes on
+        log.error("job %s of %s could not be concluded", job.id, job.worker, exc_info=error)
+    return Verdict("discarded", error=error)

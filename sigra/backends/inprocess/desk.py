@@ -12,14 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Literal
 
-from sigra.backends.inprocess.agenda import Agenda, log, report_unfinished
+from sigra.backends.inprocess.agenda import Agenda, report_unfinished, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute
 from sigra.job import FINISHED
-from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from sigra.backends.inprocess.agenda import Entry
@@ -182,8 +181,7 @@ class Desk:
             if isinstance(error, asyncio.CancelledError):
                 raise
             # Not the body's: aexecute() answers for that. Whatever it is, the loop goes on.
-            log.exception("job %s of %s could not be concluded", job.id, job.worker)
-            verdict = Verdict("discarded", error=error)
+            verdict = unconcluded(job, error)
         with self._lock:
             if verdict.state not in FINISHED:
                 self._agenda.settle(job, ticket, verdict)

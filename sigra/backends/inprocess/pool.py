@@ -10,13 +10,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sigra.backends.inprocess.agenda import Agenda, log
+from sigra.backends.inprocess.agenda import Agenda, log, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import execute
 from sigra.job import FINISHED
-from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from sigra.backends.inprocess.agenda import Entry
@@ -232,8 +231,7 @@ class Pool:
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, self))
         except BaseException as error:
             # Not the body's: execute() answers for that. Whatever it is, the thread stays.
-            log.exception("job %s of %s could not be concluded", job.id, job.worker)
-            verdict = Verdict("discarded", error=error)
+            verdict = unconcluded(job, error)
         if verdict.state in FINISHED:
             if job.options.unique is not None:
                 with self._lock:
