@@ -16,8 +16,9 @@ from sqlalchemy import and_, select
 
 from sigra.audit import EventFilter
 from sigra.store import Signer, SqlAuditSink, erase, take_checkpoint, verify
+from sigra.store.chain import entry_hash
 from sigra.store.marks import mark_pruned
-from sigra.store.tables import chains, entries
+from sigra.store.tables import chains, entries, payloads
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
@@ -146,6 +147,34 @@ def test_checkpoints_need_keys(filled: SqlAuditSink) -> None:
     checkpoint = take_checkpoint(filled, KEY)
     with pytest.raises(ValueError, match="public_keys"):
         verify(filled, all_organizations=True, checkpoints=[checkpoint])
+
+
+def hash_anew(sink: SqlAuditSink, number: int, **changes: Any) -> None:
+    """Change one entry of acme's, and compute its hash, but no other's, anew."""
+    row = next(
+        row for row in read_state(sink)["entries"] if (row["chain"], row["sequence"]) == (1, number)
+    )
+    now = {**row, **changes}
+    now["hash"] = entry_hash(
+        "org:acme", now["sequence"], now["previous"], now["event_id"], now["occurred_at"],
+        now["action"], now["worker"], now["outcome"], now["commitment"],
+    )  # fmt: skip
+    one = and_(entries.c.chain == 1, entries.c.sequence == number)
+    sink.database.write(lambda c: c.execute(entries.update().where(one).values(now)))
+
+
+def test_an_entry_that_was_hashed_anew_is_found(filled: SqlAuditSink) -> None:
+    """The one after it names another hash."""
+    hash_anew(filled, 5, action="invoice.open")
+    assert first(found(filled)) == ("forged", 5)
+
+
+def test_a_gap_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
+    """Sequences have no gaps, though each hash may be right."""
+    payload = and_(payloads.c.chain == 1, payloads.c.sequence == 10)
+    hash_anew(filled, 10, sequence=12)
+    filled.database.write(lambda c: c.execute(payloads.update().where(payload).values(sequence=12)))
+    assert first(found(filled)) == ("removed", 10)
 
 
 def test_what_is_beyond_the_end_was_inserted(filled: SqlAuditSink) -> None:
@@ -295,6 +324,8 @@ def test_a_value_of_any_kind_is_found_and_not_stumbled_over(
     assert report.verdict == "broken"
     if sequence is not None:
         assert sequence in {each.sequence for each in report.findings}
+    if column in ("previous", "hash"):
+        assert sequence == report.first.sequence
 
 
 def _flips(value: Any) -> list[tuple[Any, str]]:
