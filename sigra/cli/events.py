@@ -21,8 +21,8 @@ from sigra.errors import SigraError
 from sigra.schema import EVENT_FIELDS
 from sigra.store import SqlAuditSink
 from sigra.store.chain import chain_tag
-from sigra.store.query import event_of, who
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.query import event_of, stored_events, who
+from sigra.store.tables import chains, entries
 
 _EVERY = 1.0
 _AT_ONCE = 500
@@ -105,15 +105,8 @@ def _since(
 
 
 def _after(chain: int, sequence: int) -> Any:
-    mine = (payloads.c.chain == entries.c.chain) & (payloads.c.sequence == entries.c.sequence)
-    return (
-        select(entries, payloads.c.payload, chains.c.tag)
-        .outerjoin(payloads, mine)
-        .join(chains, chains.c.id == entries.c.chain)
-        .where(entries.c.chain == chain, entries.c.sequence > sequence)
-        .order_by(entries.c.sequence)
-        .limit(_AT_ONCE)
-    )
+    mine = (entries.c.chain == chain) & (entries.c.sequence > sequence)
+    return stored_events().where(mine).order_by(entries.c.sequence).limit(_AT_ONCE)
 
 
 def _matches(event: AuditEvent, which: EventFilter) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from sqlalchemy import and_, select
+from sqlalchemy import select
 
 from sigra.audit.reading import EventFilter, Tenancy, tenancy
 from sigra.schema import EVENT_FIELDS
@@ -18,9 +18,9 @@ from sigra.store.database import Database
 from sigra.store.formats import FORMATS, Format
 from sigra.store.keys import Signer
 from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_manifest
-from sigra.store.query import event_of
+from sigra.store.query import event_of, stored_events
 from sigra.store.sink import SqlAuditSink
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries
 
 _AT_ONCE = 2_000
 _LONGEST_NAME = 120
@@ -89,14 +89,7 @@ def _rows(database: Database, chain: int) -> Iterator[list[Any]]:
     after = 0
     while True:
         query = (
-            select(entries, payloads.c.payload, chains.c.tag)
-            .outerjoin(
-                payloads,
-                and_(
-                    payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence
-                ),
-            )
-            .join(chains, chains.c.id == entries.c.chain)
+            stored_events()
             .where(entries.c.chain == chain, entries.c.sequence > after)
             .order_by(entries.c.sequence)
             .limit(_AT_ONCE)

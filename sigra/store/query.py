@@ -68,23 +68,26 @@ def count_events(database: Database, which: EventFilter) -> int:
     """Return how many events match."""
 
     def counted(connection: Connection) -> int:
-        chain = _chain(connection, which)
-        query = _matching(select(func.count()).select_from(entries), which, chain)
+        chain = chain_of(connection, which)
+        query = matching(select(func.count()).select_from(entries), which, chain)
         return int(connection.execute(query).scalar_one())
 
     return database.read(counted)
 
 
-def page_query(chain: int | None, after: Position | None) -> Select[Any]:
-    """Return the query of a page; ``chain`` is that of the organization asked for."""
-    query = (
+def stored_events() -> Select[Any]:
+    """Return the query of all rows that ``event_of`` takes: entry, payload, and chain's tag."""
+    mine = and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence)
+    return (
         select(entries, payloads.c.payload, chains.c.tag)
-        .outerjoin(
-            payloads,
-            and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence),
-        )
+        .outerjoin(payloads, mine)
         .join(chains, chains.c.id == entries.c.chain)
     )
+
+
+def page_query(chain: int | None, after: Position | None) -> Select[Any]:
+    """Return the query of a page; ``chain`` is that of the organization asked for."""
+    query = stored_events()
     # One organization's page is read by the index that begins with the chain.
     key = [entries.c.occurred_at, entries.c.chain, entries.c.sequence]
     if chain is not None:
@@ -98,12 +101,12 @@ def page_query(chain: int | None, after: Position | None) -> Select[Any]:
 def _rows(
     connection: Connection, which: EventFilter, after: Position | None, limit: int
 ) -> list[Any]:
-    chain = _chain(connection, which)
-    query = _matching(page_query(chain, after), which, chain)
+    chain = chain_of(connection, which)
+    query = matching(page_query(chain, after), which, chain)
     return list(connection.execute(query.limit(limit)))
 
 
-def _chain(connection: Connection, which: EventFilter) -> int | None:
+def chain_of(connection: Connection, which: EventFilter) -> int | None:
     """Return the chain of the organization asked for: None for all, 0 where it has none."""
     if which.all_organizations:
         return None
@@ -112,7 +115,8 @@ def _chain(connection: Connection, which: EventFilter) -> int | None:
     return int(found or 0)
 
 
-def _matching(query: Select[Any], which: EventFilter, chain: int | None) -> Select[Any]:
+def matching(query: Select[Any], which: EventFilter, chain: int | None) -> Select[Any]:
+    """Narrow a query of entries to what a filter asks for; ``chain`` as in ``page_query``."""
     exact = {"chain": chain}
     exact |= {name: getattr(which, name) for name in ("actor_id", "action", "outcome")}
     for name, value in exact.items():

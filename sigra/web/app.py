@@ -21,7 +21,6 @@ from starlette.staticfiles import StaticFiles
 from sigra.audit.errors import InvalidQueryError
 from sigra.audit.reading import EventFilter, event_filter
 from sigra.store import SqlAuditSink, verify
-from sigra.store.chain import chain_tag
 from sigra.store.query import who
 from sigra.web import words
 from sigra.web.guard import Guard
@@ -96,12 +95,11 @@ class _Pages:
     def _plot(self, which: EventFilter) -> Any:
         last = which.until or datetime.now(timezone.utc)
         first = which.since or last - _SPAN
-        chain = None if which.all_organizations else chain_tag(which.organization_id)
         shown = EventFilter(
             which.organization_id, which.all_organizations, which.actor_id, which.action,
             first, which.until, which.outcome,
         )  # fmt: skip
-        counts = activity(self._sink.database, shown, chain, step_of(first, last))
+        counts = activity(self._sink.database, shown, step_of(first, last))
         return draw(counts, first, last)
 
     async def event(self, request: Request) -> Response:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, select
 
-from sigra.store.chain import organization_of, time_text
-from sigra.store.query import event_of
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.chain import organization_of
+from sigra.store.query import chain_of, event_of, matching, stored_events
+from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent
@@ -39,15 +39,7 @@ class Chain:
 
 def find_event(database: Database, event_id: str) -> Kept | None:
     """Return the event of that id, None where there is none."""
-    query = (
-        select(entries, payloads.c.payload, chains.c.tag)
-        .outerjoin(
-            payloads,
-            (payloads.c.chain == entries.c.chain) & (payloads.c.sequence == entries.c.sequence),
-        )
-        .join(chains, chains.c.id == entries.c.chain)
-        .where(entries.c.event_id == event_id)
-    )
+    query = stored_events().where(entries.c.event_id == event_id)
     row = database.read(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         return None
@@ -62,29 +54,17 @@ def list_chains(database: Database, after: int, limit: int) -> list[tuple[int, C
 
 
 def activity(
-    database: Database, which: EventFilter, chain: str | None, step: timedelta
+    database: Database, which: EventFilter, step: timedelta
 ) -> dict[tuple[datetime, str], int]:
-    """Count the events that match by moment and outcome; moments as fine as ``step`` needs.
-
-    ``chain``: the tag of the organization's chain, None for all organizations.
-    """
+    """Count the events that match by moment and outcome; moments as fine as ``step`` needs."""
     day = timedelta(days=1)
     digits = 10 if step >= day else 13 if step >= day / 24 else 16
     moment = func.substr(entries.c.occurred_at, 1, digits).label("moment")
     query = select(moment, entries.c.outcome, func.count().label("number"))
-    if chain is not None:
-        query = query.join(chains, chains.c.id == entries.c.chain).where(chains.c.tag == chain)
-    for name in ("actor_id", "action", "outcome"):
-        value = getattr(which, name)
-        if value is not None:
-            query = query.where(entries.c[name] == value)
-    if which.since is not None:
-        query = query.where(entries.c.occurred_at >= time_text(which.since))
-    if which.until is not None:
-        query = query.where(entries.c.occurred_at < time_text(which.until))
 
     def read(connection: Connection) -> list[Any]:
-        return list(connection.execute(query.group_by(moment, entries.c.outcome)))
+        found = matching(query, which, chain_of(connection, which))
+        return list(connection.execute(found.group_by(moment, entries.c.outcome)))
 
     return {(_moment(row.moment), row.outcome): row.number for row in database.read(read)}
 
