@@ -14,6 +14,7 @@ import json
 import os
 import socket
 import sys
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,39 +22,68 @@ from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from benchmarks import queue_sides as sides
+from benchmarks import queue_brokers as brokers
+from benchmarks import queue_databases as databases
 from benchmarks.__main__ import read
 from benchmarks.goals import Goal
-from benchmarks.measure import FULL, QUICK, TINY, paired
+from benchmarks.measure import FULL, QUICK, TINY, Pair, paired
 from benchmarks.plot import draw
+from benchmarks.queue_sides import POSTGRES, RABBITMQ, REDIS
 from benchmarks.report import show, write_json
 
 _EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 _RESULTS = Path(__file__).parent / "results" / "queues"
 _ADDED, _ADDED_STDLIB = 1.04, 1.07
 
-_QUEUES = {
-    "celery redis": ("celery", sides.REDIS, sides.celery_on_redis, None),
-    "celery rabbitmq": ("celery", sides.RABBITMQ, sides.celery_on_rabbitmq, None),
-    "rq": ("rq", sides.REDIS, sides.rq, sides.rq_consumed),
-    "procrastinate": ("procrastinate", sides.POSTGRES, sides.procrastinate, None),
-    "dramatiq redis": ("dramatiq", sides.REDIS, sides.dramatiq_on_redis, None),
-    "saq": ("saq", sides.REDIS, sides.saq, sides.saq_consumed),
+_QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair] | None]] = {
+    "celery redis": ("celery", REDIS, partial(brokers.celery, REDIS), None),
+    "celery rabbitmq": ("celery", RABBITMQ, partial(brokers.celery, RABBITMQ), None),
+    "rq": ("rq", REDIS, brokers.rq, brokers.rq_consumed),
+    "dramatiq redis": (
+        "dramatiq",
+        REDIS,
+        partial(brokers.dramatiq, REDIS),
+        partial(brokers.dramatiq, REDIS, consumed=True),
+    ),
+    "dramatiq rabbitmq": ("dramatiq", RABBITMQ, partial(brokers.dramatiq, RABBITMQ), None),
+    "huey sqlite": ("huey", "", databases.huey, partial(databases.huey, consumed=True)),
+    "huey redis": ("huey", REDIS, brokers.huey, partial(brokers.huey, consumed=True)),
+    "taskiq redis": ("taskiq", REDIS, partial(brokers.taskiq, REDIS), None),
+    "taskiq rabbitmq": ("taskiq", RABBITMQ, partial(brokers.taskiq, RABBITMQ), None),
+    "saq": ("saq", REDIS, brokers.saq, brokers.saq_consumed),
+    "procrastinate": (
+        "procrastinate",
+        POSTGRES,
+        databases.procrastinate,
+        databases.procrastinate_consumed,
+    ),
+    "oban": ("oban", POSTGRES, databases.oban, None),
+    "pgqueuer": ("pgqueuer", POSTGRES, databases.pgqueuer, None),
+    "django": (
+        "django_tasks_db",
+        POSTGRES,
+        databases.django,
+        partial(databases.django, consumed=True),
+    ),
 }
-"""Its package, its server, and what makes the pair of an enqueue and of a consumed job."""
+"""Its package, its server ("" for none), and what makes the pair of an enqueue and of a
+consumed job."""
 
-_NOT_WRITTEN = "oban, huey, django, pgqueuer, taskiq: no pair is written for them yet"
-_NOT_CONSUMED = "consumed jobs: only where a consumer runs in this process (rq, saq)"
+_NOT_CONSUMED = (
+    "consumed jobs of celery, taskiq, oban and pgqueuer (this frame drains a queue again and again "
+    "in its own process, and these have no consumer that ends with the queue and starts anew), and "
+    "of dramatiq on RabbitMQ"
+)
 
 
 def goals() -> tuple[list[Goal], list[str]]:
     """Return what can be measured here, and of the rest why it cannot."""
-    found, missing = [], [_NOT_WRITTEN, _NOT_CONSUMED]
+    found, missing = [], [_NOT_CONSUMED]
     for name, (package, server, enqueued, consumed) in _QUEUES.items():
         if find_spec(package) is None:
             missing.append(f"{name}: {package} is not installed here")
             continue
-        if not _answers(server):
+        if server and not _answers(server):
             missing.append(f"{name}: no server at {server}")
             continue
         make, call = paired(enqueued), "its own enqueue"
@@ -63,7 +93,7 @@ def goals() -> tuple[list[Goal], list[str]]:
             make = paired(consumed)
             found.append(Goal(f"16c {name}", "a consumed job", "its own function", None, make))
         if name == "rq":
-            make = paired(partial(sides.rq, batch=100))
+            make = paired(partial(brokers.rq, batch=100))
             found.append(Goal("16m rq", ".new_many, 100 jobs", "enqueue_many", 1.1, make))
     return found, missing
 

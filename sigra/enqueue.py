@@ -143,6 +143,8 @@ class Enqueuer:
         """Lay the call's options over the decorator's and find the backend that honours them."""
         definition, settings = self._definition, config.current
         if not given:
+            if settings is self._config:
+                return definition.defaults, self._backend, False
             backend = settings.choose(definition.backend, definition.defaults.queue)
             check_capabilities(definition.defaults, backend, definition.name)
             # In this order: another thread that sees the settings must see their backend.

@@ -74,7 +74,10 @@ class DjangoBackend:
                 reason = f"conn is not this thread's django.db.connections[{database!r}]"
                 raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
             with _db.transaction.atomic(using=database):
-                ids = [self._send(job) for job in jobs]
+                tasks = [self._task(job) for job in jobs]
+                sent = zip(jobs, tasks, strict=True)
+                ids = [str(task.enqueue(**fit(pack(job))).id) for job, task in sent]
+                _watch(tasks[0])  # a batch is of one worker and for one queue
         for job, native_id in zip(jobs, ids, strict=True):
             job.accept(native_id=native_id)
 
@@ -82,20 +85,17 @@ class DjangoBackend:
         """Do the same in the thread where Django runs sync code."""
         await _asgiref.sync_to_async(self.enqueue)(jobs)
 
-    def _send(self, job: Job) -> str:
+    def _task(self, job: Job) -> Any:
         options = job.options
         due = options.run_at
         if options.delay is not None:
             due = datetime.now(timezone.utc) + timedelta(seconds=options.delay)
-        task = task_of(job.worker).using(
+        return task_of(job.worker).using(
             backend=self.alias,
             queue_name=options.queue,
             priority=options.priority,
             run_after=None if due is None else _moment(due),
         )
-        native_id = str(task.enqueue(**fit(pack(job))).id)
-        _watch(task)
-        return native_id
 
 
 @cache

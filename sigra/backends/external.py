@@ -9,8 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -48,21 +47,27 @@ def native(module: str, extra: str) -> Any:
         raise MissingExtraError(extra, error.name or extra) from error
 
 
-@contextmanager
-def sending(backend: str, jobs: Sequence[Job] = ()) -> Iterator[None]:
+class sending:
     """Turn whatever a queue raises while jobs are sent into ``EnqueueError``.
 
     ``jobs``: the batch, for a queue that takes one after another; the error tells how many
     it took (``accept`` was called).
     """
-    try:
-        yield
-    except EnqueueError:
-        raise
-    except Exception as error:
-        sent = sum(job.native_id is not None for job in jobs)
-        of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
-        raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
+
+    __slots__ = ("_backend", "_jobs")
+
+    def __init__(self, backend: str, jobs: Sequence[Job] = ()) -> None:
+        self._backend, self._jobs = backend, jobs
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if not isinstance(error, Exception) or isinstance(error, EnqueueError):
+            return
+        sent = sum(job.native_id is not None for job in self._jobs)
+        of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
+        raise EnqueueError(self._backend, error_text(error.__cause__ or error) + of) from error
 
 
 def error_text(error: BaseException | None) -> str:

@@ -92,11 +92,15 @@ class HueyBackend:
 
     def _register(self, worker: str) -> Any:
         """Return the task class of a worker, which looks the worker up when it runs."""
-        registry, (module, _, name) = self.huey._registry, worker.rpartition(".")
-        facts = {"execute": _execute, "__module__": module, "worker": worker}
+        registry = self.huey._registry
+        known = registry._registry.get(worker if "." in worker else f".{worker}")
+        if getattr(known, "execute", None) is _execute:
+            return known
         with self._registering:
+            module, _, name = worker.rpartition(".")
+            facts = {"execute": _execute, "__module__": module, "worker": worker}
             known = registry._registry.get(f"{module}.{name}")
-            if known is None or getattr(known, "execute", None) is not _execute:
+            if getattr(known, "execute", None) is not _execute:
                 known = type(name, (_api.Task,), facts)
                 registry.register(known)  # ValueError where a native task has this name
         return known

@@ -79,6 +79,8 @@ class ObanBackend:
                 if hasattr(conn, "get_raw_connection") and not conn.in_transaction():
                     await conn.begin()  # SQLAlchemy's own: Oban goes past it, to the driver
                 await self._insert(natives, conn)
+            elif len(natives) == 1:  # one statement, which needs no transaction of ours
+                await self._insert(natives, None)
             else:
                 async with self._pool().connection() as conn, conn.transaction():
                     await self._insert(natives, conn)

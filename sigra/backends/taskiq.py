@@ -107,9 +107,11 @@ class TaskiqBackend:
     def _check_queue(self, job: Job) -> None:
         """Refuse a queue that this broker does not have, where jobs would be lost."""
         broker, queue = self.broker, job.options.queue
+        if queue is None:
+            return
         known = {each.name for each in getattr(broker, "_task_queues", ())}
         known |= {getattr(broker, "queue_name", None), *getattr(broker, "additional_streams", ())}
-        if queue is not None and queue not in known:
+        if queue not in known:
             reason = f"this broker has no queue {queue!r}: make it with one, in its consumer too"
             raise InvalidOptionError("queue", reason, job.worker)
 
@@ -157,7 +159,8 @@ class TaskiqBackend:
             due = datetime.now(timezone.utc) + timedelta(seconds=delay)
             await kicker.schedule_by_time(self.schedules, due, **payload)
             return
-        await asyncio.sleep(delay)
+        if delay:
+            await asyncio.sleep(delay)
         channel = getattr(self.broker, "write_channel", None)
         if channel is not None:
             await channel.ready()  # RabbitMQ's, which may be about to be restored

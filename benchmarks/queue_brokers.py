@@ -1,0 +1,220 @@
+"""The two sides of an enqueue through a broker, and of a job that a consumer runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib import import_module
+from typing import Any
+
+from benchmarks.byhand import FLAT
+from benchmarks.measure import Pair
+from benchmarks.queue_sides import (
+    REDIS,
+    awaited,
+    called,
+    drained,
+    forget,
+    ignored,
+    ignored_async,
+    make_worker,
+    new_name,
+    redis_client,
+)
+from sigra.envelope import MARK
+
+
+def rq(batch: int = 0) -> Pair:
+    """Compare with ``queue.enqueue``, or a batch with ``queue.enqueue_many``."""
+    native = import_module("rq")
+    backend_module = import_module("sigra.backends.rq")
+    queue = native.Queue(new_name(), connection=redis_client(), serializer="json")
+    worker, payload = make_worker(backend_module.RQBackend(queue))
+    function, items = backend_module.run, [FLAT] * batch
+
+    def close() -> None:
+        queue.delete(delete_jobs=True)
+        forget(queue.name)
+
+    def enqueue_many() -> None:
+        prepare = queue.prepare_data
+        queue.enqueue_many([prepare(function, args=(worker.name, payload)) for _ in items])
+
+    if batch:
+        return called(lambda: worker.new_many(items), enqueue_many, close)
+    return called(
+        lambda: worker.new(FLAT), lambda: queue.enqueue(function, worker.name, payload), close
+    )
+
+
+def rq_consumed() -> Pair:
+    """Compare with a function of RQ's own, run by a worker in this process."""
+    native = import_module("rq")
+    backend_module = import_module("sigra.backends.rq")
+    logging.disable(logging.WARNING)
+    queue = native.Queue(new_name(), connection=redis_client(), serializer="json")
+    worker, payload = make_worker(backend_module.RQBackend(queue))
+    consumer = native.SimpleWorker([queue], connection=queue.connection, serializer="json")
+
+    def drain() -> None:
+        consumer.work(burst=True, logging_level="ERROR")
+
+    return drained(
+        lambda: worker.new(FLAT),
+        lambda: queue.enqueue("benchmarks.queue_sides.nothing", payload),
+        drain,
+        lambda: (queue.delete(delete_jobs=True), forget(queue.name)),
+    )
+
+
+def celery(url: str) -> Pair:
+    """Compare with ``task.apply_async``."""
+    name = new_name()
+    app = import_module("celery").Celery(broker=url, set_as_current=False)
+    app.conf.update(task_default_queue=name)
+    backend = import_module("sigra.backends.celery").CeleryBackend(app)
+    worker, payload = make_worker(backend)
+    native = app.task(ignored, name="native", ignore_result=True)
+
+    def close() -> None:
+        with app.connection_for_write() as connection:
+            connection.default_channel.queue_purge(name)
+            connection.default_channel.queue_delete(name)
+        app.close()
+        if url == REDIS:
+            forget(name)
+
+    return called(lambda: worker.new(FLAT), lambda: native.apply_async(kwargs=payload), close)
+
+
+def dramatiq(url: str, *, consumed: bool = False) -> Pair:
+    """Compare with ``actor.send``, or with an actor that a worker in this process runs."""
+    native, name = import_module("dramatiq"), new_name()
+    if url == REDIS:
+        broker = import_module("dramatiq.brokers.redis").RedisBroker(url=url, namespace=name)
+    else:
+        broker = import_module("dramatiq.brokers.rabbitmq").RabbitmqBroker(
+            url=url.removesuffix("//") + "/%2F" if url.endswith("//") else url
+        )
+    backend = import_module("sigra.backends.dramatiq").DramatiqBackend(broker, queue=name)
+    worker, payload = make_worker(backend)
+    actor = native.actor(ignored, actor_name="native", queue_name=name, broker=broker)
+
+    def close() -> None:
+        if url == REDIS:
+            forget(name)
+            return
+        for queue in (name, f"{name}.DQ", f"{name}.XQ"):
+            broker.channel.queue_delete(queue)
+        broker.close()
+
+    def drain() -> None:
+        consumer = native.Worker(broker, worker_threads=1, queues={name})
+        consumer.start()
+        broker.join(name)
+        consumer.join()
+        consumer.stop()
+
+    ours, theirs = (lambda: worker.new(FLAT)), (lambda: actor.send(**payload))
+    return drained(ours, theirs, drain, close) if consumed else called(ours, theirs, close)
+
+
+def huey(*, consumed: bool = False) -> Pair:
+    """Compare with a call of huey's own task, or with one that it runs."""
+    native, name = import_module("huey"), new_name().replace("_", "")
+    module = import_module("sigra.backends.huey")
+    logging.disable(logging.WARNING)
+    own = native.RedisHuey(name, url=REDIS, serializer=module.JSONSerializer(), results=False)
+    return huey_sides(module.HueyBackend(own), lambda: forget(name), consumed=consumed)
+
+
+def huey_sides(backend: Any, close: Any, *, consumed: bool) -> Pair:
+    """Compare on a huey, wherever it keeps its tasks."""
+    own = backend.huey
+    worker, payload = make_worker(backend)
+    task = own.task(name="native")(ignored)
+
+    def drain() -> None:
+        while (one := own.dequeue()) is not None:
+            own.execute(one)
+
+    if consumed:
+        del payload[MARK]  # by which a consumer takes a task for a worker's
+    ours, theirs = (lambda: worker.new(FLAT)), (lambda: task(**payload))
+    return drained(ours, theirs, drain, close) if consumed else called(ours, theirs, close)
+
+
+def saq() -> Pair:
+    """Compare with ``await queue.enqueue``."""
+    native, runner = import_module("saq"), asyncio.Runner()
+    queue = native.Queue.from_url(REDIS, name=new_name())
+    worker, payload = make_worker(import_module("sigra.backends.saq").SaqBackend(queue))
+
+    def close() -> None:
+        runner.run(queue.disconnect())
+        forget(queue.name)
+
+    return awaited(
+        runner,
+        lambda: worker.anew(FLAT),
+        lambda: queue.enqueue("native", kwargs=payload),
+        close,
+    )
+
+
+def saq_consumed() -> Pair:
+    """Compare with a function of SAQ's own, run by a worker in this process."""
+    native, runner = import_module("saq"), asyncio.Runner()
+    queue = native.Queue.from_url(REDIS, name=new_name())
+    backend = import_module("sigra.backends.saq").SaqBackend(queue)
+    worker, payload = make_worker(backend)
+
+    async def own(context: Any, **payload: Any) -> None:
+        pass
+
+    async def drain() -> None:
+        functions = [("native", own), *backend.functions]
+        await native.Worker(
+            queue, functions, concurrency=1, burst=True, dequeue_timeout=0.01
+        ).start()
+
+    def close() -> None:
+        runner.run(queue.disconnect())
+        forget(queue.name)
+
+    return drained(
+        lambda: runner.run(worker.anew(FLAT)),
+        lambda: runner.run(queue.enqueue("native", kwargs=payload)),
+        lambda: runner.run(drain()),
+        close,
+    )
+
+
+def taskiq(url: str) -> Pair:
+    """Compare with ``await task.kiq``."""
+    name, runner = new_name(), asyncio.Runner()
+    if url == REDIS:
+        broker = import_module("taskiq_redis").RedisStreamBroker(url, queue_name=name)
+    else:
+        rabbitmq = import_module("taskiq_aio_pika")
+        queues = {"task_queues": [rabbitmq.Queue(name=name)]}
+        own = {"dead_letter_queue": rabbitmq.Queue(name=f"{name}-dead")}
+        broker = rabbitmq.AioPikaBroker(url, exchange=rabbitmq.Exchange(name=name), **queues, **own)
+    backend = import_module("sigra.backends.taskiq").TaskiqBackend(broker, queue=name)
+    worker, payload = make_worker(backend)
+    task = broker.register_task(ignored_async, task_name="native", queue_name=name)
+    runner.run(broker.startup())
+
+    async def end() -> None:
+        if url != REDIS:
+            channel = broker.write_channel
+            for queue in (name, f"{name}-dead"):
+                await channel.queue_delete(queue)
+            await channel.exchange_delete(name)
+        await broker.shutdown()
+
+    def close() -> None:
+        runner.run(end())
+        forget(name)
+
+    return awaited(runner, lambda: worker.anew(FLAT), lambda: task.kiq(**payload), close)
