@@ -165,7 +165,7 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
         import uvicorn
 
         from sigra.web import make_app
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise MisuseError(str(MissingExtraError("web", error.name or "starlette"))) from None
     token = secrets.token_urlsafe(24)
     config = uvicorn.Config(

@@ -1,5 +1,13 @@
-"""A page to look at the audit store: read-only, on this machine, for whoever has the token."""
+"""A page to look at the audit store: read-only, on this machine, for whoever has the token.
 
-from sigra.web.app import make_app
+Needs the extra ``web``.
+"""
+
+from sigra.errors import MissingExtraError
+
+try:
+    from sigra.web.app import make_app
+except ModuleNotFoundError as error:
+    raise MissingExtraError("web", error.name or "starlette") from error
 
 __all__ = ["make_app"]
