@@ -109,7 +109,7 @@ def dramatiq(url: str, *, consumed: bool = False) -> Pair:
         broker.close()
 
     def drain() -> None:
-        consumer = native.Worker(broker, worker_threads=1, queues={name})
+        consumer = native.Worker(broker, worker_timeout=100, worker_threads=1, queues={name})
         consumer.start()
         broker.join(name)
         consumer.join()
