@@ -60,7 +60,7 @@ def activity(
     day = timedelta(days=1)
     digits = 10 if step >= day else 13 if step >= day / 24 else 16
     moment = func.substr(entries.c.occurred_at, 1, digits).label("moment")
-    query = select(moment, entries.c.outcome, func.count().label("number"))
+    query: Any = select(moment, entries.c.outcome, func.count().label("number"))
 
     def read(connection: Connection) -> list[Any]:
         found = matching(query, which, chain_of(connection, which))
