@@ -7,7 +7,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -20,12 +19,10 @@ from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.schema import EVENT_FIELDS
 from sigra.store import SqlAuditSink
-from sigra.store.chain import chain_tag
-from sigra.store.query import event_of, stored_events, who
-from sigra.store.tables import chains, entries
+from sigra.store.query import event_of, of_tenancy, read_chain, who
+from sigra.store.tables import chains
 
 _EVERY = 1.0
-_AT_ONCE = 500
 _STYLES = {"success": "green", "failure": "yellow", "error": "red"}
 
 
@@ -78,9 +75,7 @@ def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> Non
 
 
 def _heads(store: SqlAuditSink, which: EventFilter) -> dict[int, int]:
-    query = select(chains.c.id, chains.c.sequence)
-    if not which.all_organizations:
-        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+    query = of_tenancy(select(chains.c.id, chains.c.sequence), which)
 
     def read(connection: Connection) -> dict[int, int]:
         return {row.id: row.sequence for row in connection.execute(query)}
@@ -93,28 +88,11 @@ def _since(
 ) -> Iterator[list[AuditEvent]]:
     """Yield what each chain got since ``heads``, which then are the new ones."""
     for chain, last in _heads(store, which).items():
-        while heads.get(chain, 0) < last:
-            rows = store.database.read(
-                lambda connection: list(connection.execute(_after(chain, heads.get(chain, 0))))  # noqa: B023
-            )
-            if not rows:
-                heads[chain] = last
-                break
-            heads[chain] = rows[-1].sequence
-            yield [event for event in map(event_of, rows) if _matches(event, which)]
-
-
-def _after(chain: int, sequence: int) -> Any:
-    mine = (entries.c.chain == chain) & (entries.c.sequence > sequence)
-    return stored_events().where(mine).order_by(entries.c.sequence).limit(_AT_ONCE)
-
-
-def _matches(event: AuditEvent, which: EventFilter) -> bool:
-    exact = ("actor_id", "action", "outcome")
-    return all(getattr(which, n) in (None, getattr(event, n)) for n in exact) and (
-        (which.since is None or event.occurred_at >= which.since)
-        and (which.until is None or event.occurred_at < which.until)
-    )
+        if heads.get(chain, 0) < last:
+            for rows in read_chain(store.database, chain, which, heads.get(chain, 0)):
+                heads[chain] = rows[-1].sequence
+                yield [event_of(row) for row in rows]
+            heads[chain] = max(heads.get(chain, 0), last)
 
 
 def _row(event: AuditEvent) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
@@ -13,16 +13,15 @@ from sqlalchemy import select
 
 from sigra.audit.reading import EventFilter, Tenancy, tenancy
 from sigra.schema import EVENT_FIELDS
-from sigra.store.chain import chain_tag, organization_of, time_text
+from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.formats import FORMATS, Format
 from sigra.store.keys import Signer
 from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_manifest
-from sigra.store.query import event_of, stored_events
+from sigra.store.query import event_of, of_tenancy, read_chain
 from sigra.store.sink import SqlAuditSink
-from sigra.store.tables import chains, entries
+from sigra.store.tables import chains
 
-_AT_ONCE = 2_000
 _LONGEST_NAME = 120
 
 Progress = Callable[[int], object]
@@ -59,7 +58,7 @@ def export(
         path = place / f"{_file_name(chain.tag)}.{format}"
         before, last = sum(file.events for file in files), 0
         with writer.open(path) as write:
-            for rows in _rows(sink.database, chain.id):
+            for rows in read_chain(sink.database, chain.id, found):
                 write([_fields(row) for row in rows])
                 last = rows[-1].sequence
                 if progress is not None:
@@ -78,28 +77,8 @@ def _claim(folder: Path) -> None:
 
 
 def _chains(database: Database, which: EventFilter) -> list[Any]:
-    query = select(chains.c.id, chains.c.tag).order_by(chains.c.tag)
-    if not which.all_organizations:
-        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+    query = of_tenancy(select(chains.c.id, chains.c.tag).order_by(chains.c.tag), which)
     return database.read(lambda connection: list(connection.execute(query)))
-
-
-def _rows(database: Database, chain: int) -> Iterator[list[Any]]:
-    """Yield the rows of a chain in its order, some at a time."""
-    after = 0
-    while True:
-        query = (
-            stored_events()
-            .where(entries.c.chain == chain, entries.c.sequence > after)
-            .order_by(entries.c.sequence)
-            .limit(_AT_ONCE)
-        )
-        rows = database.read(lambda connection: list(connection.execute(query)))  # noqa: B023
-        if rows:
-            yield rows
-        if len(rows) < _AT_ONCE:
-            return
-        after = rows[-1].sequence
 
 
 def _fields(row: Any) -> dict[str, Any]:

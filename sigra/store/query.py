@@ -32,6 +32,8 @@ _PAYLOAD_FIELDS = (
     "user_agent",
 )
 
+_AT_ONCE = 2_000
+
 Position = tuple[str, int, int]
 """Where a page ends: the time, chain and sequence of its last event."""
 
@@ -62,6 +64,28 @@ def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
         if len(rows) < MOST:
             return
         after = _end(rows)
+
+
+def read_chain(
+    database: Database, chain: int, which: EventFilter, after: int = 0
+) -> Iterator[list[Any]]:
+    """Yield the rows of a chain that match, in its order, some at a time; none after the last."""
+    while True:
+        query = matching(stored_events().where(entries.c.sequence > after), which, chain)
+        query = query.order_by(entries.c.sequence).limit(_AT_ONCE)
+        rows = database.read(lambda connection: list(connection.execute(query)))  # noqa: B023
+        if rows:
+            yield rows
+            after = rows[-1].sequence
+        if len(rows) < _AT_ONCE:
+            return
+
+
+def of_tenancy(query: Any, which: EventFilter) -> Any:
+    """Narrow a query of ``chains`` to that of the organization asked for, unless all are."""
+    if which.all_organizations:
+        return query
+    return query.where(chains.c.tag == chain_tag(which.organization_id))
 
 
 def count_events(database: Database, which: EventFilter) -> int:
@@ -110,8 +134,7 @@ def chain_of(connection: Connection, which: EventFilter) -> int | None:
     """Return the chain of the organization asked for: None for all, 0 where it has none."""
     if which.all_organizations:
         return None
-    tag = chain_tag(which.organization_id)
-    found = connection.execute(select(chains.c.id).where(chains.c.tag == tag)).scalar()
+    found = connection.execute(of_tenancy(select(chains.c.id), which)).scalar()
     return int(found or 0)
 
 

@@ -12,10 +12,11 @@ from sqlalchemy import Connection, and_, delete, exists, or_, select, true, upda
 
 from sigra.audit.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.append import lock_chain
-from sigra.store.chain import chain_tag, organization_of, time_text
+from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
+from sigra.store.query import of_tenancy
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries, payloads
 
@@ -169,7 +170,5 @@ def _is_of(payload: str, person_id: str) -> bool:
 
 def _tags(database: Database, which: EventFilter, condition: Any) -> list[str]:
     """Return the tags of chains of which a condition holds."""
-    query = select(chains.c.tag).where(condition).order_by(chains.c.tag)
-    if not which.all_organizations:
-        query = query.where(chains.c.tag == chain_tag(which.organization_id))
+    query = of_tenancy(select(chains.c.tag).where(condition).order_by(chains.c.tag), which)
     return database.read(lambda connection: list(connection.scalars(query)))

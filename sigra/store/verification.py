@@ -14,12 +14,13 @@ from sqlalchemy.exc import OperationalError
 
 from sigra.audit.reading import EventFilter, Tenancy, tenancy
 from sigra.store.anchors import Anchors
-from sigra.store.chain import chain_tag, organization_of
+from sigra.store.chain import organization_of
 from sigra.store.check import ChainCheck
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.diagnose import Places
 from sigra.store.keys import by_id
 from sigra.store.marks import read_marks
+from sigra.store.query import of_tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains, entries, payloads
@@ -104,9 +105,7 @@ class _Verification:
         self._find_lost_chains({check.tag for check in self.checks.values()})
 
     def _open_checks(self, connection: Connection) -> dict[int, str]:
-        query = select(chains)
-        if not self._which.all_organizations:
-            query = query.where(chains.c.tag == chain_tag(self._which.organization_id))
+        query = of_tenancy(select(chains), self._which)
         heads = [head for head in connection.execute(query) if self._is_head(head)]
         tags = {head.id: head.tag for head in heads}
         marked = read_marks(connection, tags, self._keys)

@@ -41,7 +41,7 @@ def sink(url: str) -> Iterator[SqlAuditSink]:
     """Hold 120 events of two organizations and of none, and one for each hostile string."""
     sink = SqlAuditSink(url)
     with configure(sinks=[sink], audit_schema=AuditEvent):
-        fill(lambda *args, **options: log(*args, **options))
+        fill(log)
     yield sink
     sink.close()
 
