@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from sigra import catalog
 from sigra.binding import bind
@@ -16,6 +16,7 @@ from sigra.schema import check_schema
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
+    from sigra.options import DefaultOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +31,7 @@ def tenant_worker(
     action: str | None = None,
     name: str | None = None,
     backend: str | Backend | None = None,
-    **default_options: Any,
+    **default_options: Unpack[DefaultOptions],
 ) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...
 def tenant_worker(
     function: Callable[..., Any] | None = None,
@@ -71,7 +72,7 @@ def worker(
     action: str | None = None,
     name: str | None = None,
     backend: str | Backend | None = None,
-    **default_options: Any,
+    **default_options: Unpack[DefaultOptions],
 ) -> Callable[[Callable[P, R]], Worker[P, R]]: ...
 def worker(
     function: Callable[..., Any] | None = None,

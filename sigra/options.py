@@ -7,12 +7,30 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sigra.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
+
+    class DefaultOptions(TypedDict, total=False):
+        """What a decorator takes as a worker's default options."""
+
+        queue: str
+        priority: int
+        delay: float | timedelta
+        run_at: datetime
+        max_attempts: int
+        backoff: float | timedelta | Callable[[int], float | timedelta]
+        unique: str
+        conn: Any
+
+    class Options(DefaultOptions, total=False):
+        """What ``.new()`` takes beside args."""
+
+        cross_tenant: bool
+
 
 Backoff = float | Callable[[int], float]
 """Seconds before the next attempt, or a function of the failed attempt (from 1)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack
 
 import wrapt
 
@@ -12,6 +12,7 @@ from sigra.enqueue import Enqueuer
 if TYPE_CHECKING:
     from sigra.definition import Definition
     from sigra.job import Job
+    from sigra.options import Options
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,11 +32,13 @@ if TYPE_CHECKING:
 
         def __init__(self, function: Callable[P, R]) -> None: ...
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
-        def new(self, args: Mapping[str, Any], /, **options: Any) -> Job: ...
-        async def anew(self, args: Mapping[str, Any], /, **options: Any) -> Job: ...
-        def new_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]: ...
+        def new(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job: ...
+        async def anew(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job: ...
+        def new_many(
+            self, args: Iterable[Mapping[str, Any]], /, **options: Unpack[Options]
+        ) -> list[Job]: ...
         async def anew_many(
-            self, args: Iterable[Mapping[str, Any]], /, **options: Any
+            self, args: Iterable[Mapping[str, Any]], /, **options: Unpack[Options]
         ) -> list[Job]: ...
 
 else:

@@ -32,11 +32,11 @@ LAYERS = (
     "decorators",
     "backends store testing workers",
     "web",
-    "cli",
+    "__main__ cli",
 )
 """From the lowest to the highest; a package stands for what it holds and is not named itself."""
 
-OUTSIDE_THE_CORE = ("backends", "cli", "store", "testing", "web", "workers")
+OUTSIDE_THE_CORE = ("__main__", "backends", "cli", "store", "testing", "web", "workers")
 JOB_LIBRARIES = frozenset(
     "celery django dramatiq huey kombu oban pgqueuer procrastinate redis rq saq taskiq".split()
 )

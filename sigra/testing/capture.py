@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import config
 from sigra.backends.sync import SyncBackend
+from sigra.testing.perform import definition_of
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent
@@ -82,10 +83,11 @@ def refute_enqueued(
 def _matching(
     worker: Worker[..., Any], args: Mapping[str, Any] | None, options: dict[str, Any]
 ) -> list[Job]:
+    definition = definition_of(worker)
     return [
         job
         for job in _recorded()
-        if job.definition is worker.definition
+        if job.definition is definition
         and all(key in job.args and job.args[key] == value for key, value in (args or {}).items())
         and all(getattr(job.options, name) == value for name, value in options.items())
     ]

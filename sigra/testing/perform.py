@@ -12,9 +12,10 @@ from sigra.execute import aexecute, execute, in_event_loop
 from sigra.job import Job
 from sigra.options import parse_options
 from sigra.outcome import Cancel, Failure, Ok, Outcome, Snooze
+from sigra.proxy import Worker
 
 if TYPE_CHECKING:
-    from sigra.proxy import Worker
+    from sigra.definition import Definition
     from sigra.verdict import Verdict
 
 
@@ -31,7 +32,7 @@ def perform_job(
     A plain value comes back as ``Ok(value)``. Raises what ``.new()`` would raise, and
     what the function raises. ``attempt`` and ``snoozes`` are what the body will see.
     """
-    if worker.definition.is_async and in_event_loop():
+    if definition_of(worker).is_async and in_event_loop():
         raise RuntimeError("an event loop runs here already: use 'await aperform_job(...)'")
     return _outcome(execute(_prepare(worker, args, attempt, snoozes, options)))
 
@@ -48,6 +49,14 @@ async def aperform_job(
     return _outcome(await aexecute(_prepare(worker, args, attempt, snoozes, options)))
 
 
+def definition_of(worker: Worker[..., Any]) -> Definition:
+    """Return a worker's definition; raise ``TypeError`` for what is no worker."""
+    if issubclass(type(worker), Worker):
+        return worker.definition
+    kind = type(worker).__qualname__
+    raise TypeError(f"worker must be what @tenant_worker or @worker made, not a plain {kind}")
+
+
 def _prepare(
     worker: Worker[..., Any],
     args: Mapping[str, Any],
@@ -55,7 +64,7 @@ def _prepare(
     snoozes: int,
     options: dict[str, Any],
 ) -> Running:
-    definition = worker.definition
+    definition = definition_of(worker)
     frozen = Enqueuer(definition).admit(args)
     chosen = parse_options(options, definition.defaults, definition.name)
     return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes)

@@ -144,9 +144,9 @@ def test_result_times_out_while_the_job_is_unfinished(pool: ThreadBackend) -> No
     """``result(timeout)`` raises ``TimeoutError`` while the body runs, on a loop too."""
     job = held()
     assert "executing" == job.state
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"executing after 0\.001 s"):
         job.result(0.001)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"executing after 0\.001 s"):
         asyncio.run(job.aresult(0.001))
     gates["gate"].set()
     assert "gate" == job.result(PATIENCE)

@@ -128,7 +128,7 @@ def start(jobs_folder: Path, tmp_path: Path) -> Iterator[Callable[..., subproces
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
         # Unbuffered: what a test reads by the line is not missing from what it reads at the end.
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **given}
-        words = (sys.executable, "-m", "sigra.cli", *words)
+        words = (sys.executable, "-m", "sigra", *words)
         started.append(subprocess.Popen(words, cwd=folder, env=environment, **streams))
         return started[-1]
 

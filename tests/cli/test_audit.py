@@ -147,7 +147,7 @@ def test_tail_shows_the_newest_last(run: Command) -> None:
 
 def test_tail_follows_and_ctrl_c_ends_it(database: Path) -> None:
     """An event that comes later is shown, once, and only where it matches."""
-    command = [sys.executable, "-m", "sigra.cli", "audit", "tail", *ACME, "-f", "-n", "1", "--json"]
+    command = [sys.executable, "-m", "sigra", "audit", "tail", *ACME, "-f", "-n", "1", "--json"]
     environment = {**os.environ, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

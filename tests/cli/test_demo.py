@@ -18,7 +18,7 @@ def told(tmp_path_factory):
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "COLUMNS": "80"}
     return subprocess.run(
-        [sys.executable, "-m", "sigra.cli", "demo"],
+        [sys.executable, "-m", "sigra", "demo"],
         cwd=tmp_path_factory.mktemp("demo"),
         env=environment,
         capture_output=True,

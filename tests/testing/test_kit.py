@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -229,6 +230,15 @@ def test_assert_enqueued_needs_the_fixture() -> None:
     """Without a recording backend it says what is missing."""
     with configure(backend=SyncBackend()), pytest.raises(RuntimeError, match="sigra_backend"):
         assert_enqueued(close)
+
+
+@pytest.mark.parametrize("ask", [assert_enqueued, refute_enqueued, perform_job])
+def test_the_kit_refuses_what_is_no_worker(
+    ask: Callable[..., object], sigra_backend: RecordingBackend
+) -> None:
+    """A function that was never decorated is named as the mistake that it is."""
+    with pytest.raises(TypeError, match="not a plain function"):
+        ask(close.__wrapped__, TENANT)
 
 
 def test_refute_enqueued_accepts_none(sigra_backend: RecordingBackend) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, assert_type
 
 from sigra import (
@@ -103,6 +104,8 @@ def enqueues(request: RequestScope) -> None:
     assert_type(job, Job)
     assert_type(job.id, str)
     assert_type(close.new_many([]), list[Job])
+    options: dict[str, Any] = {"queue": "mail"}
+    close.new({}, delay=timedelta(minutes=1), backoff=lambda attempt: 2.0**attempt, **options)
     if job.state == "completed":
         print(job.result(timeout=5))
 

@@ -78,6 +78,9 @@ def uses(scope: AuditScope, request: RequestScope, result: AuditResult, job: Job
     text: str = close(scope, 9)  # wrong: it returns an int
     close.new()  # wrong: args are missing
     close.new([("invoice_id", 9)])  # wrong: args are a mapping
+    close.new({}, retries=3)  # wrong: there is no such option
+    close.new_many([], delay="5")  # wrong: seconds or a timedelta
+    worker(max_attempts="3")  # wrong: attempts are counted
     close.new_many({"invoice_id": 9})  # wrong: new_many takes many
     close.enqueue({"invoice_id": 9})  # wrong: there is no such method
     result.staus  # wrong: a typo

@@ -31,7 +31,7 @@ def _chromium() -> None:
 @pytest.fixture(scope="module")
 def address(url: str, sink: SqlAuditSink) -> Iterator[str]:
     """Serve the store by the command, and return the address that it prints."""
-    command = [sys.executable, "-m", "sigra.cli", "audit", "serve", "--store", url, "--port", "0"]
+    command = [sys.executable, "-m", "sigra", "audit", "serve", "--store", url, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         yield process.stdout.readline().strip()

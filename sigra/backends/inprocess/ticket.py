@@ -74,7 +74,11 @@ class LocalTicket:
             return self.verdict.unwrap()
         if not self.waits:
             return self._unfinished().unwrap()
-        return self._waiter().result(timeout).unwrap()
+        try:
+            verdict = self._waiter().result(timeout)
+        except TimeoutError:
+            raise self._late(timeout) from None
+        return verdict.unwrap()
 
     async def aresult(self, timeout: float | None) -> Any:
         """Do the same without blocking the loop."""
@@ -82,7 +86,10 @@ class LocalTicket:
             import asyncio
 
             waiter = asyncio.wrap_future(self._waiter())
-            verdict = await asyncio.wait_for(asyncio.shield(waiter), timeout)
+            try:
+                verdict = await asyncio.wait_for(asyncio.shield(waiter), timeout)
+            except TimeoutError:
+                raise self._late(timeout) from None
             return verdict.unwrap()
         return (self.verdict or self._unfinished()).unwrap()
 
@@ -91,6 +98,11 @@ class LocalTicket:
             f"the job is {self._state}: on the sync backend only drain() takes it further"
         )
         return Verdict(self._state, error=TimeoutError(text))
+
+    def _late(self, timeout: float | None) -> TimeoutError:
+        return TimeoutError(
+            f"the job is {self._state} after {timeout} s: wait longer, or ask for its state later"
+        )
 
     def _waiter(self) -> Future[Any]:
         from concurrent.futures import Future

@@ -1,4 +1,4 @@
-"""Run the command as ``python -m sigra.cli``."""
+"""Run the command as ``python -m sigra``."""
 
 from __future__ import annotations
 
