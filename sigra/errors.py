@@ -5,13 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 
-def _revive(cls: type[SigraError], args: tuple[Any, ...], facts: dict[str, Any]) -> SigraError:
-    error = cls.__new__(cls, *args)
-    error.args = args
-    error.__dict__.update(facts)
-    return error
-
-
 class SigraError(Exception):
     """Be the root of all errors of this library.
 
@@ -31,7 +24,8 @@ class SigraError(Exception):
         return str(self.args[0]) if self.args else type(self).__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _revive, (type(self), self.args, self.__dict__.copy())
+        # Not by __init__, which takes the facts and not the text.
+        return type(self).__new__, (type(self), *self.args), self.__dict__.copy()
 
 
 class DuplicateWorkerError(SigraError, ValueError):
@@ -105,12 +99,10 @@ class CrossTenantError(SigraError):
         running_organization_id: str,
         organization_id: str | None,
     ) -> None:
-        other = (
-            "no organization" if organization_id is None else f"organization {organization_id!r}"
-        )
+        to = "no organization" if organization_id is None else f"organization {organization_id!r}"
         super().__init__(
             f"a job of {running_worker!r} for organization {running_organization_id!r} enqueues "
-            f"{worker!r} for {other}. Pass **tenant_args(scope) to stay in the same organization, "
+            f"{worker!r} for {to}. Pass **tenant_args(scope) to stay in the same organization, "
             "or cross_tenant=True to .new() where crossing is meant."
         )
         self.worker, self.running_worker = worker, running_worker

@@ -1,7 +1,7 @@
 """Audit events: what happened, for whom, without secrets and without ever raising.
 
-``log_safe`` logs one, ``log`` is strict about its form. What brings structlog in, or
-renders JSON, loads when it is first used.
+``log_safe`` logs one, ``log`` is strict about its form. What brings structlog in, renders
+JSON or reads a store loads when it is first used.
 """
 
 from __future__ import annotations
@@ -9,62 +9,51 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sigra.audit.action import check_action
-from sigra.audit.event import AuditEvent, AuditResult
-from sigra.audit.stats import AuditStats, audit_stats
-
 if TYPE_CHECKING:
-    from sigra.audit.emit import log, log_lifecycle, log_safe
-    from sigra.audit.errors import (
-        AuditBacklogError,
-        AuditLostError,
-        InvalidQueryError,
-        NoAuditStoreError,
-    )
-    from sigra.audit.line import JSONRenderer
-    from sigra.audit.many import log_many
-    from sigra.audit.reading import EventFilter, Page, ReadableSink, cleanup, count, query, stream
-    from sigra.audit.sink import JSONLinesSink, Sink
+    from sigra.audit.action import check_action as check_action
+    from sigra.audit.emit import log as log
+    from sigra.audit.emit import log_lifecycle as log_lifecycle
+    from sigra.audit.emit import log_safe as log_safe
+    from sigra.audit.event import AuditEvent as AuditEvent
+    from sigra.audit.event import AuditResult as AuditResult
+    from sigra.audit.line import JSONRenderer as JSONRenderer
+    from sigra.audit.sink import JSONLinesSink as JSONLinesSink
+    from sigra.audit.sink import Sink as Sink
+    from sigra.audit.stats import AuditStats as AuditStats
+    from sigra.audit.stats import audit_stats as audit_stats
+    from sigra.audit.transaction import NoAuditStoreError as NoAuditStoreError
+    from sigra.store.errors import AuditBacklogError as AuditBacklogError
+    from sigra.store.errors import AuditLostError as AuditLostError
+    from sigra.store.errors import InvalidQueryError as InvalidQueryError
+    from sigra.store.many import log_many as log_many
+    from sigra.store.reading import EventFilter as EventFilter
+    from sigra.store.reading import Page as Page
+    from sigra.store.reading import ReadableSink as ReadableSink
+    from sigra.store.reading import cleanup as cleanup
+    from sigra.store.reading import count as count
+    from sigra.store.reading import query as query
+    from sigra.store.reading import stream as stream
 
-_HOMES = {
-    "emit": ("log", "log_lifecycle", "log_safe"),
-    "errors": ("AuditBacklogError", "AuditLostError", "InvalidQueryError", "NoAuditStoreError"),
-    "line": ("JSONRenderer",),
-    "many": ("log_many",),
-    "reading": ("EventFilter", "Page", "ReadableSink", "cleanup", "count", "query", "stream"),
-    "sink": ("JSONLinesSink", "Sink"),
+_NAMES = {
+    "audit.action": "check_action",
+    "audit.emit": "log log_lifecycle log_safe",
+    "audit.event": "AuditEvent AuditResult",
+    "audit.line": "JSONRenderer",
+    "audit.sink": "JSONLinesSink Sink",
+    "audit.stats": "AuditStats audit_stats",
+    "audit.transaction": "NoAuditStoreError",
+    "store.errors": "AuditBacklogError AuditLostError InvalidQueryError",
+    "store.many": "log_many",
+    "store.reading": "EventFilter Page ReadableSink cleanup count query stream",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
+"""In which module each public name lives; the store's are shown here, where events are."""
 
-__all__ = [
-    "AuditBacklogError",
-    "AuditEvent",
-    "AuditLostError",
-    "AuditResult",
-    "AuditStats",
-    "EventFilter",
-    "InvalidQueryError",
-    "JSONLinesSink",
-    "JSONRenderer",
-    "NoAuditStoreError",
-    "Page",
-    "ReadableSink",
-    "Sink",
-    "audit_stats",
-    "check_action",
-    "cleanup",
-    "count",
-    "log",
-    "log_lifecycle",
-    "log_many",
-    "log_safe",
-    "query",
-    "stream",
-]
+__all__ = sorted(_HOMES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in _HOMES:
         raise AttributeError(f"module 'sigra.audit' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"sigra.audit.{_HOME_OF[name]}"), name)
+    globals()[name] = value = getattr(import_module(f"sigra.{_HOMES[name]}"), name)
     return value

@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from sigra import config
-from sigra.audit.errors import NoAuditStoreError
 from sigra.audit.event import AuditEvent
 from sigra.audit.sink import Sink, fault_of
+from sigra.errors import SigraError
 
 Pair = tuple[AuditEvent, Any]
 """An event, and its record as the audit schema has it."""
+
+
+class NoAuditStoreError(SigraError, LookupError):
+    """Tell that no configured sink can do what was asked. Attribute: ``task``."""
+
+    def __init__(self, task: str) -> None:
+        super().__init__(
+            f"no configured sink can {task}: add a store, as in "
+            "configure(sinks=[sigra.store.SqlAuditSink('sqlite:///audit.db')])"
+        )
+        self.task = task
 
 
 @runtime_checkable

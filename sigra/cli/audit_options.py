@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sigra.audit.reading import event_filter
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
+from sigra.store.reading import event_filter
 
 if TYPE_CHECKING:
-    from sigra.audit.reading import EventFilter
+    from sigra.store.reading import EventFilter
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])

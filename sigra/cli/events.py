@@ -13,13 +13,13 @@ from rich.text import Text
 from sqlalchemy import Connection, select
 
 from sigra.audit.event import AuditEvent
-from sigra.audit.reading import EventFilter
 from sigra.cli.show import listing, printable
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.schema import EVENT_FIELDS
 from sigra.store import SqlAuditSink
 from sigra.store.query import event_of, of_tenancy, read_chain, who
+from sigra.store.reading import EventFilter
 from sigra.store.tables import chains
 
 _EVERY = 1.0

@@ -13,7 +13,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from sigra.audit.errors import AuditBacklogError, AuditLostError
+from sigra.store.errors import AuditBacklogError, AuditLostError
 
 T = TypeVar("T")
 

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from sigra.audit.errors import InvalidQueryError
+from sigra.store.errors import InvalidQueryError
 
 
 def encode_cursor(position: tuple[Any, ...]) -> str:

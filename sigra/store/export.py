@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 from sqlalchemy import select
 
-from sigra.audit.reading import EventFilter, Tenancy, tenancy
 from sigra.schema import EVENT_FIELDS
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
@@ -19,6 +18,7 @@ from sigra.store.formats import FORMATS, Format
 from sigra.store.keys import Signer
 from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_manifest
 from sigra.store.query import event_of, of_tenancy, read_chain
+from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains
 

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Select, and_, func, select, tuple_
 
 from sigra.audit.event import AuditEvent
-from sigra.audit.reading import MOST, EventFilter, Page
 from sigra.store.chain import chain_tag, organization_of, time_text
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
+from sigra.store.reading import MOST, EventFilter, Page
 from sigra.store.tables import chains, entries, payloads
 
 _ERASED = {"erased": True}

@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, func, inspect, select, tuple_
 from sqlalchemy.orm import Mapper, Session, make_transient
 
-from sigra.audit.errors import InvalidQueryError
-from sigra.audit.reading import MOST, EventFilter, Page
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
+from sigra.store.errors import InvalidQueryError
+from sigra.store.reading import MOST, EventFilter, Page
 
 Position = tuple[datetime, str]
 """Where a page ends: the time and the id of its last event."""

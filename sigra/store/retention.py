@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, or_, select, true, update
 
-from sigra.audit.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.append import lock_chain
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
 from sigra.store.query import of_tenancy
+from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries, payloads
 

@@ -12,13 +12,13 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sigra import config
 from sigra.audit.event import AuditEvent
-from sigra.audit.reading import EventFilter, Page
 from sigra.store.append import append
 from sigra.store.batch import Batch, Batching
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.migrate import ensure_tables
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
+from sigra.store.reading import EventFilter, Page
 from sigra.store.records import (
     add_records,
     all_records,

@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, and_, select
 from sqlalchemy.exc import OperationalError
 
-from sigra.audit.reading import EventFilter, Tenancy, tenancy
 from sigra.store.anchors import Anchors
 from sigra.store.chain import organization_of
 from sigra.store.check import ChainCheck
@@ -21,6 +20,7 @@ from sigra.store.diagnose import Places
 from sigra.store.keys import by_id
 from sigra.store.marks import read_marks
 from sigra.store.query import of_tenancy
+from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains, entries, payloads

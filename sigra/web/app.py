@@ -18,10 +18,10 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from sigra.audit.errors import InvalidQueryError
-from sigra.audit.reading import EventFilter, event_filter
 from sigra.store import SqlAuditSink, verify
+from sigra.store.errors import InvalidQueryError
 from sigra.store.query import who
+from sigra.store.reading import EventFilter, event_filter
 from sigra.web import words
 from sigra.web.guard import Guard
 from sigra.web.plot import HEIGHT, OUTCOMES, WIDTH, draw, step_of

@@ -14,8 +14,8 @@ from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent
-    from sigra.audit.reading import EventFilter
     from sigra.store.database import Database
+    from sigra.store.reading import EventFilter
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sigra.audit.reading import cleanup
 from sigra.decorators import worker
+from sigra.store.reading import cleanup
 
 
 @worker(name="sigra.workers.AuditCleanup", max_attempts=1)

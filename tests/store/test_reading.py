@@ -10,8 +10,9 @@ from events import NOON, event
 
 from sigra import AuditEvent, AuditScope, audit, configure, log_safe
 from sigra.audit import EventFilter
-from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
+from sigra.audit.transaction import NoAuditStoreError
 from sigra.store import SqlAuditSink
+from sigra.store.errors import InvalidQueryError
 from sigra.store.query import page_query
 from sigra.store.tables import entries
 

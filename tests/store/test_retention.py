@@ -15,7 +15,6 @@ from sqlalchemy import insert
 
 from sigra import AuditEvent
 from sigra.audit import EventFilter
-from sigra.audit.errors import InvalidQueryError
 from sigra.store import (
     Batching,
     Report,
@@ -26,6 +25,7 @@ from sigra.store import (
     take_checkpoint,
     verify,
 )
+from sigra.store.errors import InvalidQueryError
 from sigra.store.tables import marks
 
 KEY = Signer(Ed25519PrivateKey.generate())

@@ -19,8 +19,8 @@ from sqlalchemy.types import JSON, DateTime
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
-from sigra.audit.errors import AuditBacklogError, AuditLostError
 from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store.errors import AuditBacklogError, AuditLostError
 from sigra.store.tables import entries
 
 EVERYONE = EventFilter(all_organizations=True)

@@ -24,7 +24,7 @@ from sigra import (
     tenant_worker,
 )
 from sigra.audit import EventFilter
-from sigra.audit.errors import NoAuditStoreError
+from sigra.audit.transaction import NoAuditStoreError
 from sigra.store import Batching, SqlAuditSink, verify
 from sigra.store.tables import entries
 from sigra.testing import AuditLog

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from sigra.audit.reading import event_filter
 from sigra.store import SqlAuditSink
+from sigra.store.reading import event_filter
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"desktop": (1280, 960), "phone": (390, 844)}

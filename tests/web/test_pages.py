@@ -11,8 +11,8 @@ import httpx
 import pytest
 import uvicorn
 
-from sigra.audit.reading import event_filter
 from sigra.store import SqlAuditSink
+from sigra.store.reading import event_filter
 from sigra.web import make_app
 
 TOKEN = "a-token-for-the-tests"

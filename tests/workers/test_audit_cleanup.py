@@ -10,8 +10,9 @@ import pytest
 
 from sigra import AuditEvent, SyncBackend, configure
 from sigra.audit import cleanup, count, log
-from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
+from sigra.audit.transaction import NoAuditStoreError
 from sigra.store import SqlAuditSink, verify
+from sigra.store.errors import InvalidQueryError
 from sigra.workers import AuditCleanup
 
 

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkable
 
 from sigra import config
-from sigra.audit.errors import InvalidQueryError, NoAuditStoreError
 from sigra.audit.event import Outcome
 from sigra.audit.leaf import in_utc
 from sigra.audit.read import ABSENT
+from sigra.audit.transaction import NoAuditStoreError
 from sigra.scope import Id, id_text
+from sigra.store.errors import InvalidQueryError
 
 _MOST_DAYS = 365_000
 MOST = 500

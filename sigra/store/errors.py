@@ -13,17 +13,6 @@ class InvalidQueryError(SigraError, ValueError):
         self.argument, self.reason = argument, reason
 
 
-class NoAuditStoreError(SigraError, LookupError):
-    """Tell that no configured sink can do what was asked. Attribute: ``task``."""
-
-    def __init__(self, task: str) -> None:
-        super().__init__(
-            f"no configured sink can {task}: add a store, as in "
-            "configure(sinks=[sigra.store.SqlAuditSink('sqlite:///audit.db')])"
-        )
-        self.task = task
-
-
 class AuditBacklogError(SigraError, TimeoutError):
     """Tell that a batching sink's queue stayed full. Attributes: ``size``, ``seconds``."""
 
