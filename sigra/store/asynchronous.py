@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from sigra.store.database import check_dialect, empty_log, set_up_sqlite
+from sigra.store.database import check_dialect, scrub_file, set_up_sqlite
 from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
@@ -56,13 +56,13 @@ class AsyncDatabase:
         return self._wait(self._within("BEGIN", options, work))
 
     def scrub(self) -> None:
-        """Empty SQLite's write-ahead log; a server's VACUUM removes deleted rows."""
+        """Write SQLite's file anew; on a server that is for its operator to do."""
         if self._begin:
             self._wait(self._scrub())
 
     async def _scrub(self) -> None:
         async with self._engine.connect() as connection:
-            await connection.run_sync(lambda c: empty_log(c.connection.cursor()))
+            await connection.run_sync(lambda c: scrub_file(c.connection.cursor()))
 
     async def _within(
         self, begin: str, options: dict[str, Any], work: Callable[[Connection], T]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUSY_MILLISECONDS = 10_000
+_LEFT = "the rows are erased, but their text may be left in the file or in its write-ahead log"
 
 
 class Database(Protocol):
@@ -35,7 +36,7 @@ class Database(Protocol):
         ...
 
     def scrub(self) -> None:
-        """Let nothing of deleted rows stay in a file beside the database."""
+        """Let nothing of deleted rows stay in a file, where that is the store's to do."""
 
     def close(self) -> None:
         """Let go of the connections that the store opened."""
@@ -51,14 +52,20 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
         )
 
 
-def empty_log(cursor: Any) -> None:
-    """Move SQLite's write-ahead log into the database and cut it to nothing."""
+def scrub_file(cursor: Any) -> None:
+    """Write SQLite's file anew and cut its write-ahead log to nothing.
+
+    Where a full page was split or two were joined, copies of rows stay behind in what is then
+    free of a page, and deleting the rows overwrites none of these.
+    """
+    try:
+        cursor.execute("VACUUM")
+    except Exception as error:
+        error.add_note(f"{_LEFT}: erase again")
+        raise
     cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     if cursor.fetchone()[0]:
-        raise TimeoutError(
-            "the rows are erased, but a reader kept SQLite's write-ahead log, which still holds "
-            "their text, in use: erase again once it has ended"
-        )
+        raise TimeoutError(f"{_LEFT}, which a reader kept in use: erase again once it has ended")
 
 
 def set_up_sqlite(connection: Any, _: Any = None) -> None:

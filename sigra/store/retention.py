@@ -98,8 +98,9 @@ def erase(
     Of a person are events in which the id is ``actor_id``, ``effective_user_id`` or
     ``target_id``; ``which`` is ``organization_id=`` or ``all_organizations=True``. What stays of
     such an event is its id, time, action, outcome and worker. A mark tells of each, signed
-    where there is a signer. On SQLite the text is overwritten and leaves the write-ahead log
-    too; on PostgreSQL it is gone from the disk after the next VACUUM.
+    where there is a signer. On SQLite the file is then written anew and its write-ahead log
+    emptied, so that no byte of the text is left, while writers wait; on PostgreSQL it is gone
+    from the tables' files after a VACUUM FULL.
     """
     which_chains = tenancy(**which)
     sink.flush()

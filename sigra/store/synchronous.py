@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from sigra.store.database import empty_log, set_up_sqlite
+from sigra.store.database import scrub_file, set_up_sqlite
 from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
 
 T = TypeVar("T")
@@ -77,10 +77,10 @@ class SqliteDatabase:
             return work(connection)
 
     def scrub(self) -> None:
-        """Empty the write-ahead log."""
+        """Write the file anew, and empty the write-ahead log."""
         connection = self._engine.raw_connection()
         try:
-            empty_log(connection.cursor())
+            scrub_file(connection.cursor())
         finally:
             connection.close()
 
@@ -119,7 +119,7 @@ class ServerDatabase:
             return work(connection)
 
     def scrub(self) -> None:
-        """Do nothing: the server's VACUUM removes deleted rows."""
+        """Do nothing: it is for the server's operator to do, by VACUUM FULL."""
 
     def close(self) -> None:
         """Close what the store opened."""

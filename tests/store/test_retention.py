@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,27 +167,6 @@ def test_any_id_can_be_erased(sink: SqlAuditSink, name: str) -> None:
     sink.write(event(1, actor_id=name))
     sink.write(event(2, actor_id="50xy"))
     assert erase(sink, name, reason="asked", organization_id="acme") == 1
-
-
-def test_nothing_of_the_person_stays_on_the_disk(
-    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
-) -> None:
-    """Neither the database nor the log beside it holds a byte of the text."""
-    url = new_url("sqlite")
-    sink = open_sink(url)
-    canary = "canary-7f3a"
-    for number in range(400):
-        who = canary if number % 40 == 0 else "ann"
-        sink.write(event(number, actor_id=who, metadata={"note": f"{who} was here " * 20}))
-    path = Path(url.removeprefix("sqlite:///"))
-    assert canary.encode() in _all_bytes(path)
-    assert erase(sink, canary, reason="asked", organization_id="acme") == 10
-    assert canary.encode() not in _all_bytes(path)
-    assert verify(sink, organization_id="acme").verdict == "intact"
-
-
-def _all_bytes(path: Path) -> bytes:
-    return b"".join(each.read_bytes() for each in path.parent.iterdir())
 
 
 def test_a_prune_needs_a_moment_and_a_tenant(filled: SqlAuditSink) -> None:

@@ -1,0 +1,136 @@
+"""What an erased person leaves behind: on the disk, in an export, and after a server's VACUUM."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from events import event
+from sqlalchemy import create_engine, make_url
+
+from sigra.store import Signer, SqlAuditSink, erase, export, take_checkpoint, verify
+
+KEY = Signer(Ed25519PrivateKey.generate())
+ROWS = 100_000 if "SIGRA_LONG" in os.environ else 3_000
+PERSON = "canary-7f3a"
+
+OpenSink = Callable[..., SqlAuditSink]
+
+
+def fill(sink: SqlAuditSink, rows: int, organizations: int) -> int:
+    """Write events of many organizations in no order, and return how many are the person's."""
+    share, names = random.Random(7), [f"org {number}" for number in range(organizations)]
+    mine = 0
+    for start in range(0, rows, 20):
+        items = []
+        for number in range(start, start + 20):
+            who = PERSON if share.random() < 0.1 else f"user {share.randrange(1000)}"
+            note = f"{who} was here " * share.choice([0, 1, 1, 5, 40])
+            items.append((event(number, share.choice(names), actor_id=who, metadata={"note": note}),
+                          None))  # fmt: skip
+            mine += who == PERSON
+        sink._write(items)
+    return mine
+
+
+def traces_in(folder: Path) -> dict[str, int]:
+    """Return how often the person's id stands in which files of a folder."""
+    counts = {
+        path.name: path.read_bytes().count(PERSON.encode())
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_nothing_of_the_person_stays_on_the_disk(
+    new_url: Callable[[str], str], open_sink: OpenSink, tmp_path: Path, driver: str
+) -> None:
+    """No file of the database, and no export, holds a byte of the text, and the chains verify."""
+    url = new_url("sqlite").replace("sqlite", driver, 1)
+    sink = open_sink(url)
+    mine = fill(sink, ROWS, ROWS // 3)
+    checkpoint = take_checkpoint(sink, KEY)
+    folder = Path(str(make_url(url).database)).parent
+    assert traces_in(folder)
+    assert erase(sink, PERSON, reason="asked", signer=KEY, all_organizations=True) == mine
+    assert traces_in(folder) == {}
+    report = verify(
+        sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=[checkpoint]
+    )
+    assert (report.verdict, report.rows, report.erased) == ("intact", ROWS, mine)
+    for format in ("jsonl", "csv"):
+        export(sink, tmp_path / format, format=format, all_organizations=True)
+    assert len(list(tmp_path.rglob("*.*"))) > ROWS // 10
+    assert traces_in(tmp_path) == {}
+
+
+def test_parquet_has_nothing_of_the_person(
+    new_url: Callable[[str], str], open_sink: OpenSink, tmp_path: Path
+) -> None:
+    """Parquet is compressed, so that its values are looked at, and not its bytes."""
+    from pyarrow import parquet
+
+    sink = open_sink(new_url("sqlite"))
+    fill(sink, 300, 1)
+    path = tmp_path / "{}" / "org%3Aorg%200.parquet"
+    export(sink, tmp_path / "before", format="parquet", all_organizations=True)
+    assert PERSON in str(parquet.read_table(str(path).format("before")).to_pylist())
+    erase(sink, PERSON, reason="asked", all_organizations=True)
+    export(sink, tmp_path / "after", format="parquet", all_organizations=True)
+    assert PERSON not in str(parquet.read_table(str(path).format("after")).to_pylist())
+
+
+def test_postgresql_keeps_the_text_until_a_full_vacuum(
+    new_url: Callable[[str], str], open_sink: OpenSink
+) -> None:
+    """No row has it at once; the tables' files have until they are written anew."""
+    url = new_url("postgresql")
+    sink = open_sink(url)
+    mine = fill(sink, 3_000, 100)
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as pooled:
+        connection = pooled.connection.driver_connection
+        assert erase(sink, PERSON, reason="asked", all_organizations=True) == mine
+        assert _rows_with_traces(connection) == 0
+        connection.execute("VACUUM sigra_audit_entries, sigra_audit_payloads")
+        assert _bytes_with_traces(connection) > 0
+        connection.execute("VACUUM FULL sigra_audit_entries, sigra_audit_payloads")
+        assert _bytes_with_traces(connection) == 0
+    engine.dispose()
+    assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+TABLES = ("sigra_audit_entries", "sigra_audit_payloads")
+
+
+def _rows_with_traces(connection: Any) -> int:
+    found = (
+        connection.execute(
+            f"SELECT count(*) FROM {table} AS each WHERE each::text LIKE '%{PERSON}%'"
+        ).fetchone()[0]
+        for table in TABLES
+    )
+    return sum(found)
+
+
+def _bytes_with_traces(connection: Any) -> int:
+    """Count the text in the tables' files, those of long values and the indexes included."""
+    connection.execute("CHECKPOINT")
+    names = connection.execute(
+        "SELECT pg_relation_filepath(oid) FROM pg_class WHERE oid IN ("
+        " SELECT indexrelid FROM pg_index WHERE indrelid::regclass::text = ANY(%(names)s) UNION"
+        " SELECT reltoastrelid FROM pg_class WHERE oid::regclass::text = ANY(%(names)s) UNION"
+        " SELECT oid FROM pg_class WHERE oid::regclass::text = ANY(%(names)s))",
+        {"names": list(TABLES)},
+    ).fetchall()
+    assert len(names) >= 9
+    read = "SELECT pg_read_binary_file(%s)"
+    return sum(connection.execute(read, name).fetchone()[0].count(PERSON.encode())
+               for name in names)  # fmt: skip
