@@ -21,7 +21,7 @@ from benchmarks.queue_sides import (
     new_name,
     redis_client,
 )
-from sigra.envelope import MARK
+from sigra.backends.envelope import MARK
 
 
 def rq(batch: int = 0) -> Pair:

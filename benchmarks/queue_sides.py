@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.byhand import FLAT
 from benchmarks.measure import Pair, Timed, clock
 from sigra import catalog, tenant_worker
-from sigra.envelope import pack
+from sigra.backends.envelope import pack
 from sigra.job import Job
 from sigra.options import PLAIN
 

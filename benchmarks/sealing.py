@@ -14,7 +14,7 @@ def sealed() -> Pair:
     from itsdangerous import URLSafeTimedSerializer
 
     import sigra
-    from sigra.envelope import pack
+    from sigra.backends.envelope import pack
 
     key = b"k" * 32
     settings = sigra.Signing({"a": key}, "a", "bench", lifetime=3600)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sigra.authority import request_scope_only as request_scope_only
     from sigra.backend import Backend as Backend
     from sigra.backends.asyncio import AsyncioBackend as AsyncioBackend
+    from sigra.backends.signing import Signing as Signing
     from sigra.backends.sync import SyncBackend as SyncBackend
     from sigra.backends.thread import ThreadBackend as ThreadBackend
     from sigra.config import configure as configure
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from sigra.scope import AuditScope as AuditScope
     from sigra.scope import Identity as Identity
     from sigra.scope import tenant_args as tenant_args
-    from sigra.signing import Signing as Signing
 
 __version__ = "0.1.0"
 
@@ -67,6 +67,7 @@ _NAMES = {
     "authority": "request_scope_only",
     "backend": "Backend",
     "backends.asyncio": "AsyncioBackend",
+    "backends.signing": "Signing",
     "backends.sync": "SyncBackend",
     "backends.thread": "ThreadBackend",
     "config": "configure",
@@ -83,7 +84,6 @@ _NAMES = {
     "outcome": "Cancel Failure Ok Snooze",
     "proxy": "TenantWorker Worker",
     "scope": "AuditScope Identity tenant_args",
-    "signing": "Signing",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
 """In which module each public name lives."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sigra.audit.event import AuditResult
     from sigra.audit.sink import Sink
     from sigra.backend import Backend
-    from sigra.signing import Signing
+    from sigra.backends.signing import Signing
 
 _UNCHANGED: Any = object()
 _lock = threading.Lock()

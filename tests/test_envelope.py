@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, EnvelopeError, InvalidArgsError, Job, tenant_worker
-from sigra.envelope import MARK, VERSION, pack, unpack
+from sigra.backends.envelope import MARK, VERSION, pack, unpack
 from sigra.options import parse_options
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}

@@ -20,12 +20,12 @@ PACKAGE = Path(sigra.__file__).parent
 
 LAYERS = (
     "codec errors frozen ids json outcome scope verdict",
-    "authority binding catalog context definition job options schema signing",
+    "authority binding catalog context definition job options schema",
     "audit backend",
     "registry",
     "config",
     "audit.emit audit.failure audit.transaction",
-    "conclude envelope",
+    "conclude",
     "execute",
     "enqueue",
     "proxy",
@@ -167,7 +167,7 @@ def test_the_core_has_less_than_2500_lines_of_code() -> None:
 
 def test_the_core_does_not_grow() -> None:
     """What is added to the core takes the place of something."""
-    assert lines_of_the_core() <= 3_592
+    assert lines_of_the_core() <= 3_443
 
 
 def test_structlog_is_imported_in_one_place() -> None:

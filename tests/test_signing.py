@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, EnvelopeError, Signing, SyncBackend, catalog, configure, tenant_worker
+from sigra.backends.envelope import pack, unpack
 from sigra.backends.external import consume
-from sigra.envelope import pack, unpack
 from sigra.verdict import Verdict
 
 KEY, OTHER = b"k" * 32, b"o" * 32

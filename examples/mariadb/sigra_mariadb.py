@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 import pymysql
 
 from sigra import catalog
+from sigra.backends.envelope import pack
 from sigra.backends.external import consume, sending
-from sigra.envelope import pack
 from sigra.errors import UnknownWorkerError
 
 TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.celery_begun import begun_before
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import (
     Consumed,
     consume,
@@ -19,7 +20,6 @@ from sigra.backends.external import (
     sending,
 )
 from sigra.backends.kombu_json import fit, unfit
-from sigra.envelope import MARK, pack
 
 if TYPE_CHECKING:
     from sigra.definition import Definition

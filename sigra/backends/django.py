@@ -12,9 +12,9 @@ from urllib.parse import unquote
 
 from sigra import catalog
 from sigra.backend import Capability
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native, sending
 from sigra.backends.jsonb import fit, unfit
-from sigra.envelope import MARK, pack
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends import dramatiq_notes
+from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, consume, is_json, native, sending
-from sigra.envelope import pack
 
 if TYPE_CHECKING:
     from sigra.definition import Definition

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
 from sigra.context import Running
-from sigra.envelope import MARK, VERSION, Delivery, pack, unpack
 from sigra.errors import (
     EnqueueError,
     EnvelopeError,

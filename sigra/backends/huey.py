@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native
 from sigra.backends.huey_file import FileStorage
 from sigra.backends.huey_json import JSONSerializer
-from sigra.envelope import MARK, pack
 from sigra.errors import EnqueueError, UnknownWorkerError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.backends.external import native
-from sigra.envelope import MARK
 
 _SqliteStorage = native("huey.storage", "huey").SqliteStorage
 _exceptions = native("huey.exceptions", "huey")

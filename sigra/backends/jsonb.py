@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from sigra.envelope import MARK
+from sigra.backends.envelope import MARK
 
 _UNSAFE = re.compile(r"\\u0000|[\[ ]-?\d[\d.]*e\+|[\[ ]-0\.0")
 _HINTS = ("\\u0000", "e+", "-0.0")

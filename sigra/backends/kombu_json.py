@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sigra.envelope import MARK
+from sigra.backends.envelope import MARK
 from sigra.json import dumps, loads
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_async, native, sending
 from sigra.backends.jsonb import fit, unfit, writable
 from sigra.backends.pool import own_pool
-from sigra.envelope import MARK, pack
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
+from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, is_async, native, sending
 from sigra.backends.jsonb import writable
 from sigra.backends.loop import submit
 from sigra.backends.pool import own_pool
-from sigra.envelope import pack
 from sigra.errors import EnqueueError, InvalidArgsError
 from sigra.execute import in_event_loop
 from sigra.json import dumps, loads

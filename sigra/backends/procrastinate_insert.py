@@ -8,8 +8,8 @@ from datetime import datetime, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sigra.backends.envelope import pack
 from sigra.backends.jsonb import fit
-from sigra.envelope import pack
 
 if TYPE_CHECKING:
     from sigra.job import Job

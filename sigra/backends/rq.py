@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
+from sigra.backends.envelope import pack
 from sigra.backends.external import consume, is_json, native, sending
-from sigra.envelope import pack
 from sigra.errors import UnknownWorkerError
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
+from sigra.backends.envelope import pack
 from sigra.backends.external import (
     Consumed,
     aconsume,
@@ -21,7 +22,6 @@ from sigra.backends.external import (
     sending,
 )
 from sigra.backends.loop import own_loop, submit
-from sigra.envelope import pack
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.execute import in_event_loop
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_json, native, sending
 from sigra.backends.loop import own_loop, submit
 from sigra.backends.taskiq_stream import counted, is_stream, keep_awake
-from sigra.envelope import MARK, pack
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.execute import in_event_loop
 

@@ -20,8 +20,8 @@ from sigra import (
     current_job,
     tenant_worker,
 )
+from sigra.backends.envelope import MARK, VERSION, pack
 from sigra.backends.external import Consumed, aconsume, consume
-from sigra.envelope import MARK, VERSION, pack
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
 ran: list[Any] = []

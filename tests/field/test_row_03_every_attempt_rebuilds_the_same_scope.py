@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from sigra import AuditScope, Failure, Snooze, SyncBackend, configure, current_job, tenant_worker
+from sigra.backends.envelope import pack
 from sigra.backends.external import consume
-from sigra.envelope import pack
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}
 SCOPE = AuditScope.build(actor_id=7, organization_id=42, impersonating_from=1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sigra import AuditScope, tenant_worker
+from sigra.backends.envelope import MARK, VERSION
 from sigra.backends.external import consume
-from sigra.envelope import MARK, VERSION
 
 
 @tenant_worker

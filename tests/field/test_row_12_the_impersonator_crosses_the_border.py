@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from sigra import AuditEvent, AuditScope, Identity, log_safe, tenant_args, tenant_worker
+from sigra.backends.envelope import pack
 from sigra.backends.external import consume
-from sigra.envelope import pack
 from sigra.testing import AuditLog, RecordingBackend
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, JobInfo, SyncBackend, configure, tenant_worker
+from sigra.backends.envelope import pack
 from sigra.backends.external import consume
-from sigra.envelope import pack
 from sigra.job import Job
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sigra import AuditScope, Signing, SyncBackend, configure, tenant_worker
+from sigra.backends.envelope import pack
 from sigra.backends.external import consume
-from sigra.envelope import pack
 
 IDS = {"organization_id": "acme", "actor_id": "ann"}
 KEYS = {"2026": b"a key of at least 32 random bytes"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sigra import envelope
+from sigra.backends import envelope
 
 OLDER = envelope.VERSION - 1
 _pack = envelope.pack
