@@ -1,4 +1,4 @@
-"""A writer in a process of its own: ``python writer.py URL NAME COUNT``.
+"""A writer in a process of its own: ``python writer.py URL NAME COUNT ORGANIZATIONS``.
 
 It prints the id of each event once log_safe has said "emitted", and goes on until it is
 killed, or has written COUNT events.
@@ -16,13 +16,13 @@ from sigra import AuditEvent, AuditScope, configure, log_safe
 from sigra.store import SqlAuditSink
 
 
-def main(url: str, name: str, count: int) -> None:
+def main(url: str, name: str, count: int, organizations: int) -> None:
     structlog.configure(processors=[], logger_factory=structlog.ReturnLoggerFactory())
     sink = SqlAuditSink(url)
     numbers = range(count) if count else itertools.count()
     with configure(sinks=[sink], audit_schema=AuditEvent):
         for number in numbers:
-            organization = f"org {number % 3}" if number % 4 else None
+            organization = f"org {number % organizations}" if number % 4 else None
             scope = AuditScope.build(actor_id=name, organization_id=organization)
             result = log_safe("invoice.close", scope, metadata={"n": number})
             if result.status != "emitted":
@@ -32,4 +32,4 @@ def main(url: str, name: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
