@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sigra.store.database import check_dialect, scrub_file, set_up_sqlite
@@ -25,8 +25,8 @@ class AsyncDatabase:
     but are of another pool: they belong to another loop.
     """
 
-    def __init__(self, target: str | AsyncEngine) -> None:
-        engine = create_async_engine(target) if isinstance(target, str) else target
+    def __init__(self, target: URL | AsyncEngine) -> None:
+        engine = create_async_engine(target) if isinstance(target, URL) else target
         check_dialect(engine)
         self.dialect = engine.name
         self._begin = engine.name == "sqlite"

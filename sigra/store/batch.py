@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
@@ -33,10 +34,16 @@ class Batching:
     timeout: float = 5.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= self.queue:
-            raise ValueError(f"size must be from 1 to queue ({self.queue}), not {self.size}")
-        if self.seconds <= 0 or self.timeout < 0:
-            raise ValueError("seconds must be positive and timeout not negative")
+        if not (type(self.size) is type(self.queue) is int and 1 <= self.size <= self.queue):
+            raise ValueError(
+                f"size and queue must be ints, size from 1 to queue, not {self.size!r} and "
+                f"{self.queue!r}"
+            )
+        for name, value in (("seconds", self.seconds), ("timeout", self.timeout)):
+            if type(value) not in (int, float) or not 0 <= value <= TIMEOUT_MAX:
+                raise ValueError(f"{name} must be a number of seconds from 0 on, not {value!r}")
+        if self.seconds == 0:
+            raise ValueError("seconds must be positive")
 
 
 class Batch(Generic[T]):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import datetime
 from typing import Any
 
 from sigra.store.errors import InvalidQueryError
+from sigra.store.reading import storable
 
 
 def encode_cursor(position: tuple[Any, ...]) -> str:
@@ -16,12 +18,25 @@ def encode_cursor(position: tuple[Any, ...]) -> str:
 
 
 def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
-    """Read the position of a cursor; raise ``InvalidQueryError`` if it has not these types."""
+    """Read the position of a cursor; raise ``InvalidQueryError`` if it has not these types.
+
+    A ``datetime`` is there as its text in ISO 8601.
+    """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         position = json.loads(base64.urlsafe_b64decode(padded))
-        if tuple(map(type, position)) == kinds:
-            return tuple(position)
-    except (ValueError, TypeError):
-        pass
-    raise InvalidQueryError("cursor", "it must be the cursor of an earlier page")
+        return tuple(_part(*each) for each in zip(position, kinds, strict=True))
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidQueryError("cursor", "it must be the cursor of an earlier page") from None
+
+
+def _part(value: Any, kind: type) -> Any:
+    """Return a part of a position; raise for another type, or what no database takes."""
+    of_kind = type(value) is (str if kind is datetime else kind)
+    if not of_kind or (kind is int and value.bit_length() > 63):
+        raise ValueError
+    if kind is datetime:
+        return datetime.fromisoformat(value)
+    if kind is str and storable(value) != value:
+        raise ValueError
+    return value

@@ -42,10 +42,15 @@ class Database(Protocol):
         """Let go of the connections that the store opened."""
 
 
+def check_kind(name: str) -> None:
+    """Refuse, with ``ValueError``, a kind of database on which the store was not tried."""
+    if name not in ("sqlite", "postgresql"):
+        raise ValueError(f"the audit store runs on SQLite and PostgreSQL, not on {name}")
+
+
 def check_dialect(engine: Engine | AsyncEngine) -> None:
-    """Refuse, with ``ValueError``, a database on which the store was not tried."""
-    if engine.name not in ("sqlite", "postgresql"):
-        raise ValueError(f"the audit store runs on SQLite and PostgreSQL, not on {engine.name}")
+    """Refuse, with ``ValueError``, a database in which nothing would be kept."""
+    check_kind(engine.name)
     if engine.name == "sqlite" and (engine.url.database or ":memory:") == ":memory:":
         raise ValueError(
             "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
@@ -75,6 +80,8 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
     erased is overwritten (``secure_delete``).
     """
     connection.isolation_level = None
+    if getattr(connection, "autocommit", None) is False:
+        connection.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, new in Python 3.12
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     cursor.execute("PRAGMA journal_mode = WAL")

@@ -23,6 +23,11 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
     held: list[Pair] = []
     results = []
     for index, arguments in enumerate(events):
+        if not isinstance(arguments, Mapping):
+            raise TypeError(
+                f"item {index} of the events is a {type(arguments).__qualname__}: pass a list, and "
+                "in it for each event a mapping of log's arguments"
+            )
         call: Any = dict(arguments)
         try:
             results.append(log(**call, conn=Transaction(conn, strict=True, held=held)))

@@ -4,24 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from sigra.store.database import Database, check_dialect
+from sigra.store.database import Database, check_dialect, check_kind
 from sigra.store.synchronous import ServerDatabase, SqliteDatabase
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 
-def open_database(target: str | Engine | AsyncEngine) -> Database:
+_WANTED = (
+    "an audit store is given as a URL, as sqlite:///audit.db or postgresql+psycopg://host/database,"
+    " or as a SQLAlchemy engine"
+)
+
+
+def open_database(target: str | URL | Engine | AsyncEngine) -> Database:
     """Return the database behind a URL or an engine. Nothing is connected yet."""
-    if isinstance(target, str) and not make_url(target).get_dialect().is_async:
-        return _synchronous(create_engine(target), owned=True)
     if isinstance(target, Engine):
         return _synchronous(target, owned=False)
+    if isinstance(target, (str, URL)):
+        url = _checked(target)
+        if not url.get_dialect().is_async:
+            return _synchronous(create_engine(url), owned=True)
+        target = url
+    elif not hasattr(target, "sync_engine"):
+        raise TypeError(f"{_WANTED}, not as a {type(target).__qualname__}")
     from sigra.store.asynchronous import AsyncDatabase  # it needs greenlet, which not all have
 
     return AsyncDatabase(target)
+
+
+def _checked(target: str | URL) -> URL:
+    """Refuse what names no database, or one of another kind before its driver is looked for."""
+    try:
+        url = make_url(target)
+        check_kind(url.get_backend_name())
+        url.get_dialect()
+    except (ArgumentError, NoSuchModuleError):
+        # Without what was given, which may hold a password.
+        raise ValueError(f"{_WANTED}; this is neither") from None
+    return url
 
 
 def _synchronous(engine: Engine, *, owned: bool) -> Database:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkab
 from sigra import config
 from sigra.audit.event import Outcome
 from sigra.audit.leaf import in_utc
-from sigra.audit.read import ABSENT
+from sigra.audit.read import ABSENT, well_formed
 from sigra.audit.transaction import NoAuditStoreError
 from sigra.scope import Id, id_text
 from sigra.store.errors import InvalidQueryError
@@ -170,7 +170,7 @@ def event_filter(
         _id("organization_id", None if organization_id is ABSENT else organization_id),
         all_organizations,
         _id("actor_id", actor_id),
-        action,
+        None if action is None else _action(action),
         None if since is None else utc("since", since),
         None if until is None else utc("until", until),
         outcome,
@@ -187,14 +187,31 @@ def tenancy(**which: Unpack[Tenancy]) -> EventFilter:
 
 def utc(name: str, value: datetime) -> datetime:
     """Return a moment in UTC; raise ``InvalidQueryError`` for one without a time zone."""
-    moment = in_utc(value) if isinstance(value, datetime) else None
+    try:
+        moment = in_utc(value) if isinstance(value, datetime) else None
+    except OverflowError:
+        raise InvalidQueryError(name, "in UTC it is not in the years 1 to 9999") from None
     if moment is None:
         raise InvalidQueryError(name, "it must be an aware datetime")
     return moment
+
+
+def storable(text: str) -> str:
+    """Return a text as the store has it: U+FFFD for a lone surrogate, and for a NUL.
+
+    PostgreSQL's text has no NUL.
+    """
+    return well_formed(text).replace("\0", "\ufffd")
+
+
+def _action(action: str) -> str:
+    if not isinstance(action, str):
+        raise InvalidQueryError("action", "it must be a str, as 'invoice.close'")
+    return storable(action)
 
 
 def _id(name: str, value: Id | None) -> str | None:
     text = id_text(value)
     if text is None and value is not None:
         raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")
-    return text
+    return None if text is None else storable(text)

@@ -45,10 +45,7 @@ def record_page(
     database: Database, kind: Any, which: EventFilter, cursor: str | None, limit: int
 ) -> Page:
     """Return one page of a class's records, newest first, detached."""
-    after = None
-    if cursor is not None:
-        moment, event_id = decode_cursor(cursor, str, str)
-        after = (datetime.fromisoformat(moment), event_id)
+    after: Any = None if cursor is None else decode_cursor(cursor, datetime, str)
     records = database.read(lambda connection: _rows(connection, kind, which, after, limit + 1))
     more = len(records) > limit
     records = records[:limit]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sigra import config
@@ -18,7 +20,7 @@ from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.migrate import ensure_tables
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
-from sigra.store.reading import EventFilter, Page
+from sigra.store.reading import EventFilter, Page, storable
 from sigra.store.records import (
     add_records,
     all_records,
@@ -54,7 +56,7 @@ class SqlAuditSink:
 
     def __init__(
         self,
-        target: str | Engine | AsyncEngine,
+        target: str | URL | Engine | AsyncEngine,
         *,
         batch: Batching | None = None,
         audit_schema: Any = None,
@@ -66,7 +68,7 @@ class SqlAuditSink:
         self._schema = audit_schema
         self._ready = not create_tables
         self._closed = False
-        self._preparing = threading.Lock()
+        self._preparing, self._pid = threading.Lock(), os.getpid()
         self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
 
     def write(self, event: AuditEvent, record: Any = None) -> None:
@@ -154,6 +156,9 @@ class SqlAuditSink:
 
     def prepare(self) -> None:
         """Make the store's own tables where they are not there yet."""
+        if self._pid != os.getpid():
+            # In a forked child, a thread of the parent's may have held it.
+            self._preparing, self._pid = threading.Lock(), os.getpid()
         with self._preparing:
             if not self._ready:
                 ensure_tables(self.database)
@@ -197,6 +202,11 @@ class SqlAuditSink:
 def _item(event: AuditEvent, record: Any) -> Item:
     kind = type(record)
     own = kind is not AuditEvent and record is not None and is_mapped(kind)
+    organization, actor = event.organization_id, event.actor_id
+    if type(organization) is str and "\0" in organization:
+        event = replace(event, organization_id=storable(organization))
+    if type(actor) is str and "\0" in actor:
+        event = replace(event, actor_id=storable(actor))
     return event, record if own else None
 
 

@@ -106,17 +106,21 @@ class ServerDatabase:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
-        if self._owned and self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._engine.dispose(close=False)
-        with self._engine.begin() as connection:
+        with self._own().begin() as connection:
             return work(connection)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Read in a transaction of its own."""
-        with self._engine.connect() as connection:
+        with self._own().connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ")
             return work(connection)
+
+    def _own(self) -> Engine:
+        # A forked child has no use of its parent's connections; a given engine is its owner's.
+        if self._owned and self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._engine.dispose(close=False)
+        return self._engine
 
     def scrub(self) -> None:
         """Do nothing: it is for the server's operator to do, by VACUUM FULL."""

@@ -13,11 +13,11 @@ def write_within(conn: Any, work: Callable[[Connection], object], *, savepoint: 
     """Run the work in the transaction of a connection or session, which the caller ends.
 
     With ``savepoint`` a failure undoes what the work did and nothing else. Raises
-    ``TypeError`` for what is neither, and for an asynchronous one.
+    ``TypeError`` for what is neither, and for an asynchronous one, and ``ValueError`` for
+    one in AUTOCOMMIT.
     """
     connection = _connection_of(conn)
-    if connection.dialect.name == "sqlite":
-        _begin(connection)
+    _begin(connection)
     if savepoint:
         with connection.begin_nested():
             work(connection)
@@ -43,10 +43,17 @@ def _connection_of(conn: Any) -> Connection:
 
 
 def _begin(connection: Connection) -> None:
-    """Begin the transaction that Python's driver puts off until the first row is written.
+    """Begin the transaction, which Python's driver for SQLite puts off until a row is written.
 
     Before it, a savepoint would be a transaction of its own, and releasing it a commit.
     """
+    if not connection.in_transaction():
+        connection.begin()
     driver: Any = connection.connection.driver_connection
-    if not driver.in_transaction:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    automatic = getattr(connection.connection.dbapi_connection, "autocommit", False) is True
+    if connection.dialect.name == "sqlite" and not driver.in_transaction:
+        automatic = driver.isolation_level is None
+        if not automatic:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if automatic:
+        raise ValueError("conn is in AUTOCOMMIT, and so in no transaction: give one that is")

@@ -200,3 +200,43 @@ def test_a_forked_child_writes_with_connections_of_its_own(
     batch.flush()
     assert sink.count(EventFilter("acme")) == 7
     assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+def test_a_forked_child_reads_and_begins_with_nothing_of_its_parents(
+    url: str, open_sink: Callable[..., Any]
+) -> None:
+    """Neither a connection of the parent's, nor its lock while a thread makes the tables."""
+    code = (
+        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "from events import event\n"
+        "from sqlalchemy import create_engine, event as listen, text\n"
+        "from sigra.audit import EventFilter\n"
+        "from sigra.store import SqlAuditSink\n"
+        "sink = SqlAuditSink(sys.argv[1])\n"
+        "backend = lambda: sink.database.read(lambda c: c.scalar(text('SELECT pg_backend_pid()')))\n"
+        "server = sink.database.dialect == 'postgresql'\n"
+        "sink.write(event(1)); parents = server and backend()\n"
+        "reader = os.fork()\n"
+        "if reader == 0:\n"
+        "    assert not server or backend() != parents\n"
+        "    assert sink.count(EventFilter('acme')) == 1; os._exit(0)\n"
+        "assert os.waitpid(reader, 0)[1] == 0\n"
+        "engine, parent = create_engine(sys.argv[1]), os.getpid()\n"
+        "connecting, forked = threading.Event(), threading.Event()\n"
+        "@listen.listens_for(engine, 'do_connect')\n"
+        "def wait(*_):\n"
+        "    if os.getpid() == parent: connecting.set(); forked.wait()\n"
+        "slow = SqlAuditSink(engine)\n"
+        "thread = threading.Thread(target=slow.write, args=(event(2),)); thread.start()\n"
+        "connecting.wait(); writer = os.fork()\n"
+        "if writer == 0: slow.write(event(3)); os._exit(0)\n"
+        "forked.set(); thread.join(); sys.exit(os.waitpid(writer, 0)[1])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    sink = open_sink(url)
+    assert sink.count(EventFilter("acme")) == 3
+    assert verify(sink, all_organizations=True).verdict == "intact"

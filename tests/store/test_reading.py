@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import base64
+import json
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -111,6 +113,10 @@ def test_an_organization_must_be_named(filled: SqlAuditSink, read: Any) -> None:
         read(organization_id="acme", all_organizations=True)
 
 
+def cursor_of(position: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -119,7 +125,18 @@ def test_an_organization_must_be_named(filled: SqlAuditSink, read: Any) -> None:
         {"limit": True},
         {"cursor": "nonsense"},
         {"cursor": "WzFd"},
+        {"cursor": 3},
+        {"cursor": cursor_of(["2026", 1, 1 << 63])},
+        {"cursor": cursor_of(["2026", -(1 << 63) - 1, 1])},
+        {"cursor": cursor_of(["2026", True, 1])},
+        {"cursor": cursor_of(["20\0", 1, 1])},
+        {"cursor": cursor_of(["20\ud800", 1, 1])},
+        {"cursor": base64.urlsafe_b64encode(b"[" * 200_000).decode()},
         {"since": datetime(2026, 1, 1)},
+        {"since": datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))},
+        {"until": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))},
+        {"action": 3},
+        {"action": ["invoice.close"]},
         {"outcome": "fine"},
         {"actor_id": ""},
     ],
@@ -129,6 +146,15 @@ def test_a_wrong_argument_is_named(filled: SqlAuditSink, wrong: dict[str, Any]) 
     with pytest.raises(InvalidQueryError) as caught:
         audit.query(organization_id="acme", **wrong)
     assert caught.value.argument == next(iter(wrong))
+
+
+@pytest.mark.parametrize("odd", ["no\0thing", "no\ud800thing"])
+@pytest.mark.parametrize("name", ["organization_id", "actor_id", "action"])
+def test_a_text_that_no_database_holds_finds_nothing(
+    filled: SqlAuditSink, name: str, odd: str
+) -> None:
+    """It is looked for as an event would have it, and is no error of the database's."""
+    assert audit.count(**{"organization_id": "acme", name: odd}) == 0
 
 
 def test_without_a_store_there_is_nothing_to_read() -> None:

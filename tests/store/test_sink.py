@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 from events import event
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -108,6 +110,27 @@ def test_other_databases_are_refused() -> None:
     engine.dialect.name = "oracle"
     with pytest.raises(ValueError, match="not on oracle"):
         SqlAuditSink(engine)
+
+
+@pytest.mark.parametrize("wrong", [None, 3, "", "no url", "sqlite+no://u:hunter2@db/audit"])
+def test_what_names_no_database_is_refused(wrong: Any) -> None:
+    """At once, saying what would, and without the password."""
+    with pytest.raises((TypeError, ValueError), match="sqlite:///audit.db") as caught:
+        SqlAuditSink(wrong)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_database_without_its_driver_is_refused_by_its_name() -> None:
+    """Nobody is told to install the driver of a database that would then be refused."""
+    with pytest.raises(ValueError, match="not on mysql"):
+        SqlAuditSink("mysql://db/audit")
+
+
+def test_a_url_object_works(url: str, open_sink: Callable[..., SqlAuditSink]) -> None:
+    """What make_url and URL.create return is a URL too, and its password is not lost."""
+    sink = open_sink(make_url(url))
+    sink.write(event(1))
+    assert open_sink(url).count(EVERYONE) == 1
 
 
 def test_an_asynchronous_url_works(
@@ -287,7 +310,22 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": 0}, {"size": 20, "queue": 10}, {"seconds": 0}, {"timeout": -1}]
+    "wrong",
+    [
+        {"size": 0},
+        {"size": 20, "queue": 10},
+        {"size": 1.5},
+        {"size": True},
+        {"size": "5"},
+        {"queue": 1e4},
+        {"seconds": 0},
+        {"seconds": float("nan")},
+        {"seconds": "1"},
+        {"seconds": float("inf")},
+        {"timeout": -1},
+        {"timeout": float("nan")},
+        {"timeout": None},
+    ],
 )
 def test_batching_that_cannot_work_is_refused(wrong: dict[str, Any]) -> None:
     """At once, and not when the first event waits."""
@@ -325,6 +363,22 @@ def test_a_class_of_ones_own_is_read_as_far_as_it_goes(
     engine.dispose()
 
 
+@pytest.mark.parametrize(
+    "position", [["noon", "x"], ["2026-11-25T12:00:00+00:00", "\ud800"], [1, "x"]]
+)
+def test_a_cursor_of_no_page_of_a_class_of_ones_own_is_named(
+    url: str, open_sink: Any, position: list[Any]
+) -> None:
+    """It is an error of the query and not of the database."""
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    cursor = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+    with configure(sinks=[open_sink(engine)], audit_schema=MyAudit):
+        with pytest.raises(audit.InvalidQueryError, match="cursor"):
+            audit.query(organization_id="acme", cursor=cursor)
+    engine.dispose()
+
+
 def test_without_its_packages_the_store_says_which_extra_brings_them() -> None:
     """The extra is named, and the rest of sigra works."""
     code = (
@@ -334,3 +388,15 @@ def test_without_its_packages_the_store_says_which_extra_brings_them() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.split() == ["sql", "sqlalchemy"]
+
+
+def test_an_id_that_postgresql_cannot_hold_loses_no_event(sink: SqlAuditSink) -> None:
+    """A NUL in the organization or the actor becomes U+FFFD; both kinds of database agree."""
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        result = log_safe("login.fail", None, organization_id="ac\0me", actor_id="an\0n")
+        found = audit.query(organization_id="ac\0me", actor_id="an\0n").events
+    assert result.status == "emitted"
+    assert [(each.organization_id, each.actor_id) for each in found] == [
+        ("ac\ufffdme", "an\ufffdn")
+    ]
+    assert verify(sink, all_organizations=True).verdict == "intact"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -159,6 +160,63 @@ def test_one_bad_event_among_many_keeps_all_out(sink: SqlAuditSink) -> None:
     with pytest.raises(AuditRejectedError) as caught:
         audit.log_many(calls)
     assert (caught.value.index, sink.count(ACME)) == (1, 0)
+
+
+@pytest.mark.parametrize("wrong", [7, "invoice.close", ["action"]])
+def test_what_is_no_mapping_is_named_among_many(wrong: Any, sink: SqlAuditSink) -> None:
+    """The error says which of the events it is, and that a list of mappings was wanted."""
+    with pytest.raises(TypeError, match="item 1 .*mapping"):
+        audit.log_many([{"action": "invoice.close", "scope": SCOPE}, wrong])
+    with pytest.raises(TypeError, match="item 0 .*mapping"):
+        audit.log_many({"action": "invoice.close", "scope": SCOPE})  # type: ignore[arg-type]
+    assert sink.count(ACME) == 0
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_connection_without_a_transaction_is_refused(
+    engine: Engine, sink: SqlAuditSink, log: Any
+) -> None:
+    """In AUTOCOMMIT nothing rolls back, and on SQLite a row would wait for a commit for ever."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if log is audit.log:
+            with pytest.raises(ValueError, match="AUTOCOMMIT"):
+                log("invoice.close", SCOPE, conn=connection)
+        else:
+            assert log("invoice.close", SCOPE, conn=connection).status == "failed"
+        connection.execute(text("INSERT INTO ledger VALUES (1)"))
+    assert (rows(engine), sink.count(ACME)) == (1, 0)
+
+
+def begun_by_a_listener(url: str) -> Engine:
+    engine = create_engine(url)
+    listen.listen(engine, "connect", lambda driver, _: setattr(driver, "isolation_level", None))
+    listen.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return engine
+
+
+def begun_by_the_driver(url: str) -> Engine:
+    return create_engine(url, connect_args={"autocommit": False})
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("make", [begun_by_a_listener, begun_by_the_driver])
+def test_sqlite_transactions_that_begin_by_themselves_will_do(
+    new_url: Callable[[str], str], open_sink: Any, make: Any, log: Any
+) -> None:
+    """SQLAlchemy's two recipes for real SQLite transactions work, for the sink's engine too."""
+    if make is begun_by_the_driver and sys.version_info < (3, 12):
+        make = create_engine  # that version of the driver has no such mode
+    engine = make(new_url("sqlite"))
+    sink = open_sink(engine)
+    with configure(sinks=[sink]), engine.connect() as connection:
+        sink.prepare()
+        assert log("invoice.close", SCOPE, conn=connection).status == "emitted"
+        connection.rollback()
+        assert log("invoice.open", SCOPE, conn=connection).status == "emitted"
+        connection.commit()
+        assert log("invoice.send", SCOPE).status == "emitted"
+    assert [each.action for each in sink.stream(ACME)] == ["invoice.send", "invoice.open"]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("conn", [object(), "connection", 7])
