@@ -77,6 +77,7 @@ bench: $(OLD)/.ready .venv-queues/.ready .venv-saq/.ready  ## measure the speed 
 	@for venv in $(OLD) .venv-queues .venv-saq; do \
 		$$venv/bin/python -m pip install --quiet --editable '.[bench]'; done
 	@$(OLD)/bin/python -m benchmarks
+	@.venv-queues/bin/python -m benchmarks.peers
 	@.venv-queues/bin/python -m benchmarks.queues
 	@.venv-saq/bin/python -m benchmarks.queues --only saq --results benchmarks/results/queues-saq
 

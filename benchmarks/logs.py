@@ -56,7 +56,7 @@ def users_chain() -> Chain:
             structlog.processors.JSONRenderer(),
         ],
         "wrapper_class": structlog.make_filtering_bound_logger(logging.INFO),
-        "logger_factory": structlog.WriteLoggerFactory(_null("w")),
+        "logger_factory": structlog.WriteLoggerFactory(null("w")),
         "cache_logger_on_first_use": True,
     }
 
@@ -64,18 +64,18 @@ def users_chain() -> Chain:
 def rendered() -> Pair:
     """Compare log_safe through the shipped processor with structlog as its page says."""
     # TimeStamper makes the moment on the other side: by hand it is not made twice.
-    return Pair(_audit(shipped_chain()), _by_hand(page_chain(), moment=False), _reset)
+    return Pair(audited(shipped_chain()), _by_hand(page_chain(), moment=False), reset)
 
 
 def through_chain() -> Pair:
     """Compare log_safe through the user's chain with that chain called directly."""
-    return Pair(_audit(users_chain()), _by_hand(users_chain(), moment=True), _reset)
+    return Pair(audited(users_chain()), _by_hand(users_chain(), moment=True), reset)
 
 
 def filtered() -> Pair:
     """Compare an event below the level with one that is written."""
-    quiet = _audit(shipped_chain(logging.WARNING), status="disabled")
-    return Pair(quiet, _audit(shipped_chain()), _reset)
+    quiet = audited(shipped_chain(logging.WARNING), status="disabled")
+    return Pair(quiet, audited(shipped_chain()), reset)
 
 
 def raising_sink(written: bool) -> Pair:
@@ -87,18 +87,18 @@ def raising_sink(written: bool) -> Pair:
     from sigra.audit.sink import JSONLinesSink
 
     logger = logging.getLogger("sigra.audit")
-    handler = logging.StreamHandler(_null("w")) if written else logging.NullHandler()
+    handler = logging.StreamHandler(null("w")) if written else logging.NullHandler()
     logger.addHandler(handler)
     logger.propagate = False
-    working = JSONLinesSink(_null("wb"))
+    working = JSONLinesSink(null("wb"))
 
     def close() -> None:
         logger.removeHandler(handler)
         logger.propagate = True
-        _reset()
+        reset()
 
-    bad = _audit(shipped_chain(), sinks=[RaisingSink()], status="failed")
-    return Pair(bad, _audit(shipped_chain(), sinks=[working]), close)
+    bad = audited(shipped_chain(), sinks=[RaisingSink()], status="failed")
+    return Pair(bad, audited(shipped_chain(), sinks=[working]), close)
 
 
 class RaisingSink:
@@ -114,20 +114,22 @@ class RaisingSink:
 def _bytes(level: int) -> Chain:
     return {
         "wrapper_class": structlog.make_filtering_bound_logger(level),
-        "logger_factory": structlog.BytesLoggerFactory(_null("wb")),
+        "logger_factory": structlog.BytesLoggerFactory(null("wb")),
         "cache_logger_on_first_use": True,
     }
 
 
-def _null(mode: str) -> Any:
-    return open(os.devnull, mode)  # it lives as long as the process
+def null(mode: str) -> Any:
+    """Open what takes all and keeps nothing; it lives as long as the process."""
+    return open(os.devnull, mode)
 
 
-def _reset() -> None:
+def reset() -> None:
+    """Put structlog's settings back."""
     structlog.reset_defaults()
 
 
-def _audit(chain: Chain, sinks: Any = (), status: str = "emitted") -> Timed:
+def audited(chain: Chain, sinks: Any = (), status: str = "emitted") -> Timed:
     """Time log_safe in a job's body, under these settings of structlog."""
 
     def log(scope: Any) -> Any:
@@ -154,12 +156,17 @@ def _by_hand(chain: Chain, *, moment: bool) -> Timed:
     settings = {key: value for key, value in chain.items() if key != "logger_factory"}
     logger: Any = structlog.wrap_logger(chain["logger_factory"](), **settings)
     logger.info("warm-up")
+    return written_by(logger.info, moment=moment)
+
+
+def written_by(info: Callable[..., object], *, moment: bool = True) -> Timed:
+    """Time an event's fields given to a logger by hand; ``moment``: with the time made here."""
     utc = timezone.utc
 
     def log(scope: Any) -> None:
         fields = {"occurred_at": datetime.now(utc).isoformat()} if moment else {}
         user, organization = scope.user.id, scope.active_organization.id
-        logger.info(
+        info(
             "invoice.close",
             outcome="success",
             event_id=str(uuid.uuid4()),
