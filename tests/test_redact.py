@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,26 @@ def test_few_harmless_names_are_taken_for_secrets() -> None:
     assert len(flagged) <= len(BENIGN) * 0.03, flagged
 
 
+# Names as modules of automation, clouds, payments and identity have them: told apart by what
+# their values are, before the rule had been tried on them.
+FIELD: dict[str, list[str]] = {}
+for word in Path(__file__).with_name("key_names.txt").read_text().split():
+    if word.endswith(":"):
+        names = FIELD.setdefault(word[:-1], [])
+    else:
+        names.append(word)
+
+
+def test_names_of_the_field_are_told_apart() -> None:
+    """Of 642 names of secrets at least 99 % are redacted, of 3,400 others at most 3 %."""
+    missed = [key for key in FIELD["secret"] if not is_flagged(key)]
+    values: dict[str, Any] = {"text": "x", "number": 12, "flag": True}
+    others = [(key, value) for kind, value in values.items() for key in FIELD[kind]]
+    flagged = [key for key, value in others if is_flagged(key, value)]
+    assert len(missed) <= len(FIELD["secret"]) * 0.01, missed
+    assert len(flagged) <= len(others) * 0.03, flagged
+
+
 def test_the_corpus_is_large_enough_to_say_so() -> None:
     """One name more or less does not decide whether the two rates hold."""
     assert len(set(SECRETS)) > 150
@@ -112,7 +133,7 @@ def test_the_style_of_a_key_does_not_matter(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret"]
+    "key", ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret", "uploadpass"]
 )
 def test_words_run_together_are_found(key: str) -> None:
     """A name without any separator is caught by how it ends, or as a whole."""
@@ -132,10 +153,12 @@ def test_allowed_names_pass(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["token_count", "tokens_used", "max_session", "session_ttl", "key_count"]
-)
+    "key",
+    ["token_count", "tokens_used", "max_session", "session_ttl", "key_count", "cookie_max_age",
+     "jwt_expiry", "access_token_expire_minutes", "api_key_count"],
+)  # fmt: skip
 def test_a_metric_passes_as_a_number_only(key: str) -> None:
-    """Token, session or key beside a metric word passes with a number and with nothing else."""
+    """What is never a number, beside a metric word, passes with a number and nothing else."""
     assert MEASURE == key_verdict(key)
     assert not is_flagged(key, 12)
     assert not is_flagged(key, 0.5)
@@ -147,6 +170,25 @@ def test_a_metric_word_frees_no_other_secret() -> None:
     """A number under a password's name is a secret, whatever stands beside it."""
     assert is_flagged("max_password", 12)
     assert is_flagged("pin_count", 1234)
+    assert is_flagged("card_number_token_count", 1234)
+    assert is_flagged("auth_code_number", 1234)
+
+
+@pytest.mark.parametrize("key", ["has_password", "requireMfa", "password_reset", "ENABLE_SSO"])
+def test_an_answer_of_yes_or_no_is_no_secret(key: str) -> None:
+    """True and False pass under a name with a verb, and nothing else does."""
+    assert not is_flagged(key, True)
+    assert not is_flagged(key, False)
+    assert is_flagged(key, "x")
+    assert is_flagged(key, 1)
+
+
+@pytest.mark.parametrize(
+    "key", ["session_cookie_name", "PasswordHashers", "secret_arn", "auth-backend", "card_last4"]
+)
+def test_what_describes_a_secret_is_none(key: str) -> None:
+    """A last word for a property of a secret says that it is not here itself."""
+    assert PLAIN == key_verdict(key)
 
 
 def test_a_key_too_long_to_be_a_name_is_redacted() -> None:

@@ -11,15 +11,17 @@ from sigra.audit import words as w
 
 REDACTED = "[REDACTED]"
 
-PLAIN, SECRET, MEASURE = 0, 1, 2
-"""What a key says of its value: anything, a secret, or a secret unless it is a number."""
+PLAIN, MEASURE, FLAG, SECRET = 0, 1, 2, 3
+"""What a key says of its value: anything; a secret, unless a number or bool; unless a bool."""
 
 MAX_KEY = 256
+_HARMLESS = {int: MEASURE, float: MEASURE, bool: FLAG}
 _LONGEST_RUN = 4
 _DIGITS = "0123456789"
 # Shorter words are not sought across a boundary: "to_tp_x" holds no "otp".
 _OPENINGS = ("apikey", "passwd", "privatekey", "secretkey")
-_RUNS = w.JOINED | frozenset(word for word in w.WHOLE if len(word) >= 6)
+_JOINED = w.JOINED | {f"{word}s" for word in w.JOINED}
+_RUNS = _JOINED | frozenset(word for word in w.WHOLE if len(word) >= 6)
 
 _separator = re.compile(r"[\W_]+")
 _camel = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -27,7 +29,7 @@ _camel = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 @lru_cache(maxsize=4096)
 def key_verdict(key: str) -> int:
-    """Say what the value under a key is: ``PLAIN``, ``SECRET`` or ``MEASURE``.
+    """Say what the value under a key is: ``PLAIN``, ``MEASURE``, ``FLAG`` or ``SECRET``.
 
     The key is split into words at separators and changes of case. It is one of a
     secret if a word, or neighbouring words run together, are on the lists of
@@ -44,6 +46,11 @@ def key_verdict(key: str) -> int:
     return _judge(words)
 
 
+def is_secret(key: str, kind: type) -> bool:
+    """Tell whether a value of a type is a secret under a key."""
+    return (key_verdict(key) if len(key) <= MAX_KEY else SECRET) > _HARMLESS.get(kind, PLAIN)
+
+
 def _visible(key: str) -> str:
     name = unicodedata.normalize("NFKC", key)
     return "".join(sign for sign in name if sign.isascii() or unicodedata.category(sign) != "Cf")
@@ -52,17 +59,19 @@ def _visible(key: str) -> str:
 def _judge(words: list[str]) -> int:
     if "_".join(words) in w.ALLOWED or (len(words) > 1 and words[-1] in w.DESCRIBING):
         return PLAIN
-    if _runs_together(words):
-        return SECRET
     marking = [word for word in _without_benign(words) if _marks(word)]
-    if not marking:
+    if not marking and not _runs_together(words):
         return PLAIN
-    measured = w.MEASURED.issuperset(marking) and not w.METRIC.isdisjoint(words)
-    return MEASURE if measured else SECRET
+    # The rest decides too: "card_no_token" is a number's name still.
+    rest = [word for word in words if word not in w.MEASURED]
+    if marking and {*marking} <= w.MEASURED and w.METRIC & {*words} and not _runs_together(rest):
+        return MEASURE
+    return SECRET if w.FLAGS.isdisjoint(words) else FLAG
 
 
 def _marks(word: str) -> bool:
-    return _listed(word, w.WHOLE) or word.endswith(w.STEMS)
+    word = word if word in w.WHOLE else word.rstrip(_DIGITS)
+    return word in w.WHOLE or (word.endswith(w.STEMS) and word not in w.PASSAGES)
 
 
 def _listed(word: str, names: frozenset[str]) -> bool:
@@ -72,7 +81,7 @@ def _listed(word: str, names: frozenset[str]) -> bool:
 def _runs_together(words: list[str]) -> bool:
     for start, word in enumerate(words):
         _, *longer = accumulate(words[start : start + _LONGEST_RUN])
-        if _listed(word, w.JOINED) or word.startswith(_OPENINGS):
+        if _listed(word, _JOINED) or word.startswith(_OPENINGS):
             return True
         if any(_listed(run, _RUNS) for run in longer):
             return True

@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
-from sigra.audit.redact import MAX_KEY, REDACTED, SECRET, holds_secret, key_verdict
+from sigra.audit.redact import REDACTED, holds_secret, is_secret, key_verdict
 from sigra.errors import AuditRejectedError
 
 MAX_BYTES = 8_192
@@ -155,7 +155,7 @@ class _Walk:
             if self.left < 0:
                 break
             self.characters += len(key)
-            if self.redacting and value is not None and _is_secret(key, type(value)):
+            if self.redacting and value is not None and is_secret(key, type(value)):
                 plain[key] = REDACTED
                 self.redacted.append(path + _step(key))
             else:
@@ -185,11 +185,6 @@ class _Walk:
             self.redacted.append(path + _step(key))
             return REDACTED
         return text
-
-
-def _is_secret(key: str, kind: type) -> bool:
-    verdict = key_verdict(key) if len(key) <= MAX_KEY else SECRET
-    return verdict == SECRET or (verdict > 0 and kind is not int and kind is not float)
 
 
 def _key(key: Any, plain: dict[str, Any]) -> str:
