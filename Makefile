@@ -15,7 +15,7 @@ PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
 # Each of those processes, and of those that tests start, would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-browser test-queues table coverage lint format types bench clean
+.PHONY: help demo test test-fast test-browser test-queues table coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -34,6 +34,9 @@ demo: $(OLD)/.ready  ## run the told story: three organizations, a thousand jobs
 test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest Python found
 	@set -e; for venv in $(sort $(OLD) $(NEW)); do \
 		echo "== $$venv"; $$venv/bin/python $(PYTEST); done
+
+test-fast: $(NEW)/.ready  ## run what needs no server and kills no process, on one Python
+	@$(NEW)/bin/python $(PYTEST) -m "not servers"
 
 test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debian: apt-get install chromium)
 	@SIGRA_BROWSER=1 $(NEW)/bin/python -m pytest tests/web/test_chromium.py

@@ -20,6 +20,7 @@ def answers(url: str) -> bool:
     return True
 
 
+@pytest.mark.servers
 def test_a_bundled_postgres_serves_and_is_gone_afterwards() -> None:
     """It stands in for a standard port where nobody answers."""
     with server("SIGRA_NO_SUCH_VARIABLE", NOBODY, bundled_postgres) as url:

@@ -8,6 +8,8 @@ import signal
 
 import pytest
 
+pytestmark = pytest.mark.servers
+
 JOBS = """
 import os, time
 from sigra import log_safe, tenant_args, tenant_worker

@@ -48,7 +48,7 @@ def new_url(
     return make
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def url(request: pytest.FixtureRequest, new_url: Callable[[str], str]) -> str:
     """Return the URL of an empty database, of each kind in turn."""
     return new_url(request.param)

@@ -28,6 +28,8 @@ from sigra.audit import EventFilter
 from sigra.store import Batching, SqlAuditSink, verify
 from sigra.store.tables import entries
 
+pytestmark = pytest.mark.servers
+
 LONG = "SIGRA_LONG" in os.environ
 KILLS = 100 if LONG else 2
 RACES = [(8, 10_000, 3), (16, 1_000, 50)] if LONG else [(3, 40, 3)]
@@ -40,7 +42,8 @@ def start(
     url: str, name: str, count: int = 0, organizations: int = 3, stdout: Any = subprocess.PIPE
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, str(WRITER), url, name, str(count), str(organizations)]
-    return subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE)
+    # Unbuffered: what is read ahead by the line would be missing from what is read at the end.
+    return subprocess.Popen(command, bufsize=0, stdout=stdout, stderr=subprocess.PIPE)
 
 
 def ids_of(output: bytes) -> set[str]:

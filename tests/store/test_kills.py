@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import keeper
+import pytest
 from sqlalchemy import select
 
 from sigra.audit import EventFilter
 from sigra.store import SqlAuditSink, erase, read_checkpoints, verify
 from sigra.store.tables import entries
+
+pytestmark = pytest.mark.servers
 
 KILLS = 250 if "SIGRA_LONG" in os.environ else 5
 """On each database."""
@@ -58,7 +61,8 @@ class Said:
 def kill_one(url: str, folder: Path, task: str) -> list[Words]:
     """Start a keeper, kill it in the midst of its task or soon after, return what it said."""
     command = [sys.executable, keeper.__file__, url, str(folder), task]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Unbuffered: what is read ahead by the line would be missing from what is read at the end.
+    process = subprocess.Popen(command, bufsize=0, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     seen = list(islice(_until_begun(process.stdout), 1_000))
     time.sleep(random.uniform(0, 0.03))

@@ -150,7 +150,7 @@ async def _write_in_loop(sink: SqlAuditSink) -> Any:
         return log_safe("invoice.close", None)
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
 def test_an_asynchronous_engine_works_from_a_running_loop(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], kind: str
 ) -> None:

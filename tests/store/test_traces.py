@@ -87,6 +87,7 @@ def test_parquet_has_nothing_of_the_person(
     assert PERSON not in str(parquet.read_table(str(path).format("after")).to_pylist())
 
 
+@pytest.mark.servers
 def test_postgresql_keeps_the_text_until_a_full_vacuum(
     new_url: Callable[[str], str], open_sink: OpenSink
 ) -> None:

@@ -15,6 +15,8 @@ from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
 from sigra.web import make_app
 
+pytestmark = pytest.mark.servers
+
 TOKEN = "a-token-for-the-tests"
 
 

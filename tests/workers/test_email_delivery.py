@@ -18,6 +18,8 @@ from sigra.testing import perform_job
 from sigra.workers import EmailDelivery, EmailSettings, NotConfiguredError, set_up, settings
 from sigra.workers.email_delivery import backoff
 
+pytestmark = pytest.mark.servers
+
 ANN = SimpleNamespace(id="7", email="ann@example.org")
 
 
