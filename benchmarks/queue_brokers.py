@@ -19,9 +19,9 @@ from benchmarks.queue_sides import (
     ignored_async,
     make_worker,
     new_name,
+    nothing,
     redis_client,
 )
-from sigra.backends.envelope import MARK
 
 
 def rq(batch: int = 0) -> Pair:
@@ -29,7 +29,7 @@ def rq(batch: int = 0) -> Pair:
     native = import_module("rq")
     backend_module = import_module("sigra.backends.rq")
     queue = native.Queue(new_name(), connection=redis_client(), serializer="json")
-    worker, payload = make_worker(backend_module.RQBackend(queue))
+    worker, write = make_worker(backend_module.RQBackend(queue))
     function, items = backend_module.run, [FLAT] * batch
 
     def close() -> None:
@@ -38,12 +38,12 @@ def rq(batch: int = 0) -> Pair:
 
     def enqueue_many() -> None:
         prepare = queue.prepare_data
-        queue.enqueue_many([prepare(function, args=(worker.name, payload)) for _ in items])
+        queue.enqueue_many([prepare(function, args=(worker.name, write(FLAT))) for _ in items])
 
     if batch:
         return called(lambda: worker.new_many(items), enqueue_many, close)
     return called(
-        lambda: worker.new(FLAT), lambda: queue.enqueue(function, worker.name, payload), close
+        lambda: worker.new(FLAT), lambda: queue.enqueue(function, worker.name, write(FLAT)), close
     )
 
 
@@ -53,7 +53,7 @@ def rq_consumed() -> Pair:
     backend_module = import_module("sigra.backends.rq")
     logging.disable(logging.WARNING)
     queue = native.Queue(new_name(), connection=redis_client(), serializer="json")
-    worker, payload = make_worker(backend_module.RQBackend(queue))
+    worker, write = make_worker(backend_module.RQBackend(queue))
     consumer = native.SimpleWorker([queue], connection=queue.connection, serializer="json")
 
     def drain() -> None:
@@ -61,7 +61,7 @@ def rq_consumed() -> Pair:
 
     return drained(
         lambda: worker.new(FLAT),
-        lambda: queue.enqueue("benchmarks.queue_sides.nothing", payload),
+        lambda: queue.enqueue("benchmarks.queue_sides.nothing", write(FLAT)),
         drain,
         lambda: (queue.delete(delete_jobs=True), forget(queue.name)),
     )
@@ -73,7 +73,7 @@ def celery(url: str) -> Pair:
     app = import_module("celery").Celery(broker=url, set_as_current=False)
     app.conf.update(task_default_queue=name)
     backend = import_module("sigra.backends.celery").CeleryBackend(app)
-    worker, payload = make_worker(backend)
+    worker, write = make_worker(backend)
     native = app.task(ignored, name="native", ignore_result=True)
 
     def close() -> None:
@@ -84,7 +84,7 @@ def celery(url: str) -> Pair:
         if url == REDIS:
             forget(name)
 
-    return called(lambda: worker.new(FLAT), lambda: native.apply_async(kwargs=payload), close)
+    return called(lambda: worker.new(FLAT), lambda: native.apply_async(kwargs=write(FLAT)), close)
 
 
 def dramatiq(url: str, *, consumed: bool = False) -> Pair:
@@ -97,7 +97,7 @@ def dramatiq(url: str, *, consumed: bool = False) -> Pair:
             url=url.removesuffix("//") + "/%2F" if url.endswith("//") else url
         )
     backend = import_module("sigra.backends.dramatiq").DramatiqBackend(broker, queue=name)
-    worker, payload = make_worker(backend)
+    worker, write = make_worker(backend)
     actor = native.actor(ignored, actor_name="native", queue_name=name, broker=broker)
 
     def close() -> None:
@@ -115,7 +115,7 @@ def dramatiq(url: str, *, consumed: bool = False) -> Pair:
         consumer.join()
         consumer.stop()
 
-    ours, theirs = (lambda: worker.new(FLAT)), (lambda: actor.send(**payload))
+    ours, theirs = (lambda: worker.new(FLAT)), (lambda: actor.send(**write(FLAT)))
     return drained(ours, theirs, drain, close) if consumed else called(ours, theirs, close)
 
 
@@ -131,16 +131,14 @@ def huey(*, consumed: bool = False) -> Pair:
 def huey_sides(backend: Any, close: Any, *, consumed: bool) -> Pair:
     """Compare on a huey, wherever it keeps its tasks."""
     own = backend.huey
-    worker, payload = make_worker(backend)
-    task = own.task(name="native")(ignored)
+    worker, write = make_worker(backend)
+    task = own.task(name="native")(nothing)
 
     def drain() -> None:
         while (one := own.dequeue()) is not None:
             own.execute(one)
 
-    if consumed:
-        del payload[MARK]  # by which a consumer takes a task for a worker's
-    ours, theirs = (lambda: worker.new(FLAT)), (lambda: task(**payload))
+    ours, theirs = (lambda: worker.new(FLAT)), (lambda: task(write(FLAT)))
     return drained(ours, theirs, drain, close) if consumed else called(ours, theirs, close)
 
 
@@ -148,7 +146,7 @@ def saq() -> Pair:
     """Compare with ``await queue.enqueue``."""
     native, runner = import_module("saq"), asyncio.Runner()
     queue = native.Queue.from_url(REDIS, name=new_name())
-    worker, payload = make_worker(import_module("sigra.backends.saq").SaqBackend(queue))
+    worker, write = make_worker(import_module("sigra.backends.saq").SaqBackend(queue))
 
     def close() -> None:
         runner.run(queue.disconnect())
@@ -157,7 +155,7 @@ def saq() -> Pair:
     return awaited(
         runner,
         lambda: worker.anew(FLAT),
-        lambda: queue.enqueue("native", kwargs=payload),
+        lambda: queue.enqueue("native", kwargs=write(FLAT)),
         close,
     )
 
@@ -167,7 +165,7 @@ def saq_consumed() -> Pair:
     native, runner = import_module("saq"), asyncio.Runner()
     queue = native.Queue.from_url(REDIS, name=new_name())
     backend = import_module("sigra.backends.saq").SaqBackend(queue)
-    worker, payload = make_worker(backend)
+    worker, write = make_worker(backend)
 
     async def own(context: Any, **payload: Any) -> None:
         pass
@@ -184,7 +182,7 @@ def saq_consumed() -> Pair:
 
     return drained(
         lambda: runner.run(worker.anew(FLAT)),
-        lambda: runner.run(queue.enqueue("native", kwargs=payload)),
+        lambda: runner.run(queue.enqueue("native", kwargs=write(FLAT))),
         lambda: runner.run(drain()),
         close,
     )
@@ -201,7 +199,7 @@ def taskiq(url: str) -> Pair:
         own = {"dead_letter_queue": rabbitmq.Queue(name=f"{name}-dead")}
         broker = rabbitmq.AioPikaBroker(url, exchange=rabbitmq.Exchange(name=name), **queues, **own)
     backend = import_module("sigra.backends.taskiq").TaskiqBackend(broker, queue=name)
-    worker, payload = make_worker(backend)
+    worker, write = make_worker(backend)
     task = broker.register_task(ignored_async, task_name="native", queue_name=name)
     runner.run(broker.startup())
 
@@ -217,4 +215,4 @@ def taskiq(url: str) -> Pair:
         runner.run(end())
         forget(name)
 
-    return awaited(runner, lambda: worker.anew(FLAT), lambda: task.kiq(**payload), close)
+    return awaited(runner, lambda: worker.anew(FLAT), lambda: task.kiq(**write(FLAT)), close)

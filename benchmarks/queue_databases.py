@@ -31,14 +31,14 @@ def procrastinate() -> Pair:
     app.open()
     app.schema_manager.apply_schema()
     backend_module = import_module("sigra.backends.procrastinate")
-    worker, payload = make_worker(backend_module.ProcrastinateBackend(app))
+    worker, write = make_worker(backend_module.ProcrastinateBackend(app))
     task = app.task(name="native")(ignored)
 
     def close() -> None:
         app.close()
         drop()
 
-    return called(lambda: worker.new(FLAT), lambda: task.defer(**payload), close)
+    return called(lambda: worker.new(FLAT), lambda: task.defer(**write(FLAT)), close)
 
 
 def procrastinate_consumed() -> Pair:
@@ -52,7 +52,7 @@ def procrastinate_consumed() -> Pair:
 
     runner.run(start())
     module = import_module("sigra.backends.procrastinate")
-    worker, payload = make_worker(module.ProcrastinateBackend(app, rescue_after=None))
+    worker, write = make_worker(module.ProcrastinateBackend(app, rescue_after=None))
     task = app.task(name="native")(ignored)
     logging.disable(logging.WARNING)
 
@@ -67,7 +67,7 @@ def procrastinate_consumed() -> Pair:
 
     return drained(
         lambda: runner.run(worker.anew(FLAT)),
-        lambda: runner.run(task.defer_async(**payload)),
+        lambda: runner.run(task.defer_async(**write(FLAT))),
         lambda: runner.run(drain()),
         close,
     )
@@ -77,7 +77,7 @@ def oban() -> Pair:
     """Compare with ``await oban.enqueue``."""
     native, (url, drop), runner = import_module("oban"), new_database(), asyncio.Runner()
     pool = import_module("psycopg_pool").AsyncConnectionPool(url, open=False)
-    worker, payload = make_worker(import_module("sigra.backends.oban").ObanBackend())
+    worker, write = make_worker(import_module("sigra.backends.oban").ObanBackend())
 
     async def start() -> Any:
         await pool.open()
@@ -92,7 +92,7 @@ def oban() -> Pair:
     return awaited(
         runner,
         lambda: worker.anew(FLAT),
-        lambda: own.enqueue(native.Job("native", args=payload)),
+        lambda: own.enqueue(native.Job("native", args=write(FLAT))),
         close,
     )
 
@@ -103,7 +103,7 @@ def pgqueuer() -> Pair:
     conn = runner.run(import_module("asyncpg").connect(url))
     queries = import_module("pgqueuer.queries").Queries(native.AsyncpgDriver(conn))
     runner.run(queries.install())
-    worker, payload = make_worker(import_module("sigra.backends.pgqueuer").PgQueuerBackend(queries))
+    worker, write = make_worker(import_module("sigra.backends.pgqueuer").PgQueuerBackend(queries))
 
     def close() -> None:
         runner.run(conn.close())
@@ -112,7 +112,7 @@ def pgqueuer() -> Pair:
     return awaited(
         runner,
         lambda: worker.anew(FLAT),
-        lambda: queries.enqueue("native", dumps(payload)),
+        lambda: queries.enqueue("native", dumps(write(FLAT))),
         close,
     )
 
@@ -133,7 +133,7 @@ def django(*, consumed: bool = False) -> Pair:
     import_module("django").setup()
     import_module("django.core.management").call_command("migrate", verbosity=0)
     logging.disable(logging.WARNING)
-    worker, payload = make_worker(import_module("sigra.backends.django").DjangoBackend())
+    worker, write = make_worker(import_module("sigra.backends.django").DjangoBackend())
     # Django finds a task by where its function is defined.
     task = queue_sides.ignored = import_module("django.tasks").task(ignored)  # type: ignore[assignment]
 
@@ -154,7 +154,7 @@ def django(*, consumed: bool = False) -> Pair:
             excluded_queue_names=[],
         ).run()
 
-    ours, theirs = (lambda: worker.new(FLAT)), (lambda: task.enqueue(**payload))
+    ours, theirs = (lambda: worker.new(FLAT)), (lambda: task.enqueue(**write(FLAT)))
     return drained(ours, theirs, drain, close) if consumed else called(ours, theirs, close)
 
 

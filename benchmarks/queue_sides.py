@@ -6,16 +6,16 @@ import asyncio
 import itertools
 import os
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timezone
 from importlib import import_module
 from typing import Any
 
 from benchmarks.byhand import FLAT
 from benchmarks.measure import Pair, Timed, clock
-from sigra import catalog, tenant_worker
+from sigra import tenant_worker
 from sigra.backends.envelope import pack
 from sigra.job import Job
-from sigra.options import PLAIN
 
 REDIS = os.environ.get("SIGRA_REDIS_URL", "redis://127.0.0.1:6379/14")
 RABBITMQ = os.environ.get("SIGRA_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
@@ -30,8 +30,11 @@ def new_name() -> str:
     return f"sigra_bench_{uuid.uuid4().hex[:8]}"
 
 
-def make_worker(backend: Any) -> tuple[Any, dict[str, Any]]:
-    """Return a worker on the backend, and what a job of it is as a payload."""
+Payload = dict[str, Any]
+
+
+def make_worker(backend: Any) -> tuple[Any, Callable[[Payload], Payload]]:
+    """Return a worker on the backend, and what one would write by hand instead of ``.new()``."""
 
     def body(scope: Any, args: Any) -> None:
         pass
@@ -41,7 +44,52 @@ def make_worker(backend: Any) -> tuple[Any, dict[str, Any]]:
 
     function = async_body if backend.name in _AWAITED else body  # as its own are
     worker = tenant_worker(name=f"benchmark.{next(_numbers)}", backend=backend)(function)
-    return worker, pack(Job(catalog.lookup(worker.name), FLAT, PLAIN, backend.name))
+    return worker, by_hand(worker.name)
+
+
+def by_hand(worker: str) -> Callable[[Payload], Payload]:
+    """Return the producer's half of H_c, which leaves the writing of JSON to the queue.
+
+    It checks the two keys, makes an id and a timestamp, and has an envelope's fields, so
+    that both sides send as much.
+    """
+
+    def write(args: Payload) -> Payload:
+        if "organization_id" not in args or "actor_id" not in args:
+            raise ValueError("organization_id and actor_id are required")
+        return {
+            "version": 2,
+            "id": str(uuid.uuid4()),
+            "worker": worker,
+            "args": args,
+            "queue": None,
+            "priority": 0,
+            "max_attempts": 1,
+            "backoff": None,
+            "enqueued_at": datetime.now(timezone.utc).isoformat(),
+            "failures": 0,
+            "snoozes": 0,
+            "deliveries": 0,
+        }
+
+    return write
+
+
+def envelope() -> Pair:
+    """Compare what both sides do before a queue's own call."""
+    worker, write = make_worker(_Nowhere())
+    return Pair(_calls(lambda: worker.new(FLAT)), _calls(lambda: write(FLAT)))
+
+
+class _Nowhere:
+    name, capabilities = "nowhere", frozenset[str]()
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            pack(job)
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        self.enqueue(jobs)
 
 
 def called(

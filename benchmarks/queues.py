@@ -1,9 +1,10 @@
 """Goal 16: what Sigra adds to a queue's own enqueue, and to a job that its consumer runs.
 
 ``python -m benchmarks.queues``, where the queues' extras are installed and their servers
-answer. Both sides carry the same payload, by the same native object. Measured is this
-process's time on its processor, so that a busy machine spoils nothing; the server's is left out,
-and Sigra's share of what a caller waits for is smaller than what is shown.
+answer. Both sides carry as much, by the same native object: the other one is the queue's own call
+with what one would write by hand before it (``by_hand``). Measured is this process's time on
+its processor, so that a busy machine spoils nothing; the server's is left out, and Sigra's share of
+what a caller waits for is smaller than what is shown.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from benchmarks.__main__ import read
 from benchmarks.goals import Goal
 from benchmarks.measure import FULL, QUICK, TINY, Pair, paired
 from benchmarks.plot import draw
-from benchmarks.queue_sides import POSTGRES, RABBITMQ, REDIS
+from benchmarks.queue_sides import POSTGRES, RABBITMQ, REDIS, envelope
 from benchmarks.report import show, write_json
 
 _EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
@@ -69,6 +70,13 @@ _QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair] | None
 """Its package, its server ("" for none), and what makes the pair of an enqueue and of a
 consumed job."""
 
+_envelope = paired(envelope)
+_ALONE = (
+    Goal("16+ envelope", "what comes before it", "by hand", None, _envelope),
+    Goal("16s+ envelope", "the same, stdlib", "by hand", None, _envelope, "stdlib"),
+)
+"""What both sides do before a queue's own call."""
+
 _NOT_CONSUMED = (
     "consumed jobs of celery, taskiq, oban and pgqueuer (this frame drains a queue again and again "
     "in its own process, and these have no consumer that ends with the queue and starts anew), and "
@@ -78,7 +86,7 @@ _NOT_CONSUMED = (
 
 def goals() -> tuple[list[Goal], list[str]]:
     """Return what can be measured here, and of the rest why it cannot."""
-    found, missing = [], [_NOT_CONSUMED]
+    found, missing = list(_ALONE), [_NOT_CONSUMED]
     for name, (package, server, enqueued, consumed) in _QUEUES.items():
         if find_spec(package) is None:
             missing.append(f"{name}: {package} is not installed here")
@@ -86,7 +94,7 @@ def goals() -> tuple[list[Goal], list[str]]:
         if server and not _answers(server):
             missing.append(f"{name}: no server at {server}")
             continue
-        make, call = paired(enqueued), "its own enqueue"
+        make, call = paired(enqueued), "by hand"
         found.append(Goal(f"16 {name}", ".new()", call, _ADDED, make))
         found.append(Goal(f"16s {name}", ".new(), stdlib", call, _ADDED_STDLIB, make, "stdlib"))
         if consumed is not None:
