@@ -66,7 +66,8 @@ def _float(value: Any) -> float | str:
 def _binary(value: Any) -> str:
     base: Any = bytes if issubclass(type(value), bytes) else bytearray
     try:
-        return base.decode(value)  # type: ignore[no-any-return]
+        # A slice of it is of the base type, whose buffer is nobody's own.
+        return base.decode(base.__getitem__(value, slice(None)))  # type: ignore[no-any-return]
     except UnicodeDecodeError:
         return f"<{base.__name__} {base.__len__(value)}>"
 

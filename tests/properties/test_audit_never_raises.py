@@ -39,7 +39,8 @@ DUNDERS = """
 repr str bytes format hash bool len length_hint iter next reversed contains getitem setitem
 delitem missing call enter exit eq ne lt le gt ge int float complex index round trunc add radd
 mul mod or and sub neg getattr getattribute setattr delattr dir get copy deepcopy
-reduce reduce_ex getstate fspath await aiter anext instancecheck subclasscheck sizeof
+reduce reduce_ex getstate fspath await aiter anext instancecheck subclasscheck sizeof buffer
+release_buffer
 """.split()
 
 
