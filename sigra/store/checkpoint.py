@@ -72,8 +72,11 @@ class Checkpoint:
         """Read a checkpoint's text; raise ``ValueError`` where it is none."""
         try:
             fields = json.loads(text)
-            return cls(fields["body"], fields["key_id"], bytes.fromhex(fields["signature"]))
-        except (ValueError, KeyError, TypeError) as error:
+            found = cls(fields["body"], fields["key_id"], bytes.fromhex(fields["signature"]))
+            if not isinstance(found.body, str) or not isinstance(found.key_id, str):
+                raise TypeError
+            return found
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 "no checkpoint: it must have a body, a key_id and a signature"
             ) from error

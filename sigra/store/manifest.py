@@ -72,18 +72,16 @@ def verify_export(folder: str | Path, public_keys: Iterable[Ed25519PublicKey] = 
     place, keys = Path(folder), by_id(public_keys)
     try:
         fields = json.loads((place / MANIFEST).read_bytes())
-        body = json.loads(fields["body"])
-        files = [Exported(**file) for file in body["files"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        body, signature = fields["body"], bytes.fromhex(fields.get("signature", ""))
+        files = [Exported(**file) for file in json.loads(body)["files"]]
+        paths = [place / Path(file.file).name for file in files]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{place} has no manifest that can be read: {error}") from error
     wrong = []
-    if keys:
-        signature = bytes.fromhex(fields.get("signature", ""))
-        if not is_signed(keys, fields.get("key_id"), signature, _PURPOSE, fields["body"]):
-            wrong.append(f"{MANIFEST} is not signed by one of the keys")
-    for file in files:
-        path = place / Path(file.file).name
-        if not path.is_file():
+    if keys and not is_signed(keys, fields.get("key_id"), signature, _PURPOSE, body):
+        wrong.append(f"{MANIFEST} is not signed by one of the keys")
+    for file, path in zip(files, paths, strict=True):
+        if not os.path.isfile(path):  # unlike Path's it is false too for what can be no path
             wrong.append(f"{file.file} is missing")
         elif digest_of(path) != file.sha256:
             wrong.append(f"{file.file} was changed: its SHA-256 is another")

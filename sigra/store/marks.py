@@ -90,7 +90,7 @@ def _understood(text: str, tag: str, marked: Marked) -> bool:
                 marked.sequence, marked.head = body["sequence"], bytes.fromhex(body["hash"])
         else:
             marked.erased.update(_pairs(body["entries"]))
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
     return True
 

@@ -16,7 +16,7 @@ from sigra.store.database import Database
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
 from sigra.store.query import of_tenancy
-from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
+from sigra.store.reading import EventFilter, Tenancy, storable, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries, payloads
 
@@ -105,6 +105,7 @@ def erase(
     which_chains = tenancy(**which)
     sink.flush()
     sink.prepare()
+    person_id = storable(person_id)
     erased = 0
     for tag in _tags(sink.database, which_chains, true()):
         for found in _of_person(sink.database, tag, person_id):

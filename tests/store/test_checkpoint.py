@@ -87,7 +87,11 @@ def test_checkpoints_survive_their_file(sink: SqlAuditSink, tmp_path: Path) -> N
     assert read_checkpoints(path) == [first, second]
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"body": 1, "key_id": 2, "signature": "x"}'])
+@pytest.mark.parametrize("text", [
+    "", "{}", "[]", '{"body": 1, "key_id": 2, "signature": "x"}', "[" * 100_000,
+    '{"body": 1, "key_id": "k", "signature": "00"}',
+    '{"body": "b", "key_id": [], "signature": "00"}',
+])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused(text: str, tmp_path: Path) -> None:
     """A file that was damaged is not taken for a shorter one."""
     with pytest.raises(ValueError, match="no checkpoint"):

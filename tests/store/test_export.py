@@ -197,3 +197,27 @@ def test_without_a_manifest_there_is_nothing_to_verify(tmp_path: Path) -> None:
     """An export that was not finished has none."""
     with pytest.raises(ValueError, match="no manifest"):
         verify_export(tmp_path)
+
+
+FILE = {"organization_id": "acme", "file": "a", "events": 1, "sequence": 1, "sha256": ""}
+
+
+@pytest.mark.parametrize("text", [
+    "[" * 100_000, "[]", '{"body": 1}', '{"body": "[]"}', '{"body": "{}"}',
+    json.dumps({"body": json.dumps({"files": [{**FILE, "file": 1}]})}),
+    json.dumps({"body": '{"files": []}', "signature": 5}),
+    json.dumps({"body": '{"files": []}', "signature": "zz"}),
+])  # fmt: skip
+def test_what_is_no_manifest_is_refused(tmp_path: Path, text: str) -> None:
+    """Whatever stands in it, the error is the same."""
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(ValueError, match="no manifest"):
+        verify_export(tmp_path, [Signer(Ed25519PrivateKey.generate()).public_key])
+
+
+@pytest.mark.parametrize("name", ["a", "", "..", "a\0", "\ud800", "x" * 300])
+def test_a_file_that_cannot_be_is_missing(tmp_path: Path, name: str) -> None:
+    """No name in a manifest leads elsewhere, or to another error."""
+    body = json.dumps({"files": [{**FILE, "file": name}]})
+    (tmp_path / "manifest.json").write_text(json.dumps({"body": body}))
+    assert verify_export(tmp_path) == [f"{name} is missing"]
