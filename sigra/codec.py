@@ -4,34 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 LEVELS = 64
 """How deep args may be; they are themselves the first level."""
 
 LOW, HIGH = -(2**63), 2**63 - 1
-
-
-class Codec(Protocol):
-    """One way to write and read JSON; both ways read the same values."""
-
-    def dumps(self, value: Any, /) -> bytes:
-        """Write ``value``, which must be strict JSON already (see ``freeze``), compactly."""
-        ...
-
-    def loads(self, data: bytes | str, /) -> Any:
-        """Read strict JSON; raise ``ValueError`` that gives the position and no content."""
-        ...
-
-    def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again.
-
-        Raises anything where it is not strict JSON, deeper than ``LEVELS`` or longer
-        than ``max_bytes``. What was coerced on the way shows in the copy, which then
-        differs from ``value``.
-        """
-        ...
 
 
 class Stdlib:
@@ -49,11 +27,11 @@ class Stdlib:
         ).decode
 
     def dumps(self, value: Any, /) -> bytes:
-        """Write ``value`` compactly."""
+        """Write ``value``, which must be strict JSON already (see ``freeze``), compactly."""
         return self._encode(value).encode()
 
     def loads(self, data: bytes | str, /) -> Any:
-        """Read strict JSON."""
+        """Read strict JSON; raise ``ValueError`` that gives the position and no content."""
         where = "an unknown position"
         try:
             text = data if isinstance(data, str) else str(data, "utf-8")
@@ -68,37 +46,38 @@ class Stdlib:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again."""
+        """Write and read ``value`` again.
+
+        Raises anything where it is not strict JSON, deeper than ``LEVELS`` or longer
+        than ``max_bytes``. What was coerced on the way shows in the copy, which then
+        differs from ``value``.
+        """
         text = self._encode_ascii(value)  # the faster of the two, and never the shorter
         tree = self._decode_own(text)
         # What a lone surrogate is written as, or half of a pair: then encode() tells which.
         if (len(text) > max_bytes or "\\ud" in text) and len(self.dumps(tree)) > max_bytes:
             raise ValueError
-        # Too few containers to be too deep: this spares most documents the walk.
-        if text.count("{") + text.count("[") > LEVELS:
+        if text.count("{") + text.count("[") > LEVELS:  # fewer cannot be too deep
             _check_depth(tree)
         return tree
 
 
 class Compiled:
-    """The orjson package, from the extra ``fast``."""
+    """The orjson package, from the extra ``fast``: it reads the same values."""
 
     def __init__(self) -> None:
         import orjson
 
-        self.dumps: Callable[[Any], bytes] = orjson.dumps
-        self._encode, self._decode = orjson.dumps, orjson.loads
+        self.dumps, self._decode = orjson.dumps, orjson.loads
         # Ints beyond 53 bits end in the exact walk: orjson alone lets 2**64-1 through.
         self._strict = (
             orjson.OPT_STRICT_INTEGER
             | orjson.OPT_PASSTHROUGH_DATETIME
             | orjson.OPT_PASSTHROUGH_DATACLASS
         )
-        self._outer = self._find_limit() - LEVELS
-        self._spare: list[tuple[Any, list[Any]]] = []
 
     def loads(self, data: bytes | str, /) -> Any:
-        """Read strict JSON."""
+        """Read as ``Stdlib`` does."""
         try:
             return self._decode(data)
         except json.JSONDecodeError as error:
@@ -106,45 +85,14 @@ class Compiled:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again.
-
-        It is written inside as many lists as leave it exactly ``LEVELS`` until
-        orjson's own limit, so that the depth is checked at no cost for each item.
-        """
-        try:
-            outermost, innermost = self._spare.pop()
-        except IndexError:
-            outermost, innermost = _nest(self._outer)
-        innermost[0] = value
-        try:
-            data = self._encode(outermost, None, self._strict)[self._outer : -self._outer]
-        finally:
-            innermost[0] = None
-            self._spare.append((outermost, innermost))
+        """Write and read ``value`` again, as ``Stdlib`` does."""
+        data = self.dumps(value, None, self._strict)
         if len(data) > max_bytes:
             raise ValueError
-        return self._decode(data)
-
-    def _find_limit(self) -> int:
-        """Return how many levels orjson writes: 254 in all releases so far."""
-        low, high = LEVELS + 1, 1_024
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                self._encode(_nest(middle)[0])
-            except TypeError:  # orjson.JSONEncodeError is one
-                high = middle
-            else:
-                low = middle
-        return low
-
-
-def _nest(levels: int) -> tuple[Any, list[Any]]:
-    innermost: list[Any] = [None]
-    outermost = innermost
-    for _ in range(levels - 1):
-        outermost = [outermost]
-    return outermost, innermost
+        tree = self._decode(data)
+        if data.count(b"{") + data.count(b"[") > LEVELS:
+            _check_depth(tree)
+        return tree
 
 
 def _check_depth(tree: Any) -> None:
@@ -191,6 +139,9 @@ def _refuse_constant(_name: str) -> NoReturn:
 def _unreadable(where: str) -> ValueError:
     """Make the error outside any ``except``: a chained cause would hold the document."""
     return ValueError(f"not strict JSON at {where}")
+
+
+Codec = Stdlib | Compiled
 
 
 def choose_codec() -> Codec:
