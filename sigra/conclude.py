@@ -8,7 +8,7 @@ from contextvars import Context
 from typing import Any
 
 from sigra import config
-from sigra.binding import IMPERSONATOR_KEY
+from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError
 from sigra.outcome import Cancel, Failure, Ok, Snooze
@@ -23,15 +23,11 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
     # By its type: a proxy's __class__ may raise, or say that it is what it is not.
     if value is None or not issubclass(type(value), _OUTCOMES):
-        verdict = DONE if value is None else Verdict("completed", value)
-        outcome = "success"
+        verdict, outcome = DONE if value is None else Verdict("completed", value), "success"
     else:
         verdict, outcome = _judge(attempt, value, context)
-    action = attempt.job.definition.action
-    if action is not None and outcome:
-        _audit(attempt, action, outcome, context)
-    if config.current.sinks:
-        _flush()
+    if attempt.job.definition.action is not None or config.current.sinks:
+        _audit(attempt, outcome, context)
     return verdict
 
 
@@ -46,59 +42,48 @@ def _judge(
             return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
         case Cancel(reason):
             log_attempt(attempt, context, logging.INFO, f"was cancelled: {_brief(reason)}")
-            return Verdict(
-                "cancelled", error=JobCancelledError(job.id, job.worker, reason)
-            ), "failure"
+            cancelled = JobCancelledError(job.id, job.worker, reason)
+            return Verdict("cancelled", error=cancelled), "failure"
         case Failure(reason):
-            error = JobFailedError(job.id, job.worker, reason)
-            verdict = _retry_or_discard(attempt, error, context)
-            log_attempt(
-                attempt, context, logging.WARNING, f"failed: {_brief(reason)}{_next(verdict)}"
-            )
+            failed = JobFailedError(job.id, job.worker, reason)
+            verdict = _retry_or_discard(attempt, failed, context)
+            what = f"failed: {_brief(reason)}{_next(verdict)}"
+            log_attempt(attempt, context, logging.WARNING, what)
             return verdict, "failure"
 
 
 def conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
-    permanent = isinstance(error, MissingArgError)
-    verdict = (
-        Verdict("discarded", error=error)
-        if permanent
-        else _retry_or_discard(attempt, error, context)
-    )
-    log_attempt(
-        attempt, context, logging.ERROR, f"raised {type(error).__qualname__}{_next(verdict)}", error
-    )
-    action = attempt.job.definition.action
-    if action is not None:
-        _audit(attempt, action, "error", context)
-    if config.current.sinks:
-        _flush()
+    verdict = _retry_or_discard(attempt, error, context)
+    what = f"raised {type(error).__qualname__}{_next(verdict)}"
+    log_attempt(attempt, context, logging.ERROR, what, error)
+    _audit(attempt, "error", context)
     return verdict
 
 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
-    if attempt.attempt >= options.max_attempts:
+    # No retry would bring an arg that is missing.
+    if attempt.attempt >= options.max_attempts or isinstance(error, MissingArgError):
         return Verdict("discarded", error=error)
     try:
-        delay = options.retry_delay(attempt.attempt)
+        return Verdict("retryable", error=error, delay=options.retry_delay(attempt.attempt))
     except Exception as broken:
-        log_attempt(
-            attempt, context, logging.ERROR, "has a backoff that raises; it is not retried", broken
-        )
+        what = "has a backoff that raises; it is not retried"
+        log_attempt(attempt, context, logging.ERROR, what, broken)
         return Verdict("discarded", error=error)
-    return Verdict("retryable", error=error, delay=delay)
 
 
-def _audit(attempt: Running, action: str, outcome: Any, context: Context) -> None:
-    from sigra.audit.emit import log_lifecycle
+def _audit(attempt: Running, outcome: Any, context: Context) -> None:
+    """Log the attempt's end if asked to; let sinks that queue events write them.
 
-    context.run(log_lifecycle, attempt, action, outcome)
+    They do so before the queue hears that the job has ended.
+    """
+    action = attempt.job.definition.action
+    if action is not None and outcome:
+        from sigra.audit.emit import log_lifecycle
 
-
-def _flush() -> None:
-    """Let sinks that queue events write them, before the queue hears that the job has ended."""
+        context.run(log_lifecycle, attempt, action, outcome)
     for sink in config.current.sinks:
         flush = getattr(sink, "flush", None)
         if flush is not None:
@@ -113,28 +98,15 @@ def log_attempt(
 ) -> None:
     """Log in the job's own context, so that the application's filters see its ids too."""
     job = attempt.job
+    facts = {"job_id": job.id, "worker": job.worker, "attempt": attempt.attempt}
+    facts |= {key: job.args.get(key) for key in (*TENANT_KEYS, IMPERSONATOR_KEY)}
+    text = (
+        "job %(job_id)s of %(worker)s (organization %(organization_id)s, actor %(actor_id)s, "
+        "attempt %(attempt)d of %(max_attempts)d) %(what)s"
+    )
+    shown = {**facts, "max_attempts": job.options.max_attempts, "what": what}
     try:
-        context.run(
-            log.log,
-            level,
-            "job %s of %s (organization %s, actor %s, attempt %d of %d) %s",
-            job.id,
-            job.worker,
-            job.args.get("organization_id"),
-            job.args.get("actor_id"),
-            attempt.attempt,
-            job.options.max_attempts,
-            what,
-            exc_info=error,
-            extra={
-                "job_id": job.id,
-                "worker": job.worker,
-                "attempt": attempt.attempt,
-                "organization_id": job.args.get("organization_id"),
-                "actor_id": job.args.get("actor_id"),
-                "impersonating_from": job.args.get(IMPERSONATOR_KEY),
-            },
-        )
+        context.run(log.log, level, text, shown, exc_info=error, extra=facts)
     except Exception:
         # A filter's: it must not decide what becomes of the job. As logging does with a handler's.
         if logging.raiseExceptions:

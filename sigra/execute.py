@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
 from contextvars import Context, copy_context
-from opcode import opmap
 from types import CoroutineType
 from typing import Any
 
@@ -51,8 +51,6 @@ async def aexecute(attempt: Running) -> Verdict:
     A cancellation of the surrounding task is passed on to the body and then raised
     again; anything else that the body raises becomes the verdict.
     """
-    import asyncio
-
     context = copy_context()
     context.run(running.set, attempt)
     try:
@@ -73,12 +71,7 @@ async def aexecute(attempt: Running) -> Verdict:
                 raise raised
     except BaseException as error:
         verdict = conclude_error(attempt, error, context)
-        current = asyncio.current_task()
-        if (
-            isinstance(error, asyncio.CancelledError)
-            and current is not None
-            and current.cancelling()
-        ):
+        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
             raise
         return verdict
     return conclude(attempt, value, context)
@@ -126,8 +119,6 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
 
 def in_event_loop() -> bool:
     """Tell whether an event loop runs in this thread."""
-    import asyncio
-
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -137,8 +128,6 @@ def in_event_loop() -> bool:
 
 def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) -> Any:
     """Run an async worker by a loop of its own, which ends with it."""
-    import asyncio
-
     if in_event_loop():
         coroutine.close()
         raise RuntimeError(
@@ -154,30 +143,17 @@ def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) ->
 
 async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     """Keep what a body raises from the loop, which SystemExit would otherwise stop."""
-    import asyncio
-
     try:
         return await coroutine, None
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _is_cancelled():
             raise
         return None, error
     except BaseException as error:
         return None, error
 
 
-def was_pressed(error: KeyboardInterrupt) -> bool:
-    """Tell Ctrl-C, which is the caller's to see, from a body's own ``raise``.
-
-    The signal's handler is no Python frame: the innermost one was at some other
-    instruction than a raise. asyncio's runner passes the signal on by a raise of its own.
-    """
-    innermost = error.__traceback__
-    while innermost is not None and innermost.tb_next is not None:
-        innermost = innermost.tb_next
-    if innermost is None:
-        return False
-    frame = innermost.tb_frame
-    raised = frame.f_code.co_code[innermost.tb_lasti] == opmap["RAISE_VARARGS"]
-    return not raised or frame.f_globals.get("__name__") == "asyncio.runners"
+def _is_cancelled() -> bool:
+    """Tell whether the task is being cancelled; a body may raise ``CancelledError`` itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

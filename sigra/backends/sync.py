@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import itertools
 import threading
@@ -10,10 +11,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess.interrupt import was_pressed
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
-from sigra.execute import aexecute, execute, in_event_loop, was_pressed
+from sigra.execute import aexecute, execute, in_event_loop
 from sigra.job import Job
 from sigra.options import PLAIN
 from sigra.verdict import Verdict
@@ -179,8 +181,6 @@ class SyncBackend:
                 if job.definition.is_async:
                     verdict = await aexecute(attempt)
                 else:
-                    import asyncio
-
                     verdict = await asyncio.to_thread(execute, attempt)
             except BaseException as error:
                 pump.open = False  # cancelled with whoever awaited, it must hold no unique key
