@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native, sending
+from sigra.backends.external import WAIT_FOR_DEPLOY, consume, find, native, sending
 from sigra.backends.jsonb import fit, unfit
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
 
 if TYPE_CHECKING:
-    from sigra.definition import Definition
     from sigra.job import Job
 
 _tasks = native("django.tasks", "django")
 _limits = native("django.tasks.base", "django")
 _database = native("django_tasks_db.backend", "django")
 _db = native("django.db", "django")
+_timezone = native("django.utils.timezone", "django")
 _settings = native("django.conf", "django").settings
 _asgiref = native("asgiref.sync", "django")
 
 _log = logging.getLogger("sigra.job")
 
 _PATH = "worker:"
-_RESCUE = "rescue"
+_RESCUE = "sigra.rescue"
 _RESCUE_AFTER = 300.0
 
 
@@ -40,10 +40,14 @@ class DjangoBackend:
 
     ``alias``: the entry of the setting ``TASKS``, whose ``BACKEND`` is
     ``django_tasks_db.DatabaseBackend``. A job becomes part of the open transaction of the
-    tasks' database; ``conn`` (``django.db.connection``) says that it has to. A job whose
-    consumer died runs again ``OPTIONS["sigra_rescue_after"]`` seconds after it began, or up
-    to half as long again (by default 300; more than the longest job takes). The task
-    ``sigra.rescue`` looks for such jobs. Raises ``ValueError`` for another backend.
+    tasks' database; ``conn`` (``django.db.connection``) says that it has to.
+
+    Once a consumer has begun a job, the task ``sigra.rescue`` runs in that queue twice in
+    ``OPTIONS["sigra_rescue_after"]`` seconds (300), for ever. What a consumer took longer ago
+    than that is run again, so let the longest job take less: a job of a consumer that died
+    comes back after one to one and a half times as long. A consumer that dies in the instant
+    in which it took ``sigra.rescue`` ends that, until the next job of the queue begins. Raises
+    ``ValueError`` for another backend.
     """
 
     name = "django"
@@ -67,17 +71,8 @@ class DjangoBackend:
             if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
                 reason = "Django's tasks have priorities from -100 to 100"
                 raise InvalidOptionError("priority", reason, job.worker)
-        with sending(self.name):
-            database = _db.router.db_for_write(_rows())
-            conn = jobs[0].options.conn
-            if conn is not None and conn != _db.connections[database]:
-                reason = f"conn is not this thread's django.db.connections[{database!r}]"
-                raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
-            with _db.transaction.atomic(using=database):
-                tasks = [self._task(job) for job in jobs]
-                sent = zip(jobs, tasks, strict=True)
-                ids = [str(task.enqueue(**fit(pack(job))).id) for job, task in sent]
-                _watch(tasks[0])  # a batch is of one worker and for one queue
+        with sending(self.name), self._transaction(jobs):
+            ids = [str(self._task(job).enqueue(**fit(pack(job))).id) for job in jobs]
         for job, native_id in zip(jobs, ids, strict=True):
             job.accept(native_id=native_id)
 
@@ -85,17 +80,30 @@ class DjangoBackend:
         """Do the same in the thread where Django runs sync code."""
         await _asgiref.sync_to_async(self.enqueue)(jobs)
 
+    def _transaction(self, jobs: Sequence[Job]) -> AbstractContextManager[Any]:
+        conn, batch = jobs[0].options.conn, len(jobs) > 1
+        if conn is None and not batch:
+            return nullcontext()
+        database = _db.router.db_for_write(_rows())
+        if conn is not None and conn != _db.connections[database]:
+            reason = f"conn is not this thread's django.db.connections[{database!r}]"
+            raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
+        return _db.transaction.atomic(using=database) if batch else nullcontext()
+
     def _task(self, job: Job) -> Any:
         options = job.options
-        due = options.run_at
+        task = _placed(job.worker, self.alias, options.queue, options.priority)
         if options.delay is not None:
-            due = datetime.now(timezone.utc) + timedelta(seconds=options.delay)
-        return task_of(job.worker).using(
-            backend=self.alias,
-            queue_name=options.queue,
-            priority=options.priority,
-            run_after=None if due is None else _moment(due),
-        )
+            return task.using(run_after=_in(options.delay))
+        due = options.run_at
+        if due is not None:
+            return task.using(run_after=due if _settings.USE_TZ else _timezone.make_naive(due))
+        return task
+
+
+@cache
+def _placed(worker: str, alias: str, queue: str | None, priority: int) -> Any:
+    return task_of(worker).using(backend=alias, queue_name=queue, priority=priority)
 
 
 @cache
@@ -103,46 +111,38 @@ def task_of(worker: str) -> Any:
     """Return the native task of the worker of that name: what hand-built jobs are sent by."""
 
     def run(context: Any, /, **payload: Any) -> None:
-        _run(worker, context, payload)
+        if worker == _RESCUE:
+            _rescue(context.task_result.task)
+        else:
+            _run(worker, context.task_result, payload)
 
     # A path has no dots after the module's name: Django takes the last for the attribute's.
     path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
     run.__module__, run.__qualname__, run.__name__ = __name__, _PATH + path, worker
-    return _native_task(run)
-
-
-@cache
-def _rescuer() -> Any:
-    def rescue(context: Any, /) -> None:
-        _rescue(context)
-
-    rescue.__module__, rescue.__qualname__, rescue.__name__ = __name__, _RESCUE, "sigra.rescue"
-    return _native_task(rescue)
-
-
-def _native_task(function: Any) -> Any:
-    alias = next(iter(_tasks.task_backends))
-    queues = _tasks.task_backends[alias].queues or {_tasks.DEFAULT_TASK_QUEUE_NAME}
-    queue = min(queues, key=lambda name: (name != _tasks.DEFAULT_TASK_QUEUE_NAME, name))
-    return _tasks.task(backend=alias, queue_name=queue, takes_context=True)(function)
+    alias, own = next(iter(_tasks.task_backends)), _tasks.DEFAULT_TASK_QUEUE_NAME
+    queues = _tasks.task_backends[alias].queues or {own}
+    queue = min(queues, key=lambda name: (name != own, name))
+    task = _tasks.task(backend=alias, queue_name=queue, takes_context=True)(run)
+    globals()[run.__qualname__] = task
+    return task
 
 
 def __getattr__(name: str) -> Any:
-    """Return the task that the path in a row of the table names."""
-    if name == _RESCUE:
-        return _rescuer()
+    """Make the task that the path in a row of the table names."""
     if not name.startswith(_PATH):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return task_of(unquote(name.removeprefix(_PATH).replace(":", ".")))
 
 
-def _run(worker: str, context: Any, payload: Mapping[str, Any]) -> None:
+def _run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     """Be the body of every worker's task."""
-    task, row = context.task_result.task, context.task_result.db_result
+    task, row = result.task, result.db_result
+    _watch(task)
     _count_delivery(row)
     payload = unfit(payload)
     try:
-        definition = _find(worker)
+        # As Django does with tasks, its module is imported where need be.
+        definition = find(worker, worker.rpartition(".")[0] or worker)
     except UnknownWorkerError as error:
         _log.error("job %s waits: %s", row.id, error)
         _send_again(task, payload, WAIT_FOR_DEPLOY)
@@ -162,32 +162,31 @@ def _count_delivery(row: Any) -> None:
         row.save(update_fields=["args_kwargs"])
 
 
-def _rescue(context: Any) -> None:
-    """Let the jobs of consumers that died run again, and look again while jobs are left."""
-    own = context.task_result.task
-    ours = _rows().objects.filter(task_path__startswith=f"{__name__}.{_PATH}")
-    _watch(own)  # first: this consumer may die too
-    limit = _moment(datetime.now(timezone.utc) - timedelta(seconds=_rescue_after(own)))
-    lost = ours.running().filter(started_at__lte=limit, args_kwargs__kwargs__sigra__isnull=False)
-    for row in lost:
-        _log.error("job %s runs again: its consumer died, or takes too long", row.id)
-        lost.filter(id=row.id, started_at=row.started_at).update(status="READY")
-    own_rows = _rows().objects.filter(task_path=own.module_path, queue_name=own.queue_name)
-    own_rows.successful().delete()
-    if not ours.filter(status__in=("READY", "RUNNING")).exists():
-        own_rows.filter(status="READY").delete()
-
-
 def _watch(task: Any) -> None:
-    """Have ``_rescue`` run soon on the task's queue, unless that is to come anyway."""
-    rescue = _rescuer().using(
+    """Have ``sigra.rescue`` come to the task's queue, unless it is to come anyway."""
+    rescue = task_of(_RESCUE).using(
         backend=task.backend, queue_name=task.queue_name, priority=_limits.TASK_MAX_PRIORITY
     )
-    waiting = _rows().objects.filter(
-        task_path=rescue.module_path, queue_name=rescue.queue_name, status="READY"
-    )
-    if not waiting.exists():
+    if not _rows_of(rescue).filter(status="READY").exists():
         _send_again(rescue, {}, _rescue_after(task) / 2)
+
+
+def _rescue(own: Any) -> None:
+    """Let the jobs that consumers took too long ago run again."""
+    _watch(own)  # first: this consumer may die too
+    earlier = {"started_at__lte": _in(-_rescue_after(own))}
+    jobs = _rows().objects.running().filter(backend_name=own.backend, **earlier)
+    lost = jobs.filter(
+        task_path__startswith=f"{__name__}.{_PATH}", args_kwargs__kwargs__sigra__isnull=False
+    )
+    for row in lost:
+        _log.error("job %s runs again: its consumer died, or takes too long", row.id)
+        lost.filter(id=row.id).update(status="READY")
+    _rows_of(own).filter(**earlier).exclude(status="FAILED").delete()
+
+
+def _send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> None:
+    task.using(run_after=_in(seconds)).enqueue(**fit(payload))
 
 
 def _rescue_after(task: Any) -> float:
@@ -195,27 +194,16 @@ def _rescue_after(task: Any) -> float:
     return seconds
 
 
-def _send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> Any:
-    due = datetime.now(timezone.utc) + timedelta(seconds=seconds)
-    return task.using(run_after=_moment(due)).enqueue(**fit(payload))
-
-
-def _find(worker: str) -> Definition:
-    """Look the worker up; import its module first if need be, as Django does with tasks."""
-    try:
-        return catalog.lookup(worker)
-    except UnknownWorkerError:
-        try:
-            import_module(worker.rpartition(".")[0] or worker)
-        except ImportError as error:
-            raise UnknownWorkerError(worker) from error
-    return catalog.lookup(worker)
-
-
 def _rows() -> Any:
     """Return the table's model, which is there only once Django's apps are loaded."""
     return import_module("django_tasks_db.models").DBTaskResult
 
 
-def _moment(due: datetime) -> datetime:
-    return due if _settings.USE_TZ else due.astimezone().replace(tzinfo=None)
+def _rows_of(task: Any) -> Any:
+    return _rows().objects.filter(
+        backend_name=task.backend, queue_name=task.queue_name, task_path=task.module_path
+    )
+
+
+def _in(seconds: float) -> Any:
+    return _timezone.now() + timedelta(seconds=seconds)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
 from sigra.context import Running
 from sigra.errors import (
@@ -22,6 +23,7 @@ from sigra.errors import (
     MissingExtraError,
     PoisonedJobError,
     SigraError,
+    UnknownWorkerError,
 )
 from sigra.execute import admit, aexecute, execute
 from sigra.verdict import Verdict
@@ -45,6 +47,23 @@ def native(module: str, extra: str) -> Any:
         return import_module(module)
     except ModuleNotFoundError as error:
         raise MissingExtraError(extra, error.name or extra) from error
+
+
+def find(worker: str, module: str | None) -> Definition:
+    """Return the worker of that name; import ``module``, its own, first where need be.
+
+    Raises ``UnknownWorkerError`` where it is not there either.
+    """
+    try:
+        return catalog.lookup(worker)
+    except UnknownWorkerError:
+        if module is None:
+            raise
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise UnknownWorkerError(worker) from error
+    return catalog.lookup(worker)
 
 
 class sending:

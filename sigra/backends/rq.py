@@ -10,14 +10,11 @@ from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import pack
-from sigra.backends.external import consume, is_json, native, sending
-from sigra.errors import UnknownWorkerError
+from sigra.backends.external import consume, find, is_json, native, sending
 
 if TYPE_CHECKING:
-    from sigra.definition import Definition
     from sigra.job import Job
 
 _rq = native("rq", "rq")
@@ -102,7 +99,7 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
     native = _rq.get_current_job()
     left = native.retries_left
-    definition = _find(name, native.meta.get(_MODULE))
+    definition = find(name, native.meta.get(_MODULE))
     maximum = payload.get("max_attempts") if "sigra" in payload else None
     lost = max(0, maximum - 1 - left) if type(maximum) is int and left is not None else None
     consumed = consume(payload, definition, RQBackend.name, native_id=native.id, deliveries=lost)
@@ -114,17 +111,3 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
         native.retries_left = 0  # no retry of RQ's own: it goes to the failed jobs
         raise verdict.error
     return None
-
-
-def _find(name: str, module: str | None) -> Definition:
-    """Look the worker up; import its module first if need be, as RQ does with functions."""
-    try:
-        return catalog.lookup(name)
-    except UnknownWorkerError:
-        if module is None:
-            raise
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise UnknownWorkerError(name) from error
-    return catalog.lookup(name)

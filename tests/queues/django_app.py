@@ -35,5 +35,9 @@ TASKS = {
         "QUEUES": ["default", "other"],
         "OPTIONS": {"sigra_rescue_after": 4},
     },
+    "patient": {
+        "BACKEND": "django_tasks_db.DatabaseBackend",
+        "OPTIONS": {"sigra_rescue_after": 3600},
+    },
     "here": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"},
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,15 @@ django.setup()
 import django_jobs  # noqa: E402
 from django_tasks_db.models import DBTaskResult  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends import django as module  # noqa: E402
 from sigra.backends.django import DjangoBackend, task_of  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.contract_consumers import undeployed  # noqa: E402
+
+LOOK = "sigra.backends.django.worker:sigra:rescue"
+"""The path of the task that looks for lost jobs."""
 
 
 class DjangoHarness(QueueHarness):
@@ -81,6 +85,10 @@ class DjangoHarness(QueueHarness):
     def kept(self, native_id: str) -> bool:
         return self.rows.filter(id=native_id).exclude(status="SUCCESSFUL").exists()
 
+    def forget_rows(self) -> None:
+        """Delete all but what runs: the consumer would end where it finds its row gone."""
+        self.rows.exclude(status="RUNNING").delete()
+
     def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
         with transaction.atomic():
             job = worker.new(args, conn=connection)
@@ -107,10 +115,10 @@ class DjangoContract(QueueContract):
         assert row.task_path == "sigra.backends.django.worker:sigra:contract:echo"
 
     def test_a_finished_job_leaves_one_row(self, harness, journal):
-        harness.rows.all().delete()
+        harness.forget_rows()
         job, _ = self._run(harness, journal, workers.echo, IDS)
         self.row(harness, journal, job.native_id, "SUCCESSFUL")
-        rows = harness.rows.exclude(task_path="sigra.backends.django.rescue")
+        rows = harness.rows.exclude(task_path=LOOK)
         assert [str(row.id) for row in rows] == [job.native_id]
 
     @pytest.mark.parametrize(
@@ -178,16 +186,56 @@ class DjangoContract(QueueContract):
         self.row(harness, journal, job.native_id, "SUCCESSFUL")
         assert [run["attempt"] for run in journal.runs()] == [1]
 
-    def test_nothing_looks_for_lost_jobs_once_none_is_left(self, harness, journal):
-        harness.rows.all().delete()
-        workers.echo.new(IDS)
-        looking = harness.rows.filter(task_path="sigra.backends.django.rescue")
-        assert [row.task_name for row in looking] == ["sigra.rescue"]
-        journal.wait(harness, lambda: not looking.filter(status="READY").exists(), "the last look")
+    def test_a_look_for_lost_jobs_is_always_to_come_and_leaves_no_rows(self, harness, journal):
+        """One waits from the first job on, also where no job is left; those that were go."""
+        harness.forget_rows()
+        self._run(harness, journal, workers.echo, IDS)
+        looks = harness.rows.filter(task_path=LOOK)
+        assert [row.task_name for row in looks] == ["sigra.rescue"]
+        first = looks.get().id
+        journal.wait(harness, lambda: not looks.filter(id=first).exists(), "it to be forgotten")
+        journal.wait(harness, looks.filter(status="READY").exists, "another to wait")
+        assert looks.count() <= 4
+
+    def test_a_look_that_died_with_its_consumer_is_made_up_for(self, harness, journal):
+        """By the next job that begins, whatever became of the looks before."""
+        harness.stop()
+        job = workers.echo.new(IDS)
+        harness.rows.get(id=job.native_id).claim("a worker that is no more")
+        for look in harness.rows.filter(task_path=LOOK, status="READY"):
+            look.claim("a worker that is no more")
+        harness.start()
+        workers.agnostic.new({})
+        journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the lost job")
+
+    def test_each_alias_has_its_own_time_after_which_a_job_is_lost(self, harness, journal):
+        with configure(backend=DjangoBackend("patient")):
+            job = workers.echo.new(IDS)
+        row = harness.rows.get(id=job.native_id)
+        row.claim("a worker that takes its time")
+        lost = workers.agnostic.new({})
+        harness.rows.get(id=lost.native_id).claim("a worker that is no more")
+        journal.wait(harness, lambda: bool(journal.runs(workers.agnostic.name)), "the lost job")
+        row.refresh_from_db()
+        assert row.status == "RUNNING"
+        row.delete()
 
 
 class TestDjangoOnPostgres(DjangoContract):
     harness_class, server = DjangoHarness, "postgres"
+
+    def test_a_job_that_is_committed_late_comes_back_too(self, harness, journal):
+        """Though all who looked for lost jobs in the meantime saw none."""
+        harness.forget_rows()
+        self._run(harness, journal, workers.echo, IDS)
+        looks = harness.rows.filter(task_path=LOOK, status="READY")
+        with transaction.atomic():
+            job = workers.agnostic.new({})
+            harness.rows.get(id=job.native_id).claim("a worker that is no more")
+            waiting = list(looks.values_list("id", flat=True))
+            journal.wait(harness, lambda: not looks.filter(id__in=waiting).exists(), "a look")
+            time.sleep(1)  # until it has ended
+        journal.wait(harness, lambda: bool(journal.runs(workers.agnostic.name)), "the lost job")
 
 
 class TestDjangoOnSqlite(DjangoContract):
