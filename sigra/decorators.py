@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from sigra import catalog
-from sigra.binding import bind
+from sigra.binding import Invoke, bind
 from sigra.definition import Definition
 from sigra.errors import InvalidOptionError
 from sigra.options import check_capabilities, parse_options
+from sigra.outcome import Failure
 from sigra.proxy import TenantWorker, Worker
 from sigra.registry import resolve_backend
 from sigra.schema import check_schema
@@ -26,30 +28,23 @@ R = TypeVar("R")
 def tenant_worker(function: Callable[P, R], /) -> TenantWorker[P, R]: ...
 @overload
 def tenant_worker(
-    *,
-    audit_schema: Any = None,
-    action: str | None = None,
-    name: str | None = None,
-    backend: str | Backend | None = None,
+    *, audit_schema: Any = None, action: str | None = None, audit_required: bool = False,
+    name: str | None = None, backend: str | Backend | None = None,
     **default_options: Unpack[DefaultOptions],
-) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...
+) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...  # fmt: skip
 def tenant_worker(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    audit_schema: Any = None,
-    action: str | None = None,
-    name: str | None = None,
-    backend: str | Backend | None = None,
-    **default_options: Any,
-) -> Any:
+    function: Callable[..., Any] | None = None, /, *, audit_schema: Any = None,
+    action: str | None = None, audit_required: bool = False, name: str | None = None,
+    backend: str | Backend | None = None, **default_options: Any,
+) -> Any:  # fmt: skip
     """Make a worker whose jobs run for an organization and an actor.
 
     The first parameter receives an ``AuditScope``; ``args`` the whole read-only
     mapping, ``job`` the ``JobInfo``, any other parameter the arg of its name.
 
     ``audit_schema``: the audit record type. ``action``: log one audit event of this
-    name for each finished attempt. ``name``: what queues show; by default
+    name for each finished attempt. ``audit_required``: while no sink can write, no body runs
+    and the attempt is a failed one. ``name``: what queues show; by default
     ``module.qualname``. ``backend``: a name or an instance, before the configured
     ones. ``default_options``: options of ``.new()``. Raises ``TypeError`` for a
     function that cannot be a worker, ``ValueError`` for a bad action,
@@ -57,7 +52,7 @@ def tenant_worker(
     """
 
     def decorate(function: Callable[..., Any]) -> TenantWorker[..., Any]:
-        settings = (name, audit_schema, action, backend, default_options)
+        settings = (name, audit_schema, action, backend, default_options, audit_required)
         return TenantWorker(_define(function, *settings, tenant=True))
 
     return decorate if function is None else decorate(function)
@@ -67,23 +62,15 @@ def tenant_worker(
 def worker(function: Callable[P, R], /) -> Worker[P, R]: ...
 @overload
 def worker(
-    *,
-    audit_schema: Any = None,
-    action: str | None = None,
-    name: str | None = None,
-    backend: str | Backend | None = None,
+    *, audit_schema: Any = None, action: str | None = None,
+    name: str | None = None, backend: str | Backend | None = None,
     **default_options: Unpack[DefaultOptions],
-) -> Callable[[Callable[P, R]], Worker[P, R]]: ...
+) -> Callable[[Callable[P, R]], Worker[P, R]]: ...  # fmt: skip
 def worker(
-    function: Callable[..., Any] | None = None,
-    /,
-    *,
-    audit_schema: Any = None,
-    action: str | None = None,
-    name: str | None = None,
-    backend: str | Backend | None = None,
+    function: Callable[..., Any] | None = None, /, *, audit_schema: Any = None,
+    action: str | None = None, name: str | None = None, backend: str | Backend | None = None,
     **default_options: Any,
-) -> Any:
+) -> Any:  # fmt: skip
     """Make a tenant-agnostic worker: no key is required and no scope is injected.
 
     For jobs that emit no tenant-relevant audits, as clean-ups do; all else is as with
@@ -98,15 +85,10 @@ def worker(
 
 
 def _define(
-    function: Any,
-    name: str | None,
-    audit_schema: Any,
-    action: str | None,
-    backend: str | Backend | None,
-    default_options: dict[str, Any],
-    *,
-    tenant: bool,
-) -> Definition:
+    function: Any, name: str | None, audit_schema: Any, action: str | None,
+    backend: str | Backend | None, default_options: dict[str, Any], audit_required: bool = False,
+    *, tenant: bool,
+) -> Definition:  # fmt: skip
     function = function.__func__ if isinstance(function, staticmethod) else function
     binding = bind(function, tenant=tenant)
     if name is not None and (not isinstance(name, str) or not name.strip()):
@@ -117,6 +99,8 @@ def _define(
         from sigra.audit.action import check_action
 
         action = check_action(action)
+    if audit_required:
+        binding = replace(binding, invoke=_audited(binding.invoke))
     # As the str that it is: one from an enumeration is shown as another.
     name = catalog.worker_name(function) if name is None else str.__str__(name)
     if "cross_tenant" in default_options:
@@ -126,14 +110,18 @@ def _define(
     if chosen is not None:
         check_capabilities(defaults, chosen, name)
     definition = Definition(
-        name=name,
-        function=function,
-        tenant=tenant,
-        binding=binding,
-        schema=audit_schema,
-        action=action,
-        defaults=defaults,
-        backend=chosen,
-    )
+        name=name, function=function, tenant=tenant, binding=binding, schema=audit_schema,
+        action=action, defaults=defaults, backend=chosen,
+    )  # fmt: skip
     catalog.register(definition)
     return definition
+
+
+def _audited(invoke: Invoke) -> Invoke:
+    from sigra.audit.emit import log_begin
+
+    def audited(scope: Any, args: Mapping[str, Any], attempt: Any) -> Any:
+        missing = log_begin(attempt)
+        return invoke(scope, args, attempt) if missing is None else Failure(missing)
+
+    return audited

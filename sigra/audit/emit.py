@@ -106,6 +106,30 @@ def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResul
         running.reset(token)
 
 
+def log_begin(attempt: Running) -> str | None:
+    """Write to every sink, on its disk where it queues, that an attempt begins.
+
+    Return why no sink could, and None where one has it.
+    """
+    sinks, faults = config.current.sinks, list[str]()
+    schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
+    # Event 0 is the attempt's end, and from 1 on they are the body's.
+    nothing: Any = (*[None] * 7, ABSENT, ABSENT)
+    event = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1)[0]
+    for sink in sinks:
+        known = len(faults)
+        write_record(event, schema, [sink], faults, None)
+        try:
+            if len(faults) == known:
+                getattr(sink, "flush", int)()
+        except Exception as error:
+            faults.append(fault_of(type_name(type(sink)), error))
+    for _ in failed if faults or not sinks else emitted:
+        break
+    why = f"the audit that is required reached no sink: {'; '.join(faults) or 'there is none'}"
+    return why if len(faults) == len(sinks) else None
+
+
 def _log(
     action: Any, scope: Any, outcome: Any, details: Details, schema: Any, surplus: Any, unknown: Any
 ) -> AuditResult:

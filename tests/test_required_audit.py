@@ -1,0 +1,144 @@
+"""A worker that requires its audit does nothing that no sink has taken note of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sigra import AuditEvent, JobFailedError, SyncBackend, audit_stats, configure, tenant_worker
+from sigra.testing import AuditLog
+
+ARGS = {"organization_id": "42", "actor_id": "7"}
+
+
+class Disk:
+    """A sink that raises while it is full, from ``write`` or, as one that queues, from ``flush``."""
+
+    def __init__(self, full: bool = True, *, queues: bool = False) -> None:
+        self.full, self.queues = full, queues
+        self.events: list[AuditEvent] = []
+
+    def write(self, event: AuditEvent, record: Any) -> None:
+        if self.full and not self.queues:
+            raise OSError("no space left")
+        self.events.append(event)
+
+    def flush(self) -> None:
+        if self.full:
+            raise OSError("no space left")
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def backend() -> Iterator[SyncBackend]:
+    backend = SyncBackend()
+    with configure(backend=backend):
+        yield backend
+
+
+ran: list[str] = []
+
+
+@tenant_worker(audit_schema=AuditEvent, audit_required=True, max_attempts=2, backoff=1)
+def pay(scope: Any, args: Any) -> None:
+    ran.append(scope.active_organization.id)
+
+
+@tenant_worker(audit_required=True)
+async def refund(scope: Any, args: Any) -> None:
+    ran.append(scope.active_organization.id)
+
+
+@tenant_worker(audit_schema=AuditEvent)
+def read(scope: Any, args: Any) -> None:
+    ran.append(scope.active_organization.id)
+
+
+@pytest.fixture(autouse=True)
+def _reset() -> None:
+    ran.clear()
+
+
+@pytest.mark.parametrize("queues", [False, True])
+def test_while_no_sink_can_write_no_body_runs(backend: SyncBackend, queues: bool) -> None:
+    """Of 1,000 jobs none runs its body, each is failed and says so, and each is counted."""
+    before = audit_stats().failed
+    with configure(sinks=[Disk(queues=queues), Disk()]):
+        jobs = [pay.new(ARGS, max_attempts=1) for _ in range(1_000)]
+    assert [] == ran
+    assert {"discarded"} == {job.state for job in jobs}
+    for job in jobs:
+        with pytest.raises(JobFailedError) as caught:
+            job.result()
+        assert "reached no sink" in str(caught.value.reason)
+    assert 1_000 == audit_stats().failed - before
+
+
+async def arefund() -> Any:
+    return await refund.anew(ARGS)
+
+
+def test_an_async_body_waits_for_it_too(backend: SyncBackend) -> None:
+    """An async worker's body does not run either, on its own loop or on the caller's."""
+    import asyncio
+
+    with configure(sinks=[Disk()]):
+        assert "discarded" == refund.new(ARGS).state
+        assert "discarded" == asyncio.run(arefund()).state
+    assert [] == ran
+
+
+def test_one_sink_that_writes_is_enough(backend: SyncBackend) -> None:
+    """The body runs where one sink of several has the beginning, with the job's ids."""
+    disk = Disk(full=False)
+    with configure(sinks=[Disk(), disk]):
+        job = pay.new(ARGS)
+    event = disk.events[0]
+    assert ["42"] == ran
+    assert ("sigra.job.begun", "42", "7", job.id, 1) == (
+        event.action, event.organization_id, event.actor_id, event.job_id, event.attempt,
+    )  # fmt: skip
+
+
+def test_a_retry_runs_once_a_sink_can_write_again(backend: SyncBackend) -> None:
+    """The refused attempt is an ordinary failed one, retried while attempts are left."""
+    disk = Disk()
+    with configure(sinks=[disk]):
+        job = pay.new(ARGS)
+        assert "retryable" == job.state
+        disk.full = False
+        backend.drain(60)
+    assert ("completed", ["42"]) == (job.state, ran)
+
+
+def test_without_any_sink_no_body_runs(backend: SyncBackend) -> None:
+    """Where no sink is configured there is none that could write."""
+    with pytest.raises(JobFailedError) as caught:
+        pay.new(ARGS, max_attempts=1).result()
+    assert str(caught.value.reason).endswith("reached no sink: there is none")
+    assert [] == ran
+
+
+def test_an_audit_is_not_required_unless_asked_for(backend: SyncBackend) -> None:
+    """Any other worker runs whatever its sinks do, and writes no event of its beginning."""
+    log = AuditLog()
+    with configure(sinks=[Disk(), log]):
+        read.new(ARGS)
+    assert (["42"], 0) == (ran, len(log))
+
+
+def test_the_beginning_is_one_event_for_a_redelivered_attempt(backend: SyncBackend) -> None:
+    """It has the same id when the attempt is run again, and another than the body's events."""
+    from sigra.context import Running
+    from sigra.execute import execute
+
+    disk = Disk(full=False)
+    with configure(sinks=[disk]):
+        job = pay.new(ARGS)
+        execute(Running(job, 1, 0))
+        execute(Running(job, 2, 0))
+    ids = [event.event_id for event in disk.events]
+    assert ids[0] == ids[1] != ids[2]
