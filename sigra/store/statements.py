@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import (
     Connection,
@@ -142,12 +141,14 @@ def _own_insert(dialect: Dialect) -> Any:
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert
 
 
-_compiled_for: WeakKeyDictionary[Dialect, Statements] = WeakKeyDictionary()
+_compiled_for: dict[tuple[type[Dialect], str], Statements] = {}
+"""By the driver and the way it marks parameters, and so once for all engines of a kind."""
 
 
 def statements_of(dialect: Dialect) -> Statements:
     """Return a dialect's statements, compiled once."""
-    found = _compiled_for.get(dialect)
+    kind = type(dialect), dialect.paramstyle
+    found = _compiled_for.get(kind)
     if found is None:
-        found = _compiled_for[dialect] = Statements(dialect)
+        found = _compiled_for[kind] = Statements(dialect)
     return found

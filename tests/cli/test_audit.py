@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -35,12 +36,18 @@ ALL = ("--all-organizations",)
 Command = Callable[..., Result]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    """Return a store of 12 events in three chains, the newest of which has hostile text."""
-    path = tmp_path / "audit.db"
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a store of 12 events in three chains, the newest of which has hostile text."""
+    path: Path = tmp_path_factory.mktemp("store") / "audit.db"
     fill(path, 12)
     return path
+
+
+@pytest.fixture
+def database(filled: Path, tmp_path: Path) -> Path:
+    """Return a copy of it, for one test."""
+    return Path(shutil.copyfile(filled, tmp_path / "audit.db"))
 
 
 def fill(path: Path, number: int, first: int = 0) -> None:

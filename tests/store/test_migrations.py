@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -15,6 +16,14 @@ from sqlalchemy import inspect
 from sigra.audit import EventFilter
 from sigra.store import SqlAuditSink, migrate, verify
 from sigra.store.tables import metadata
+
+
+@pytest.fixture(scope="session")
+def no_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a SQLite file without tables, in place of the one that has them."""
+    path: Path = tmp_path_factory.mktemp("tables") / "audit.db"
+    path.touch()
+    return path
 
 
 def versions() -> list[str]:
