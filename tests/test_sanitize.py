@@ -355,3 +355,28 @@ def test_a_key_is_found_among_strange_ones() -> None:
     asked_by_us = True
     assert 7 == read_member(with_user, "user")
     assert read_member(without, "user") is ABSENT
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [
+        {"target_id": "\ud800" * 5_000_000},
+        {"actor_id": "\ud800" * 5_000_000},
+        {"metadata": {"\ud800" * 5_000_000: 1}},
+        {"metadata": {"k": "\ud800" * 5_000_000}},
+    ],
+    ids=["text", "id", "key", "value"],
+)
+def test_of_a_vast_text_only_the_beginning_is_looked_at(keywords: dict[str, Any]) -> None:
+    """No text of 5 MB that UTF-8 cannot carry is rewritten whole, in whatever place it stands."""
+    import tracemalloc
+
+    from sigra import AuditEvent, log_safe
+
+    log_safe("a.b", None, audit_schema=AuditEvent, metadata={"long": "\ud800" * 10_000})
+    tracemalloc.start()
+    try:
+        log_safe("a.b", None, audit_schema=AuditEvent, **keywords)
+        assert tracemalloc.get_traced_memory()[1] < 16_000_000
+    finally:
+        tracemalloc.stop()

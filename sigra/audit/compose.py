@@ -108,7 +108,7 @@ def _checked_id(field: str, value: Any, faults: Faults) -> str | None:
     """Return an id as text, None for None, and None with a fault for what is no id."""
     text = id_text(value)
     if text is not None:
-        return _sized(well_formed(text))
+        return _sized(text)
     if value is not None:
         reason = "an id is a str that is not blank, an int of 64 bits, a UUID or None"
         _fault(faults, field, reason)
@@ -142,16 +142,16 @@ def _text(field: str, value: Any, redacted: list[str]) -> str | None:
     if holds_secret(text[:_MAX_PRINTABLE]):
         redacted.append(field)
         return REDACTED
-    return text if len(text) <= _MAX_TEXT and text.isascii() else _sized(well_formed(text))
+    return text if len(text) <= _MAX_TEXT and text.isascii() else _sized(text)
 
 
 def _sized(text: str) -> str:
-    """Cut a text that could make a line too long, so that it still tells itself from others."""
-    if len(text) <= _MAX_TEXT or (
-        len(text) <= _MAX_PRINTABLE and text.isascii() and text.isprintable()
-    ):
+    """Make a text well-formed, and cut one that could make a line too long, telling it apart."""
+    text = well_formed(text[: 1 << 20])
+    longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT
+    if len(text) <= longest:
         return text
     import hashlib  # here, for it takes longer to import than the rest of the core
 
-    digest = hashlib.sha256(text[: 1 << 20].encode()).hexdigest()
+    digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{text[: _MAX_TEXT - 80]}...sha256:{digest}"

@@ -190,7 +190,7 @@ class _Walk:
 def _key(key: Any, plain: dict[str, Any]) -> str:
     """Write a key as JSON would, and apart from any that reads the same."""
     text = leaf(key)
-    text = well_formed(text) if type(text) is str else json.dumps(text)
+    text = well_formed(text[:_LONGEST_TEXT]) if type(text) is str else json.dumps(text)
     return text if text not in plain else f"{text}#{len(plain)}"
 
 
