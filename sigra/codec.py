@@ -75,6 +75,8 @@ class Compiled:
             | orjson.OPT_PASSTHROUGH_DATETIME
             | orjson.OPT_PASSTHROUGH_DATACLASS
         )
+        self._outer = self._find_limit() - LEVELS
+        self._spare: list[tuple[Any, list[Any]]] = []
 
     def loads(self, data: bytes | str, /) -> Any:
         """Read as ``Stdlib`` does."""
@@ -85,14 +87,45 @@ class Compiled:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again, as ``Stdlib`` does."""
-        data = self.dumps(value, None, self._strict)
+        """Write and read ``value`` again, as ``Stdlib`` does.
+
+        It is written inside as many lists as leave it exactly ``LEVELS`` until
+        orjson's own limit, so that the depth is checked at no cost for each item.
+        """
+        try:
+            outermost, innermost = self._spare.pop()
+        except IndexError:
+            outermost, innermost = _nest(self._outer)
+        innermost[0] = value
+        try:
+            data = self.dumps(outermost, None, self._strict)[self._outer : -self._outer]
+        finally:
+            innermost[0] = None
+            self._spare.append((outermost, innermost))
         if len(data) > max_bytes:
             raise ValueError
-        tree = self._decode(data)
-        if data.count(b"{") + data.count(b"[") > LEVELS:
-            _check_depth(tree)
-        return tree
+        return self._decode(data)
+
+    def _find_limit(self) -> int:
+        """Return how many levels orjson writes: 254 in all releases so far."""
+        low, high = LEVELS + 1, 1_024
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self.dumps(_nest(middle)[0])
+            except TypeError:  # orjson.JSONEncodeError is one
+                high = middle
+            else:
+                low = middle
+        return low
+
+
+def _nest(levels: int) -> tuple[Any, list[Any]]:
+    innermost: list[Any] = [None]
+    outermost = innermost
+    for _ in range(levels - 1):
+        outermost = [outermost]
+    return outermost, innermost
 
 
 def _check_depth(tree: Any) -> None:
