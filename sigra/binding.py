@@ -21,6 +21,7 @@ IMPERSONATOR_KEY = "impersonating_from"
 _ALL_TENANT_KEYS = frozenset((*TENANT_KEYS, IMPERSONATOR_KEY))
 _INJECTED = ("args", "job")
 _NOT_A_SCOPE = ("self", "cls", *_INJECTED)
+_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 Invoke = Callable[[Any, Mapping[str, Any], Any], Any]
 """Call the function with (scope, args, running attempt)."""
@@ -31,9 +32,9 @@ class Binding:
     """What a function takes from a job. ``invoke`` calls it, ``check`` says why it cannot."""
 
     invoke: Invoke
-    required: frozenset[str]
-    reserved: frozenset[str]
-    allowed: frozenset[str] | None
+    required: set[str]
+    reserved: set[str]
+    allowed: set[str] | None
     """Every key that has a place; None where any key has (``args`` or ``**rest``)."""
 
     def check(self, args: Mapping[str, Any]) -> None:
@@ -55,32 +56,24 @@ class Binding:
 
 def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     """Work out how args reach ``function``; raise ``TypeError`` where it is unusable."""
-    parameters = _parameters(function)
-    scope_name: str | None = None
+    where = describe(function)
+    parameters = _parameters(function, where)
+    scope_names: tuple[str, ...] = ()
     if tenant:
-        scope_name = _scope_parameter(function, parameters)
+        scope_names = (_scope_parameter(function, where, parameters),)
         parameters = parameters[1:]
-    named: list[Parameter] = []
-    injected: list[str] = []
-    has_rest = False
     for parameter in parameters:
-        _refuse_kind(function, parameter)
-        if parameter.kind is Parameter.VAR_KEYWORD:
-            has_rest = True
-        elif parameter.name in _INJECTED:
-            injected.append(parameter.name)
-        else:
-            named.append(parameter)
-    names = frozenset(parameter.name for parameter in named)
-    reserved = {*injected, scope_name} if scope_name is not None else set(injected)
-    tenant_keys = _ALL_TENANT_KEYS if tenant else frozenset[str]()
+        _refuse_kind(where, parameter)
+    single = [p for p in parameters if p.kind is not Parameter.VAR_KEYWORD]
+    has_rest = len(single) < len(parameters)
+    injected = [p.name for p in single if p.name in _INJECTED]
+    named = [p for p in single if p.name not in _INJECTED]
+    names = {p.name for p in named} | (_ALL_TENANT_KEYS if tenant else set())
     return Binding(
-        invoke=_invoke(
-            function, tenant, named, injected, (names | tenant_keys) if has_rest else None
-        ),
-        required=frozenset(p.name for p in named if p.default is Parameter.empty),
-        reserved=frozenset(reserved),
-        allowed=None if has_rest or "args" in injected else names | tenant_keys,
+        invoke=_invoke(function, tenant, named, injected, names if has_rest else None),
+        required={p.name for p in named if p.default is Parameter.empty},
+        reserved={*injected, *scope_names},
+        allowed=None if has_rest or "args" in injected else names,
     )
 
 
@@ -89,7 +82,7 @@ def _invoke(
     tenant: bool,
     named: list[Parameter],
     injected: list[str],
-    bound: frozenset[str] | None,
+    bound: set[str] | None,
 ) -> Invoke:
     """Build the call. ``bound``: keys that ``**rest`` does not get, None without ``**rest``."""
     if tenant and injected == ["args"] and not named and bound is None:
@@ -111,8 +104,7 @@ def _invoke(
     return invoke
 
 
-def _parameters(function: Callable[..., Any]) -> list[Parameter]:
-    where = describe(function)
+def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     if isinstance(function, type):
         raise TypeError(f"{where} is a class; a worker is a plain function")
     if not callable(function) or not hasattr(function, "__qualname__"):
@@ -125,13 +117,9 @@ def _parameters(function: Callable[..., Any]) -> list[Parameter]:
         raise TypeError(f"{where} does not tell its parameters; wrap it in a def") from None
 
 
-def _scope_parameter(function: Callable[..., Any], parameters: list[Parameter]) -> str:
-    where = describe(function)
+def _scope_parameter(function: Callable[..., Any], where: str, parameters: list[Parameter]) -> str:
     first = parameters[0] if parameters else None
-    if first is None or first.kind not in (
-        Parameter.POSITIONAL_ONLY,
-        Parameter.POSITIONAL_OR_KEYWORD,
-    ):
+    if first is None or first.kind not in _POSITIONAL:
         raise TypeError(
             f"{where} has no positional parameter for the scope; write it as "
             "(scope, ...), or use @worker where the job is not a tenant's"
@@ -149,8 +137,7 @@ def _scope_parameter(function: Callable[..., Any], parameters: list[Parameter]) 
     return first.name
 
 
-def _refuse_kind(function: Callable[..., Any], parameter: Parameter) -> None:
-    where = describe(function)
+def _refuse_kind(where: str, parameter: Parameter) -> None:
     if parameter.kind is Parameter.VAR_POSITIONAL:
         raise TypeError(f"{where} takes *{parameter.name}, but args are bound by name: remove it")
     if parameter.kind is Parameter.POSITIONAL_ONLY:
@@ -163,24 +150,21 @@ def _refuse_kind(function: Callable[..., Any], parameter: Parameter) -> None:
 
 
 def _takes_scope(function: Callable[..., Any], annotation: Any) -> bool:
+    if isinstance(annotation, typing.ForwardRef):
+        annotation = annotation.__forward_arg__
     if isinstance(annotation, str):
         try:
-            annotation = eval(annotation, getattr(inspect.unwrap(function), "__globals__", {}))  # noqa: S307
+            namespace = getattr(inspect.unwrap(function), "__globals__", {})
+            return _takes_scope(function, eval(annotation, namespace))  # noqa: S307
         except Exception:
             # A name that only type checkers import: judge by what is written.
             return re.search(r"\b(AuditScope|Any)\b", annotation) is not None
-        if isinstance(annotation, str):
-            return _takes_scope(function, annotation)
-    if annotation is Any or annotation is AuditScope:
-        return True
-    origin = typing.get_origin(annotation)
+    origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return _takes_scope(function, typing.get_args(annotation)[0])
+        return _takes_scope(function, members[0])
     if origin in (typing.Union, types.UnionType):
-        return any(_takes_scope(function, member) for member in typing.get_args(annotation))
-    if isinstance(annotation, typing.ForwardRef):
-        return _takes_scope(function, annotation.__forward_arg__)
-    return False
+        return any(_takes_scope(function, member) for member in members)
+    return annotation is Any or annotation is AuditScope
 
 
 def describe(function: Any) -> str:

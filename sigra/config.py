@@ -9,7 +9,7 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
 from sigra.registry import resolve_backend
-from sigra.schema import check_schema
+from sigra.schema import schema_fields
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditResult
@@ -76,7 +76,7 @@ class configure:
             changes["sinks"] = tuple(_check_sink(sink) for sink in sinks)
         if audit_schema is not _UNCHANGED:
             if audit_schema is not None:
-                check_schema(audit_schema)
+                schema_fields(audit_schema)  # refuses what could take nothing of an event
             changes["audit_schema"] = audit_schema
         if on_audit_failure is not _UNCHANGED:
             if on_audit_failure is not None and not callable(on_audit_failure):

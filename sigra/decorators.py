@@ -14,11 +14,24 @@ from sigra.options import check_capabilities, parse_options
 from sigra.outcome import Failure
 from sigra.proxy import TenantWorker, Worker
 from sigra.registry import resolve_backend
-from sigra.schema import check_schema
+from sigra.schema import schema_fields
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
     from sigra.options import DefaultOptions
+
+    class Settings(DefaultOptions, total=False):
+        """What both decorators take: a worker's own settings and its default options."""
+
+        audit_schema: Any
+        action: str | None
+        name: str | None
+        backend: str | Backend | None
+
+    class TenantSettings(Settings, total=False):
+        """What the one for tenants takes beside them."""
+
+        audit_required: bool
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,10 +41,8 @@ R = TypeVar("R")
 def tenant_worker(function: Callable[P, R], /) -> TenantWorker[P, R]: ...
 @overload
 def tenant_worker(
-    *, audit_schema: Any = None, action: str | None = None, audit_required: bool = False,
-    name: str | None = None, backend: str | Backend | None = None,
-    **default_options: Unpack[DefaultOptions],
-) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...  # fmt: skip
+    **settings: Unpack[TenantSettings],
+) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...
 def tenant_worker(
     function: Callable[..., Any] | None = None, /, *, audit_schema: Any = None,
     action: str | None = None, audit_required: bool = False, name: str | None = None,
@@ -50,22 +61,14 @@ def tenant_worker(
     function that cannot be a worker, ``ValueError`` for a bad action,
     ``InvalidOptionError`` and ``DuplicateWorkerError``.
     """
-
-    def decorate(function: Callable[..., Any]) -> TenantWorker[..., Any]:
-        settings = (name, audit_schema, action, backend, default_options, audit_required)
-        return TenantWorker(_define(function, *settings, tenant=True))
-
-    return decorate if function is None else decorate(function)
+    settings = (name, audit_schema, action, backend, default_options, audit_required)
+    return _decorate(TenantWorker, function, settings)
 
 
 @overload
 def worker(function: Callable[P, R], /) -> Worker[P, R]: ...
 @overload
-def worker(
-    *, audit_schema: Any = None, action: str | None = None,
-    name: str | None = None, backend: str | Backend | None = None,
-    **default_options: Unpack[DefaultOptions],
-) -> Callable[[Callable[P, R]], Worker[P, R]]: ...  # fmt: skip
+def worker(**settings: Unpack[Settings]) -> Callable[[Callable[P, R]], Worker[P, R]]: ...
 def worker(
     function: Callable[..., Any] | None = None, /, *, audit_schema: Any = None,
     action: str | None = None, name: str | None = None, backend: str | Backend | None = None,
@@ -76,10 +79,13 @@ def worker(
     For jobs that emit no tenant-relevant audits, as clean-ups do; all else is as with
     ``tenant_worker``.
     """
+    settings = (name, audit_schema, action, backend, default_options)
+    return _decorate(Worker, function, settings)
 
-    def decorate(function: Callable[..., Any]) -> Worker[..., Any]:
-        settings = (name, audit_schema, action, backend, default_options)
-        return Worker(_define(function, *settings, tenant=False))
+
+def _decorate(kind: type[Worker[..., Any]], function: Any, settings: tuple[Any, ...]) -> Any:
+    def decorate(function: Any) -> Worker[..., Any]:
+        return kind(_define(function, *settings, tenant=kind is TenantWorker))
 
     return decorate if function is None else decorate(function)
 
@@ -94,7 +100,7 @@ def _define(
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise ValueError(f"name must be a str that is not blank, not {name!r}")
     if audit_schema is not None:
-        check_schema(audit_schema)
+        schema_fields(audit_schema)  # refuses what could take nothing of an event
     if action is not None:
         from sigra.audit.action import check_action
 

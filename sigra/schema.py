@@ -40,11 +40,6 @@ _known: dict[int, tuple[Any, Fields]] = {}
 _ABSENT: Any = object()
 
 
-def check_schema(schema: Any) -> None:
-    """Refuse, with ``TypeError``, a record type that could take nothing of an event."""
-    schema_fields(schema)
-
-
 def schema_fields(schema: Any) -> Fields:
     """Return which fields of an event the record type takes, and by which keywords.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn, final
 from uuid import UUID
 
@@ -112,15 +112,11 @@ class AuditScope(_Sealed):
         return scope_from_ids, tuple(ids)
 
 
-def _setter(cls: type, name: str) -> Callable[[object, Any], None]:
-    """Return a slot's own setter: the only way past the sealed __setattr__, and a fast one."""
-    return cls.__dict__[name].__set__  # type: ignore[no-any-return]
-
-
-_set_id = _setter(Identity, "id")
-_set_user = _setter(AuditScope, "user")
-_set_organization = _setter(AuditScope, "active_organization")
-_set_impersonator = _setter(AuditScope, "impersonating_from")
+# The slots' own setters: the only way past the sealed __setattr__, and a fast one.
+_set_id = Identity.__dict__["id"].__set__
+_set_user = AuditScope.__dict__["user"].__set__
+_set_organization = AuditScope.__dict__["active_organization"].__set__
+_set_impersonator = AuditScope.__dict__["impersonating_from"].__set__
 _new = object.__new__
 
 
@@ -203,16 +199,14 @@ def tenant_args(scope: object) -> dict[str, str | None]:
 _ABSENT: Any = object()
 
 
-def _read(source: object, name: str) -> Any:
+def _read(source: object, name: str, default: Any = _ABSENT) -> Any:
     if isinstance(source, Mapping):
-        return source.get(name, _ABSENT)
-    return getattr(source, name, _ABSENT)
+        return source.get(name, default)
+    return getattr(source, name, default)
 
 
 def _read_id(scope: object, name: str, default: Any = _ABSENT) -> str | None:
-    member = _read(scope, name)
-    if member is _ABSENT:
-        member = default
+    member = _read(scope, name, default)
     if member is _ABSENT:
         raise TypeError(
             f"the scope ({type(scope).__qualname__}) has no {name!r}: absent is not None. "

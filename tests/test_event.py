@@ -17,8 +17,9 @@ import pytest
 from sigra import AuditEvent, AuditResult, Sink
 from sigra.audit import JSONLinesSink, check_action
 from sigra.audit.action import RESERVED, accepted, action_fault
-from sigra.audit.event import copied, event_of, result_of
+from sigra.audit.event import event_of, result_of
 from sigra.audit.stats import AuditStats
+from sigra.frozen import thaw
 
 FIELDS = (
     "event_id action outcome organization_id actor_id effective_user_id actor_type target_id "
@@ -98,7 +99,7 @@ def test_a_result_defaults_to_nothing_to_say() -> None:
 def test_a_copy_of_metadata_is_apart_from_it() -> None:
     """Changing a copy, however deep, leaves the metadata as it was."""
     metadata = {"deep": {"list": [{}, 1]}}
-    copy_of_it = copied(metadata)
+    copy_of_it = thaw(metadata)
     assert metadata == copy_of_it
     copy_of_it["deep"]["list"][0]["x"] = 1
     assert {"deep": {"list": [{}, 1]}} == metadata

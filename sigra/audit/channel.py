@@ -12,8 +12,9 @@ from typing import Any
 
 import structlog
 
-from sigra.audit.event import LEVELS, copied
+from sigra.audit.event import LEVELS
 from sigra.audit.line import JSONRenderer, line_of
+from sigra.frozen import thaw
 
 _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVELS.items()}
 _native = frozenset(
@@ -55,7 +56,7 @@ class Channel:
             getattr(self.bound._logger, level)(text)
             return
         # A processor may change what it is given, and the event may not change.
-        line["metadata"] = copied(line["metadata"])
+        line["metadata"] = thaw(line["metadata"])
         line["occurred_at"] = line["occurred_at"].isoformat()
         if not self.is_native:
             getattr(self.bound, level)(**line)

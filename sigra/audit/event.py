@@ -98,12 +98,3 @@ def result_of(
     result = _ResultDraft(status, reason, event, redacted)
     result.__class__ = AuditResult
     return result  # type: ignore[no-any-return]
-
-
-def copied(plain: Any) -> Any:
-    """Copy plain JSON, containers and all."""
-    if type(plain) is dict:
-        return {key: copied(value) for key, value in plain.items()}
-    if type(plain) is list:
-        return [copied(value) for value in plain]
-    return plain
