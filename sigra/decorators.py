@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
         audit_required: bool
 
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
