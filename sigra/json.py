@@ -116,7 +116,7 @@ def _rebuild(value: Any, path: _Path, level: int) -> Any:
 
 
 def _checked_key(key: Any, path: _Path) -> str:
-    if not issubclass(type(key), str):
+    if not issubclass(type(key), str) or hash(key) != hash(str.__str__(key)):
         _fail(path, f"a key is {_type_name(type(key))}; JSON keys are str")
     return _checked_text(str.__str__(key), (_key_part(key), path))
 

@@ -81,3 +81,22 @@ def test_what_is_no_id_is_never_let_through(args: dict[str, Any], key: str, valu
     with pytest.raises(InvalidArgsError) as caught:
         echo.new({**args, key: value})
     assert f"$.{key}" == caught.value.path
+
+
+class Impostor(str):
+    """Text that says it is ``organization_id``."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return hash("organization_id")
+
+
+@pytest.mark.parametrize("honest_before", [False, True])
+def test_a_key_is_present_by_its_text_alone(honest_before: bool) -> None:
+    """A key that equals a tenant key without being it is refused, after honest jobs too."""
+    if honest_before:
+        echo.new({"organization_id": "1", "actor_id": "2"})
+    with pytest.raises(InvalidArgsError):
+        echo.new({Impostor("x"): "1", "actor_id": "2"})
