@@ -14,8 +14,10 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     """Add those of the events that the store does not have; return how many these were.
 
     The chains' rows are locked first, always in one order: writers wait for each other, and
-    neither meet at one sequence nor in a deadlock.
+    neither meet at one sequence nor in a deadlock. Their heads move last.
     """
+    if len(events) == 1:
+        return _append_one(runner, events[0])
     of_chain = defaultdict(list)
     for event in events:
         of_chain[chain_tag(event.organization_id)].append(event)
@@ -23,6 +25,7 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     known = _known(runner, events)
     rows: list[Row] = []
     texts: list[Row] = []
+    heads: list[Row] = []
     for tag, (chain, last, head) in chains.items():
         sequence, previous = last, head
         for event in of_chain[tag]:
@@ -33,17 +36,33 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
                 rows.append(row)
                 texts.append(text)
         if sequence > last:
-            runner.run(runner.statements.move_head, sequence, previous, chain)
-    _insert(runner, rows, texts)
+            heads.append((sequence, previous, chain))
+    if rows:
+        runner.run_many(runner.statements.add_entry, rows)
+        runner.run_many(runner.statements.add_payload, texts)
+        runner.run_many(runner.statements.move_head, heads)
     return len(rows)
+
+
+def _append_one(runner: Runner, event: AuditEvent) -> int:
+    """Do the same with one event, and without a look at whether the store has it."""
+    tag = chain_tag(event.organization_id)
+    chain, last, head = lock_chain(runner, tag)
+    digest, row, text = link(chain, tag, last + 1, head, event)
+    statements = runner.statements
+    if not runner.run(statements.add_new_entry, *row):
+        return 0
+    runner.run(statements.add_payload, *text)
+    runner.run(statements.move_head, last + 1, digest, chain)
+    return 1
 
 
 def lock_chain(runner: Runner, tag: str) -> Row:
     """Return a chain's id, last sequence and last hash; begin the chain if there is none."""
-    found = runner.rows(runner.statements.lock, tag)
+    found = runner.rows(runner.lock, tag)
     if not found:
         runner.run(runner.statements.begin_chain, tag, 0, GENESIS)
-        found = runner.rows(runner.statements.lock, tag)
+        found = runner.rows(runner.lock, tag)
     return found[0]
 
 
@@ -58,12 +77,3 @@ def _known(runner: Runner, events: Sequence[AuditEvent]) -> set[str]:
         some += some[-1:] * (size - len(some))
         known.update(row[0] for row in runner.rows(sizes[size], *some))
     return known
-
-
-def _insert(runner: Runner, rows: list[Row], texts: list[Row]) -> None:
-    if len(rows) == 1:
-        runner.run(runner.statements.add_entry, *rows[0])
-        runner.run(runner.statements.add_payload, *texts[0])
-    elif rows:
-        runner.run_many(runner.statements.add_entry, rows)
-        runner.run_many(runner.statements.add_payload, texts)

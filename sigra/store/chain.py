@@ -2,9 +2,11 @@
 
 An entry's text holds, each after its length (``-`` for an absent one): the format's version,
 the chain's tag, the sequence, the previous hash, the event's id, time, action, worker and
-outcome, and the commitment to its payload. The hash is SHA-256 of it. Who acted stands in the
-payload: the commitment, of a salt and the payload's canonical JSON, binds it, and lets it be
-erased.
+outcome, and the commitment to its payload. The hash is SHA-256 of it, after the sequence in 8
+bytes: so hashes sort as they were made, and the index that lets no two entries have one previous
+hash grows at its end. In the first version of the format a hash was the 32 bytes alone. Who
+acted stands in the payload: the commitment, of a salt and the payload's canonical JSON, binds it,
+and lets it be erased.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from typing import Any
 from sigra.audit.event import AuditEvent
 from sigra.store.canonical import canonical
 
-VERSION = "1"
+VERSION = "2"
 GENESIS = bytes(32)
 """What the first entry of a chain has as its previous hash."""
 
 SALT_BYTES = 32
+_SEQUENCE_BYTES = 8
 
 Row = tuple[Any, ...]
 """A row of a table, in the order of its columns."""
@@ -45,7 +48,7 @@ def time_text(moment: datetime) -> str:
     """Write an aware moment in UTC, always with as many characters: it sorts as a text too."""
     if moment.tzinfo is not timezone.utc:
         moment = moment.astimezone(timezone.utc)
-    return moment.isoformat(timespec="microseconds")
+    return moment.isoformat("T", "microseconds")
 
 
 def payload_of(event: AuditEvent) -> str:
@@ -76,17 +79,23 @@ def commit(salt: bytes, payload: str) -> bytes:
 
 def entry_hash(
     tag: str, sequence: int, previous: bytes, event_id: str, occurred_at: str, action: str,
-    worker: str | None, outcome: str, commitment: bytes,
+    worker: str | None, outcome: str, commitment: bytes, version: str = VERSION,
 ) -> bytes:  # fmt: skip
     """Return the hash of an entry's fields, none of which can be mistaken for another."""
     number, before, payload = str(sequence), previous.hex(), commitment.hex()
     by = "-:" if worker is None else f"{len(worker)}:{worker}"
     text = (
-        f"{len(VERSION)}:{VERSION}{len(tag)}:{tag}{len(number)}:{number}{len(before)}:{before}"
+        f"1:{version}{len(tag)}:{tag}{len(number)}:{number}{len(before)}:{before}"
         f"{len(event_id)}:{event_id}{len(occurred_at)}:{occurred_at}{len(action)}:{action}"
         f"{by}{len(outcome)}:{outcome}{len(payload)}:{payload}"
     )
-    return sha256(text.encode()).digest()
+    digest = sha256(text.encode()).digest()
+    return digest if version == "1" else sequence.to_bytes(_SEQUENCE_BYTES, signed=True) + digest
+
+
+def version_of(digest: bytes) -> str:
+    """Return the version of the format in which an entry's hash was made."""
+    return "1" if len(digest) == sha256().digest_size else VERSION
 
 
 def link(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import chain
 from typing import Any, Protocol
 
 from sqlalchemy import (
     Connection,
     Dialect,
     Insert,
+    Table,
     bindparam,
     insert,
     select,
@@ -20,19 +22,29 @@ from sqlalchemy.sql import ClauseElement
 from sigra.store.chain import Row
 from sigra.store.tables import chains, entries, payloads
 
+_TOGETHER = 50
+"""How many rows SQLite is given in one statement: more win little."""
+
 
 class Statement:
     """A statement's text for one dialect, which takes its values as a tuple in a fixed order.
 
     Compiling one, and running it the usual way, takes longer than SQLite takes for the row.
+    ``together``, where there is one, is the statement for some rows, one after the other.
     """
 
-    __slots__ = ("_names", "_positional", "sql")
+    __slots__ = ("_names", "_positional", "sql", "together")
 
-    def __init__(self, dialect: Dialect, clause: ClauseElement, *names: str) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        clause: ClauseElement,
+        *names: str,
+        together: Statement | None = None,
+    ) -> None:
         compiled: Any = clause.compile(dialect=dialect)
         self.sql = str(compiled)
-        self._names = names
+        self._names, self.together = names, together
         self._positional = bool(compiled.positional)
         if self._positional and tuple(compiled.positiontup) != self._names:
             raise AssertionError(f"{self.sql} takes {compiled.positiontup}, not {self._names}")
@@ -46,9 +58,11 @@ class Runner(Protocol):
     """Run statements inside a transaction that somebody else ends."""
 
     statements: Statements
+    lock: Statement
 
-    def run(self, statement: Statement, *row: Any) -> None:
-        """Run a statement that answers nothing."""
+    def run(self, statement: Statement, *row: Any) -> int:
+        """Run a statement that answers nothing; return how many rows it changed."""
+        ...
 
     def rows(self, statement: Statement, *row: Any) -> Sequence[Row]:
         """Run a statement and fetch all that it answers."""
@@ -59,23 +73,33 @@ class Runner(Protocol):
 
 
 class CursorRunner:
-    """Run them on a driver's own cursor, for the speed of it."""
+    """Run them on a cursor of SQLite's own driver, for the speed of it.
+
+    It is for a transaction that has the lock already, and ends with the first failure.
+    """
 
     def __init__(self, cursor: Any, statements: Statements) -> None:
-        self._cursor, self.statements = cursor, statements
+        self._cursor, self.statements, self.lock = cursor, statements, statements.find
 
-    def run(self, statement: Statement, *row: Any) -> None:
-        """Run a statement that answers nothing."""
-        self._cursor.execute(statement.sql, statement.bind(row))
+    def run(self, statement: Statement, *row: Any) -> int:
+        """Run a statement that answers nothing; return how many rows it changed."""
+        changed: int = self._cursor.execute(statement.sql, row).rowcount
+        return changed
 
     def rows(self, statement: Statement, *row: Any) -> Sequence[Row]:
         """Run a statement and fetch all that it answers."""
-        found: Sequence[Row] = self._cursor.execute(statement.sql, statement.bind(row)).fetchall()
+        found: Sequence[Row] = self._cursor.execute(statement.sql, row).fetchall()
         return found
 
     def run_many(self, statement: Statement, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row."""
-        self._cursor.executemany(statement.sql, [statement.bind(row) for row in rows])
+        """Run a statement once for each row, or for some of them together."""
+        done = 0
+        if statement.together is not None:
+            done = len(rows) - len(rows) % _TOGETHER
+            for start in range(0, done, _TOGETHER):
+                some = chain.from_iterable(rows[start : start + _TOGETHER])
+                self._cursor.execute(statement.together.sql, tuple(some))
+        self._cursor.executemany(statement.sql, rows[done:])
 
 
 class ConnectionRunner:
@@ -83,10 +107,11 @@ class ConnectionRunner:
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self.statements = connection, statements_of(connection.dialect)
+        self.lock = self.statements.lock
 
-    def run(self, statement: Statement, *row: Any) -> None:
-        """Run a statement that answers nothing."""
-        self._connection.exec_driver_sql(statement.sql, statement.bind(row))
+    def run(self, statement: Statement, *row: Any) -> int:
+        """Run a statement that answers nothing; return how many rows it changed."""
+        return self._connection.exec_driver_sql(statement.sql, statement.bind(row)).rowcount
 
     def rows(self, statement: Statement, *row: Any) -> Sequence[Row]:
         """Run a statement and fetch all that it answers."""
@@ -104,29 +129,46 @@ class Statements:
     def __init__(self, dialect: Dialect) -> None:
         # An update, and of a row that stays as it is: on PostgreSQL it locks the row; on SQLite,
         # where the caller began a deferred transaction, it takes the one lock there is.
-        lock = (
-            update(chains)
-            .where(chains.c.tag == bindparam("name"))
-            .values(sequence=chains.c.sequence)
-            .returning(chains.c.id, chains.c.sequence, chains.c.head)
-        )
+        end = (chains.c.id, chains.c.sequence, chains.c.head)
+        named = chains.c.tag == bindparam("name")
+        lock = update(chains).where(named).values(sequence=chains.c.sequence).returning(*end)
         begin = _own_insert(dialect)(chains).on_conflict_do_nothing(index_elements=["tag"])
         move = (
             update(chains)
             .where(chains.c.id == bindparam("chain"))
             .values(sequence=bindparam("last"), head=bindparam("hash"))
         )
+        new = _own_insert(dialect)(entries).on_conflict_do_nothing(index_elements=["event_id"])
         self.lock = Statement(dialect, lock, "name")
+        self.find = Statement(dialect, select(*end).where(named), "name")
         self.begin_chain = _inserted(dialect, begin, "tag", "sequence", "head")
         self.move_head = Statement(dialect, move, "last", "hash", "chain")
-        self.add_entry = _inserted(dialect, insert(entries), *entries.columns.keys())
-        self.add_payload = _inserted(dialect, insert(payloads), *payloads.columns.keys())
+        self.add_new_entry = _inserted(dialect, new, *entries.columns.keys())
+        self.add_entry = _added(dialect, entries)
+        self.add_payload = _added(dialect, payloads)
         # Few sizes, so that few statements are compiled: a list is filled up with its last id.
-        self.known = {size: _known(dialect, size) for size in (1, 8, 64, 512)}
+        self.known = {size: _known(dialect, size) for size in (8, 64, 512)}
 
 
 def _inserted(dialect: Dialect, clause: Insert, *names: str) -> Statement:
     return Statement(dialect, clause.values({name: bindparam(name) for name in names}), *names)
+
+
+def _added(dialect: Dialect, table: Table) -> Statement:
+    """Return the statement that adds a row to a table, on SQLite with that for some together."""
+    names = table.columns.keys()
+    together = _added_together(dialect, table) if dialect.name == "sqlite" else None
+    clause = insert(table).values({name: bindparam(name) for name in names})
+    return Statement(dialect, clause, *names, together=together)
+
+
+def _added_together(dialect: Dialect, table: Table) -> Statement:
+    # A failure leaves the rows before it: else SQLite copies each page that it changes first.
+    names = table.columns.keys()
+    rows = [[f"{name}_{number}" for name in names] for number in range(_TOGETHER)]
+    values: Any = [dict(zip(names, map(bindparam, row), strict=True)) for row in rows]
+    clause = insert(table).prefix_with("OR FAIL").values(values)
+    return Statement(dialect, clause, *chain.from_iterable(rows))
 
 
 def _known(dialect: Dialect, count: int) -> Statement:

@@ -14,7 +14,16 @@ from events import event
 from hypothesis import given
 
 from sigra.store.canonical import canonical
-from sigra.store.chain import chain_tag, commit, entry_hash, organization_of, payload_of, time_text
+from sigra.store.chain import (
+    VERSION,
+    chain_tag,
+    commit,
+    entry_hash,
+    organization_of,
+    payload_of,
+    time_text,
+    version_of,
+)
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 LEAVES = st.none() | st.booleans() | TEXT | st.integers(-(2**53) + 1, 2**53 - 1)
@@ -89,11 +98,22 @@ def test_every_field_is_in_the_hash(place: int) -> None:
     assert entry_hash(*other) != entry_hash(*FIELDS)
 
 
-def test_the_first_version_s_hash_stays_what_it_is() -> None:
+HASHES = {
+    "1": "b4875b7a35acf5738a3133167d405ad0d3081389cfc608ce0b2c8d286dc14247",
+    "2": "0000000000000001a5daa104585804a0ae8232745c3cdcb8d2919fade1d23e672639f1f7c419fe9e",
+}
+
+
+@pytest.mark.parametrize("version", HASHES)
+def test_each_version_s_hash_stays_what_it_is(version: str) -> None:
     """Rows that were written by an older Sigra verify with a newer one."""
-    assert entry_hash(*FIELDS).hex() == (
-        "b4875b7a35acf5738a3133167d405ad0d3081389cfc608ce0b2c8d286dc14247"
-    )
+    digest = entry_hash(*FIELDS, version)
+    assert (digest.hex(), version_of(digest)) == (HASHES[version], version)
+    assert entry_hash(*FIELDS) == entry_hash(*FIELDS, VERSION)
+
+
+def test_a_commitment_stays_what_it_is() -> None:
+    """So does what binds the payload."""
     assert commit(bytes(32), "{}").hex() == (
         "fb1634c4e6cd4b1f1afe3ce2d6ef080f7ac5d1f357d723ad4dfca782733b62db"
     )
