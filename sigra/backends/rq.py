@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra.backend import Capability
-from sigra.backends.envelope import pack
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import consume, find, is_json, native, sending
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _rq = native("rq", "rq")
 
 _RUN = f"{__name__}.run"
-_MODULE = "sigra_module"
+_MODULE, _BEGUN = "sigra_module", "sigra_begun"
 _ENDLESS = 10**9
 
 
@@ -65,15 +65,14 @@ class RQBackend:
 
     def _put(self, job: Job, pipeline: Any) -> None:
         options, queue = job.options, self._queue(job.options.queue)
-        # RQ's own retries serve the jobs whose worker died, and are counted by that.
-        spare = options.max_attempts - 1
         native = queue.create_job(
             _RUN,
             args=(job.worker, pack(job)),
             description=job.worker,
             job_id=job.id,
             meta={_MODULE: job.definition.function.__module__},
-            retry=_rq.Retry(max=spare) if spare else None,
+            # For when its worker dies: one more than it may be begun, for where it was not.
+            retry=_rq.Retry(max=options.max_attempts),
         )
         due = options.run_at
         if options.delay is not None:
@@ -98,16 +97,18 @@ class RQBackend:
 def run(name: str, payload: Mapping[str, Any]) -> Any:
     """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
     native = _rq.get_current_job()
-    left = native.retries_left
+    left, native.retries_left = native.retries_left, 0  # what is raised here is final
     definition = find(name, native.meta.get(_MODULE))
-    maximum = payload.get("max_attempts") if "sigra" in payload else None
-    lost = max(0, maximum - 1 - left) if type(maximum) is int and left is not None else None
-    consumed = consume(payload, definition, RQBackend.name, native_id=native.id, deliveries=lost)
+    redis, before = native.connection, None
+    if MARK in payload:
+        before = redis.hincrby(native.key, _BEGUN, 1) - 1
+    consumed = consume(payload, definition, RQBackend.name, native_id=native.id, deliveries=before)
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
-        native.args = (name, consumed.following())  # saved with the job as it is queued again
+        # Saved with the job as it is queued again.
+        native.args, native.retries_left = (name, consumed.following()), left
+        redis.hdel(native.key, _BEGUN)
         return _rq.Retry(max=_ENDLESS, interval=math.ceil(verdict.delay))
     if verdict.error is not None:
-        native.retries_left = 0  # no retry of RQ's own: it goes to the failed jobs
         raise verdict.error
     return None

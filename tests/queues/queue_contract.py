@@ -76,8 +76,13 @@ class QueueContract(ConsumerContract):
         journal.wait(harness, lambda: harness.notes.read_text() == "hello ann\n", "the email")
         journal.wait(harness, lambda: tokens() == 1, "one token")
         expected = ["acme", *([] if unique else ["acme"]), "globex", "initech"]
-        journal.wait(harness, lambda: len(journal.runs()) >= len(expected), "their jobs")
-        assert sorted(run["organization_id"] for run in journal.runs()) == expected
+
+        def organizations() -> list[str]:
+            # A job of a case before may come once more: its consumer was killed.
+            return sorted(run["organization_id"] for run in journal.runs(workers.echo.name))
+
+        journal.wait(harness, lambda: len(organizations()) >= len(expected), "their jobs")
+        assert organizations() == expected
         harness.notes.write_text("")
         engine.dispose()
 
@@ -122,12 +127,16 @@ class QueueContract(ConsumerContract):
                 harness.send(job.worker, payload)
                 expected.add(payload["id"])
 
+            def attempts() -> list[tuple[str, int]]:
+                runs = [run for run in journal.runs() if run["job_id"] in expected]
+                return sorted((run["job_id"], run["attempt"]) for run in runs)
+
             def refused() -> bool:
                 if "waits: unreadable job envelope: version" in older.output:
                     return True
-                # The newer release was faster: one job more for the two to meet over.
-                job = workers.recovers.new(args[0], max_attempts=2, backoff=0)
-                expected.add(job.id)
+                if len(attempts()) >= 2 * len(expected) - 20:
+                    # The newer release was faster: one job more for the two to meet over.
+                    expected.add(workers.recovers.new(args[0], max_attempts=2, backoff=0).id)
                 return False
 
             journal.wait(harness, refused, "the older release to meet a newer job")
@@ -135,10 +144,6 @@ class QueueContract(ConsumerContract):
             older.stop()
         finally:
             older.kill()
-
-        def attempts() -> list[tuple[str, int]]:
-            runs = [run for run in journal.runs() if run["job_id"] in expected]
-            return sorted((run["job_id"], run["attempt"]) for run in runs)
 
         every = 2 * len(expected)
         journal.wait(harness, lambda: len(attempts()) >= every, f"{every} attempts")

@@ -45,7 +45,7 @@ class DjangoHarness(QueueHarness):
         "django-admin db_worker --settings django_app --interval 0.1 --no-startup-delay".split()
     )
     ready = "Starting worker"
-    patience = 60.0
+    patience = 180.0
     concurrency = 1
     outlives_its_server = False
 

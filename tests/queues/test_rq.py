@@ -50,7 +50,9 @@ class RQHarness(QueueHarness):
         super().kill()
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
-        return self.native.enqueue(run, name, dict(payload)).id
+        maximum = payload.get("max_attempts")  # of an envelope: by it the backend sets RQ's own
+        retry = rq.Retry(max=maximum) if maximum else None
+        return self.native.enqueue(run, name, dict(payload), retry=retry).id
 
     def send_note(self, text: str) -> None:
         self.native.enqueue("rq_app.note", text)
@@ -82,6 +84,18 @@ class TestRQ(QueueContract):
         sent = harness.send("sigra.tests.unknown", {})
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert "no worker is named 'sigra.tests.unknown'" in harness.failed(sent)
+
+    def test_a_job_that_was_taken_and_not_begun_runs_as_if_it_was_new(self, harness, journal):
+        """A worker that is stopped or killed between the two leaves one on the way."""
+        harness.stop()
+        job = workers.echo.new(IDS)
+        native = harness.native
+        native.lmove(native.connection, native.key, None)
+        seen = native.intermediate_queue.get_first_seen_key(job.id)
+        native.connection.set(seen, time.time() - 61)  # RQ waits for a minute
+        harness.start()
+        journal.wait(harness, lambda: bool(journal.runs()), "the job")
+        assert [run["attempt"] for run in journal.runs()] == [1]
 
     def test_another_queue_is_named(self, harness):
         other = f"{harness.queue}-other"
