@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,7 +12,10 @@ from sigra.cli.audit_options import (
     FILE,
     as_json,
     in_store,
+    in_store_if_any,
+    keeper,
     of_organization,
+    open_store,
     tenancy,
     which_events,
     with_filters,
@@ -20,10 +23,6 @@ from sigra.cli.audit_options import (
     with_trust,
 )
 from sigra.cli.target import MisuseError
-from sigra.errors import MissingExtraError
-
-if TYPE_CHECKING:
-    from sigra.store import SqlAuditSink
 
 _OUT = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -50,7 +49,7 @@ def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: An
 
     With --json, one object a line. The cursor of the next page goes to standard error.
     """
-    which, store = which_events(filters), _open(url)
+    which, store = which_events(filters), open_store(url)
     from sigra.cli import events
 
     events.show_page(store, which, limit, cursor, machine=machine)
@@ -65,7 +64,7 @@ def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: An
 @as_json
 def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> None:
     """Show the newest events, oldest first, and follow. Ctrl-C ends it."""
-    which, store = which_events(filters), _open(url)
+    which, store = which_events(filters), open_store(url)
     from sigra.cli import events
 
     events.follow(store, which, lines, for_ever=follow, machine=machine)
@@ -78,20 +77,25 @@ def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> N
 @as_json
 def stats(url: str, machine: bool, **filters: Any) -> None:
     """Count events by action and outcome."""
-    which, store = which_events(filters), _open(url)
+    which, store = which_events(filters), open_store(url)
     from sigra.cli import events
 
     events.show_stats(store, which, machine=machine)
 
 
 @audit.command()
-@in_store
+@in_store_if_any
 @of_organization
 @with_trust
-@click.option("--export", "folder", type=_FOLDER, help="Check this export too.")
+@click.option(
+    "--export",
+    "folder",
+    type=_FOLDER,
+    help="Check this export too; where no organization is said, it alone, without a store.",
+)
 @as_json
 def verify(
-    url: str,
+    url: str | None,
     keys: tuple[Path, ...],
     checkpoints: Path | None,
     folder: Path | None,
@@ -109,10 +113,17 @@ def verify(
       1    broken, or there is nothing to verify
       2    the command was called in a way that cannot work
     """
-    which, store = tenancy(which), _open(url)
-    from sigra.cli import keeping
-
+    alone = folder is not None and not any(which.values())
+    store = None
+    if not alone:
+        which = tenancy(which)
+        if url is None:
+            raise MisuseError("say where the store is: --store URL, or SIGRA_AUDIT_STORE")
+        store = open_store(url)
+    keeping = keeper()
     trust = keeping.read_trust(keys, checkpoints)
+    if folder is not None and store is None:
+        sys.exit(keeping.verify_folder(folder, trust, machine=machine))
     sys.exit(keeping.verify_store(store, which, trust, folder, machine=machine))
 
 
@@ -128,15 +139,19 @@ def verify(
     show_default=True,
 )
 @with_key
-def export(url: str, folder: Path, form: Any, key: Path | None, **which: Any) -> None:
+@as_json
+def export(
+    url: str, folder: Path, form: Any, key: Path | None, machine: bool, **which: Any
+) -> None:
     """Write the events into a folder: one file an organization, and a manifest.
 
     parquet needs sigra[parquet]. "sigra audit verify --export FOLDER" checks the files.
     """
-    which, store = tenancy(which), _open(url)
+    which, store = tenancy(which), open_store(url)
     from sigra.cli import keeping
 
-    keeping.export_store(store, which, folder, form, keeping.read_key(key))
+    signer = keeping.read_key(key)
+    keeping.export_store(store, which, folder, form, signer, machine=machine)
 
 
 @audit.command()
@@ -148,15 +163,16 @@ def export(url: str, folder: Path, form: Any, key: Path | None, **which: Any) ->
     help="Remove what is older than so many days, of all organizations.",
 )
 @with_key
-def cleanup(url: str, retention_days: int, key: Path | None) -> None:
+@as_json
+def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> None:
     """Remove old events, in batches of 10,000, so that the chains still verify.
 
     What is interrupted is taken up by the next call.
     """
-    store = _open(url, key)
+    store = open_store(url, key)
     from sigra.cli import keeping
 
-    keeping.clean_up(store, retention_days)
+    keeping.clean_up(store, retention_days, machine=machine)
 
 
 @audit.command()
@@ -171,15 +187,16 @@ def cleanup(url: str, retention_days: int, key: Path | None) -> None:
     required=True,
     help="The file of checkpoints, kept where who can write the database cannot write.",
 )
-def checkpoint(url: str, key: Path, file: Path) -> None:
+@as_json
+def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
     """Sign where all chains stand now, and add that to a file of checkpoints.
 
     A key is made by "openssl genpkey -algorithm ed25519".
     """
-    store = _open(url)
+    store = open_store(url)
     from sigra.cli import keeping
 
-    keeping.add_checkpoint(store, keeping.read_key(key), file)
+    keeping.add_checkpoint(store, keeping.read_key(key), file, machine=machine)
 
 
 @audit.command()
@@ -192,28 +209,7 @@ def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int)
     The page binds to 127.0.0.1 alone. To see it from elsewhere, forward the port by ssh.
     Needs sigra[web]. Ctrl-C ends it.
     """
-    store = _open(url)
+    store = open_store(url)
     from sigra.cli import keeping
 
     keeping.serve_page(store, keeping.read_trust(keys, checkpoints), port)
-
-
-def _open(url: str, key: Path | None = None) -> SqlAuditSink:
-    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql]."""
-    kind, _, path = url.partition(":///")
-    if kind.startswith("sqlite") and not Path(path).is_file():
-        raise MisuseError(f"there is no audit store at {url}: no such file")
-    try:
-        from sigra.cli.keeping import read_key
-        from sigra.store import SqlAuditSink
-
-        sink = SqlAuditSink(url, signer=read_key(key))
-        click.get_current_context().call_on_close(sink.close)
-        sink.prepare()
-    except MissingExtraError as error:
-        raise MisuseError(str(error)) from None
-    except click.ClickException:
-        raise
-    except Exception as error:
-        raise MisuseError(f"the audit store cannot be opened: {error}") from error
-    return sink

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sigra.cli.target import MisuseError
-from sigra.errors import SigraError
+from sigra.errors import MissingExtraError, SigraError
 from sigra.store.reading import event_filter
 
 if TYPE_CHECKING:
+    from sigra.store import SqlAuditSink
     from sigra.store.reading import EventFilter
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+_MOMENT = click.DateTime(
+    ["%Y-%m-%d", "%Y-%m-%dT%H:%M", *(f"%Y-%m-%dT%H:%M:%S{rest}" for rest in ("", "%z", ".%f%z"))]
+)
 
 Decorator = Callable[[Any], Any]
 
@@ -33,15 +36,14 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
-in_store = click.option(
-    "--store",
-    "url",
-    envvar="SIGRA_AUDIT_STORE",
-    required=True,
-    metavar="URL",
-    help="Where the events are, as sqlite:///audit.db or postgresql+psycopg://user@host/db. "
+_STORE: dict[str, Any] = {
+    "envvar": "SIGRA_AUDIT_STORE",
+    "metavar": "URL",
+    "help": "Where the events are, as sqlite:///audit.db or postgresql+psycopg://user@host/db. "
     "Default: the environment's SIGRA_AUDIT_STORE.",
-)
+}
+in_store = click.option("--store", "url", required=True, **_STORE)
+in_store_if_any = click.option("--store", "url", **_STORE)
 of_organization = _all(
     click.option("--organization", "-o", metavar="ID", help="The events of one organization."),
     click.option("--without-organization", "without", is_flag=True, help="Events without one."),
@@ -51,8 +53,13 @@ with_filters = _all(
     click.option("--actor", metavar="ID", help="Who acted."),
     click.option("--action", metavar="NAME", help="What was done, as invoice.close."),
     click.option("--outcome", type=click.Choice(["success", "failure", "error"])),
-    click.option("--since", type=_MOMENT, help="From this moment on (UTC)."),
-    click.option("--until", type=_MOMENT, help="Before this moment (UTC)."),
+    click.option(
+        "--since",
+        type=_MOMENT,
+        metavar="MOMENT",
+        help="From this moment on, as 2026-11-25 or 2026-11-25T12:30:00Z (UTC if it has no zone).",
+    ),
+    click.option("--until", type=_MOMENT, metavar="MOMENT", help="Before this moment."),
 )
 with_trust = _all(
     click.option(
@@ -87,14 +94,22 @@ def tenancy(given: dict[str, Any]) -> dict[str, Any]:
         raise MisuseError(
             "say which events: --organization ID, --without-organization or --all-organizations"
         )
-    return {"all_organizations": True} if everything else {"organization_id": organization}
+    which: dict[str, Any] = {"organization_id": organization}
+    if everything:
+        which = {"all_organizations": True}
+    try:
+        event_filter(**which)
+    except SigraError as error:
+        raise MisuseError(str(error)) from None
+    return which
 
 
 def which_events(given: dict[str, Any]) -> EventFilter:
     """Take what ``of_organization`` and ``with_filters`` gave; ``MisuseError`` for a bad filter."""
 
     def utc(moment: datetime | None) -> datetime | None:
-        return None if moment is None else moment.replace(tzinfo=timezone.utc)
+        naive = moment is not None and moment.tzinfo is None
+        return moment.replace(tzinfo=timezone.utc) if moment is not None and naive else moment
 
     where = tenancy(given)
     since, until = utc(given.pop("since")), utc(given.pop("until"))
@@ -103,3 +118,40 @@ def which_events(given: dict[str, Any]) -> EventFilter:
         return event_filter(**where, actor_id=actor, since=since, until=until, **given)
     except SigraError as error:
         raise MisuseError(str(error)) from None
+
+
+def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
+    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql]."""
+    kind, _, path = url.partition("?")[0].partition(":///")
+    if kind.startswith("sqlite") and not Path(path).is_file():
+        raise MisuseError(f"there is no audit store at {url}: no such file")
+    try:
+        from sqlalchemy import make_url
+
+        from sigra.cli.keeping import read_key
+        from sigra.store import SqlAuditSink
+        from sigra.store.migrate import version
+
+        sink = SqlAuditSink(url, signer=read_key(key))
+        click.get_current_context().call_on_close(sink.close)
+        if sink.database.read(version) is None:
+            raise MisuseError(
+                f"there is no audit store at {make_url(url)!r}: it has no such tables"
+            )
+        sink.prepare()
+    except MissingExtraError as error:
+        raise MisuseError(str(error)) from None
+    except click.ClickException:
+        raise
+    except Exception as error:
+        raise MisuseError(f"the audit store cannot be opened: {error}") from error
+    return sink
+
+
+def keeper() -> Any:
+    """Return the module that verifies and keeps; ``MisuseError`` where there is no sigra[sql]."""
+    try:
+        from sigra.cli import keeping
+    except MissingExtraError as error:
+        raise MisuseError(str(error)) from None
+    return keeping

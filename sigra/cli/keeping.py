@@ -25,6 +25,7 @@ from sigra.store import (
     verify,
     verify_export,
 )
+from sigra.store.keys import by_id
 
 _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
 
@@ -36,9 +37,10 @@ def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, An
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        found = [load_pem_public_key(key.read_bytes()) for key in keys]
+        found: Any = [load_pem_public_key(key.read_bytes()) for key in keys]
+        by_id(found)  # which refuses a key of another kind
         kept = [] if checkpoints is None else read_checkpoints(checkpoints)
-    except (ValueError, OSError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise MisuseError(f"a key or checkpoint cannot be read: {error}") from error
     return {"public_keys": found, "checkpoints": kept}
 
@@ -74,9 +76,23 @@ def verify_store(
         print(json.dumps(_facts(report, wrong), default=str))
     else:
         _show(report)
-        if wrong is not None:
-            print(f"export {folder}: {'; '.join(wrong) or 'as its manifest says'}")
+        if folder is not None and wrong is not None:
+            _show_export(folder, wrong)
     return 0 if report.verdict == "intact" and not wrong else 1
+
+
+def verify_folder(folder: Path, trust: dict[str, Any], *, machine: bool) -> int:
+    """Print what is wrong with an export, of which the store is not at hand; return the status."""
+    wrong = _check_export(folder, trust["public_keys"])
+    if machine:
+        print(json.dumps({"export": wrong}))
+    else:
+        _show_export(folder, wrong)
+    return 1 if wrong else 0
+
+
+def _show_export(folder: Path, wrong: list[str]) -> None:
+    print(f"export {folder}: {printable('; '.join(wrong)) or 'as its manifest says'}")
 
 
 def _check_export(folder: Path, keys: Any) -> list[str]:
@@ -119,7 +135,13 @@ def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:
 
 
 def export_store(
-    store: SqlAuditSink, which: dict[str, Any], folder: Path, form: Any, signer: Signer | None
+    store: SqlAuditSink,
+    which: dict[str, Any],
+    folder: Path,
+    form: Any,
+    signer: Signer | None,
+    *,
+    machine: bool,
 ) -> None:
     """Export with a progress bar, and say what was written."""
     with Bar(stderr_console(), None, "events") as bar:
@@ -134,10 +156,15 @@ def export_store(
             )
         except (OSError, SigraError) as error:
             raise MisuseError(str(error)) from None
-    print(f"{manifest.events:,} events in {len(manifest.files):,} files in {folder}")
+    events, files = manifest.events, len(manifest.files)
+    if machine:
+        facts = {"folder": str(folder), "format": form, "events": events, "files": files}
+        print(json.dumps(facts))
+    else:
+        print(f"{events:,} events in {files:,} files in {folder}")
 
 
-def clean_up(store: SqlAuditSink, retention_days: int) -> None:
+def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None:
     """Remove old events with a progress bar, and say how many."""
     try:
         before = datetime.now(timezone.utc) - timedelta(days=retention_days)
@@ -145,10 +172,13 @@ def clean_up(store: SqlAuditSink, retention_days: int) -> None:
         raise MisuseError(f"{retention_days} days ago is before all time") from None
     with Bar(stderr_console(), None, "events") as bar:
         removed = store.clean_up(before, lambda done: bar.move(done, done))
-    print(f"{removed:,} events older than {before:%Y-%m-%d %H:%M} UTC removed")
+    if machine:
+        print(json.dumps({"removed": removed, "before": before.isoformat()}))
+    else:
+        print(f"{removed:,} events older than {before:%Y-%m-%d %H:%M} UTC removed")
 
 
-def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path) -> None:
+def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:
     """Take a checkpoint after the last one of a file, and add it there."""
     try:
         before = read_checkpoints(file) if file.exists() else []
@@ -156,7 +186,11 @@ def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path) -> None:
         append_checkpoint(file, taken)
     except (ValueError, OSError) as error:
         raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
-    print(f"checkpoint {len(before) + 1} of {len(list(taken.heads)):,} chains in {file}")
+    number, length = len(before) + 1, len(list(taken.heads))
+    if machine:
+        print(json.dumps({"file": str(file), "number": number, "chains": length}))
+    else:
+        print(f"checkpoint {number} of {length:,} chains in {file}")
 
 
 def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:

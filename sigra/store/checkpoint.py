@@ -114,5 +114,10 @@ def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> N
 
 def read_checkpoints(path: str | os.PathLike[str]) -> list[Checkpoint]:
     """Read a file of checkpoints; raise ``ValueError`` for a line that is none."""
-    lines = Path(path).read_text("utf-8").split("\n")
-    return [Checkpoint.parse(line) for line in lines[:-1]]
+    found = []
+    for number, line in enumerate(Path(path).read_text("utf-8").split("\n")[:-1], 1):
+        try:
+            found.append(Checkpoint.parse(line))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: {error}") from error
+    return found

@@ -43,6 +43,8 @@ class Signer:
 
 def key_id(key: Ed25519PublicKey) -> str:
     """Return the name of a key: the start of the SHA-256 of its bytes."""
+    if not isinstance(key, Ed25519PublicKey):
+        raise TypeError(f"a public key must be an Ed25519 one, not {type(key).__qualname__}")
     return sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
 
 

@@ -38,13 +38,16 @@ def open_database(target: str | URL | Engine | AsyncEngine) -> Database:
 
 def _checked(target: str | URL) -> URL:
     """Refuse what names no database, or one of another kind before its driver is looked for."""
+    # Errors here are without what was given, which may hold a password.
     try:
         url = make_url(target)
-        check_kind(url.get_backend_name())
-        url.get_dialect()
-    except (ArgumentError, NoSuchModuleError):
-        # Without what was given, which may hold a password.
+    except (ArgumentError, ValueError):
         raise ValueError(f"{_WANTED}; this is neither") from None
+    check_kind(url.get_backend_name())
+    try:
+        url.get_dialect()
+    except NoSuchModuleError:
+        raise ValueError(f"{_WANTED}; there is no driver {url.get_driver_name()}") from None
     return url
 
 

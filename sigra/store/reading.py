@@ -167,9 +167,9 @@ def event_filter(
     if outcome not in (None, "success", "failure", "error"):
         raise InvalidQueryError("outcome", "it must be 'success', 'failure' or 'error'")
     return EventFilter(
-        _id("organization_id", None if organization_id is ABSENT else organization_id),
+        id_as_stored("organization_id", None if organization_id is ABSENT else organization_id),
         all_organizations,
-        _id("actor_id", actor_id),
+        id_as_stored("actor_id", actor_id),
         None if action is None else _action(action),
         None if since is None else utc("since", since),
         None if until is None else utc("until", until),
@@ -210,7 +210,8 @@ def _action(action: str) -> str:
     return storable(action)
 
 
-def _id(name: str, value: Id | None) -> str | None:
+def id_as_stored(name: str, value: Id | None) -> str | None:
+    """Return an id as the store has it; raise ``InvalidQueryError`` for what is none."""
     text = id_text(value)
     if text is None and value is not None:
         raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, or_, select, true, update
 
+from sigra.scope import Id
 from sigra.store.append import lock_chain
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
+from sigra.store.errors import InvalidQueryError
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
 from sigra.store.query import of_tenancy
-from sigra.store.reading import EventFilter, Tenancy, storable, tenancy, utc
+from sigra.store.reading import EventFilter, Tenancy, id_as_stored, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries, payloads
 
@@ -51,6 +53,8 @@ def prune(
     next call.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
+    if type(batch) is not int or batch < 1:
+        raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
     sink.flush()
     sink.prepare()
     old = exists().where(entries.c.chain == chains.c.id, entries.c.occurred_at < limit)
@@ -87,7 +91,7 @@ def _prune_some(
 
 def erase(
     sink: SqlAuditSink,
-    person_id: str,
+    person_id: Id,
     *,
     reason: str,
     signer: Signer | None = None,
@@ -103,12 +107,14 @@ def erase(
     from the tables' files after a VACUUM FULL.
     """
     which_chains = tenancy(**which)
+    person = id_as_stored("person_id", person_id)
+    if person is None:
+        raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
     sink.flush()
     sink.prepare()
-    person_id = storable(person_id)
     erased = 0
     for tag in _tags(sink.database, which_chains, true()):
-        for found in _of_person(sink.database, tag, person_id):
+        for found in _of_person(sink.database, tag, person):
             sink.database.write(lambda c: _erase_some(c, tag, found, reason, signer))  # noqa: B023
             erased += len(found)
     # Also where none was left: an earlier call may have been killed before it came to this.

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -272,3 +273,85 @@ def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
     assert 2 == result.exit_code
     assert "store" in result.stderr
     assert not Path("nowhere.db").exists()
+
+
+def test_a_database_without_the_store_s_tables_is_misuse_and_left_as_it_was(tmp_path: Path) -> None:
+    """A wrong name makes no tables in an application's own database."""
+    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+        connection.execute("CREATE TABLE users (id INTEGER)")
+        url = f"sqlite:///{tmp_path}/app.db"
+        result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+        assert (2, True) == (result.exit_code, "no audit store" in result.stderr)
+        assert [("users",)] == list(connection.execute("SELECT name FROM sqlite_master"))
+
+
+def test_a_url_may_have_options(database: Path) -> None:
+    """What stands behind the question mark is no part of the file's name."""
+    url = f"sqlite:///{database}?timeout=5"
+    assert 12 == len(
+        objects(CliRunner().invoke(sigra, ["audit", "list", *ALL, "--json", "--store", url]))
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["u:hunter2@127.0.0.1:1/x", "u:hun/ter2@h/x", "u:hun@ter2:hun@h/x"]
+)
+@pytest.mark.parametrize("driver", ["+psycopg", "+no"])
+def test_no_password_is_printed(driver: str, host: str) -> None:
+    """Not of a store that does not answer, and not of a URL that is none."""
+    url = f"postgresql{driver}://{host}"
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+    assert (2, False) == (result.exit_code, "hun" in result.output)
+
+
+@pytest.mark.parametrize("name", ["list", "tail", "stats", "verify"])
+def test_an_organization_without_a_name_is_misuse(run: Command, name: str) -> None:
+    """One line, and no traceback."""
+    result = run(name, "-o", " ")
+    assert (2, True) == (result.exit_code, result.stderr.startswith("Error: "))
+
+
+def test_a_moment_may_be_what_the_command_printed(run: Command) -> None:
+    """With its zone, or with another one; without one it is in UTC."""
+    moment = objects(run("list", *ALL, "--limit", 1, "--json"))[0]["occurred_at"]
+    other = datetime.fromisoformat(moment).astimezone(timezone(timedelta(hours=5))).isoformat()
+    for since in (moment, other, moment[:19], moment[:19] + "Z"):
+        assert 1 == len(objects(run("list", *ALL, "--since", since, "--json")))
+    assert 11 == len(objects(run("list", *ALL, "--until", moment, "--json")))
+
+
+def test_a_public_key_of_another_kind_is_misuse(run: Command, tmp_path: Path) -> None:
+    """And so is a private one."""
+    public = Ed448PrivateKey.generate().public_key()
+    wrong = tmp_path / "wrong.pem"
+    wrong.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    result = run("verify", *ALL, "--public-key", wrong)
+    assert (2, True) == (result.exit_code, "Ed25519" in result.stderr)
+
+
+def test_what_keeps_the_store_has_json_for_machines(
+    run: Command, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """Export, checkpoint and cleanup say the same as to a person."""
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    exported = objects(run("export", *ALL, "--to", out, "--json"))
+    assert [{"folder": str(out), "format": "jsonl", "events": 12, "files": 3}] == exported
+    taken = objects(run("checkpoint", "--key", keys["private"], "--to", kept, "--json"))
+    assert [{"file": str(kept), "number": 1, "chains": 3}] == taken
+    (cleaned,) = objects(run("cleanup", "--retention-days", 5, "--json"))
+    assert (7, True) == (cleaned["removed"], cleaned["before"].endswith("+00:00"))
+
+
+def test_an_export_is_verified_without_the_store(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was given the folder need not have the database."""
+    out = tmp_path / "out"
+    run("export", *ALL, "--to", out)
+    monkeypatch.delenv("SIGRA_AUDIT_STORE", raising=False)
+    arguments = ["audit", "verify", "--export", str(out)]
+    result = CliRunner().invoke(sigra, arguments)
+    assert (0, f"export {out}: as its manifest says\n") == (result.exit_code, result.stdout)
+    next(out.glob("*.jsonl")).write_bytes(b"")
+    result = CliRunner().invoke(sigra, [*arguments, "--json"])
+    assert (1, True) == (result.exit_code, "was changed" in json.loads(result.stdout)["export"][0])

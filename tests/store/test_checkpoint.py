@@ -134,3 +134,18 @@ def test_progress_is_told(sink: SqlAuditSink) -> None:
     steps: list[int] = []
     verify(sink, all_organizations=True, progress=steps.append)
     assert steps == [2_000, 4_000]
+
+
+def test_a_line_that_is_no_checkpoint_is_named(sink: SqlAuditSink, tmp_path: Path) -> None:
+    """With its file and its number, so that it can be looked at."""
+    append_checkpoint(tmp_path / "kept", take_checkpoint(sink, KEY))
+    with (tmp_path / "kept").open("a") as file:
+        file.write("nonsense\n")
+    with pytest.raises(ValueError, match=r"kept, line 2: no checkpoint"):
+        read_checkpoints(tmp_path / "kept")
+
+
+def test_a_public_key_of_another_kind_is_refused(sink: SqlAuditSink) -> None:
+    """The error says which kind is wanted."""
+    with pytest.raises(TypeError, match="Ed25519"):
+        verify(sink, all_organizations=True, public_keys=[Ed448PrivateKey.generate().public_key()])

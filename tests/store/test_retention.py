@@ -198,3 +198,23 @@ def test_a_broken_payload_is_readable_as_such(filled: SqlAuditSink) -> None:
     filled.database.write(lambda c: c.execute(payloads.update().values(payload="{")))
     shown: AuditEvent = next(filled.stream(EventFilter("acme")))
     assert (shown.action, shown.metadata) == ("invoice.close", {"unreadable": True})
+
+
+@pytest.mark.parametrize("person", [None, "", " ", True, 1.5, ["ann"]])
+def test_nobody_is_erased_by_what_is_no_id(filled: SqlAuditSink, person: Any) -> None:
+    """A variable that was never set looks like no request that was fulfilled."""
+    with pytest.raises(InvalidQueryError, match="person_id"):
+        erase(filled, person, reason="request", all_organizations=True)
+
+
+def test_a_person_s_id_may_be_a_number(sink: SqlAuditSink) -> None:
+    """As it may be where events are logged."""
+    sink.write(event(1, actor_id="7"))
+    assert erase(sink, 7, reason="request", all_organizations=True) == 1
+
+
+@pytest.mark.parametrize("batch", [0, -1, True, 2.5])
+def test_a_batch_is_of_one_event_at_least(filled: SqlAuditSink, batch: Any) -> None:
+    """A batch of none would never end."""
+    with pytest.raises(ValueError, match="batch"):
+        next(prune(filled, NOON, reason="old", batch=batch, all_organizations=True))
