@@ -17,7 +17,7 @@ from sigra.backends.external import (
     error_text,
     failures_in,
     native,
-    sending,
+    raise_not_sent,
 )
 from sigra.backends.kombu_json import fit, unfit
 
@@ -72,25 +72,30 @@ class CeleryBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs, over one connection; a broker that is down is tried three times."""
-        with sending(self.name, jobs), self.app.producer_or_acquire() as producer:
-            for job in jobs:
-                options, kwargs = job.options, fit(pack(job))
-                route = {} if options.queue is None else {"queue": options.queue}
-                result = self.app.tasks[job.worker].apply_async(
-                    kwargs=kwargs,
-                    kwargsrepr=str(kwargs)[:1024],  # as Celery's own, but not as slow
-                    task_id=job.id,
-                    countdown=options.delay,
-                    eta=options.run_at,
-                    producer=producer,
-                    retry_policy=_RETRY_POLICY,
-                    **route,
-                )
-                job.accept(native_id=result.id)
+        try:
+            with self.app.producer_or_acquire() as producer:
+                for job in jobs:
+                    self._send(job, producer)
+                    job.accept(native_id=job.id)
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Celery itself only blocks."""
         await asyncio.to_thread(self.enqueue, jobs)
+
+    def _send(self, job: Job, producer: Any) -> None:
+        options, kwargs = job.options, fit(pack(job))
+        self.app.tasks[job.worker].apply_async(
+            kwargs=kwargs,
+            kwargsrepr=str(kwargs)[:1024],  # as Celery's own, but not as slow
+            task_id=job.id,
+            countdown=options.delay,
+            eta=options.run_at,
+            producer=producer,
+            retry_policy=_RETRY_POLICY,
+            **({} if options.queue is None else {"queue": options.queue}),
+        )
 
     def _register(self, definition: Definition) -> None:
         self.app.task(_run, name=definition.name, **_TASK)

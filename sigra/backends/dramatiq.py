@@ -7,14 +7,13 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends import dramatiq_notes
 from sigra.backends.envelope import pack
-from sigra.backends.external import Consumed, consume, is_json, native, sending
+from sigra.backends.external import Consumed, consume, is_json, native, raise_not_sent
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
@@ -44,7 +43,8 @@ class DramatiqBackend:
     )
 
     def __init__(self, broker: Any = None, *, queue: str = "default") -> None:
-        _refuse_pickle(_dramatiq.get_encoder())
+        self._encoder: Any = None
+        self._refuse_pickle()
         self.broker = _dramatiq.get_broker() if broker is None else broker
         self.queue = queue
         if not any(isinstance(known, _CurrentMessage) for known in self.broker.middleware):
@@ -53,26 +53,36 @@ class DramatiqBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs one by one; an error says how many of a batch were sent."""
-        with sending(self.name, jobs):
-            _refuse_pickle(_dramatiq.get_encoder())
+        try:
+            self._refuse_pickle()
             for job in jobs:
                 delay = job.options.wait(time.time())
                 self.broker.enqueue(self._message(job), delay=int(delay * 1000) or None)
                 job.accept(native_id=job.id)
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Dramatiq itself only blocks."""
         await asyncio.to_thread(self.enqueue, jobs)
 
+    def _refuse_pickle(self) -> None:
+        """Look at Dramatiq's global encoder, which may be another one than last time."""
+        encoder = _dramatiq.get_encoder()
+        if encoder is self._encoder:
+            return
+        if not is_json(encoder.encode({})):
+            raise ValueError(
+                "Dramatiq's encoder does not write JSON (by pickle, whoever can write to the "
+                "broker runs any code in its consumers): set one that does, by "
+                "dramatiq.set_encoder(dramatiq.JSONEncoder())"
+            )
+        self._encoder = encoder
+
     def _message(self, job: Job) -> Any:
-        return _dramatiq.Message(
-            queue_name=job.options.queue or self.broker.get_actor(job.worker).queue_name,
-            actor_name=job.worker,
-            args=(),
-            kwargs=pack(job),
-            options={},
-            message_id=job.id,
-        )
+        worker = job.worker
+        queue = job.options.queue or self.broker.actors[worker].queue_name
+        return _dramatiq.Message(queue, worker, (), pack(job), {}, job.id)
 
     def _register(self, definition: Definition) -> None:
         name, known = definition.name, self.broker.actors.get(definition.name)
@@ -140,12 +150,3 @@ def _counted(broker: Any, message: Any) -> Iterator[int]:
             dramatiq_notes.take(broker, queue, run, before + 1)
         except Exception:
             _log.warning("the note of job %s is left to expire", run, exc_info=True)
-
-
-@lru_cache(maxsize=1)
-def _refuse_pickle(encoder: Any) -> None:
-    if not is_json(encoder.encode({})):
-        raise ValueError(
-            "Dramatiq's encoder does not write JSON (by pickle, whoever can write to the broker "
-            "runs any code in its consumers): dramatiq.set_encoder(dramatiq.JSONEncoder())"
-        )

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
@@ -67,11 +67,7 @@ def find(worker: str, module: str | None) -> Definition:
 
 
 class sending:
-    """Turn whatever a queue raises while jobs are sent into ``EnqueueError``.
-
-    ``jobs``: the batch, for a queue that takes one after another; the error tells how many
-    it took (``accept`` was called).
-    """
+    """Turn whatever a queue raises while jobs are sent into ``EnqueueError``."""
 
     __slots__ = ("_backend", "_jobs")
 
@@ -82,11 +78,21 @@ class sending:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if not isinstance(error, Exception) or isinstance(error, EnqueueError):
-            return
-        sent = sum(job.native_id is not None for job in self._jobs)
-        of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
-        raise EnqueueError(self._backend, error_text(error.__cause__ or error) + of) from error
+        if isinstance(error, Exception):
+            raise_not_sent(self._backend, error, self._jobs)
+
+
+def raise_not_sent(backend: str, error: Exception, jobs: Sequence[Job] = ()) -> NoReturn:
+    """Raise as ``EnqueueError`` what a queue raised while jobs were sent.
+
+    ``jobs``: the batch, for a queue that takes one after another; the error tells how many
+    it took (``accept`` was called).
+    """
+    if isinstance(error, SigraError):
+        raise error
+    sent = sum(job.native_id is not None for job in jobs)
+    of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
+    raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
 
 
 def error_text(error: BaseException | None) -> str:

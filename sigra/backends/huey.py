@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native
+from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native, raise_not_sent
 from sigra.backends.huey_file import FileStorage
 from sigra.backends.huey_json import JSONSerializer
 from sigra.errors import EnqueueError, UnknownWorkerError
@@ -27,6 +27,8 @@ __all__ = ["FileStorage", "HueyBackend", "JSONSerializer"]
 
 _api = native("huey.api", "huey")
 _exceptions = native("huey.exceptions", "huey")
+
+_AT_ONCE = nullcontext()
 
 _log = logging.getLogger("sigra.job")
 
@@ -67,15 +69,14 @@ class HueyBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs: on a file all of them or none, elsewhere one by one."""
-        storage, sent = self.huey.storage, 0
         try:
-            with storage.transaction() if self.embedded else nullcontext():
+            with self.huey.storage.transaction() if self.embedded else _AT_ONCE:
                 for job in jobs:
                     self.huey.enqueue(self._task(job))
-                    sent += 1
+                    if not self.embedded:
+                        job.accept(native_id=job.id)
         except Exception as error:
-            of = f"; {sent} of {len(jobs)} jobs were sent" if sent and not self.embedded else ""
-            raise EnqueueError(self.name, f"{type(error).__qualname__}: {error}{of}") from error
+            raise_not_sent(self.name, error, jobs)
         for job in jobs:
             job.accept(native_id=job.id)
 

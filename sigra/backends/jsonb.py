@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from sigra.backends.envelope import MARK
+from sigra.json import dumps
 
-_UNSAFE = re.compile(r"\\u0000|[\[ ]-?\d[\d.]*e\+|[\[ ]-0\.0")
-_HINTS = ("\\u0000", "e+", "-0.0")
+_UNSAFE = re.compile(rb"\\u0000|[\[:,]-?\d[\d.]*e\+?\d|[\[:,]-0\.0")
+_HINTS = (b"\\u0000", b"-0.0", b"e+", *(b"e%d" % digit for digit in range(1, 10)))
 """One of these is in all that is unsafe, and they are found ten times as fast."""
 
 
@@ -20,9 +21,11 @@ def fit(payload: Mapping[str, Any]) -> dict[str, Any]:
     args = payload.get("args")
     if MARK not in payload or not isinstance(args, Mapping):
         return dict(payload)
-    text = json.dumps(args)
-    unsafe = any(hint in text for hint in _HINTS) and _UNSAFE.search(text)
-    return {**payload, "args": text} if unsafe else dict(payload)
+    text = dumps(args)
+    for hint in _HINTS:
+        if hint in text and _UNSAFE.search(text):
+            return {**payload, "args": text.decode()}
+    return dict(payload)
 
 
 def unfit(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_async, native, sending
+from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_async, native, raise_not_sent
 from sigra.backends.jsonb import fit, unfit, writable
 from sigra.backends.pool import own_pool
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
@@ -58,39 +58,46 @@ class ObanBackend:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by connections that block."""
         natives, conn = [_native(job) for job in jobs], jobs[0].options.conn
-        with sending(self.name):
-            if conn is not None and is_async(conn):
-                raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
+        if conn is not None and is_async(conn):
+            raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
+        try:
             if conn is not None:
-                _finish(self._insert(natives, _Blocking(conn)))
+                _finish(self._instance.enqueue_many(natives, conn=_Blocking(conn)))
             else:
-                with _blocking_pool(self._pool()).connection() as conn, conn.transaction():
-                    _finish(self._insert(natives, _Blocking(conn)))
+                with _blocking_pool(self._pool).connection() as conn, conn.transaction():
+                    _finish(self._instance.enqueue_many(natives, conn=_Blocking(conn)))
+        except Exception as error:
+            raise_not_sent(self.name, error)
         _accept(jobs, natives)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by the instance's own pool if it is open."""
-        natives, conn = [_native(job) for job in jobs], jobs[0].options.conn
-        with sending(self.name):
-            if self._pool().closed if conn is None else not is_async(conn):
+        conn = jobs[0].options.conn
+        try:
+            if self._pool.closed if conn is None else not is_async(conn):
                 await asyncio.to_thread(self.enqueue, jobs)
                 return
+            natives = [_native(job) for job in jobs]
             if conn is not None:
                 if hasattr(conn, "get_raw_connection") and not conn.in_transaction():
                     await conn.begin()  # SQLAlchemy's own: Oban goes past it, to the driver
-                await self._insert(natives, conn)
+                await self._instance.enqueue_many(natives, conn=conn)
             elif len(natives) == 1:  # one statement, which needs no transaction of ours
-                await self._insert(natives, None)
+                await self._instance.enqueue_many(natives)
             else:
-                async with self._pool().connection() as conn, conn.transaction():
-                    await self._insert(natives, conn)
+                async with self._pool.connection() as conn, conn.transaction():
+                    await self._instance.enqueue_many(natives, conn=conn)
+        except Exception as error:
+            raise_not_sent(self.name, error)
         _accept(jobs, natives)
 
-    def _pool(self) -> Any:
-        return _oban.Oban.get_instance(self._oban)._query._pool
+    @property
+    def _instance(self) -> Any:
+        return _oban.Oban.get_instance(self._oban)
 
-    async def _insert(self, natives: Sequence[Any], conn: Any) -> None:
-        await _oban.Oban.get_instance(self._oban).enqueue_many(natives, conn=conn)
+    @property
+    def _pool(self) -> Any:
+        return self._instance._query._pool
 
 
 class _Worker:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
 from sigra.backends.envelope import pack
-from sigra.backends.external import Consumed, aconsume, is_async, native, sending
+from sigra.backends.external import Consumed, aconsume, is_async, native, raise_not_sent
 from sigra.backends.jsonb import writable
 from sigra.backends.loop import submit
 from sigra.backends.pool import own_pool
@@ -58,25 +58,29 @@ class PgQueuerBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        with sending(self.name):
-            queries = self._on(jobs[0].options.conn)
+        conn = jobs[0].options.conn
+        try:
+            queries = self._on(conn)
             if isinstance(queries, _queries.SyncQueries):
                 ids = queries.enqueue(**_rows(jobs))
-            elif in_event_loop() or self._loop is None or jobs[0].options.conn is not None:
+            elif in_event_loop() or self._loop is None or conn is not None:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
             else:
-                work = queries.enqueue(**_rows(jobs))
-                ids = submit(self._loop, work).result()
+                ids = submit(self._loop, queries.enqueue(**_rows(jobs))).result()
             _accept(jobs, ids)
+        except Exception as error:
+            raise_not_sent(self.name, error)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
-        with sending(self.name):
+        try:
             queries = self._on(jobs[0].options.conn)
             if isinstance(queries, _queries.SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
                 _accept(jobs, await queries.enqueue(**_rows(jobs)))
+        except Exception as error:
+            raise_not_sent(self.name, error)
 
     def _on(self, conn: Any) -> Any:
         """Return the queries that write by the caller's connection, or by our own."""
@@ -138,18 +142,18 @@ class PgQueuerBackend:
 
 
 def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
-    now = time.time()
-    return {
-        "entrypoint": [job.worker for job in jobs],
+    options, count = jobs[0].options, len(jobs)  # of a batch only the unique keys differ
+    wait = options.wait(time.time())
+    rows: dict[str, Any] = {
+        "entrypoint": [jobs[0].worker] * count,
         "payload": [dumps(pack(job)) for job in jobs],
-        "priority": [job.options.priority for job in jobs],
-        "execute_after": [timedelta(seconds=job.options.wait(now)) for job in jobs],
-        "dedupe_key": [
-            None if job.options.unique is None else f"{job.worker}:{job.options.unique}"
-            for job in jobs
-        ],
-        "on_conflict": "skip",
+        "priority": [options.priority] * count,
+        "execute_after": [timedelta(seconds=wait)] * count if wait else None,
     }
+    if options.unique is not None:
+        keys = [f"{job.worker}:{job.options.unique}" for job in jobs]
+        rows |= {"dedupe_key": keys, "on_conflict": "skip"}
+    return rows
 
 
 def _accept(jobs: Sequence[Job], ids: Sequence[int | None]) -> None:

@@ -16,7 +16,7 @@ from sigra.backends.external import (
     failures_in,
     is_async,
     native,
-    sending,
+    raise_not_sent,
 )
 from sigra.backends.jsonb import fit, unfit
 from sigra.backends.procrastinate_insert import insert, lock_of
@@ -70,13 +70,17 @@ class ProcrastinateBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        with sending(self.name):
+        try:
             _accept(jobs, self._send(jobs))
+        except Exception as error:
+            raise_not_sent(self.name, error)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""
-        with sending(self.name):
+        try:
             _accept(jobs, await self._asend(jobs))
+        except Exception as error:
+            raise_not_sent(self.name, error)
 
     def _send(self, jobs: Sequence[Job]) -> Any:
         conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()

@@ -19,7 +19,7 @@ from sigra.backends.external import (
     failures_in,
     is_json,
     native,
-    sending,
+    raise_not_sent,
 )
 from sigra.backends.loop import own_loop, submit
 from sigra.errors import EnqueueError, InvalidOptionError
@@ -78,21 +78,25 @@ class SaqBackend:
         if in_event_loop():
             raise EnqueueError(self.name, "SAQ only awaits: use 'await worker.anew(...)' in a loop")
         queue = self._queue(jobs[0])
-        with sending(self.name, jobs):
-            try:
-                loop = queue.loop
-            except RuntimeError:  # it was not connected anywhere
-                loop = own_loop()
+        try:
+            loop = queue.loop
+        except RuntimeError:  # it was not connected anywhere
+            loop = own_loop()
+        try:
             submit(loop, self._send(queue, jobs)).result()
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs by this event loop, or by the one that the queue is connected in."""
         queue = self._queue(jobs[0])
-        with sending(self.name, jobs):
+        try:
             if queue.loop is asyncio.get_running_loop():
                 await self._send(queue, jobs)
             else:
                 await asyncio.wrap_future(submit(queue.loop, self._send(queue, jobs)))
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     def _queue(self, job: Job) -> Any:
         name = job.options.queue

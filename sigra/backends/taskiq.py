@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_json, native, sending
+from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_json, native, raise_not_sent
 from sigra.backends.loop import own_loop, submit
 from sigra.backends.taskiq_stream import counted, is_stream, keep_awake
 from sigra.errors import EnqueueError, InvalidOptionError
@@ -91,18 +91,22 @@ class TaskiqBackend:
             reason = "taskiq only awaits: use 'await worker.anew(...)' in an event loop"
             raise EnqueueError(self.name, reason)
         self._check_queue(jobs[0])
-        with sending(self.name, jobs):
+        try:
             submit(self._loop or own_loop(), self._send(jobs)).result()
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs by this event loop, or by the one that the broker was started in."""
         self._check_queue(jobs[0])
-        with sending(self.name, jobs):
-            loop = self._loop
+        loop = self._loop
+        try:
             if loop is None or loop is asyncio.get_running_loop():
                 await self._send(jobs)
             else:
                 await asyncio.wrap_future(submit(loop, self._send(jobs)))
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     def _check_queue(self, job: Job) -> None:
         """Refuse a queue that this broker does not have, where jobs would be lost."""
