@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from types import FunctionType, MemberDescriptorType, MethodType, ModuleType, NoneType
+from collections.abc import Callable, Iterator, Mapping, MappingView
+from gc import get_referents
 from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
+from weakref import ReferenceType
 
 from sigra.errors import AuditOnlyScopeError
 from sigra.scope import AuditScope, Identity
@@ -24,8 +26,10 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     """Refuse a worker's scope in any argument of a host's authorization function.
 
     Sync and async functions alike. The arguments are searched to a depth of 8:
-    lists, tuples, sets, dict keys and values, attributes of any object. Finding an
-    ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
+    lists, tuples, sets, dict keys and values, attributes of any object and of its class, what
+    a function, generator, exception or weak reference holds, but not what a property or
+    ``__getattr__`` would make. Finding an ``AuditScope`` raises ``AuditOnlyScopeError`` before
+    the function runs.
     """
     if isinstance(function, (staticmethod, classmethod)):
         inner = request_scope_only(function.__func__)
@@ -52,7 +56,9 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     return guarded  # type: ignore[no-any-return]
 
 
-_LEAVES = frozenset({str, int, float, bool, bytes, NoneType, complex, UUID, Identity})
+_OPENED = (types.MethodType, functools.partial, BaseException, types.GeneratorType, MappingView)
+_BARE = frozenset({list, tuple, set, frozenset, dict})
+_LEAVES = frozenset({str, int, float, bool, bytes, types.NoneType, complex, UUID, Identity})
 
 
 def _refuse_scope(
@@ -84,38 +90,28 @@ def _inside(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple, set, frozenset, deque)):
         held.extend(value)
     elif isinstance(value, (dict, Mapping)):
-        held.extend(value.keys())
-        held.extend(value.values())
-    elif isinstance(value, MethodType):
-        held.append(value.__self__)
-    elif isinstance(value, functools.partial):
-        held.extend((value.func, value.args, value.keywords))
-    elif isinstance(value, (type, ModuleType)):
+        held.extend((*value.keys(), *value.values()))
+    elif isinstance(value, _OPENED):
+        held.extend(get_referents(value))
+    elif isinstance(value, ReferenceType):
+        held.append(value())
+    elif isinstance(value, (type, types.ModuleType)):
         return held
-    elif isinstance(value, FunctionType):
-        for cell in value.__closure__ or ():
-            with contextlib.suppress(ValueError):  # an empty cell
-                held.append(cell.cell_contents)
-    held.extend(_attributes(value))
-    return held
+    elif isinstance(value, types.FunctionType):
+        held += get_referents(*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__)
+    return held if type(value) in _BARE else [*held, *_attributes(value)]
 
 
 def _attributes(value: Any) -> Iterator[Any]:
-    attributes = _attribute(value, "__dict__")
-    if isinstance(attributes, dict):
-        yield from attributes.values()
-    for cls in type(value).__mro__:
+    with contextlib.suppress(Exception):  # one that cannot be read hides nothing of use
+        yield from value.__dict__.values()
+    for cls in type(value).__mro__[:-1]:
+        members = cls.__dict__.values()
+        if AuditScope in map(type, members):
+            yield from members
         # By their descriptors, for a name such as __scope is mangled; the members of a type
         # without __slots__ are an interpreter's own, as a function's globals.
-        for member in cls.__dict__.values() if "__slots__" in cls.__dict__ else ():
-            if isinstance(member, MemberDescriptorType):
+        for member in members if "__slots__" in cls.__dict__ else ():
+            if isinstance(member, types.MemberDescriptorType):
                 with contextlib.suppress(AttributeError):  # never set
                     yield member.__get__(value)
-
-
-def _attribute(value: Any, name: str) -> Any:
-    """Read an attribute; one that cannot be read hides nothing that the host could use."""
-    try:
-        return getattr(value, name, None)
-    except Exception:
-        return None

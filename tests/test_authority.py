@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+import weakref
 from collections import deque
 from functools import partial
 from types import MappingProxyType, SimpleNamespace
@@ -60,6 +61,38 @@ def closure(inner: Any) -> Any:
     return lambda: inner
 
 
+def default(inner: Any) -> Any:
+    return lambda scope=inner: scope
+
+
+def keyword_default(inner: Any) -> Any:
+    return lambda *, scope=inner: scope
+
+
+def started(inner: Any) -> Any:
+    def generator() -> Any:
+        held = inner
+        yield held
+
+    made = generator()
+    next(made)
+    return made
+
+
+def caused(inner: Any) -> Any:
+    error = ValueError("x")
+    error.__cause__ = ValueError(inner)
+    return error
+
+
+def referred(inner: Any) -> Any:
+    held = Plain(inner)
+    HELD.append(held)
+    return weakref.ref(held)
+
+
+HELD: list[Any] = []
+
 WRAPPERS = [
     lambda inner: inner,
     lambda inner: [inner],
@@ -79,6 +112,15 @@ WRAPPERS = [
     Attrs,
     Plain,
     closure,
+    default,
+    keyword_default,
+    started,
+    ValueError,
+    caused,
+    referred,
+    lambda inner: {"scope": inner}.values(),
+    lambda inner: type("Holder", (), {"scope": inner})(),
+    lambda inner: type("Heir", (type("Holder", (), {"scope": inner}),), {})(),
 ]
 
 
