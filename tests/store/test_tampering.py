@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -212,17 +215,43 @@ FLIPPED = [
 """Tables and their columns, the row that is changed, and the sequence where it must show."""
 
 
+@pytest.fixture(scope="module")
+def with_six_events(
+    tmp_path_factory: pytest.TempPathFactory, no_events: Path
+) -> Callable[[bool], Path]:
+    """Return what makes a SQLite store of six events once, and once more with them erased."""
+
+    @cache
+    def make(erased: bool) -> Path:
+        path: Path = tmp_path_factory.mktemp("six") / "audit.db"
+        sink = SqlAuditSink(f"sqlite:///{shutil.copyfile(no_events, path)}")
+        for number in range(6):
+            sink.write(event(number, worker="invoices.close"))
+        if erased:
+            erase(sink, "ann", reason="asked", signer=KEY, organization_id="acme")
+        sink.close()
+        return path
+
+    return make
+
+
+@pytest.fixture
+def six_events(with_six_events: Callable[[bool], Path], tmp_path: Path) -> Callable[..., str]:
+    """Return what copies that store and gives the copy's URL."""
+
+    def copy(*, erased: bool) -> str:
+        return f"sqlite:///{shutil.copyfile(with_six_events(erased), tmp_path / 'audit.db')}"
+
+    return copy
+
+
 @pytest.mark.parametrize(("table", "column", "row", "sequence"), FLIPPED)
 def test_each_bit_matters(
-    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink],
+    six_events: Callable[..., str], open_sink: Callable[..., SqlAuditSink],
     table: str, column: str, row: dict[str, int], sequence: int | None,
 ) -> None:  # fmt: skip
     """A flipped bit is found, and of an event at the very entry."""
-    sink = open_sink(new_url("sqlite"))
-    for number in range(6):
-        sink.write(event(number, worker="invoices.close"))
-    if table == "marks":
-        erase(sink, "ann", reason="asked", signer=KEY, organization_id="acme")
+    sink = open_sink(six_events(erased=table == "marks"))
     where = " AND ".join(f"{name} = ?" for name in row)
     change = f"UPDATE sigra_audit_{table} SET {column} = {{}} WHERE {where}"
     with closing(sqlite3.connect(sink.database._engine.url.database)) as connection:
@@ -244,15 +273,11 @@ def test_each_bit_matters(
 @pytest.mark.parametrize("odd", [b"\xff\xfe", "text", 7, 1.5])
 @pytest.mark.parametrize(("table", "column", "row", "sequence"), FLIPPED)
 def test_a_value_of_any_kind_is_found_and_not_stumbled_over(
-    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink],
+    six_events: Callable[..., str], open_sink: Callable[..., SqlAuditSink],
     table: str, column: str, row: dict[str, int], sequence: int | None, odd: Any,
 ) -> None:  # fmt: skip
     """SQLite takes any value in any column; a report comes of it, and a page where it can."""
-    sink = open_sink(new_url("sqlite"))
-    for number in range(6):
-        sink.write(event(number, worker="invoices.close"))
-    if table == "marks":
-        erase(sink, "ann", reason="asked", signer=KEY, organization_id="acme")
+    sink = open_sink(six_events(erased=table == "marks"))
     where = " AND ".join(f"{name} = ?" for name in row)
     with closing(sqlite3.connect(sink.database._engine.url.database)) as connection:
         change = f"UPDATE sigra_audit_{table} SET {column} = ? WHERE {where}"
