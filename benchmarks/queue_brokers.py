@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from importlib import import_module
 from typing import Any
 
@@ -56,7 +57,7 @@ def rq_consumed() -> Pair:
     worker, write = make_worker(backend_module.RQBackend(queue))
     consumer = native.SimpleWorker([queue], connection=queue.connection, serializer="json")
 
-    def drain() -> None:
+    def drain(_: int) -> None:
         consumer.work(burst=True, logging_level="ERROR")
 
     return drained(
@@ -67,14 +68,11 @@ def rq_consumed() -> Pair:
     )
 
 
-def celery(url: str) -> Pair:
-    """Compare with ``task.apply_async``."""
+def celery_app(url: str) -> tuple[Any, Callable[[], None]]:
+    """Return an app with a queue of its own, and what removes it."""
     name = new_name()
     app = import_module("celery").Celery(broker=url, set_as_current=False)
     app.conf.update(task_default_queue=name)
-    backend = import_module("sigra.backends.celery").CeleryBackend(app)
-    worker, write = make_worker(backend)
-    native = app.task(ignored, name="native", ignore_result=True)
 
     def close() -> None:
         with app.connection_for_write() as connection:
@@ -84,6 +82,15 @@ def celery(url: str) -> Pair:
         if url == REDIS:
             forget(name)
 
+    return app, close
+
+
+def celery(url: str) -> Pair:
+    """Compare with ``task.apply_async``."""
+    app, close = celery_app(url)
+    backend = import_module("sigra.backends.celery").CeleryBackend(app)
+    worker, write = make_worker(backend)
+    native = app.task(ignored, name="native", ignore_result=True)
     return called(lambda: worker.new(FLAT), lambda: native.apply_async(kwargs=write(FLAT)), close)
 
 
@@ -99,6 +106,7 @@ def dramatiq(url: str, *, consumed: bool = False) -> Pair:
     backend = import_module("sigra.backends.dramatiq").DramatiqBackend(broker, queue=name)
     worker, write = make_worker(backend)
     actor = native.actor(ignored, actor_name="native", queue_name=name, broker=broker)
+    middleware = list(broker.middleware)
 
     def close() -> None:
         if url == REDIS:
@@ -108,7 +116,8 @@ def dramatiq(url: str, *, consumed: bool = False) -> Pair:
             broker.channel.queue_delete(queue)
         broker.close()
 
-    def drain() -> None:
+    def drain(_: int) -> None:
+        broker.middleware[:] = middleware  # without that of the consumer before
         consumer = native.Worker(broker, worker_timeout=100, worker_threads=1, queues={name})
         consumer.start()
         broker.join(name)
@@ -134,7 +143,7 @@ def huey_sides(backend: Any, close: Any, *, consumed: bool) -> Pair:
     worker, write = make_worker(backend)
     task = own.task(name="native")(nothing)
 
-    def drain() -> None:
+    def drain(_: int) -> None:
         while (one := own.dequeue()) is not None:
             own.execute(one)
 
@@ -183,14 +192,14 @@ def saq_consumed() -> Pair:
     return drained(
         lambda: runner.run(worker.anew(FLAT)),
         lambda: runner.run(queue.enqueue("native", kwargs=write(FLAT))),
-        lambda: runner.run(drain()),
+        lambda _: runner.run(drain()),
         close,
     )
 
 
-def taskiq(url: str) -> Pair:
-    """Compare with ``await task.kiq``."""
-    name, runner = new_name(), asyncio.Runner()
+def taskiq_broker(url: str) -> tuple[Any, str, Callable[[], Coroutine[Any, Any, None]]]:
+    """Return a broker with a queue of its own, the queue's name, and what ends both."""
+    name = new_name()
     if url == REDIS:
         broker = import_module("taskiq_redis").RedisStreamBroker(url, queue_name=name)
     else:
@@ -198,10 +207,6 @@ def taskiq(url: str) -> Pair:
         queues = {"task_queues": [rabbitmq.Queue(name=name)]}
         own = {"dead_letter_queue": rabbitmq.Queue(name=f"{name}-dead")}
         broker = rabbitmq.AioPikaBroker(url, exchange=rabbitmq.Exchange(name=name), **queues, **own)
-    backend = import_module("sigra.backends.taskiq").TaskiqBackend(broker, queue=name)
-    worker, write = make_worker(backend)
-    task = broker.register_task(ignored_async, task_name="native", queue_name=name)
-    runner.run(broker.startup())
 
     async def end() -> None:
         if url != REDIS:
@@ -210,9 +215,20 @@ def taskiq(url: str) -> Pair:
                 await channel.queue_delete(queue)
             await channel.exchange_delete(name)
         await broker.shutdown()
+        forget(name)
+
+    return broker, name, end
+
+
+def taskiq(url: str) -> Pair:
+    """Compare with ``await task.kiq``."""
+    (broker, name, end), runner = taskiq_broker(url), asyncio.Runner()
+    backend = import_module("sigra.backends.taskiq").TaskiqBackend(broker, queue=name)
+    worker, write = make_worker(backend)
+    task = broker.register_task(ignored_async, task_name="native", queue_name=name)
+    runner.run(broker.startup())
 
     def close() -> None:
         runner.run(end())
-        forget(name)
 
     return awaited(runner, lambda: worker.anew(FLAT), lambda: task.kiq(**write(FLAT)), close)

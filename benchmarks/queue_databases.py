@@ -68,7 +68,7 @@ def procrastinate_consumed() -> Pair:
     return drained(
         lambda: runner.run(worker.anew(FLAT)),
         lambda: runner.run(task.defer_async(**write(FLAT))),
-        lambda: runner.run(drain()),
+        lambda _: runner.run(drain()),
         close,
     )
 
@@ -141,7 +141,7 @@ def django(*, consumed: bool = False) -> Pair:
         import_module("django.db").connection.close()
         drop()
 
-    def drain() -> None:
+    def drain(_: int) -> None:
         command = import_module("django_tasks_db.management.commands.db_worker")
         command.Worker(
             queue_names=["default"],

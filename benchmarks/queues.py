@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from benchmarks import queue_brokers as brokers
+from benchmarks import queue_consumers as consumers
 from benchmarks import queue_databases as databases
 from benchmarks.__main__ import read
 from benchmarks.goals import Goal
@@ -37,7 +38,12 @@ _RESULTS = Path(__file__).parent / "results" / "queues"
 _ADDED, _ADDED_STDLIB = 1.04, 1.07
 
 _QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair] | None]] = {
-    "celery redis": ("celery", REDIS, partial(brokers.celery, REDIS), None),
+    "celery redis": (
+        "celery",
+        REDIS,
+        partial(brokers.celery, REDIS),
+        partial(consumers.celery, REDIS),
+    ),
     "celery rabbitmq": ("celery", RABBITMQ, partial(brokers.celery, RABBITMQ), None),
     "rq": ("rq", REDIS, brokers.rq, brokers.rq_consumed),
     "dramatiq redis": (
@@ -46,11 +52,26 @@ _QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair] | None
         partial(brokers.dramatiq, REDIS),
         partial(brokers.dramatiq, REDIS, consumed=True),
     ),
-    "dramatiq rabbitmq": ("dramatiq", RABBITMQ, partial(brokers.dramatiq, RABBITMQ), None),
+    "dramatiq rabbitmq": (
+        "dramatiq",
+        RABBITMQ,
+        partial(brokers.dramatiq, RABBITMQ),
+        partial(brokers.dramatiq, RABBITMQ, consumed=True),
+    ),
     "huey sqlite": ("huey", "", databases.huey, partial(databases.huey, consumed=True)),
     "huey redis": ("huey", REDIS, brokers.huey, partial(brokers.huey, consumed=True)),
-    "taskiq redis": ("taskiq", REDIS, partial(brokers.taskiq, REDIS), None),
-    "taskiq rabbitmq": ("taskiq", RABBITMQ, partial(brokers.taskiq, RABBITMQ), None),
+    "taskiq redis": (
+        "taskiq",
+        REDIS,
+        partial(brokers.taskiq, REDIS),
+        partial(consumers.taskiq, REDIS),
+    ),
+    "taskiq rabbitmq": (
+        "taskiq",
+        RABBITMQ,
+        partial(brokers.taskiq, RABBITMQ),
+        partial(consumers.taskiq, RABBITMQ),
+    ),
     "saq": ("saq", REDIS, brokers.saq, brokers.saq_consumed),
     "procrastinate": (
         "procrastinate",
@@ -58,8 +79,8 @@ _QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair] | None
         databases.procrastinate,
         databases.procrastinate_consumed,
     ),
-    "oban": ("oban", POSTGRES, databases.oban, None),
-    "pgqueuer": ("pgqueuer", POSTGRES, databases.pgqueuer, None),
+    "oban": ("oban", POSTGRES, databases.oban, consumers.oban),
+    "pgqueuer": ("pgqueuer", POSTGRES, databases.pgqueuer, consumers.pgqueuer),
     "django": (
         "django_tasks_db",
         POSTGRES,
@@ -78,9 +99,8 @@ _ALONE = (
 """What both sides do before a queue's own call."""
 
 _NOT_CONSUMED = (
-    "consumed jobs of celery, taskiq, oban and pgqueuer (this frame drains a queue again and again "
-    "in its own process, and these have no consumer that ends with the queue and starts anew), and "
-    "of dramatiq on RabbitMQ"
+    "a consumed job of celery on RabbitMQ (its consumer needs ten seconds, at each start on a full "
+    "queue, to look for what came with the answer to its subscription)"
 )
 
 
