@@ -84,7 +84,7 @@ def raising_sink(written: bool) -> Pair:
     ``written``: the host's handler writes what ``sigra.audit`` says of the failure; else
     it drops it, as a handler for another level would.
     """
-    from sigra.audit.sink import JSONLinesSink
+    from sigra.store.lines import JSONLinesSink
 
     logger = logging.getLogger("sigra.audit")
     handler = logging.StreamHandler(null("w")) if written else logging.NullHandler()

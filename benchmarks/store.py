@@ -17,7 +17,7 @@ import structlog
 from benchmarks.logs import shipped_chain
 from benchmarks.measure import Pair, Timed
 from sigra import AuditEvent, AuditScope, configure, log_safe
-from sigra.schema import EVENT_FIELDS
+from sigra.audit.event import EVENT_FIELDS
 from sigra.store.reading import EventFilter
 
 COLUMNS = EVENT_FIELDS

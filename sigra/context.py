@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from sigra.scope import AuditScope
 
 
+@dataclass(slots=True, eq=False)
 class Running:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
@@ -18,23 +20,13 @@ class Running:
     the body enqueues from inside a job (None where jobs cross a queue).
     """
 
-    __slots__ = ("_info", "attempt", "job", "ordinal", "pump", "scope", "snoozes")
-
-    def __init__(
-        self,
-        job: Job,
-        attempt: int,
-        snoozes: int,
-        scope: AuditScope | None = None,
-        pump: object = None,
-    ) -> None:
-        self.job = job
-        self.attempt = attempt
-        self.snoozes = snoozes
-        self.scope = scope
-        self.pump = pump
-        self.ordinal = 0
-        self._info: JobInfo | None = None
+    job: Job
+    attempt: int
+    snoozes: int
+    scope: AuditScope | None = None
+    pump: object = None
+    ordinal: int = field(default=0, init=False)
+    _info: JobInfo | None = field(default=None, init=False)
 
     @property
     def info(self) -> JobInfo:

@@ -8,25 +8,7 @@ from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-EVENT_FIELDS = (
-    "event_id",
-    "action",
-    "outcome",
-    "organization_id",
-    "actor_id",
-    "effective_user_id",
-    "actor_type",
-    "target_id",
-    "target_type",
-    "ip_address",
-    "user_agent",
-    "metadata",
-    "occurred_at",
-    "worker",
-    "job_id",
-    "attempt",
-)
-"""The fields of an ``AuditEvent``, in its order."""
+from sigra.audit.event import EVENT_FIELDS
 
 Fields = tuple[tuple[str, str], ...]
 """Pairs of an event's field and the keyword under which a record type takes it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, final
 from uuid import UUID
 
@@ -12,7 +13,6 @@ Id = str | int | UUID
 """What an id may be where it is given; it travels as a string."""
 
 _uuid_int = UUID.__dict__["int"].__get__
-_MEMBERS = ("user", "active_organization", "impersonating_from")
 
 
 class _Sealed:
@@ -40,30 +40,21 @@ class _Sealed:
 
 
 @final
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class Identity(_Sealed):
     """The id of a user or an organization, as a string, and nothing else about it."""
 
-    __slots__ = ("id",)
-    __match_args__ = ("id",)
     id: str
 
     def __init__(self, id: str) -> None:
         _set_id(self, id)
-
-    def __eq__(self, other: object) -> bool:
-        return self.id == other.id if isinstance(other, Identity) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash((Identity, self.id))
-
-    def __repr__(self) -> str:
-        return f"Identity(id={self.id!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Identity, (self.id,)
 
 
 @final
+@dataclass(slots=True, init=False, unsafe_hash=True)
 class AuditScope(_Sealed):
     """The audit-only scope of a job, rebuilt from its ids without any database read.
 
@@ -72,8 +63,6 @@ class AuditScope(_Sealed):
     ``AuditOnlyScopeError``: there is no request, session, membership or role here.
     """
 
-    __slots__ = ("active_organization", "impersonating_from", "user")
-    __match_args__ = ("user", "active_organization", "impersonating_from")
     user: Identity | None
     active_organization: Identity | None
     impersonating_from: Identity | None
@@ -95,21 +84,9 @@ class AuditScope(_Sealed):
             _text("impersonating_from", impersonating_from),
         )
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, AuditScope):
-            return NotImplemented
-        return _members(self) == _members(other)
-
-    def __hash__(self) -> int:
-        return hash((AuditScope, *_members(self)))
-
-    def __repr__(self) -> str:
-        pairs = zip(_MEMBERS, _members(self), strict=True)
-        return f"AuditScope({', '.join(f'{name}={value!r}' for name, value in pairs)})"
-
     def __reduce__(self) -> tuple[Any, ...]:
-        ids = (member.id if member is not None else None for member in _members(self))
-        return scope_from_ids, tuple(ids)
+        members = (self.user, self.active_organization, self.impersonating_from)
+        return scope_from_ids, tuple(member and member.id for member in members)
 
 
 # The slots' own setters: the only way past the sealed __setattr__, and a fast one.
@@ -171,10 +148,6 @@ def _text(name: str, value: Id | None) -> str | None:
     if isinstance(value, str):
         raise ValueError(f"{name} is blank; pass None where there is no such id")
     raise TypeError(f"{name}: {id_fault(value)}")
-
-
-def _members(scope: AuditScope) -> tuple[Identity | None, ...]:
-    return scope.user, scope.active_organization, scope.impersonating_from
 
 
 def tenant_args(scope: object) -> dict[str, str | None]:

@@ -20,8 +20,8 @@ PACKAGE = Path(sigra.__file__).parent
 
 LAYERS = (
     "codec errors frozen ids json outcome scope verdict",
-    "authority binding catalog context definition job options schema",
-    "audit backend",
+    "authority binding catalog context definition job options",
+    "audit backend schema",
     "registry",
     "config",
     "audit.emit audit.failure audit.transaction",
@@ -167,7 +167,7 @@ def test_the_core_has_less_than_2500_lines_of_code() -> None:
 
 def test_the_core_does_not_grow() -> None:
     """What is added to the core takes the place of something."""
-    assert lines_of_the_core() <= 3_366
+    assert lines_of_the_core() <= 3_302
 
 
 def test_structlog_is_imported_in_one_place() -> None:

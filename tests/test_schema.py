@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypedDict
 import pytest
 
 from sigra import AuditEvent
-from sigra.schema import EVENT_FIELDS, build_record, schema_fields
+from sigra.audit.event import EVENT_FIELDS
+from sigra.schema import build_record, schema_fields
 
 try:  # SQLAlchemy resolves annotations by the names of the module
     from sqlalchemy import orm

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent as AuditEvent
     from sigra.audit.event import AuditResult as AuditResult
     from sigra.audit.line import JSONRenderer as JSONRenderer
-    from sigra.audit.sink import JSONLinesSink as JSONLinesSink
     from sigra.audit.sink import Sink as Sink
     from sigra.audit.stats import AuditStats as AuditStats
     from sigra.audit.stats import audit_stats as audit_stats
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from sigra.store.errors import AuditBacklogError as AuditBacklogError
     from sigra.store.errors import AuditLostError as AuditLostError
     from sigra.store.errors import InvalidQueryError as InvalidQueryError
+    from sigra.store.lines import JSONLinesSink as JSONLinesSink
     from sigra.store.many import log_many as log_many
     from sigra.store.reading import EventFilter as EventFilter
     from sigra.store.reading import Page as Page
@@ -39,10 +39,11 @@ _NAMES = {
     "audit.emit": "log log_lifecycle log_safe",
     "audit.event": "AuditEvent AuditResult",
     "audit.line": "JSONRenderer",
-    "audit.sink": "JSONLinesSink Sink",
+    "audit.sink": "Sink",
     "audit.stats": "AuditStats audit_stats",
     "audit.transaction": "NoAuditStoreError",
     "store.errors": "AuditBacklogError AuditLostError InvalidQueryError",
+    "store.lines": "JSONLinesSink",
     "store.many": "log_many",
     "store.reading": "EventFilter Page ReadableSink cleanup count query stream",
 }

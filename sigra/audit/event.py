@@ -48,6 +48,10 @@ class AuditEvent:
     attempt: int | None = None
 
 
+EVENT_FIELDS: tuple[str, ...] = tuple(AuditEvent.__slots__)
+"""The names of an event's fields, in their order."""
+
+
 @dataclass(frozen=True, slots=True)
 class AuditResult:
     """What became of one call of ``log_safe``.

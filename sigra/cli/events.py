@@ -12,11 +12,10 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy import Connection, select
 
-from sigra.audit.event import AuditEvent
+from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.cli.show import listing, printable
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
-from sigra.schema import EVENT_FIELDS
 from sigra.store import SqlAuditSink
 from sigra.store.query import event_of, of_tenancy, read_chain, who
 from sigra.store.reading import EventFilter

@@ -13,7 +13,6 @@ from typing import Any, BinaryIO
 
 from sigra import config
 from sigra.audit.event import AuditEvent
-from sigra.audit.sink import JSONLinesSink
 from sigra.cli.choose import open_lane
 from sigra.cli.lane import Lane
 from sigra.cli.output import EventStream, claimed_stdout, muted_structlog
@@ -24,6 +23,7 @@ from sigra.cli.show import Bar, stderr_console
 from sigra.cli.stop import Stop, end_at_once
 from sigra.cli.summary import show_report
 from sigra.cli.target import MisuseError, load_worker
+from sigra.store.lines import JSONLinesSink
 
 _LONGEST_ESCAPE = 6
 """How much longer than its compact form a line of JSON may be: ``\\u0061`` for ``a``."""

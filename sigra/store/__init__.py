@@ -1,7 +1,8 @@
 """A durable, tamper-evident store of audit events, on SQLite and PostgreSQL.
 
 ``SqlAuditSink`` writes and reads, ``verify`` says whether what is there is what was written.
-Needs the extra ``sql``.
+Needs the extra ``sql``; what reads events back and a file of JSON lines, which ``sigra.audit``
+shows, do not.
 """
 
 from __future__ import annotations

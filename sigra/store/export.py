@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from sqlalchemy import select
 
-from sigra.schema import EVENT_FIELDS
+from sigra.audit.event import EVENT_FIELDS
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.formats import FORMATS, Format

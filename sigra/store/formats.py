@@ -10,8 +10,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from sigra.audit.event import EVENT_FIELDS
 from sigra.errors import MissingExtraError
-from sigra.schema import EVENT_FIELDS
 
 Format = Literal["jsonl", "csv", "parquet"]
 COLUMNS = (*EVENT_FIELDS, "sequence", "hash")

@@ -18,13 +18,13 @@ from typing import Any
 
 from sigra.audit.emit import log_safe
 from sigra.audit.event import AuditEvent
-from sigra.audit.sink import JSONLinesSink
 from sigra.config import configure
 from sigra.context import current_job
 from sigra.decorators import tenant_worker, worker
 from sigra.job import JobInfo
 from sigra.outcome import Cancel, Failure, Ok, Snooze
 from sigra.scope import AuditScope
+from sigra.store.lines import JSONLinesSink
 
 RECORD = "SIGRA_CONTRACT_RECORD"
 EVENTS = "SIGRA_CONTRACT_EVENTS"

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import event
 from sqlalchemy import create_engine
 
+from sigra.audit.event import EVENT_FIELDS
 from sigra.errors import SigraError
-from sigra.schema import EVENT_FIELDS
 from sigra.store import Signer, SqlAuditSink, erase, export, verify_export
 
 HOSTILE = ("../../etc/passwd", "a/b", "CON", ".", "", "x" * 300, "ü\u202e\n", "none", "org:none")
