@@ -54,6 +54,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("13b", "log_safe, raising sink", "log_safe, writing sink", 1.0, _sink),
     Goal("13b+", "the same, failure logged", "log_safe, writing sink", None, _sink_written),
     Goal("14", "log_safe to the SQLite store", "log_safe to a table", 1.25, paired(store.chained)),
+    Goal("14c", "the same", "the sink, without a chain", 1.25, paired(store.chained_alike)),
     Goal("14s", "sign and verify an envelope", "itsdangerous", 0.4, paired(sealing.sealed)),
     Goal("15", "SQLite store, one event", "one bare row", 1.3, paired(store.immediate)),
     Goal("15+", "the same", "one row, indexed alike", None, paired(store.immediate_indexed)),
