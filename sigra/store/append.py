@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from sigra.audit.event import AuditEvent
 from sigra.store.chain import GENESIS, Row, chain_tag, link
@@ -23,9 +24,11 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
         of_chain[chain_tag(event.organization_id)].append(event)
     chains = {tag: lock_chain(runner, tag) for tag in sorted(of_chain)}
     known = _known(runner, events)
-    rows: list[Row] = []
-    texts: list[Row] = []
-    heads: list[Row] = []
+    # Values of many rows, one after the other: rows by themselves would be so many objects more.
+    rows: list[Any] = []
+    texts: list[Any] = []
+    heads: list[Any] = []
+    added = 0
     for tag, (chain, last, head) in chains.items():
         sequence, previous = last, head
         for event in of_chain[tag]:
@@ -33,15 +36,16 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
                 known.add(event.event_id)
                 sequence += 1
                 previous, row, text = link(chain, tag, sequence, previous, event)
-                rows.append(row)
-                texts.append(text)
+                rows += row
+                texts += text
         if sequence > last:
-            heads.append((sequence, previous, chain))
-    if rows:
+            heads += (sequence, previous, chain)
+            added += sequence - last
+    if added:
         runner.run_many(runner.statements.add_entry, rows)
         runner.run_many(runner.statements.add_payload, texts)
         runner.run_many(runner.statements.move_head, heads)
-    return len(rows)
+    return added
 
 
 def _append_one(runner: Runner, event: AuditEvent) -> int:

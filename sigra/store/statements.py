@@ -33,7 +33,7 @@ class Statement:
     ``together``, where there is one, is the statement for some rows, one after the other.
     """
 
-    __slots__ = ("_names", "_positional", "sql", "together")
+    __slots__ = ("_positional", "names", "sql", "together")
 
     def __init__(
         self,
@@ -44,14 +44,20 @@ class Statement:
     ) -> None:
         compiled: Any = clause.compile(dialect=dialect)
         self.sql = str(compiled)
-        self._names, self.together = names, together
+        self.names, self.together = names, together
         self._positional = bool(compiled.positional)
-        if self._positional and tuple(compiled.positiontup) != self._names:
-            raise AssertionError(f"{self.sql} takes {compiled.positiontup}, not {self._names}")
+        if self._positional and tuple(compiled.positiontup) != self.names:
+            raise AssertionError(f"{self.sql} takes {compiled.positiontup}, not {self.names}")
 
     def bind(self, row: Row) -> Any:
         """Give one row's values the form that the driver takes."""
-        return row if self._positional else dict(zip(self._names, row, strict=True))
+        return row if self._positional else dict(zip(self.names, row, strict=True))
+
+    def bind_many(self, values: Sequence[Any]) -> list[Any]:
+        """Do the same with the values of many rows, one after the other."""
+        width = len(self.names)
+        starts = range(0, len(values), width)
+        return [self.bind(tuple(values[start : start + width])) for start in starts]
 
 
 class Runner(Protocol):
@@ -68,8 +74,8 @@ class Runner(Protocol):
         """Run a statement and fetch all that it answers."""
         ...
 
-    def run_many(self, statement: Statement, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row."""
+    def run_many(self, statement: Statement, values: Sequence[Any]) -> None:
+        """Run a statement for many rows, whose values are given one after the other."""
 
 
 class CursorRunner:
@@ -91,15 +97,15 @@ class CursorRunner:
         found: Sequence[Row] = self._cursor.execute(statement.sql, row).fetchall()
         return found
 
-    def run_many(self, statement: Statement, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row, or for some of them together."""
+    def run_many(self, statement: Statement, values: Sequence[Any]) -> None:
+        """Run a statement for many rows, whose values are given one after the other."""
         done = 0
         if statement.together is not None:
-            done = len(rows) - len(rows) % _TOGETHER
-            for start in range(0, done, _TOGETHER):
-                some = chain.from_iterable(rows[start : start + _TOGETHER])
-                self._cursor.execute(statement.together.sql, tuple(some))
-        self._cursor.executemany(statement.sql, rows[done:])
+            size = len(statement.together.names)
+            done = len(values) - len(values) % size
+            for start in range(0, done, size):
+                self._cursor.execute(statement.together.sql, values[start : start + size])
+        self._cursor.executemany(statement.sql, statement.bind_many(values[done:]))
 
 
 class ConnectionRunner:
@@ -118,9 +124,9 @@ class ConnectionRunner:
         found = self._connection.exec_driver_sql(statement.sql, statement.bind(row))
         return [tuple(each) for each in found]
 
-    def run_many(self, statement: Statement, rows: Sequence[Row]) -> None:
-        """Run a statement once for each row."""
-        self._connection.exec_driver_sql(statement.sql, [statement.bind(row) for row in rows])
+    def run_many(self, statement: Statement, values: Sequence[Any]) -> None:
+        """Run a statement for many rows, whose values are given one after the other."""
+        self._connection.exec_driver_sql(statement.sql, statement.bind_many(values))
 
 
 class Statements:
