@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from datetime import timedelta
 from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from sigra.backend import Capability
-from sigra.backends.envelope import MARK, pack
+from sigra.backends import django_rescue
+from sigra.backends.envelope import pack
 from sigra.backends.external import WAIT_FOR_DEPLOY, consume, find, native, sending
 from sigra.backends.jsonb import fit, unfit
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
@@ -31,8 +30,6 @@ _asgiref = native("asgiref.sync", "django")
 _log = logging.getLogger("sigra.job")
 
 _PATH = "worker:"
-_RESCUE = "sigra.rescue"
-_RESCUE_AFTER = 300.0
 
 
 class DjangoBackend:
@@ -84,7 +81,7 @@ class DjangoBackend:
         conn, batch = jobs[0].options.conn, len(jobs) > 1
         if conn is None and not batch:
             return nullcontext()
-        database = _db.router.db_for_write(_rows())
+        database = django_rescue.rows().db
         if conn is not None and conn != _db.connections[database]:
             reason = f"conn is not this thread's django.db.connections[{database!r}]"
             raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
@@ -94,7 +91,7 @@ class DjangoBackend:
         options = job.options
         task = _placed(job.worker, self.alias, options.queue, options.priority)
         if options.delay is not None:
-            return task.using(run_after=_in(options.delay))
+            return task.using(run_after=django_rescue.due_in(options.delay))
         due = options.run_at
         if due is not None:
             return task.using(run_after=due if _settings.USE_TZ else _timezone.make_naive(due))
@@ -111,17 +108,17 @@ def task_of(worker: str) -> Any:
     """Return the native task of the worker of that name: what hand-built jobs are sent by."""
 
     def run(context: Any, /, **payload: Any) -> None:
-        if worker == _RESCUE:
-            _rescue(context.task_result.task)
+        if worker == django_rescue.RESCUE:
+            django_rescue.rescue(context.task_result.task, f"{__name__}.{_PATH}")
         else:
             _run(worker, context.task_result, payload)
 
     # A path has no dots after the module's name: Django takes the last for the attribute's.
     path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
     run.__module__, run.__qualname__, run.__name__ = __name__, _PATH + path, worker
-    alias, own = next(iter(_tasks.task_backends)), _tasks.DEFAULT_TASK_QUEUE_NAME
-    queues = _tasks.task_backends[alias].queues or {own}
-    queue = min(queues, key=lambda name: (name != own, name))
+    alias, queue = next(iter(_tasks.task_backends)), _tasks.DEFAULT_TASK_QUEUE_NAME
+    queues = _tasks.task_backends[alias].queues or {queue}
+    queue = queue if queue in queues else min(queues)  # it has to be one of them
     task = _tasks.task(backend=alias, queue_name=queue, takes_context=True)(run)
     globals()[run.__qualname__] = task
     return task
@@ -137,73 +134,18 @@ def __getattr__(name: str) -> Any:
 def _run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     """Be the body of every worker's task."""
     task, row = result.task, result.db_result
-    _watch(task)
-    _count_delivery(row)
+    django_rescue.watch(task, task_of(django_rescue.RESCUE))
+    django_rescue.count_delivery(row)
     payload = unfit(payload)
     try:
         # As Django does with tasks, its module is imported where need be.
         definition = find(worker, worker.rpartition(".")[0] or worker)
     except UnknownWorkerError as error:
         _log.error("job %s waits: %s", row.id, error)
-        _send_again(task, payload, WAIT_FOR_DEPLOY)
+        django_rescue.send_again(task, payload, WAIT_FOR_DEPLOY)
         raise
     consumed = consume(payload, definition, DjangoBackend.name, native_id=str(row.id))
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
-        _send_again(task, consumed.following(), verdict.delay)
+        django_rescue.send_again(task, consumed.following(), verdict.delay)
     verdict.unwrap()
-
-
-def _count_delivery(row: Any) -> None:
-    """Write down that the job begins, for the consumer after one that dies with it."""
-    payload = row.args_kwargs["kwargs"]
-    if MARK in payload:
-        payload["deliveries"] = payload.get("deliveries", 0) + 1
-        row.save(update_fields=["args_kwargs"])
-
-
-def _watch(task: Any) -> None:
-    """Have ``sigra.rescue`` come to the task's queue, unless it is to come anyway."""
-    rescue = task_of(_RESCUE).using(
-        backend=task.backend, queue_name=task.queue_name, priority=_limits.TASK_MAX_PRIORITY
-    )
-    if not _rows_of(rescue).filter(status="READY").exists():
-        _send_again(rescue, {}, _rescue_after(task) / 2)
-
-
-def _rescue(own: Any) -> None:
-    """Let the jobs that consumers took too long ago run again."""
-    _watch(own)  # first: this consumer may die too
-    earlier = {"started_at__lte": _in(-_rescue_after(own))}
-    jobs = _rows().objects.running().filter(backend_name=own.backend, **earlier)
-    lost = jobs.filter(
-        task_path__startswith=f"{__name__}.{_PATH}", args_kwargs__kwargs__sigra__isnull=False
-    )
-    for row in lost:
-        _log.error("job %s runs again: its consumer died, or takes too long", row.id)
-        lost.filter(id=row.id).update(status="READY")
-    _rows_of(own).filter(**earlier).exclude(status="FAILED").delete()
-
-
-def _send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> None:
-    task.using(run_after=_in(seconds)).enqueue(**fit(payload))
-
-
-def _rescue_after(task: Any) -> float:
-    seconds: float = task.get_backend().options.get("sigra_rescue_after", _RESCUE_AFTER)
-    return seconds
-
-
-def _rows() -> Any:
-    """Return the table's model, which is there only once Django's apps are loaded."""
-    return import_module("django_tasks_db.models").DBTaskResult
-
-
-def _rows_of(task: Any) -> Any:
-    return _rows().objects.filter(
-        backend_name=task.backend, queue_name=task.queue_name, task_path=task.module_path
-    )
-
-
-def _in(seconds: float) -> Any:
-    return _timezone.now() + timedelta(seconds=seconds)

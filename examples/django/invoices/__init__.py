@@ -1,0 +1,1 @@
+"""An app like any other: a model, its jobs, and a command."""

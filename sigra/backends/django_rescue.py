@@ -1,0 +1,78 @@
+"""Let the jobs of Django's consumers that died run again: the body of the task ``sigra.rescue``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from importlib import import_module
+from typing import Any
+
+from sigra.backends.envelope import MARK
+from sigra.backends.external import native
+from sigra.backends.jsonb import fit
+
+_db = native("django.db", "django")
+_limits = native("django.tasks.base", "django")
+_timezone = native("django.utils.timezone", "django")
+
+_log = logging.getLogger("sigra.job")
+
+RESCUE = "sigra.rescue"
+_AFTER = 300.0
+
+
+def watch(task: Any, rescue: Any) -> None:
+    """Have the task ``rescue`` come to the queue of ``task``, unless it is to come anyway."""
+    rescue = rescue.using(
+        backend=task.backend, queue_name=task.queue_name, priority=_limits.TASK_MAX_PRIORITY
+    )
+    if not _rows_of(rescue).filter(status="READY").exists():
+        send_again(rescue, {}, _after(task) / 2)
+
+
+def count_delivery(row: Any) -> None:
+    """Write down that the job begins, for the consumer after one that dies with it."""
+    payload = row.args_kwargs["kwargs"]
+    if MARK in payload:
+        payload["deliveries"] = payload.get("deliveries", 0) + 1
+        row.save(update_fields=["args_kwargs"])
+
+
+def rescue(own: Any, path: str) -> None:
+    """Let the jobs whose path begins so and that consumers took too long ago run again."""
+    watch(own, own)  # first: this consumer may die too
+    earlier = {"started_at__lte": due_in(-_after(own))}
+    jobs = rows().running().filter(backend_name=own.backend, task_path__startswith=path, **earlier)
+    lost = jobs.filter(args_kwargs__kwargs__sigra__isnull=False)
+    for row in lost:
+        _log.error("job %s runs again: its consumer died, or takes too long", row.id)
+        lost.filter(id=row.id).update(status="READY")
+    _rows_of(own).filter(**earlier).exclude(status="FAILED").delete()
+
+
+def send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> None:
+    """Enqueue the task once more, due in so many seconds."""
+    task.using(run_after=due_in(seconds)).enqueue(**fit(payload))
+
+
+def due_in(seconds: float) -> Any:
+    """Return the moment as Django's settings have it, with a time zone or without."""
+    return _timezone.now() + timedelta(seconds=seconds)
+
+
+def rows() -> Any:
+    """Return the table's rows; its model is there only once Django's apps are loaded."""
+    model = import_module("django_tasks_db.models").DBTaskResult
+    return model.objects.using(_db.router.db_for_write(model))  # no replica, which may lag
+
+
+def _rows_of(task: Any) -> Any:
+    return rows().filter(
+        backend_name=task.backend, queue_name=task.queue_name, task_path=task.module_path
+    )
+
+
+def _after(task: Any) -> float:
+    seconds: float = task.get_backend().options.get("sigra_rescue_after", _AFTER)
+    return seconds
