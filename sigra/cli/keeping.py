@@ -210,6 +210,7 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
         server_header=False,
     )
     bound = config.bind_socket()
+    bound.listen()  # whoever reads the address below may come at once
     print(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[bound])

@@ -30,6 +30,9 @@ from sigra.web.reading import activity, find_event, list_chains
 PAGE = 50
 CHAINS = 100
 _SPAN = timedelta(days=30)
+_EARLIEST = datetime(1000, 1, 1, tzinfo=timezone.utc)
+"""Where a plot begins at the earliest, so that no bar does before the calendar."""
+
 _FIELDS = ("organization", "without", "actor", "action", "outcome", "since", "until")
 _templates = Environment(
     loader=PackageLoader("sigra.web"),
@@ -93,8 +96,8 @@ class _Pages:
         )
 
     def _plot(self, which: EventFilter) -> Any:
-        last = which.until or datetime.now(timezone.utc)
-        first = which.since or last - _SPAN
+        last = max(which.until or datetime.now(timezone.utc), _EARLIEST)
+        first = max(which.since or last - _SPAN, _EARLIEST)
         shown = EventFilter(
             which.organization_id, which.all_organizations, which.actor_id, which.action,
             first, which.until, which.outcome,
@@ -118,7 +121,7 @@ class _Pages:
 
     async def verification(self, request: Request) -> Response:
         given = request.query_params
-        which = _where(given.get("organization", ""), given.get("without", ""))
+        which = _where(given.get("organization", "").strip(), given.get("without", ""))
         report = await run_in_threadpool(self._check, **which)
         return _show(
             "verification.html",

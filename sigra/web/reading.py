@@ -10,6 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from sigra.store.chain import organization_of
 from sigra.store.query import chain_of, event_of, matching, stored_events
+from sigra.store.reading import storable
 from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Chain:
 
 def find_event(database: Database, event_id: str) -> Kept | None:
     """Return the event of that id, None where there is none."""
-    query = stored_events().where(entries.c.event_id == event_id)
+    query = stored_events().where(entries.c.event_id == storable(event_id))
     row = database.read(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         return None
@@ -66,9 +67,14 @@ def activity(
         found = matching(query, which, chain_of(connection, which))
         return list(connection.execute(found.group_by(moment, entries.c.outcome)))
 
-    return {(_moment(row.moment), row.outcome): row.number for row in database.read(read)}
+    rows = [(_moment(row.moment), row.outcome, row.number) for row in database.read(read)]
+    return {(at, outcome): number for at, outcome, number in rows if at is not None}
 
 
-def _moment(text: str) -> datetime:
-    full = text + "0000-01-01T00:00"[len(text) :]
-    return datetime.fromisoformat(full).replace(tzinfo=timezone.utc)
+def _moment(text: str) -> datetime | None:
+    """Read the beginning of a moment; None for one that was never written so."""
+    try:
+        full = text + "0000-01-01T00:00"[len(text) :]
+        return datetime.fromisoformat(full).replace(tzinfo=timezone.utc)
+    except (ValueError, TypeError):
+        return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from inspect import isawaitable
 
 from sigra.decorators import worker
 from sigra.outcome import Cancel
+from sigra.scope import id_text
 from sigra.workers.settings import email_settings
 
 
@@ -29,13 +31,15 @@ def EmailDelivery(  # noqa: N802 - it is used as an object
     ``set_up(email=...)``.
     """
     settings = email_settings()
-    build = settings.builders.get(type)
+    build = settings.builders.get(type) if isinstance(type, str) else None
     if build is None:
         return Cancel(f"no builder for emails of type {type!r}")
-    user = settings.find_user(str(user_id))
+    asked = id_text(user_id)
+    user = None if asked is None else settings.find_user(asked)
     if user is None:
         return Cancel(f"no user with id {user_id}")
     ids = {"organization_id": organization_id, "token_id": token_id}
     given = {name: str(value) for name, value in ids.items() if value is not None}
-    settings.mailer(build(user, **given))
+    if isawaitable(settings.mailer(build(user, **given))):
+        raise TypeError("the mailer is asynchronous: nothing was sent; give one that sends")
     return None

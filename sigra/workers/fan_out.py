@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
@@ -99,7 +100,9 @@ def _prepare(
     keyed = "unique" in backend.capabilities and "unique" not in options
     tick = tick or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
     enqueuer, jobs = Enqueuer(definition), []
-    for index, id in enumerate(dict.fromkeys(map(_id, organizations))):
+    if isinstance(organizations, (str, bytes)):
+        raise TypeError("pass a list of organizations; the letters of a text are none")
+    for index, id in enumerate(dict.fromkeys(map(_id, count(), organizations))):
         item = {**(args or {}), "organization_id": id, "actor_id": None}
         own = {**options, "unique": f"{tick} {id}"} if keyed else dict(options)
         prepared, backend = enqueuer.prepare((item,), own, first=index)
@@ -107,11 +110,14 @@ def _prepare(
     return jobs, backend
 
 
-def _id(organization: Any) -> str:
+def _id(index: int, organization: Any) -> str:
     text = id_text(organization) or id_text(getattr(organization, "id", None))
     if text is None:
         kind = type(organization).__qualname__
-        raise TypeError(f"an organization is an id (str, int, UUID) or has one, not {kind}")
+        raise TypeError(
+            f"organizations, item {index}: {kind} is no id and has none; an id is a str "
+            "that is not blank, an int or a UUID"
+        )
     return text
 
 

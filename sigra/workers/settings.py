@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from email.message import EmailMessage
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ class TokenTable:
     lifetimes: Mapping[str, timedelta] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if hasattr(self.engine, "sync_engine"):
+            raise TypeError("engine must be an Engine; that of an AsyncEngine is its sync_engine's")
         for context, lifetime in self.lifetimes.items():
             if not isinstance(lifetime, timedelta) or lifetime <= timedelta(0):
                 raise ValueError(
@@ -76,6 +79,11 @@ class EmailSettings:
     find_user: Callable[[str], Any]
     builders: Mapping[str, Callable[..., EmailMessage]]
     mailer: Callable[[EmailMessage], object]
+
+    def __post_init__(self) -> None:
+        for function in (self.find_user, *self.builders.values(), self.mailer):
+            if iscoroutinefunction(function):
+                raise TypeError(f"{function.__qualname__} is asynchronous: nobody would await it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,11 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     keys = list(table.primary_key)
     if not keys:
         raise TypeError(f"table {table.fullname} has no primary key to delete its rows by")
+    if not isinstance(inserted_at.type, sql.DateTime):
+        # Anything else compares with a moment as it likes, and a token may be alive.
+        raise TypeError(
+            f"column {inserted_at} must be a DATETIME or TIMESTAMP, not {inserted_at.type}"
+        )
     key = keys[0] if len(keys) == 1 else sql.tuple_(*keys)
     now = datetime.now(timezone.utc)
     if not getattr(inserted_at.type, "timezone", False):
@@ -33,6 +38,8 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     deleted = {}
     for name, lifetime in {**LIFETIMES, **place.lifetimes}.items():
         dead = sql.and_(context == name, inserted_at < now - lifetime)
+        if place.engine.name == "sqlite":  # where a number is less than every text
+            dead = sql.and_(dead, sql.func.typeof(inserted_at) == "text")
         deleted[name] = 0
         while True:
             with place.engine.begin() as conn:

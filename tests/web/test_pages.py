@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from html import unescape
+from pathlib import Path
 
 import httpx
 import pytest
 import uvicorn
 
+from sigra import AuditEvent, configure
+from sigra.audit import log
 from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
 from sigra.web import make_app
@@ -220,3 +226,41 @@ def test_the_plot_counts_what_the_filter_shows(client: httpx.Client) -> None:
     titles = re.findall(r"<title>.*?: (\d+) (\w+)</title>", text)
     assert 40 == sum(int(number) for number, _ in titles)
     assert {"success", "failure", "error"} == {outcome for _, outcome in titles}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/?since=0001-01-01",
+        "/?until=0001-01-05T00:00",
+        "/?since=0001-01-01&until=9999-12-31T23:59",
+        "/?since=9999-12-31T23:59",
+        "/?since=2026-12-01&until=2026-01-01",
+        "/verify?organization=%20",
+        "/event/%00",
+        "/?cursor=WyJcdTAwMDAiLCAxLCAxXQ",
+    ],
+)
+def test_odd_requests_are_answered(client: httpx.Client, path: str) -> None:
+    """The ends of the calendar, blanks and characters that no database holds break no page."""
+    assert client.get(path).status_code in (200, 400, 404)
+
+
+def test_a_row_that_somebody_made_unreadable_hides_no_other(tmp_path: Path) -> None:
+    """The page of a store that was tampered with still shows what there is."""
+    own = SqlAuditSink(f"sqlite:///{tmp_path}/audit.db")
+    with configure(sinks=[own], audit_schema=AuditEvent):
+        for _ in range(2):
+            log("invoice.close", None, organization_id="acme")
+    with closing(sqlite3.connect(tmp_path / "audit.db")) as connection, connection:
+        connection.execute("UPDATE sigra_audit_entries SET occurred_at = 'z' WHERE sequence = 1")
+    transport = httpx.ASGITransport(make_app(own, token=TOKEN))
+    base, cookies = "http://127.0.0.1", {"sigra_audit": TOKEN}
+
+    async def look() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
+            return await inside.get("/")
+
+    answer = asyncio.run(look())
+    assert (200, 2) == (answer.status_code, len(rows(answer.text)))
+    own.close()

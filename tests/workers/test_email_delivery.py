@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import smtplib
 import socket
 from collections.abc import Iterator
@@ -122,3 +123,41 @@ def test_without_settings_the_job_says_what_to_set(backend: SyncBackend) -> None
     """Nobody is written to by guessing."""
     with pytest.raises(NotConfiguredError, match=r"set_up\(email=EmailSettings\(...\)\)"):
         perform_job(EmailDelivery, {"type": "confirm", "user_id": 7})
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"type": ["confirm"], "user_id": "7"},
+        {"type": None, "user_id": "7"},
+        {"type": "confirm", "user_id": None},
+        {"type": "confirm", "user_id": ["7"]},
+        {"type": "confirm", "user_id": True},
+        {"type": "confirm", "user_id": ""},
+    ],
+)
+def test_what_is_no_type_or_id_is_cancelled(args: dict[str, Any], inbox: Inbox) -> None:
+    """It is not tried three times, and no user is looked for by it."""
+    set_up(email=EmailSettings(lambda _: ANN, {"confirm": confirm}, print))
+    assert isinstance(perform_job(EmailDelivery, args), Cancel)
+
+
+async def no_mail(*_: Any, **__: Any) -> None:
+    raise AssertionError("never awaited, and so never run")
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_asynchronous_function_is_refused(place: int, backend: SyncBackend) -> None:
+    """Called and never awaited it would send nothing, and the job would look done."""
+    given: list[Any] = [{"7": ANN}.get, {"confirm": confirm}, print]
+    given[place] = {"confirm": no_mail} if place == 1 else no_mail
+    with pytest.raises(TypeError, match="asynchronous"):
+        EmailSettings(*given)
+
+
+def test_a_mailer_that_returns_an_awaitable_fails_the_job(backend: SyncBackend) -> None:
+    """Also where nobody could tell by its looks that it is asynchronous."""
+    set_up(email=EmailSettings({"7": ANN}.get, {"confirm": confirm}, lambda m: no_mail(m)))
+    with pytest.warns(RuntimeWarning), pytest.raises(TypeError, match="asynchronous"):
+        perform_job(EmailDelivery, {"type": "confirm", "user_id": "7"})
+        gc.collect()

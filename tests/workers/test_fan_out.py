@@ -84,7 +84,7 @@ def test_a_round_that_is_repeated_adds_no_job() -> None:
 
 def test_all_is_validated_before_the_first_is_sent() -> None:
     """One bad organization, and no other one gets its job."""
-    with pytest.raises(TypeError, match="an organization is an id"):
+    with pytest.raises(TypeError, match="organizations, item 1: object is no id"):
         for_each_organization(remind, ["acme", object()])
     with pytest.raises(InvalidArgsError) as caught:
         for_each_organization(remind, ["acme", "globex"], {"dais": 3})
@@ -157,3 +157,19 @@ def test_the_async_form_does_the_same() -> None:
     asyncio.run(main())
     assert [("a", None, 2), ("b", None, 2)] == seen
     assert [(2, 2)] == told
+
+
+@pytest.mark.parametrize("organizations", ["acme", b"acme"])
+def test_a_text_is_no_list_of_organizations(organizations: Any) -> None:
+    """Its letters are none."""
+    with pytest.raises(TypeError, match="a list of organizations"):
+        for_each_organization(remind, organizations)
+    assert seen == []
+
+
+@pytest.mark.parametrize("wrong", [None, "", " ", True, 1.5, SimpleNamespace(id=None), ["acme"]])
+def test_what_is_no_organization_is_named_by_its_place(wrong: Any) -> None:
+    """And none is sent, whether it comes from a list or a generator."""
+    with pytest.raises(TypeError, match="organizations, item 1:"):
+        for_each_organization(remind, (each for each in ("acme", wrong, "globex")))
+    assert seen == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sql
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra import SyncBackend, configure
 from sigra.testing import perform_job
@@ -152,3 +153,31 @@ def test_without_a_table_the_job_says_what_to_set() -> None:
     """Nothing is deleted by guessing."""
     with pytest.raises(NotConfiguredError, match=r"set_up\(tokens=TokenTable\(engine\)\)"):
         perform_job(TokenCleanup, {})
+
+
+@pytest.mark.parametrize("kind", [sql.Integer, sql.Date, sql.Text])
+def test_a_column_that_is_no_moment_is_refused(engine: sql.Engine, kind: type) -> None:
+    """Compared with a moment, a number or a day would make tokens that are alive look dead."""
+    table = sql.Table("tokens", sql.MetaData(), sql.Column("id", sql.Integer, primary_key=True),
+                      sql.Column("context", sql.Text), sql.Column("inserted_at", kind))  # fmt: skip
+    table.create(engine)
+    set_up(tokens=TokenTable(engine))
+    with pytest.raises(TypeError, match=r"inserted_at.*DATETIME or TIMESTAMP"):
+        perform_job(TokenCleanup, {})
+
+
+def test_a_moment_that_sqlite_keeps_as_a_number_is_left_alone(engine: sql.Engine) -> None:
+    """A number is less than every text there, however young the token is."""
+    table = make(engine)
+    with engine.begin() as conn:
+        row = "INSERT INTO tokens (context, inserted_at) VALUES ('session', unixepoch())"
+        conn.exec_driver_sql(row)
+    set_up(tokens=TokenTable(engine))
+    assert perform_job(TokenCleanup, {}).value["session"] == 0
+    assert left(engine, table) == ["session"]
+
+
+def test_an_asynchronous_engine_is_refused() -> None:
+    """At once, where it is set up."""
+    with pytest.raises(TypeError, match="Engine"):
+        TokenTable(create_async_engine("sqlite+aiosqlite:///host.db"))  # type: ignore[arg-type]
