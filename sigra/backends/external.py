@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
+from sigra.backends.redelivery import report_again
 from sigra.context import Running
 from sigra.errors import (
     EnqueueError,
@@ -222,6 +223,7 @@ def _begin(
     ):
         poison = PoisonedJobError(delivery.job.id, definition.name, delivery.deliveries)
         return _refused(payload, definition, poison, delivery)
+    report_again(attempt, delivery.deliveries)
     return delivery, attempt
 
 

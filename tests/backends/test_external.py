@@ -266,3 +266,28 @@ def test_aconsume_waits_for_a_deploy_too() -> None:
     payload = {**envelope(), MARK: VERSION + 1}
     done = asyncio.run(aconsume(payload, later.definition, "test"))
     assert "scheduled" == done.verdict.state
+
+
+@pytest.mark.parametrize("times", range(1, 6))
+@pytest.mark.parametrize("counts", [False, True], ids=["nobody counts", "the queue counts"])
+def test_each_further_delivery_is_reported(
+    times: int, counts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of 1 to 5 deliveries of one attempt all but the first say so, with the job's ids."""
+    payload = {**envelope(), "max_attempts": 9}
+    with caplog.at_level("WARNING", "sigra.job"):
+        for number in range(times):
+            take(dict(payload), deliveries=number if counts else 0)
+    told = [record for record in caplog.records if "delivered again" in record.getMessage()]
+    expected = [(number, payload["id"]) for number in range(2, times + 1)]
+    assert expected == [
+        (int(record.getMessage().split()[-4]), record.__dict__["job_id"]) for record in told
+    ]
+
+
+def test_a_retry_is_no_second_delivery(caplog: pytest.LogCaptureFixture) -> None:
+    """Another attempt of the job, and the same one after a snooze, are reported by nothing."""
+    payload = envelope()
+    for counters in ({}, {"failures": 1}, {"snoozes": 1}):
+        take({**payload, **counters})
+    assert "delivered again" not in caplog.text
