@@ -11,15 +11,9 @@ from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import (
-    Consumed,
-    consume,
-    error_text,
-    failures_in,
-    native,
-    raise_not_sent,
-)
+from sigra.backends.external import Consumed, consume, failures_in, native
 from sigra.backends.kombu_json import fit, unfit
+from sigra.backends.producing import error_text, raise_not_sent
 
 if TYPE_CHECKING:
     from sigra.definition import Definition

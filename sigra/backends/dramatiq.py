@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
-from sigra.backends import dramatiq_notes
+from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
 from sigra.backends.envelope import pack
-from sigra.backends.external import Consumed, consume, is_json, native, raise_not_sent
+from sigra.backends.external import Consumed, consume, native
+from sigra.backends.producing import raise_not_sent, require_json
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
@@ -24,7 +24,6 @@ _CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
 
 _log = logging.getLogger("sigra.job")
 
-_RUN, _BEGUN = "sigra_run", "sigra_begun"
 _RECONNECT = 2.0
 
 
@@ -71,12 +70,8 @@ class DramatiqBackend:
         encoder = _dramatiq.get_encoder()
         if encoder is self._encoder:
             return
-        if not is_json(encoder.encode({})):
-            raise ValueError(
-                "Dramatiq's encoder does not write JSON (by pickle, whoever can write to the "
-                "broker runs any code in its consumers): set one that does, by "
-                "dramatiq.set_encoder(dramatiq.JSONEncoder())"
-            )
+        cure = "dramatiq.set_encoder(dramatiq.JSONEncoder())"
+        require_json(encoder.encode({}), "Dramatiq's encoder", cure)
         self._encoder = encoder
 
     def _message(self, job: Job) -> Any:
@@ -99,7 +94,7 @@ class DramatiqBackend:
 
     def _run(self, name: str, payload: dict[str, Any]) -> None:
         message = _CurrentMessage.get_current_message()
-        with _counted(self.broker, message) as before:
+        with counted(self.broker, message) as before:
             consumed = consume(
                 payload,
                 catalog.lookup(name),
@@ -115,8 +110,8 @@ class DramatiqBackend:
 
     def _send_again(self, message: Any, consumed: Consumed) -> None:
         """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
-        run = message.options.get(_RUN, 0) + 1
-        again = message.copy(kwargs=consumed.following(), options={_BEGUN: 0, _RUN: run})
+        run = message.options.get(RUN, 0) + 1
+        again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: run})
         while True:
             try:
                 self.broker.enqueue(again, delay=int(consumed.verdict.delay * 1000) or None)
@@ -124,29 +119,3 @@ class DramatiqBackend:
             except Exception:
                 _log.exception("job %s cannot go on yet: no broker", message.message_id)
                 time.sleep(_RECONNECT)
-
-
-@contextmanager
-def _counted(broker: Any, message: Any) -> Iterator[int]:
-    """Note at the broker that this run is begun; give how often it was, and never ended."""
-    before, queue, options = 0, message.queue_name, message.options
-    run = f"{message.message_id}.{options.get(_RUN, 0)}"
-    in_rabbitmq = hasattr(message, "redelivered")
-    try:
-        if in_rabbitmq:
-            before = dramatiq_notes.count(broker, queue, run) if message.redelivered else 0
-            dramatiq_notes.put(broker, queue, run)
-        elif "redis_message_id" in options:
-            # Redis keeps the message, and this in it, until it is acknowledged.
-            before = options.get(_BEGUN, 0)
-            noted = message.copy(options={_BEGUN: before + 1}).encode()
-            key = f"{broker.namespace}:{queue}.msgs"
-            broker.client.hset(key, options["redis_message_id"], noted)
-    except Exception:
-        _log.warning("job %s runs uncounted", message.message_id, exc_info=True)
-    yield before
-    if in_rabbitmq:
-        try:
-            dramatiq_notes.take(broker, queue, run, before + 1)
-        except Exception:
-            _log.warning("the note of job %s is left to expire", run, exc_info=True)

@@ -1,20 +1,27 @@
-"""Notes at RabbitMQ of the jobs that are begun and not ended.
+"""Notes at the broker of the jobs that are begun and not ended.
 
-RabbitMQ cannot change a message, and its mark of what it delivers again does not tell the
-jobs that a dead consumer had begun from those that it had only fetched. So each job that
-begins puts a note into one of a few queues, and takes it away when it ends: what comes
-again with a note is what was running.
+Redis keeps a message, and a count in it, until it is acknowledged. RabbitMQ cannot change
+one, and its mark of what it delivers again does not tell the jobs that a dead consumer had
+begun from those that it had only fetched. So each job that begins puts a note into one of a
+few queues, and takes it away when it ends: what comes again with a note is what was running.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from zlib import crc32
 
 from sigra.backends.external import native
+
+_log = logging.getLogger("sigra.job")
+
+RUN, BEGUN = "sigra_run", "sigra_begun"
+"""Options of a message: its number among the runs of its job, and how often that was begun."""
 
 SLOTS = 16
 """How many queues share the notes, so that few have to be read to find one."""
@@ -23,19 +30,44 @@ _WEEK = 7 * 24 * 3600 * 1000
 _local = threading.local()
 
 
-def put(broker: Any, queue: str, run: str) -> None:
+@contextmanager
+def counted(broker: Any, message: Any) -> Iterator[int]:
+    """Note at the broker that this run is begun; give how often it was, and never ended."""
+    before, queue, options = 0, message.queue_name, message.options
+    run = f"{message.message_id}.{options.get(RUN, 0)}"
+    in_rabbitmq = hasattr(message, "redelivered")
+    try:
+        if in_rabbitmq:
+            before = _count(broker, queue, run) if message.redelivered else 0
+            _put(broker, queue, run)
+        elif "redis_message_id" in options:
+            before = options.get(BEGUN, 0)
+            noted = message.copy(options={BEGUN: before + 1}).encode()
+            key = f"{broker.namespace}:{queue}.msgs"
+            broker.client.hset(key, options["redis_message_id"], noted)
+    except Exception:
+        _log.warning("job %s runs uncounted", message.message_id, exc_info=True)
+    yield before
+    if in_rabbitmq:
+        try:
+            _take(broker, queue, run, before + 1)
+        except Exception:
+            _log.warning("the note of job %s is left to expire", run, exc_info=True)
+
+
+def _put(broker: Any, queue: str, run: str) -> None:
     """Note that the run is begun, and wait until RabbitMQ has the note."""
     slot = _slot(queue, run)
     _on_channel(broker, slot, _publish, run)
 
 
-def count(broker: Any, queue: str, run: str) -> int:
+def _count(broker: Any, queue: str, run: str) -> int:
     """Return how often the run was begun."""
     slot = _slot(queue, run)
     return _on_channel(broker, slot, _find, run, None)
 
 
-def take(broker: Any, queue: str, run: str, notes: int) -> None:
+def _take(broker: Any, queue: str, run: str, notes: int) -> None:
     """Take the run's notes away; another thread may just be reading one."""
     slot = _slot(queue, run)
     for _ in range(10):

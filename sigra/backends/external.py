@@ -1,4 +1,4 @@
-"""What adapters of queues share: how they send, and what a consumer does with a payload.
+"""What adapters of queues share on the consumer's side: what is done with a payload.
 
 A consumer's task body calls ``consume`` (or ``aconsume``) and puts the verdict into the
 queue's own words.
@@ -6,20 +6,18 @@ queue's own words.
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
+from sigra.backends.producing import raise_not_sent
 from sigra.backends.redelivery import report_again
 from sigra.context import Running
 from sigra.errors import (
-    EnqueueError,
     EnvelopeError,
     MissingExtraError,
     PoisonedJobError,
@@ -81,38 +79,6 @@ class sending:
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, Exception):
             raise_not_sent(self._backend, error, self._jobs)
-
-
-def raise_not_sent(backend: str, error: Exception, jobs: Sequence[Job] = ()) -> NoReturn:
-    """Raise as ``EnqueueError`` what a queue raised while jobs were sent.
-
-    ``jobs``: the batch, for a queue that takes one after another; the error tells how many
-    it took (``accept`` was called).
-    """
-    if isinstance(error, SigraError):
-        raise error
-    sent = sum(job.native_id is not None for job in jobs)
-    of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
-    raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
-
-
-def error_text(error: BaseException | None) -> str:
-    """Return what queues show of an error: its type and its text."""
-    return f"{type(error).__qualname__}: {error}".strip()
-
-
-def is_json(data: bytes | str) -> bool:
-    """Tell whether a queue's serializer wrote JSON."""
-    try:
-        json.loads(data)
-    except ValueError:
-        return False
-    return True
-
-
-def is_async(conn: Any) -> bool:
-    """Tell whether a caller's connection has to be awaited."""
-    return inspect.iscoroutinefunction(getattr(conn, "execute", None))
 
 
 def failures_in(payload: Mapping[str, Any]) -> int:

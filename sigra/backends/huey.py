@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import sqlite3
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native, raise_not_sent
+from sigra.backends.external import WAIT_FOR_DEPLOY, consume, native
 from sigra.backends.huey_file import FileStorage
 from sigra.backends.huey_json import JSONSerializer
+from sigra.backends.producing import raise_not_sent, require_json
 from sigra.errors import EnqueueError, UnknownWorkerError
 
 if TYPE_CHECKING:
@@ -51,12 +51,8 @@ class HueyBackend:
     def __init__(self, huey: Any = None) -> None:
         if huey is None:
             huey = _on_file(os.environ.get("SIGRA_HUEY_FILE") or "sigra-huey.db")
-        if not _writes_json(huey.serializer):
-            raise ValueError(
-                "this huey does not write JSON (huey pickles by default, by which whoever can "
-                "write to its storage runs any code in its consumers): make it with "
-                "serializer=sigra.backends.huey.JSONSerializer()"
-            )
+        cure = "make it with serializer=sigra.backends.huey.JSONSerializer()"
+        require_json(huey.serializer.serialize(["a"]), "this huey", cure)
         self.huey, self.embedded = huey, isinstance(huey.storage, FileStorage)
         if huey.storage.priority:
             self.capabilities |= frozenset[Capability](("priority",))
@@ -143,11 +139,3 @@ def _on_file(file: str) -> Any:
     except sqlite3.Error as error:
         reason = f"{file} is no SQLite file that can be written ({error})"
         raise EnqueueError(HueyBackend.name, f"{reason}; name one by SIGRA_HUEY_FILE") from error
-
-
-def _writes_json(serializer: Any) -> bool:
-    try:
-        json.loads(serializer.serialize(["a"]))
-    except (ValueError, TypeError):
-        return False
-    return True

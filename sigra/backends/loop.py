@@ -27,3 +27,10 @@ def submit(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> F
         work.close()
         raise RuntimeError("the event loop that this queue was connected in has ended")
     return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+async def within(loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, Any]) -> Any:
+    """Await the work, which ``loop`` does; None: the running one."""
+    if loop is None or loop is asyncio.get_running_loop():
+        return await work
+    return await asyncio.wrap_future(submit(loop, work))

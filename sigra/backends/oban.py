@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timezone
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_async, native, raise_not_sent
+from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, native
 from sigra.backends.jsonb import fit, unfit, writable
-from sigra.backends.pool import own_pool
+from sigra.backends.oban_blocking import insert, pool_like
+from sigra.backends.producing import due_at, is_async, raise_not_sent
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
 
 if TYPE_CHECKING:
@@ -62,10 +60,10 @@ class ObanBackend:
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
         try:
             if conn is not None:
-                _finish(self._instance.enqueue_many(natives, conn=_Blocking(conn)))
+                insert(self._instance, natives, conn)
             else:
-                with _blocking_pool(self._pool).connection() as conn, conn.transaction():
-                    _finish(self._instance.enqueue_many(natives, conn=_Blocking(conn)))
+                with pool_like(self._pool).connection() as conn, conn.transaction():
+                    insert(self._instance, natives, conn)
         except Exception as error:
             raise_not_sent(self.name, error)
         _accept(jobs, natives)
@@ -157,21 +155,19 @@ def _stand_in(_: str, metadata: dict[str, Any]) -> None:
 
 
 def _native(job: Job) -> Any:
-    options, due = job.options, None
+    options = job.options
     if not -9 <= options.priority <= 0:
         reason = (
             f"Oban's are 0, the soonest, to 9, which are ours from 0 to -9; not {options.priority}"
         )
         raise InvalidOptionError("priority", reason, job.worker)
-    if options.delay is not None or options.run_at is not None:
-        due = datetime.fromtimestamp(options.due(time.time()), timezone.utc)
     return _oban.Job(
         job.worker,
         queue=options.queue or "default",
         args=fit(pack(job)),
         max_attempts=options.max_attempts,
         priority=-options.priority,
-        scheduled_at=due,
+        scheduled_at=due_at(options),
     )
 
 
@@ -182,31 +178,3 @@ def _accept(jobs: Sequence[Job], natives: Sequence[Any]) -> None:
 
 def _seconds(delay: float) -> int:
     return min(math.ceil(delay), _LONGEST)
-
-
-@cache
-def _blocking_pool(pool: Any) -> Any:
-    """Make a pool like the instance's own, for those who do not await."""
-    size, timeout = pool.max_size, pool.timeout
-    return own_pool(pool.conninfo, kwargs=pool.kwargs, max_size=size, timeout=timeout)
-
-
-class _Blocking:
-    """Give a blocking connection, or its cursor, the form that Oban awaits."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-
-    async def execute(self, *args: Any) -> _Blocking:
-        return _Blocking(self._inner.execute(*args))
-
-    async def fetchone(self) -> Any:
-        return self._inner.fetchone()
-
-
-def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that never waits."""
-    with suppress(StopIteration):
-        work.send(None)
-        work.close()
-        raise RuntimeError("Oban waited for something other than the connection that it was given")

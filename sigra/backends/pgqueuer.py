@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
 from sigra.backends.envelope import pack
-from sigra.backends.external import Consumed, aconsume, is_async, native, raise_not_sent
+from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.jsonb import writable
 from sigra.backends.loop import submit
-from sigra.backends.pool import own_pool
+from sigra.backends.pgqueuer_drivers import AsyncDriver, Driver, PooledDriver
+from sigra.backends.producing import is_async, raise_not_sent, unique_key
 from sigra.errors import EnqueueError, InvalidArgsError
 from sigra.execute import in_event_loop
 from sigra.json import dumps, loads
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
-_settings = native("pgqueuer.domain.settings", "pgqueuer")
-_psycopg = native("psycopg", "pgqueuer")
 
 _HEADER = "sigra"
 """The header in which a job's counters travel, since PgQueuer counts retries alone."""
@@ -49,7 +47,7 @@ class PgQueuerBackend:
 
     def __init__(self, native: Any = None) -> None:
         if native is None:
-            native = _queries.SyncQueries(_PooledDriver())
+            native = _queries.SyncQueries(PooledDriver())
         self._loop = asyncio.get_running_loop() if in_event_loop() else None
         self._native, self._known = native, set[str]()
         self._queries = getattr(native, "queries", native)
@@ -88,8 +86,8 @@ class PgQueuerBackend:
             return self._queries
         names = self._queries.qbq  # of the tables
         if not is_async(conn):
-            return _queries.SyncQueries(_Driver(conn), qbq=names)
-        driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else _AsyncDriver
+            return _queries.SyncQueries(Driver(conn), qbq=names)
+        driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else AsyncDriver
         return _queries.Queries(driver(conn), qbq=names)
 
     def _register(self, definition: Definition) -> None:
@@ -151,8 +149,7 @@ def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
         "execute_after": [timedelta(seconds=wait)] * count if wait else None,
     }
     if options.unique is not None:
-        keys = [f"{job.worker}:{job.options.unique}" for job in jobs]
-        rows |= {"dedupe_key": keys, "on_conflict": "skip"}
+        rows |= {"dedupe_key": [unique_key(job) for job in jobs], "on_conflict": "skip"}
     return rows
 
 
@@ -167,39 +164,3 @@ def _read(job: Any) -> dict[str, Any]:
         reason = f"args are a JSON object, not {type(payload).__qualname__}"
         raise InvalidArgsError("$", reason, job.entrypoint)
     return payload
-
-
-class _Driver:
-    """Write by the caller's connection; PgQueuer's own driver refuses one in a transaction."""
-
-    def __init__(self, conn: Any) -> None:
-        self._conn = conn
-
-    def fetch(self, query: str, *args: Any) -> Any:
-        cursor = _psycopg.RawCursor(self._conn, row_factory=_psycopg.rows.dict_row)
-        return cursor.execute(query, args).fetchall()
-
-
-class _AsyncDriver(_Driver):
-    """Do the same by an async one."""
-
-    async def fetch(self, query: str, *args: Any) -> Any:
-        cursor = _psycopg.AsyncRawCursor(self._conn, row_factory=_psycopg.rows.dict_row)
-        return await (await cursor.execute(query, args)).fetchall()
-
-
-class _PooledDriver:
-    """Write by connections of our own, which are opened when they are needed."""
-
-    @cached_property
-    def _pool(self) -> Any:
-        settings = _settings.ConnectionSettings()
-        return own_pool(
-            settings.dsn or "",
-            max_size=settings.pool_max_size,
-            timeout=settings.connect_timeout or 10.0,
-        )
-
-    def fetch(self, query: str, *args: Any) -> Any:
-        with self._pool.connection() as conn:
-            return _Driver(conn).fetch(query, *args)

@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backend import SCHEDULING, Capability
-from sigra.backends.external import (
-    Consumed,
-    aconsume,
-    failures_in,
-    is_async,
-    native,
-    raise_not_sent,
-)
+from sigra.backends.external import Consumed, aconsume, failures_in, native
 from sigra.backends.jsonb import fit, unfit
-from sigra.backends.procrastinate_insert import insert, lock_of
+from sigra.backends.procrastinate_insert import insert
+from sigra.backends.producing import is_async, raise_not_sent, unique_key
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 
@@ -203,7 +197,7 @@ def _accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
     # One row for each lock that was free, and so for the first job that asked for it.
     ids = {row["queueing_lock"]: str(row["id"]) for row in rows}
     for job in jobs:
-        native_id = ids.pop(lock_of(job), None)
+        native_id = ids.pop(unique_key(job), None)
         job.accept(native_id=native_id, duplicate=native_id is None)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra.backends.envelope import pack
 from sigra.backends.jsonb import fit
+from sigra.backends.producing import due_at, unique_key
 
 if TYPE_CHECKING:
     from sigra.job import Job
@@ -36,22 +35,14 @@ def insert(jobs: Sequence[Job]) -> dict[str, Any]:
     return {"query": query, "jobs": [_native(job) for job in jobs]}
 
 
-def lock_of(job: Job) -> str | None:
-    """Return the lock that stands for a job's unique key."""
-    unique = job.options.unique
-    return None if unique is None else f"{job.worker}:{unique}"
-
-
 def _native(job: Job) -> Any:
-    options, due = job.options, None
-    if options.delay is not None or options.run_at is not None:
-        due = datetime.fromtimestamp(options.due(time.time()), timezone.utc)
+    options = job.options
     return import_module("procrastinate.types").JobToDefer(
         queue_name=options.queue or "default",
         task_name=job.worker,
         priority=options.priority,
         lock=None,
-        queueing_lock=lock_of(job),
+        queueing_lock=unique_key(job),
         args=fit(pack(job)),
-        scheduled_at=due,
+        scheduled_at=due_at(options),
     )

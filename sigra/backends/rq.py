@@ -6,13 +6,13 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import consume, find, is_json, native, sending
+from sigra.backends.external import consume, find, native, sending
+from sigra.backends.producing import due_at, require_json
 
 if TYPE_CHECKING:
     from sigra.job import Job
@@ -42,12 +42,8 @@ class RQBackend:
             redis = import_module("redis")
             url = os.environ.get("RQ_REDIS_URL", "redis://127.0.0.1:6379/0")
             queue = _rq.Queue(connection=redis.Redis.from_url(url), serializer="json")
-        if not is_json(queue.serializer.dumps([1])):
-            raise ValueError(
-                "this RQ queue does not write JSON (RQ pickles by default, by which whoever can "
-                "write to Redis runs any code in its workers): make it with "
-                "Queue(..., serializer='json') and start 'rq worker --serializer json'"
-            )
+        cure = "make it with Queue(..., serializer='json') and start 'rq worker --serializer json'"
+        require_json(queue.serializer.dumps([1]), "this RQ queue", cure)
         self.queue = queue
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -74,9 +70,7 @@ class RQBackend:
             # For when its worker dies: one more than it may be begun, for where it was not.
             retry=_rq.Retry(max=options.max_attempts),
         )
-        due = options.run_at
-        if options.delay is not None:
-            due = datetime.now(timezone.utc) + timedelta(seconds=options.delay)
+        due = due_at(options)
         if due is None:
             queue.enqueue_job(native, pipeline=pipeline)
         else:

@@ -12,16 +12,9 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import pack
-from sigra.backends.external import (
-    Consumed,
-    aconsume,
-    error_text,
-    failures_in,
-    is_json,
-    native,
-    raise_not_sent,
-)
-from sigra.backends.loop import own_loop, submit
+from sigra.backends.external import Consumed, aconsume, failures_in, native
+from sigra.backends.loop import own_loop, submit, within
+from sigra.backends.producing import error_text, raise_not_sent, require_json, unique_key
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.execute import in_event_loop
 
@@ -59,11 +52,8 @@ class SaqBackend:
         self._queues = {each.name: each for each in (self.queue, *others)}
         self._heartbeat = heartbeat
         for each in self._queues.values():
-            if not is_json(each.serialize(_saq.Job("sigra"))):
-                raise ValueError(
-                    f"the SAQ queue {each.name!r} does not write JSON: leave dump= and load= out "
-                    "(by pickle, whoever can write to the server runs any code in its consumers)"
-                )
+            written, writer = each.serialize(_saq.Job("sigra")), f"the SAQ queue {each.name!r}"
+            require_json(written, writer, "leave dump= and load= out")
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ takes a finished job's key for held within the same second.
                 self.capabilities -= {"unique"}
@@ -91,10 +81,7 @@ class SaqBackend:
         """Send the jobs by this event loop, or by the one that the queue is connected in."""
         queue = self._queue(jobs[0])
         try:
-            if queue.loop is asyncio.get_running_loop():
-                await self._send(queue, jobs)
-            else:
-                await asyncio.wrap_future(submit(queue.loop, self._send(queue, jobs)))
+            await within(queue.loop, self._send(queue, jobs))
         except Exception as error:
             raise_not_sent(self.name, error, jobs)
 
@@ -112,7 +99,7 @@ class SaqBackend:
             native = _saq.Job(
                 job.worker,
                 kwargs=pack(job),
-                key=job.id if options.unique is None else f"{job.worker}:{options.unique}",
+                key=unique_key(job) or job.id,
                 scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
                 timeout=0,
                 heartbeat=self._heartbeat,

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, is_json, native, raise_not_sent
-from sigra.backends.loop import own_loop, submit
+from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, native
+from sigra.backends.loop import own_loop, submit, within
+from sigra.backends.producing import raise_not_sent, require_json
 from sigra.backends.taskiq_stream import counted, is_stream, keep_awake
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.execute import in_event_loop
@@ -66,12 +67,13 @@ class TaskiqBackend:
         queue: str | None = None,
         timeout: float = 10.0,
     ) -> None:
-        _refuse_pickle(broker.serializer, "broker.with_serializer(JSONSerializer())")
+        cure = "set broker.with_serializer(JSONSerializer())"
+        require_json(broker.serializer.dumpb([1]), "this taskiq broker", cure)
         if schedules is None:
             self.capabilities = frozenset({"queue", "native"})
         elif hasattr(schedules, "_serializer"):
-            source = f"{type(schedules).__name__}(..., serializer=JSONSerializer())"
-            _refuse_pickle(schedules._serializer, source)
+            cure = f"make it {type(schedules).__name__}(..., serializer=JSONSerializer())"
+            require_json(schedules._serializer.dumpb([1]), "this taskiq schedule source", cure)
         self.broker, self.schedules = broker, schedules
         self._queue, self._timeout = queue, timeout
         self._pool = getattr(
@@ -99,12 +101,8 @@ class TaskiqBackend:
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs by this event loop, or by the one that the broker was started in."""
         self._check_queue(jobs[0])
-        loop = self._loop
         try:
-            if loop is None or loop is asyncio.get_running_loop():
-                await self._send(jobs)
-            else:
-                await asyncio.wrap_future(submit(loop, self._send(jobs)))
+            await within(self._loop, self._send(jobs))
         except Exception as error:
             raise_not_sent(self.name, error, jobs)
 
@@ -234,11 +232,3 @@ class _Formatter:
         if MARK in loaded.kwargs and self._broker.find_task(loaded.task_name) is None:
             loaded.task_name = UNKNOWN
         return loaded
-
-
-def _refuse_pickle(serializer: Any, cure: str) -> None:
-    if not is_json(serializer.dumpb([1])):
-        raise ValueError(
-            f"{type(serializer).__name__} does not write JSON (by pickle, whoever can write to the "
-            f"server runs any code in its consumers): set {cure}"
-        )

@@ -1,0 +1,39 @@
+"""Insert Oban's jobs by a connection that blocks: Oban itself only awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from sigra.backends.pool import own_pool
+
+
+@cache
+def pool_like(pool: Any) -> Any:
+    """Make a blocking pool like the instance's own."""
+    size, timeout = pool.max_size, pool.timeout
+    return own_pool(pool.conninfo, kwargs=pool.kwargs, max_size=size, timeout=timeout)
+
+
+def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:
+    """Insert the jobs by the instance's own coroutine, which never waits here."""
+    work = oban.enqueue_many(natives, conn=_Awaited(conn))
+    with suppress(StopIteration):
+        work.send(None)
+        work.close()
+        raise RuntimeError("Oban waited for something other than the connection that it was given")
+
+
+class _Awaited:
+    """Give a blocking connection, or its cursor, the form that Oban awaits."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def execute(self, *args: Any) -> _Awaited:
+        return _Awaited(self._inner.execute(*args))
+
+    async def fetchone(self) -> Any:
+        return self._inner.fetchone()

@@ -1,0 +1,63 @@
+"""What adapters of queues share on the producer's side: when, under which key, and what failed."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import time
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sigra.errors import EnqueueError, SigraError
+
+if TYPE_CHECKING:
+    from sigra.job import Job
+    from sigra.options import JobOptions
+
+
+def require_json(written: bytes | str, writer: str, cure: str) -> None:
+    """Raise ``ValueError``, which names the cure, where a queue's serializer wrote no JSON."""
+    try:
+        json.loads(written)
+    except ValueError:
+        raise ValueError(
+            f"{writer} does not write JSON (by pickle, whoever can write to the queue runs any "
+            f"code in its consumers): {cure}"
+        ) from None
+
+
+def due_at(options: JobOptions) -> datetime | None:
+    """Return when a job is due, as aware UTC; None for at once."""
+    if options.delay is None and options.run_at is None:
+        return None
+    return datetime.fromtimestamp(options.due(time.time()), timezone.utc)
+
+
+def unique_key(job: Job) -> str | None:
+    """Return what stands for a job's unique key in a queue that workers share."""
+    unique = job.options.unique
+    return None if unique is None else f"{job.worker}:{unique}"
+
+
+def is_async(conn: Any) -> bool:
+    """Tell whether a caller's connection has to be awaited."""
+    return inspect.iscoroutinefunction(getattr(conn, "execute", None))
+
+
+def raise_not_sent(backend: str, error: Exception, jobs: Sequence[Job] = ()) -> NoReturn:
+    """Raise as ``EnqueueError`` what a queue raised while jobs were sent.
+
+    ``jobs``: the batch, for a queue that takes one after another; the error tells how many
+    it took (``accept`` was called).
+    """
+    if isinstance(error, SigraError):
+        raise error
+    sent = sum(job.native_id is not None for job in jobs)
+    of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
+    raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
+
+
+def error_text(error: BaseException | None) -> str:
+    """Return what queues show of an error: its type and its text."""
+    return f"{type(error).__qualname__}: {error}".strip()
