@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from sigra.registry import resolve_backend
@@ -91,20 +91,14 @@ class configure:
     def __enter__(self) -> Config:
         return current
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         restore(self._before)
 
 
 def restore(snapshot: Config) -> None:
     """Put a snapshot back in force."""
     global current
-    with _lock:
-        current = snapshot
+    current = snapshot
 
 
 def _swap(changes: dict[str, Any]) -> Config:

@@ -153,11 +153,8 @@ class Enqueuer:
             return definition.defaults, backend, False
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
-            raise InvalidOptionError(
-                "cross_tenant",
-                f"must be a bool, not {type(crossing).__qualname__}",
-                definition.name,
-            )
+            reason = f"must be a bool, not {type(crossing).__qualname__}"
+            raise InvalidOptionError("cross_tenant", reason, definition.name)
         chosen = parse_options(given, definition.defaults, definition.name)
         backend = settings.choose(definition.backend, chosen.queue)
         check_capabilities(chosen, backend, definition.name)

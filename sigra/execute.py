@@ -107,14 +107,12 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
     if worker is None and type(actor) is type(organization) is str and impersonator is None:
         return scope_from_ids(actor, organization, None)
     ids = {"actor_id": actor, "organization_id": organization, IMPERSONATOR_KEY: impersonator}
-    texts: list[str | None] = []
     for name, value in ids.items():
         # Ids that came through .new() are text; those of a hand-built job may be numbers.
-        text = None if value is None else id_text(value)
-        if text is None and value is not None:
+        ids[name] = id_text(value)
+        if ids[name] is None and value is not None:
             raise InvalidArgsError(f"$.{name}", id_fault(value), worker)
-        texts.append(text)
-    return scope_from_ids(*texts)
+    return scope_from_ids(*ids.values())
 
 
 def in_event_loop() -> bool:

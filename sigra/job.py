@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -55,6 +55,7 @@ class Ticket(Protocol):
         """Do the same without blocking the loop."""
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Job:
     """A job that was validated and handed to a backend.
 
@@ -63,44 +64,26 @@ class Job:
     (True where ``unique`` found an unfinished one, and nothing was enqueued).
     """
 
-    __slots__ = (
-        "_id",
-        "_stamp",
-        "args",
-        "backend",
-        "definition",
-        "duplicate",
-        "native_id",
-        "options",
-        "ticket",
-    )
+    definition: Definition
+    args: Mapping[str, Any]
+    options: JobOptions
+    backend: str
+    stamp: tuple[int, int] = field(default_factory=uuid7_parts)
+    """What the id is made of where none is given; its first part is when the job was made."""
 
-    def __init__(
-        self,
-        definition: Definition,
-        args: Mapping[str, Any],
-        options: JobOptions,
-        backend: str,
-        stamp: tuple[int, int] | None = None,
-        id: str | None = None,
-    ) -> None:
-        self.definition = definition
-        self.args = args
-        self.options = options
-        self.backend = backend
-        self.native_id: str | None = None
-        self.duplicate = False
-        # Written out as text only when somebody reads it.
-        self._stamp = stamp if stamp is not None else uuid7_parts()
-        self._id = id
-        self.ticket: Ticket | None = None
+    given_id: str | None = None
+    """The id, once it is known as text."""
+
+    native_id: str | None = field(default=None, init=False)
+    duplicate: bool = field(default=False, init=False)
+    ticket: Ticket | None = field(default=None, init=False)
 
     @property
     def id(self) -> str:
         """Return the job's id: the same on the producer's and on the consumer's side."""
-        if self._id is None:
-            self._id = uuid7_text(self._stamp)
-        return self._id
+        if self.given_id is None:
+            self.given_id = uuid7_text(self.stamp)
+        return self.given_id
 
     @property
     def worker(self) -> str:
@@ -115,12 +98,12 @@ class Job:
     @property
     def enqueued_ns(self) -> int:
         """Return when ``.new()`` made the job, in nanoseconds since 1970."""
-        return self._stamp[0]
+        return self.stamp[0]
 
     @property
     def enqueued_at(self) -> datetime:
         """Return when ``.new()`` made the job (aware UTC)."""
-        return datetime.fromtimestamp(self._stamp[0] / 1e9, timezone.utc)
+        return datetime.fromtimestamp(self.stamp[0] / 1e9, timezone.utc)
 
     @property
     def state(self) -> State:

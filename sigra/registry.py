@@ -30,9 +30,6 @@ def resolve_backend(backend: str | Backend) -> Backend:
     """
     if not isinstance(backend, str):
         return _check(backend)
-    known = _instances.get(backend)
-    if known is not None:
-        return known
     with _lock:
         if backend not in _instances:
             _instances[backend] = _check(backend_class(backend)())

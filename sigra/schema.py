@@ -98,7 +98,7 @@ def _columns(schema: type, mapper: Any) -> dict[str, str] | None:
     # A mapped dataclass has an __init__ of its own, which may leave columns out. mapper.columns,
     # unlike mapper.attrs, does not yet resolve relationships to classes that are still to come.
     names = _signature_names(schema)
-    return _same(mapper.columns.keys()) if names is None else _same(names)
+    return _same(mapper.columns.keys() if names is None else names)
 
 
 def _model_columns(_: type, options: Any) -> dict[str, str] | None:

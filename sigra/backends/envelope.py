@@ -78,7 +78,7 @@ def unpack(
     version = payload.get(MARK)
     if type(version) is not int or not isinstance(payload.get("args"), Mapping):
         args = freeze(dict(payload), _NO_LIMIT)
-        return Delivery(Job(definition, args, definition.defaults, backend, id=native_id))
+        return Delivery(Job(definition, args, definition.defaults, backend, given_id=native_id))
     if version not in (VERSION - 1, VERSION):
         raise EnvelopeError(
             f"version {version}; this release reads {VERSION - 1} and {VERSION}. Update this "
@@ -107,7 +107,7 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         options,
         backend,
         stamp=(_count(payload, "enqueued_at"), uuid7_parts()[1]),
-        id=str(payload["id"]),
+        given_id=str(payload["id"]),
     )
     deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
     return Delivery(job, failures, _count(payload, "snoozes"), deliveries)
