@@ -19,7 +19,7 @@ from sigra.store import Checkpoint, Signer, SqlAuditSink, take_checkpoint, verif
 from sigra.store.chain import chain_tag
 
 KEY = Signer(Ed25519PrivateKey.generate())
-TRIALS = 60 if "SIGRA_LONG" in os.environ else 2
+TRIALS = 60 if "SIGRA_LONG" in os.environ else 1
 ATTACKERS: tuple[Attacker, ...] = ("editor", "rewriter", "thief")
 ORGANIZATIONS = ("acme", "other", "third", None)
 
