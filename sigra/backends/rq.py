@@ -29,7 +29,9 @@ class RQBackend:
 
     ``queue``: the user's own, made with ``serializer="json"``; a job's option ``queue``
     names another one on the same connection. By default RQ's own default queue at
-    ``RQ_REDIS_URL``. Raises ``ValueError`` for a queue that pickles.
+    ``RQ_REDIS_URL``. A job whose worker died comes back by RQ's maintenance; it counts as a
+    failed attempt where it was begun, and not where it had only been taken. Raises
+    ``ValueError`` for a queue that pickles.
     """
 
     name = "rq"
@@ -99,8 +101,10 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     consumed = consume(payload, definition, RQBackend.name, native_id=native.id, deliveries=before)
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
+        following = consumed.following()
         # Saved with the job as it is queued again.
-        native.args, native.retries_left = (name, consumed.following()), left
+        native.args = (name, following)
+        native.retries_left = following.get("max_attempts", left)
         redis.hdel(native.key, _BEGUN)
         return _rq.Retry(max=_ENDLESS, interval=math.ceil(verdict.delay))
     if verdict.error is not None:
