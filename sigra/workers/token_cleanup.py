@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from typing import Any
 
 from sigra.backends.external import native
 from sigra.decorators import worker
@@ -22,7 +23,8 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     """
     sql, place = native("sqlalchemy", "sql"), token_table()
     table = sql.Table(place.name, sql.MetaData(), schema=place.schema, autoload_with=place.engine)
-    context, inserted_at = table.c[place.context], table.c[place.inserted_at]
+    context = _column(table, "context", place.context)
+    inserted_at = _column(table, "inserted_at", place.inserted_at)
     keys = list(table.primary_key)
     if not keys:
         raise TypeError(f"table {table.fullname} has no primary key to delete its rows by")
@@ -50,3 +52,12 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
             if len(found) < BATCH:
                 break
     return deleted
+
+
+def _column(table: Any, setting: str, name: str) -> Any:
+    if name not in table.c:
+        raise LookupError(
+            f"table {table.fullname} has no column {name!r}: name its own by "
+            f"TokenTable({setting}=...)"
+        )
+    return table.c[name]

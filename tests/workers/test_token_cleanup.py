@@ -181,3 +181,13 @@ def test_an_asynchronous_engine_is_refused() -> None:
     """At once, where it is set up."""
     with pytest.raises(TypeError, match="Engine"):
         TokenTable(create_async_engine("sqlite+aiosqlite:///host.db"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("names", [{"context": "kind"}, {"inserted_at": "made_at"}])
+def test_a_column_that_is_not_there_is_named(engine: sql.Engine, names: dict[str, str]) -> None:
+    """With its table, and the setting that names it."""
+    make(engine)
+    set_up(tokens=TokenTable(engine, **names))
+    ((setting, column),) = names.items()
+    with pytest.raises(LookupError, match=f"tokens has no column '{column}'.*{setting}="):
+        perform_job(TokenCleanup, {})
