@@ -123,7 +123,8 @@ def which_events(given: dict[str, Any]) -> EventFilter:
 def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql]."""
     kind, _, path = url.partition("?")[0].partition(":///")
-    if kind.startswith("sqlite") and not Path(path).is_file():
+    named = kind.startswith("sqlite") and not path.startswith("file:")
+    if named and not Path(path).is_file():
         raise MisuseError(f"there is no audit store at {url}: no such file")
     try:
         from sqlalchemy import make_url

@@ -7,19 +7,20 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.cli.show import listing, printable
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
-from sigra.store.query import event_of, of_tenancy, read_chain, who
+from sigra.store.query import chain_of, event_of, matching, of_tenancy, read_chain, who
 from sigra.store.reading import EventFilter
-from sigra.store.tables import chains
+from sigra.store.tables import chains, entries
 
 _EVERY = 1.0
 _STYLES = {"success": "green", "failure": "yellow", "error": "red"}
@@ -62,7 +63,7 @@ def follow(
 
 def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> None:
     """Print how many events there are by action and outcome."""
-    counts = Counter((event.action, event.outcome) for event in store.stream(which))
+    counts = _counted(store, which)
     actions = sorted({action for action, _ in counts})
     if machine:
         found = {a: {o: counts[a, o] for o in _STYLES if counts[a, o]} for a in actions}
@@ -71,6 +72,17 @@ def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> Non
     rows = [[action, *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
     rows.append(["all", *(f"{sum(counts[a, o] for a in actions):,}" for o in _STYLES)])
     Console(highlight=False, emoji=False).print(listing(["action", *_STYLES], rows))
+
+
+def _counted(store: SqlAuditSink, which: EventFilter) -> Counter[tuple[str, str]]:
+    kinds: Any = (entries.c.action, entries.c.outcome)
+
+    def read(connection: Connection) -> Counter[tuple[str, str]]:
+        query: Any = select(*kinds, func.count()).group_by(*kinds)
+        found: Any = connection.execute(matching(query, which, chain_of(connection, which)))
+        return Counter({(action, outcome): number for action, outcome, number in found})
+
+    return store.database.read(read)
 
 
 def _heads(store: SqlAuditSink, which: EventFilter) -> dict[int, int]:

@@ -47,8 +47,18 @@ def version(connection: Connection) -> str | None:
 def _upgrade_once(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    if version(connection) != HEAD:
+    found = version(connection)
+    if found is not None and not _is_known(found):
+        raise RuntimeError(
+            f"the audit store's tables are of version {found}, which this version of Sigra does "
+            "not know: install a newer sigra"
+        )
+    if found != HEAD:
         _run(connection, "upgrade", HEAD)
+
+
+def _is_known(revision: str) -> bool:
+    return any((FOLDER / "versions").glob(f"v{revision}.py"))
 
 
 def _run(connection: Connection, command: str, revision: str) -> None:

@@ -355,3 +355,14 @@ def test_an_export_is_verified_without_the_store(
     next(out.glob("*.jsonl")).write_bytes(b"")
     result = CliRunner().invoke(sigra, [*arguments, "--json"])
     assert (1, True) == (result.exit_code, "was changed" in json.loads(result.stdout)["export"][0])
+
+
+def test_a_store_that_may_only_be_read_is_opened_as_such(database: Path) -> None:
+    """SQLite's own form of a file's name tells it that nobody writes there."""
+    url = f"sqlite:///file:{database}?immutable=1&uri=true"
+    before = sorted(database.parent.iterdir())
+    assert 12 == len(
+        objects(CliRunner().invoke(sigra, ["audit", "list", *ALL, "--json", "--store", url]))
+    )
+    assert 0 == CliRunner().invoke(sigra, ["audit", "verify", *ALL, "--store", url]).exit_code
+    assert before == sorted(database.parent.iterdir())

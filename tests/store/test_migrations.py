@@ -11,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from events import event
-from sqlalchemy import inspect
+from sqlalchemy import inspect, text
 
 from sigra.audit import EventFilter
 from sigra.store import SqlAuditSink, migrate, verify
@@ -79,3 +79,13 @@ def test_tables_can_be_left_to_somebody_else(url: str, open_sink: Callable) -> N
     sink = open_sink(url, create_tables=False)
     with pytest.raises(Exception, match="sigra_audit_chains"):
         sink.write(event(1))
+
+
+def test_tables_of_a_newer_sigra_are_named_as_such(sink: SqlAuditSink) -> None:
+    """The error says what to do, and nothing is changed."""
+    sink.prepare()
+    newer = text("UPDATE sigra_audit_version SET version_num = '9999'")
+    sink.database.write(lambda connection: connection.execute(newer))
+    with pytest.raises(RuntimeError, match="version 9999, .* newer sigra"):
+        migrate.ensure_tables(sink.database)
+    assert sink.database.read(migrate.version) == "9999"
