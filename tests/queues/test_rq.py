@@ -92,17 +92,27 @@ class TestRQ(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert "no worker is named 'sigra.tests.unknown'" in harness.failed(sent)
 
-    def test_a_job_that_was_taken_and_not_begun_runs_as_if_it_was_new(self, harness, journal):
-        """A worker that is stopped or killed between the two leaves one on the way."""
+    def taken_and_not_begun(self, harness, worker, args):
+        """Send a job that a worker leaves on the way; one that is stopped or killed there does."""
         harness.stop()
-        job = workers.echo.new(IDS)
-        native = harness.native
+        job, native = worker.new(args), harness.native
         native.lmove(native.connection, native.key, None)
         seen = native.intermediate_queue.get_first_seen_key(job.id)
         native.connection.set(seen, time.time() - 61)  # RQ waits for a minute
         harness.start()
+        return job
+
+    def test_a_job_that_was_taken_and_not_begun_runs_as_if_it_was_new(self, harness, journal):
+        self.taken_and_not_begun(harness, workers.echo, IDS)
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
         assert [run["attempt"] for run in journal.runs()] == [1]
+
+    def test_a_job_that_snoozes_may_be_taken_and_not_begun_again(self, harness, journal):
+        """Each run of it leaves as many of RQ's own retries as it had at first."""
+        job = self.taken_and_not_begun(harness, workers.snoozes, {**IDS, "times": 1})
+        journal.wait(harness, lambda: len(journal.runs()) == 2, "both runs")
+        assert [run["snoozes"] for run in journal.runs()] == [0, 1]
+        assert harness.native.fetch_job(job.id).retries_left == 1
 
     def test_another_queue_is_named(self, harness):
         other = f"{harness.queue}-other"
