@@ -85,11 +85,7 @@ class Enqueuer:
         return jobs
 
     def prepare(
-        self,
-        items: Iterable[Mapping[str, Any]],
-        options: dict[str, Any],
-        *,
-        first: int | None = None,
+        self, items: Iterable[Mapping[str, Any]], options: dict[str, Any], first: int | None = None
     ) -> tuple[list[Job], Backend]:
         """Validate all and make their jobs, but send none; return them and their backend.
 
@@ -167,12 +163,8 @@ class Enqueuer:
             return
         home = attempt.scope.active_organization
         if home is not None and args["organization_id"] != home.id:
-            raise CrossTenantError(
-                self._definition.name,
-                attempt.job.definition.name,
-                home.id,
-                args["organization_id"],
-            )
+            names = self._definition.name, attempt.job.worker
+            raise CrossTenantError(*names, home.id, args["organization_id"])
 
 
 def _plain(definition: Definition, args: Any) -> dict[str, Any]:
