@@ -103,6 +103,40 @@ class QueueContract(ConsumerContract):
         finally:
             harness.proxy.restore()
         workers.agnostic.new({})
+        self._comes_back(harness, journal)
+        # What the test before ran may come again, where its acknowledgement was cut off.
+        assert [run for run in journal.runs(workers.echo.name) if "gone" in run["args"]] == []
+
+    def test_a_job_that_runs_while_its_server_is_gone_ends(
+        self, harness: QueueHarness, journal: Journal
+    ) -> None:
+        """Its body runs to its end; where the queue did not hear of it, it runs once more."""
+        if harness.proxy is None:
+            pytest.skip("this queue has no server that could be gone")
+        attempts = 2 if "max_attempts" in harness.backend.capabilities else 1
+        job = workers.waits.new({**IDS, "seconds": 1}, max_attempts=attempts)
+        journal.wait(harness, lambda: bool(journal.audited("contract.begun")), "the job")
+        harness.proxy.cut()
+        try:
+            journal.wait(harness, lambda: bool(journal.audited("contract.ended")), "its end")
+            time.sleep(0.5)  # so that it cannot be told to the server
+        finally:
+            harness.proxy.restore()
+
+        def taken() -> bool:
+            try:
+                workers.agnostic.new({})
+            except EnqueueError:  # this process may not have noticed yet
+                return False
+            return True
+
+        journal.wait(harness, taken, "the server to take a job")
+        self._comes_back(harness, journal)
+        journal.wait(harness, lambda: harness.settled(job.native_id), "what came of it")
+        assert len(journal.events("contract.ended")) <= attempts
+
+    def _comes_back(self, harness: QueueHarness, journal: Journal) -> None:
+        """Wait until the consumer, or the next one where it has ended, runs another job."""
 
         def back() -> bool:
             if not harness.alive:
@@ -111,8 +145,6 @@ class QueueContract(ConsumerContract):
             return bool(journal.runs(workers.agnostic.name))
 
         journal.wait(harness, back, "the consumer to come back")
-        # What the test before ran may come again, where its acknowledgement was cut off.
-        assert [run for run in journal.runs(workers.echo.name) if "gone" in run["args"]] == []
 
     def test_a_rolling_deploy_loses_nothing(self, harness: QueueHarness, journal: Journal) -> None:
         """Consumers of two releases, side by side, with the jobs of both: each runs once."""

@@ -89,5 +89,9 @@ class QueueHarness:
         """Return the name under which the queue's own tools show the job."""
         raise NotImplementedError
 
+    def settled(self, native_id: str) -> bool:  # noqa: ARG002
+        """Tell whether the queue knows that the job has ended, where it keeps such jobs."""
+        return True
+
     def remove(self) -> None:
         """Remove what the run left on the server, and close this process's connections."""

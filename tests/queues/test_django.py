@@ -20,7 +20,7 @@ import django  # noqa: E402
 import django_app  # noqa: E402
 from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.db import connection, connections, transaction  # noqa: E402
+from django.db import close_old_connections, connection, connections, transaction  # noqa: E402
 from django.utils.module_loading import import_string  # noqa: E402
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "django_app"
@@ -58,6 +58,12 @@ class DjangoHarness(QueueHarness):
         call_command("migrate", verbosity=0)
         self.backend = DjangoBackend()
         self.rows = DBTaskResult.objects
+
+    def advance(self) -> None:
+        """Close a connection that broke, as Django does between requests."""
+        super().advance()
+        if not connection.in_atomic_block:
+            close_old_connections()
 
     def forget_connections(self) -> None:
         """Close those of this thread, and let those that follow have the settings of then."""

@@ -71,6 +71,9 @@ class ProcrastinateHarness(QueueHarness):
     def kept(self, native_id: str) -> bool:
         return bool(self.rows("id = %s AND status <> 'succeeded'", native_id))
 
+    def settled(self, native_id: str) -> bool:
+        return not self.kept(native_id)
+
     def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
         with psycopg.connect(self.server) as conn:
             job = worker.new(args, conn=conn)
