@@ -18,7 +18,7 @@ from benchmarks.measure import FULL, QUICK, TINY, Measured
 from benchmarks.plot import draw
 from benchmarks.report import Reading, show, write_json, write_samples
 
-_EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
+EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 _LONGEST = 900
 _RESULTS = Path(__file__).parent / "results"
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     if options.child:
         goal = next(goal for goal in GOALS if goal.number == options.child)
-        print(json.dumps(dataclasses.asdict(goal.measure(_EFFORTS[options.effort]))))
+        print(json.dumps(dataclasses.asdict(goal.measure(EFFORTS[options.effort]))))
         return 0
     wanted = [goal for goal in GOALS if not options.only or goal.number in options.only]
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", nargs="+", metavar="GOAL", choices=numbers, help="such as 1 2b s1"
     )
     parser.add_argument("--results", type=Path, default=_RESULTS, help="where the files go")
-    parser.add_argument("--effort", choices=_EFFORTS, default="full", help=argparse.SUPPRESS)
+    parser.add_argument("--effort", choices=EFFORTS, default="full", help=argparse.SUPPRESS)
     parser.add_argument("--child", metavar="GOAL", help=argparse.SUPPRESS)
     return parser
 

@@ -6,10 +6,6 @@ how many times faster Sigra has to be.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,16 +13,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from benchmarks import peer_jobs, peer_logs
-from benchmarks.__main__ import read
 from benchmarks.goals import Goal
-from benchmarks.measure import FULL, QUICK, TINY, paired
-from benchmarks.plot import draw
-from benchmarks.report import show, write_json
+from benchmarks.measure import paired
+from benchmarks.table import measure_all
 
-_EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 _RESULTS = Path(__file__).parent / "results" / "peers"
 
 _CALLS: tuple[tuple[str, str, Callable[[], Callable[[dict[str, Any]], object]], float, float], ...]
@@ -71,30 +62,5 @@ def goals() -> tuple[list[Goal], list[str]]:
     return found, [f"{package}: it is not installed here" for package in sorted(missing)]
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Return 0 if all that is available could be measured, and 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--effort", choices=_EFFORTS, default="full")
-    parser.add_argument("--only", metavar="GOAL", help="such as 9")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="where the files go")
-    parser.add_argument("--child", metavar="GOAL", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
-    found, missing = goals()
-    if options.child:
-        goal = next(goal for goal in found if goal.number == options.child)
-        print(json.dumps(dataclasses.asdict(goal.measure(_EFFORTS[options.effort]))))
-        sys.stdout.flush()
-        os._exit(0)  # without waiting for the threads of consumers
-    wanted = [goal for goal in found if options.only in (None, goal.number.partition(" ")[0])]
-    readings = [read(goal, options.effort, "benchmarks.peers") for goal in wanted]
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    show(readings, quick=False, console=console)
-    for reason in missing:
-        console.print(f"Not measured: {reason}.", markup=False)
-    write_json(readings, options.effort != "full", options.results, missing)
-    draw(readings, options.results / "ratios.svg")
-    return 1 if any(reading.error for reading in readings) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure_all("benchmarks.peers", goals(), _RESULTS))

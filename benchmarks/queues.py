@@ -9,10 +9,6 @@ what a caller waits for is smaller than what is shown.
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import json
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -21,19 +17,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from rich.console import Console
-
 from benchmarks import queue_brokers as brokers
 from benchmarks import queue_consumers as consumers
 from benchmarks import queue_databases as databases
-from benchmarks.__main__ import read
 from benchmarks.goals import Goal
-from benchmarks.measure import FULL, QUICK, TINY, Pair, paired
-from benchmarks.plot import draw
+from benchmarks.measure import Pair, paired
 from benchmarks.queue_sides import POSTGRES, RABBITMQ, REDIS, envelope
-from benchmarks.report import show, write_json
+from benchmarks.table import measure_all
 
-_EFFORTS = {"full": FULL, "quick": QUICK, "tiny": TINY}
 _RESULTS = Path(__file__).parent / "results" / "queues"
 _ADDED, _ADDED_STDLIB = 1.04, 1.07
 
@@ -135,30 +126,5 @@ def _answers(server: str) -> bool:
     return True
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Return 0 if all that is available could be measured, and 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.queues", description=__doc__)
-    parser.add_argument("--effort", choices=_EFFORTS, default="full")
-    parser.add_argument("--only", metavar="QUEUE", help="such as rq")
-    parser.add_argument("--results", type=Path, default=_RESULTS, help="where the files go")
-    parser.add_argument("--child", metavar="GOAL", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
-    found, missing = goals()
-    if options.child:
-        goal = next(goal for goal in found if goal.number == options.child)
-        print(json.dumps(dataclasses.asdict(goal.measure(_EFFORTS[options.effort]))))
-        sys.stdout.flush()
-        os._exit(0)  # without waiting for the threads of clients
-    wanted = [goal for goal in found if options.only in (None, goal.number.partition(" ")[2])]
-    readings = [read(goal, options.effort, "benchmarks.queues") for goal in wanted]
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    show(readings, quick=False, console=console)
-    for reason in missing:
-        console.print(f"Not measured: {reason}.", markup=False)
-    write_json(readings, options.effort != "full", options.results, missing)
-    draw(readings, options.results / "ratios.svg")
-    return 1 if any(reading.error for reading in readings) else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measure_all("benchmarks.queues", goals(), _RESULTS))
