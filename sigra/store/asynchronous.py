@@ -6,12 +6,14 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sigra.store.database import check_dialect, scrub_file, set_up_sqlite
+from sigra.store.forking import Gate
 from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
@@ -32,6 +34,7 @@ class AsyncDatabase:
         self._begin = engine.name == "sqlite"
         self._given = engine
         self._forget()
+        self._gate = Gate(self.close) if self._begin else nullcontext()
 
     def _forget(self) -> None:
         # A forked child has neither thread nor connections of its parent's.
@@ -77,13 +80,14 @@ class AsyncDatabase:
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._pid != os.getpid():
             self._forget()
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=_run, args=(self._loop,), name="sigra-audit-store", daemon=True
-                ).start()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._gate:
+            with self._lock:
+                if self._loop is None:
+                    self._loop = asyncio.new_event_loop()
+                    threading.Thread(
+                        target=_run, args=(self._loop,), name="sigra-audit-store", daemon=True
+                    ).start()
+            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
     def close(self) -> None:
         """Close what the store opened."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from sigra.store.database import scrub_file, set_up_sqlite
+from sigra.store.forking import Gate
 from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
 
 T = TypeVar("T")
@@ -31,12 +32,13 @@ class SqliteDatabase:
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
         self._pid, self._lock = os.getpid(), threading.Lock()
+        self._gate = Gate(self.close)
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
         if self._pid != os.getpid():
             self._forget()
-        with self._lock:
+        with self._gate, self._lock:
             if self._writer is None:
                 self._writer = self._engine.raw_connection()
             try:
@@ -72,17 +74,18 @@ class SqliteDatabase:
     def _within(self, begin: str, work: Callable[[Connection], T]) -> T:
         if self._pid != os.getpid():
             self._forget()
-        with self._engine.begin() as connection:
+        with self._gate, self._engine.begin() as connection:
             connection.exec_driver_sql(begin)
             return work(connection)
 
     def scrub(self) -> None:
         """Write the file anew, and empty the write-ahead log."""
-        connection = self._engine.raw_connection()
-        try:
-            scrub_file(connection.cursor())
-        finally:
-            connection.close()
+        with self._gate:
+            connection = self._engine.raw_connection()
+            try:
+                scrub_file(connection.cursor())
+            finally:
+                connection.close()
 
     def close(self) -> None:
         """Close what the store opened."""

@@ -205,6 +205,39 @@ def test_a_forked_child_writes_with_connections_of_its_own(
     assert verify(sink, all_organizations=True).verdict == "intact"
 
 
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_forked_child_outlives_its_parents_sink(tmp_path: Path, driver: str) -> None:
+    """What a child writes is kept though its parent closes the file first, and while others write."""
+    url = f"{driver}:///{tmp_path}/audit.db"
+    code = (
+        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "from events import event\n"
+        "from sigra.store import SqlAuditSink\n"
+        "sink = SqlAuditSink(sys.argv[1]); sink.write(event(0))\n"
+        "numbers, ends = range(10, 60), []\n"
+        "thread = threading.Thread(target=lambda: [sink.write(event(n)) for n in numbers])\n"
+        "thread.start()\n"
+        "for child in range(1, 6):\n"
+        "    reading, writing = os.pipe()\n"
+        "    if os.fork() == 0:\n"
+        "        sink.write(event(child)); os.close(writing); os.read(reading, 1)\n"
+        "        sink.write(event(child + 100)); os._exit(0)\n"
+        "    ends.append(writing)\n"
+        "thread.join(); sink.close()\n"
+        "for end in ends: os.close(end)\n"
+        "sys.exit(sum(os.wait()[1] for _ in ends))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    sink = SqlAuditSink(url)
+    assert sink.count(EventFilter("acme")) == 61
+    assert verify(sink, all_organizations=True).verdict == "intact"
+    sink.close()
+
+
 def test_a_forked_child_reads_and_begins_with_nothing_of_its_parents(
     url: str, open_sink: Callable[..., Any]
 ) -> None:
