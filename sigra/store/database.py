@@ -81,6 +81,7 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
     """
     connection.isolation_level = None
     if getattr(connection, "autocommit", None) is False:
+        connection.autocommit = True  # it ends the transaction that the mode has begun
         connection.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, new in Python 3.12
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
