@@ -113,9 +113,11 @@ class TestRQ(QueueContract):
     def test_a_job_that_snoozes_may_be_taken_and_not_begun_again(self, harness, journal):
         """Each run of it leaves as many of RQ's own retries as it had at first."""
         job = self.taken_and_not_begun(harness, workers.snoozes, {**IDS, "times": 1})
+        between = harness.native.fetch_job
+        journal.wait(harness, lambda: between(job.id).get_status() == "scheduled", "the snooze")
+        assert between(job.id).retries_left == 1
         journal.wait(harness, lambda: len(journal.runs(job.worker)) == 2, "both runs")
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
-        assert harness.native.fetch_job(job.id).retries_left == 1
 
     def test_another_queue_is_named(self, harness):
         other = f"{harness.queue}-other"
