@@ -262,6 +262,12 @@ async def test_backoff_delays_the_next_attempt(backend: AsyncioBackend) -> None:
     assert "retryable" == job.state
 
 
+@on_loop
+async def test_a_retry_due_as_its_runner_ends_is_not_forgotten(backend: AsyncioBackend) -> None:
+    """What comes due between a runner's last look and its end gets a runner of its own."""
+    assert "done" == await attempted.new({"fails": 2}, backoff=1e-9).aresult(PATIENCE)
+
+
 @worker
 async def snoozing(job: JobInfo) -> Any:
     ran.append((job.attempt, job.snoozes))

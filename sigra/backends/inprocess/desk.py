@@ -150,6 +150,8 @@ class Desk:
             with self._lock:
                 entry = self._agenda.pop()
             if entry is None:
+                # From here on it counts as none: what comes due next needs another.
+                del self._runners[me]
                 return
             self._runners[me] = entry
             await self._perform(*entry)
@@ -161,7 +163,7 @@ class Desk:
         The others wait for the next ``.new()``: where all tasks are cancelled, as
         asyncio.run() does at its end, no new one should begin.
         """
-        entry = self._runners.pop(runner)
+        entry = self._runners.pop(runner, None)
         if entry is not None:
             job, ticket = entry
             with self._lock:
