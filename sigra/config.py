@@ -98,14 +98,14 @@ class configure:
 def restore(snapshot: Config) -> None:
     """Put a snapshot back in force."""
     global current
-    current = snapshot
+    with _lock:
+        current = snapshot
 
 
 def _swap(changes: dict[str, Any]) -> Config:
     global current
     with _lock:
-        before = current
-        current = replace(before, **changes)
+        before, current = current, replace(current, **changes)
     return before
 
 
