@@ -176,6 +176,15 @@ def test_a_connection_that_died_costs_no_event(
     assert run_jobs(sink, 1) == ["emitted"]
 
 
+def run_forking(code: str, url: str) -> None:
+    """Run a program that is given a store, as a process that may fork; it ends well."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_forked_child_writes_with_connections_of_its_own(
     url: str, open_sink: Callable[..., Any]
 ) -> None:
@@ -195,11 +204,7 @@ def test_a_forked_child_writes_with_connections_of_its_own(
         "pid, status = os.wait(); sink.write(event(5)); batch.close(); sink.close()\n"
         "sys.exit(status)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    run_forking(code, url)
     batch.flush()
     assert sink.count(EventFilter("acme")) == 7
     assert verify(sink, all_organizations=True).verdict == "intact"
@@ -227,11 +232,7 @@ def test_a_forked_child_outlives_its_parents_sink(tmp_path: Path, driver: str) -
         "for end in ends: os.close(end)\n"
         "sys.exit(sum(os.wait()[1] for _ in ends))\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    run_forking(code, url)
     sink = SqlAuditSink(url)
     assert sink.count(EventFilter("acme")) == 61
     assert verify(sink, all_organizations=True).verdict == "intact"
@@ -268,11 +269,7 @@ def test_a_forked_child_reads_and_begins_with_nothing_of_its_parents(
         "if writer == 0: slow.write(event(3)); os._exit(0)\n"
         "forked.set(); thread.join(); sys.exit(os.waitpid(writer, 0)[1])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    run_forking(code, url)
     sink = open_sink(url)
     assert sink.count(EventFilter("acme")) == 3
     assert verify(sink, all_organizations=True).verdict == "intact"
