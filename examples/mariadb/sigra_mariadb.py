@@ -16,7 +16,8 @@ import pymysql
 
 from sigra import catalog
 from sigra.backends.envelope import pack
-from sigra.backends.external import consume, sending
+from sigra.backends.external import consume
+from sigra.backends.producing import raise_not_sent
 from sigra.errors import UnknownWorkerError
 
 TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (
@@ -57,13 +58,15 @@ class MariaDBBackend:
 
     def enqueue(self, jobs):
         conn = jobs[0].options.conn
-        with sending(self.name, jobs):
+        try:
             if conn is not None:
                 self._insert(conn, jobs)
                 return
             with connect(self.url) as own:
                 self._insert(own, jobs)
                 own.commit()
+        except Exception as error:
+            raise_not_sent(self.name, error, jobs)
 
     async def aenqueue(self, jobs):
         await asyncio.to_thread(self.enqueue, jobs)

@@ -12,8 +12,9 @@ from urllib.parse import unquote
 from sigra.backend import Capability
 from sigra.backends import django_rescue
 from sigra.backends.envelope import pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, consume, find, native, sending
+from sigra.backends.external import WAIT_FOR_DEPLOY, consume, find, native
 from sigra.backends.jsonb import fit, unfit
+from sigra.backends.producing import raise_not_sent
 from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
 
 if TYPE_CHECKING:
@@ -68,8 +69,11 @@ class DjangoBackend:
             if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
                 reason = "Django's tasks have priorities from -100 to 100"
                 raise InvalidOptionError("priority", reason, job.worker)
-        with sending(self.name), self._transaction(jobs):
-            ids = [str(self._task(job).enqueue(**fit(pack(job))).id) for job in jobs]
+        try:
+            with self._transaction(jobs):
+                ids = [str(self._task(job).enqueue(**fit(pack(job))).id) for job in jobs]
+        except Exception as error:
+            raise_not_sent(self.name, error)
         for job, native_id in zip(jobs, ids, strict=True):
             job.accept(native_id=native_id)
 

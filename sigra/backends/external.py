@@ -7,14 +7,13 @@ queue's own words.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
-from sigra.backends.producing import raise_not_sent
 from sigra.backends.redelivery import report_again
 from sigra.context import Running
 from sigra.errors import (
@@ -29,7 +28,6 @@ from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
-    from sigra.job import Job
 
 _log = logging.getLogger("sigra.job")
 
@@ -63,22 +61,6 @@ def find(worker: str, module: str | None) -> Definition:
     except ImportError as error:
         raise UnknownWorkerError(worker) from error
     return catalog.lookup(worker)
-
-
-class sending:
-    """Turn whatever a queue raises while jobs are sent into ``EnqueueError``."""
-
-    __slots__ = ("_backend", "_jobs")
-
-    def __init__(self, backend: str, jobs: Sequence[Job] = ()) -> None:
-        self._backend, self._jobs = backend, jobs
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, Exception):
-            raise_not_sent(self._backend, error, self._jobs)
 
 
 def failures_in(payload: Mapping[str, Any]) -> int:

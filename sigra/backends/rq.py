@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from sigra.backend import Capability
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import consume, find, native, sending
-from sigra.backends.producing import due_at, require_json
+from sigra.backends.external import consume, find, native
+from sigra.backends.producing import due_at, raise_not_sent, require_json
 
 if TYPE_CHECKING:
     from sigra.job import Job
@@ -50,10 +50,13 @@ class RQBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs in one transaction: all of them, or none."""
-        with sending(self.name), self.queue.connection.pipeline() as pipeline:
-            for job in jobs:
-                self._put(job, pipeline)
-            pipeline.execute()
+        try:
+            with self.queue.connection.pipeline() as pipeline:
+                for job in jobs:
+                    self._put(job, pipeline)
+                pipeline.execute()
+        except Exception as error:
+            raise_not_sent(self.name, error)
         for job in jobs:
             job.accept(native_id=job.id)
 
