@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,8 @@ class RQHarness(QueueHarness):
         if self.alive:
             pid = self.consumer.pid
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)
+                with suppress(ProcessLookupError):  # its job has just ended, and it with it
+                    os.kill(int(child), signal.SIGKILL)
         super().kill()
 
     def advance(self) -> None:
