@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import sys
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
@@ -15,6 +16,7 @@ from sigra.cli.show import Bar, figures, printable, stderr_console
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
 from sigra.store import (
+    Checkpoint,
     Report,
     Signer,
     SqlAuditSink,
@@ -25,6 +27,7 @@ from sigra.store import (
     verify,
     verify_export,
 )
+from sigra.store.errors import CheckpointOrderError
 from sigra.store.keys import by_id
 
 _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
@@ -181,16 +184,24 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:
     """Take a checkpoint after the last one of a file, and add it there."""
     try:
-        before = read_checkpoints(file) if file.exists() else []
-        taken = take_checkpoint(store, signer, before[-1] if before else None)
-        append_checkpoint(file, taken)
+        number, taken = _add(store, signer, file)
     except (ValueError, OSError) as error:
         raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
-    number, length = len(before) + 1, len(list(taken.heads))
+    length = len(list(taken.heads))
     if machine:
         print(json.dumps({"file": str(file), "number": number, "chains": length}))
     else:
         print(f"checkpoint {number} of {length:,} chains in {file}")
+
+
+def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[int, Checkpoint]:
+    """Add a checkpoint after the last one, and return its number too."""
+    while True:
+        before = read_checkpoints(file) if file.exists() else []
+        taken = take_checkpoint(store, signer, before[-1] if before else None)
+        with suppress(CheckpointOrderError):  # another command added one meanwhile
+            append_checkpoint(file, taken)
+            return len(before) + 1, taken
 
 
 def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         read_checkpoints,
         take_checkpoint,
     )
+    from sigra.store.errors import CheckpointOrderError
     from sigra.store.export import export
     from sigra.store.keys import Signer
     from sigra.store.manifest import Exported, Manifest, verify_export
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batching": "batch",
     "Checkpoint": "checkpoint",
+    "CheckpointOrderError": "errors",
     "Exported": "manifest",
     "Finding": "report",
     "Manifest": "manifest",
@@ -51,6 +53,7 @@ _HOMES = {
 __all__ = [
     "Batching",
     "Checkpoint",
+    "CheckpointOrderError",
     "Exported",
     "Finding",
     "Manifest",

@@ -16,7 +16,9 @@ from sqlalchemy import select
 
 from sigra.store.canonical import canonical
 from sigra.store.chain import time_text
+from sigra.store.errors import CheckpointOrderError
 from sigra.store.keys import PublicKeys, Signer, is_signed
+from sigra.store.locking import lock_file
 from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains
 
@@ -101,23 +103,47 @@ def take_checkpoint(
 
 
 def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Add a checkpoint to a file of them, one a line, and have it on the disk."""
+    """Add a checkpoint to a file of them, one a line, and have it on the disk.
+
+    Whoever else adds to that file waits meanwhile. Raises ``CheckpointOrderError`` where the
+    checkpoint was not taken after the last one in the file.
+    """
     with open(path, "a+b") as file:
+        lock_file(file)
         file.seek(0)
-        whole = file.read().rpartition(b"\n")
-        if whole[2]:  # the start of a line, of a writer that was killed
-            file.truncate(len(whole[0]) + len(whole[1]))
-        file.write(f"{checkpoint}\n".encode())
+        data = file.read()
+        lines, rest = _split(data)
+        last = _parse(path, len(lines), lines[-1]) if lines else None
+        if last is not None and checkpoint.previous != last.digest:
+            raise CheckpointOrderError(os.fspath(path))
+        file.truncate(len(data) - len(rest))
+        missing = b"\n" if lines and not rest and not data.endswith(b"\n") else b""
+        file.write(missing + f"{checkpoint}\n".encode())
         file.flush()
         os.fsync(file.fileno())
 
 
 def read_checkpoints(path: str | os.PathLike[str]) -> list[Checkpoint]:
-    """Read a file of checkpoints; raise ``ValueError`` for a line that is none."""
-    found = []
-    for number, line in enumerate(Path(path).read_text("utf-8").split("\n")[:-1], 1):
-        try:
-            found.append(Checkpoint.parse(line))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: {error}") from error
-    return found
+    """Read a file of checkpoints; raise ``ValueError`` for a line that is none.
+
+    A last line that somebody who was killed left unfinished is passed over.
+    """
+    lines, _ = _split(Path(path).read_bytes())
+    return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _split(data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines, and what follows them: the start of one whose writer was killed."""
+    *lines, rest = data.split(b"\n")
+    try:
+        Checkpoint.parse(rest.decode())
+    except ValueError:
+        return lines, rest
+    return [*lines, rest], b""  # no start of one is whole: an editor has taken its end
+
+
+def _parse(path: str | os.PathLike[str], number: int, line: bytes) -> Checkpoint:
+    try:
+        return Checkpoint.parse(line.decode())
+    except ValueError as error:
+        raise ValueError(f"{path}, line {number}: {error}") from error

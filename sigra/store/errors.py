@@ -33,3 +33,14 @@ class AuditLostError(SigraError):
             "as failed and their cause is in the log of sigra.audit"
         )
         self.count = count
+
+
+class CheckpointOrderError(SigraError, ValueError):
+    """Refuse a checkpoint that would not follow the last one of its file. Attribute: ``path``."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            f"the checkpoint was not taken after the last one in {path}: somebody added one "
+            "meanwhile, or previous= was not given. Take it anew, after the last that is there."
+        )
+        self.path = path

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from events import event
 
 from sigra.store import (
     Checkpoint,
+    CheckpointOrderError,
     Signer,
     SqlAuditSink,
     append_checkpoint,
@@ -81,6 +84,56 @@ def test_checkpoints_survive_their_file(sink: SqlAuditSink, tmp_path: Path) -> N
     append_checkpoint(path, first)
     with path.open("ab") as file:
         file.write(str(first).encode()[:40])
+    assert read_checkpoints(path) == [first]
+    second = take_checkpoint(sink, KEY, first)
+    append_checkpoint(path, second)
+    assert read_checkpoints(path) == [first, second]
+
+
+def test_many_who_add_at_once_add_one_after_the_other(sink: SqlAuditSink, tmp_path: Path) -> None:
+    """Each is there once and whole, after the one before: none is lost, and all verify."""
+    path = tmp_path / "checkpoints"
+    sink.write(event(1))
+    path.touch()
+
+    def add(_: int) -> str:
+        while True:
+            before = read_checkpoints(path) or [None]
+            taken = take_checkpoint(sink, KEY, before[-1])
+            with suppress(CheckpointOrderError):
+                append_checkpoint(path, taken)
+                return taken.digest
+
+    with ThreadPoolExecutor(4) as pool:
+        added = sorted(pool.map(add, range(60)))
+    kept = read_checkpoints(path)
+    assert sorted(each.digest for each in kept) == added
+    keys = [KEY.public_key]
+    report = verify(sink, all_organizations=True, public_keys=keys, checkpoints=kept)
+    assert report.findings == ()
+
+
+def test_a_checkpoint_out_of_order_is_refused(sink: SqlAuditSink, tmp_path: Path) -> None:
+    """In the file it would look forged for ever; a new file may go on from an older one."""
+    path = tmp_path / "checkpoints"
+    first = take_checkpoint(sink, KEY)
+    second, other = take_checkpoint(sink, KEY, first), take_checkpoint(sink, KEY, first)
+    append_checkpoint(path, first)
+    append_checkpoint(path, second)
+    for late in (first, other, take_checkpoint(sink, KEY)):
+        with pytest.raises(CheckpointOrderError, match="after the last") as caught:
+            append_checkpoint(path, late)
+        assert caught.value.path == str(path)
+    assert read_checkpoints(path) == [first, second]
+    append_checkpoint(tmp_path / "new", second)
+    assert read_checkpoints(tmp_path / "new") == [second]
+
+
+def test_a_checkpoint_whose_line_end_was_lost_counts(sink: SqlAuditSink, tmp_path: Path) -> None:
+    """As an editor or a copy leaves a file: what is signed is whole, and stays."""
+    path = tmp_path / "checkpoints"
+    first = take_checkpoint(sink, KEY)
+    path.write_text(str(first))
     assert read_checkpoints(path) == [first]
     second = take_checkpoint(sink, KEY, first)
     append_checkpoint(path, second)
