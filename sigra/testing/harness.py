@@ -86,22 +86,27 @@ class Journal:
         self._record, self._events = folder / "record.jsonl", folder / "events.jsonl"
         for path in (self._record, self._events):
             path.touch()
+        self._earlier: set[str] = set()
         os.environ[RECORD], os.environ[EVENTS] = str(self._record), str(self._events)
 
     def runs(self, worker: str | None = None) -> list[dict[str, Any]]:
         """Return what the bodies recorded, of one worker or of all."""
-        return [line for line in _lines(self._record) if worker in (None, line["worker"])]
+        return [line for line in self._lines(self._record) if worker in (None, line["worker"])]
 
     def events(self, action: str | None = None) -> list[dict[str, Any]]:
         """Return the audit events, of one action or of all."""
-        return [line for line in _lines(self._events) if action in (None, line["action"])]
+        return [line for line in self._lines(self._events) if action in (None, line["action"])]
 
     def audited(self, action: str) -> set[str]:
         """Return the ids of the jobs that wrote an audit event of this action."""
         return {event["job_id"] for event in self.events(action)}
 
     def clear(self) -> None:
-        """Forget what was recorded."""
+        """Forget what was recorded, and what the same jobs record from now on.
+
+        A consumer that was killed or stopped leaves jobs that come once more in a later case.
+        """
+        self._earlier |= {line["job_id"] for line in self.runs() + self.events()}
         for path in (self._record, self._events):
             os.truncate(path, 0)
 
@@ -116,7 +121,7 @@ class Journal:
                     f"waited {harness.patience} s for {what}; {len(runs)} runs, last {runs[-3:]}"
                 )
 
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    complete, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in complete.split(b"\n") if line]
+    def _lines(self, path: Path) -> list[dict[str, Any]]:
+        complete, _, _ = path.read_bytes().rpartition(b"\n")
+        lines = [json.loads(line) for line in complete.split(b"\n") if line]
+        return [line for line in lines if line["job_id"] not in self._earlier]

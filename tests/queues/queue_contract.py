@@ -78,7 +78,6 @@ class QueueContract(ConsumerContract):
         expected = ["acme", *([] if unique else ["acme"]), "globex", "initech"]
 
         def organizations() -> list[str]:
-            # A job of a case before may come once more: its consumer was killed.
             return sorted(run["organization_id"] for run in journal.runs(workers.echo.name))
 
         journal.wait(harness, lambda: len(organizations()) >= len(expected), "their jobs")
