@@ -172,6 +172,16 @@ def test_any_id_can_be_erased(sink: SqlAuditSink, name: str) -> None:
     assert erase(sink, name, reason="asked", organization_id="acme") == 1
 
 
+@pytest.mark.parametrize("sign", ["x", "%", "\u00fc"])
+def test_an_id_of_any_length_can_be_erased(sink: SqlAuditSink, sign: str) -> None:
+    """No limit of a database's to a pattern keeps a person in the store."""
+    name = sign * 100_000
+    for number, person in enumerate((name, name + sign, name[1:])):
+        sink.write(event(number, actor_id=person))
+    assert erase(sink, name, reason="asked", organization_id="acme") == 1
+    assert erase(sink, name, reason="asked", organization_id="acme") == 0
+
+
 def test_a_prune_needs_a_moment_and_a_tenant(filled: SqlAuditSink) -> None:
     """A mistake removes nothing."""
     with pytest.raises(InvalidQueryError, match="aware"):
