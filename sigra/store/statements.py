@@ -13,14 +13,17 @@ from sqlalchemy import (
     Insert,
     Table,
     bindparam,
+    func,
     insert,
+    literal_column,
     select,
+    union_all,
     update,
 )
 from sqlalchemy.sql import ClauseElement
 
 from sigra.store.chain import Row
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries, marks, payloads
 
 _TOGETHER = 50
 """How many rows SQLite is given in one statement: more win little."""
@@ -139,6 +142,8 @@ class Statements:
         named = chains.c.tag == bindparam("name")
         lock = update(chains).where(named).values(sequence=chains.c.sequence).returning(*end)
         begin = _own_insert(dialect)(chains).on_conflict_do_nothing(index_elements=["tag"])
+        if dialect.name == "sqlite":
+            begin = begin.values(id=_unused_number())
         move = (
             update(chains)
             .where(chains.c.id == bindparam("chain"))
@@ -154,6 +159,17 @@ class Statements:
         self.add_payload = _added(dialect, payloads)
         # Few sizes, so that few statements are compiled: a list is filled up with its last id.
         self.known = {size: _known(dialect, size) for size in (8, 64, 512)}
+
+
+def _unused_number() -> Any:
+    """Return the next number of a chain that no row has, not even what is left of a removed one.
+
+    SQLite by itself gives a number out again once it is the last and its row is gone.
+    """
+    columns = (chains.c.id, entries.c.chain, payloads.c.chain, marks.c.chain)
+    highest = union_all(*(select(func.max(column).label("number")) for column in columns))
+    found = func.coalesce(func.max(highest.subquery().c.number), literal_column("0"))
+    return select(found + literal_column("1")).scalar_subquery()
 
 
 def _inserted(dialect: Dialect, clause: Insert, *names: str) -> Statement:

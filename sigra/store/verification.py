@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from functools import partial
+from itertools import islice
 from typing import Any, Unpack
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, and_, select
 from sqlalchemy.exc import OperationalError
 
 from sigra.store.anchors import Anchors
-from sigra.store.chain import organization_of
+from sigra.store.chain import chain_tag, organization_of
 from sigra.store.check import ChainCheck
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.diagnose import Places
@@ -23,6 +24,7 @@ from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
+from sigra.store.strays import find_strays
 from sigra.store.tables import chains, entries, payloads
 
 _FINDINGS = 100
@@ -93,16 +95,16 @@ class _Verification:
         rows = connection.execution_options(yield_per=_AT_ONCE).execute(self._rows(tags))
         for done, row in enumerate(rows, 1):
             check = known(row.chain)
-            if check is None:
-                self._stray(row.chain, row.sequence, row.event_id)
-            else:
+            if check is not None:
                 check.row(*row)
             if self._progress is not None and done % _AT_ONCE == 0:
                 self._progress(done)
         for check in self.checks.values():
             check.end()
-        self._find_strays(connection)
-        self._find_lost_chains({check.tag for check in self.checks.values()})
+        self._find_stray_payloads(connection)
+        tags = {check.tag for check in self.checks.values()}
+        self._find_strays(connection, tags)
+        self._find_lost_chains(tags)
 
     def _open_checks(self, connection: Connection) -> dict[int, str]:
         query = of_tenancy(select(chains), self._which)
@@ -143,11 +145,15 @@ class _Verification:
         if len(self.findings) < _FINDINGS:
             self.findings.append(finding)
 
-    def _stray(self, chain: int, sequence: int, event_id: str | None) -> None:
-        reason = f"it is of chain {chain}, and there is no such chain"
-        self._add(Finding(None, sequence, event_id, "inserted", reason))
+    def _find_strays(self, connection: Connection, tags: set[str]) -> None:
+        """Find chains that have no row of their own."""
+        everything = self._which.all_organizations
+        tags = tags | self._anchors.tags if everything else {chain_tag(self._which.organization_id)}
+        strays = find_strays(connection, tags, everything=everything)
+        for finding in islice(strays, _FINDINGS):
+            self._add(finding)
 
-    def _find_strays(self, connection: Connection) -> None:
+    def _find_stray_payloads(self, connection: Connection) -> None:
         """Find payloads without an entry."""
         query = (
             select(payloads.c.chain, payloads.c.sequence)
@@ -165,13 +171,14 @@ class _Verification:
             if check is not None:
                 check.find(row.sequence, None, "inserted", "a payload belongs to no entry")
             elif self._which.all_organizations:
-                self._stray(row.chain, row.sequence, None)
+                reason = f"a payload of chain {row.chain} belongs to no entry"
+                self._add(Finding(None, row.sequence, None, "inserted", reason))
 
     def _find_lost_chains(self, tags: set[str]) -> None:
         for tag in self._anchors.tags - tags:
             organization = organization_of(tag)
             if self._which.all_organizations or self._which.organization_id == organization:
-                reason = "a checkpoint has this chain, and the whole of it is gone"
+                reason = "a checkpoint has this chain, and it is gone"
                 self._add(Finding(organization, 1, None, "truncated", reason))
 
     def report(self, level: Level) -> Report:

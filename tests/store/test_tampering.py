@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,14 @@ from typing import Any
 import pytest
 from attacks import EMPTY, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from events import event
-from sqlalchemy import and_, select
+from events import NOON, event
+from sqlalchemy import and_, insert, select
 
 from sigra.audit import EventFilter
-from sigra.store import Signer, SqlAuditSink, erase, take_checkpoint, verify
+from sigra.store import Signer, SqlAuditSink, erase, prune, take_checkpoint, verify
 from sigra.store.chain import entry_hash
 from sigra.store.marks import mark_pruned
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries, marks, payloads
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
@@ -306,3 +307,50 @@ def _flips(value: Any) -> list[tuple[Any, str]]:
         changed[bit // 8] ^= 1 << (bit % 8)
         flips.append((bytes(changed), expression))
     return flips
+
+
+def remove_row(sink: SqlAuditSink, tag: str) -> None:
+    sink.database.write(lambda c: c.execute(chains.delete().where(chains.c.tag == tag)))
+
+
+def test_a_chain_whose_row_is_gone_is_named(filled: SqlAuditSink) -> None:
+    """By its number, how much of it is left, and whose it is where that can be told."""
+    checkpoint = take_checkpoint(filled, KEY)
+    remove_row(filled, "org:other")
+    missing = ("other", 1, None, "removed")
+    reason = "the row of chain 2 is gone: 10 entries and 0 marks of it are left"
+    assert verify(filled, organization_id="other").findings == ((*missing, reason),)
+    assert verify(filled, organization_id="acme").findings == ()
+    assert found(filled).findings == ((None, *missing[1:], reason),)
+    assert (*missing, reason) in found(filled, [checkpoint]).findings
+
+
+def test_a_new_organization_is_not_given_the_number_of_a_removed_one(filled: SqlAuditSink) -> None:
+    """Its events are written, as are those of the removed one, and what is left is still found."""
+    remove_row(filled, "org:other")
+    for organization in ("new", "other"):
+        filled.write(event(20, organization))
+    assert verify(filled, organization_id="new").verdict == "intact"
+    assert [one.organization_id for one in found(filled).findings] == ["other"]
+    assert verify(filled, organization_id="other").verdict == "broken"
+
+
+def test_a_pruned_chain_whose_row_is_gone_is_named(filled: SqlAuditSink) -> None:
+    """Its marks say whose it was, and nobody is given its number."""
+    list(prune(filled, NOON + timedelta(days=1), reason="old", signer=KEY, organization_id="other"))
+    remove_row(filled, "org:other")
+    filled.write(event(20, "new"))
+    assert verify(filled, organization_id="new").verdict == "intact"
+    (one,) = found(filled).findings
+    reason = "the row of chain 2 is gone: 0 entries and 1 marks of it are left"
+    assert one == ("other", 0, None, "removed", reason)
+
+
+def test_entries_of_no_chain_are_found(filled: SqlAuditSink) -> None:
+    """Whatever number they were given, they stand for one finding, and marks of none for another."""
+    for number in (1, 2):
+        one = and_(entries.c.chain == 2, entries.c.sequence == number)
+        filled.database.write(lambda c: c.execute(entries.update().where(one).values(chain=-7)))
+    filled.database.write(lambda c: c.execute(insert(marks).values(chain=99, body="[]")))
+    strays = [each for each in found(filled).findings if "the row of chain" in each.reason]
+    assert [(each.organization_id, each.sequence) for each in strays] == [("other", 1), (None, 0)]

@@ -1,0 +1,69 @@
+"""What is left of chains whose own row is gone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Table, func, select, union
+
+from sigra.store.chain import entry_hash, organization_of, version_of
+from sigra.store.report import Finding
+from sigra.store.tables import chains, entries, marks
+
+
+def find_strays(
+    connection: Connection, tags: Collection[str], *, everything: bool
+) -> Iterator[Finding]:
+    """Yield a finding for each chain that has entries or marks and no row.
+
+    It names the organization where that is one of ``tags`` or a mark says it; with
+    ``everything`` it is yielded also where nobody can tell whose the chain is.
+    """
+    numbers = union(*(_without_row(table) for table in (entries, marks))).subquery()
+    for chain in connection.scalars(select(numbers.c.chain).order_by(numbers.c.chain)).all():
+        left = select(entries).where(entries.c.chain == chain).order_by(entries.c.sequence)
+        first = connection.execute(left.limit(1)).one_or_none()
+        count = connection.scalar(select(func.count()).select_from(left.subquery()))
+        texts = connection.scalars(select(marks.c.body).where(marks.c.chain == chain)).all()
+        named = [tag for tag in map(_tag_of, texts) if tag is not None]
+        if first is not None:
+            named = [tag for tag in (*tags, *named) if _is_of(first, tag)]
+        tag = next(iter(named), None)
+        if everything or tag in tags:
+            reason = f"the row of chain {chain} is gone: {count} entries and {len(texts)} marks"
+            yield Finding(
+                None if tag is None else organization_of(tag),
+                0 if first is None else first.sequence,
+                None,
+                "removed",
+                f"{reason} of it are left",
+            )
+
+
+def _without_row(table: Table) -> Any:
+    """Return the query of the chains in a table that have no row, each looked up by the index."""
+    found = select(func.min(table.c.chain).label("chain")).cte(recursive=True)
+    following = select(func.min(table.c.chain)).where(table.c.chain > found.c.chain)
+    found = found.union_all(select(following.scalar_subquery()).where(found.c.chain.is_not(None)))
+    known = found.c.chain.in_(select(chains.c.id))
+    return select(found.c.chain).where(found.c.chain.is_not(None), ~known)
+
+
+def _is_of(entry: Any, tag: str) -> bool:
+    try:
+        return bool(entry.hash == entry_hash(
+            tag, entry.sequence, entry.previous, entry.event_id, entry.occurred_at, entry.action,
+            entry.worker, entry.outcome, entry.commitment, version_of(entry.hash),
+        ))  # fmt: skip
+    except (TypeError, ValueError, AttributeError):
+        return False  # a value of a type, or with characters, that is never written
+
+
+def _tag_of(mark: str) -> str | None:
+    try:
+        tag = json.loads(mark)["chain"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return tag if isinstance(tag, str) else None
