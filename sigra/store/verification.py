@@ -102,9 +102,9 @@ class _Verification:
         for check in self.checks.values():
             check.end()
         self._find_stray_payloads(connection)
-        tags = {check.tag for check in self.checks.values()}
-        self._find_strays(connection, tags)
-        self._find_lost_chains(tags)
+        known_tags = {check.tag for check in self.checks.values()}
+        self._find_strays(connection, known_tags)
+        self._find_lost_chains(known_tags)
 
     def _open_checks(self, connection: Connection) -> dict[int, str]:
         query = of_tenancy(select(chains), self._which)
