@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from sigra.store.reading import EventFilter
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NO_TABLES = "it has no such tables"
 _MOMENT = click.DateTime(
     ["%Y-%m-%d", "%Y-%m-%dT%H:%M", *(f"%Y-%m-%dT%H:%M:%S{rest}" for rest in ("", "%z", ".%f%z"))]
 )
@@ -121,24 +125,29 @@ def which_events(given: dict[str, Any]) -> EventFilter:
 
 
 def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
-    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql]."""
-    kind, _, path = url.partition("?")[0].partition(":///")
-    named = kind.startswith("sqlite") and not path.startswith("file:")
-    if named and not Path(path).is_file():
+    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql].
+
+    What is there and is no store is left as it was.
+    """
+    kind, _, name = url.partition("?")[0].partition(":///")
+    # SQLite's own form of a file's name is the path of a URL.
+    path = Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+    if kind.startswith("sqlite") and not path.is_file():
         raise MisuseError(f"there is no audit store at {url}: no such file")
     try:
         from sqlalchemy import make_url
 
         from sigra.cli.keeping import read_key
         from sigra.store import SqlAuditSink
-        from sigra.store.migrate import version
+        from sigra.store.migrate import VERSION_TABLE, version
 
-        sink = SqlAuditSink(url, signer=read_key(key))
+        signer = read_key(key)
+        if kind.startswith("sqlite") and not _has_table(path, VERSION_TABLE):
+            raise MisuseError(f"there is no audit store at {url}: {_NO_TABLES}")
+        sink = SqlAuditSink(url, signer=signer)
         click.get_current_context().call_on_close(sink.close)
         if sink.database.read(version) is None:
-            raise MisuseError(
-                f"there is no audit store at {make_url(url)!r}: it has no such tables"
-            )
+            raise MisuseError(f"there is no audit store at {make_url(url)!r}: {_NO_TABLES}")
         sink.prepare()
     except MissingExtraError as error:
         raise MisuseError(str(error)) from None
@@ -147,6 +156,16 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     except Exception as error:
         raise MisuseError(f"the audit store cannot be opened: {error}") from error
     return sink
+
+
+def _has_table(path: Path, name: str) -> bool:
+    """Look for a table in a file of SQLite's, and change nothing, not even beside it."""
+    # Whoever only reads makes a log where there is none; with "immutable" he does not read one.
+    logged = Path(f"{path}-wal").is_file()
+    uri = f"{path.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+        return bool(connection.execute(query, (name,)).fetchone()[0])
 
 
 def keeper() -> Any:

@@ -289,14 +289,55 @@ def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
     assert not Path("nowhere.db").exists()
 
 
-def test_a_database_without_the_store_s_tables_is_misuse_and_left_as_it_was(tmp_path: Path) -> None:
-    """A wrong name makes no tables in an application's own database."""
-    with closing(sqlite3.connect(tmp_path / "app.db")) as connection:
+def make_foreign(folder: Path, kind: str) -> Path:
+    """Make an application's own database, or what else may lie under a name."""
+    path = folder / "app.db"
+    if kind in ("empty", "text"):
+        path.write_text("x" * 10_000 if kind == "text" else "")
+        return path
+    with closing(sqlite3.connect(folder / "used.db")) as connection:
+        connection.execute(f"PRAGMA journal_mode = {'DELETE' if kind == 'plain' else 'WAL'}")
         connection.execute("CREATE TABLE users (id INTEGER)")
-        url = f"sqlite:///{tmp_path}/app.db"
-        result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
-        assert (2, True) == (result.exit_code, "no audit store" in result.stderr)
-        assert [("users",)] == list(connection.execute("SELECT name FROM sqlite_master"))
+        if kind == "crashed":  # what was written is in the log alone
+            for end in ("", "-wal"):
+                shutil.copyfile(folder / f"used.db{end}", folder / f"app.db{end}")
+    return path if kind == "crashed" else (folder / "used.db").rename(path)
+
+
+@pytest.mark.parametrize("form", ["sqlite:///{}", "sqlite:///file:{}?uri=true"])
+@pytest.mark.parametrize("kind", ["plain", "wal", "crashed", "empty", "text"])
+def test_a_file_that_is_no_store_is_misuse_and_left_as_it_was(
+    tmp_path: Path, kind: str, form: str
+) -> None:
+    """A wrong name changes nothing in an application's own database, and puts nothing beside it."""
+
+    def contents() -> dict[str, bytes]:
+        # The index of a log that was left is SQLite's own to make.
+        return {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != "app.db-shm"}
+
+    path = make_foreign(tmp_path, kind)
+    before = contents()
+    url = form.format(path)
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n")), result.output
+    assert before == contents()
+
+
+@pytest.mark.parametrize("words", [
+    ("list", *ALL), ("tail", *ALL), ("stats", *ALL), ("verify", *ALL), ("serve",),
+    ("export", *ALL, "--to", "out"), ("cleanup", "--retention-days", "1"),
+    ("checkpoint", "--to", "kept", "--key", "private.pem"),
+])  # fmt: skip
+def test_no_command_changes_what_is_no_store(
+    tmp_path: Path, keys: dict[str, Path], monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """Neither one that reads nor one that would write."""
+    monkeypatch.chdir(tmp_path)
+    path = make_foreign(tmp_path, "plain")
+    before = path.read_bytes(), sorted(tmp_path.iterdir())
+    result = CliRunner().invoke(sigra, ["audit", *words, "--store", f"sqlite:///{path}"])
+    assert (2, True) == (result.exit_code, "no audit store" in result.stderr)
+    assert before == (path.read_bytes(), sorted(tmp_path.iterdir()))
 
 
 def test_a_url_may_have_options(database: Path) -> None:
