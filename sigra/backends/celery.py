@@ -11,7 +11,13 @@ from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import Consumed, consume, failures_in, native
+from sigra.backends.external import (
+    Consumed,
+    consume,
+    failures_in,
+    native,
+    refuse_positional,
+)
 from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.producing import error_text, raise_not_sent
 
@@ -111,15 +117,22 @@ class CeleryBackend:
             )
 
 
-def _run(task: Any, /, **kwargs: Any) -> None:
+def _run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     """Be the body of every worker's task."""
-    payload = unfit(kwargs)
     definition, native_id = catalog.lookup(task.name), task.request.id
-    lost = max(0, task.request.retries - failures_in(payload))
-    with begun_before(task.app, task.request) as begun:
-        consumed = consume(
-            payload, definition, CeleryBackend.name, native_id=native_id, deliveries=lost + begun
-        )
+    if args:
+        consumed = refuse_positional(definition, native_id)
+    else:
+        payload = unfit(kwargs)
+        lost = max(0, task.request.retries - failures_in(payload))
+        with begun_before(task.app, task.request) as begun:
+            consumed = consume(
+                payload,
+                definition,
+                CeleryBackend.name,
+                native_id=native_id,
+                deliveries=lost + begun,
+            )
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
         _send_again(task, consumed)

@@ -12,7 +12,7 @@ from sigra import catalog
 from sigra.backend import Capability
 from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
 from sigra.backends.envelope import pack
-from sigra.backends.external import Consumed, consume, native
+from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.producing import raise_not_sent, require_json
 
 if TYPE_CHECKING:
@@ -84,24 +84,24 @@ class DramatiqBackend:
         if known is not None and known.fn.__module__ == __name__:
             return  # defined anew, or a second backend: the actor looks its worker up when it runs
 
-        def run(**payload: Any) -> None:
-            self._run(name, payload)
+        def run(*args: Any, **payload: Any) -> None:
+            self._run(name, args, payload)
 
         # What Dramatiq's own retries would repeat is what we say has ended for good.
         retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
         _dramatiq.actor(run, actor_name=name, queue_name=queue, broker=self.broker, **retries)
 
-    def _run(self, name: str, payload: dict[str, Any]) -> None:
+    def _run(self, name: str, args: tuple[Any, ...], payload: dict[str, Any]) -> None:
         message = _CurrentMessage.get_current_message()
-        with counted(self.broker, message) as before:
-            consumed = consume(
-                payload,
-                catalog.lookup(name),
-                self.name,
-                native_id=message.message_id,
-                deliveries=before,
-            )
+        definition, native_id = catalog.lookup(name), message.message_id
+        if args:
+            consumed = refuse_positional(definition, native_id)
+        else:
+            with counted(self.broker, message) as before:
+                consumed = consume(
+                    payload, definition, self.name, native_id=native_id, deliveries=before
+                )
         if consumed.verdict.state in ("retryable", "scheduled"):
             self._send_again(message, consumed)
         elif consumed.verdict.error is not None:

@@ -18,6 +18,7 @@ from sigra.backends.redelivery import report_again
 from sigra.context import Running
 from sigra.errors import (
     EnvelopeError,
+    InvalidArgsError,
     MissingExtraError,
     PoisonedJobError,
     SigraError,
@@ -138,6 +139,14 @@ async def aconsume(
 
         verdict = await asyncio.to_thread(execute, attempt)
     return Consumed(payload, verdict, delivery)
+
+
+def refuse_positional(definition: Definition, native_id: str) -> Consumed:
+    """Return what becomes of a job of the queue's own API with args by position: it ends here."""
+    reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
+    error = InvalidArgsError("$", reason, definition.name)
+    _log.error("job %s of %s was refused and ends here: %s", native_id, definition.name, error)
+    return Consumed({}, Verdict("discarded", error=error))
 
 
 def _begin(

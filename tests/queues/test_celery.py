@@ -104,6 +104,12 @@ class CeleryContract(QueueContract):
     # Celery's pool may end before it reads of a job's end: 1 of 75 stops of a plain app.
     repeats_at_stop = True
 
+    def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
+        sent = harness.app.send_task(workers.agnostic.name, args=["42", 7]).id
+        journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
+        assert harness.logged(f"job {sent} of {workers.agnostic.name} was refused.*by position")
+        assert journal.runs() == []
+
     def test_text_that_kombu_would_decode_arrives_as_it_is(self, harness, journal):
         value = {"__type__": "datetime", "__value__": "2026-01-01"}
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})

@@ -83,6 +83,12 @@ class RabbitMQHarness(DramatiqHarness):
 
 
 class DramatiqContract(QueueContract):
+    def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
+        sent = harness.broker.get_actor(workers.agnostic.name).send("42", 7).message_id
+        journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
+        assert harness.logged(f"job {sent} of {workers.agnostic.name} was refused.*by position")
+        assert journal.runs() == []
+
     def test_a_cancelled_job_is_a_dead_letter(self, harness, journal):
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: harness.kept(job.id), "the dead letter")
