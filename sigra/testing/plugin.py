@@ -17,13 +17,33 @@ def sigra_backend() -> Iterator[RecordingBackend]:
     A worker whose decorator names a backend keeps that one.
     """
     backend = RecordingBackend()
-    with config.configure(backend=backend, backends={}):
+    with config.configure(backend=backend, backends={}) as mine:
         yield backend
+        _check_in_force(mine)
 
 
 @pytest.fixture
 def audit_log() -> Iterator[AuditLog]:
     """Capture the audit events of the test beside whatever sinks are configured."""
     log = AuditLog()
-    with config.configure(sinks=[*config.current.sinks, log]):
+    with config.configure(sinks=[*config.current.sinks, log]) as mine:
         yield log
+        _check_in_force(mine)
+
+
+def _check_in_force(mine: config.Config) -> None:
+    """Fail a test that looked at its fixtures while its jobs or events went elsewhere."""
+    now = config.current
+    if isinstance(mine.backend, RecordingBackend) and now.backend is not mine.backend:
+        _fail("sigra_backend", "backend")
+    logs = {id(sink) for sink in mine.sinks if isinstance(sink, AuditLog)}
+    if not logs <= {id(sink) for sink in now.sinks}:
+        _fail("audit_log", "sinks")
+
+
+def _fail(fixture: str, setting: str) -> None:
+    pytest.fail(
+        f"configure({setting}=...) was called while the test had {fixture}, and took its place. "
+        "Import the module that calls it before: in conftest.py, or in a fixture that comes first.",
+        pytrace=False,
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -97,6 +99,44 @@ def test_async_jobs_are_recorded_too(sigra_backend: RecordingBackend) -> None:
     """.anew leaves its job in the list."""
     job = asyncio.run(later.anew({**TENANT, "n": 1}))
     assert [job] == sigra_backend.jobs
+
+
+@pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
+def test_a_job_in_a_transaction_waits_for_drain(
+    sigra_backend: RecordingBackend, delay: float, state: str
+) -> None:
+    """The code under test may pass conn; its job never runs before the commit."""
+    job = close.new(TENANT, conn=object(), delay=delay)
+    assert state == job.state
+    assert [job] == sigra_backend.drain(until=delay)
+    assert "completed" == job.state
+
+
+LATE = """
+from sigra import SyncBackend, configure
+
+def test_first(sigra_backend, audit_log):
+    configure(**{setting})
+
+def test_second(sigra_backend, audit_log):
+    with configure(backend=SyncBackend(), sinks=[]):
+        pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("setting", "fixture"), [("backend", "sigra_backend"), ("sinks", "audit_log")]
+)
+def test_settings_that_take_a_fixture_s_place_fail_the_test(
+    setting: str, fixture: str, tmp_path: Path
+) -> None:
+    """An application that is imported in a test does not send the test's jobs to its own queue."""
+    value = {"backend": "{'backend': SyncBackend()}", "sinks": "{'sinks': []}"}[setting]
+    (tmp_path / "test_late.py").write_text(LATE.replace("{setting}", value))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert f"configure({setting}=...) was called while the test had {fixture}" in ran.stdout
+    assert "2 passed, 1 error" in ran.stdout
 
 
 def test_nothing_of_the_fixtures_is_left() -> None:
@@ -203,6 +243,19 @@ def test_assert_enqueued_matches_some_of_the_args(sigra_backend: RecordingBacken
     first = close.new({**TENANT, "then": "x"})
     close.new({**TENANT, "then": "y"})
     assert first is assert_enqueued(close, args={"then": "x"})
+
+
+def test_assert_enqueued_knows_an_id_by_any_type(sigra_backend: RecordingBackend) -> None:
+    """An id that .new() takes is one that a test may ask for."""
+    job = close.new({"organization_id": 42, "actor_id": None})
+    assert job is assert_enqueued(close, args={"organization_id": 42, "actor_id": None})
+
+
+def test_a_duplicate_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
+    """Of two jobs with one unique key there is the first."""
+    first = close.new(TENANT, unique="x", delay=9)
+    assert close.new(TENANT, unique="x").duplicate
+    assert first is assert_enqueued(close)
 
 
 def test_assert_enqueued_matches_options(sigra_backend: RecordingBackend) -> None:
