@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ _rq = native("rq", "rq")
 _RUN = f"{__name__}.run"
 _MODULE, _BEGUN = "sigra_module", "sigra_begun"
 _ENDLESS = 10**9
+_CUT_OFF = timedelta(microseconds=999_999)
+"""RQ cuts fractions of a second off, and no job runs before it is due."""
 
 
 class RQBackend:
@@ -79,7 +82,7 @@ class RQBackend:
         if due is None:
             queue.enqueue_job(native, pipeline=pipeline)
         else:
-            queue.schedule_job(native, due, pipeline=pipeline)
+            queue.schedule_job(native, due + _CUT_OFF, pipeline=pipeline)
 
     def _queue(self, name: str | None) -> Any:
         own = self.queue
@@ -109,7 +112,8 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
         native.args = (name, following)
         native.retries_left = following.get("max_attempts", left)
         redis.hdel(native.key, _BEGUN)
-        return _rq.Retry(max=_ENDLESS, interval=math.ceil(verdict.delay))
+        seconds = math.ceil(verdict.delay + _CUT_OFF.total_seconds()) if verdict.delay else 0
+        return _rq.Retry(max=_ENDLESS, interval=seconds)
     if verdict.error is not None:
         raise verdict.error
     return None
