@@ -19,7 +19,8 @@ class Consumer:
     """A consumer process of its own group, whose output is kept for the failure's text.
 
     ``command``: as its user types it; its first word is looked up beside this Python.
-    ``ready``: a pattern that the output shows once jobs are taken.
+    ``ready``: a pattern that the output shows once jobs are taken. ``killed_before``:
+    whether the process before this one was killed.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class Consumer:
         self._command = [str(own) if own.exists() else command[0], *command[1:]]
         self._ready, self._env, self._log = ready, dict(env or {}), folder / "consumer.log"
         self._process: subprocess.Popen[bytes] | None = None
+        self.killed_before = False
 
     @property
     def output(self) -> str:
@@ -50,7 +52,7 @@ class Consumer:
         """Tell whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
-    def start(self, timeout: float = 30.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         """Start it and wait until it is ready.
 
         SIGRA_CONTRACT_RECORD and SIGRA_CONTRACT_EVENTS come from this process, where the
@@ -59,6 +61,7 @@ class Consumer:
         path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
         env = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **self._env}
         before = len(self.output)
+        self.killed_before = self._process is not None and self._process.poll() == -signal.SIGKILL
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -75,7 +78,7 @@ class Consumer:
                 raise AssertionError(f"the consumer did not become ready:\n{self.output[before:]}")
             time.sleep(0.05)
 
-    def stop(self, timeout: float = 20.0) -> int:
+    def stop(self, timeout: float = 120.0) -> int:
         """End it as its operator does (SIGTERM); return its exit code."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
