@@ -20,7 +20,7 @@ from sigra_mariadb import INSERT, TABLE, MariaDBBackend, connect  # noqa: E402
 
 
 class Harness:
-    patience, concurrency = 30.0, 1
+    patience, concurrency = 120.0, 1
 
     def __init__(self, url, log):
         self.url = os.environ["MARIADB"] = url
@@ -59,7 +59,7 @@ class Harness:
 
     def stop(self):
         self.consumer.terminate()
-        assert self.consumer.wait(20) == 0
+        assert self.consumer.wait(120) == 0
 
     def kill(self):
         self.consumer.kill()

@@ -125,7 +125,7 @@ class BackendContract(OutcomeContract):
         later = datetime.now(timezone.utc) + timedelta(seconds=1)
         delayed = workers.echo.new(IDS, delay=1)
         scheduled = workers.echo.new(IDS, run_at=later)
-        assert journal.runs() == []
+        assert journal.runs() == [] or datetime.now(timezone.utc) >= later
         journal.wait(harness, lambda: len(journal.runs()) >= 2, "the delayed jobs")
         assert {run["job_id"] for run in journal.runs()} == {delayed.id, scheduled.id}
 
@@ -134,14 +134,20 @@ class BackendContract(OutcomeContract):
     ) -> None:
         """A second job under the key is not enqueued, and says so; a later one is."""
         self._require(harness, "unique")
-        first = workers.echo.new(IDS, unique="k", delay=1)
-        second = workers.echo.new(IDS, unique="k", delay=1)
+        # Long enough for a busy machine to come to the second one.
+        first = workers.echo.new(IDS, unique="k", delay=4)
+        second = workers.echo.new(IDS, unique="k", delay=4)
         assert (first.duplicate, second.duplicate) == (False, True)
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
+
+        def taken() -> bool:
+            # The body has run; the queue may be about to hear of it.
+            return not workers.echo.new(IDS, unique="k").duplicate
+
+        journal.wait(harness, taken, "the key to be free")
+        journal.wait(harness, lambda: len(journal.runs()) >= 2, "the later job")
         self._run(harness, journal, workers.agnostic, {})
-        third, _ = self._run(harness, journal, workers.echo, IDS, unique="k")
-        assert third.duplicate is False
-        assert len(journal.runs("sigra.contract.echo")) == 2
+        assert len(journal.runs(workers.echo.name)) == 2
 
     def test_what_is_not_declared_is_refused(self, harness: Harness, journal: Journal) -> None:
         """An option beyond the backend's capabilities is refused at .new()."""

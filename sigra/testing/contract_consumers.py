@@ -109,7 +109,7 @@ class ConsumerContract(BackendContract):
 
         With ``repeats_at_stop`` what ended before may do so again, writing the same events.
         """
-        ours = {job.id for job in workers.waits.new_many([{**IDS, "seconds": 0.5}] * 8)}
+        ours = {job.id for job in workers.waits.new_many([{**IDS, "seconds": 0.5}] * 16)}
 
         def audited(action: str) -> list[str]:
             return sorted(event["job_id"] for event in journal.events(action))

@@ -80,13 +80,17 @@ class ConsumerHarness(Harness, Protocol):
 
 
 class Journal:
-    """What the suite's workers wrote down, in whatever process they ran."""
+    """What the suite's workers wrote down, in whatever process they ran.
+
+    A job that an earlier case saw is left out: where its consumer was killed or cut off, it
+    may come once more whenever the queue likes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._record, self._events = folder / "record.jsonl", folder / "events.jsonl"
-        for path in (self._record, self._events):
+        self._begin, self._earlier = {self._record: 0, self._events: 0}, set[str]()
+        for path in self._begin:
             path.touch()
-        self._earlier: set[str] = set()
         os.environ[RECORD], os.environ[EVENTS] = str(self._record), str(self._events)
 
     def runs(self, worker: str | None = None) -> list[dict[str, Any]]:
@@ -102,13 +106,11 @@ class Journal:
         return {event["job_id"] for event in self.events(action)}
 
     def clear(self) -> None:
-        """Forget what was recorded, and what the same jobs record from now on.
-
-        A consumer that was killed or stopped leaves jobs that come once more in a later case.
-        """
-        self._earlier |= {line["job_id"] for line in self.runs() + self.events()}
-        for path in (self._record, self._events):
-            os.truncate(path, 0)
+        """Forget what was recorded, and leave out what its jobs record from now on."""
+        for path in self._begin:
+            complete = self._complete(path)
+            self._earlier |= {line["job_id"] for line in _parsed(complete) if line["job_id"]}
+            self._begin[path] += len(complete)
 
     def wait(self, harness: Harness, done: Callable[[], bool], what: str) -> None:
         """Advance the queue until ``done()``; fail after the harness's patience."""
@@ -122,6 +124,16 @@ class Journal:
                 )
 
     def _lines(self, path: Path) -> list[dict[str, Any]]:
-        complete, _, _ = path.read_bytes().rpartition(b"\n")
-        lines = [json.loads(line) for line in complete.split(b"\n") if line]
-        return [line for line in lines if line["job_id"] not in self._earlier]
+        found = _parsed(self._complete(path))
+        return [line for line in found if line["job_id"] not in self._earlier]
+
+    def _complete(self, path: Path) -> bytes:
+        """Return the lines of this case that are written to their end."""
+        with path.open("rb") as file:
+            file.seek(self._begin[path])
+            data = file.read()
+        return data[: data.rfind(b"\n") + 1]
+
+
+def _parsed(lines: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in lines.splitlines()]

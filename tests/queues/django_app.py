@@ -33,7 +33,7 @@ TASKS = {
     "default": {
         "BACKEND": "django_tasks_db.DatabaseBackend",
         "QUEUES": ["default", "other"],
-        "OPTIONS": {"sigra_rescue_after": 4},
+        "OPTIONS": {"sigra_rescue_after": 6},
     },
     "patient": {
         "BACKEND": "django_tasks_db.DatabaseBackend",

@@ -15,7 +15,7 @@ def make_broker(url, queue):
     if url.startswith("redis"):
         # By default what a dead consumer held is looked for by one command in a thousand.
         broker = RedisBroker(
-            url=url, namespace=queue, heartbeat_timeout=3000, maintenance_chance=1_000_000
+            url=url, namespace=queue, heartbeat_timeout=6000, maintenance_chance=1_000_000
         )
     else:
         broker = RabbitmqBroker(url=url.rstrip("/"), confirm_delivery=True)

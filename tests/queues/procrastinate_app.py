@@ -16,7 +16,7 @@ app = procrastinate.App(
     connector=procrastinate.PsycopgConnector(conninfo=consumer_side.URL, timeout=5),
     worker_defaults={"fetch_job_polling_interval": 0.2, "update_heartbeat_interval": 0.5},
 )
-backend = ProcrastinateBackend(app, rescue_after=2)
+backend = ProcrastinateBackend(app, rescue_after=6)
 app.task(name="native.note")(consumer_side.note)
 
 

@@ -6,6 +6,8 @@ import socket
 import threading
 from urllib.parse import urlsplit, urlunsplit
 
+from servers import own_port
+
 
 class Proxy:
     """Forward connections to the server of a URL until they are cut.
@@ -16,25 +18,33 @@ class Proxy:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._server = parts.hostname or "127.0.0.1", parts.port or 0
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._port = self._listener.getsockname()[1]
+        self._place = own_port()  # which keeps it while the listener is away
+        self._port = self._place.getsockname()[1]
         credentials, at, _ = parts.netloc.rpartition("@")
         self.url = urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}"))
         self._open: set[socket.socket] = set()
-        self._accept()
-
-    def _accept(self) -> None:
-        threading.Thread(target=self._serve, args=(self._listener,), daemon=True).start()
+        self._listener: socket.socket | None = None
+        self._changing = threading.Lock()
+        self.restore()
 
     def _serve(self, listener: socket.socket) -> None:
         while True:
             try:
                 client, _ = listener.accept()
-                server = socket.create_connection(self._server)
             except OSError:
                 listener.close()
                 return  # it was cut
-            self._open |= {client, server}
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:
+                client.close()  # as the server itself did
+                continue
+            with self._changing:
+                if listener is not self._listener:  # it was cut meanwhile
+                    client.close()
+                    server.close()
+                    continue
+                self._open |= {client, server}
             for source, target in ((client, server), (server, client)):
                 threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
 
@@ -45,19 +55,23 @@ class Proxy:
         except OSError:
             pass  # one end is gone: so is the other
         _end(target)
-        self._open.discard(source)
+        with self._changing:
+            self._open.discard(source)
         source.close()
 
     def cut(self) -> None:
         """Break every connection and refuse new ones."""
-        _end(self._listener)
-        for end in list(self._open):
-            _end(end)
+        with self._changing:
+            listener, self._listener = self._listener, None
+            if listener is not None:
+                _end(listener)
+            for end in self._open:
+                _end(end)
 
     def restore(self) -> None:
         """Take connections again, on the same port."""
-        self._listener = socket.create_server(("127.0.0.1", self._port))
-        self._accept()
+        self._listener = listener = socket.create_server(("127.0.0.1", self._port))
+        threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
 
 
 def _end(end: socket.socket) -> None:

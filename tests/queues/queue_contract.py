@@ -65,13 +65,14 @@ class QueueContract(ConsumerContract):
             with engine.connect() as conn:
                 return int(conn.exec_driver_sql("SELECT count(*) FROM tokens").scalar_one())
 
-        later = {"delay": 1} if "delay" in harness.backend.capabilities else {}
         EmailDelivery.new({"type": "greet", "user_id": "ann"})
         TokenCleanup.new({})
         AuditCleanup.new({})
+        unique = "unique" in harness.backend.capabilities
+        # So that the first is unfinished when the second comes, on a busy machine too.
+        later = {"delay": 4} if unique else {}
         for_each_organization(workers.echo, ["acme"], tick="1", **later)
         jobs = for_each_organization(workers.echo, ["globex", "acme", "initech"], tick="1", **later)
-        unique = "unique" in harness.backend.capabilities
         assert [False, unique, False] == [job.duplicate for job in jobs]
         journal.wait(harness, lambda: harness.notes.read_text() == "hello ann\n", "the email")
         journal.wait(harness, lambda: tokens() == 1, "one token")
@@ -101,7 +102,6 @@ class QueueContract(ConsumerContract):
             time.sleep(1)  # so that the consumer misses it too
         finally:
             harness.proxy.restore()
-        workers.agnostic.new({})
         self._comes_back(harness, journal)
         # What the test before ran may come again, where its acknowledgement was cut off.
         assert [run for run in journal.runs(workers.echo.name) if "gone" in run["args"]] == []
@@ -121,6 +121,12 @@ class QueueContract(ConsumerContract):
             time.sleep(0.5)  # so that it cannot be told to the server
         finally:
             harness.proxy.restore()
+        self._comes_back(harness, journal)
+        journal.wait(harness, lambda: harness.settled(job.native_id), "what came of it")
+        assert len(journal.events("contract.ended")) <= attempts
+
+    def _comes_back(self, harness: QueueHarness, journal: Journal) -> None:
+        """Wait until the consumer, or the next one where it has ended, runs another job."""
 
         def taken() -> bool:
             try:
@@ -130,12 +136,6 @@ class QueueContract(ConsumerContract):
             return True
 
         journal.wait(harness, taken, "the server to take a job")
-        self._comes_back(harness, journal)
-        journal.wait(harness, lambda: harness.settled(job.native_id), "what came of it")
-        assert len(journal.events("contract.ended")) <= attempts
-
-    def _comes_back(self, harness: QueueHarness, journal: Journal) -> None:
-        """Wait until the consumer, or the next one where it has ended, runs another job."""
 
         def back() -> bool:
             if not harness.alive:
@@ -146,7 +146,10 @@ class QueueContract(ConsumerContract):
         journal.wait(harness, back, "the consumer to come back")
 
     def test_a_rolling_deploy_loses_nothing(self, harness: QueueHarness, journal: Journal) -> None:
-        """Consumers of two releases, side by side, with the jobs of both: each runs once."""
+        """Consumers of two releases, side by side, with the jobs of both: each runs once.
+
+        With ``repeats_at_stop`` what ended as the older release stopped may run again.
+        """
         older = harness.another(f"older-{time.monotonic_ns()}", SIGRA_TEST_OLDER="1")
         older.start()
         try:
@@ -178,4 +181,5 @@ class QueueContract(ConsumerContract):
 
         every = 2 * len(expected)
         journal.wait(harness, lambda: len(attempts()) >= every, f"{every} attempts")
-        assert attempts() == sorted((id, attempt) for id in expected for attempt in (1, 2))
+        assert set(attempts()) == {(id, attempt) for id in expected for attempt in (1, 2)}
+        assert self.repeats_at_stop or len(attempts()) == every

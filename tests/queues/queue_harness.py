@@ -25,7 +25,7 @@ class QueueHarness:
 
     command: ClassVar[Sequence[str]]
     ready: ClassVar[str]
-    patience = 30.0
+    patience = 120.0  # of a busy machine: who does not need it does not wait
     concurrency = 2
     outlives_its_server = True
     backend: Backend

@@ -27,7 +27,7 @@ def make_broker(url, queue):
             queue_name=queue,
             consumer_id="0",
             additional_streams={other: ">"},
-            idle_timeout=3000,
+            idle_timeout=6000,
             unacknowledged_lock_timeout=5,
             xread_count=4,
             retry=RETRY,

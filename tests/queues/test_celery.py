@@ -33,7 +33,6 @@ class CeleryHarness(QueueHarness):
         "--without-gossip --without-mingle"
     ).split()
     ready = r" ready\."
-    patience = 40.0
 
     def __init__(self, server: str, folder: Path) -> None:
         super().__init__(server, folder)
@@ -75,7 +74,7 @@ class CeleryOnRedis(CeleryHarness):
     outlives_its_server = False  # what kombu raises while it closes a lost connection ends it
 
     def settings(self) -> dict[str, Any]:
-        options = {"visibility_timeout": 6}
+        options = {"visibility_timeout": 10}
         # By default what a dead consumer held is looked for every 100 seconds only.
         options |= {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
         found = {"broker_transport_options": options, "result_backend": self.url}
@@ -83,6 +82,14 @@ class CeleryOnRedis(CeleryHarness):
         # says; a consumer that has fetched all is never in that instant.
         found["worker_prefetch_multiplier"] = 128
         return {**super().settings(), **found}
+
+    def kill(self) -> None:
+        """Kill the consumer once it has fetched all, and noted it."""
+        deadline = time.monotonic() + self.patience
+        while self.alive and self.waiting(self.queue) > 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        super().kill()
 
     def failed(self, native_id: str) -> str | None:
         result = self.app.AsyncResult(native_id)

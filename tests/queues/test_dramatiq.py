@@ -66,6 +66,12 @@ class RedisHarness(DramatiqHarness):
 
 
 class RabbitMQHarness(DramatiqHarness):
+    def __init__(self, server: str, folder: Path) -> None:
+        super().__init__(server, folder)
+        self.direct.close()
+        # Of a connection that is seldom used nothing is heard for minutes.
+        self.direct = make_broker(f"{server.rstrip('/')}/?heartbeat=0", self.queue)
+
     def dead_letters(self) -> list[bytes]:
         found, channel = [], self.direct.connection.channel()
         while (answer := channel.basic_get(f"{self.queue}.XQ"))[0]:
