@@ -29,8 +29,10 @@ MEMORY = "/dev/shm"
 if "TMPDIR" not in os.environ and os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free > 2**30:
     tempfile.tempdir = MEMORY
 
-# End as by Ctrl-C: fixtures stop the servers and consumers that they started.
+# End as by Ctrl-C: fixtures stop the servers and consumers that they started. And hear Ctrl-C,
+# as programs that tests start do then too, where the suite runs in a shell's background.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "sigra",

@@ -64,7 +64,7 @@ def script(tmp_path: Path, text: str) -> str:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert "" == done.stderr
     return done.stdout

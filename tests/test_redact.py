@@ -275,9 +275,9 @@ def test_searching_a_hostile_text_takes_no_time() -> None:
 
     for part in ("://", "eyJ-", "eyJ.", "://a:", "-----BEGIN ", "Bearer  ", "gh_xox-", "AKIA"):
         text = part * (8_192 // len(part))
-        start = time.perf_counter()
+        start = time.thread_time()  # of the processor, not of a busy machine's clock
         holds_secret(text)
-        assert time.perf_counter() - start < 0.2, part
+        assert time.thread_time() - start < 0.2, part
 
 
 def test_metadata_of_up_to_the_limit_is_kept() -> None:

@@ -35,7 +35,7 @@ from sigra import (
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
-PATIENCE = 50.0
+PATIENCE = 240.0
 note = contextvars.ContextVar("note", default="unset")
 
 ran: list[Any] = []
@@ -317,7 +317,7 @@ def test_a_delayed_job_runs_when_it_is_due(backend: AsyncioBackend, how: str) ->
     """``delay`` and ``run_at`` leave the job scheduled until then."""
 
     async def main() -> None:
-        soon = timedelta(milliseconds=30)
+        soon = timedelta(seconds=2)  # time to look at its state, on a busy machine too
         when: Any = soon if how == "delay" else datetime.now(timezone.utc) + soon
         later = remember.new({"n": "later"}, delay=1e12)
         job = remember.new({"n": 1}, **{how: when})
@@ -607,7 +607,7 @@ def test_the_interpreters_exit_reports_what_no_loop_did() -> None:
     """
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert f"sigra.job:WARNING:job {done.stdout.strip()} of __main__.work" in done.stderr
 

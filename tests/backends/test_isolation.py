@@ -37,7 +37,7 @@ from sigra.json import freeze
 from sigra.testing import AuditLog
 
 ORGANIZATIONS = 50
-PATIENCE = 50.0
+PATIENCE = 240.0
 
 
 class Odd(BaseException):

@@ -36,7 +36,7 @@ from sigra import (
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
-PATIENCE = 50.0
+PATIENCE = 240.0
 note = contextvars.ContextVar("note", default="unset")
 
 gates: dict[str, threading.Event] = {}
@@ -305,7 +305,7 @@ def test_priorities_of_a_batch(pool: ThreadBackend) -> None:
 @pytest.mark.parametrize("how", ["delay", "run_at"])
 def test_a_delayed_job_runs_when_it_is_due(pool: ThreadBackend, how: str) -> None:
     """``delay`` and ``run_at`` leave the job scheduled until then."""
-    soon = timedelta(milliseconds=300)
+    soon = timedelta(seconds=2)  # time to look at its state, on a busy machine too
     when: Any = soon if how == "delay" else datetime.now(timezone.utc) + soon
     later = remember.new({"n": "later"}, delay=60)
     job = remember.new({"n": 1}, **{how: when})
@@ -727,7 +727,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     program = textwrap.dedent(head) + textwrap.dedent(code)
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
 
 

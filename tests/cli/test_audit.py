@@ -165,7 +165,7 @@ def test_tail_follows_and_ctrl_c_ends_it(database: Path) -> None:
         time.sleep(1.2)
         process.send_signal(signal.SIGINT)
         rest = process.stdout.read()
-        assert 130 == process.wait(15)
+        assert 130 == process.wait(60)
     assert ("acme", "acme", "") == (first["organization_id"], later["organization_id"], rest)
     assert "\x1b[31m12" == later["target_id"]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -14,16 +16,22 @@ JOBS = """
 import os, time
 from sigra import log_safe, tenant_args, tenant_worker
 
+def hold(n):
+    while n == 30 and not os.path.exists("go_on"):
+        time.sleep(0.01)
+
 @tenant_worker(max_attempts=3, backoff=0)
 def steady(scope, n: int):
     log_safe("number.begin", scope, target_id=n)
     time.sleep(0.05)
+    hold(n)
     log_safe("number.end", scope, target_id=n)
 
 @tenant_worker
 def once(scope, n: int):
     log_safe("number.begin", scope, target_id=n)
     time.sleep(0.05)
+    hold(n)
     log_safe("number.end", scope, target_id=n)
 
 @tenant_worker(max_attempts=2, backoff=0)
@@ -53,7 +61,7 @@ def run(start, tmp_path, monkeypatch):
 
 def ended(process):
     """Return the status, the events and the summary's figures, with what was said."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=240)
     text = err.decode()
     found = re.findall(r"^ {2,}(\S.*?) {2,}([\d,.]+) *$", text, re.MULTILINE)
     return process.returncode, events(out), {name: float(n) for name, n in found}, text
@@ -63,11 +71,17 @@ def events(out):
     return [json.loads(line) for line in out.splitlines()]
 
 
+def go_on():
+    """Let the job of number 30 end: until then a run has not come to its end."""
+    Path(os.environ["SIGRA_HUEY_FILE"]).with_name("go_on").touch()
+
+
 def kill_in_the_middle(process):
     """Kill the command with -9 once some jobs have ended; return its events."""
     out = [process.stdout.readline() for _ in range(21)]
     process.kill()
     rest, _ = process.communicate()
+    go_on()
     found = events(b"".join(out) + rest)
     assert len({event["target_id"] for event in found}) < COUNT
     return found
@@ -76,9 +90,8 @@ def kill_in_the_middle(process):
 def test_after_kill_9_the_same_command_without_args_finishes_what_is_left(run, number_file):
     """Each job ends exactly once or, where it was killed in between, writes the same events again."""
     before = kill_in_the_middle(run("steady", "--args", number_file(COUNT)))
-    begun = {e["target_id"] for e in before} - {
-        e["target_id"] for e in before if e["action"] == "number.end"
-    }
+    complete = {e["target_id"] for e in before if e["action"] == "number.end"}
+    begun = {e["target_id"] for e in before} - complete
     status, after, figures, _ = ended(run("steady"))
     assert status == 0
     numbers = [e["target_id"] for e in before + after if e["action"] == "number.end"]
@@ -86,7 +99,8 @@ def test_after_kill_9_the_same_command_without_args_finishes_what_is_left(run, n
     assert len({e["event_id"] for e in before + after}) == 2 * COUNT
     assert begun <= {e["target_id"] for e in after}
     assert figures["jobs completed"] == figures["of the jobs, left by an earlier run"]
-    assert figures["jobs completed"] >= COUNT - 11
+    # The last that ended may have been killed before the file heard of it.
+    assert figures["jobs completed"] - (COUNT - len(complete)) in (0, 1)
 
 
 def test_a_job_without_attempts_left_that_was_running_is_told_and_not_run_again(run, number_file):
@@ -130,6 +144,7 @@ def test_ctrl_c_keeps_the_rest_and_says_how_to_go_on(run, number_file):
     process = run("once", "--args", number_file(COUNT))
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
+    go_on()
     status, before, figures, said = ended(process)
     assert (status, figures["jobs discarded"]) == (130, 0)
     assert f"Not finished: {figures['jobs unfinished']:.0f} jobs, kept in jobs.db" in said
@@ -146,6 +161,7 @@ def test_a_file_that_is_being_run_is_not_run_twice(run, number_file):
     status, found, _, said = ended(run("steady"))
     assert (status, found) == (2, [])
     assert "jobs.db has a consumer already" in said
+    go_on()
     assert ended(first)[2]["jobs completed"] == COUNT
 
 

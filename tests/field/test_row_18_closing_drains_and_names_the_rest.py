@@ -85,6 +85,6 @@ def test_the_interpreter_s_exit_finishes_what_is_due(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert ("", sorted(map(str, range(20)))) == (ended.stderr, sorted(ended.stdout.split()))

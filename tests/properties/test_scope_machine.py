@@ -36,7 +36,7 @@ from sigra import (
 )
 from sigra.testing import AuditLog
 
-PATIENCE = 60.0
+PATIENCE = 240.0
 variable = contextvars.ContextVar("variable", default="clean")
 faults: list[str] = []
 jobs: list[Job] = []

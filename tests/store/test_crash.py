@@ -180,7 +180,7 @@ def run_forking(code: str, url: str) -> None:
     """Run a program that is given a store, as a process that may fork; it ends well."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -222,7 +222,7 @@ def test_a_full_queue_fails_in_a_bounded_time(
     written = threading.Event()
 
     def never(_: Any) -> None:
-        written.wait(20)
+        written.wait(120)
 
     sink._batch._write = never
     before = audit_stats()
@@ -304,11 +304,11 @@ def _same(record: MyAudit) -> dict[str, Any]:
 
 
 def _wait_for(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
+    for _ in range(3_000):
         if condition():
             return
         threading.Event().wait(0.02)
-    raise AssertionError("it did not happen within ten seconds")
+    raise AssertionError("it did not happen within a minute")
 
 
 @pytest.mark.parametrize(

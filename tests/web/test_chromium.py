@@ -36,7 +36,7 @@ def address(url: str, sink: SqlAuditSink) -> Iterator[str]:
         assert process.stdout is not None
         yield process.stdout.readline().strip()
         process.terminate()
-        assert process.wait(15) in (0, -15)
+        assert process.wait(60) in (0, -15)
 
 
 def browse(folder: Path, address: str, *options: str) -> str:
@@ -44,7 +44,7 @@ def browse(folder: Path, address: str, *options: str) -> str:
     command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=5000"]
     done = subprocess.run(
-        [*command, *options, address], capture_output=True, text=True, check=True, timeout=90
+        [*command, *options, address], capture_output=True, text=True, check=True, timeout=300
     )
     return done.stdout
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from html import unescape
@@ -33,6 +34,9 @@ def base(sink: SqlAuditSink) -> Iterator[str]:
     server, bound = uvicorn.Server(config), config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
     yield f"http://127.0.0.1:{bound.getsockname()[1]}"
     server.should_exit = True
     thread.join()
@@ -41,7 +45,7 @@ def base(sink: SqlAuditSink) -> Iterator[str]:
 
 @pytest.fixture
 def stranger(base: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=base, trust_env=False) as client:
+    with httpx.Client(base_url=base, trust_env=False, timeout=60) as client:
         yield client
 
 
