@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
+from sigra.backend import Capability
 from sigra.backends.sync import SyncBackend
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
 from sigra.scope import id_text
@@ -25,7 +26,7 @@ class RecordingBackend(SyncBackend):
     A job with ``conn`` runs at the next ``drain()``: behind a queue it waits for the commit.
     """
 
-    capabilities = SyncBackend.capabilities | {"conn"}
+    capabilities = SyncBackend.capabilities | frozenset[Capability](("conn",))
 
     def __init__(self) -> None:
         super().__init__()
