@@ -88,6 +88,15 @@ def test_a_hand_built_job_is_refused() -> None:
     assert "it is not signed" in refusal({**IDS, "amount": 9})
 
 
+def test_a_consumer_without_keys_says_so() -> None:
+    """A deploy that began with the producers is told what it forgot."""
+    payload = sealed()
+    with configure(signing=None):
+        verdict = consume(payload, pay.definition, "test").verdict
+    assert ("discarded", []) == (verdict.state, ran)
+    assert "this consumer has no keys" in str(verdict.error)
+
+
 def test_it_runs_as_the_worker_that_was_signed_and_no_other() -> None:
     """A signed report does not become a deletion."""
     assert "signed for another worker" in refusal(sealed(), "signing.delete")

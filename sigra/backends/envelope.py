@@ -75,6 +75,8 @@ def unpack(
     signing = config.current.signing
     if signing is not None and not (signing.accept_unsigned and "signed" not in payload):
         payload = signing.open(payload, definition.name, time_ns())
+    elif signing is None and MARK in payload and "signed" in payload:
+        raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
     version = payload.get(MARK)
     if type(version) is not int or not isinstance(payload.get("args"), Mapping):
         args = freeze(dict(payload), _NO_LIMIT)
