@@ -102,7 +102,7 @@ def verify(
     machine: bool,
     **which: Any,
 ) -> None:
-    r"""Check that what is in the store is what was written, and name the first bad row.
+    """Check that what is in the store is what was written, and name the first bad row.
 
     The chains alone show whoever changes rows by hand. Against whoever can write the whole
     database, pass --checkpoints that were kept elsewhere, and --public-key. See docs/security.md.
@@ -112,7 +112,7 @@ def verify(
       0    intact
       1    broken, or there is nothing to verify
       2    the command was called in a way that cannot work
-    """
+    """  # noqa: D301
     alone = folder is not None and not any(which.values())
     store = None
     if not alone:

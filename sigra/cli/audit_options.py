@@ -42,9 +42,9 @@ def _all(*options: Decorator) -> Decorator:
 
 _STORE: dict[str, Any] = {
     "envvar": "SIGRA_AUDIT_STORE",
+    "show_envvar": True,
     "metavar": "URL",
-    "help": "Where the events are, as sqlite:///audit.db or postgresql+psycopg://user@host/db. "
-    "Default: the environment's SIGRA_AUDIT_STORE.",
+    "help": "Where the events are, as sqlite:///audit.db or postgresql+psycopg://user@host/db.",
 }
 in_store = click.option("--store", "url", required=True, **_STORE)
 in_store_if_any = click.option("--store", "url", **_STORE)

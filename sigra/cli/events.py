@@ -9,12 +9,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 from sqlalchemy import Connection, func, select
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
-from sigra.cli.show import listing, printable
+from sigra.cli.show import listing, printable, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
@@ -40,7 +39,7 @@ def show_page(
         rows = [_row(event) for event in page.events]
         if rows:
             columns = ["time (UTC)", "organization", "who", "action", "target", "outcome"]
-            Console(highlight=False, emoji=False).print(listing(columns, rows))
+            stdout_console().print(listing(columns, rows))
         else:
             print("no event matches")
     if page.cursor is not None:
@@ -71,7 +70,7 @@ def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> Non
         return
     rows = [[action, *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
     rows.append(["all", *(f"{sum(counts[a, o] for a in actions):,}" for o in _STYLES)])
-    Console(highlight=False, emoji=False).print(listing(["action", *_STYLES], rows))
+    stdout_console().print(listing(["action", *_STYLES], rows))
 
 
 def _counted(store: SqlAuditSink, which: EventFilter) -> Counter[tuple[str, str]]:
@@ -117,7 +116,7 @@ def _print_lines(events: Iterable[AuditEvent], *, machine: bool) -> None:
     if machine:
         _print_json(events)
         return
-    console = Console(highlight=False, emoji=False)
+    console = stdout_console()
     for event in events:
         line = Text(printable("  ".join(_row(event)[:-1])).replace("\n", "\\n"))
         line.append(f"  {event.outcome}", style=_STYLES.get(event.outcome, ""))

@@ -10,9 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
 
-from rich.console import Console
-
-from sigra.cli.show import Bar, figures, printable, stderr_console
+from sigra.cli.show import Bar, figures, printable, stderr_console, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
 from sigra.store import (
@@ -30,6 +28,7 @@ from sigra.store import (
 from sigra.store.errors import CheckpointOrderError
 from sigra.store.keys import by_id
 
+_SECOND = timedelta(seconds=1)
 _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
 
 
@@ -107,7 +106,7 @@ def _check_export(folder: Path, keys: Any) -> list[str]:
 
 def _show(report: Report) -> None:
     age = report.checkpoint_age
-    console = Console(highlight=False, emoji=False)
+    console = stdout_console()
     console.print(
         figures(
             [
@@ -117,7 +116,7 @@ def _show(report: Report) -> None:
                 ("chains", report.chains, ""),
                 ("pruned", report.pruned, ""),
                 ("erased", report.erased, ""),
-                ("last checkpoint", "none" if age is None else f"{age} ago", ""),
+                ("last checkpoint", "none" if age is None else f"{age - age % _SECOND} ago", ""),
                 ("events after it", report.unanchored, ""),
             ]
         )

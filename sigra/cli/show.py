@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
@@ -28,6 +29,12 @@ def stderr_console() -> Console:
     terminal = sys.stderr.isatty()
     # Else FORCE_COLOR in the environment would draw a bar into a pipe.
     return Console(stderr=True, force_terminal=terminal, highlight=False, emoji=False)
+
+
+def stdout_console() -> Console:
+    """Return a console on stdout; where that is no terminal, a row of a table stays one line."""
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
+    return Console(highlight=False, emoji=False, width=wide)
 
 
 def printable(text: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rich.console import Console
-
-from sigra.cli.show import listing
+from sigra.cli.show import listing, stdout_console
 from sigra.cli.target import defined_in, load_module
 from sigra.definition import Definition
 from sigra.options import OPTION_NAMES, PLAIN
@@ -22,7 +20,7 @@ def list_workers(module: str, *, as_json: bool) -> None:
     elif facts:
         columns = ["worker", "kind", "options", "schema", "action"]
         rows = [_row(fact, module) for fact in facts]
-        console = Console(highlight=False, emoji=False)
+        console = stdout_console()
         console.print(f"Workers of {module}", style="bold", markup=False)
         console.print(listing(columns, rows))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -113,6 +114,24 @@ def test_list_is_a_table_for_a_person(run: Command) -> None:
     assert "no event matches" in run("list", "-o", "nobody").stdout
 
 
+def test_in_a_pipe_an_event_is_one_line(database: Path) -> None:
+    """What a cron job mails, or grep reads, is not folded to the width of no terminal."""
+    environment = {"SIGRA_AUDIT_STORE": f"sqlite:///{database}", "COLUMNS": None}
+    shown = CliRunner().invoke(sigra, ["audit", "list", "-o", "globex"], env=environment).stdout
+    whole = re.findall(
+        r"^ +[-\d]{10} [:\d]{8} +globex .* invoice\.\w+ .* \w+ *$", shown, re.MULTILINE
+    )
+    assert 4 == len(whole)
+
+
+def test_a_store_that_is_not_said_has_two_ways_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the option and the variable."""
+    monkeypatch.delenv("SIGRA_AUDIT_STORE", raising=False)
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL])
+    assert 2 == result.exit_code
+    assert "'--store' (env var: 'SIGRA_AUDIT_STORE')" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "number"),
     [
@@ -215,7 +234,9 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
     for _ in range(2):
         assert 0 == run("checkpoint", "--key", keys["private"], "--to", kept).exit_code
     trust = ("--public-key", keys["public"], "--checkpoints", kept)
-    assert "anchored" in run("verify", *ALL, *trust).stdout
+    shown = run("verify", *ALL, *trust).stdout
+    assert "anchored" in shown
+    assert re.search(r"last checkpoint +\d+:\d\d:\d\d ago", shown)
     with closing(sqlite3.connect(database)) as connection, connection:
         (chain,) = connection.execute(
             "SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme'"

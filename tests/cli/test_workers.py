@@ -56,12 +56,14 @@ def test_the_version_is_the_package_s(command):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["run", "--help"], ["demo", "-h"], ["workers", "-h"]]
+    "words",
+    [["--help"], ["run", "--help"], ["demo", "-h"], ["workers", "-h"], ["audit", "verify", "-h"]],
 )
 def test_help_is_there(command, words):
-    """Every command explains itself within 90 columns."""
+    """Every command explains itself within 90 columns, and no mark-up is left in the text."""
     result = command(*words)
     assert (0, True) == (result.exit_code, max(map(len, result.stdout.splitlines())) <= 90)
+    assert "\\b" not in result.stdout
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):
