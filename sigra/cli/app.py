@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,17 +11,37 @@ import click
 
 import sigra as library
 from sigra.cli.audit import audit
+from sigra.cli.output import give_up_stdout
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SOURCE = click.Path(exists=True, path_type=Path)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What the system says where a file, or the disk below it, takes no more."""
 
 
 class _Commands(click.Group):
-    """End with the status that a shell expects after Ctrl-C, wherever it is pressed."""
+    """End with the status that a shell expects after Ctrl-C, wherever it is pressed.
+
+    Where standard output can take no more, say so in one line and end with 1.
+    """
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().main(*args, **extra)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
+            give_up_stdout()
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                if sys.stdout is not None:  # as it is where it was closed
+                    sys.stdout.flush()  # what fails later is told by nobody
         except KeyboardInterrupt:
             ctx.exit(130)
 

@@ -154,7 +154,8 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     except click.ClickException:
         raise
     except Exception as error:
-        raise MisuseError(f"the audit store cannot be opened: {error}") from error
+        reason = getattr(error, "orig", error)  # the driver's, without SQLAlchemy's lines
+        raise MisuseError(f"the audit store cannot be opened: {reason}") from error
     return sink
 
 

@@ -157,7 +157,9 @@ def export_store(
                 **which,
             )
         except (OSError, SigraError) as error:
-            raise MisuseError(str(error)) from None
+            reason = getattr(error, "strerror", None)
+            told = f"{folder} cannot be written: {reason}" if reason else str(error)
+            raise MisuseError(told) from None
     events, files = manifest.events, len(manifest.files)
     if machine:
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}

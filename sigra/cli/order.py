@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from click import ClickException
+
 from sigra import config
 from sigra.audit.event import AuditEvent
 from sigra.cli.choose import open_lane
@@ -67,6 +69,7 @@ def carry_out(order: Order) -> int:
         run = _prepare(order, lane, source)
         if stream is not None:
             stream.on_closed = run.lose_stdout
+            stream.on_failed = lambda why: run.bar.say(f"standard output cannot be written: {why}")
             if run.bar.drawn and stream.is_terminal:
                 stream.show = run.bar.say
         stack.enter_context(_settings(lane, sink))
@@ -130,8 +133,15 @@ def _events(path: Path | None) -> Iterator[tuple[JSONLinesSink, EventStream | No
         except OSError as error:
             where = "standard output" if path is None else f"--audit-log {path}"
             raise MisuseError(f"{where} cannot be written: {error.strerror}") from None
-        stack.callback(sink.close)
+        stack.callback(_close, sink, path)
         yield sink, stream
+
+
+def _close(sink: JSONLinesSink, path: Path | None) -> None:
+    try:
+        sink.close()
+    except OSError as error:  # each event that it did not take was counted as failed
+        raise ClickException(f"--audit-log {path} cannot be written: {error.strerror}") from None
 
 
 @contextmanager

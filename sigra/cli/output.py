@@ -15,13 +15,16 @@ import structlog
 class EventStream:
     """Take lines of bytes for a pipe, a file or a terminal.
 
-    ``on_closed`` is called where nobody reads them any more. ``show``, where it is set,
-    is given each line as text instead: it prints above a progress bar.
+    ``on_closed`` is called where nobody reads them any more, ``on_failed`` with the reason
+    where the first one cannot be written otherwise. ``show``, where it is set, is given each
+    line as text instead: it prints above a progress bar.
     """
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self.on_closed: Callable[[], object] = _ignore
+        self.on_failed: Callable[[str], object] = _ignore
+        self._failed = False
         self.show: Callable[[str], object] | None = None
         self.is_terminal: bool = raw.isatty()
         self.closed = False
@@ -41,13 +44,25 @@ class EventStream:
         except BrokenPipeError:
             self.on_closed()
             raise
+        except OSError as error:
+            if not self._failed:
+                self._failed = True
+                self.on_failed(str(error.strerror))
+            raise
 
     def flush(self) -> None:
         """Do nothing: no line is held back."""
 
 
-def _ignore() -> None:
+def _ignore(*_: object) -> None:
     pass
+
+
+def give_up_stdout() -> None:
+    """Let what standard output has not taken go nowhere: else Python tries again as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

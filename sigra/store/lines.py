@@ -35,7 +35,7 @@ class JSONLinesSink:
     def close(self) -> None:
         """Flush, and close the file if the sink opened it. Closing twice is fine."""
         with self._lock:
-            if not self._stream.closed:
+            if self._owned:
+                self._stream.close()  # also where it cannot flush, as a full disk
+            elif not self._stream.closed:
                 self._stream.flush()
-                if self._owned:
-                    self._stream.close()
