@@ -119,8 +119,9 @@ class ServerDatabase:
             return work(connection)
 
     def _own(self) -> Engine:
-        # A forked child has no use of its parent's connections; a given engine is its owner's.
-        if self._owned and self._pid != os.getpid():
+        # A forked child has no use of its parent's connections, in a given engine neither: two
+        # processes on one socket read each other's answers, and take what was lost for written.
+        if self._pid != os.getpid():
             self._pid = os.getpid()
             self._engine.dispose(close=False)
         return self._engine

@@ -210,6 +210,25 @@ def test_a_forked_child_writes_with_connections_of_its_own(
     assert verify(sink, all_organizations=True).verdict == "intact"
 
 
+def test_a_forked_child_shares_no_connection_of_a_given_engine(
+    new_url: Callable[[str], str],
+) -> None:
+    """Where the application's own engine was used before the fork, too."""
+    code = (
+        "import os, sys\n"
+        "from sqlalchemy import create_engine\n"
+        "from sigra.store import SqlAuditSink\n"
+        "sink = SqlAuditSink(create_engine(sys.argv[1]))\n"
+        "ask = lambda c: c.exec_driver_sql('SELECT pg_backend_pid()').scalar()\n"
+        "before = sink.database.write(ask)\n"
+        "if os.fork() == 0:\n"
+        "    os._exit(sink.database.write(ask) == before)\n"
+        "status = os.waitstatus_to_exitcode(os.wait()[1])\n"
+        "sys.exit(status or sink.database.write(ask) != before)\n"
+    )
+    run_forking(code, new_url("postgresql"))
+
+
 @pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
 def test_a_forked_child_outlives_its_parents_sink(tmp_path: Path, driver: str) -> None:
     """What a child writes is kept though its parent closes the file first, and while others write."""
