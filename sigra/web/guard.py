@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection
+from hashlib import sha256
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "sigra_audit"
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _HEADERS = {
     "cache-control": "no-store",
@@ -27,11 +27,13 @@ class Guard:
     """Answer only who has the token, reads only, and asks this machine by one of ``hosts``.
 
     The token comes once in the address (``?token=``) and then as a cookie that no script and
-    no other site can use. A name that a stranger's page makes point here is refused.
+    no other site can use, named after it: to a browser all ports of a machine are one site. A
+    name that a stranger's page makes point here is refused.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = LOCAL) -> None:
         self._app, self._token, self._hosts = app, token.encode(), frozenset(hosts)
+        self._cookie = cookie_name(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -60,12 +62,17 @@ class Guard:
             if not self._is_token(given):
                 return _unknown()
             answer = RedirectResponse(request.url.remove_query_params("token"), 303)
-            answer.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+            answer.set_cookie(self._cookie, given, httponly=True, samesite="strict")
             return answer
-        return None if self._is_token(request.cookies.get(COOKIE, "")) else _unknown()
+        return None if self._is_token(request.cookies.get(self._cookie, "")) else _unknown()
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
+
+
+def cookie_name(token: str) -> str:
+    """Name the cookie of the page that has this token."""
+    return f"sigra_audit_{sha256(token.encode()).hexdigest()[:16]}"
 
 
 def _unknown() -> Response:

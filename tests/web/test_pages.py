@@ -21,6 +21,7 @@ from sigra.audit import log
 from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
 from sigra.web import make_app
+from sigra.web.guard import cookie_name
 
 pytestmark = pytest.mark.servers
 
@@ -72,7 +73,7 @@ def test_without_the_token_nothing_is_shown(
     cookies = (
         {}
         if token is None
-        else {"cookie": f"sigra_audit={token}".encode("utf-8", "replace").decode()}
+        else {"cookie": f"{cookie_name(TOKEN)}={token}".encode("utf-8", "replace").decode()}
     )
     answer = stranger.get(path, headers=cookies)
     assert 401 == answer.status_code
@@ -91,6 +92,22 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
+
+
+def test_two_pages_of_one_machine_do_not_log_each_other_out(sink: SqlAuditSink) -> None:
+    """A browser sends one cookie jar to all ports of a machine."""
+    transports = {
+        f"http://127.0.0.1:{port}": httpx.ASGITransport(make_app(sink, token=f"{TOKEN}-{port}"))
+        for port in (1, 2)
+    }
+
+    async def look() -> list[int]:
+        async with httpx.AsyncClient(mounts=transports) as browser:
+            for port in (1, 2):
+                await browser.get(f"http://127.0.0.1:{port}/?token={TOKEN}-{port}")
+            return [(await browser.get(f"{base}/chains")).status_code for base in transports]
+
+    assert [200, 200] == asyncio.run(look())
 
 
 @pytest.mark.parametrize(
@@ -259,7 +276,7 @@ def test_a_row_that_somebody_made_unreadable_hides_no_other(tmp_path: Path) -> N
     with closing(sqlite3.connect(tmp_path / "audit.db")) as connection, connection:
         connection.execute("UPDATE sigra_audit_entries SET occurred_at = 'z' WHERE sequence = 1")
     transport = httpx.ASGITransport(make_app(own, token=TOKEN))
-    base, cookies = "http://127.0.0.1", {"sigra_audit": TOKEN}
+    base, cookies = "http://127.0.0.1", {cookie_name(TOKEN): TOKEN}
 
     async def look() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
