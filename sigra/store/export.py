@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
+from string import ascii_lowercase, digits
 from typing import Any, Unpack
-from urllib.parse import quote
 
 from sqlalchemy import select
 
@@ -23,6 +23,7 @@ from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains
 
 _LONGEST_NAME = 120
+_PLAIN = frozenset(f"{ascii_lowercase}{digits}-._")
 
 Progress = Callable[[int], object]
 """Told how many events are written so far."""
@@ -89,6 +90,10 @@ def _fields(row: Any) -> dict[str, Any]:
 
 
 def _file_name(tag: str) -> str:
-    """Name an organization's file so that no name leaves the folder, or is that of another."""
-    name = quote(tag, safe="")
+    """Name an organization's file so that no name leaves the folder, or is that of another.
+
+    All but small letters and digits is escaped as in a URL: to some systems A and a are one.
+    """
+    signs = (chr(byte) if chr(byte) in _PLAIN else f"%{byte:02x}" for byte in tag.encode())
+    name = "".join(signs)
     return name if len(name) <= _LONGEST_NAME else f"sha256-{sha256(tag.encode()).hexdigest()}"

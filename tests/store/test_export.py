@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow.parquet
 import pytest
@@ -77,6 +78,36 @@ def test_no_organizations_name_leaves_the_folder(
     assert 3 == len(names)
     assert ["in"] == [path.name for path in tmp_path.iterdir()]
     assert [] == verify_export(tmp_path / "in" / "out")
+
+
+def test_names_that_differ_by_case_alone_have_files_that_differ_otherwise(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], tmp_path: Path
+) -> None:
+    """On a system to which A and a are one no organization's events are lost."""
+    sink = open_sink(new_url("sqlite"))
+    ids = [
+        "acme",
+        "Acme",
+        "ACME",
+        "%41cme",
+        "\u00e9",
+        "e\u0301",
+        "\u212a",
+        "K",
+        "k",
+        "x" * 300,
+        "X" * 300,
+    ]
+    for id in ids:
+        sink.write(event(1, id))
+    manifest = export(sink, tmp_path / "out", all_organizations=True)
+    assert len(ids) == len({file.file.casefold() for file in manifest.files})
+    short = {
+        f.organization_id: f.file for f in manifest.files if len(f.organization_id or "") < 300
+    }
+    assert {f"org:{id}.jsonl" for id in ids[:-2]} == {unquote(name) for name in short.values()}
+    assert all(name == name.casefold() for name in short.values())
+    assert [] == verify_export(tmp_path / "out")
 
 
 @pytest.mark.parametrize("formula", FORMULAS)

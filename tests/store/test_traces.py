@@ -79,7 +79,7 @@ def test_parquet_has_nothing_of_the_person(
 
     sink = open_sink(new_url("sqlite"))
     fill(sink, 300, 1)
-    path = tmp_path / "{}" / "org%3Aorg%200.parquet"
+    path = tmp_path / "{}" / "org%3aorg%200.parquet"
     export(sink, tmp_path / "before", format="parquet", all_organizations=True)
     assert PERSON in str(parquet.read_table(str(path).format("before")).to_pylist())
     erase(sink, PERSON, reason="asked", all_organizations=True)
