@@ -16,6 +16,7 @@ from sigra.store.keys import PublicKeys, Signer, is_signed
 from sigra.store.tables import marks
 
 _PURPOSE = "mark"
+_ALL = select(marks).order_by(marks.c.id)
 
 
 @dataclass(slots=True)
@@ -69,7 +70,7 @@ def read_marks(
 ) -> dict[int, Marked]:
     """Return what the marks of some chains say; with ``keys``, only if one of them signed it."""
     found = {chain: Marked() for chain in tags}
-    for row in connection.execute(select(marks).order_by(marks.c.id)):
+    for row in connection.execute(_ALL):
         of_chain = found.get(row.chain)
         if of_chain is None:
             continue

@@ -21,8 +21,7 @@ def find_strays(
     It names the organization where that is one of ``tags`` or a mark says it; with
     ``everything`` it is yielded also where nobody can tell whose the chain is.
     """
-    numbers = union(*(_without_row(table) for table in (entries, marks))).subquery()
-    for chain in connection.scalars(select(numbers.c.chain).order_by(numbers.c.chain)).all():
+    for chain in connection.scalars(_WITHOUT_ROW).all():
         left = select(entries).where(entries.c.chain == chain).order_by(entries.c.sequence)
         first = connection.execute(left.limit(1)).one_or_none()
         count = connection.scalar(select(func.count()).select_from(left.subquery()))
@@ -49,6 +48,10 @@ def _without_row(table: Table) -> Any:
     found = found.union_all(select(following.scalar_subquery()).where(found.c.chain.is_not(None)))
     known = found.c.chain.in_(select(chains.c.id))
     return select(found.c.chain).where(found.c.chain.is_not(None), ~known)
+
+
+_numbers = union(*(_without_row(table) for table in (entries, marks))).subquery()
+_WITHOUT_ROW = select(_numbers.c.chain).order_by(_numbers.c.chain)
 
 
 def _is_of(entry: Any, tag: str) -> bool:

@@ -30,6 +30,19 @@ from sigra.store.tables import chains, entries, payloads
 _FINDINGS = 100
 _AT_ONCE = 2_000
 
+_PAIR = and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence)
+_ROWS = (
+    select(entries, payloads.c.salt, payloads.c.payload)
+    .outerjoin(payloads, _PAIR)
+    .order_by(entries.c.chain, entries.c.sequence)
+)
+_STRAY_PAYLOADS = (
+    select(payloads.c.chain, payloads.c.sequence)
+    .outerjoin(entries, _PAIR)
+    .where(entries.c.chain.is_(None))
+    .limit(_FINDINGS)
+)
+
 Progress = Callable[[int], object]
 
 
@@ -127,19 +140,9 @@ class _Verification:
         return kinds == (str, int, bytes)
 
     def _rows(self, tags: dict[int, str]) -> Any:
-        query = (
-            select(entries, payloads.c.salt, payloads.c.payload)
-            .outerjoin(
-                payloads,
-                and_(
-                    payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence
-                ),
-            )
-            .order_by(entries.c.chain, entries.c.sequence)
-        )
-        if not self._which.all_organizations:
-            query = query.where(entries.c.chain.in_(list(tags)))
-        return query
+        if self._which.all_organizations:
+            return _ROWS
+        return _ROWS.where(entries.c.chain.in_(list(tags)))
 
     def _add(self, finding: Finding) -> None:
         if len(self.findings) < _FINDINGS:
@@ -155,18 +158,7 @@ class _Verification:
 
     def _find_stray_payloads(self, connection: Connection) -> None:
         """Find payloads without an entry."""
-        query = (
-            select(payloads.c.chain, payloads.c.sequence)
-            .outerjoin(
-                entries,
-                and_(
-                    payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence
-                ),
-            )
-            .where(entries.c.chain.is_(None))
-            .limit(_FINDINGS)
-        )
-        for row in connection.execute(query):
+        for row in connection.execute(_STRAY_PAYLOADS):
             check = self.checks.get(row.chain)
             if check is not None:
                 check.find(row.sequence, None, "inserted", "a payload belongs to no entry")
