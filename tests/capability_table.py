@@ -23,8 +23,9 @@ HEAD = [
 ]
 
 
-def row(name: str, capabilities: frozenset[str]) -> str:
-    """Return a backend's line."""
+def line(name: str) -> str:
+    """Return a backend's line, from its class; raise ``MissingExtraError`` where it has none."""
+    capabilities = backend_class(name).capabilities
     cells = ["yes" if column in capabilities else "-" for column in COLUMNS]
     return f"| {name} | {' | '.join(cells)} |"
 
@@ -34,7 +35,7 @@ def installed() -> dict[str, str]:
     found = {}
     for name in OURS:
         try:
-            found[name] = row(name, backend_class(name).capabilities)
+            found[name] = line(name)
         except MissingExtraError:
             pass  # another environment has it
     return found

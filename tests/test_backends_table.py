@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from capability_table import HEAD, OURS, PAGE, installed, written
+from capability_table import HEAD, OURS, PAGE, line, written
+
+from sigra import MissingExtraError
 
 
 def test_each_backend_has_its_line() -> None:
@@ -16,7 +18,11 @@ def test_each_capability_has_its_column() -> None:
     assert "\n".join(HEAD) in PAGE.read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(installed()))
+@pytest.mark.parametrize("name", sorted(OURS))
 def test_the_line_says_what_the_class_declares(name: str) -> None:
     """A capability stands in the guide if and only if the class has it; else ``make table``."""
-    assert written()[name] == installed()[name]
+    try:
+        expected = line(name)
+    except MissingExtraError:
+        pytest.skip("its extra is not installed here")
+    assert expected == written()[name]

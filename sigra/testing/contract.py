@@ -122,8 +122,8 @@ class BackendContract(OutcomeContract):
     def test_a_delayed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
         """A delay, or a moment in the future, is honoured."""
         self._require(harness, "delay")
-        later = datetime.now(timezone.utc) + timedelta(seconds=1)
-        delayed = workers.echo.new(IDS, delay=1)
+        later = datetime.now(timezone.utc) + timedelta(seconds=self.delay)
+        delayed = workers.echo.new(IDS, delay=self.delay)
         scheduled = workers.echo.new(IDS, run_at=later)
         assert journal.runs() == [] or datetime.now(timezone.utc) >= later
         journal.wait(harness, lambda: len(journal.runs()) >= 2, "the delayed jobs")
@@ -135,8 +135,8 @@ class BackendContract(OutcomeContract):
         """A second job under the key is not enqueued, and says so; a later one is."""
         self._require(harness, "unique")
         # Long enough for a busy machine to come to the second one.
-        first = workers.echo.new(IDS, unique="k", delay=4)
-        second = workers.echo.new(IDS, unique="k", delay=4)
+        first = workers.echo.new(IDS, unique="k", delay=4 * self.delay)
+        second = workers.echo.new(IDS, unique="k", delay=4 * self.delay)
         assert (first.duplicate, second.duplicate) == (False, True)
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
 

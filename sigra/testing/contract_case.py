@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,7 +16,12 @@ IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
 
 
 class ContractCase:
-    """A backend under test, and what its consumers wrote down."""
+    """A backend under test, and what its consumers wrote down.
+
+    ``delay``: by how many seconds a job is delayed; less where a queue tells fractions apart.
+    """
+
+    delay: ClassVar[float] = 1.0
 
     @pytest.fixture(autouse=True)
     def _on_this_backend(self, harness: Harness, journal: Journal) -> Iterator[None]:

@@ -53,6 +53,8 @@ class TestSync(BackendContract):
 
 
 class TestThread(BackendContract):
+    delay = 0.2
+
     @pytest.fixture
     def harness(self) -> Iterator[ThreadHarness]:
         harness = ThreadHarness()
@@ -80,6 +82,8 @@ class AsyncioHarness(ThreadHarness):
 
 
 class TestAsyncio(BackendContract):
+    delay = 0.2
+
     @pytest.fixture
     def harness(self) -> Iterator[AsyncioHarness]:
         loop = asyncio.new_event_loop()
