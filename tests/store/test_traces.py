@@ -26,9 +26,9 @@ def fill(sink: SqlAuditSink, rows: int, organizations: int) -> int:
     """Write events of many organizations in no order, and return how many are the person's."""
     share, names = random.Random(7), [f"org {number}" for number in range(organizations)]
     mine = 0
-    for start in range(0, rows, 20):
+    for start in range(0, rows, 100):
         items = []
-        for number in range(start, start + 20):
+        for number in range(start, start + 100):
             who = PERSON if share.random() < 0.1 else f"user {share.randrange(1000)}"
             note = f"{who} was here " * share.choice([0, 1, 1, 5, 40])
             items.append((event(number, share.choice(names), actor_id=who, metadata={"note": note}),
