@@ -204,12 +204,31 @@ def test_unsigned_jobs_run_while_that_is_allowed() -> None:
         assert "its signature does not fit" in refusal({**sealed(), "mac": "0" * 64})
 
 
+def test_keys_are_known_before_anything_is_signed() -> None:
+    """While a rolling deploy brings the keys, processes without them read what the others send."""
+
+    @tenant_worker(name="signing.fails_early", max_attempts=2, backoff=0)
+    def fails(scope: AuditScope) -> None:
+        raise LookupError
+
+    early, signed = signing(current=None, accept_unsigned=True), sealed()
+    with configure(signing=early):
+        assert "completed" == deliver(signed).state
+        unsigned, job = sealed(), fails.new(IDS, delay=1)
+        following = consume(pack(job), fails.definition, "test").following()
+    with configure(signing=None):
+        assert "completed" == deliver(unsigned).state
+        last = consume(following, fails.definition, "test").verdict
+    assert ("discarded", LookupError) == (last.state, type(last.error))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ({"keys": {"a": b"short"}}, "at least 32 random bytes"),
         ({"keys": {"a": "k" * 32}}, "at least 32 random bytes"),
         ({"current": "b"}, "not among the keys"),
+        ({"current": None}, "signs nothing"),
         ({"lifetime": 0}, "above zero"),
     ],
 )

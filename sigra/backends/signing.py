@@ -21,14 +21,15 @@ class Signing:
     """The keys by which envelopes are signed (HMAC-SHA256) and verified.
 
     ``keys``: key id to at least 32 random bytes. ``current``: the id of the key to sign
-    with; the others still verify, until they are removed. ``application``: a name that
-    producers and consumers share; another application's jobs are refused. ``lifetime``:
-    seconds after which a job is not begun any more; None for ever. ``accept_unsigned``:
-    run unsigned jobs too, for the time in which producers still send them.
+    with; the others still verify, until they are removed. None signs nothing yet, while
+    processes without the keys still run. ``application``: a name that producers and
+    consumers share; another application's jobs are refused. ``lifetime``: seconds after
+    which a job is not begun any more; None for ever. ``accept_unsigned``: run unsigned jobs
+    too, for the time in which producers still send them.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)
-    current: str
+    current: str | None
     application: str
     lifetime: float | None = None
     accept_unsigned: bool = False
@@ -41,13 +42,17 @@ class Signing:
                     f"key {name!r} must be at least {SHORTEST_KEY} random bytes: make it with "
                     "secrets.token_bytes(32) and keep it where other secrets are kept"
                 )
-        if self.current not in self.keys:
+        if self.current is None and not self.accept_unsigned:
+            raise ValueError("current=None signs nothing: say accept_unsigned=True too")
+        if self.current is not None and self.current not in self.keys:
             raise ValueError(f"current is {self.current!r}, which is not among the keys")
         if self.lifetime is not None and not self.lifetime > 0:
             raise ValueError(f"lifetime must be seconds above zero, not {self.lifetime!r}")
 
     def seal(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return the envelope with its args under a signature that covers all but counters."""
+        if self.current is None:
+            return payload
         import hmac
 
         body = {name: payload[name] for name in _SIGNED}
