@@ -14,11 +14,9 @@ from urllib.parse import urlsplit
 
 import pymysql
 
-from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import consume
 from sigra.backends.producing import raise_not_sent
-from sigra.errors import UnknownWorkerError
 
 TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (
     id BIGINT AUTO_INCREMENT PRIMARY KEY, worker TEXT NOT NULL, payload LONGTEXT NOT NULL,
@@ -96,16 +94,8 @@ def run_one(conn):
 
 def settle(cursor, id, worker, payload, deliveries):
     """Run a job and put what came of it into the table."""
-    payload = json.loads(payload)
-    try:
-        definition = catalog.lookup(worker)
-    except UnknownWorkerError as error:
-        print(f"job {id} waits: {error}", flush=True)
-        cursor.execute(AGAIN, (json.dumps(payload), time.time() + 30, id))
-        return
-    consumed = consume(
-        payload, definition, MariaDBBackend.name, native_id=str(id), deliveries=deliveries
-    )
+    payload, name = json.loads(payload), MariaDBBackend.name
+    consumed = consume(payload, worker, name, native_id=str(id), deliveries=deliveries)
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
         again = json.dumps(consumed.following()), time.time() + verdict.delay, id

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import time_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sigra import config
+from sigra.definition import Definition
 from sigra.errors import EnvelopeError
 from sigra.ids import uuid7_parts
 from sigra.job import Job
 from sigra.json import freeze
 from sigra.options import JobOptions
-
-if TYPE_CHECKING:
-    from sigra.definition import Definition
 
 VERSION = 2
 """What this release writes. It reads version 1 too, which counted attempts and not

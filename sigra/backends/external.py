@@ -6,16 +6,18 @@ queue's own words.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypedDict, Unpack
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
 from sigra.backends.redelivery import report_again
 from sigra.context import Running
+from sigra.definition import Definition
 from sigra.errors import (
     EnvelopeError,
     InvalidArgsError,
@@ -26,9 +28,6 @@ from sigra.errors import (
 )
 from sigra.execute import admit, aexecute, execute
 from sigra.verdict import Verdict
-
-if TYPE_CHECKING:
-    from sigra.definition import Definition
 
 _log = logging.getLogger("sigra.job")
 
@@ -91,53 +90,51 @@ class Consumed:
         )
 
 
+class Counts(TypedDict, total=False):
+    """What a queue counts of a job itself, where it does; else the envelope's counts hold.
+
+    ``deliveries``: those of this attempt before this one, none of which came to an end.
+    """
+
+    failures: int | None
+    snoozes: int | None
+    deliveries: int | None
+
+
 def consume(
     payload: Mapping[str, Any],
-    definition: Definition,
+    worker: Definition | str,
     backend: str,
     *,
     native_id: str | None = None,
-    failures: int | None = None,
-    snoozes: int | None = None,
-    deliveries: int | None = None,
+    **counts: Unpack[Counts],
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the function raised.
 
-    ``native_id``: the queue's own id, for jobs that were built by hand. ``failures``,
-    ``snoozes`` and ``deliveries``: the queue's own counts of failed attempts, of snoozes
-    and of earlier deliveries of this attempt, where it keeps them; else the envelope's.
+    ``worker``: its definition, or its name: where no worker has that, the job waits for a
+    deploy. ``native_id``: the queue's own id, for jobs that were built by hand.
     """
-    begun = _begin(payload, definition, backend, native_id, failures, snoozes, deliveries)
-    if isinstance(begun, Consumed):
-        return begun
-    delivery, attempt = begun
-    return Consumed(payload, admit(attempt) or execute(attempt), delivery)
+    delivery, begun = _begin(payload, worker, backend, native_id, counts)
+    verdict = begun if isinstance(begun, Verdict) else execute(begun)
+    return Consumed(payload, verdict, delivery)
 
 
 async def aconsume(
     payload: Mapping[str, Any],
-    definition: Definition,
+    worker: Definition | str,
     backend: str,
     *,
     native_id: str | None = None,
-    failures: int | None = None,
-    snoozes: int | None = None,
-    deliveries: int | None = None,
+    **counts: Unpack[Counts],
 ) -> Consumed:
     """Do the same as ``consume`` on this event loop; sync functions run in a thread."""
-    begun = _begin(payload, definition, backend, native_id, failures, snoozes, deliveries)
-    if isinstance(begun, Consumed):
-        return begun
-    delivery, attempt = begun
-    refused = admit(attempt)
-    if refused is not None:
-        verdict = refused
-    elif definition.is_async:
-        verdict = await aexecute(attempt)
+    delivery, begun = _begin(payload, worker, backend, native_id, counts)
+    if isinstance(begun, Verdict):
+        verdict = begun
+    elif begun.job.definition.is_async:
+        verdict = await aexecute(begun)
     else:
-        import asyncio
-
-        verdict = await asyncio.to_thread(execute, attempt)
+        verdict = await asyncio.to_thread(execute, begun)
     return Consumed(payload, verdict, delivery)
 
 
@@ -151,44 +148,48 @@ def refuse_positional(definition: Definition, native_id: str) -> Consumed:
 
 def _begin(
     payload: Mapping[str, Any],
-    definition: Definition,
+    worker: Definition | str,
     backend: str,
     native_id: str | None,
-    failures: int | None,
-    snoozes: int | None,
-    deliveries: int | None,
-) -> Consumed | tuple[Delivery, Running]:
+    counts: Counts,
+) -> tuple[Delivery | None, Running | Verdict]:
+    """Return what was delivered, and the attempt that it is or the verdict in its place."""
+    name = worker if isinstance(worker, str) else worker.name
     try:
-        delivery = unpack(payload, definition, backend, native_id)
-    except EnvelopeError as error:
-        if error.version is not None and error.version > VERSION:
-            _log.warning("a job of %s waits: %s", definition.name, error)
-            return Consumed(payload, Verdict("scheduled", delay=WAIT_FOR_DEPLOY))
-        return _refused(payload, definition, error)
+        definition = catalog.lookup(worker) if isinstance(worker, str) else worker
+        delivery = _counted(unpack(payload, definition, backend, native_id), **counts)
+    except UnknownWorkerError as error:
+        _log.error("job %s waits for a consumer that knows it: %s", native_id, error)
+        return None, Verdict("scheduled", error=error, delay=WAIT_FOR_DEPLOY)
     except SigraError as error:
-        return _refused(payload, definition, error)
-    delivery = Delivery(
-        delivery.job,
-        delivery.failures if failures is None else failures,
-        delivery.snoozes if snoozes is None else snoozes,
-        delivery.deliveries if deliveries is None else deliveries,
-    )
-    attempt = Running(delivery.job, delivery.failures + 1, delivery.snoozes)
+        if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
+            _log.warning("a job of %s waits: %s", name, error)
+            return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
+        return None, _refused(name, error)
     # A delivery that never came to an end killed its consumer: it counts as an attempt.
-    if delivery.deliveries and delivery.failures + delivery.deliveries >= (
-        delivery.job.options.max_attempts
-    ):
-        poison = PoisonedJobError(delivery.job.id, definition.name, delivery.deliveries)
-        return _refused(payload, definition, poison, delivery)
+    failed, options = delivery.failures + delivery.deliveries, delivery.job.options
+    if delivery.deliveries and failed >= options.max_attempts:
+        poison = PoisonedJobError(delivery.job.id, name, delivery.deliveries)
+        return delivery, _refused(name, poison)
+    attempt = Running(delivery.job, delivery.failures + 1, delivery.snoozes)
     report_again(attempt, delivery.deliveries)
-    return delivery, attempt
+    return delivery, admit(attempt) or attempt
 
 
-def _refused(
-    payload: Mapping[str, Any],
-    definition: Definition,
-    error: SigraError,
-    delivery: Delivery | None = None,
-) -> Consumed:
-    _log.error("a job of %s was refused and ends here: %s", definition.name, error)
-    return Consumed(payload, Verdict("discarded", error=error), delivery)
+def _counted(
+    found: Delivery,
+    failures: int | None = None,
+    snoozes: int | None = None,
+    deliveries: int | None = None,
+) -> Delivery:
+    return Delivery(
+        found.job,
+        found.failures if failures is None else failures,
+        found.snoozes if snoozes is None else snoozes,
+        found.deliveries if deliveries is None else deliveries,
+    )
+
+
+def _refused(worker: str, error: SigraError) -> Verdict:
+    _log.error("a job of %s was refused and ends here: %s", worker, error)
+    return Verdict("discarded", error=error)

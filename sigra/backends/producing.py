@@ -7,13 +7,17 @@ import json
 import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
+from sigra.backend import Capability
 from sigra.errors import EnqueueError, SigraError
+from sigra.job import Job
+from sigra.options import JobOptions
 
-if TYPE_CHECKING:
-    from sigra.job import Job
-    from sigra.options import JobOptions
+
+def able_to(*further: Capability) -> frozenset[Capability]:
+    """Return what every queue can do, or is made to, and what one can besides."""
+    return frozenset(("delay", "run_at", "max_attempts", "backoff", "native", *further))
 
 
 def require_json(written: bytes | str, writer: str, cure: str) -> None:

@@ -17,6 +17,7 @@ from sigra import (
     MissingArgError,
     PoisonedJobError,
     Snooze,
+    UnknownWorkerError,
     current_job,
     tenant_worker,
 )
@@ -137,6 +138,20 @@ def test_a_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, "sigra.job"):
         take({})
     assert close.name in caplog.text
+
+
+def test_a_worker_is_found_by_its_name() -> None:
+    """Who has no definition at hand gives the name that the job was sent to."""
+    assert "completed" == consume(TENANT, close.name, "test").verdict.state
+
+
+def test_a_job_of_a_name_that_no_worker_has_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """It is for a consumer of the next deploy, and goes on as it came."""
+    done = consume(envelope(), "not.deployed", "test", native_id="n1")
+    assert ("scheduled", UnknownWorkerError) == (done.verdict.state, type(done.verdict.error))
+    assert done.verdict.delay > 0
+    assert done.payload == done.following()
+    assert "job n1 waits for a consumer that knows it: no worker is named" in caplog.text
 
 
 def test_a_newer_version_waits() -> None:
