@@ -138,11 +138,11 @@ async def aconsume(
     return Consumed(payload, verdict, delivery)
 
 
-def refuse_positional(definition: Definition, native_id: str) -> Consumed:
+def refuse_positional(worker: str, native_id: str) -> Consumed:
     """Return what becomes of a job of the queue's own API with args by position: it ends here."""
     reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
-    error = InvalidArgsError("$", reason, definition.name)
-    _log.error("job %s of %s was refused and ends here: %s", native_id, definition.name, error)
+    error = InvalidArgsError("$", reason, worker)
+    _log.error("job %s of %s was refused and ends here: %s", native_id, worker, error)
     return Consumed({}, Verdict("discarded", error=error))
 
 

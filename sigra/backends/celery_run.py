@@ -1,0 +1,72 @@
+"""What Celery's consumer runs for a job, and what came of it in Celery's words."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from sigra.backends.celery_begun import begun_before
+from sigra.backends.envelope import MARK
+from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
+from sigra.backends.kombu_json import fit, unfit
+from sigra.backends.producing import error_text
+
+_exceptions = native("celery.exceptions", "celery")
+
+_log = logging.getLogger("sigra.job")
+
+RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+"""How often a broker that is down is tried."""
+
+
+def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Be the body of every worker's task."""
+    name, request = task.name, task.request
+    if args:
+        consumed = refuse_positional(name, request.id)
+    else:
+        payload = unfit(kwargs)
+        lost = max(0, request.retries - failures_in(payload))
+        with begun_before(task.app, request) as begun:
+            before = lost + begun
+            consumed = consume(payload, name, "celery", native_id=request.id, deliveries=before)
+    _settle(task, consumed)
+
+
+def _settle(task: Any, consumed: Consumed) -> None:
+    verdict = consumed.verdict
+    match verdict.state:
+        case "retryable":
+            _send_again(task, consumed)
+            raise _exceptions.Retry(error_text(verdict.error), when=verdict.delay)
+        case "scheduled":
+            _send_again(task, consumed)
+            raise _exceptions.Ignore
+        case "cancelled" | "discarded":
+            # Shown as failed, and dead-lettered where the queue has an exchange for that.
+            raise _exceptions.Reject(error_text(verdict.error), requeue=False)
+
+
+def _send_again(task: Any, consumed: Consumed) -> None:
+    """Send the next run to where this one came from, under the same id."""
+    payload = consumed.following()
+    again = task.signature_from_request(
+        args=(),
+        kwargs=fit(payload),
+        countdown=consumed.verdict.delay or None,
+        retries=failures_in(payload),
+    )
+    try:
+        again.apply_async(retry_policy=RETRY_POLICY)
+    except Exception as error:
+        # Not acknowledged: the broker delivers this run again when it is back.
+        raise _exceptions.Reject(error_text(error), requeue=True) from error
+
+
+def keep(app: Any, queue: str, name: str, id: str, message: Any) -> None:
+    """Keep a job whose worker is not imported here; Celery itself would drop it."""
+    kwargs, retries = message.payload[1], message.headers.get("retries") or 0
+    if isinstance(kwargs, dict) and MARK in kwargs:
+        _log.error("job %s waits in queue %s: no worker is named %r", id, queue, name)
+        again = {"kwargs": kwargs, "task_id": id, "queue": queue, "retries": retries}
+        app.send_task(name, serializer="json", **again)
