@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sigra import catalog
-from sigra.backend import Capability
-from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
+from sigra.backends.dramatiq_run import CurrentMessage, run
 from sigra.backends.envelope import pack
-from sigra.backends.external import Consumed, consume, native, refuse_positional
-from sigra.backends.producing import raise_not_sent, require_json
-
-if TYPE_CHECKING:
-    from sigra.definition import Definition
-    from sigra.job import Job
+from sigra.backends.external import native
+from sigra.backends.producing import able_to, raise_not_sent, require_json
+from sigra.definition import Definition
+from sigra.job import Job
 
 _dramatiq = native("dramatiq", "dramatiq")
-_CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
-
-_log = logging.getLogger("sigra.job")
-
-_RECONNECT = 2.0
 
 
 class DramatiqBackend:
@@ -37,17 +28,15 @@ class DramatiqBackend:
     """
 
     name = "dramatiq"
-    capabilities: frozenset[Capability] = frozenset(
-        {"queue", "delay", "run_at", "max_attempts", "backoff", "native"}
-    )
+    capabilities = able_to("queue")
 
     def __init__(self, broker: Any = None, *, queue: str = "default") -> None:
         self._encoder: Any = None
         self._refuse_pickle()
         self.broker = _dramatiq.get_broker() if broker is None else broker
         self.queue = queue
-        if not any(isinstance(known, _CurrentMessage) for known in self.broker.middleware):
-            self.broker.add_middleware(_CurrentMessage())
+        if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
+            self.broker.add_middleware(CurrentMessage())
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -56,7 +45,7 @@ class DramatiqBackend:
             self._refuse_pickle()
             for job in jobs:
                 delay = job.options.wait(time.time())
-                self.broker.enqueue(self._message(job), delay=int(delay * 1000) or None)
+                self.broker.enqueue(self._native(job), delay=int(delay * 1000) or None)
                 job.accept(native_id=job.id)
         except Exception as error:
             raise_not_sent(self.name, error, jobs)
@@ -65,57 +54,28 @@ class DramatiqBackend:
         """Do the same in a thread: Dramatiq itself only blocks."""
         await asyncio.to_thread(self.enqueue, jobs)
 
-    def _refuse_pickle(self) -> None:
-        """Look at Dramatiq's global encoder, which may be another one than last time."""
-        encoder = _dramatiq.get_encoder()
-        if encoder is self._encoder:
-            return
-        cure = "dramatiq.set_encoder(dramatiq.JSONEncoder())"
-        require_json(encoder.encode({}), "Dramatiq's encoder", cure)
-        self._encoder = encoder
-
-    def _message(self, job: Job) -> Any:
+    def _native(self, job: Job) -> Any:
         worker = job.worker
         queue = job.options.queue or self.broker.actors[worker].queue_name
         return _dramatiq.Message(queue, worker, (), pack(job), {}, job.id)
+
+    def _refuse_pickle(self) -> None:
+        """Look at Dramatiq's global encoder, which may be another one than last time."""
+        encoder = _dramatiq.get_encoder()
+        if encoder is not self._encoder:
+            cure = "dramatiq.set_encoder(dramatiq.JSONEncoder())"
+            require_json(encoder.encode({}), "Dramatiq's encoder", cure)
+            self._encoder = encoder
 
     def _register(self, definition: Definition) -> None:
         name, known = definition.name, self.broker.actors.get(definition.name)
         if known is not None and known.fn.__module__ == __name__:
             return  # defined anew, or a second backend: the actor looks its worker up when it runs
 
-        def run(*args: Any, **payload: Any) -> None:
-            self._run(name, args, payload)
+        def body(*args: Any, **payload: Any) -> None:
+            run(self.broker, name, args, payload)
 
         # What Dramatiq's own retries would repeat is what we say has ended for good.
         retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
-        _dramatiq.actor(run, actor_name=name, queue_name=queue, broker=self.broker, **retries)
-
-    def _run(self, name: str, args: tuple[Any, ...], payload: dict[str, Any]) -> None:
-        message = _CurrentMessage.get_current_message()
-        definition, native_id = catalog.lookup(name), message.message_id
-        if args:
-            consumed = refuse_positional(definition, native_id)
-        else:
-            with counted(self.broker, message) as before:
-                consumed = consume(
-                    payload, definition, self.name, native_id=native_id, deliveries=before
-                )
-        if consumed.verdict.state in ("retryable", "scheduled"):
-            self._send_again(message, consumed)
-        elif consumed.verdict.error is not None:
-            message.fail()  # it goes to the dead letters
-            raise consumed.verdict.error
-
-    def _send_again(self, message: Any, consumed: Consumed) -> None:
-        """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
-        run = message.options.get(RUN, 0) + 1
-        again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: run})
-        while True:
-            try:
-                self.broker.enqueue(again, delay=int(consumed.verdict.delay * 1000) or None)
-                return
-            except Exception:
-                _log.exception("job %s cannot go on yet: no broker", message.message_id)
-                time.sleep(_RECONNECT)
+        _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker, **retries)

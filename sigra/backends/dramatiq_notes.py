@@ -38,8 +38,8 @@ def counted(broker: Any, message: Any) -> Iterator[int]:
     in_rabbitmq = hasattr(message, "redelivered")
     try:
         if in_rabbitmq:
-            before = _count(broker, queue, run) if message.redelivered else 0
-            _put(broker, queue, run)
+            before = _on_channel(broker, queue, run, _find) if message.redelivered else 0
+            _on_channel(broker, queue, run, _publish)
         elif "redis_message_id" in options:
             before = options.get(BEGUN, 0)
             noted = message.copy(options={BEGUN: before + 1}).encode()
@@ -55,34 +55,22 @@ def counted(broker: Any, message: Any) -> Iterator[int]:
             _log.warning("the note of job %s is left to expire", run, exc_info=True)
 
 
-def _put(broker: Any, queue: str, run: str) -> None:
-    """Note that the run is begun, and wait until RabbitMQ has the note."""
-    slot = _slot(queue, run)
-    _on_channel(broker, slot, _publish, run)
-
-
-def _count(broker: Any, queue: str, run: str) -> int:
-    """Return how often the run was begun."""
-    slot = _slot(queue, run)
-    return _on_channel(broker, slot, _find, run, None)
-
-
 def _take(broker: Any, queue: str, run: str, notes: int) -> None:
     """Take the run's notes away; another thread may just be reading one."""
-    slot = _slot(queue, run)
     for _ in range(10):
-        notes -= _on_channel(broker, slot, _find, run, notes)
+        notes -= _on_channel(broker, queue, run, _find, notes)
         if notes <= 0:
             return
         time.sleep(0.02)
 
 
 def _publish(channel: Any, slot: str, run: str) -> int:
+    """Leave one more note; return when RabbitMQ has it."""
     channel.basic_publish("", slot, run.encode())
     return 1
 
 
-def _find(channel: Any, slot: str, run: str, wanted: int | None) -> int:
+def _find(channel: Any, slot: str, run: str, wanted: int | None = None) -> int:
     """Count a run's notes, taking away as many as are wanted; put the others back."""
     found, others = 0, list[int]()
     while wanted is None or found < wanted:
@@ -100,20 +88,17 @@ def _find(channel: Any, slot: str, run: str, wanted: int | None) -> int:
     return found
 
 
-def _slot(queue: str, run: str) -> str:
-    return f"{queue}.begun.{crc32(run.encode()) % SLOTS}"
-
-
-def _on_channel(broker: Any, slot: str, call: Callable[..., int], *args: Any) -> int:
+def _on_channel(broker: Any, queue: str, run: str, call: Callable[..., int], *args: Any) -> int:
     """Call with this thread's channel; with a new one where RabbitMQ has closed it.
 
     It does so while a long job runs, for nothing is heard from the thread meanwhile.
     """
+    slot = f"{queue}.begun.{crc32(run.encode()) % SLOTS}"
     try:
-        return call(_channel(broker, slot), slot, *args)
+        return call(_channel(broker, slot), slot, run, *args)
     except native("pika.exceptions", "dramatiq").AMQPError:
         del broker.connection
-        return call(_channel(broker, slot), slot, *args)
+        return call(_channel(broker, slot), slot, run, *args)
 
 
 def _channel(broker: Any, slot: str) -> Any:

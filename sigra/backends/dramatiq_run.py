@@ -1,0 +1,51 @@
+"""What Dramatiq's consumer runs for a job, and what came of it in Dramatiq's words."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
+from sigra.backends.external import Consumed, consume, native, refuse_positional
+
+CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
+
+_log = logging.getLogger("sigra.job")
+
+_RECONNECT = 2.0
+
+
+def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any]) -> None:
+    """Be the body of every worker's actor."""
+    message = CurrentMessage.get_current_message()
+    id = message.message_id
+    if args:
+        consumed = refuse_positional(name, id)
+    else:
+        with counted(broker, message) as before:
+            consumed = consume(payload, name, "dramatiq", native_id=id, deliveries=before)
+    _settle(broker, message, consumed)
+
+
+def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
+    match consumed.verdict.state:
+        case "retryable" | "scheduled":
+            _send_again(broker, message, consumed)
+        case "cancelled" | "discarded":
+            message.fail()  # it goes to the dead letters
+            consumed.verdict.unwrap()
+
+
+def _send_again(broker: Any, message: Any, consumed: Consumed) -> None:
+    """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
+    number = message.options.get(RUN, 0) + 1
+    again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: number})
+    while True:
+        try:
+            broker.enqueue(again, delay=int(consumed.verdict.delay * 1000) or None)
+            return
+        except Exception:
+            _log.exception("job %s cannot go on yet: no broker", message.message_id)
+            time.sleep(_RECONNECT)
