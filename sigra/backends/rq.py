@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sigra.backend import Capability
-from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import consume, find, native
-from sigra.backends.producing import due_at, raise_not_sent, require_json
+from sigra.backends.envelope import pack
+from sigra.backends.external import native
+from sigra.backends.producing import able_to, due_at, raise_not_sent, require_json
+from sigra.backends.rq_run import CUT_OFF, MODULE, run
+from sigra.job import Job
 
-if TYPE_CHECKING:
-    from sigra.job import Job
+__all__ = ["RQBackend", "run"]
 
 _rq = native("rq", "rq")
 
+run.__module__ = __name__  # the path by which every job in RQ's store names it, and so stays
 _RUN = f"{__name__}.run"
-_MODULE, _BEGUN = "sigra_module", "sigra_begun"
-_ENDLESS = 10**9
-_CUT_OFF = timedelta(microseconds=999_999)
-"""RQ cuts fractions of a second off, and no job runs before it is due."""
 
 
 class RQBackend:
@@ -38,9 +33,7 @@ class RQBackend:
     """
 
     name = "rq"
-    capabilities: frozenset[Capability] = frozenset(
-        {"queue", "delay", "run_at", "max_attempts", "backoff", "native"}
-    )
+    capabilities = able_to("queue")
 
     def __init__(self, queue: Any = None) -> None:
         if queue is None:
@@ -56,7 +49,7 @@ class RQBackend:
         try:
             with self.queue.connection.pipeline() as pipeline:
                 for job in jobs:
-                    self._put(job, pipeline)
+                    self._send(job, pipeline)
                 pipeline.execute()
         except Exception as error:
             raise_not_sent(self.name, error)
@@ -67,14 +60,14 @@ class RQBackend:
         """Do the same in a thread: RQ itself only blocks."""
         await asyncio.to_thread(self.enqueue, jobs)
 
-    def _put(self, job: Job, pipeline: Any) -> None:
+    def _send(self, job: Job, pipeline: Any) -> None:
         options, queue = job.options, self._queue(job.options.queue)
         native = queue.create_job(
             _RUN,
             args=(job.worker, pack(job)),
             description=job.worker,
             job_id=job.id,
-            meta={_MODULE: job.definition.function.__module__},
+            meta={MODULE: job.definition.function.__module__},
             # For when its worker dies: one more than it may be begun, for where it was not.
             retry=_rq.Retry(max=options.max_attempts),
         )
@@ -82,7 +75,7 @@ class RQBackend:
         if due is None:
             queue.enqueue_job(native, pipeline=pipeline)
         else:
-            queue.schedule_job(native, due + _CUT_OFF, pipeline=pipeline)
+            queue.schedule_job(native, due + CUT_OFF, pipeline=pipeline)
 
     def _queue(self, name: str | None) -> Any:
         own = self.queue
@@ -94,26 +87,3 @@ class RQBackend:
             serializer=own.serializer,
             default_timeout=own._default_timeout,
         )
-
-
-def run(name: str, payload: Mapping[str, Any]) -> Any:
-    """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
-    native = _rq.get_current_job()
-    left, native.retries_left = native.retries_left, 0  # what is raised here is final
-    definition = find(name, native.meta.get(_MODULE))
-    redis, before = native.connection, None
-    if MARK in payload:
-        before = redis.hincrby(native.key, _BEGUN, 1) - 1
-    consumed = consume(payload, definition, RQBackend.name, native_id=native.id, deliveries=before)
-    verdict = consumed.verdict
-    if verdict.state in ("retryable", "scheduled"):
-        following = consumed.following()
-        # Saved with the job as it is queued again.
-        native.args = (name, following)
-        native.retries_left = following.get("max_attempts", left)
-        redis.hdel(native.key, _BEGUN)
-        seconds = math.ceil(verdict.delay + _CUT_OFF.total_seconds()) if verdict.delay else 0
-        return _rq.Retry(max=_ENDLESS, interval=seconds)
-    if verdict.error is not None:
-        raise verdict.error
-    return None

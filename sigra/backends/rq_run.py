@@ -1,0 +1,50 @@
+"""What RQ's consumer runs for a job, and what came of it in RQ's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from sigra.backends.envelope import MARK
+from sigra.backends.external import Consumed, consume, find, native
+
+_rq = native("rq", "rq")
+
+MODULE = "sigra_module"
+"""The key of a job's meta under which the module of its worker stands."""
+
+CUT_OFF = timedelta(microseconds=999_999)
+"""RQ cuts fractions of a second off, and no job runs before it is due."""
+
+_BEGUN = "sigra_begun"
+_ENDLESS = 10**9
+
+
+def run(name: str, payload: Mapping[str, Any]) -> Any:
+    """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
+    native = _rq.get_current_job()
+    left, native.retries_left = native.retries_left, 0  # what is raised here is final
+    definition = find(name, native.meta.get(MODULE))
+    before = None
+    if MARK in payload:
+        before = native.connection.hincrby(native.key, _BEGUN, 1) - 1
+    consumed = consume(payload, definition, "rq", native_id=native.id, deliveries=before)
+    return _settle(native, name, left, consumed)
+
+
+def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any:
+    verdict = consumed.verdict
+    match verdict.state:
+        case "retryable" | "scheduled":
+            following = consumed.following()
+            # Saved with the job as it is queued again.
+            native.args = (name, following)
+            native.retries_left = following.get("max_attempts", left)
+            native.connection.hdel(native.key, _BEGUN)
+            seconds = math.ceil(verdict.delay + CUT_OFF.total_seconds()) if verdict.delay else 0
+            return _rq.Retry(max=_ENDLESS, interval=seconds)
+        case "cancelled" | "discarded":
+            verdict.unwrap()
+    return None
