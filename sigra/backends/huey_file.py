@@ -11,7 +11,10 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
+from sigra.backends.huey_json import JSONSerializer
+from sigra.errors import EnqueueError
 
+_Huey = native("huey.api", "huey").Huey
 _SqliteStorage = native("huey.storage", "huey").SqliteStorage
 _exceptions = native("huey.exceptions", "huey")
 
@@ -31,6 +34,15 @@ _LEFT = (
     "(select count(*) from schedule where queue = :queue) + "
     "(select count(*) from taken where queue = :queue)"
 )
+
+
+def huey_on(file: str) -> Any:
+    """Return a huey whose jobs are in an SQLite file; raise ``EnqueueError`` where it cannot."""
+    try:
+        return _Huey("sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file)
+    except sqlite3.Error as error:
+        reason = f"{file} is no SQLite file that can be written ({error})"
+        raise EnqueueError("huey", f"{reason}; name one by SIGRA_HUEY_FILE") from error
 
 
 class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
