@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
 
-from sigra.backend import Capability
-from sigra.backends import django_rescue
+from sigra.backends.django_rescue import due_in, rows
+from sigra.backends.django_run import WORKER, task_of
 from sigra.backends.envelope import pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, consume, find, native
-from sigra.backends.jsonb import fit, unfit
-from sigra.backends.producing import raise_not_sent
-from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
+from sigra.backends.external import native
+from sigra.backends.jsonb import fit
+from sigra.backends.producing import able_to, raise_not_sent
+from sigra.errors import EnqueueError, InvalidOptionError
+from sigra.job import Job
 
-if TYPE_CHECKING:
-    from sigra.job import Job
+__all__ = ["DjangoBackend", "task_of"]
 
 _tasks = native("django.tasks", "django")
 _limits = native("django.tasks.base", "django")
@@ -27,10 +26,6 @@ _db = native("django.db", "django")
 _timezone = native("django.utils.timezone", "django")
 _settings = native("django.conf", "django").settings
 _asgiref = native("asgiref.sync", "django")
-
-_log = logging.getLogger("sigra.job")
-
-_PATH = "worker:"
 
 
 class DjangoBackend:
@@ -49,9 +44,7 @@ class DjangoBackend:
     """
 
     name = "django"
-    capabilities: frozenset[Capability] = frozenset(
-        {"queue", "priority", "delay", "run_at", "max_attempts", "backoff", "conn", "native"}
-    )
+    capabilities = able_to("queue", "priority", "conn")
 
     def __init__(self, alias: str = "default") -> None:
         backend = _tasks.task_backends[alias]
@@ -71,7 +64,7 @@ class DjangoBackend:
                 raise InvalidOptionError("priority", reason, job.worker)
         try:
             with self._transaction(jobs):
-                ids = [str(self._task(job).enqueue(**fit(pack(job))).id) for job in jobs]
+                ids = [str(self._native(job).enqueue(**fit(pack(job))).id) for job in jobs]
         except Exception as error:
             raise_not_sent(self.name, error)
         for job, native_id in zip(jobs, ids, strict=True):
@@ -85,17 +78,17 @@ class DjangoBackend:
         conn, batch = jobs[0].options.conn, len(jobs) > 1
         if conn is None and not batch:
             return nullcontext()
-        database = django_rescue.rows().db
+        database = rows().db
         if conn is not None and conn != _db.connections[database]:
             reason = f"conn is not this thread's django.db.connections[{database!r}]"
             raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
         return _db.transaction.atomic(using=database) if batch else nullcontext()
 
-    def _task(self, job: Job) -> Any:
+    def _native(self, job: Job) -> Any:
         options = job.options
         task = _placed(job.worker, self.alias, options.queue, options.priority)
         if options.delay is not None:
-            return task.using(run_after=django_rescue.due_in(options.delay))
+            return task.using(run_after=due_in(options.delay))
         due = options.run_at
         if due is not None:
             return task.using(run_after=due if _settings.USE_TZ else _timezone.make_naive(due))
@@ -107,49 +100,8 @@ def _placed(worker: str, alias: str, queue: str | None, priority: int) -> Any:
     return task_of(worker).using(backend=alias, queue_name=queue, priority=priority)
 
 
-@cache
-def task_of(worker: str) -> Any:
-    """Return the native task of the worker of that name: what hand-built jobs are sent by."""
-
-    def run(context: Any, /, **payload: Any) -> None:
-        if worker == django_rescue.RESCUE:
-            django_rescue.rescue(context.task_result.task, f"{__name__}.{_PATH}")
-        else:
-            _run(worker, context.task_result, payload)
-
-    # A path has no dots after the module's name: Django takes the last for the attribute's.
-    path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
-    run.__module__, run.__qualname__, run.__name__ = __name__, _PATH + path, worker
-    alias, queue = next(iter(_tasks.task_backends)), _tasks.DEFAULT_TASK_QUEUE_NAME
-    queues = _tasks.task_backends[alias].queues or {queue}
-    queue = queue if queue in queues else min(queues)  # it has to be one of them
-    task = _tasks.task(backend=alias, queue_name=queue, takes_context=True)(run)
-    globals()[run.__qualname__] = task
-    return task
-
-
 def __getattr__(name: str) -> Any:
     """Make the task that the path in a row of the table names."""
-    if not name.startswith(_PATH):
+    if not name.startswith(WORKER):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return task_of(unquote(name.removeprefix(_PATH).replace(":", ".")))
-
-
-def _run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
-    """Be the body of every worker's task."""
-    task, row = result.task, result.db_result
-    django_rescue.watch(task, task_of(django_rescue.RESCUE))
-    django_rescue.count_delivery(row)
-    payload = unfit(payload)
-    try:
-        # As Django does with tasks, its module is imported where need be.
-        definition = find(worker, worker.rpartition(".")[0] or worker)
-    except UnknownWorkerError as error:
-        _log.error("job %s waits: %s", row.id, error)
-        django_rescue.send_again(task, payload, WAIT_FOR_DEPLOY)
-        raise
-    consumed = consume(payload, definition, DjangoBackend.name, native_id=str(row.id))
-    verdict = consumed.verdict
-    if verdict.state in ("retryable", "scheduled"):
-        django_rescue.send_again(task, consumed.following(), verdict.delay)
-    verdict.unwrap()
+    return task_of(unquote(name.removeprefix(WORKER).replace(":", ".")))

@@ -1,0 +1,61 @@
+"""What Django's worker runs for a job, and what came of it in the words of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from sigra.backends.django_rescue import RESCUE, count_delivery, rescue, send_again, watch
+from sigra.backends.external import Consumed, consume, find, native
+from sigra.backends.jsonb import unfit
+from sigra.errors import UnknownWorkerError
+
+_tasks = native("django.tasks", "django")
+
+WORKER = "worker:"
+"""What a worker's task is named by in the module of the backend, before its own name."""
+
+_MODULE = "sigra.backends.django"
+
+
+@cache
+def task_of(worker: str) -> Any:
+    """Return the native task of the worker of that name: what hand-built jobs are sent by."""
+
+    def body(context: Any, /, **payload: Any) -> None:
+        result = context.task_result
+        if worker == RESCUE:
+            rescue(result.task, f"{_MODULE}.{WORKER}")
+        else:
+            watch(result.task, task_of(RESCUE))
+            run(worker, result, payload)
+
+    # A path has no dots after the module's name: Django takes the last for the attribute's.
+    path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
+    body.__module__, body.__qualname__, body.__name__ = _MODULE, WORKER + path, worker
+    alias, queue = next(iter(_tasks.task_backends)), _tasks.DEFAULT_TASK_QUEUE_NAME
+    queues = _tasks.task_backends[alias].queues or {queue}
+    queue = queue if queue in queues else min(queues)  # it has to be one of them
+    return _tasks.task(backend=alias, queue_name=queue, takes_context=True)(body)
+
+
+def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
+    """Be the body of every worker's task."""
+    count_delivery(result.db_result)
+    with suppress(UnknownWorkerError):
+        # As Django does with tasks, its module is imported where need be.
+        find(worker, worker.rpartition(".")[0] or worker)
+    consumed = consume(unfit(payload), worker, "django", native_id=str(result.db_result.id))
+    _settle(result, consumed)
+
+
+def _settle(result: Any, consumed: Consumed) -> None:
+    verdict = consumed.verdict
+    match verdict.state:
+        case "retryable" | "scheduled":
+            send_again(result.task, consumed.following(), verdict.delay)
+            verdict.unwrap()  # this row is shown as failed, and the next one goes on
+        case "cancelled" | "discarded":
+            verdict.unwrap()
