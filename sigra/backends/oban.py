@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sigra import catalog
-from sigra.backend import Capability
-from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import WAIT_FOR_DEPLOY, aconsume, native
-from sigra.backends.jsonb import fit, unfit, writable
+from sigra.backends.envelope import pack
+from sigra.backends.external import native
+from sigra.backends.jsonb import fit
 from sigra.backends.oban_blocking import insert, pool_like
-from sigra.backends.producing import due_at, is_async, raise_not_sent
-from sigra.errors import EnqueueError, InvalidOptionError, UnknownWorkerError
-
-if TYPE_CHECKING:
-    from sigra.definition import Definition
-    from sigra.job import Job
+from sigra.backends.oban_run import register, stand_in
+from sigra.backends.producing import able_to, due_at, is_async, raise_not_sent
+from sigra.errors import EnqueueError, InvalidOptionError
+from sigra.job import Job
 
 _oban = native("oban", "oban")
 _telemetry = native("oban.telemetry", "oban")
-_workers = native("oban.worker", "oban")
-
-_log = logging.getLogger("sigra.job")
-
-_SNOOZES = "sigra_snoozes"
-_LONGEST = 2**31 - 1
-"""Seconds that fit the column; a greater number would stop Oban's acknowledgements."""
 
 
 class ObanBackend:
@@ -43,15 +30,13 @@ class ObanBackend:
     """
 
     name = "oban"
-    capabilities: frozenset[Capability] = frozenset(
-        {"queue", "priority", "delay", "run_at", "max_attempts", "backoff", "conn", "native"}
-    )
+    capabilities = able_to("queue", "priority", "conn")
 
     def __init__(self, oban: str = "Oban") -> None:
         self._oban = oban
         _telemetry.detach("sigra")
-        _telemetry.attach("sigra", ["oban.job.start"], _stand_in)
-        catalog.subscribe(_register)
+        _telemetry.attach("sigra", ["oban.job.start"], stand_in)
+        catalog.subscribe(register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by connections that block."""
@@ -98,68 +83,10 @@ class ObanBackend:
         return self._instance._query._pool
 
 
-class _Worker:
-    """What Oban makes one of for each job of ours, and asks when to run it again."""
-
-    def __init__(self) -> None:
-        self._delay = 0
-
-    async def process(self, job: Any) -> Any:
-        """Run the job, and say in Oban's words what came of it."""
-        try:
-            definition = catalog.lookup(job.worker)
-        except UnknownWorkerError as error:
-            _log.error("job %s waits for a consumer that knows it: %s", job.id, error)
-            return _oban.Snooze(_seconds(WAIT_FOR_DEPLOY))
-        consumed = await aconsume(
-            unfit(job.args),
-            definition,
-            ObanBackend.name,
-            native_id=str(job.id),
-            # Of the deliveries, those that were rescued killed their consumer: Oban counts
-            # and ends them itself. What came from elsewhere brought counts of its own.
-            failures=job.attempt - 1 - job.meta.get("rescued", 0) or None,
-            snoozes=job.meta.get(_SNOOZES),
-        )
-        verdict, delivery = consumed.verdict, consumed.delivery
-        if verdict.state == "scheduled":
-            meta = {_SNOOZES: delivery.snoozes + 1} if delivery is not None else None
-            return _oban.Snooze(_seconds(verdict.delay), meta)
-        if verdict.state == "cancelled":
-            return _oban.Cancel(str(verdict.error))
-        if verdict.error is not None:
-            if verdict.state == "discarded":
-                job.max_attempts = job.attempt  # here alone: none is left, whatever Oban has
-            self._delay = _seconds(verdict.delay)
-            raise writable(verdict.error)
-        return None
-
-    def backoff(self, _: Any) -> int:
-        """Return the seconds that the verdict said."""
-        return self._delay
-
-
-def _register(definition: Definition) -> None:
-    known = _workers._registry.setdefault(definition.name, _Worker)
-    if known is not _Worker:
-        raise ValueError(f"Oban has a worker {definition.name!r} of its own; give ours a name=")
-
-
-def _stand_in(_: str, metadata: dict[str, Any]) -> None:
-    """Have a job wait whose worker is not imported; Oban itself would count a failure."""
-    job = metadata["job"]
-    if MARK in job.args and job.worker not in _workers._registry:
-        with suppress(Exception):  # it is looked for as Oban does; what fails, waits
-            _workers.resolve_worker(job.worker)
-        _workers._registry.setdefault(job.worker, _Worker)
-
-
 def _native(job: Job) -> Any:
     options = job.options
     if not -9 <= options.priority <= 0:
-        reason = (
-            f"Oban's are 0, the soonest, to 9, which are ours from 0 to -9; not {options.priority}"
-        )
+        reason = f"Oban's 0, the soonest, to 9 are 0 to -9 here; not {options.priority}"
         raise InvalidOptionError("priority", reason, job.worker)
     return _oban.Job(
         job.worker,
@@ -174,7 +101,3 @@ def _native(job: Job) -> Any:
 def _accept(jobs: Sequence[Job], natives: Sequence[Any]) -> None:
     for job, native_job in zip(jobs, natives, strict=True):
         job.accept(native_id=str(native_job.id))
-
-
-def _seconds(delay: float) -> int:
-    return min(math.ceil(delay), _LONGEST)

@@ -1,0 +1,79 @@
+"""What Oban's consumer runs for a job, and what came of it in Oban's words."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import Any
+
+from sigra.backends.envelope import MARK
+from sigra.backends.external import Consumed, aconsume, native
+from sigra.backends.jsonb import unfit, writable
+from sigra.definition import Definition
+
+_oban = native("oban", "oban")
+_workers = native("oban.worker", "oban")
+
+_SNOOZES = "sigra_snoozes"
+_LONGEST = 2**31 - 1
+"""Seconds that fit the column; a greater number would stop Oban's acknowledgements."""
+
+
+class Run:
+    """What Oban makes one of for each job of ours, and asks when to run it again."""
+
+    def __init__(self) -> None:
+        self._delay = 0
+
+    async def process(self, job: Any) -> Any:
+        """Run the job, and say in Oban's words what came of it."""
+        consumed = await aconsume(
+            unfit(job.args),
+            job.worker,
+            "oban",
+            native_id=str(job.id),
+            # Of the deliveries, those that were rescued killed their consumer: Oban counts
+            # and ends them itself. What came from elsewhere brought counts of its own.
+            failures=job.attempt - 1 - job.meta.get("rescued", 0) or None,
+            snoozes=job.meta.get(_SNOOZES),
+        )
+        return self._settle(job, consumed)
+
+    def _settle(self, job: Any, consumed: Consumed) -> Any:
+        verdict, delivery = consumed.verdict, consumed.delivery
+        match verdict.state:
+            case "scheduled":
+                meta = {_SNOOZES: delivery.snoozes + 1} if delivery is not None else None
+                return _oban.Snooze(_seconds(verdict.delay), meta)
+            case "cancelled":
+                return _oban.Cancel(str(verdict.error))
+            case "discarded":
+                job.max_attempts = job.attempt  # here alone: none is left, whatever Oban has
+        if verdict.error is not None:
+            self._delay = _seconds(verdict.delay)
+            raise writable(verdict.error)
+        return None
+
+    def backoff(self, _: Any) -> int:
+        """Return the seconds that the verdict said."""
+        return self._delay
+
+
+def register(definition: Definition) -> None:
+    """Enter a worker by its name; ``ValueError`` where Oban has one of that name itself."""
+    known = _workers._registry.setdefault(definition.name, Run)
+    if known is not Run:
+        raise ValueError(f"Oban has a worker {definition.name!r} of its own; give ours a name=")
+
+
+def stand_in(_: str, metadata: dict[str, Any]) -> None:
+    """Have a job wait whose worker is not imported; Oban itself would count a failure."""
+    job = metadata["job"]
+    if MARK in job.args and job.worker not in _workers._registry:
+        with suppress(Exception):  # it is looked for as Oban does; what fails, waits
+            _workers.resolve_worker(job.worker)
+        _workers._registry.setdefault(job.worker, Run)
+
+
+def _seconds(delay: float) -> int:
+    return min(math.ceil(delay), _LONGEST)
