@@ -7,7 +7,13 @@ import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
+
+from sigra.backends.producing import raise_not_sent
+from sigra.errors import EnqueueError
+from sigra.execute import in_event_loop
+
+Work: TypeAlias = Coroutine[Any, Any, Any]
 
 
 @cache
@@ -18,7 +24,7 @@ def own_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def submit(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
     """Have ``loop``, which runs in another thread, do the work.
 
     Raises ``RuntimeError`` where it runs no more, and the connections that it had are lost.
@@ -29,8 +35,26 @@ def submit(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any]) -> F
     return asyncio.run_coroutine_threadsafe(work, loop)
 
 
-async def within(loop: asyncio.AbstractEventLoop | None, work: Coroutine[Any, Any, Any]) -> Any:
+def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
+    """Return what comes of the work, which ``loop`` does; None: the one of our own.
+
+    Raises ``EnqueueError`` in a thread whose own loop runs, which would stand still.
+    """
+    if in_event_loop():
+        work.close()
+        raise EnqueueError(backend, "it only awaits: use 'await worker.anew(...)' in an event loop")
+    return _submitted(backend, loop or own_loop(), work).result()
+
+
+async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
     """Await the work, which ``loop`` does; None: the running one."""
     if loop is None or loop is asyncio.get_running_loop():
         return await work
-    return await asyncio.wrap_future(submit(loop, work))
+    return await asyncio.wrap_future(_submitted(backend, loop, work))
+
+
+def _submitted(backend: str, loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
+    try:
+        return submit(loop, work)
+    except RuntimeError as error:
+        raise_not_sent(backend, error)

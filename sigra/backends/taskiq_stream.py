@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,6 +13,8 @@ from sigra.backends.external import native
 _log = logging.getLogger("sigra.job")
 
 _WEEK = 7 * 24 * 3600
+_WAKE = "sigra.wake"
+"""The task that does nothing, after which taskiq looks for what a dead consumer held."""
 
 
 def is_stream(broker: Any) -> bool:
@@ -21,12 +23,13 @@ def is_stream(broker: Any) -> bool:
 
 
 @asynccontextmanager
-async def counted(pool: Any, id: str) -> AsyncIterator[int]:
+async def counted(broker: Any, schedules: Any, id: str) -> AsyncIterator[int]:
     """Note in Redis that a job is begun; give how often it was, and never ended.
 
-    A stream's own count has also what a consumer fetched and did not begin. Without the
-    pool of a Redis nothing is counted.
+    A stream's own count has also what a consumer fetched and did not begin. Where neither
+    the broker nor the schedules are in Redis nothing is counted.
     """
+    pool = getattr(broker, "connection_pool", getattr(schedules, "_connection_pool", None))
     if pool is None:
         yield 0
         return
@@ -45,11 +48,12 @@ async def counted(pool: Any, id: str) -> AsyncIterator[int]:
         _log.warning("the count of job %s is left to expire", id, exc_info=True)
 
 
-async def keep_awake(broker: Any, wake: Callable[[], Awaitable[Any]]) -> None:
+async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:
     """Send a message now and then while any is unacknowledged.
 
     Taskiq looks for what a dead consumer held only after it received something new.
     """
+    wake = broker.register_task(_nothing, task_name=_WAKE, **labels)
     redis = native("redis.asyncio", "taskiq").Redis(connection_pool=broker.connection_pool)
     streams = [broker.queue_name, *broker.additional_streams]
     while True:
@@ -57,6 +61,10 @@ async def keep_awake(broker: Any, wake: Callable[[], Awaitable[Any]]) -> None:
         try:
             pending = [await redis.xpending(each, broker.consumer_group_name) for each in streams]
             if any(each["pending"] for each in pending):
-                await wake()
+                await wake.kiq()
         except Exception:
             _log.warning("cannot look for lost jobs", exc_info=True)
+
+
+async def _nothing() -> None:
+    """Be a message that is received."""

@@ -1,0 +1,63 @@
+"""What SAQ's worker runs for a job, and what came of it in SAQ's words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from sigra.backends.external import Consumed, aconsume, failures_in, native
+from sigra.backends.producing import error_text
+
+_saq = native("saq", "saq")
+
+_log = logging.getLogger("sigra.job")
+
+AGAIN = 1.0
+"""Seconds after which SAQ runs a job again whose consumer stopped or died; without any it
+would queue one that had been scheduled twice."""
+
+
+async def run(context: dict[str, Any], /, **payload: Any) -> None:
+    """Be the body of every worker's function."""
+    job, worker = context["job"], context["worker"]
+    task, job.retry_delay = worker.job_task_contexts[job], AGAIN
+    lost = max(0, job.attempts - 1 - failures_in(payload))
+    consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
+    work = asyncio.ensure_future(consuming)
+    try:
+        while not (await asyncio.wait({work}, timeout=job.heartbeat / 3 or None))[0]:
+            await _beat(job)
+    except asyncio.CancelledError:
+        if worker.event.is_set():
+            job.attempts -= 1  # SAQ stops, and runs the job again: no attempt of its own
+        work.cancel()
+        await asyncio.wait({work})
+        raise
+    await _settle(job, task, work.result())
+
+
+async def _beat(job: Any) -> None:
+    try:
+        await job.update()
+    except Exception:
+        _log.warning("job %s gave no sign of life to its queue", job.key, exc_info=True)
+
+
+async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
+    verdict = consumed.verdict
+    error = None if verdict.error is None else error_text(verdict.error)
+    if verdict.state != "completed":
+        task["aborted"] = verdict.state  # what is so marked, SAQ does not complete
+    match verdict.state:
+        case "retryable" | "scheduled":
+            job.kwargs = consumed.following()
+            job.attempts = failures_in(job.kwargs)
+            job.retry_delay = verdict.delay + 1.0  # SAQ cuts seconds off, and this run must be over
+            await job.retry(error)
+        case "cancelled":
+            await job.finish(_saq.Status.ABORTED, error=error)
+        case "discarded":
+            await job.finish(_saq.Status.FAILED, error=error)
+        case "completed":
+            job.ttl = type(job).ttl

@@ -1,0 +1,110 @@
+"""What taskiq's consumer runs for a job, and what came of it in taskiq's words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sigra.backends.envelope import MARK
+from sigra.backends.external import Consumed, aconsume, native
+from sigra.backends.taskiq_stream import counted, is_stream, keep_awake
+
+_taskiq = native("taskiq", "taskiq")
+_CONTEXT = _taskiq.TaskiqDepends(_taskiq.Context)
+_NoResultError = native("taskiq.exceptions", "taskiq").NoResultError
+AsyncKicker = native("taskiq.kicker", "taskiq").AsyncKicker
+
+_log = logging.getLogger("sigra.job")
+
+# Taskiq's retry middlewares have no say, and a job is acknowledged only when it has run.
+LABELS = {"retry_on_error": False, "ack_type": "when_executed"}
+
+_RECONNECT = 2.0
+
+
+async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
+    """Be the body of every worker's task."""
+    message = context.message
+    name, id = message.task_name, message.task_id
+    async with counted(context.broker, schedules, id) as before:
+        consumed = await aconsume(payload, name, "taskiq", native_id=id, deliveries=before)
+    return await _settle(context, schedules, consumed)
+
+
+async def _settle(context: Any, schedules: Any, consumed: Consumed) -> Any:
+    verdict = consumed.verdict
+    match verdict.state:
+        case "retryable" | "scheduled":
+            await _send_again(context, schedules, consumed.following(), verdict.delay)
+            raise _NoResultError
+    return verdict.unwrap()
+
+
+async def _send_again(
+    context: Any, schedules: Any, payload: Mapping[str, Any], delay: float
+) -> None:
+    """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
+    message = context.message
+    while True:
+        try:
+            kicker = AsyncKicker(message.task_name, context.broker, dict(message.labels))
+            await send(kicker.with_task_id(message.task_id), schedules, payload, delay)
+            return
+        except Exception:
+            _log.exception("job %s cannot go on yet: no broker", message.task_id)
+            await asyncio.sleep(_RECONNECT)
+
+
+async def send(kicker: Any, schedules: Any, payload: Mapping[str, Any], delay: float) -> None:
+    """Send a message, or have it sent in so many seconds; without ``schedules`` wait here."""
+    if delay and schedules is not None:
+        due = datetime.now(timezone.utc) + timedelta(seconds=delay)
+        await kicker.schedule_by_time(schedules, due, **payload)
+        return
+    if delay:
+        await asyncio.sleep(delay)
+    channel = getattr(kicker.broker, "write_channel", None)
+    if channel is not None:
+        await channel.ready()  # RabbitMQ's, which may be about to be restored
+    await kicker.kiq(**payload)
+
+
+def begin_work(broker: Any) -> asyncio.Task[None] | None:
+    """Do what a consumer of taskiq's lacks; what is returned has to be held."""
+    loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    if callable(stop) and sys.platform != "win32":
+        # By itself it does not wake the loop, and an idle worker would not end.
+        loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM, None)
+    return loop.create_task(keep_awake(broker, LABELS)) if is_stream(broker) else None
+
+
+def add(broker: Any, schedules: Any, name: str) -> None:
+    """Make a task of the broker's that runs the worker of that name."""
+
+    async def body(sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
+        return await run(sigra_context, schedules, payload)
+
+    broker.register_task(body, task_name=name, **LABELS)
+
+
+class Formatter:
+    """Have the jobs looked at whose worker is not imported here: taskiq would drop them."""
+
+    def __init__(self, broker: Any, schedules: Any) -> None:
+        self._broker, self._schedules, self._own = broker, schedules, broker.formatter
+
+    def dumps(self, message: Any) -> Any:
+        """Write a message as the broker's own formatter does."""
+        return self._own.dumps(message)
+
+    def loads(self, message: bytes) -> Any:
+        """Read a message, and see to it that there is a task for it."""
+        loaded = self._own.loads(message)
+        if MARK in loaded.kwargs and self._broker.find_task(loaded.task_name) is None:
+            add(self._broker, self._schedules, loaded.task_name)
+        return loaded
