@@ -7,9 +7,12 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.pool import own_pool
+from sigra.backends.producing import is_async
 
 _settings = native("pgqueuer.domain.settings", "pgqueuer")
 _psycopg = native("psycopg", "pgqueuer")
+_pgqueuer = native("pgqueuer", "pgqueuer")
+_queries = native("pgqueuer.queries", "pgqueuer")
 
 
 class Driver:
@@ -49,3 +52,11 @@ class PooledDriver:
         """Return the rows as dicts."""
         with self._pool.connection() as conn:
             return Driver(conn).fetch(query, *args)
+
+
+def queries_on(conn: Any, like: Any) -> Any:
+    """Return queries that write by the caller's connection, into the tables of others."""
+    if not is_async(conn):
+        return _queries.SyncQueries(Driver(conn), qbq=like.qbq)
+    driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else AsyncDriver
+    return _queries.Queries(driver(conn), qbq=like.qbq)
