@@ -1,17 +1,15 @@
-"""The statement that puts jobs into procrastinate's table."""
+"""The statement that puts jobs into procrastinate's table, and what its rows say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sigra.backends.envelope import pack
 from sigra.backends.jsonb import fit
 from sigra.backends.producing import due_at, unique_key
-
-if TYPE_CHECKING:
-    from sigra.job import Job
+from sigra.job import Job
 
 # In one statement, so that it sees a job as waiting or as running and never as neither,
 # and without an error, which would end the caller's transaction.
@@ -33,6 +31,19 @@ def insert(jobs: Sequence[Job]) -> dict[str, Any]:
     if jobs[0].options.unique is None:
         query = import_module("procrastinate.sql").queries["defer_jobs"]
     return {"query": query, "jobs": [_native(job) for job in jobs]}
+
+
+def accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Tell the jobs what the statement's rows say of them."""
+    if jobs[0].options.unique is None:
+        for job, row in zip(jobs, rows, strict=True):
+            job.accept(native_id=str(row["id"]))
+        return
+    # One row for each lock that was free, and so for the first job that asked for it.
+    ids = {row["queueing_lock"]: str(row["id"]) for row in rows}
+    for job in jobs:
+        native_id = ids.pop(unique_key(job), None)
+        job.accept(native_id=native_id, duplicate=native_id is None)
 
 
 def _native(job: Job) -> Any:

@@ -1,0 +1,100 @@
+"""What procrastinate's worker runs for a job, and what came of it in procrastinate's words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from sigra import catalog
+from sigra.backends.external import Consumed, aconsume, failures_in, native
+from sigra.backends.jsonb import fit, unfit
+
+_procrastinate = native("procrastinate", "procrastinate")
+
+RESCUE = "sigra.rescue"
+"""The periodic task that brings back the jobs of a worker that died."""
+
+_COUNT = """
+UPDATE procrastinate_jobs SET args = %(args)s::jsonb, attempts = %(attempts)s
+WHERE id = %(id)s AND status = 'doing'
+"""
+_FORGET = "DELETE FROM procrastinate_jobs WHERE task_name = %(name)s AND status = 'succeeded'"
+
+
+async def run(context: Any, args: Mapping[str, Any]) -> None:
+    """Be the body of every worker's task."""
+    native, payload = context.job, unfit(args)
+    definition = catalog.lookup(native.task_name)
+    # Our own verdicts keep both counts equal; a rescue raises the native one.
+    lost = max(0, native.attempts - failures_in(payload))
+    work = asyncio.ensure_future(
+        aconsume(payload, definition, "procrastinate", native_id=str(native.id), deliveries=lost)
+    )
+    try:
+        consumed = await (work if definition.is_async else asyncio.shield(work))
+    except asyncio.CancelledError:
+        if definition.is_async:
+            reason = context.abort_reason()
+            if reason is None or reason.value != "shutdown":
+                raise
+            await _note(context, payload, native.attempts)
+            raise _AgainError(0.0) from None
+        consumed = await work  # nothing ends a thread: what comes of it counts
+    await _settle(context, consumed)
+
+
+async def _settle(context: Any, consumed: Consumed) -> None:
+    verdict = consumed.verdict
+    match verdict.state:
+        case "retryable" | "scheduled":
+            payload = consumed.following()
+            attempts = payload["failures"] if consumed.delivery else context.job.attempts
+            await _note(context, payload, attempts)
+            raise _AgainError(verdict.delay) from verdict.error
+        case "cancelled":
+            raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
+        case "discarded":
+            verdict.unwrap()
+
+
+async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
+    """Write what the next run has to know; the retry that follows adds one to attempts."""
+    await context.app.connector.execute_query_async(
+        _COUNT, args=fit(payload), attempts=attempts - 1, id=context.job.id
+    )
+
+
+class _AgainError(Exception):
+    """Have the job run again after so many seconds."""
+
+
+class Strategy:
+    """Procrastinate retries what a verdict says, and nothing else."""
+
+    def get_retry_exception(self, exception: BaseException, job: Any) -> Any:  # noqa: ARG002
+        """Return what has procrastinate run a job again, or None."""
+        if not isinstance(exception, _AgainError):
+            return None
+        decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.args[0]})
+        return _procrastinate.exceptions.JobRetry(decision)
+
+
+def is_ours(app: Any, name: str) -> bool:
+    """Tell a task that runs a worker."""
+    return name in app.tasks and isinstance(app.tasks[name].retry_strategy, Strategy)
+
+
+def look_for_lost(app: Any, after: float) -> None:
+    """Have the app look now and then for jobs whose worker gave no sign of life so long."""
+
+    async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
+        manager = context.app.job_manager
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):
+            if is_ours(context.app, job.task_name):
+                await manager.retry_job(job)
+        await context.app.connector.execute_query_async(_FORGET, name=RESCUE)
+
+    if RESCUE not in app.tasks:
+        task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(rescue)
+        app.periodic(cron="* * * * * */10")(task)
