@@ -170,6 +170,40 @@ def test_the_core_does_not_grow() -> None:
     assert lines_of_the_core() <= 3_261
 
 
+QUEUES = sorted(JOB_LIBRARIES - {"kombu", "redis"})
+PARTS = ("name", "capabilities", "__init__", "enqueue", "aenqueue", "_register")
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_an_adapter_has_at_most_80_lines_of_code(queue: str) -> None:
+    """How a queue is sent to, and what its consumer runs, are read at a glance each."""
+    assert {} == {
+        name: code_lines(name)
+        for name in (f"backends.{queue}", f"backends.{queue}_run")
+        if code_lines(name) > 80
+    }
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_adapters_have_the_same_parts_in_the_same_order(queue: str) -> None:
+    """Who has read one finds the way in all: the backend, and the verdict in its queue's words."""
+    (backend,) = (n for n in modules()[f"backends.{queue}"].body if isinstance(n, ast.ClassDef))
+    own = [name for node in backend.body for name in names_bound(node)]
+    assert [name for name in PARTS if name in own] == [name for name in own if name in PARTS]
+    assert set(PARTS) - {"_register"} <= set(own)
+    assert "_settle" in {
+        name for node in ast.walk(modules()[f"backends.{queue}_run"]) for name in names_bound(node)
+    }
+
+
+def names_bound(node: ast.AST) -> list[str]:
+    """Name what a statement of a class or a module defines."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def test_structlog_is_imported_in_one_place() -> None:
     """The rest of the core does not know what writes the lines."""
     users = [
