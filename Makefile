@@ -43,7 +43,7 @@ test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debia
 
 test-queues: .venv-queues/.ready .venv-saq/.ready  ## run the tests in real consumers, on real servers
 	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) -rs tests/queues examples/mariadb tests/test_backends_table.py
-	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/test_backends_table.py
+	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/queues/test_examples.py tests/test_backends_table.py
 
 table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends.md from the classes
 	@for venv in .venv-queues .venv-saq; do $$venv/bin/python tests/capability_table.py; done

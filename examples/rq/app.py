@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from redis import Redis
 from rq import Queue
 
 from sigra import AuditEvent, AuditScope, Snooze, configure, log_safe, tenant_worker
 from sigra.backends.rq import RQBackend
 
-queue = Queue("invoices", connection=Redis(), serializer="json")
+# As RQ's own command has it.
+redis = Redis.from_url(os.environ.get("RQ_REDIS_URL", "redis://127.0.0.1:6379/0"))
+queue = Queue("invoices", connection=redis, serializer="json")
 configure(backend=RQBackend(queue))
 
 
