@@ -10,7 +10,7 @@ from typing import Any
 from sigra import config
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
 from sigra.context import Running
-from sigra.errors import JobCancelledError, JobFailedError, MissingArgError
+from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.outcome import Cancel, Failure, Ok, Snooze
 from sigra.verdict import DONE, Verdict
 
@@ -41,13 +41,13 @@ def _judge(
         case Snooze(seconds):
             return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
         case Cancel(reason):
-            log_attempt(attempt, context, logging.INFO, f"was cancelled: {_brief(reason)}")
+            log_attempt(attempt, context, logging.INFO, f"was cancelled: {brief(reason)}")
             cancelled = JobCancelledError(job.id, job.worker, reason)
             return Verdict("cancelled", error=cancelled), "failure"
         case Failure(reason):
             failed = JobFailedError(job.id, job.worker, reason)
             verdict = _retry_or_discard(attempt, failed, context)
-            what = f"failed: {_brief(reason)}{_next(verdict)}"
+            what = f"failed: {brief(reason)}{_next(verdict)}"
             log_attempt(attempt, context, logging.WARNING, what)
             return verdict, "failure"
 
@@ -115,8 +115,3 @@ def log_attempt(
 
 def _next(verdict: Verdict) -> str:
     return f"; again in {verdict.delay:.0f} s" if verdict.state == "retryable" else ""
-
-
-def _brief(reason: Any) -> str:
-    """Show a reason that is text; of anything else, only its type."""
-    return reason[:200] if type(reason) is str else f"<{type(reason).__qualname__}>"

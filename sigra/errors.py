@@ -122,11 +122,16 @@ class EnqueueError(SigraError):
         self.backend, self.reason = backend, reason
 
 
+def brief(reason: object) -> str:
+    """Show a reason that is text; of anything else, only its type."""
+    return reason[:200] if type(reason) is str else f"<{type(reason).__qualname__}>"
+
+
 class JobFailedError(SigraError):
     """Tell that a job ended with ``Failure``. Attributes: ``job_id``, ``worker``, ``reason``."""
 
     def __init__(self, job_id: str, worker: str, reason: object) -> None:
-        super().__init__(f"job {job_id} of worker {worker!r} returned Failure; see .reason")
+        super().__init__(f"job {job_id} of worker {worker!r} returned Failure: {brief(reason)}")
         self.job_id, self.worker, self.reason = job_id, worker, reason
 
 
@@ -134,7 +139,7 @@ class JobCancelledError(SigraError):
     """Tell that a job ended with ``Cancel``. Attributes: ``job_id``, ``worker``, ``reason``."""
 
     def __init__(self, job_id: str, worker: str, reason: object) -> None:
-        super().__init__(f"job {job_id} of worker {worker!r} was cancelled for good; see .reason")
+        super().__init__(f"job {job_id} of worker {worker!r} was cancelled: {brief(reason)}")
         self.job_id, self.worker, self.reason = job_id, worker, reason
 
 

@@ -55,16 +55,16 @@ CASES: list[tuple[SigraError, type[Exception], dict[str, Any], str]] = [
         "the queue is full",
     ),
     (
-        errors.JobFailedError("id", "a.b", {"why": 1}),
+        errors.JobFailedError("id", "a.b", "the ledger is not ready"),
         Exception,
-        {"job_id": "id", "worker": "a.b", "reason": {"why": 1}},
-        "see .reason",
+        {"job_id": "id", "worker": "a.b", "reason": "the ledger is not ready"},
+        "returned Failure: the ledger is not ready",
     ),
     (
-        errors.JobCancelledError("id", "a.b", None),
+        errors.JobCancelledError("id", "a.b", {"why": 1}),
         Exception,
-        {"job_id": "id", "worker": "a.b", "reason": None},
-        "see .reason",
+        {"job_id": "id", "worker": "a.b", "reason": {"why": 1}},
+        "was cancelled: <dict>",
     ),
     (
         errors.PoisonedJobError("id", "a.b", 3),
