@@ -1,4 +1,7 @@
-"""Events in a mapped class of the application's own."""
+"""Events in a mapped class of the application's own.
+
+SQLAlchemy's ORM takes as long to load as the rest of the store: it is loaded when it is needed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, func, inspect, select, tuple_
-from sqlalchemy.orm import Mapper, Session, make_transient
 
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
@@ -20,7 +22,7 @@ Position = tuple[datetime, str]
 
 def is_mapped(kind: Any) -> bool:
     """Tell whether a type is a mapped class."""
-    return isinstance(inspect(kind, raiseerr=False), Mapper)
+    return bool(getattr(inspect(kind, raiseerr=False), "is_mapper", False))
 
 
 def add_records(connection: Connection, records: Sequence[Any]) -> None:
@@ -28,6 +30,8 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
 
     A class whose ``event_id`` is not unique may get one twice from two processes at once.
     """
+    from sqlalchemy.orm import Session, make_transient
+
     with Session(connection, expire_on_commit=False) as session:
         for record in records:
             kind = type(record)
@@ -76,6 +80,8 @@ def count_records(database: Database, kind: Any, which: EventFilter) -> int:
 def _rows(
     connection: Connection, kind: Any, which: EventFilter, after: Position | None, limit: int
 ) -> list[Any]:
+    from sqlalchemy.orm import Session
+
     query = _matching(select(kind), kind, which)
     key = (_field(kind, "occurred_at"), _field(kind, "event_id"))
     if after is not None:

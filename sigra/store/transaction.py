@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.orm import Session, scoped_session
 
 
 def write_within(conn: Any, work: Callable[[Connection], object], *, savepoint: bool) -> None:
@@ -28,6 +27,8 @@ def write_within(conn: Any, work: Callable[[Connection], object], *, savepoint: 
 def _connection_of(conn: Any) -> Connection:
     if isinstance(conn, Connection):
         return conn
+    from sqlalchemy.orm import Session, scoped_session  # only for who has one
+
     if isinstance(conn, (Session, scoped_session)):
         return conn.connection()
     kind = type(conn)
