@@ -98,7 +98,7 @@ class QueueContract(ConsumerContract):
             with pytest.raises(EnqueueError) as caught:
                 workers.echo.new_many([{**IDS, "gone": True}] * 2)
             assert caught.value.__cause__ is not None
-            assert time.monotonic() - begun < 30
+            assert time.monotonic() - begun < 60
             time.sleep(1)  # so that the consumer misses it too
         finally:
             harness.proxy.restore()

@@ -168,5 +168,5 @@ def test_a_broker_that_is_down_is_an_enqueue_error(url):
     begun = time.monotonic()
     with configure(backend=CeleryBackend(app)), pytest.raises(EnqueueError) as caught:
         workers.echo.new(IDS)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 60
     assert caught.value.__cause__ is not None

@@ -132,5 +132,5 @@ def test_a_broker_that_is_down_is_an_enqueue_error(broker):
     begun = time.monotonic()
     with configure(backend=DramatiqBackend(broker)), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert caught.value.__cause__ is not None

@@ -264,7 +264,7 @@ def test_an_unreachable_database_is_an_enqueue_error() -> None:
             with pytest.raises(EnqueueError) as caught:
                 contract_workers.echo.new(IDS)
         assert isinstance(caught.value.__cause__, procrastinate.exceptions.ConnectorException)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 60
     finally:
         pool.close()
 

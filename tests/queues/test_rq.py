@@ -150,7 +150,7 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
     begun = time.monotonic()
     with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
 
 

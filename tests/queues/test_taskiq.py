@@ -170,5 +170,5 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
     begun = time.monotonic()
     with configure(backend=backend), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])
-    assert time.monotonic() - begun < 15
+    assert time.monotonic() - begun < 60
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
