@@ -21,7 +21,6 @@ settings = {
     "queue": queue,
     "functions": [note, *backend.functions],
     "concurrency": 2,
-    # On Redis the tests themselves have it sweep: see SaqRedisHarness.
-    "timers": {"sweep": 24 * 3600 if consumer_side.URL.startswith("redis") else 15},
+    "timers": {"sweep": 24 * 3600},  # SaqHarness does
     "shutdown_grace_period_s": 3,  # without one, SAQ cancels what runs
 }
