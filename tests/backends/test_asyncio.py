@@ -76,8 +76,12 @@ def in_thread() -> int:
     return threading.get_ident()
 
 
+asleep = threading.Event()
+
+
 @worker
 async def sleeping(swallow: bool = False) -> str:
+    asleep.set()
     try:
         await asyncio.sleep(PATIENCE)
     except asyncio.CancelledError:
@@ -85,6 +89,15 @@ async def sleeping(swallow: bool = False) -> str:
         if not swallow:
             raise
     return "awake"
+
+
+async def begin_to_sleep(**args: Any) -> Job:
+    """Return a job whose body has begun, however busy the machine."""
+    asleep.clear()
+    job = sleeping.new(args)
+    while not asleep.is_set():
+        await asyncio.sleep(0)
+    return job
 
 
 @worker(max_attempts=3, backoff=0)
@@ -135,7 +148,7 @@ async def test_another_thread_may_wait_for_a_result(backend: AsyncioBackend) -> 
 @on_loop
 async def test_aresult_times_out(backend: AsyncioBackend) -> None:
     """``aresult(timeout)`` raises ``TimeoutError`` and leaves the job running."""
-    job = sleeping.new({})
+    job = await begin_to_sleep()
     with pytest.raises(TimeoutError):
         await job.aresult(0.001)
     assert "executing" == job.state
@@ -435,7 +448,7 @@ async def test_aclose_returns_what_is_for_later(backend: AsyncioBackend) -> None
 @on_loop
 async def test_aclose_cancels_what_its_timeout_leaves(backend: AsyncioBackend) -> None:
     """After its timeout ``aclose`` cancels the job that runs, and returns it and what waits."""
-    running, waiting = sleeping.new({}), remember.new({"n": 1})
+    running, waiting = await begin_to_sleep(), remember.new({"n": 1})
     assert [running, waiting] == await backend.aclose(0.01)
     assert ["cancelled"] == ran
     with pytest.raises(TimeoutError):
@@ -445,7 +458,7 @@ async def test_aclose_cancels_what_its_timeout_leaves(backend: AsyncioBackend) -
 @on_loop
 async def test_a_job_that_swallows_its_cancellation_counts(backend: AsyncioBackend) -> None:
     """A body that ends by itself when cancelled is finished, and no other begins."""
-    running, waiting = sleeping.new({"swallow": True}), remember.new({"n": 1})
+    running, waiting = await begin_to_sleep(swallow=True), remember.new({"n": 1})
     assert [waiting] == await backend.aclose(0.01)
     assert "awake" == running.result()
 
