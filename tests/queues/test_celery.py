@@ -77,6 +77,8 @@ class CeleryOnRedis(CeleryHarness):
         options = {"visibility_timeout": 10}
         # By default what a dead consumer held is looked for every 100 seconds only.
         options |= {"unacked_restore_interval": 1, "unacked_restore_throttle": 1}
+        # And one that is killed while it looks keeps others from looking for five minutes.
+        options |= {"unacked_mutex_expire": 5}
         found = {"broker_transport_options": options, "result_backend": self.url}
         # What kombu has taken off Redis and not noted yet dies with it, as docs/backends.md
         # says; a consumer that has fetched all is never in that instant.
