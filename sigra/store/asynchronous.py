@@ -34,7 +34,7 @@ class AsyncDatabase:
         self._begin = engine.name == "sqlite"
         self._given = engine
         self._forget()
-        self._gate = Gate(self.close) if self._begin else nullcontext()
+        self._gate = Gate(self.close, engine.url.database or "") if self._begin else nullcontext()
 
     def _forget(self) -> None:
         # A forked child has neither thread nor connections of its parent's.

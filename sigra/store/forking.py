@@ -1,7 +1,8 @@
 """No file of SQLite's is open where a process forks.
 
 A child that inherits one takes its parent's locks for its own, though it has none: when the
-parent closes the file, it removes the log that the child goes on to write to.
+parent closes the file, it removes the log that the child goes on to write to. So a child whose
+parent could not close a file in time does not use that file at all.
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 
-_PATIENCE = 2.0
+_PATIENCE = 10.0
 """Seconds that a fork waits for those who use a file; then it goes on with the file open."""
+
+_open: set[str] = set()
+_inherited: set[str] = set()
+"""Files that were open where this process, or one that it comes from, was forked."""
 
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _shut: list[Gate] = []
@@ -21,10 +26,14 @@ _forking = threading.Lock()
 
 
 class Gate:
-    """Count who uses a file, and have a fork wait until nobody does; ``close`` then closes it."""
+    """Count who uses a file, and have a fork wait until nobody does; ``close`` then closes it.
 
-    def __init__(self, close: Callable[[], object]) -> None:
+    Raises ``RuntimeError`` for whoever enters where the file was inherited open.
+    """
+
+    def __init__(self, close: Callable[[], object], file: str) -> None:
         self._close = weakref.WeakMethod(close)
+        self._file = os.path.realpath(file)
         self.renew()
         _gates.add(self)
 
@@ -33,6 +42,12 @@ class Gate:
         self._idle, self._uses = threading.Condition(), 0
 
     def __enter__(self) -> None:
+        if self._file in _inherited:
+            raise RuntimeError(
+                f"{self._file} was in use by a thread, for longer than a fork waits, when this "
+                "process was forked: what it writes there could be lost. Fork at another moment, "
+                "or start the process anew (spawn, forkserver)."
+            )
         with self._idle:
             self._uses += 1
 
@@ -45,7 +60,9 @@ class Gate:
         """Keep everybody out, once nobody is in, and close the file."""
         self._idle.acquire()
         close = self._close()
-        if self._idle.wait_for(lambda: not self._uses, _PATIENCE) and close is not None:
+        if not self._idle.wait_for(lambda: not self._uses, _PATIENCE):
+            _open.add(self._file)
+        elif close is not None:
             with suppress(Exception):
                 close()
 
@@ -64,6 +81,7 @@ def _before() -> None:
 def _in_parent() -> None:
     while _shut:
         _shut.pop().open()
+    _open.clear()
     _forking.release()
 
 
@@ -71,6 +89,8 @@ def _in_child() -> None:
     global _forking
     _forking = threading.Lock()
     _shut.clear()
+    _inherited.update(_open)
+    _open.clear()
     for gate in list(_gates):
         gate.renew()
 

@@ -32,7 +32,7 @@ class SqliteDatabase:
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._gate = Gate(self.close)
+        self._gate = Gate(self.close, engine.url.database or "")
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
