@@ -55,12 +55,29 @@ def test_canonical_json_can_be_read_back(value: dict[str, Any]) -> None:
         ({"n": [-(2**60)]}, '{"n":["-1152921504606846976"]}'),
         ({"n": math.nan}, '{"n":"NaN"}'),
         ({"s": "\ud800"}, '{"s":"\ufffd"}'),
+        ({"n": [-(2**53), 2**53]}, '{"n":["-9007199254740992","9007199254740992"]}'),
         ({1: 2}, '{"1":2}'),
         ({"d": {"x": {1.5}}}, '{"d":{"x":[1.5]}}'),
     ],
 )
 def test_what_json_has_no_word_for_becomes_text(value: Any, expected: str) -> None:
     """An event is never refused for its metadata."""
+    assert canonical(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({}, "{}"),
+        ({"n": [2**53 - 1, 1 - 2**53, 0]}, '{"n":[9007199254740991,-9007199254740991,0]}'),
+        ({"b": {"d": [None, True], "c": {}}, "a": []}, '{"a":[],"b":{"c":{},"d":[null,true]}}'),
+        ({"a": 1e21, "b": [{"c": 1.0}]}, '{"a":1e+21,"b":[{"c":1}]}'),
+        # In UTF-16, by which the standard sorts, the second comes first.
+        ({"k": {"\ue000": 1, "\U0001f600": "\u00fc"}}, '{"k":{"\U0001f600":"\u00fc","\ue000":1}}'),
+    ],
+)
+def test_what_json_has_a_word_for_stays_what_it_is(value: Any, expected: str) -> None:
+    """Integers of 53 bits, keys in the order of UTF-16, nothing between what is there."""
     assert canonical(value) == expected
 
 
