@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from hypothesis import strategies as st
 
 _TENANT_KEYS = ("organization_id", "actor_id", "impersonating_from")
+_PASSED_BY_SIGRA = ("scope", "args", "job")
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _scalars = st.one_of(
     st.none(),
@@ -22,13 +23,16 @@ _ids = st.one_of(
 
 
 def json_args(*, max_leaves: int = 10) -> st.SearchStrategy[dict[str, Any]]:
-    """Generate dicts with str keys and strict JSON values, without the tenant keys."""
+    """Generate dicts with str keys and strict JSON values.
+
+    The tenant keys are left out, and ``scope``, ``args`` and ``job``, which Sigra itself passes.
+    """
     values = st.recursive(
         _scalars,
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_text, inner, max_size=4),
         max_leaves=max_leaves,
     )
-    keys = _text.filter(lambda key: key not in _TENANT_KEYS)
+    keys = _text.filter(lambda key: key not in (*_TENANT_KEYS, *_PASSED_BY_SIGRA))
     return st.dictionaries(keys, values, max_size=5)
 
 
