@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from sigra.store.database import check_dialect, scrub_file, set_up_sqlite
+from sigra.store.database import check_dialect, patient_runner, scrub_file, set_up_sqlite
 from sigra.store.forking import Gate
 from sigra.store.statements import ConnectionRunner, Runner
 
@@ -47,7 +47,8 @@ class AsyncDatabase:
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
-        return self.write(lambda connection: work(ConnectionRunner(connection)))
+        runner_of = ConnectionRunner if self._begin else patient_runner
+        return self.write(lambda connection: work(runner_of(connection)))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
 
-from sigra.store.statements import Runner
+from sigra.store.statements import ConnectionRunner, Runner
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -55,6 +55,16 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
         raise ValueError(
             "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
         )
+
+
+def patient_runner(connection: Connection) -> Runner:
+    """Return what appends on PostgreSQL, which waits for a chain no longer than on SQLite.
+
+    Else an event that is logged without ``conn`` by whoever holds its chain in a transaction
+    would wait for itself, and with it every writer of that organization.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
+    return ConnectionRunner(connection)
 
 
 def scrub_file(cursor: Any) -> None:

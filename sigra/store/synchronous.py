@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from sigra.store.database import scrub_file, set_up_sqlite
+from sigra.store.database import patient_runner, scrub_file, set_up_sqlite
 from sigra.store.forking import Gate
-from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
+from sigra.store.statements import CursorRunner, Runner, statements_of
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ class ServerDatabase:
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
-        return self.write(lambda connection: work(ConnectionRunner(connection)))
+        return self.write(lambda connection: work(patient_runner(connection)))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sigra import (
     AuditEvent,
     AuditRejectedError,
+    AuditResult,
     AuditScope,
     SyncBackend,
     audit,
@@ -26,7 +28,7 @@ from sigra import (
 )
 from sigra.audit import EventFilter
 from sigra.audit.transaction import NoAuditStoreError
-from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store import Batching, SqlAuditSink, database, verify
 from sigra.store.tables import entries
 from sigra.testing import AuditLog
 
@@ -288,6 +290,31 @@ def test_a_chain_is_locked_for_the_caller_s_transaction_alone(
         held = connection.scalar(select(func.count()).select_from(entries))
     assert held == 2
     assert verify(sink, organization_id="acme").verdict == "intact"
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("make", [create_engine, create_async_engine])
+def test_whoever_waits_for_his_own_transaction_is_told(
+    url: str, open_sink: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event without conn fails in time where its own writer holds the chain."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    given, engine, results = make(url), create_engine(url), list[AuditResult]()
+    sink = open_sink(given)
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.begin() as connection:
+        sink.prepare()
+        audit.log("invoice.close", SCOPE, conn=connection)
+        # In a thread, so that a test that fails ends too.
+        other = threading.Thread(
+            target=lambda: results.append(log_safe("invoice.send", SCOPE)), daemon=True
+        )
+        other.start()
+        other.join(20)
+        assert [each.status for each in results] == ["failed"]
+    assert [each.action for each in sink.stream(ACME)] == ["invoice.close"]
+    engine.dispose()
+    getattr(given, "sync_engine", given).dispose()
 
 
 def test_other_sinks_hear_of_it_at_once(engine: Engine, sink: SqlAuditSink) -> None:
