@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sigra.store.keys import Signer
     from sigra.store.manifest import Exported, Manifest, verify_export
     from sigra.store.report import Finding, Report
-    from sigra.store.retention import Pruned, erase, prune
+    from sigra.store.retention import Pruned, erase, prune, vacuum
     from sigra.store.sink import SqlAuditSink
     from sigra.store.verification import verify
 
@@ -46,6 +46,7 @@ _HOMES = {
     "prune": "retention",
     "read_checkpoints": "checkpoint",
     "take_checkpoint": "checkpoint",
+    "vacuum": "retention",
     "verify": "verification",
     "verify_export": "manifest",
 }
@@ -67,6 +68,7 @@ __all__ = [
     "prune",
     "read_checkpoints",
     "take_checkpoint",
+    "vacuum",
     "verify",
     "verify_export",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 _BUSY_MILLISECONDS = 10_000
 _LEFT = "the rows are erased, but their text may be left in the file or in its write-ahead log"
+_PATIENCE = 60.0
+"""Seconds in which the log must come to be nobody's: a writer may be busy emptying it too."""
 
 
 class Database(Protocol):
@@ -76,11 +79,18 @@ def scrub_file(cursor: Any) -> None:
     try:
         cursor.execute("VACUUM")
     except Exception as error:
-        error.add_note(f"{_LEFT}: erase again")
+        error.add_note(f"{_LEFT}: call sigra.store.vacuum")
         raise
-    cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    if cursor.fetchone()[0]:
-        raise TimeoutError(f"{_LEFT}, which a reader kept in use: erase again once it has ended")
+    until = monotonic() + _PATIENCE
+    while True:
+        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if not cursor.fetchone()[0]:
+            return
+        if monotonic() > until:
+            raise TimeoutError(
+                f"{_LEFT}, which others kept in use: call sigra.store.vacuum once they have ended"
+            )
+        sleep(0.1)
 
 
 def set_up_sqlite(connection: Any, _: Any = None) -> None:

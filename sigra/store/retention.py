@@ -95,6 +95,7 @@ def erase(
     *,
     reason: str,
     signer: Signer | None = None,
+    vacuum: bool = True,
     **which: Unpack[Tenancy],
 ) -> int:
     """Erase the payloads of all events of a person; return how many events these were.
@@ -102,9 +103,9 @@ def erase(
     Of a person are events in which the id is ``actor_id``, ``effective_user_id`` or
     ``target_id``; ``which`` is ``organization_id=`` or ``all_organizations=True``. What stays of
     such an event is its id, time, action, outcome and worker. A mark tells of each, signed
-    where there is a signer. On SQLite the file is then written anew and its write-ahead log
-    emptied, so that no byte of the text is left, while writers wait; on PostgreSQL it is gone
-    from the tables' files after a VACUUM FULL.
+    where there is a signer. The text is then taken off SQLite's disk too, by ``vacuum``: where
+    that is False, it is for the caller to call; on PostgreSQL it is gone from the tables' files
+    after a VACUUM FULL.
     """
     which_chains = tenancy(**which)
     person = id_as_stored("person_id", person_id)
@@ -117,9 +118,20 @@ def erase(
         for found in _of_person(sink.database, tag, person):
             sink.database.write(lambda c: _erase_some(c, tag, found, reason, signer))  # noqa: B023
             erased += len(found)
-    # Also where none was left: an earlier call may have been killed before it came to this.
-    sink.database.scrub()
+    if vacuum:
+        # Also where none was left: an earlier call may have been killed before it came to this.
+        sink.database.scrub()
     return erased
+
+
+def vacuum(sink: SqlAuditSink) -> None:
+    """Leave in a SQLite store's file, and in its write-ahead log, no byte of what was erased.
+
+    The file is written anew, which takes as much room again and nobody else can write meanwhile.
+    On PostgreSQL nothing is done.
+    """
+    sink.prepare()
+    sink.database.scrub()
 
 
 def _of_person(database: Database, tag: str, person_id: str) -> Iterator[list[tuple[int, bytes]]]:

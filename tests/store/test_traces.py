@@ -11,9 +11,18 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import event
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import create_engine, make_url, text
 
-from sigra.store import Signer, SqlAuditSink, erase, export, take_checkpoint, verify
+from sigra.store import (
+    Signer,
+    SqlAuditSink,
+    database,
+    erase,
+    export,
+    take_checkpoint,
+    vacuum,
+    verify,
+)
 
 KEY = Signer(Ed25519PrivateKey.generate())
 ROWS, ORGANIZATIONS = (100_000, 1_000) if "SIGRA_LONG" in os.environ else (3_000, 100)
@@ -69,6 +78,41 @@ def test_nothing_of_the_person_stays_on_the_disk(
         export(sink, tmp_path / format, format=format, all_organizations=True)
     assert len(list(tmp_path.rglob("*.*"))) > ORGANIZATIONS
     assert traces_in(tmp_path) == {}
+
+
+def test_many_are_erased_and_the_disk_is_seen_to_once(
+    new_url: Callable[[str], str], open_sink: OpenSink
+) -> None:
+    """Who erases in the day leaves the file to a quiet hour; until then the log has the text."""
+    url = new_url("sqlite")
+    sink = open_sink(url)
+    mine = fill(sink, 600, 10)
+    erased = erase(sink, PERSON, reason="asked", vacuum=False, all_organizations=True)
+    folder = Path(str(make_url(url).database)).parent
+    assert (erased, bool(traces_in(folder))) == (mine, True)
+    vacuum(sink)
+    assert traces_in(folder) == {}
+    assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+def test_a_log_that_others_keep_in_use_is_told_of(
+    new_url: Callable[[str], str], open_sink: OpenSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears that a person was erased may rely on it; else it says what is to be done."""
+    monkeypatch.setattr(database, "_PATIENCE", 0.1)
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
+    url = new_url("sqlite")
+    sink = open_sink(url)
+    fill(sink, 100, 1)
+    engine = create_engine(url)
+    with engine.connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.execute(text("SELECT count(*) FROM sigra_audit_entries")).all()
+        with pytest.raises(TimeoutError, match=r"rows are erased, .* sigra\.store\.vacuum"):
+            erase(sink, PERSON, reason="asked", all_organizations=True)
+    engine.dispose()
+    vacuum(sink)
+    assert traces_in(Path(str(make_url(url).database)).parent) == {}
 
 
 def test_parquet_has_nothing_of_the_person(
