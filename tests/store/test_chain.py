@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -13,7 +14,7 @@ import rfc8785
 from events import event
 from hypothesis import given
 
-from sigra.store.canonical import canonical
+from sigra.store.canonical import _best_sorted, _is_simple, canonical
 from sigra.store.chain import (
     VERSION,
     chain_tag,
@@ -79,6 +80,39 @@ def test_what_json_has_no_word_for_becomes_text(value: Any, expected: str) -> No
 def test_what_json_has_a_word_for_stays_what_it_is(value: Any, expected: str) -> None:
     """Integers of 53 bits, keys in the order of UTF-16, nothing between what is there."""
     assert canonical(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "quick"),
+    [
+        ({"a": [1, -5, None, True, False, "x", "\u00fc", {"b": []}]}, True),
+        ({"n": 2**53 - 1, "m": 1 - 2**53}, True),
+        ({"n": 2**53}, False),
+        ({"n": [-(2**53)]}, False),
+        ({"n": 1.0}, False),
+        ({"n": {"m": [0.5]}}, False),
+        ({"\u00fc": 1}, False),
+        ({"k": [{"\u00fc": 1}]}, False),
+        ({1: 2}, False),
+        ({"s": "\ud800"}, False),
+        ({"s": ("a tuple",)}, False),
+    ],
+)
+def test_what_goes_the_quick_way(value: Any, quick: bool) -> None:
+    """All that needs no care for floats or the order of keys, and nothing that does."""
+    assert _is_simple(value) is quick
+
+
+def test_both_quick_ways_write_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store is the same where orjson is not installed."""
+    value = {
+        "b": '\u00fc\u2028\x7f"\\/\b',
+        "a": {"d": [None, True, -7], "c": {}},
+        "_": "\U0001f600",
+    }
+    there = canonical(value)
+    monkeypatch.setitem(sys.modules, "orjson", None)
+    assert _best_sorted()(value) == there == rfc8785.dumps(value).decode()
 
 
 @given(TEXT, TEXT, TEXT)
