@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ def load_module(name: str) -> Any:
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:
+        _set_up_django()
         return import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
@@ -45,6 +48,12 @@ def load_module(name: str) -> Any:
         raise MisuseError(_broken(name, error)) from error
     except (Exception, SystemExit) as error:
         raise MisuseError(_broken(name, error)) from error
+
+
+def _set_up_django() -> None:
+    """Load a project's apps, as ``manage.py`` does: its jobs import their models."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE") and find_spec("django") is not None:
+        import_module("django").setup()
 
 
 def load_worker(target: str) -> Worker[..., Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -48,6 +50,30 @@ def test_an_unknown_module_is_one_line(command):
     """A module that is not there ends with status 2 and one line."""
     result = command("workers", "no_such_module")
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+
+
+def test_a_django_project_is_loaded_first(tmp_path):
+    """Jobs that import models are found where DJANGO_SETTINGS_MODULE names the settings."""
+    files = {
+        "settings.py": "INSTALLED_APPS = ['shop']\n",
+        "shop/__init__.py": "",
+        "shop/models.py": "from django.db import models\nclass Order(models.Model): ...\n",
+        "shop/jobs.py": "from sigra import tenant_worker\nfrom shop.models import Order\n"
+        "@tenant_worker\ndef pack(scope, order: int): ...\n",
+    }
+    (tmp_path / "shop").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    told = subprocess.run(
+        [sys.executable, "-m", "sigra", "workers", "shop.jobs", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "settings"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (0, "") == (told.returncode, told.stderr)
+    assert ["shop.jobs.pack"] == [fact["name"] for fact in json.loads(told.stdout)]
 
 
 def test_the_version_is_the_package_s(command):
