@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from urllib.parse import urlsplit
 
-import psycopg
 import pytest
 from servers import bundled_postgres, own_database, server
 
@@ -23,6 +22,8 @@ def answers(url: str) -> bool:
 @pytest.mark.servers
 def test_a_bundled_postgres_serves_and_is_gone_afterwards() -> None:
     """It stands in for a standard port where nobody answers."""
+    import psycopg
+
     with server("SIGRA_NO_SUCH_VARIABLE", NOBODY, bundled_postgres) as url:
         with own_database(url) as own, psycopg.connect(own) as conn:
             assert conn.execute("SELECT current_user").fetchone() == ("postgres",)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import pyarrow.parquet
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import event
@@ -129,6 +128,8 @@ def test_a_csv_runs_nothing_in_a_spreadsheet(
 
 def test_parquet_holds_the_same(sink: SqlAuditSink, tmp_path: Path) -> None:
     """Row by row what JSON Lines hold."""
+    import pyarrow.parquet
+
     export(sink, tmp_path / "json", organization_id="acme")
     (name,) = (path for path in (tmp_path / "json").iterdir() if path.suffix == ".jsonl")
     manifest = export(sink, tmp_path / "parquet", format="parquet", organization_id="acme")

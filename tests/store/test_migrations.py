@@ -7,9 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from events import event
 from sqlalchemy import inspect, text
 
@@ -28,6 +25,8 @@ def no_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def versions() -> list[str]:
     """Return all versions, oldest first."""
+    from alembic.script import ScriptDirectory
+
     script = ScriptDirectory(str(migrate.FOLDER))
     return [each.revision for each in reversed(list(script.walk_revisions()))]
 
@@ -39,6 +38,9 @@ def test_the_newest_version_is_the_one_that_the_store_makes() -> None:
 
 def test_the_migrations_make_the_tables_that_the_code_uses(sink: SqlAuditSink) -> None:
     """Nothing is declared that no migration makes, and the other way round."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
     sink.prepare()
 
     def differences(connection):
