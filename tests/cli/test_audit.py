@@ -279,7 +279,7 @@ def test_checkpoints_taken_at_once_follow_each_other(
     kept = tmp_path / "checkpoints.jsonl"
     command = [sys.executable, "-c", AT_ONCE, "audit", "checkpoint", "--to", str(kept)]
     command += ["--key", str(keys["private"]), "--store", f"sqlite:///{database}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=240, check=True)
     assert [b"1", b"2", b"3"] == sorted(line.split()[1] for line in done.stdout.splitlines())
     trust = ("--public-key", keys["public"], "--checkpoints", kept)
     assert "intact" in run("verify", *ALL, *trust).stdout

@@ -23,7 +23,7 @@ def told(tmp_path_factory):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 

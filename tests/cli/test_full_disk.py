@@ -71,7 +71,7 @@ def run_all(folder: Path, commands: Commands, stdout: str | None, limit: int = 0
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", LIKE_A_SHELL, orders],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, timeout=120, check=True,
+        cwd=folder, env=environment, stdout=subprocess.PIPE, timeout=240, check=True,
     )  # fmt: skip
     statuses = map(int, done.stdout.split())
     return {
@@ -109,7 +109,7 @@ def test_any_command_whose_output_finds_no_room_says_so(
     """Whoever calls it in a script sees it fail, and reads why."""
     with open(FULL, "wb") as full:
         process = start(*words, stdout=full)
-    assert (None, SAID) == process.communicate(timeout=60)
+    assert (None, SAID) == process.communicate(timeout=240)
     assert 1 == process.returncode
 
 
@@ -121,7 +121,7 @@ def test_a_run_whose_audit_finds_no_room_says_so(
     words = ("run", "cli_jobs:note", "--args", number_file(5), "--backend", "sync", *log_file)
     with open(FULL, "wb") as full:
         process = start(*words, stdout=full)
-    errors = process.communicate(timeout=60)[1].decode()
+    errors = process.communicate(timeout=240)[1].decode()
     counts = dict(line.rsplit(maxsplit=1) for line in errors.splitlines() if len(line.split()) > 1)
     assert (1, "5", "0", "5") == (
         process.returncode, counts["   jobs completed"],

@@ -310,7 +310,7 @@ def test_whoever_waits_for_his_own_transaction_is_told(
             target=lambda: results.append(log_safe("invoice.send", SCOPE)), daemon=True
         )
         other.start()
-        other.join(20)
+        other.join(120)
         assert [each.status for each in results] == ["failed"]
     assert [each.action for each in sink.stream(ACME)] == ["invoice.close"]
     engine.dispose()
