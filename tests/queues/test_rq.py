@@ -93,7 +93,7 @@ class TestRQ(QueueContract):
     def test_a_cancelled_job_is_a_failed_job(self, harness, journal):
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the failed job")
-        assert "cancelled for good" in harness.failed(job.id)
+        assert "was cancelled: said so" in harness.failed(job.id)
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         sent = harness.send("sigra.tests.unknown", {})

@@ -108,7 +108,7 @@ class TestSaqOnRedis(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the aborted job")
         native = harness.ask(harness.native.job(job.id))
         assert (native.status, native.attempts) == ("aborted", 1)
-        assert "cancelled for good" in native.error
+        assert "was cancelled: said so" in native.error
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         job = undeployed.new(IDS)
