@@ -112,7 +112,7 @@ def _recorded() -> list[Job]:
     backend = config.current.backend
     if not isinstance(backend, RecordingBackend):
         raise RuntimeError(
-            "nothing was recorded: the test needs the fixture sigra_backend, or "
-            "configure(backend=sigra.testing.RecordingBackend())"
+            "nothing was recorded: the test needs the fixture sigra_backend, or configure(backend="
+            "sigra.testing.RecordingBackend()), and no other configure(backend=...) after it"
         )
     return backend.jobs

@@ -279,7 +279,8 @@ def test_assert_enqueued_shows_what_was(sigra_backend: RecordingBackend) -> None
 
 def test_assert_enqueued_needs_the_fixture() -> None:
     """Without a recording backend it says what is missing."""
-    with configure(backend=SyncBackend()), pytest.raises(RuntimeError, match="sigra_backend"):
+    missing = "sigra_backend, .* and no other configure"
+    with configure(backend=SyncBackend()), pytest.raises(RuntimeError, match=missing):
         assert_enqueued(close)
 
 
