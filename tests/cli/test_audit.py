@@ -257,9 +257,10 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
 
 
 AT_ONCE = """
-import os, runpy
-import sigra.cli.keeping, sigra.store
+import gc, os, runpy
+import sigra.cli.app, sigra.cli.keeping, sigra.store.sink, sqlalchemy.dialects.sqlite
 
+gc.freeze()  # no fork looks for garbage among it as it ends
 children = 0
 while children < 3 and os.fork():
     children += 1

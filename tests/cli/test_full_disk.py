@@ -36,9 +36,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 LIKE_A_SHELL = """
-import json, os, resource, runpy, sys
-import sigra.cli.keeping, sigra.store
+import gc, json, os, resource, runpy, sys
+import sigra.cli.app, sigra.cli.keeping, sigra.store.sink, sqlalchemy.dialects.sqlite
 
+gc.freeze()  # no fork looks for garbage among it as it ends
 stdout, limit, commands = json.loads(sys.argv[1])
 for number, words in enumerate(commands):
     if os.fork():
