@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from sigra.errors import MissingExtraError
@@ -9,6 +10,7 @@ from sigra.errors import MissingExtraError
 
 def main() -> None:
     """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
+    gc.disable()
     try:
         from sigra.cli.app import sigra
     except ModuleNotFoundError as error:
@@ -17,4 +19,7 @@ def main() -> None:
             raise
         print(f"sigra: {MissingExtraError('cli', package)}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        gc.freeze()  # what is loaded lives until the end: no garbage is looked for among it
+        gc.enable()
     sigra(prog_name="sigra")
