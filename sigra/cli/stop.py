@@ -88,7 +88,6 @@ class Stop:
         traceback: TracebackType | None,
     ) -> None:
         self._ended.set()
-        self._pressed.set()  # nobody waits for it any more
         if self._wires:
             signal.set_wakeup_fd(self._fd_before)
             for sign, handler in self._before.items():

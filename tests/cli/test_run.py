@@ -279,15 +279,6 @@ def test_memory_does_not_grow_with_the_file(numbers):
     assert peak(400) < first + 85_000
 
 
-def test_a_run_that_has_ended_leaves_no_thread(numbers):
-    """Whoever calls the command from a program of theirs may do so as often as they like."""
-    numbers("note", 1)
-    for thread in threading.enumerate():
-        if thread.name in ("sigra-stop", "sigra-ear"):
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-
-
 def test_standard_output_holds_nothing_but_events(start, number_file):
     """What the body prints, and a program that it starts, goes to stderr; structlog is silent."""
     status, out, err = ended(start("run", "cli_jobs:loud", "--args", number_file(3)))
