@@ -98,6 +98,20 @@ def version_of(digest: bytes) -> str:
     return "1" if len(digest) == sha256().digest_size else VERSION
 
 
+def is_hash(
+    digest: bytes, tag: str, sequence: int, previous: bytes, event_id: str, occurred_at: str,
+    action: str, worker: str | None, outcome: str, commitment: bytes,
+) -> bool:  # fmt: skip
+    """Tell whether a hash is that of an entry's fields, whatever was put in their place."""
+    try:
+        return digest == entry_hash(
+            tag, sequence, previous, event_id, occurred_at, action, worker, outcome, commitment,
+            version_of(digest),
+        )  # fmt: skip
+    except (TypeError, ValueError, AttributeError):
+        return False  # a value of a type, or with characters, that is never written
+
+
 def link(
     chain: int, tag: str, sequence: int, previous: bytes, event: AuditEvent
 ) -> tuple[bytes, Row, Row]:

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from sigra.store.anchors import Anchored
-from sigra.store.chain import commit, entry_hash, organization_of, quoted, version_of
+from sigra.store.chain import (
+    commit,
+    entry_hash,
+    is_hash,
+    organization_of,
+    quoted,
+    version_of,
+)
 from sigra.store.diagnose import Places, Row, diagnose
 from sigra.store.marks import Marked
 from sigra.store.report import Finding, Kind
@@ -61,21 +68,17 @@ class ChainCheck:
             return
         if sequence > self._anchored.last:
             self.unanchored += 1
-        version = version_of(digest)
-        try:
-            good = digest == entry_hash(
-                self.tag, sequence, previous, event_id, occurred_at, action, worker, outcome,
-                commitment, version,
-            )  # fmt: skip
-        except (TypeError, ValueError, AttributeError):
-            good = False  # a value of a type, or with characters, that is never written
+        good = is_hash(
+            digest, self.tag, sequence, previous, event_id, occurred_at, action, worker, outcome,
+            commitment,
+        )  # fmt: skip
         follows = previous == self._previous or self._previous is None
         if not (good and follows and sequence == self._sequence + 1):
             self._diagnose(
                 good, sequence, previous, digest, event_id,
                 lambda k: entry_hash(
                     self.tag, k, previous, event_id, occurred_at, action, worker, outcome,
-                    commitment, version,
+                    commitment, version_of(digest),
                 ),
             )  # fmt: skip
         else:

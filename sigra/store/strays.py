@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select, union
 
-from sigra.store.chain import entry_hash, organization_of, version_of
+from sigra.store.chain import is_hash, organization_of
 from sigra.store.report import Finding
 from sigra.store.tables import chains, entries, marks
 
@@ -55,13 +55,10 @@ _WITHOUT_ROW = select(_numbers.c.chain).order_by(_numbers.c.chain)
 
 
 def _is_of(entry: Any, tag: str) -> bool:
-    try:
-        return bool(entry.hash == entry_hash(
-            tag, entry.sequence, entry.previous, entry.event_id, entry.occurred_at, entry.action,
-            entry.worker, entry.outcome, entry.commitment, version_of(entry.hash),
-        ))  # fmt: skip
-    except (TypeError, ValueError, AttributeError):
-        return False  # a value of a type, or with characters, that is never written
+    return is_hash(
+        entry.hash, tag, entry.sequence, entry.previous, entry.event_id, entry.occurred_at,
+        entry.action, entry.worker, entry.outcome, entry.commitment,
+    )  # fmt: skip
 
 
 def _tag_of(mark: str) -> str | None:
