@@ -13,10 +13,10 @@ from sigra.cli.audit_options import (
     as_json,
     in_store,
     in_store_if_any,
-    keeper,
     of_organization,
     open_store,
     tenancy,
+    verifier,
     which_events,
     with_filters,
     with_key,
@@ -120,11 +120,11 @@ def verify(
         if url is None:
             raise MisuseError("say where the store is: --store URL, or SIGRA_AUDIT_STORE")
         store = open_store(url)
-    keeping = keeper()
-    trust = keeping.read_trust(keys, checkpoints)
+    verifying = verifier()
+    trust = verifying.read_trust(keys, checkpoints)
     if folder is not None and store is None:
-        sys.exit(keeping.verify_folder(folder, trust, machine=machine))
-    sys.exit(keeping.verify_store(store, which, trust, folder, machine=machine))
+        sys.exit(verifying.verify_folder(folder, trust, machine=machine))
+    sys.exit(verifying.verify_store(store, which, trust, folder, machine=machine))
 
 
 @audit.command()
@@ -177,6 +177,35 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 
 @audit.command()
 @in_store
+@of_organization
+@click.option(
+    "--person",
+    "persons",
+    multiple=True,
+    required=True,
+    metavar="ID",
+    help="Whom to erase: who acted, in whose name, or on whom. Repeatable.",
+)
+@click.option("--reason", required=True, metavar="TEXT", help="Why, as the marks will say.")
+@with_key
+@as_json
+def erase(
+    url: str, persons: tuple[str, ...], reason: str, key: Path | None, machine: bool, **which: Any
+) -> None:
+    """Erase what the events of a person say, so that the chains still verify.
+
+    Of each event stay its id, time, action, outcome and worker. A SQLite file is then written
+    anew, during which nobody else can write. There is no way back.
+    """
+    which, store = tenancy(which), open_store(url)
+    from sigra.cli import keeping
+
+    signer = keeping.read_key(key)
+    keeping.erase_persons(store, which, persons, reason, signer, machine=machine)
+
+
+@audit.command()
+@in_store
 @click.option(
     "--key", type=FILE, required=True, metavar="PEM", help="The private key (Ed25519) to sign with."
 )
@@ -210,6 +239,6 @@ def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int)
     Needs sigra[web]. Ctrl-C ends it.
     """
     store = open_store(url)
-    from sigra.cli import keeping
+    from sigra.cli import keeping, verifying
 
-    keeping.serve_page(store, keeping.read_trust(keys, checkpoints), port)
+    keeping.serve_page(store, verifying.read_trust(keys, checkpoints), port)

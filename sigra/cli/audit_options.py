@@ -169,10 +169,10 @@ def _has_table(path: Path, name: str) -> bool:
         return bool(connection.execute(query, (name,)).fetchone()[0])
 
 
-def keeper() -> Any:
-    """Return the module that verifies and keeps; ``MisuseError`` where there is no sigra[sql]."""
+def verifier() -> Any:
+    """Return the module that verifies; ``MisuseError`` where there is no sigra[sql]."""
     try:
-        from sigra.cli import keeping
+        from sigra.cli import verifying
     except MissingExtraError as error:
         raise MisuseError(str(error)) from None
-    return keeping
+    return verifying

@@ -1,4 +1,4 @@
-"""Verify, export, clean up and serve the audit store."""
+"""Export, clean up, erase from, anchor and serve the audit store."""
 
 from __future__ import annotations
 
@@ -10,41 +10,22 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
 
-from sigra.cli.show import Bar, figures, printable, stderr_console, stdout_console
+from sigra.cli.show import Bar, stderr_console
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
 from sigra.store import (
     Checkpoint,
-    Report,
     Signer,
     SqlAuditSink,
     append_checkpoint,
+    erase,
     export,
     read_checkpoints,
     take_checkpoint,
-    verify,
-    verify_export,
+    vacuum,
 )
-from sigra.store.errors import CheckpointOrderError
-from sigra.store.keys import by_id
-
-_SECOND = timedelta(seconds=1)
-_STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
-
-
-def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, Any]:
-    """Read public keys and checkpoints, as ``verify`` takes them."""
-    if checkpoints is not None and not keys:
-        raise MisuseError("--checkpoints say nothing without --public-key to check them by")
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    try:
-        found: Any = [load_pem_public_key(key.read_bytes()) for key in keys]
-        by_id(found)  # which refuses a key of another kind
-        kept = [] if checkpoints is None else read_checkpoints(checkpoints)
-    except (ValueError, TypeError, OSError) as error:
-        raise MisuseError(f"a key or checkpoint cannot be read: {error}") from error
-    return {"public_keys": found, "checkpoints": kept}
+from sigra.store.errors import CheckpointOrderError, InvalidQueryError
+from sigra.store.reading import id_as_stored
 
 
 @overload
@@ -59,81 +40,6 @@ def read_key(path: Path | None) -> Signer | None:
         return Signer.from_pem(path.read_bytes())
     except (ValueError, TypeError, OSError) as error:
         raise MisuseError(f"{path} is no private key that can be read: {error}") from error
-
-
-def verify_store(
-    store: SqlAuditSink,
-    which: dict[str, Any],
-    trust: dict[str, Any],
-    folder: Path | None,
-    *,
-    machine: bool,
-) -> int:
-    """Print what a verification found; return the command's exit status."""
-    console = stderr_console()
-    with Bar(console, None, "events") as bar:
-        report = verify(store, progress=lambda done: bar.move(done, done), **which, **trust)
-    wrong = None if folder is None else _check_export(folder, trust["public_keys"])
-    if machine:
-        print(json.dumps(_facts(report, wrong), default=str))
-    else:
-        _show(report)
-        if folder is not None and wrong is not None:
-            _show_export(folder, wrong)
-    return 0 if report.verdict == "intact" and not wrong else 1
-
-
-def verify_folder(folder: Path, trust: dict[str, Any], *, machine: bool) -> int:
-    """Print what is wrong with an export, of which the store is not at hand; return the status."""
-    wrong = _check_export(folder, trust["public_keys"])
-    if machine:
-        print(json.dumps({"export": wrong}))
-    else:
-        _show_export(folder, wrong)
-    return 1 if wrong else 0
-
-
-def _show_export(folder: Path, wrong: list[str]) -> None:
-    print(f"export {folder}: {printable('; '.join(wrong)) or 'as its manifest says'}")
-
-
-def _check_export(folder: Path, keys: Any) -> list[str]:
-    try:
-        return verify_export(folder, keys)
-    except ValueError as error:
-        return [str(error)]
-
-
-def _show(report: Report) -> None:
-    age = report.checkpoint_age
-    console = stdout_console()
-    console.print(
-        figures(
-            [
-                ("verdict", report.verdict, _STYLES[report.verdict]),
-                ("assurance", report.level, ""),
-                ("events", report.rows, ""),
-                ("chains", report.chains, ""),
-                ("pruned", report.pruned, ""),
-                ("erased", report.erased, ""),
-                ("last checkpoint", "none" if age is None else f"{age - age % _SECOND} ago", ""),
-                ("events after it", report.unanchored, ""),
-            ]
-        )
-    )
-    for finding in report.findings:
-        where = "no organization" if finding.organization_id is None else finding.organization_id
-        text = f"{finding.kind}: {where}, sequence {finding.sequence}: {finding.reason}"
-        print(printable(text).replace("\n", "\\n"))
-
-
-def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:
-    names = ("verdict", "level", "chains", "rows", "pruned", "erased", "unanchored")
-    facts = {name: getattr(report, name) for name in names}
-    age = report.checkpoint_age
-    facts["checkpoint_age_seconds"] = None if age is None else age.total_seconds()
-    facts["findings"] = [finding._asdict() for finding in report.findings]
-    return facts if wrong is None else {**facts, "export": wrong}
 
 
 def export_store(
@@ -180,6 +86,29 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None
         print(json.dumps({"removed": removed, "before": before.isoformat()}))
     else:
         print(f"{removed:,} events older than {before:%Y-%m-%d %H:%M} UTC removed")
+
+
+def erase_persons(
+    store: SqlAuditSink,
+    which: dict[str, Any],
+    persons: tuple[str, ...],
+    reason: str,
+    signer: Signer | None,
+    *,
+    machine: bool,
+) -> None:
+    """Erase persons one after the other, then their text on the disk, and say how many events."""
+    try:
+        for person in persons:  # all, before anything of the first one is gone
+            id_as_stored("person", person)
+    except InvalidQueryError as error:
+        raise MisuseError(str(error)) from None
+    erased = sum(
+        erase(store, person, reason=reason, signer=signer, vacuum=False, **which)
+        for person in persons
+    )
+    vacuum(store)
+    print(json.dumps({"erased": erased}) if machine else f"{erased:,} events erased")
 
 
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:

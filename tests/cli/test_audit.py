@@ -301,6 +301,27 @@ def test_cleanup_removes_what_is_old_and_the_rest_verifies(run: Command) -> None
     assert 2 == run("cleanup", "--retention-days", 10**9).exit_code
 
 
+def test_erase_leaves_nothing_of_a_person_and_the_rest_verifies(
+    run: Command, keys: dict[str, Path], database: Path
+) -> None:
+    """Of several persons in one call, in a signed mark; nobody else loses anything."""
+    persons = ("--person", "ann", "--person", "bob")
+    signed = ("--reason", "request of 12 May", "--key", keys["private"])
+    assert "6 events erased\n" == run("erase", *ALL, *persons, *signed).stdout
+    report = run("verify", *ALL, "--public-key", keys["public"], "--json")
+    found = json.loads(report.stdout)
+    assert ("intact", 12, 6) == (found["verdict"], found["rows"], found["erased"])
+    assert "ann" not in run("list", *ALL, "--json").stdout
+    assert b'"ann"' not in database.read_bytes()
+
+
+def test_erase_takes_all_persons_or_none(run: Command) -> None:
+    """An id that is none is found before anybody is erased."""
+    result = run("erase", *ALL, "--person", "ann", "--person", " ", "--reason", "asked for")
+    assert (2, True) == (result.exit_code, "not blank" in result.stderr)
+    assert 0 == json.loads(run("verify", *ALL, "--json").stdout)["erased"]
+
+
 @pytest.mark.parametrize("url", ["sqlite:///nowhere.db", "postgresql+psycopg://u@127.0.0.1:1/x"])
 def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
     """A typing error makes no empty store."""
@@ -347,6 +368,7 @@ def test_a_file_that_is_no_store_is_misuse_and_left_as_it_was(
 @pytest.mark.parametrize("words", [
     ("list", *ALL), ("tail", *ALL), ("stats", *ALL), ("verify", *ALL), ("serve",),
     ("export", *ALL, "--to", "out"), ("cleanup", "--retention-days", "1"),
+    ("erase", *ALL, "--person", "ann", "--reason", "asked for"),
     ("checkpoint", "--to", "kept", "--key", "private.pem"),
 ])  # fmt: skip
 def test_no_command_changes_what_is_no_store(
@@ -408,12 +430,14 @@ def test_a_public_key_of_another_kind_is_misuse(run: Command, tmp_path: Path) ->
 def test_what_keeps_the_store_has_json_for_machines(
     run: Command, keys: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Export, checkpoint and cleanup say the same as to a person."""
+    """Export, checkpoint, erase and cleanup say the same as to a person."""
     out, kept = tmp_path / "out", tmp_path / "kept"
     exported = objects(run("export", *ALL, "--to", out, "--json"))
     assert [{"folder": str(out), "format": "jsonl", "events": 12, "files": 3}] == exported
     taken = objects(run("checkpoint", "--key", keys["private"], "--to", kept, "--json"))
     assert [{"file": str(kept), "number": 1, "chains": 3}] == taken
+    erasing = ("--person", "ann", "--reason", "asked for", "--json")
+    assert [{"erased": 6}] == objects(run("erase", *ALL, *erasing))
     (cleaned,) = objects(run("cleanup", "--retention-days", 5, "--json"))
     assert (7, True) == (cleaned["removed"], cleaned["before"].endswith("+00:00"))
 

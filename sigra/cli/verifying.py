@@ -1,0 +1,106 @@
+"""Verify the audit store and exports of it, and say what was found."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from sigra.cli.show import Bar, figures, printable, stderr_console, stdout_console
+from sigra.cli.target import MisuseError
+from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
+from sigra.store.keys import by_id
+
+_SECOND = timedelta(seconds=1)
+_STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
+
+
+def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, Any]:
+    """Read public keys and checkpoints, as ``verify`` takes them."""
+    if checkpoints is not None and not keys:
+        raise MisuseError("--checkpoints say nothing without --public-key to check them by")
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        found: Any = [load_pem_public_key(key.read_bytes()) for key in keys]
+        by_id(found)  # which refuses a key of another kind
+        kept = [] if checkpoints is None else read_checkpoints(checkpoints)
+    except (ValueError, TypeError, OSError) as error:
+        raise MisuseError(f"a key or checkpoint cannot be read: {error}") from error
+    return {"public_keys": found, "checkpoints": kept}
+
+
+def verify_store(
+    store: SqlAuditSink,
+    which: dict[str, Any],
+    trust: dict[str, Any],
+    folder: Path | None,
+    *,
+    machine: bool,
+) -> int:
+    """Print what a verification found; return the command's exit status."""
+    console = stderr_console()
+    with Bar(console, None, "events") as bar:
+        report = verify(store, progress=lambda done: bar.move(done, done), **which, **trust)
+    wrong = None if folder is None else _check_export(folder, trust["public_keys"])
+    if machine:
+        print(json.dumps(_facts(report, wrong), default=str))
+    else:
+        _show(report)
+        if folder is not None and wrong is not None:
+            _show_export(folder, wrong)
+    return 0 if report.verdict == "intact" and not wrong else 1
+
+
+def verify_folder(folder: Path, trust: dict[str, Any], *, machine: bool) -> int:
+    """Print what is wrong with an export, of which the store is not at hand; return the status."""
+    wrong = _check_export(folder, trust["public_keys"])
+    if machine:
+        print(json.dumps({"export": wrong}))
+    else:
+        _show_export(folder, wrong)
+    return 1 if wrong else 0
+
+
+def _show_export(folder: Path, wrong: list[str]) -> None:
+    print(f"export {folder}: {printable('; '.join(wrong)) or 'as its manifest says'}")
+
+
+def _check_export(folder: Path, keys: Any) -> list[str]:
+    try:
+        return verify_export(folder, keys)
+    except ValueError as error:
+        return [str(error)]
+
+
+def _show(report: Report) -> None:
+    age = report.checkpoint_age
+    console = stdout_console()
+    console.print(
+        figures(
+            [
+                ("verdict", report.verdict, _STYLES[report.verdict]),
+                ("assurance", report.level, ""),
+                ("events", report.rows, ""),
+                ("chains", report.chains, ""),
+                ("pruned", report.pruned, ""),
+                ("erased", report.erased, ""),
+                ("last checkpoint", "none" if age is None else f"{age - age % _SECOND} ago", ""),
+                ("events after it", report.unanchored, ""),
+            ]
+        )
+    )
+    for finding in report.findings:
+        where = "no organization" if finding.organization_id is None else finding.organization_id
+        text = f"{finding.kind}: {where}, sequence {finding.sequence}: {finding.reason}"
+        print(printable(text).replace("\n", "\\n"))
+
+
+def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:
+    names = ("verdict", "level", "chains", "rows", "pruned", "erased", "unanchored")
+    facts = {name: getattr(report, name) for name in names}
+    age = report.checkpoint_age
+    facts["checkpoint_age_seconds"] = None if age is None else age.total_seconds()
+    facts["findings"] = [finding._asdict() for finding in report.findings]
+    return facts if wrong is None else {**facts, "export": wrong}
