@@ -11,7 +11,9 @@ from sigra import config
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
+from sigra.job import Job
 from sigra.outcome import Cancel, Failure, Ok, Snooze
+from sigra.scope import id_text
 from sigra.verdict import DONE, Verdict
 
 log = logging.getLogger("sigra.job")
@@ -85,32 +87,34 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
 
         context.run(log_lifecycle, attempt, action, outcome)
     for sink in config.current.sinks:
-        flush = getattr(sink, "flush", None)
-        if flush is not None:
-            try:
-                flush()
-            except Exception:
-                log.exception("audit events wait in %s, which could not write", type(sink).__name__)
+        try:
+            getattr(sink, "flush", int)()
+        except Exception:
+            log.exception("audit events wait in %s, which could not write", type(sink).__name__)
 
 
 def log_attempt(
     attempt: Running, context: Context, level: int, what: str, error: BaseException | None = None
 ) -> None:
     """Log in the job's own context, so that the application's filters see its ids too."""
-    job = attempt.job
-    facts = {"job_id": job.id, "worker": job.worker, "attempt": attempt.attempt}
-    facts |= {key: job.args.get(key) for key in (*TENANT_KEYS, IMPERSONATOR_KEY)}
-    text = (
-        "job %(job_id)s of %(worker)s (organization %(organization_id)s, actor %(actor_id)s, "
-        "attempt %(attempt)d of %(max_attempts)d) %(what)s"
-    )
-    shown = {**facts, "max_attempts": job.options.max_attempts, "what": what}
+    name, facts = named_in_logs(attempt.job)
+    text = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}, {what}"
+    facts["attempt"] = attempt.attempt
     try:
-        context.run(log.log, level, text, shown, exc_info=error, extra=facts)
+        context.run(log.log, level, "%s", text, exc_info=error, extra=facts)
     except Exception:
         # A filter's: it must not decide what becomes of the job. As logging does with a handler's.
         if logging.raiseExceptions:
             traceback.print_exc()
+
+
+def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
+    """Return how a log line names a job, whoever chose its ids, and the line's extra fields."""
+    ids = {key: job.args.get(key) for key in (*TENANT_KEYS, IMPERSONATOR_KEY)}
+    organization, actor, impersonator = (brief(id_text(id) or id) for id in ids.values())
+    who = actor if ids[IMPERSONATOR_KEY] is None else f"{impersonator} as {actor}"
+    name = f"job {job.id} of {job.worker} (organization {organization}, actor {who})"
+    return name, {"job_id": job.id, "worker": job.worker, **ids}
 
 
 def _next(verdict: Verdict) -> str:

@@ -122,9 +122,11 @@ class EnqueueError(SigraError):
         self.backend, self.reason = backend, reason
 
 
-def brief(reason: object) -> str:
-    """Show a reason that is text; of anything else, only its type."""
-    return reason[:200] if type(reason) is str else f"<{type(reason).__qualname__}>"
+def brief(value: object) -> str:
+    """Show what is text, cut and on one line; of anything else but None, only its type."""
+    if type(value) is not str:
+        return "None" if value is None else f"<{type(value).__qualname__}>"
+    return value[:200] if value.isprintable() else repr(value[:200])[1:-1]
 
 
 class JobFailedError(SigraError):

@@ -139,11 +139,8 @@ def _key_part(key: str) -> str:
     text = str.__str__(key)
     if len(text) > _LONGEST_KEY:
         text = text[:_LONGEST_KEY] + "..."
-    return (
-        f".{text}"
-        if text.isascii() and text.isidentifier()
-        else f"[{encode_basestring_ascii(text)}]"
-    )
+    plain = text.isascii() and text.isidentifier()
+    return f".{text}" if plain else f"[{encode_basestring_ascii(text)}]"
 
 
 def _fail(path: _Path, reason: str) -> NoReturn:

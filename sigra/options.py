@@ -174,10 +174,8 @@ def _aware(name: str, value: Any, worker: str | None) -> datetime:
     return value
 
 
-def _backoff(name: str, value: Any, worker: str | None) -> Backoff:
-    if callable(value):
-        return value  # type: ignore[no-any-return]
-    return _seconds(name, value, worker)
+def _backoff(name: str, value: Any, worker: str | None) -> Any:
+    return value if callable(value) else _seconds(name, value, worker)
 
 
 def _conn(name: str, value: Any, worker: str | None) -> Any:

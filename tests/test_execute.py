@@ -536,6 +536,28 @@ def test_a_long_reason_is_logged_in_part(caplog: pytest.LogCaptureFixture) -> No
     assert "~" * 200 == message[message.index("~") :]
 
 
+def test_the_log_names_who_acts_as_whom(caplog: pytest.LogCaptureFixture) -> None:
+    """An impersonated job's line has both, as the audit page has them."""
+    assert "organization 42, actor 1 as 7)" in attempted(raising(ValueError), caplog)
+
+
+@pytest.mark.parametrize("sign", ["\n", "\r", "\x1b", "\u2028", "\u202e", "\x85"])
+def test_no_id_or_reason_makes_a_line_of_its_own(
+    sign: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a tenant may have chosen is escaped where it would break or turn the line."""
+    made = tenant_worker(name=f"execute.line.{ord(sign)}")(lambda scope, **_: Failure(f"a{sign}b"))
+    ids = {
+        "organization_id": f"acme{sign}ERROR",
+        "actor_id": f"ann{sign}",
+        "impersonating_from": f"bob{sign}",
+    }
+    made.new(ids)
+    (record,) = caplog.records
+    assert record.getMessage().isprintable()
+    assert ids["organization_id"] == vars(record)["organization_id"]
+
+
 def test_without_an_action_an_attempt_is_no_event(audit_log: AuditLog) -> None:
     """A worker that names no action is audited by what its body logs, and by nothing else."""
     made = tenant_worker(audit_schema=AuditEvent, name="execute.action.none")

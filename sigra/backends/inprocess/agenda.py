@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sigra.backends.inprocess.ticket import LocalTicket
+from sigra.conclude import named_in_logs
 from sigra.options import PLAIN
 from sigra.verdict import Verdict
 
@@ -135,24 +136,8 @@ class Agenda:
 def report_unfinished(jobs: Iterable[Job], why: str) -> None:
     """Log a warning for each job that this process will not finish."""
     for job in jobs:
-        args = job.args
-        organization, actor = args.get("organization_id"), args.get("actor_id")
-        log.warning(
-            "job %s of %s (organization %s, actor %s) was not finished, %s: %s",
-            job.id,
-            job.worker,
-            organization,
-            actor,
-            job.state,
-            why,
-            extra={
-                "job_id": job.id,
-                "worker": job.worker,
-                "organization_id": organization,
-                "actor_id": actor,
-                "impersonating_from": args.get("impersonating_from"),
-            },
-        )
+        named, facts = named_in_logs(job)
+        log.warning("%s was not finished, %s: %s", named, job.state, why, extra=facts)
 
 
 def unconcluded(job: Job, error: BaseException) -> Verdict:
