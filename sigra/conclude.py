@@ -113,7 +113,7 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
     ids = {key: job.args.get(key) for key in (*TENANT_KEYS, IMPERSONATOR_KEY)}
     organization, actor, impersonator = (brief(id_text(id) or id) for id in ids.values())
     who = actor if ids[IMPERSONATOR_KEY] is None else f"{impersonator} as {actor}"
-    name = f"job {job.id} of {job.worker} (organization {organization}, actor {who})"
+    name = f"job {brief(job.id)} of {job.worker} (organization {organization}, actor {who})"
     return name, {"job_id": job.id, "worker": job.worker, **ids}
 
 

@@ -136,6 +136,10 @@ def test_an_absent_field_is_refused(field: str) -> None:
         ("backoff", "fast"),
         ("backoff", -1),
         ("enqueued_at", "now"),
+        ("queue", 7),
+        ("priority", "high"),
+        ("priority", None),
+        ("id", None),
     ],
 )
 def test_an_ill_typed_field_is_refused(field: str, value: Any) -> None:

@@ -29,6 +29,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.backends.external import consume
 from sigra.context import Running
 from sigra.execute import aexecute, execute
 from sigra.json import freeze
@@ -556,6 +557,15 @@ def test_no_id_or_reason_makes_a_line_of_its_own(
     (record,) = caplog.records
     assert record.getMessage().isprintable()
     assert ids["organization_id"] == vars(record)["organization_id"]
+
+
+def test_no_id_of_a_queue_makes_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever writes to a broker chooses the id of a job that he built by hand."""
+    made = tenant_worker(name="execute.line.native")(lambda scope, **_: None)
+    for name in ("execute.line.nobody", made.definition):
+        consume({}, name, "test", native_id="7\nERROR")
+    assert 2 == len(caplog.messages)
+    assert all(message.isprintable() for message in caplog.messages)
 
 
 def test_without_an_action_an_attempt_is_no_event(audit_log: AuditLog) -> None:

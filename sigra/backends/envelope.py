@@ -94,8 +94,8 @@ def unpack(
 def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> Delivery:
     backoff = payload["backoff"]
     options = JobOptions(
-        queue=payload["queue"],
-        priority=payload["priority"],
+        queue=None if payload["queue"] is None else _text(payload, "queue"),
+        priority=_whole(payload, "priority"),
         max_attempts=_count(payload, "max_attempts"),
         # A function cannot travel: the consumer's own definition has it.
         backoff=definition.defaults.backoff if backoff is None else _seconds(backoff),
@@ -107,7 +107,7 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         options,
         backend,
         stamp=(_count(payload, "enqueued_at"), uuid7_parts()[1]),
-        given_id=str(payload["id"]),
+        given_id=_text(payload, "id"),
     )
     deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
     return Delivery(job, failures, _count(payload, "snoozes"), deliveries)
@@ -125,8 +125,22 @@ def _seconds(value: Any) -> float:
     return float(value)
 
 
-def _count(payload: Mapping[str, Any], name: str) -> int:
+def _text(payload: Mapping[str, Any], name: str) -> str:
     value = payload[name]
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text")
+    return value
+
+
+def _whole(payload: Mapping[str, Any], name: str) -> int:
+    value = payload[name]
+    if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number")
+    return value
+
+
+def _count(payload: Mapping[str, Any], name: str) -> int:
+    value = _whole(payload, name)
+    if value < 0:
+        raise TypeError(f"{name} must not be negative")
     return value

@@ -25,6 +25,7 @@ from sigra.errors import (
     PoisonedJobError,
     SigraError,
     UnknownWorkerError,
+    brief,
 )
 from sigra.execute import admit, aexecute, execute
 from sigra.verdict import Verdict
@@ -142,7 +143,7 @@ def refuse_positional(worker: str, native_id: str) -> Consumed:
     """Return what becomes of a job of the queue's own API with args by position: it ends here."""
     reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
     error = InvalidArgsError("$", reason, worker)
-    _log.error("job %s of %s was refused and ends here: %s", native_id, worker, error)
+    _log.error("job %s of %s was refused and ends here: %s", brief(native_id), worker, error)
     return Consumed({}, Verdict("discarded", error=error))
 
 
@@ -159,7 +160,7 @@ def _begin(
         definition = catalog.lookup(worker) if isinstance(worker, str) else worker
         delivery = _counted(unpack(payload, definition, backend, native_id), **counts)
     except UnknownWorkerError as error:
-        _log.error("job %s waits for a consumer that knows it: %s", native_id, error)
+        _log.error("job %s waits for a consumer that knows it: %s", brief(native_id), error)
         return None, Verdict("scheduled", error=error, delay=WAIT_FOR_DEPLOY)
     except SigraError as error:
         if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
