@@ -1,16 +1,15 @@
-"""Carry Sigra's jobs in a table of MariaDB; ``python -m sigra_mariadb MODULE`` runs them.
+"""Carry Sigra's jobs in a table of MariaDB; ``sigra-mariadb MODULE`` runs them.
 
-``MARIADB`` in the environment names the database: ``mysql://user:password@host:port/name``.
+``MARIADB`` in the environment names the option file that says how to connect.
 """
 
 import asyncio
-import importlib
 import json
 import os
 import signal
 import sys
 import time
-from urllib.parse import urlsplit
+from contextlib import nullcontext
 
 import pymysql
 
@@ -20,7 +19,7 @@ from sigra.backends.producing import raise_not_sent
 
 TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (
     id BIGINT AUTO_INCREMENT PRIMARY KEY, worker TEXT NOT NULL, payload LONGTEXT NOT NULL,
-    due DOUBLE NOT NULL DEFAULT 0, deliveries INT NOT NULL DEFAULT 0, error TEXT)"""
+    due DOUBLE NOT NULL, deliveries INT NOT NULL DEFAULT 0, error TEXT)"""
 INSERT = "INSERT INTO sigra_job (worker, payload, due) VALUES (%s, %s, %s)"
 # The lock of a running job belongs to its consumer's connection: it ends with the process.
 LOCK = "CONCAT(DATABASE(), '.sigra_job.', id)"
@@ -31,18 +30,8 @@ BEGIN = f"UPDATE sigra_job SET deliveries = deliveries + GET_LOCK({LOCK}, 0) WHE
 AGAIN = "UPDATE sigra_job SET payload = %s, due = %s, deliveries = 0 WHERE id = %s"
 
 
-def connect(url=None):
-    """Connect to the database of the URL, by default that of the environment."""
-    url = urlsplit(url or os.environ["MARIADB"])
-    return pymysql.connect(
-        host=url.hostname,
-        port=url.port or 3306,
-        user=url.username,
-        password=url.password or "",
-        database=url.path.strip("/"),
-        connect_timeout=5,
-        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-    )
+def connect():
+    return pymysql.connect(read_default_file=os.environ["MARIADB"])
 
 
 class MariaDBBackend:
@@ -51,74 +40,50 @@ class MariaDBBackend:
     name = "mariadb"
     capabilities = frozenset({"delay", "run_at", "max_attempts", "backoff", "conn", "native"})
 
-    def __init__(self, url=None):
-        self.url = url
-
     def enqueue(self, jobs):
-        conn = jobs[0].options.conn
+        given = jobs[0].options.conn
         try:
-            if conn is not None:
-                self._insert(conn, jobs)
-                return
-            with connect(self.url) as own:
-                self._insert(own, jobs)
-                own.commit()
+            with nullcontext(given) if given else connect() as conn, conn.cursor() as cursor:
+                for job in jobs:
+                    due = job.options.due(time.time())
+                    cursor.execute(INSERT, (job.worker, json.dumps(pack(job)), due))
+                    job.accept(native_id=str(cursor.lastrowid))
+                if given is None:
+                    conn.commit()
         except Exception as error:
-            raise_not_sent(self.name, error, jobs)
+            raise_not_sent(self.name, error)
 
     async def aenqueue(self, jobs):
         await asyncio.to_thread(self.enqueue, jobs)
 
-    def _insert(self, conn, jobs):
-        with conn.cursor() as cursor:
-            for job in jobs:
-                due = job.options.due(time.time())
-                cursor.execute(INSERT, (job.worker, json.dumps(pack(job)), due))
-                job.accept(native_id=str(cursor.lastrowid))
 
-
-def run_one(conn):
-    """Run the next job that is due; return whether there was one."""
-    with conn.cursor() as cursor:
-        cursor.execute(CLAIM, (time.time(),))
-        found = cursor.fetchone()
-        if found:
-            cursor.execute(BEGIN, (found[0],))
-        conn.commit()
-        if found:
-            settle(cursor, *found)
-            cursor.execute("DO RELEASE_ALL_LOCKS()")
-            conn.commit()
-    return bool(found)
-
-
-def settle(cursor, id, worker, payload, deliveries):
+def settle(cursor, id, worker, payload, begun):
     """Run a job and put what came of it into the table."""
-    payload, name = json.loads(payload), MariaDBBackend.name
-    consumed = consume(payload, worker, name, native_id=str(id), deliveries=deliveries)
+    consumed = consume(json.loads(payload), worker, "mariadb", native_id=str(id), deliveries=begun)
     verdict = consumed.verdict
-    if verdict.state in ("retryable", "scheduled"):
-        again = json.dumps(consumed.following()), time.time() + verdict.delay, id
-        cursor.execute(AGAIN, again)
-    elif verdict.state == "completed":
+    if verdict.state == "completed":
         cursor.execute("DELETE FROM sigra_job WHERE id = %s", (id,))
-    else:  # cancelled or discarded: kept as a dead job
+    elif verdict.state in ("cancelled", "discarded"):  # kept as a dead job
         cursor.execute("UPDATE sigra_job SET error = %s WHERE id = %s", (str(verdict.error), id))
+    else:
+        following = json.dumps(consumed.following())
+        cursor.execute(AGAIN, (following, time.time() + verdict.delay, id))
 
 
 def main():
     """Run jobs until SIGTERM, which lets the running one finish."""
     stopped = []
     signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
-    sys.path.insert(0, os.getcwd())
-    importlib.import_module(sys.argv[1])
-    with connect() as conn:
-        conn.cursor().execute(TABLE)
+    __import__(sys.argv[1])
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute(TABLE)
         print("waiting for jobs", flush=True)
         while not stopped:
-            if not run_one(conn):
-                time.sleep(0.1)
-
-
-if __name__ == "__main__":
-    main()
+            cursor.execute(CLAIM, (time.time(),))
+            if job := cursor.fetchone():
+                cursor.execute(BEGIN, (job[0],))
+                conn.commit()
+                settle(cursor, *job)
+                cursor.execute("DO RELEASE_ALL_LOCKS()")
+            conn.commit()
+            time.sleep(0 if job else 0.1)

@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,8 +23,7 @@ from sigra_mariadb import INSERT, TABLE, MariaDBBackend, connect  # noqa: E402
 class Harness:
     patience, concurrency = 120.0, 1
 
-    def __init__(self, url, log):
-        self.url = os.environ["MARIADB"] = url
+    def __init__(self, log):
         self.log = log
         self.backend = MariaDBBackend()
         self.consumer = None
@@ -31,7 +31,7 @@ class Harness:
 
     def sql(self, query, *args):
         """Run a query of the test's own; return its id, or the rows."""
-        with connect(self.url) as conn, conn.cursor() as cursor:
+        with connect() as conn, conn.cursor() as cursor:
             cursor.execute(query, args)
             conn.commit()
             return cursor.lastrowid or cursor.fetchall()
@@ -49,8 +49,8 @@ class Harness:
     def start(self):
         with self.log.open("wb") as log:
             self.consumer = subprocess.Popen(
-                [sys.executable, "-m", "sigra_mariadb", "suite_app"],
-                cwd=Path(__file__).parent,
+                [Path(sys.executable).with_name("sigra-mariadb"), "suite_app"],
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
                 stdout=log,
             )
         while b"waiting for jobs" not in self.log.read_bytes():
@@ -73,7 +73,7 @@ class Harness:
         return bool(self.sql("SELECT 1 FROM sigra_job WHERE id = %s", native_id))
 
     def transact(self, worker, args, *, commit):
-        with connect(self.url) as conn:
+        with connect() as conn:
             job = worker.new(args, conn=conn)
             if commit:
                 conn.commit()
@@ -81,17 +81,24 @@ class Harness:
 
 
 @pytest.fixture(scope="module")
-def url():
+def database(tmp_path_factory):
     """Make a database of this run's own, and drop it."""
-    name = f"sigra_{uuid.uuid4().hex[:12]}"
+    name, url = f"sigra_{uuid.uuid4().hex[:12]}", urlsplit(SERVER)
+    options = {"host": url.hostname, "port": url.port or 3306, "user": url.username}
+    options["password"] = url.password or ""
     try:
-        server = connect(SERVER)
+        server = pymysql.connect(**options)
     except pymysql.OperationalError as error:
         pytest.skip(f"no MariaDB at {SERVER} ({error}); set SIGRA_MARIADB to one")
+    file = tmp_path_factory.mktemp("database") / "my.cnf"
+    lines = [f"{option} = {value}" for option, value in {**options, "database": name}.items()]
+    file.write_text("\n".join(["[client]", *lines]))
+    os.environ["MARIADB"] = str(file)
     with server, server.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
-        yield f"{SERVER.rstrip('/')}/{name}"
+        yield
         cursor.execute(f"DROP DATABASE {name}")
+    del os.environ["MARIADB"]
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +107,8 @@ def journal(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def started(url, journal, tmp_path_factory):
-    harness = Harness(url, tmp_path_factory.mktemp("consumer") / "log")
+def started(database, journal, tmp_path_factory):
+    harness = Harness(tmp_path_factory.mktemp("consumer") / "log")
     harness.start()
     yield harness
     harness.kill()
