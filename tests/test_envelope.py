@@ -109,7 +109,8 @@ def test_the_previous_version_is_read() -> None:
 @pytest.mark.parametrize("version", [VERSION + 1, VERSION + 98, 0, -1, VERSION - 2])
 def test_another_version_is_not_guessed_at(version: int) -> None:
     """A version that this release does not read is refused by its number."""
-    with pytest.raises(EnvelopeError) as caught:
+    reads = f"reads {VERSION - 1} and {VERSION}"
+    with pytest.raises(EnvelopeError, match=reads) as caught:
         read({**PREVIOUS, MARK: version})
     assert version == caught.value.version
 
@@ -163,6 +164,25 @@ def test_a_hand_built_arg_of_the_mark_s_name_is_an_arg() -> None:
     """An arg that is called like the mark does not make an envelope."""
     args = {**TENANT, MARK: "yes"}
     assert args == unpack(args, close.definition, "test").job.args
+
+
+@pytest.mark.parametrize("args", [None, [], "x"])
+def test_a_hand_built_job_may_have_the_mark_and_args_among_its_args(args: Any) -> None:
+    """An envelope's args are an object; without one it is no envelope."""
+    given = {**TENANT, MARK: VERSION, "args": args}
+    assert given == unpack(given, close.definition, "test").job.args
+
+
+def test_a_hand_built_job_comes_for_the_first_time() -> None:
+    """Who counts nothing says nothing of deliveries, failures or snoozes."""
+    delivery = unpack(TENANT, close.definition, "test")
+    assert (0, 0, 0) == (delivery.failures, delivery.snoozes, delivery.deliveries)
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_the_first_attempt_of_the_previous_version_had_no_failure(attempt: int) -> None:
+    """It counted attempts, and from one on."""
+    assert 0 == read({**PREVIOUS, "attempt": attempt}).failures
 
 
 def test_hand_built_args_are_strict_json() -> None:

@@ -24,6 +24,7 @@ from sigra import (
     MissingArgError,
     Ok,
     Snooze,
+    configure,
     current_job,
     fetch_arg,
     tenant_worker,
@@ -422,6 +423,44 @@ def test_an_action_audits_an_exception_as_error(audit_log: AuditLog) -> None:
     assert ["error"] == [event.outcome for event in audit_log.of(ACTION)]
 
 
+def test_an_action_is_logged_where_there_is_no_sink(capsys: pytest.CaptureFixture[str]) -> None:
+    """structlog has the event; a worker without an action writes none."""
+    for name, action in (("execute.action.line", ACTION), ("execute.action.silent", None)):
+        made = tenant_worker(action=action, audit_schema=AuditEvent, name=name)
+        made(lambda scope, **rest: None).new(TENANT)
+    assert 1 == capsys.readouterr().out.count(ACTION)
+
+
+class Queueing(AuditLog):
+    """A sink that keeps events until it is told to write them, and may be unable to."""
+
+    written, broken = 0, False
+
+    def flush(self) -> None:
+        if self.broken:
+            raise OSError
+        self.written = len(self.events)
+
+
+def test_what_sinks_queue_is_written_before_the_job_has_ended() -> None:
+    """A queue that hears of the end finds the job's events where they are kept."""
+    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.flush")
+    with configure(sinks=[sink := Queueing()]):
+        made(lambda scope, **rest: None).new(TENANT)
+        assert 1 == sink.written
+
+
+def test_a_sink_that_cannot_write_ends_no_job(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged, and the other sinks are asked too."""
+    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.flush.broken")
+    bad, good = Queueing(), Queueing()
+    bad.broken = True
+    with configure(sinks=[bad, good]):
+        job = made(lambda scope, **rest: None).new(TENANT)
+    assert ("completed", 1) == (job.state, good.written)
+    assert ["audit events wait in Queueing, which could not write"] == caplog.messages
+
+
 def test_the_lifecycle_event_carries_scope_and_job(audit_log: AuditLog) -> None:
     """The event of a failed attempt names organization, impersonator, user and job."""
     made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.action.ids")
@@ -540,6 +579,15 @@ def test_a_long_reason_is_logged_in_part(caplog: pytest.LogCaptureFixture) -> No
 def test_the_log_names_who_acts_as_whom(caplog: pytest.LogCaptureFixture) -> None:
     """An impersonated job's line has both, as the audit page has them."""
     assert "organization 42, actor 1 as 7)" in attempted(raising(ValueError), caplog)
+
+
+def test_the_log_of_a_job_that_is_refused_shows_its_ids(caplog: pytest.LogCaptureFixture) -> None:
+    """A number as it is, and of what is no id at all the type."""
+    args = {"organization_id": 42, "actor_id": 1.5}
+    made = tenant_worker(name="execute.line.refused")(lambda scope, **_: None)
+    consume(args, made.definition, "test", native_id="n-1")
+    (message,) = caplog.messages
+    assert "job n-1 of execute.line.refused (organization 42, actor <float>)" in message
 
 
 @pytest.mark.parametrize("sign", ["\n", "\r", "\x1b", "\u2028", "\u202e", "\x85"])

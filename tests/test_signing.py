@@ -29,6 +29,11 @@ def delete(scope: AuditScope, amount: Any = 1) -> None:
     ran.append("deleted")
 
 
+@tenant_worker(name="signing.refund")
+def refund(scope: AuditScope, amount: Any = 1) -> None:
+    ran.append("refunded")
+
+
 def signing(**changes: Any) -> Signing:
     settings: dict[str, Any] = {"keys": {"a": KEY}, "current": "a", "application": "billing"}
     return Signing(**(settings | changes))
@@ -100,6 +105,7 @@ def test_a_consumer_without_keys_says_so() -> None:
 def test_it_runs_as_the_worker_that_was_signed_and_no_other() -> None:
     """A signed report does not become a deletion."""
     assert "signed for another worker" in refusal(sealed(), "signing.delete")
+    assert "signed for another worker" in refusal(sealed(), "signing.refund")
 
 
 def test_what_stands_beside_the_signature_decides_nothing() -> None:
@@ -163,10 +169,11 @@ def test_an_old_key_is_good_until_it_is_removed_and_then_never() -> None:
         assert "a key that this consumer does not have" in refusal(payload)
 
 
-def test_another_applications_job_is_refused() -> None:
+@pytest.mark.parametrize("application", ["crm", "accounts", "billing2", ""])
+def test_another_applications_job_is_refused(application: str) -> None:
     """Two applications that share a key do not run each other's jobs."""
     payload = sealed()
-    with configure(signing=signing(application="crm")):
+    with configure(signing=signing(application=application)):
         assert "signed for another application" in refusal(payload)
 
 
@@ -175,6 +182,23 @@ def test_a_job_whose_lifetime_is_over_is_refused() -> None:
     with configure(signing=signing(lifetime=1e-9)):
         assert "its lifetime is over" in refusal(sealed())
     with configure(signing=signing(lifetime=3600)):
+        assert "completed" == deliver(sealed()).state
+
+
+def test_a_lifetime_is_counted_from_the_enqueue() -> None:
+    """In seconds, to the nanosecond: the last one in which a job may begin is the whole of it."""
+    settings = signing(lifetime=90)
+    with configure(signing=settings):
+        payload = sealed()
+    end = payload["enqueued_at"] + 90 * 10**9
+    assert payload["id"] == settings.open(payload, "signing.pay", end)["id"]
+    with pytest.raises(EnvelopeError, match="its lifetime is over"):
+        settings.open(payload, "signing.pay", end + 1)
+
+
+def test_a_longer_key_is_a_key() -> None:
+    """32 bytes are the least."""
+    with configure(signing=signing(keys={"a": KEY + b"k"})):
         assert "completed" == deliver(sealed()).state
 
 
@@ -230,6 +254,7 @@ def test_keys_are_known_before_anything_is_signed() -> None:
         ({"current": "b"}, "not among the keys"),
         ({"current": None}, "signs nothing"),
         ({"lifetime": 0}, "above zero"),
+        ({"lifetime": -1}, "above zero"),
     ],
 )
 def test_settings_that_protect_nothing_are_refused(changes: dict[str, Any], reason: str) -> None:

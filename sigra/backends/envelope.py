@@ -10,7 +10,6 @@ from typing import Any
 from sigra import config
 from sigra.definition import Definition
 from sigra.errors import EnvelopeError
-from sigra.ids import uuid7_parts
 from sigra.job import Job
 from sigra.json import freeze
 from sigra.options import JobOptions
@@ -106,7 +105,7 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         freeze(dict(payload["args"]), _NO_LIMIT),
         options,
         backend,
-        stamp=(_count(payload, "enqueued_at"), uuid7_parts()[1]),
+        stamp=(_count(payload, "enqueued_at"), 0),  # the rest of it would make an id
         given_id=_text(payload, "id"),
     )
     deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
