@@ -28,14 +28,19 @@ from benchmarks.table import measure_all
 _RESULTS = Path(__file__).parent / "results" / "queues"
 _ADDED, _ADDED_STDLIB = 1.04, 1.07
 
-_QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair] | None]] = {
+_QUEUES: dict[str, tuple[str, str, Callable[[], Pair], Callable[[], Pair]]] = {
     "celery redis": (
         "celery",
         REDIS,
         partial(brokers.celery, REDIS),
         partial(consumers.celery, REDIS),
     ),
-    "celery rabbitmq": ("celery", RABBITMQ, partial(brokers.celery, RABBITMQ), None),
+    "celery rabbitmq": (
+        "celery",
+        RABBITMQ,
+        partial(brokers.celery, RABBITMQ),
+        partial(consumers.celery, RABBITMQ),
+    ),
     "rq": ("rq", REDIS, brokers.rq, brokers.rq_consumed),
     "dramatiq redis": (
         "dramatiq",
@@ -89,15 +94,10 @@ _ALONE = (
 )
 """What both sides do before a queue's own call."""
 
-_NOT_CONSUMED = (
-    "a consumed job of celery on RabbitMQ (its consumer needs ten seconds, at each start on a full "
-    "queue, to look for what came with the answer to its subscription)"
-)
-
 
 def goals() -> tuple[list[Goal], list[str]]:
     """Return what can be measured here, and of the rest why it cannot."""
-    found, missing = list(_ALONE), [_NOT_CONSUMED]
+    found, missing = list(_ALONE), list[str]()
     for name, (package, server, enqueued, consumed) in _QUEUES.items():
         if find_spec(package) is None:
             missing.append(f"{name}: {package} is not installed here")
@@ -108,9 +108,8 @@ def goals() -> tuple[list[Goal], list[str]]:
         make, call = paired(enqueued), "by hand"
         found.append(Goal(f"16 {name}", ".new()", call, _ADDED, make))
         found.append(Goal(f"16s {name}", ".new(), stdlib", call, _ADDED_STDLIB, make, "stdlib"))
-        if consumed is not None:
-            make = paired(consumed)
-            found.append(Goal(f"16c {name}", "a consumed job", "its own function", None, make))
+        make = paired(consumed)
+        found.append(Goal(f"16c {name}", "a consumed job", "its own function", None, make))
         if name == "rq":
             make = paired(partial(brokers.rq, batch=100))
             found.append(Goal("16m rq", ".new_many, 100 jobs", "enqueue_many", 1.1, make))
