@@ -140,6 +140,24 @@ def test_words_run_together_are_found(key: str) -> None:
     assert SECRET == key_verdict(key)
 
 
+@pytest.mark.parametrize("key", ["se_cret", "coo_kies", "pass_phrases", "con_nec_tion_string"])
+def test_a_word_torn_apart_is_found(key: str) -> None:
+    """Neighbours that run together to a word of six letters or more, up to four of them."""
+    assert SECRET == key_verdict(key)
+
+
+@pytest.mark.parametrize("key", ["to_ken", "to_tp_x", "con_nec_ti_on_string"])
+def test_not_everything_that_can_be_joined_is(key: str) -> None:
+    """A shorter word, or one of more parts, is met by chance."""
+    assert PLAIN == key_verdict(key)
+
+
+@pytest.mark.parametrize("key", ["sort_key", "user_sort_key", "my_user_sort_key"])
+def test_a_harmless_pair_is_one_wherever_it_stands(key: str) -> None:
+    """The word before it says what a key is, and no other does."""
+    assert PLAIN == key_verdict(key)
+
+
 @pytest.mark.parametrize(
     "key",
     ["organization_id", "actor_id", "idempotency_key", "primary_key", "foreign_key",
@@ -246,6 +264,9 @@ def test_a_path_cannot_be_broken_out_of() -> None:
         "Authorization: Bearer abc.def.ghi",
         "Bearer mF_9.B5f-4.1JqM",
         "bearer mF_9.B5f-4.1JqMabcdefgh",
+        "bearer mF9.B5f-4.1JqMabcdef",
+        "xoxb-abcdef",
+        "a://b:c@d",
     ],
 )
 def test_a_secret_is_known_by_its_look(text: str) -> None:
@@ -260,7 +281,7 @@ def test_a_secret_is_known_by_its_look(text: str) -> None:
         "", "paid in full", "https://example.com:8080/path?x=1@2", "https://user@example.com/x",
         "2026-11-25T10:00:00+00:00", "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/128",
         "the bearer of this note", "a@b.example", "ghost_writer", "AKIA", "xoxo-love", "sk_living",
-        "eyJoy", "-----", "BEGIN", "arn:aws:iam::123837392027:user/benjamin", "::1", "a:b@c",
+        "ws://a/b", "eyJoy", "-----", "BEGIN", "arn:aws:iam::123837392027:user/benjamin", "::1", "a:b@c",
         "0198f3a0-0000-7000-8000-000000000000", "invoice.close", "task_live_update",
     ],
 )  # fmt: skip
