@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from sigra.store import SqlAuditSink, verify
 from sigra.store.errors import InvalidQueryError
@@ -48,14 +48,14 @@ def make_app(
     token: str,
     checkpoints: Sequence[Any] = (),
     public_keys: Sequence[Any] = (),
-) -> Starlette:
+) -> ASGIApp:
     """Return the ASGI application: read-only pages on ``sink`` for whoever has ``token``.
 
     ``checkpoints`` and ``public_keys`` are what ``sigra.store.verify`` takes.
     """
     pages = _Pages(sink, partial(verify, sink, checkpoints=checkpoints, public_keys=public_keys))
     static = StaticFiles(directory=Path(__file__).parent / "static")
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", pages.events),
             Route("/event/{event_id}", pages.event),
@@ -63,8 +63,8 @@ def make_app(
             Route("/verify", pages.verification),
             Mount("/static", static),
         ],
-        middleware=[Middleware(Guard, token=token)],
     )
+    return Guard(app, token)  # around all of it: Starlette answers for a page that fails
 
 
 class _Pages:

@@ -55,7 +55,7 @@ def draw(counts: Mapping[tuple[datetime, str], int], first: datetime, last: date
     for (moment, outcome), number in counts.items():
         bar = bars.setdefault((moment - start) // step, dict.fromkeys(OUTCOMES, 0))
         bar[outcome] = bar.get(outcome, 0) + number
-    slots = (last - start) // step + 1
+    slots = max((last - start) // step + 1, 1)  # none where the last moment is before the first
     most = max((sum(bar.values()) for bar in bars.values()), default=0)
     width = WIDTH / slots
     parts = []

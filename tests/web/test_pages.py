@@ -257,6 +257,7 @@ def test_the_plot_counts_what_the_filter_shows(client: httpx.Client) -> None:
         "/?since=0001-01-01&until=9999-12-31T23:59",
         "/?since=9999-12-31T23:59",
         "/?since=2026-12-01&until=2026-01-01",
+        "/?since=2026-11-26T12:00:00&until=2026-11-26T11:59:30",
         "/verify?organization=%20",
         "/event/%00",
         "/?cursor=WyJcdTAwMDAiLCAxLCAxXQ",
@@ -285,3 +286,22 @@ def test_a_row_that_somebody_made_unreadable_hides_no_other(tmp_path: Path) -> N
     answer = asyncio.run(look())
     assert (200, 2) == (answer.status_code, len(rows(answer.text)))
     own.close()
+
+
+def test_a_page_that_fails_is_guarded_as_every_other(tmp_path: Path) -> None:
+    """Where the store cannot be read, what is answered is kept by nobody either."""
+    own = SqlAuditSink(f"sqlite:///{tmp_path}/audit.db")
+    own.prepare()
+    with closing(sqlite3.connect(tmp_path / "audit.db")) as connection, connection:
+        connection.execute("DROP TABLE sigra_audit_entries")
+    app = make_app(own, token=TOKEN)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    base, cookies = "http://127.0.0.1", {cookie_name(TOKEN): TOKEN}
+
+    async def look() -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
+            return await inside.get("/")
+
+    answer = asyncio.run(look())
+    own.close()
+    assert (500, "no-store") == (answer.status_code, answer.headers.get("cache-control"))
