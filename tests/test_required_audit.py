@@ -118,6 +118,32 @@ def test_a_retry_runs_once_a_sink_can_write_again(backend: SyncBackend) -> None:
     assert ("completed", ["42"]) == (job.state, ran)
 
 
+class Unmade:
+    """A record type that can be made of no event."""
+
+    def __init__(self, action: str) -> None:
+        raise ValueError(action)
+
+
+@tenant_worker(audit_schema=Unmade, audit_required=True)
+def ship(scope: Any, args: Any) -> None:
+    ran.append(scope.active_organization.id)
+
+
+def test_a_schema_that_raises_is_no_sink_that_has_written(backend: SyncBackend) -> None:
+    """Where the schema raises and every sink is down, no body runs."""
+    with configure(sinks=[Disk(), Disk(queues=True)]):
+        job = ship.new(ARGS)
+    assert ("discarded", []) == (job.state, ran)
+
+
+def test_a_schema_that_raises_holds_up_no_body(backend: SyncBackend) -> None:
+    """Where it raises and a sink has the beginning all the same, the body runs."""
+    with configure(sinks=[Disk(full=False)]):
+        assert "completed" == ship.new(ARGS).state
+    assert ["42"] == ran
+
+
 def test_without_any_sink_no_body_runs(backend: SyncBackend) -> None:
     """Where no sink is configured there is none that could write."""
     with pytest.raises(JobFailedError) as caught:

@@ -116,18 +116,11 @@ def log_begin(attempt: Running) -> str | None:
     # Event 0 is the attempt's end, and from 1 on they are the body's.
     nothing: Any = (*[None] * 7, ABSENT, ABSENT)
     event = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1)[0]
-    for sink in sinks:
-        known = len(faults)
-        write_record(event, schema, [sink], faults, None)
-        try:
-            if len(faults) == known:
-                getattr(sink, "flush", int)()
-        except Exception as error:
-            faults.append(fault_of(type_name(type(sink)), error))
+    taken = write_record(event, schema, sinks, faults, None, flushing=True)
     for _ in failed if faults or not sinks else emitted:
         break
     why = f"the audit that is required reached no sink: {'; '.join(faults) or 'there is none'}"
-    return why if len(faults) == len(sinks) else None
+    return None if taken else why
 
 
 def _log(

@@ -39,20 +39,23 @@ def write_record(
     sinks: Sequence[Sink],
     faults: list[str],
     transaction: Transaction | None,
-) -> None:
+    flushing: bool = False,
+) -> int:
     """Make the record, write it to every sink, and add to ``faults`` who raised, by type.
 
+    Return how many sinks took it; with ``flushing`` those that queue events write them now.
     A schema that raises keeps the event from no sink: the record is then None. An
     event that a sink logs while it writes one goes to no sink, or it would never end.
     """
     record: Any = None
+    taken = 0
     try:
         record = build_record(schema, event)
     except Exception as error:
         faults.append(fault_of("the audit_schema", error))
     if sinks and getattr(_thread, "writing", False):
         faults.append("a sink logged it while writing another, so no sink was given it")
-        return
+        return taken
     _thread.writing = True
     try:
         for sink in sinks:
@@ -61,10 +64,14 @@ def write_record(
                     sink.write(event, record)
                 else:
                     transaction.write(sink, event, record)
+                if flushing:
+                    getattr(sink, "flush", int)()
+                taken += 1
             except Exception as error:
                 faults.append(fault_of(type_name(type(sink)), error))
     finally:
         _thread.writing = False
+    return taken
 
 
 def fault_of(who: str, error: Exception) -> str:
