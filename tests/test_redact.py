@@ -308,6 +308,12 @@ def test_metadata_of_up_to_the_limit_is_kept() -> None:
     assert {"truncated", "bytes", "sha256"} == set(sanitize({"note": "x" * (room + 1)})[0])
 
 
+def test_the_length_of_what_is_redacted_hides_no_later_secret() -> None:
+    """However long the texts were that are redacted, each that is kept was searched."""
+    key = "-----BEGIN PRIVATE KEY-----" + "x" * 3_000
+    assert {"files": [REDACTED] * 5} == sanitize({"files": [key] * 5})[0]
+
+
 def test_a_digest_is_of_the_compact_json() -> None:
     """What is too large is told by its size and SHA-256 as compact UTF-8 JSON, redacted."""
     import hashlib

@@ -179,11 +179,12 @@ class _Walk:
         """Return a str without lone surrogates, or redacted if it holds a secret."""
         self.left -= len(text) // _TEXT_CHARACTERS
         text = well_formed(text[:_LONGEST_TEXT])
-        self.characters += len(text)
-        # Beyond the limit no string leaves the process, so none need be searched.
-        if self.redacting and self.characters <= MAX_BYTES and holds_secret(text):
+        kept = self.characters + len(text)
+        # What is kept beyond the limit does not leave the process, so it need not be searched.
+        if self.redacting and kept <= MAX_BYTES and holds_secret(text):
             self.redacted.append(path + _step(key))
             return REDACTED
+        self.characters = kept
         return text
 
 
