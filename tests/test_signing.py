@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from sigra import AuditScope, EnvelopeError, Signing, SyncBackend, catalog, configure, tenant_worker
-from sigra.backends.envelope import pack, unpack
+from sigra.backends.envelope import MARK, VERSION, pack, unpack
 from sigra.backends.external import consume
 from sigra.verdict import Verdict
 
@@ -34,6 +36,11 @@ def refund(scope: AuditScope, amount: Any = 1) -> None:
     ran.append("refunded")
 
 
+@tenant_worker(name="signing.anything")
+def anything(scope: AuditScope, **rest: Any) -> None:
+    ran.append((scope, rest))
+
+
 def signing(**changes: Any) -> Signing:
     settings: dict[str, Any] = {"keys": {"a": KEY}, "current": "a", "application": "billing"}
     return Signing(**(settings | changes))
@@ -46,12 +53,25 @@ def _afresh() -> Iterator[None]:
         yield
 
 
-def sealed(amount: Any = 1, **counters: int) -> dict[str, Any]:
+def sealed(amount: Any = 1, worker: Any = pay, **counters: int) -> dict[str, Any]:
     """Return an envelope as it comes out of a queue; the job itself does not run."""
     with configure(signing=None):
-        job = pay.new({**IDS, "amount": amount}, delay=1)
+        job = worker.new({**IDS, "amount": amount}, delay=1)
     payload: dict[str, Any] = json.loads(json.dumps(pack(job, **counters)))
     return payload
+
+
+def resigned(payload: dict[str, Any], change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Return the envelope as somebody who has the key signs something else."""
+    body = json.loads(payload["signed"])
+    change(body)
+    text = json.dumps(body)
+    return {**payload, "signed": text, "mac": hmac.digest(KEY, text.encode(), "sha256").hex()}
+
+
+def sealed_before() -> dict[str, Any]:
+    """Return an envelope as the release before signed it."""
+    return resigned(sealed(), lambda body: body.pop(MARK, None))
 
 
 def deliver(payload: dict[str, Any], worker: str = "signing.pay") -> Verdict:
@@ -126,30 +146,85 @@ def test_what_stands_beside_the_signature_decides_nothing() -> None:
     assert "x" != delivery.job.id
 
 
+MARKS = ("2", 2.0, None, True, [2], {"a": 2}, -1, 0, 1, 3, 2**31, 2**70)
+BESIDE = {"organization_id": "victim", "actor_id": "root", "amount": 10**6}
+
+
+def forged(chance: random.Random, kind: str, good: Any, other: Any, stolen: Any) -> dict[str, Any]:
+    """Return an envelope that was changed in a way of that kind."""
+    payload = dict(good)
+    if kind == "other":
+        spliced = chance.choice(("signed", "mac"))
+        payload[spliced] = other[spliced]
+    elif kind == "stolen":
+        payload["signed"] = stolen["signed"]
+        payload["mac"] = chance.choice((stolen, good))["mac"]
+    elif kind == "no mark":
+        del payload[MARK]
+    elif kind == "another mark":
+        payload[MARK] = chance.choice(MARKS)
+    elif kind != "beside":
+        text = payload[kind]
+        at, bit = chance.randrange(len(text)), 1 << chance.randrange(7)
+        payload[kind] = text[:at] + chr(ord(text[at]) ^ bit) + text[at + 1 :]
+    if kind == "beside" or chance.randrange(2):
+        payload |= BESIDE
+    return payload
+
+
 def test_one_hundred_thousand_forgeries_are_refused() -> None:
-    """Bits flipped, fields spliced from other jobs, other keys, other key ids: none is read."""
+    """Bits, splices, other keys, other marks: none is read; and what is beside is not looked at."""
     chance = random.Random(15)
-    good, other = sealed(1), sealed(2)
+    good, other = sealed(1, worker=anything), sealed(2, worker=anything)
     with configure(signing=signing(keys={"a": OTHER})):
-        stolen = sealed(3)
-    refused = 0
+        stolen = sealed(3, worker=anything)
+    kinds = ("signed", "mac", "key", "other", "stolen", "no mark", "another mark", "beside")
+    counts = Counter[tuple[str, str]]()
     for _ in range(100_000):
-        forged = dict(good)
-        field = chance.choice(("signed", "mac", "key", "other", "stolen"))
-        if field == "other":
-            spliced = chance.choice(("signed", "mac"))
-            forged[spliced] = other[spliced]
-        elif field == "stolen":
-            forged["signed"], forged["mac"] = stolen["signed"], chance.choice((stolen, good))["mac"]
-        else:
-            text = forged[field]
-            at, bit = chance.randrange(len(text)), 1 << chance.randrange(7)
-            forged[field] = text[:at] + chr(ord(text[at]) ^ bit) + text[at + 1 :]
+        kind = chance.choice(kinds)
+        payload = forged(chance, kind, good, other, stolen)
         try:
-            unpack(forged, pay.definition, "test")
+            read = unpack(payload, anything.definition, "test").job.args
         except EnvelopeError:
-            refused += 1
-    assert 100_000 == refused
+            counts[kind, "refused"] += 1
+        else:
+            counts[kind, "as signed" if read == {**IDS, "amount": 1} else "forged"] += 1
+    expected = {(kind, "as signed" if kind == "beside" else "refused") for kind in kinds}
+    assert (expected, 100_000) == (set(counts), counts.total())
+
+
+@pytest.mark.parametrize("version", MARKS)
+def test_another_mark_makes_no_hand_built_job(version: Any) -> None:
+    """What was signed is read as it was signed, or not at all."""
+    refusal({**sealed(worker=anything), **BESIDE, MARK: version}, anything.name)
+
+
+def test_without_its_mark_it_is_no_hand_built_job() -> None:
+    """The args of the body are never those that stand beside the signature."""
+    payload = {**sealed(worker=anything), **BESIDE}
+    del payload[MARK]
+    assert "its version is not the one that was signed" in refusal(payload, anything.name)
+
+
+def test_what_the_release_before_signed_is_read() -> None:
+    """It signed no version."""
+    assert "completed" == deliver(sealed_before()).state
+    (ran_so,) = ran
+    assert 1 == ran_so[1]
+
+
+@pytest.mark.parametrize("version", ["2", 2.0, None, True, 0, 3])
+def test_what_the_release_before_signed_is_no_hand_built_job(version: Any) -> None:
+    """Its version stands outside the signature, and decides nothing but whether it is read."""
+    with pytest.raises(EnvelopeError):
+        unpack({**sealed_before(), **BESIDE, MARK: version}, pay.definition, "test")
+
+
+def test_a_signed_job_of_a_newer_release_waits() -> None:
+    """A rolling deploy loses nothing."""
+    payload = resigned(sealed(), lambda body: body.update({MARK: VERSION + 1}))
+    assert "scheduled" == deliver({**payload, MARK: VERSION + 1}).state
+    assert [] == ran
 
 
 @pytest.mark.parametrize("key", [None, 1, "", "A", ["a"], {"a": 1}, "a\x00"])

@@ -67,17 +67,18 @@ def unpack(
     Raises ``EnvelopeError`` for a version or a form that this release does not read;
     its ``version`` is set where a newer release wrote it, whose consumers do read it.
     Raises ``InvalidArgsError`` for args that are not strict JSON. Where signing is
-    configured, it is verified before anything is read.
+    configured, it is verified before anything is read, and what was signed is no
+    hand-built job, whatever stands beside the signature.
     """
     signing = config.current.signing
     if signing is not None and not (signing.accept_unsigned and "signed" not in payload):
         payload = signing.open(payload, definition.name, time_ns())
     elif signing is None and MARK in payload and "signed" in payload:
         raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
-    version = payload.get(MARK)
-    if type(version) is not int or not isinstance(payload.get("args"), Mapping):
+    elif type(payload.get(MARK)) is not int or not isinstance(payload.get("args"), Mapping):
         args = freeze(dict(payload), _NO_LIMIT)
         return Delivery(Job(definition, args, definition.defaults, backend, given_id=native_id))
+    version = payload[MARK]
     if version not in (VERSION - 1, VERSION):
         raise EnvelopeError(
             f"version {version}; this release reads {VERSION - 1} and {VERSION}. Update this "

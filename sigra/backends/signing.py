@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.errors import EnvelopeError
 from sigra.json import dumps, loads
 
@@ -14,6 +15,7 @@ _TYPE = "sigra.job/1"
 """Part of what is signed: it fixes the algorithm, and no other use of a key can be taken for it."""
 
 _SIGNED = ("id", "worker", "args", "queue", "priority", "max_attempts", "backoff", "enqueued_at")
+_COUNTERS = ("failures", "snoozes", "deliveries", "attempt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ class Signing:
             return payload
         import hmac
 
-        body = {name: payload[name] for name in _SIGNED}
+        body = {name: payload[name] for name in (MARK, *_SIGNED)}
         body |= {"type": _TYPE, "application": self.application, "key": self.current}
         if self.lifetime is not None:
             body["not_after"] = payload["enqueued_at"] + int(self.lifetime * 1e9)
@@ -65,7 +67,7 @@ class Signing:
         return {**rest, "key": self.current, "signed": text, "mac": mac}
 
     def open(self, payload: Mapping[str, Any], worker: str, now: int) -> dict[str, Any]:
-        """Verify an envelope and return it with what was signed in place of what was not.
+        """Verify an envelope and return what was signed, with the counters beside it.
 
         ``worker``: the name of the one that is to run. ``now``: nanoseconds since 1970.
         Raises ``EnvelopeError`` for anything but a job of this worker's, signed by one of
@@ -89,4 +91,9 @@ class Signing:
             raise EnvelopeError("it was signed for another worker than the one that it was sent to")
         if body.get("not_after", now) < now:
             raise EnvelopeError("its lifetime is over; enqueue it again with .new()")
-        return {**payload, **{name: body[name] for name in _SIGNED}}
+        version = payload.get(MARK)
+        # The release before signed no version.
+        if type(version) is not int or body.get(MARK, version) != version:
+            raise EnvelopeError("its version is not the one that was signed")
+        counters = {name: payload[name] for name in _COUNTERS if name in payload}
+        return {MARK: version, **counters, **{name: body[name] for name in _SIGNED}}
