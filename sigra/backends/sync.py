@@ -21,6 +21,7 @@ from sigra.options import PLAIN
 from sigra.verdict import Verdict
 
 _order = itertools.count().__next__
+Until = float | datetime | None
 
 
 class _Pump:
@@ -64,7 +65,7 @@ class SyncBackend:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._ahead = 0.0
+        self._ahead, self._together = 0.0, -1.0
         self._scheduled: list[tuple[float, int, int, Job, LocalTicket]] = []
         self._unique: dict[tuple[str, str], Job] = {}
 
@@ -98,7 +99,7 @@ class SyncBackend:
         if not pump.open:
             await self._arun_waiting(pump)
 
-    def drain(self, until: float | datetime | None = None, *, limit: int = 10_000) -> list[Job]:
+    def drain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
         """Run the jobs that come due, stepping a virtual clock instead of waiting.
 
         ``until``: seconds ahead or an aware datetime; None runs what is due by now.
@@ -115,9 +116,7 @@ class SyncBackend:
             self._run(job, ticket, _Pump(self, max(start, moment)), ran)
         return ran
 
-    async def adrain(
-        self, until: float | datetime | None = None, *, limit: int = 10_000
-    ) -> list[Job]:
+    async def adrain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
         (start, target), ran = self._span(until), list[Job]()
         while len(ran) < limit:
@@ -135,8 +134,7 @@ class SyncBackend:
         """Return the pump of the job that runs here on this backend, if one does."""
         attempt = running.get()
         pump = attempt.pump if attempt is not None else None
-        live = type(pump) is _Pump and pump.backend is self and pump.open
-        return pump if live else None  # type: ignore[return-value]
+        return pump if type(pump) is _Pump and pump.backend is self and pump.open else None
 
     def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
@@ -200,7 +198,10 @@ class SyncBackend:
 
     def _schedule(self, job: Job, ticket: LocalTicket, due: float) -> None:
         with self._lock:
-            entry = (due, -job.options.priority, _order(), job, ticket)
+            # What is enqueued together is due together, and then its priority decides.
+            if not 0.0 <= due - self._together < 0.01:
+                self._together = due
+            entry = (self._together, -job.options.priority, _order(), job, ticket)
             heapq.heappush(self._scheduled, entry)
 
     def _is_duplicate(self, job: Job) -> bool:
@@ -208,15 +209,14 @@ class SyncBackend:
             return False
         with self._lock:
             first = self._unique.setdefault((job.worker, job.options.unique), job)
-        if first is job:
-            return False
-        job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
-        return True
+        if first is not job:
+            job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
+        return first is not job
 
     def _now(self) -> float:
         return time.time() + self._ahead
 
-    def _span(self, until: float | datetime | None) -> tuple[float, float]:
+    def _span(self, until: Until) -> tuple[float, float]:
         """Return the virtual time now, and that up to which to drain."""
         now = self._now()
         if until is None:

@@ -138,6 +138,22 @@ def test_a_larger_priority_runs_sooner(sync: SyncBackend) -> None:
     assert [3, 2, 1] == ran
 
 
+def test_a_larger_priority_runs_sooner_of_what_comes_due_together(sync: SyncBackend) -> None:
+    """Jobs enqueued one after the other, to run after one delay, are due together."""
+    for n in (1, 3, 2, 3):
+        note.new({"n": n}, priority=n, delay=20)
+    sync.drain(21)
+    assert [3, 3, 2, 1] == ran
+
+
+def test_an_earlier_job_runs_sooner_whatever_its_priority(sync: SyncBackend) -> None:
+    """Priority decides among what is due together, and time before it."""
+    note.new({"n": 1}, priority=9, delay=20.1)
+    note.new({"n": 2}, delay=20)
+    sync.drain(21)
+    assert [2, 1] == ran
+
+
 def test_jobs_of_one_priority_keep_their_order(sync: SyncBackend) -> None:
     """First come, first served."""
 
