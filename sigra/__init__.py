@@ -11,53 +11,57 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sigra import audit as audit
-    from sigra.audit.emit import log_safe as log_safe
-    from sigra.audit.event import AuditEvent as AuditEvent
-    from sigra.audit.event import AuditResult as AuditResult
-    from sigra.audit.sink import Sink as Sink
-    from sigra.audit.stats import audit_stats as audit_stats
-    from sigra.authority import request_scope_only as request_scope_only
-    from sigra.backend import Backend as Backend
-    from sigra.backends.asyncio import AsyncioBackend as AsyncioBackend
-    from sigra.backends.signing import Signing as Signing
-    from sigra.backends.sync import SyncBackend as SyncBackend
-    from sigra.backends.thread import ThreadBackend as ThreadBackend
-    from sigra.config import configure as configure
-    from sigra.context import current_job as current_job
-    from sigra.decorators import tenant_worker as tenant_worker
-    from sigra.decorators import worker as worker
-    from sigra.errors import AuditOnlyScopeError as AuditOnlyScopeError
-    from sigra.errors import AuditRejectedError as AuditRejectedError
-    from sigra.errors import CrossTenantError as CrossTenantError
-    from sigra.errors import DuplicateWorkerError as DuplicateWorkerError
-    from sigra.errors import EnqueueError as EnqueueError
-    from sigra.errors import EnvelopeError as EnvelopeError
-    from sigra.errors import InvalidArgsError as InvalidArgsError
-    from sigra.errors import InvalidOptionError as InvalidOptionError
-    from sigra.errors import JobCancelledError as JobCancelledError
-    from sigra.errors import JobFailedError as JobFailedError
-    from sigra.errors import MissingArgError as MissingArgError
-    from sigra.errors import MissingExtraError as MissingExtraError
-    from sigra.errors import MissingTenantKeysError as MissingTenantKeysError
-    from sigra.errors import PoisonedJobError as PoisonedJobError
-    from sigra.errors import SigraError as SigraError
-    from sigra.errors import UnknownBackendError as UnknownBackendError
-    from sigra.errors import UnknownWorkerError as UnknownWorkerError
-    from sigra.errors import UnsupportedError as UnsupportedError
-    from sigra.execute import fetch_arg as fetch_arg
-    from sigra.job import Job as Job
-    from sigra.job import JobInfo as JobInfo
-    from sigra.outcome import Cancel as Cancel
-    from sigra.outcome import Failure as Failure
-    from sigra.outcome import Ok as Ok
-    from sigra.outcome import Snooze as Snooze
-    from sigra.proxy import TenantWorker as TenantWorker
-    from sigra.proxy import Worker as Worker
-    from sigra.scope import AuditScope as AuditScope
-    from sigra.scope import Identity as Identity
-    from sigra.scope import tenant_args as tenant_args
+    from sigra.audit.emit import log_safe
+    from sigra.audit.event import AuditEvent, AuditResult
+    from sigra.audit.sink import Sink
+    from sigra.audit.stats import audit_stats
+    from sigra.authority import request_scope_only
+    from sigra.backend import Backend
+    from sigra.backends.asyncio import AsyncioBackend
+    from sigra.backends.signing import Signing
+    from sigra.backends.sync import SyncBackend
+    from sigra.backends.thread import ThreadBackend
+    from sigra.config import configure
+    from sigra.context import current_job
+    from sigra.decorators import tenant_worker, worker
+    from sigra.errors import (
+        AuditOnlyScopeError,
+        AuditRejectedError,
+        CrossTenantError,
+        DuplicateWorkerError,
+        EnqueueError,
+        EnvelopeError,
+        InvalidArgsError,
+        InvalidOptionError,
+        JobCancelledError,
+        JobFailedError,
+        MissingArgError,
+        MissingExtraError,
+        MissingTenantKeysError,
+        PoisonedJobError,
+        SigraError,
+        UnknownBackendError,
+        UnknownWorkerError,
+        UnsupportedError,
+    )
+    from sigra.execute import fetch_arg
+    from sigra.job import Job, JobInfo
+    from sigra.outcome import Cancel, Failure, Ok, Snooze
+    from sigra.proxy import TenantWorker, Worker
+    from sigra.scope import AuditScope, Identity, tenant_args
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AsyncioBackend", "AuditEvent", "AuditOnlyScopeError", "AuditRejectedError", "AuditResult",
+    "AuditScope", "Backend", "Cancel", "CrossTenantError", "DuplicateWorkerError", "EnqueueError",
+    "EnvelopeError", "Failure", "Identity", "InvalidArgsError", "InvalidOptionError", "Job",
+    "JobCancelledError", "JobFailedError", "JobInfo", "MissingArgError", "MissingExtraError",
+    "MissingTenantKeysError", "Ok", "PoisonedJobError", "Signing", "SigraError", "Sink", "Snooze",
+    "SyncBackend", "TenantWorker", "ThreadBackend", "UnknownBackendError", "UnknownWorkerError",
+    "UnsupportedError", "Worker", "audit_stats", "configure", "current_job", "fetch_arg",
+    "log_safe", "request_scope_only", "tenant_args", "tenant_worker", "worker",
+]  # fmt: skip
 
 _NAMES = {
     "audit.emit": "log_safe",
@@ -73,12 +77,6 @@ _NAMES = {
     "config": "configure",
     "context": "current_job",
     "decorators": "tenant_worker worker",
-    "errors": (
-        "AuditOnlyScopeError AuditRejectedError CrossTenantError DuplicateWorkerError "
-        "EnqueueError EnvelopeError InvalidArgsError InvalidOptionError JobCancelledError "
-        "JobFailedError MissingArgError MissingExtraError MissingTenantKeysError "
-        "PoisonedJobError SigraError UnknownBackendError UnknownWorkerError UnsupportedError"
-    ),
     "execute": "fetch_arg",
     "job": "Job JobInfo",
     "outcome": "Cancel Failure Ok Snooze",
@@ -86,17 +84,15 @@ _NAMES = {
     "scope": "AuditScope Identity tenant_args",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-"""In which module each public name lives."""
-
-__all__ = sorted(_HOMES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
+"""In which module each public name lives that is no error."""
 
 
 def __getattr__(name: str) -> Any:
     if name == "audit":
         return import_module("sigra.audit")
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'sigra' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"sigra.{_HOMES[name]}"), name)
+    globals()[name] = value = getattr(import_module(f"sigra.{_HOMES.get(name, 'errors')}"), name)
     return value
 
 

@@ -28,8 +28,8 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     Sync and async functions alike. The arguments are searched to a depth of 8:
     lists, tuples, sets, dict keys and values, attributes of any object and of its class, what
     a function, generator, exception or weak reference holds, but not what a property or
-    ``__getattr__`` would make. Finding an ``AuditScope`` raises ``AuditOnlyScopeError`` before
-    the function runs.
+    ``__getattr__`` would make, nor what SQLAlchemy's own objects hold but lists and dicts.
+    Finding an ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
     """
     if isinstance(function, (staticmethod, classmethod)):
         inner = request_scope_only(function.__func__)
@@ -72,15 +72,16 @@ def _refuse_scope(
         for value in layer:
             if type(value) in _LEAVES or id(value) in seen:
                 continue
-            if isinstance(value, AuditScope):
+            seen[id(value)] = value
+            held: list[Any] | None = []
+            with contextlib.suppress(Exception):  # a lazy object that cannot be loaded here, say
+                held = None if isinstance(value, AuditScope) else _inside(value)
+            if held is None:
                 name = getattr(function, "__qualname__", repr(function))
                 raise AuditOnlyScopeError(
                     name, f"{name}() decides on authority and was given a worker's scope"
                 )
-            seen[id(value)] = value
-            inner.extend(_inside(value))
-        if not inner:
-            return
+            inner.extend(held)
         layer = inner
 
 
@@ -99,7 +100,9 @@ def _inside(value: Any) -> list[Any]:
         return held
     elif isinstance(value, types.FunctionType):
         held += get_referents(*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__)
-    return held if type(value) in _BARE else [*held, *_attributes(value)]
+    # From any SQLAlchemy model its own objects lead to all tables there are, and to no scope.
+    bare = type(value) in _BARE or type(value).__module__.startswith("sqlalchemy.")
+    return held if bare else [*held, *_attributes(value)]
 
 
 def _attributes(value: Any) -> Iterator[Any]:

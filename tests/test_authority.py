@@ -14,8 +14,10 @@ from typing import Any
 import attrs
 import pydantic
 import pytest
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from sigra import AuditOnlyScopeError, AuditScope, Identity, request_scope_only
+from sigra import AuditOnlyScopeError, AuditScope, Identity, authority, request_scope_only
 
 SCOPE = AuditScope.build(actor_id="7", organization_id="42")
 
@@ -194,6 +196,56 @@ def test_a_private_slot_is_searched() -> None:
 
     with pytest.raises(AuditOnlyScopeError):
         authorize(Holder())
+
+
+class Base(DeclarativeBase):
+    """The user's mapped classes, of which each knows all the others."""
+
+
+class Account(Base):
+    __tablename__ = "account"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("account.id"))
+    owned: Mapped[list["Account"]] = relationship()
+    scope = None
+
+
+def test_a_mapped_object_does_not_lead_to_all_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What SQLAlchemy keeps beside it, to the last column of all, is no authorization's matter."""
+    looked_at: list[Any] = []
+    inside = authority._inside
+    monkeypatch.setattr(
+        authority, "_inside", lambda value: (looked_at.append(value), inside(value))[1]
+    )
+    account = Account(id=1)
+    account.owned.append(Account(id=2))
+    assert "yes" == authorize(account)
+    assert len(looked_at) < 20
+
+
+def test_a_scope_on_a_mapped_object_is_found() -> None:
+    """As an attribute of it, or of one that it is related to."""
+    account, other = Account(id=1), Account(id=2)
+    account.owned.append(other)
+    other.scope = SCOPE
+    for given in (account, other):
+        with pytest.raises(AuditOnlyScopeError):
+            authorize(given)
+
+
+def test_what_cannot_be_looked_at_here_is_the_function_s_matter() -> None:
+    """A lazy user that only a thread with a database could load is not loaded by the fence."""
+
+    class Lazy:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("no database on an event loop")
+
+        @__class__.setter
+        def __class__(self, _: Any) -> None:
+            """Stand for what cannot be set."""
+
+    assert "yes" == asyncio.run(authorize_later(Lazy()))
 
 
 def test_static_and_class_methods_are_fenced_from_above_too() -> None:

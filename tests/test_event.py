@@ -162,7 +162,7 @@ def test_accepted_actions_do_not_pile_up() -> None:
 def test_stats_are_read_by_name_and_key() -> None:
     """A count is read as an attribute, by key and by index, and cannot be changed."""
     stats = AuditStats(3, 2, 1)
-    assert 3 == stats.emitted == stats["emitted"] == stats[0]
+    assert 3 == stats.emitted == stats["emitted"] == stats[0] == dict(stats)["emitted"]
     assert (3, 2, 1) == tuple(stats)
     with pytest.raises(AttributeError):
         stats.failed = 5  # type: ignore[misc]

@@ -13,6 +13,10 @@ class AuditStats(NamedTuple):
     disabled: int
     failed: int
 
+    def keys(self) -> tuple[str, ...]:
+        """Return the names, so that ``dict(stats)`` is what it looks like."""
+        return self._fields
+
     def __getitem__(self, key: object) -> int:  # type: ignore[override]
         if type(key) is str and key in self._fields:
             return getattr(self, key)  # type: ignore[no-any-return]

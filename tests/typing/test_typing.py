@@ -14,12 +14,12 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FILES = ("right.py", "wrong.py")
+FILES = ("right.py", "wrong.py", "star.py")
 COMMANDS = {
     "mypy": ["-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", ".mypy_cache"],
     "pyright": ["-m", "pyright", "--pythonpath", sys.executable, "--level", "error"],
 }
-PLACE = re.compile(r"(right|wrong)\.py:(\d+)(?::\d+)? ?[:-] (?:\d+: )?error")
+PLACE = re.compile(r"(right|wrong|star)\.py:(\d+)(?::\d+)? ?[:-] (?:\d+: )?error")
 
 Places = set[tuple[str, int]]
 
@@ -72,6 +72,11 @@ def marked() -> Places:
 def test_right_uses_pass(refused: Places) -> None:
     """A user's file with right uses has no error, in the strict mode too."""
     assert [] == lines_of(refused, "right")
+
+
+def test_all_names_come_with_a_star(refused: Places) -> None:
+    """``from sigra import *`` brings what it brings at run time."""
+    assert [] == lines_of(refused, "star")
 
 
 def test_every_wrong_use_is_refused(refused: Places) -> None:
