@@ -23,6 +23,8 @@ from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains
 
 _PURPOSE = "checkpoint"
+_BEGINS = b'{"body": "{\\"at\\":\\"'
+"""How each line of a file of checkpoints begins: by that one that was cut short is known."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +108,14 @@ def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> N
     """Add a checkpoint to a file of them, one a line, and have it on the disk.
 
     Whoever else adds to that file waits meanwhile. Raises ``CheckpointOrderError`` where the
-    checkpoint was not taken after the last one in the file.
+    checkpoint was not taken after the last one in the file, and ``ValueError`` where the file
+    holds something else, which stays as it is.
     """
     with open(path, "a+b") as file:
         lock_file(file)
         file.seek(0)
         data = file.read()
-        lines, rest = _split(data)
+        lines, rest = _split(path, data)
         last = _parse(path, len(lines), lines[-1]) if lines else None
         if last is not None and checkpoint.previous != last.digest:
             raise CheckpointOrderError(os.fspath(path))
@@ -128,17 +131,22 @@ def read_checkpoints(path: str | os.PathLike[str]) -> list[Checkpoint]:
 
     A last line that somebody who was killed left unfinished is passed over.
     """
-    lines, _ = _split(Path(path).read_bytes())
+    lines, _ = _split(path, Path(path).read_bytes())
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def _split(data: bytes) -> tuple[list[bytes], bytes]:
-    """Return the lines, and what follows them: the start of one whose writer was killed."""
+def _split(path: str | os.PathLike[str], data: bytes) -> tuple[list[bytes], bytes]:
+    """Return the lines, and what follows them: the start of one whose writer was killed.
+
+    Raises ``ValueError`` where what follows is no such start.
+    """
     *lines, rest = data.split(b"\n")
     try:
-        Checkpoint.parse(rest.decode())
+        _parse(path, len(lines) + 1, rest)
     except ValueError:
-        return lines, rest
+        if rest[: len(_BEGINS)] == _BEGINS[: len(rest)]:
+            return lines, rest
+        raise
     return [*lines, rest], b""  # no start of one is whole: an editor has taken its end
 
 

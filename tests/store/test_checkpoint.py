@@ -90,6 +90,41 @@ def test_checkpoints_survive_their_file(sink: SqlAuditSink, tmp_path: Path) -> N
     assert read_checkpoints(path) == [first, second]
 
 
+@pytest.mark.parametrize("kept", [b"precious", b'{"precious": 1}', b'{"body": "text"}'])
+@pytest.mark.parametrize("before", ["", "checkpoint\n"])
+def test_a_file_of_another_kind_is_left_as_it_was(
+    sink: SqlAuditSink, tmp_path: Path, before: str, kept: bytes
+) -> None:
+    """Where a rest without a line end is no beginning of a checkpoint, nothing is cut off."""
+    path = tmp_path / "mine"
+    first = take_checkpoint(sink, KEY)
+    data = before.replace("checkpoint", str(first)).encode() + kept
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"mine, line {1 + before.count(chr(10))}: no checkpoint"):
+        append_checkpoint(path, take_checkpoint(sink, KEY, first if before else None))
+    assert path.read_bytes() == data
+
+
+def test_a_file_of_another_kind_holds_no_checkpoints(tmp_path: Path) -> None:
+    """It is not taken for one that has none yet."""
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(ValueError, match="mine, line 1: no checkpoint"):
+        read_checkpoints(tmp_path / "mine")
+
+
+@pytest.mark.parametrize("length", [1, 16, 40, -1])
+def test_what_a_killed_writer_left_goes_with_the_next(
+    sink: SqlAuditSink, tmp_path: Path, length: int
+) -> None:
+    """Wherever its line was cut."""
+    path = tmp_path / "checkpoints"
+    first = take_checkpoint(sink, KEY)
+    path.write_bytes(str(first).encode()[:length])
+    assert read_checkpoints(path) == []
+    append_checkpoint(path, first)
+    assert read_checkpoints(path) == [first]
+
+
 def test_many_who_add_at_once_add_one_after_the_other(sink: SqlAuditSink, tmp_path: Path) -> None:
     """Each is there once and whole, after the one before: none is lost, and all verify."""
     path = tmp_path / "checkpoints"
