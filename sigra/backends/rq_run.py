@@ -42,9 +42,24 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
             # Saved with the job as it is queued again.
             native.args = (name, following)
             native.retries_left = following.get("max_attempts", left)
-            native.connection.hdel(native.key, _BEGUN)
+            _write_at_once(native)
             seconds = math.ceil(verdict.delay + CUT_OFF.total_seconds()) if verdict.delay else 0
             return _rq.Retry(max=_ENDLESS, interval=seconds)
         case "cancelled" | "discarded":
             verdict.unwrap()
     return None
+
+
+def _write_at_once(native: Any) -> None:
+    """Have RQ write in one transaction that a job goes on, and that it is begun no more.
+
+    By itself it marks a job as scheduled before it schedules it, and would never look again at
+    one whose worker is killed between the two.
+    """
+
+    def set_status(status: Any, pipeline: Any = None) -> None:
+        if pipeline is not None:
+            pipeline.hdel(native.key, _BEGUN)
+            type(native).set_status(native, status, pipeline)
+
+    native.set_status = set_status

@@ -20,6 +20,8 @@ from servers import need
 rq = need("rq")
 
 import redis  # noqa: E402
+import rq_app  # noqa: E402
+from rq.scheduler import RQScheduler  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
 from sigra.backends.rq import RQBackend, run  # noqa: E402
@@ -119,11 +121,27 @@ class TestRQ(QueueContract):
     def test_a_job_that_snoozes_may_be_taken_and_not_begun_again(self, harness, journal):
         """Each run of it leaves as many of RQ's own retries as it had at first."""
         job = self.taken_and_not_begun(harness, workers.snoozes, {**IDS, "times": 1})
-        later = harness.native.scheduled_job_registry  # the status is written sooner than the rest
+        later = harness.native.scheduled_job_registry
         journal.wait(harness, lambda: job.id in later, "the snooze")
         assert harness.native.fetch_job(job.id).retries_left == 1
         journal.wait(harness, lambda: len(journal.runs(job.worker)) == 2, "both runs")
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
+
+    def test_a_job_whose_worker_dies_as_it_is_put_off_comes_back(self, harness, journal, tmp_path):
+        """It is marked as scheduled when it is scheduled, and not before."""
+        args = {**IDS, "marker": str(tmp_path / "died")}
+        job = rq_app.dies_as_it_is_put_off.new(args, max_attempts=2)
+        journal.wait(harness, lambda: not harness.alive, "the worker's end")
+        assert harness.native.fetch_job(job.id).get_status() == "started"
+        harness.kill()  # its scheduler too
+        running = harness.native.started_job_registry.key
+        for execution in harness.direct.zscan_iter(running, f"{job.id}:*"):
+            harness.direct.zadd(running, {execution[0]: 1}, xx=True)  # RQ waits for a minute
+        harness.direct.delete(RQScheduler.get_locking_key(harness.queue))  # and here too
+        harness.start()
+        journal.wait(harness, lambda: len(journal.runs(job.worker)) == 3, "three runs")
+        runs = [(run["attempt"], run["snoozes"]) for run in journal.runs(job.worker)]
+        assert runs == [(1, 0), (1, 0), (1, 1)]
 
     def test_no_fraction_of_a_second_is_cut_off(self, harness):
         due = datetime(2100, 1, 1, 12, 0, 0, 1, timezone.utc)
