@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sigra.backends.external import Consumed, consume, native
+from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.producing import error_text
 
 _exceptions = native("huey.exceptions", "huey")
@@ -13,8 +13,10 @@ _exceptions = native("huey.exceptions", "huey")
 def run(task: Any) -> None:
     """Be the body of every worker's task."""
     if task.args:
-        raise TypeError(f"give the args of {task.worker} by name: no worker takes them by position")
-    _settle(task, consume(task.kwargs, task.worker, "huey", native_id=task.id))
+        consumed = refuse_positional(task.worker, task.id)
+    else:
+        consumed = consume(task.kwargs, task.worker, "huey", native_id=task.id)
+    _settle(task, consumed)
 
 
 def _settle(task: Any, consumed: Consumed) -> None:

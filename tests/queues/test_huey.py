@@ -90,7 +90,8 @@ class HueyContract(QueueContract):
         task = harness.backend._register("sigra.contract.echo")(("acme", "ann"))
         harness.huey.enqueue(task)
         journal.wait(harness, lambda: bool(harness.failed(task.id)), "the error")
-        assert "by name: no worker takes them by position" in harness.failed(task.id)
+        assert "by position, and a worker takes them by name" in harness.failed(task.id)
+        assert f"job {task.id} of sigra.contract.echo was refused" in harness.consumer.output
 
     def test_a_cancelled_job_leaves_an_error(self, harness, journal):
         job = workers.ends.new({**IDS, "how": "cancel"}, max_attempts=3)
