@@ -14,7 +14,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_drivers import PooledDriver, queries_on
-from sigra.backends.pgqueuer_run import run
+from sigra.backends.pgqueuer_run import Notes, run
 from sigra.backends.producing import able_to, raise_not_sent, unique_key
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
@@ -44,6 +44,7 @@ class PgQueuerBackend:
         self._native, self._known = native, set[str]()
         self._queries = getattr(native, "queries", native)
         if hasattr(native, "entrypoint"):
+            self._notes = Notes(self._queries)
             catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -78,7 +79,7 @@ class PgQueuerBackend:
         if name in self._known:
             return  # defined anew: the entrypoint looks its worker up when it runs
         entrypoint = self._native.entrypoint(name, accepts_context=True, on_failure="hold")
-        entrypoint(partial(run, self._queries))
+        entrypoint(partial(run, self._notes))
         self._known.add(name)
 
 

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,19 +29,21 @@ from pgqueuer.queries import SyncQueries  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
 from sigra.backends.pgqueuer import PgQueuerBackend  # noqa: E402
+from sigra.backends.pgqueuer_run import Notes  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
 
 COMMAND = """
-pgq run pgqueuer_app:main --dequeue-timeout=1 --heartbeat-timeout=5 --batch-size=1
---max-concurrent-tasks=2 --restart-on-failure --restart-delay=0.5 --log-level=DEBUG
+pgq run pgqueuer_app:main --dequeue-timeout=1 --heartbeat-timeout=5 --batch-size=2
+--max-concurrent-tasks=4 --restart-on-failure --restart-delay=0.5 --log-level=DEBUG
 """
 
 
 class PgQueuerHarness(QueueHarness):
     command = COMMAND.split()
     ready = "Running: PgQueuer"
+    concurrency = 4
 
     def __init__(self, server: str, folder: Path) -> None:
         super().__init__(server, folder)
@@ -160,6 +163,28 @@ class TestPgQueuer(QueueContract):
         subprocess.run(command, check=True, capture_output=True)
         journal.wait(harness, lambda: len(journal.runs()) == 4, "two more attempts")
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 1, 2]
+
+    def test_what_is_noted_of_the_begins_of_a_batch_is_one_transaction(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """Each job has its own count, and what else is in its headers stays."""
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            queries = SyncQueries(SyncPsycopgDriver(conn))
+            for number in range(3):
+                queries.enqueue("native.nobody", b"", headers={"own": number})
+        jobs = [SimpleNamespace(**row) for row in harness.rows()]
+
+        async def begin() -> None:
+            conn = await asyncpg.connect(harness.url)
+            notes = Notes(Queries.from_asyncpg_connection(conn))
+            await asyncio.gather(*(notes.begin(job, {"deliveries": job.id}) for job in jobs))
+            await conn.close()
+
+        asyncio.run(begin())
+        rows = harness.query("SELECT *, xmin::text AS transaction FROM pgqueuer ORDER BY id")
+        assert len({row["transaction"] for row in rows}) == 1
+        expected = [{**job.headers, "sigra": {"deliveries": job.id}} for job in jobs]
+        assert [row["headers"] for row in rows] == expected
 
     @pytest.mark.parametrize("payload", [None, b"[1]", b"\xff", b"{"])
     def test_a_payload_that_is_no_object_is_held(
