@@ -12,7 +12,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
-from sigra.backends.taskiq_stream import counted, is_stream, keep_awake
+from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
 
 _taskiq = native("taskiq", "taskiq")
 _CONTEXT = _taskiq.TaskiqDepends(_taskiq.Context)
@@ -31,8 +31,10 @@ async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
     """Be the body of every worker's task."""
     message = context.message
     name, id = message.task_name, message.task_id
-    async with counted(context.broker, schedules, id) as before:
-        consumed = await aconsume(payload, name, "taskiq", native_id=id, deliveries=before)
+    notes = notes_of(context.broker, schedules)
+    before = await notes.begin(id)
+    consumed = await aconsume(payload, name, "taskiq", native_id=id, deliveries=before)
+    await notes.end(id, comes_again=consumed.verdict.state in ("retryable", "scheduled"))
     return await _settle(context, schedules, consumed)
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sigra.backends.external import native
 
 _log = logging.getLogger("sigra.job")
 
+_BEGUN = "sigra:begun:"
 _WEEK = 7 * 24 * 3600
 _WAKE = "sigra.wake"
 """The task that does nothing, after which taskiq looks for what a dead consumer held."""
@@ -22,30 +23,65 @@ def is_stream(broker: Any) -> bool:
     return hasattr(broker, "connection_pool") and hasattr(broker, "idle_timeout")
 
 
-@asynccontextmanager
-async def counted(broker: Any, schedules: Any, id: str) -> AsyncIterator[int]:
-    """Note in Redis that a job is begun; give how often it was, and never ended.
+class Notes:
+    """Notes in Redis of the jobs that are begun and not ended; without ``pool`` there are none.
 
-    A stream's own count has also what a consumer fetched and did not begin. Where neither
-    the broker nor the schedules are in Redis nothing is counted.
+    A stream's own count has also what a consumer fetched and did not begin.
     """
-    pool = getattr(broker, "connection_pool", getattr(schedules, "_connection_pool", None))
-    if pool is None:
-        yield 0
-        return
-    before, key = 0, f"sigra:begun:{id}"
-    redis = native("redis.asyncio", "taskiq").Redis(connection_pool=pool)
-    try:
-        async with redis.pipeline() as pipeline:
-            begun, _ = await pipeline.incr(key).expire(key, _WEEK).execute()
-        before = begun - 1
-    except Exception:
-        _log.warning("job %s runs uncounted", id, exc_info=True)
-    yield before
-    try:
-        await redis.delete(key)
-    except Exception:
-        _log.warning("the count of job %s is left to expire", id, exc_info=True)
+
+    def __init__(self, pool: Any) -> None:
+        redis = native("redis.asyncio", "taskiq").Redis
+        self._redis = None if pool is None else redis(connection_pool=pool)
+        self._ended: list[str] = []
+        self._clearing: asyncio.Task[None] | None = None
+
+    async def begin(self, id: str) -> int:
+        """Note that a job is begun; return how often it was, and never ended."""
+        if self._redis is None:
+            return 0
+        key, ended, self._ended = _BEGUN + id, self._ended, []
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                if ended:
+                    pipeline.delete(*ended)
+                *_, begun, _ = await pipeline.incr(key).expire(key, _WEEK).execute()
+        except Exception:
+            _log.warning("job %s runs uncounted", id, exc_info=True)
+            return 0
+        return int(begun) - 1
+
+    async def end(self, id: str, *, comes_again: bool) -> None:
+        """Take a job's note away; where it does not come again, with the next job's, or soon."""
+        if comes_again:
+            await self._delete([_BEGUN + id])
+            return
+        self._ended.append(_BEGUN + id)
+        if self._clearing is None:
+            self._clearing = asyncio.get_running_loop().create_task(self._clear())
+
+    async def _clear(self) -> None:
+        await asyncio.sleep(1)
+        ended, self._ended, self._clearing = self._ended, [], None
+        if ended:
+            await self._delete(ended)
+
+    async def _delete(self, keys: list[str]) -> None:
+        try:
+            if self._redis is not None:
+                await self._redis.delete(*keys)
+        except Exception:
+            _log.warning("notes of begun jobs are left to expire", exc_info=True)
+
+
+_notes = WeakKeyDictionary[Any, Notes]()
+
+
+def notes_of(broker: Any, schedules: Any) -> Notes:
+    """Return where a broker's jobs are noted: in its own Redis, or in that of its schedules."""
+    if broker not in _notes:
+        pool = getattr(broker, "connection_pool", getattr(schedules, "_connection_pool", None))
+        _notes[broker] = Notes(pool)
+    return _notes[broker]
 
 
 async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:

@@ -107,6 +107,14 @@ def rabbitmq_and_redis(rabbitmq, redis):
 class TestTaskiqOnRedis(TaskiqContract):
     harness_class, server = TaskiqHarness, "redis_alone"
 
+    def test_the_note_of_a_job_that_ended_goes(self, harness, journal):
+        """It is there while the job runs."""
+        job = workers.waits.new({**IDS, "seconds": 1})
+        note = f"sigra:begun:{job.id}"
+        journal.wait(harness, lambda: harness.direct.get(note) == "1", "its note")
+        journal.wait(harness, lambda: harness.direct.get(note) is None, "its end")
+        assert journal.audited("contract.ended") == {job.id}
+
 
 class AloneHarness(TaskiqHarness):
     """A consumer without a scheduler."""
