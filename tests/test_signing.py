@@ -303,6 +303,26 @@ def test_unsigned_jobs_run_while_that_is_allowed() -> None:
         assert "its signature does not fit" in refusal({**sealed(), "mac": "0" * 64})
 
 
+@pytest.mark.parametrize("built_by_hand", [False, True])
+def test_what_came_unsigned_goes_on_unsigned(built_by_hand: bool) -> None:
+    """No consumer vouches for ids that it cannot have verified, not for a retry either."""
+
+    @tenant_worker(name="signing.fails_unsigned", max_attempts=2, backoff=0)
+    def fails(scope: AuditScope) -> None:
+        raise LookupError
+
+    with configure(signing=None):
+        payload = IDS if built_by_hand else pack(fails.new(IDS, delay=1))
+    with configure(signing=signing(accept_unsigned=True)):
+        consumed = consume(payload, fails.definition, "test")
+    assert "retryable" == consumed.verdict.state
+    with configure(signing=signing(accept_unsigned=True)):
+        following = consumed.following()
+        assert "signed" not in following
+        assert "discarded" == consume(following, fails.definition, "test").verdict.state
+    assert "it is not signed" in refusal(following, fails.name)
+
+
 def test_keys_are_known_before_anything_is_signed() -> None:
     """While a rolling deploy brings the keys, processes without them read what the others send."""
 

@@ -29,16 +29,20 @@ class Delivery:
     """A job as a consumer received it, with the counters that travelled along.
 
     ``failures``: failed attempts so far. ``snoozes``. ``deliveries``: how often a
-    consumer began it before, where the queue itself does not count that.
+    consumer began it before, where the queue itself does not count that. ``unsigned``: it
+    came so to a consumer that has keys; what follows it does too, and is not vouched for.
     """
 
     job: Job
     failures: int = 0
     snoozes: int = 0
     deliveries: int = 0
+    unsigned: bool = False
 
 
-def pack(job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0) -> dict[str, Any]:
+def pack(
+    job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0, *, unsigned: bool = False
+) -> dict[str, Any]:
     """Return the job as a dict of JSON values, with its counters."""
     options = job.options
     payload = {
@@ -56,7 +60,7 @@ def pack(job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0) -> 
         "deliveries": deliveries,
     }
     signing = config.current.signing
-    return payload if signing is None else signing.seal(payload)
+    return payload if signing is None or unsigned else signing.seal(payload)
 
 
 def unpack(
@@ -71,13 +75,15 @@ def unpack(
     hand-built job, whatever stands beside the signature.
     """
     signing = config.current.signing
-    if signing is not None and not (signing.accept_unsigned and "signed" not in payload):
+    unsigned = signing is not None and signing.accept_unsigned and "signed" not in payload
+    if signing is not None and not unsigned:
         payload = signing.open(payload, definition.name, time_ns())
     elif signing is None and MARK in payload and "signed" in payload:
         raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
     elif type(payload.get(MARK)) is not int or not isinstance(payload.get("args"), Mapping):
         args = freeze(dict(payload), _NO_LIMIT)
-        return Delivery(Job(definition, args, definition.defaults, backend, given_id=native_id))
+        job = Job(definition, args, definition.defaults, backend, given_id=native_id)
+        return Delivery(job, unsigned=unsigned)
     version = payload[MARK]
     if version not in (VERSION - 1, VERSION):
         raise EnvelopeError(
@@ -86,12 +92,14 @@ def unpack(
             version,
         )
     try:
-        return _read(payload, definition, backend)
+        return _read(payload, definition, backend, unsigned)
     except (KeyError, TypeError, AttributeError) as error:
         raise EnvelopeError(f"a field is missing or ill-typed ({error})", version) from error
 
 
-def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> Delivery:
+def _read(
+    payload: Mapping[str, Any], definition: Definition, backend: str, unsigned: bool
+) -> Delivery:
     backoff = payload["backoff"]
     options = JobOptions(
         queue=None if payload["queue"] is None else _text(payload, "queue"),
@@ -110,7 +118,7 @@ def _read(payload: Mapping[str, Any], definition: Definition, backend: str) -> D
         given_id=_text(payload, "id"),
     )
     deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
-    return Delivery(job, failures, _count(payload, "snoozes"), deliveries)
+    return Delivery(job, failures, _count(payload, "snoozes"), deliveries, unsigned)
 
 
 def _failures(payload: Mapping[str, Any]) -> int:

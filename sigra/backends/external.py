@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypedDict, Unpack
 
@@ -88,6 +88,7 @@ class Consumed:
             delivery.job,
             failures=delivery.failures + retried,
             snoozes=delivery.snoozes + (self.verdict.state == "scheduled"),
+            unsigned=delivery.unsigned,
         )
 
 
@@ -177,18 +178,9 @@ def _begin(
     return delivery, admit(attempt) or attempt
 
 
-def _counted(
-    found: Delivery,
-    failures: int | None = None,
-    snoozes: int | None = None,
-    deliveries: int | None = None,
-) -> Delivery:
-    return Delivery(
-        found.job,
-        found.failures if failures is None else failures,
-        found.snoozes if snoozes is None else snoozes,
-        found.deliveries if deliveries is None else deliveries,
-    )
+def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
+    known: Any = {name: count for name, count in counts.items() if count is not None}
+    return replace(found, **known) if known else found
 
 
 def _refused(worker: str, error: SigraError) -> Verdict:

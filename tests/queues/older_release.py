@@ -14,7 +14,7 @@ OLDER = envelope.VERSION - 1
 _pack = envelope.pack
 
 
-def older_pack(*args: Any, **counters: int) -> dict[str, Any]:
+def older_pack(*args: Any, **counters: Any) -> dict[str, Any]:
     """Write a job as the older release did."""
     payload = _pack(*args, **counters)
     del payload["deliveries"]
