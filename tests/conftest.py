@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 sys.path.append(str(Path(__file__).parent))  # so that every folder says ``from servers import``
 
+from forks import pytest_addoption, pytest_runtestloop  # noqa: E402, F401
 from servers import bundled_postgres, server  # noqa: E402
 
 collect_ignore = [] if os.environ.get("SIGRA_QUEUES") else ["queues"]

@@ -1,0 +1,197 @@
+"""Run the tests in forks of the process that collected them: ``pytest --forks 4``.
+
+What the tests import is loaded once and each test is collected once, so that a process more
+costs next to nothing, and waits for a clock or a program while others work. A fork takes the
+tests of another module or class whenever it is done with one, and tells the first process what
+came of each, which shows, counts and remembers it as if it had run it itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import traceback
+from collections.abc import Iterator
+from itertools import chain, groupby, pairwise
+from multiprocessing.connection import Connection, Pipe, wait
+from typing import Any
+
+import pytest
+
+Groups = list[list[int]]
+"""The tests of each module or class, by their places among all."""
+
+Said = tuple[list[Any], list[dict[str, Any]]]
+"""The reports of a test as data, and the warnings that it gave."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Ask how many forks there shall be."""
+    parser.addoption("--forks", type=int, metavar="N", help="run the tests in N forks")
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Run the tests in forks, where that is asked for and all were collected."""
+    option = session.config.option
+    if not option.forks or option.collectonly or session.testsfailed:
+        return None
+    run(session, option.forks)
+    return True
+
+
+class Trouble(Exception):
+    """What broke outside of any test in a fork."""
+
+
+class Fork:
+    """A process that runs tests, and which one it is at."""
+
+    def __init__(self, session: pytest.Session, groups: Groups, claims: int) -> None:
+        self.told, tell = Pipe(duplex=False)
+        self.at: pytest.Item | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_a_fork(session, _claimed(groups, claims), tell)
+        tell.close()
+
+    def end(self) -> int:
+        """Wait until it has ended, and return its status."""
+        self.told.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def run(session: pytest.Session, number: int) -> None:
+    """Run all collected tests in so many forks."""
+    by_parent = groupby(range(len(session.items)), lambda place: session.items[place].parent)
+    groups = [list(places) for _, places in by_parent]
+    session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # theirs too
+    claims = _queue(len(groups))
+    forks = [Fork(session, groups, claims) for _ in range(number)]
+    try:
+        finished = _listen(session, {fork.told: fork for fork in forks})
+    except BaseException:
+        for fork in forks:
+            os.kill(fork.pid, signal.SIGTERM)  # which ends them as Ctrl-C does
+        raise
+    finally:
+        os.close(claims)
+        ends = [(fork.end(), fork.at) for fork in forks]
+    if finished < len(session.items) or any(status for status, _ in ends):
+        raise Trouble(f"{finished} tests ran; how each fork ended, and with which test: {ends}")
+
+
+def _queue(count: int) -> int:
+    """Return a pipe with the numbers below a count: who reads two bytes has one to himself."""
+    reading, writing = os.pipe()
+    with open(writing, "wb") as full:
+        full.writelines(number.to_bytes(2) for number in range(count))
+    return reading
+
+
+def _claimed(groups: Groups, claims: int) -> Iterator[int]:
+    while number := os.read(claims, 2):
+        yield from groups[int.from_bytes(number)]
+
+
+def _be_a_fork(session: pytest.Session, places: Iterator[int], tell: Connection) -> None:
+    """Run tests, and end this process."""
+    status = 1
+    try:
+        with contextlib.suppress(BrokenPipeError):  # the first process is gone
+            try:
+                _run_here(session, places, tell)
+                session.config._ensure_unconfigure()  # which looks for what was raised in vain
+                status = 0
+            except BaseException:
+                tell.send(traceback.format_exc())
+    finally:
+        os._exit(status)
+
+
+def _run_here(session: pytest.Session, places: Iterator[int], tell: Connection) -> None:
+    os.setpgid(0, 0)  # so that the first process alone hears Ctrl-C, and says so once
+    manager = session.config.pluginmanager
+    manager.unregister(name="terminalreporter")
+    capture = manager.getplugin("capturemanager")
+    capture.stop_global_capturing()  # its files are shared with the other forks
+    capture.start_global_capturing()
+    capture.suspend_global_capture()
+    manager.register(reporter := Reporter(session.config))
+    try:
+        for place, following in pairwise(chain(places, [-1])):
+            tell.send(place)
+            after = session.items[following] if following >= 0 else None
+            item = session.items[place]
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            tell.send(reporter.take())
+            if session.shouldfail or session.shouldstop:
+                break
+    finally:
+        session._setupstate.teardown_exact(None)
+
+
+class Reporter:
+    """Gather what is reported of a test: each part's report, and warnings."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.said: Said = ([], [])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        write = self.config.hook.pytest_report_to_serializable
+        self.said[0].append(write(config=self.config, report=report))
+
+    def pytest_warning_recorded(
+        self, warning_message: object, when: str, nodeid: str, location: object
+    ) -> None:
+        self.said[1].append(
+            {
+                "warning_message": warning_message,
+                "when": when,
+                "nodeid": nodeid,
+                "location": location,
+            }
+        )
+
+    def take(self) -> Said:
+        """Return what was gathered, and begin anew."""
+        said, self.said = self.said, ([], [])
+        return said
+
+
+def _listen(session: pytest.Session, forks: dict[Any, Fork]) -> int:
+    """Report what the forks tell, until each has ended; return how many tests finished."""
+    finished = 0
+    while forks:
+        for ready in wait(list(forks)):
+            fork = forks[ready]
+            try:
+                message = fork.told.recv()
+            except EOFError:
+                del forks[ready]
+                continue
+            if isinstance(message, str):
+                raise Trouble(message)
+            if isinstance(message, int):
+                fork.at = session.items[message]
+                continue
+            assert fork.at is not None
+            _report(session, fork.at, message)
+            finished += 1
+            if session.shouldfail:
+                raise session.Failed(session.shouldfail)
+            if session.shouldstop:
+                raise session.Interrupted(session.shouldstop)
+    return finished
+
+
+def _report(session: pytest.Session, item: pytest.Item, said: Said) -> None:
+    hook, config = session.config.hook, session.config
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for data in said[0]:
+        report = hook.pytest_report_from_serializable(config=config, data=data)
+        hook.pytest_runtest_logreport(report=report)
+    for warning in said[1]:
+        hook.pytest_warning_recorded.call_historic(kwargs=warning)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

@@ -1,0 +1,63 @@
+"""The suite's own forks: nothing that happens in one is lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = """
+import gc, os, sys, warnings
+import pytest
+
+def test_that_passes(): pass
+def test_that_fails(): print("before"); assert 1 == 2
+def test_that_is_skipped(): pytest.skip("for a reason")
+def test_that_warns(): warnings.warn("take care")
+
+class TestOthers:
+    def test_that_passes(self): pass
+"""
+DIES = """
+def test_whose_process_dies(): os.kill(os.getpid(), 9)
+"""
+RAISES_IN_VAIN = """
+def test_that_leaves_garbage():
+    class Garbage:
+        def __del__(self): raise ValueError("in vain")
+    garbage = Garbage()
+    garbage.itself = garbage
+"""
+
+
+def outcome(folder: Path, tests: str, *words: str) -> tuple[int, str]:
+    """Run tests in two forks; return the status and what is shown."""
+    (folder / "test_some.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-p", "forks", "--forks", "2", *words]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "PYTEST_ADDOPTS": ""}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+    )
+    return done.returncode, done.stdout
+
+
+def test_all_that_forks_ran_is_told_as_one(tmp_path: Path) -> None:
+    """Each test once, what a failed one printed, warnings, and why one was skipped."""
+    status, shown = outcome(tmp_path, TESTS, "-rs")
+    assert (1, True) == (status, "1 failed, 3 passed, 1 skipped, 1 warning" in shown)
+    for part in ("assert 1 == 2", "before", "take care", "for a reason"):
+        assert part in shown
+
+
+def test_a_fork_that_dies_fails_the_run(tmp_path: Path) -> None:
+    """What it had left to run is no silent loss: the test and the signal are named."""
+    status, shown = outcome(tmp_path, TESTS + DIES)
+    assert (3, True) == (status, "(-9, <Function test_whose_process_dies>)" in shown)
+
+
+def test_what_is_raised_in_vain_fails_the_run(tmp_path: Path) -> None:
+    """Where nothing but the collector of garbage meets it, after the last test too."""
+    status, shown = outcome(tmp_path, TESTS + RAISES_IN_VAIN, "-W", "error", "-k", "garbage")
+    assert (3, True) == (status, bool(re.search("Exception ignored .*__del__", shown)))
