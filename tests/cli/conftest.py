@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,17 +122,65 @@ def number_lines(count: int) -> bytes:
     return "".join(line % (n % 3, n) for n in range(count)).encode()
 
 
+class Loaded:
+    """A process that has loaded the command; ``words`` begin a command line that has it run one."""
+
+    def __init__(self) -> None:
+        self.folder = tempfile.TemporaryDirectory()
+        place = f"{self.folder.name}/commands"
+        program = str(Path(__file__).with_name("loaded.py"))
+        self.words = (sys.executable, "-I", "-S", program, place)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(place)
+            listener.listen()
+            self.process = subprocess.Popen(
+                [sys.executable, program, "serve", str(listener.fileno())],
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                pass_fds=[listener.fileno()],
+                process_group=0,
+            )
+
+    def end(self) -> None:
+        """Kill it and all that it runs."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.folder.cleanup()
+
+
+LOADED = pytest.StashKey[Loaded]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to load the command where tests start it: for all forks of this process."""
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "start" in names and not session.config.option.collectonly:
+        session.config.stash[LOADED] = Loaded()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the process that has loaded the command."""
+    if LOADED in session.config.stash:
+        session.config.stash[LOADED].end()
+
+
 @pytest.fixture
-def start(jobs_folder: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Yield a function that starts the command in a process of its own, as a shell would."""
+def start(
+    jobs_folder: Path, pytestconfig: pytest.Config
+) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Yield a function that starts the command in a process of its own, as a shell would.
+
+    It is forked from one that has loaded it, or is all ``anew``.
+    """
     started: list[subprocess.Popen[bytes]] = []
 
-    def begin(*words: str, folder: Path = jobs_folder, **given: Any) -> subprocess.Popen[bytes]:
+    def begin(
+        *words: str, folder: Path = jobs_folder, anew: bool = False, **given: Any
+    ) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
         # Unbuffered: what a test reads by the line is not missing from what it reads at the end.
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **given}
-        words = (sys.executable, "-m", "sigra", *words)
-        started.append(subprocess.Popen(words, cwd=folder, env=environment, **streams))
+        python = (sys.executable, "-m", "sigra") if anew else pytestconfig.stash[LOADED].words
+        started.append(subprocess.Popen((*python, *words), cwd=folder, env=environment, **streams))
         return started[-1]
 
     yield begin

@@ -257,13 +257,13 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
 
 
 def test_checkpoints_taken_at_once_follow_each_other(
-    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
+    run: Command, start: Any, database: Path, keys: dict[str, Path], tmp_path: Path
 ) -> None:
     """Two schedules that meet leave a file that verifies, with one checkpoint of each."""
     kept = tmp_path / "checkpoints.jsonl"
-    command = [sys.executable, "-m", "sigra", "audit", "checkpoint", "--to", str(kept)]
-    command += ["--key", str(keys["private"]), "--store", f"sqlite:///{database}"]
-    started = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(3)]
+    words = ("audit", "checkpoint", "--to", str(kept))
+    given = ("--key", str(keys["private"]), "--store", f"sqlite:///{database}")
+    started = [start(*words, *given) for _ in range(3)]
     said = [process.communicate(timeout=60)[0].split()[1] for process in started]
     assert [b"1", b"2", b"3"] == sorted(said)
     trust = ("--public-key", keys["public"], "--checkpoints", kept)

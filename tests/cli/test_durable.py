@@ -54,7 +54,7 @@ def run(start, tmp_path, monkeypatch):
 
     def begin(worker, *words, **given):
         base = ("run", f"durable_jobs:{worker}", "--backend", "huey", *words)
-        return start(*base, folder=tmp_path, **given)
+        return start(*base, folder=tmp_path, anew=True, **given)
 
     return begin
 
@@ -193,6 +193,6 @@ def test_a_file_that_is_no_database_is_refused(run, tmp_path, number_file):
 
 
 def test_only_a_backend_that_keeps_jobs_runs_without_args(start, jobs_folder):
-    status, _, _, said = ended(start("run", "cli_jobs:note", "--backend", "thread"))
+    status, _, _, said = ended(start("run", "cli_jobs:note", "--backend", "thread", anew=True))
     assert status == 2
     assert "--args FILE is missing: backend 'thread' keeps no jobs of an earlier run" in said

@@ -281,7 +281,8 @@ def test_memory_does_not_grow_with_the_file(numbers):
 
 def test_standard_output_holds_nothing_but_events(start, number_file):
     """What the body prints, and a program that it starts, goes to stderr; structlog is silent."""
-    status, out, err = ended(start("run", "cli_jobs:loud", "--args", number_file(3)))
+    words = ("run", "cli_jobs:loud", "--args", number_file(3))
+    status, out, err = ended(start(*words, anew=True))
     assert (0, 3, 3) == (status, len(events(out)), err.count("printed by a child"))
     assert 3 == err.count("printed by the body")
 
