@@ -36,8 +36,8 @@ test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest
 		echo "== $$venv"; $$venv/bin/python $(PYTEST); done
 
 test-fast: $(NEW)/.ready  ## run what needs no server and kills no process, on one Python
-	@# In forks of one process: what each of several would load and collect takes longer than most tests.
-	@$(NEW)/bin/python -m pytest -p no:xdist --forks 4 -m "not servers"
+	@# In forks, which load and collect nothing; more of them than cores, for some tests wait.
+	@$(NEW)/bin/python -m pytest -p no:xdist --forks 6 -m "not servers"
 
 test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debian: apt-get install chromium)
 	@SIGRA_BROWSER=1 $(NEW)/bin/python -m pytest tests/web/test_chromium.py

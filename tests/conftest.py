@@ -37,7 +37,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "sigra",
-    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "20")),
+    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "10")),
     stateful_step_count=200 if "SIGRA_EXAMPLES" in os.environ else 15,
     # A busy machine is no fault of the code.
     deadline=None,

@@ -59,11 +59,18 @@ def path_of(name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
-def imports(node: ast.AST) -> Iterator[str]:
-    """Name what is imported when the code runs, in functions too, but not for types alone."""
+@cache
+def imports(name: str) -> tuple[str, ...]:
+    """Name what a module imports when its code runs, in functions too, but not for types alone."""
+    return tuple(imports_below(modules()[name]))
+
+
+def imports_below(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.expr):
+        return
     if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
         for child in node.orelse:
-            yield from imports(child)
+            yield from imports_below(child)
         return
     if isinstance(node, ast.Import):
         yield from (alias.name for alias in node.names)
@@ -71,14 +78,14 @@ def imports(node: ast.AST) -> Iterator[str]:
         assert node.level == 0, "imports are absolute"
         yield from (f"{node.module}.{alias.name}" for alias in node.names)
     for child in ast.iter_child_nodes(node):
-        yield from imports(child)
+        yield from imports_below(child)
 
 
 @cache
 def imported_modules(name: str) -> set[str]:
     """Return the modules of ours that one imports: the longest name that is a module's."""
     found = set()
-    for target in imports(modules()[name]):
+    for target in imports(name):
         if target.partition(".")[0] != "sigra":
             continue
         inner = target.removeprefix("sigra").removeprefix(".")
@@ -131,18 +138,25 @@ def test_a_function_has_at_most_40_lines() -> None:
     """A function fits on a screen."""
     sizes = {
         f"{name}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
-        for name, tree in modules().items()
-        for node in ast.walk(tree)
+        for name in modules()
+        for node in nodes(name)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
     }
     assert {} == {name: size for name, size in sizes.items() if size > 40}
 
 
+@cache
+def nodes(name: str) -> list[ast.AST]:
+    """Return all that a module's tree consists of."""
+    return list(ast.walk(modules()[name]))
+
+
+@cache
 def code_lines(name: str) -> int:
     """Count the lines that hold code: no blank ones, comments and docstrings."""
     texts = {
         line
-        for node in ast.walk(modules()[name])
+        for node in nodes(name)
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for line in range(node.lineno, (node.end_lineno or 0) + 1)
     }
@@ -192,7 +206,7 @@ def test_adapters_have_the_same_parts_in_the_same_order(queue: str) -> None:
     assert [name for name in PARTS if name in own] == [name for name in own if name in PARTS]
     assert set(PARTS) - {"_register"} <= set(own)
     assert "_settle" in {
-        name for node in ast.walk(modules()[f"backends.{queue}_run"]) for name in names_bound(node)
+        name for node in nodes(f"backends.{queue}_run") for name in names_bound(node)
     }
 
 
@@ -208,9 +222,9 @@ def test_structlog_is_imported_in_one_place() -> None:
     """The rest of the core does not know what writes the lines."""
     users = [
         name
-        for name, tree in modules().items()
+        for name in modules()
         if name.partition(".")[0] not in OUTSIDE_THE_CORE
-        if any(target.partition(".")[0] == "structlog" for target in imports(tree))
+        if any(target.partition(".")[0] == "structlog" for target in imports(name))
     ]
     assert 1 == len(users), users
     assert "audit" == users[0].partition(".")[0]
@@ -220,9 +234,9 @@ def test_job_libraries_are_imported_by_backends_alone() -> None:
     """Which queue runs the jobs is the backend's business."""
     users = {
         (name, target)
-        for name, tree in modules().items()
+        for name in modules()
         if name.partition(".")[0] not in {"backends", "testing"}
-        for target in imports(tree)
+        for target in imports(name)
         if target.partition(".")[0] in JOB_LIBRARIES
     }
     assert set() == users
@@ -253,8 +267,8 @@ def test_no_name_says_nothing() -> None:
     words = {word for name in modules() for part in name.split(".") for word in part.split("_")}
     classes = {
         node.name.lower()
-        for tree in modules().values()
-        for node in ast.walk(tree)
+        for name in modules()
+        for node in nodes(name)
         if isinstance(node, ast.ClassDef)
     }
     assert set() == words & empty

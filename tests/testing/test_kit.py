@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,8 +131,10 @@ def test_both_for_a_while(sigra_backend, audit_log):
 def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> None:
     """An application that is imported in a test does not send the test's jobs to its own queue."""
     (tmp_path / "test_late.py").write_text(LATE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", str(tmp_path)]
+    # Other plugins take long to load; that this one is found by itself shows in this file's tests.
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
     for setting, fixture in (("backend", "sigra_backend"), ("sinks", "audit_log")):
         assert f"configure({setting}=...) was called while the test had {fixture}" in ran.stdout
     assert "3 passed, 2 errors" in ran.stdout
