@@ -47,17 +47,20 @@ class Trouble(Exception):
 class Fork:
     """A process that runs tests, and which one it is at."""
 
-    def __init__(self, session: pytest.Session, groups: Groups, claims: int) -> None:
+    def __init__(
+        self, session: pytest.Session, groups: Groups, claims: int, earlier: list[Fork]
+    ) -> None:
         self.told, tell = Pipe(duplex=False)
         self.at: pytest.Item | None = None
         self.pid = os.fork()
         if self.pid == 0:
+            for fork in (*earlier, self):
+                fork.told.close()  # whom nobody hears is to be told so
             _be_a_fork(session, _claimed(groups, claims), tell)
         tell.close()
 
     def end(self) -> int:
         """Wait until it has ended, and return its status."""
-        self.told.close()
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
 
@@ -67,7 +70,9 @@ def run(session: pytest.Session, number: int) -> None:
     groups = [list(places) for _, places in by_parent]
     session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # theirs too
     claims = _queue(len(groups))
-    forks = [Fork(session, groups, claims) for _ in range(number)]
+    forks: list[Fork] = []
+    for _ in range(number):
+        forks.append(Fork(session, groups, claims, forks))
     try:
         finished = _listen(session, {fork.told: fork for fork in forks})
     except BaseException:
@@ -76,6 +81,8 @@ def run(session: pytest.Session, number: int) -> None:
         raise
     finally:
         os.close(claims)
+        for fork in forks:
+            fork.told.close()  # none of them waits until it is heard
         ends = [(fork.end(), fork.at) for fork in forks]
     if finished < len(session.items) or any(status for status, _ in ends):
         raise Trouble(f"{finished} tests ran; how each fork ended, and with which test: {ends}")

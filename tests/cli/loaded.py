@@ -71,9 +71,10 @@ def watch(asked: socket.socket) -> None:
         return
     for stream in streams:
         os.close(stream)
-    asked.sendall(b"%d\n" % pid)
     Thread(target=kill_when_forgotten, args=(pid, asked), daemon=True).start()
-    asked.sendall(b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    with contextlib.suppress(BrokenPipeError):  # the stand-in was killed
+        asked.sendall(b"%d\n" % pid)
+        asked.sendall(b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os._exit(0)
 
 
