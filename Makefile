@@ -49,7 +49,7 @@ test-queues: .venv-queues/.ready .venv-saq/.ready  ## run the tests in real cons
 table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends.md from the classes
 	@for venv in .venv-queues .venv-saq; do $$venv/bin/python tests/capability_table.py; done
 
-.venv-queues/.ready .venv-saq/.ready: pyproject.toml
+.venv-queues/.ready .venv-saq/.ready: pyproject.toml examples/mariadb/pyproject.toml
 	@echo "preparing $(@D) (once)"
 	@$(NEWEST) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip
