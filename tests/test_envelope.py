@@ -74,7 +74,7 @@ def test_options_that_a_consumer_needs_travel() -> None:
 
 def test_counters_travel() -> None:
     """What a queue loses on redelivery is in the envelope."""
-    delivery = read(pack(made(), failures=1, snoozes=2, deliveries=3))
+    delivery = read(pack(made(max_attempts=2), failures=1, snoozes=2, deliveries=3))
     assert (1, 2, 3) == (delivery.failures, delivery.snoozes, delivery.deliveries)
 
 

@@ -71,7 +71,12 @@ def resigned(payload: dict[str, Any], change: Callable[[dict[str, Any]], Any]) -
 
 def sealed_before() -> dict[str, Any]:
     """Return an envelope as the release before signed it."""
-    return resigned(sealed(), lambda body: body.pop(MARK, None))
+
+    def as_before(body: dict[str, Any]) -> None:
+        for name in (MARK, "failures", "snoozes"):
+            body.pop(name, None)
+
+    return resigned(sealed(), as_before)
 
 
 def deliver(payload: dict[str, Any], worker: str = "signing.pay") -> Verdict:
@@ -225,6 +230,24 @@ def test_a_signed_job_of_a_newer_release_waits() -> None:
     payload = resigned(sealed(), lambda body: body.update({MARK: VERSION + 1}))
     assert "scheduled" == deliver({**payload, MARK: VERSION + 1}).state
     assert [] == ran
+
+
+def test_counters_are_under_the_signature() -> None:
+    """A replay is the attempt that it was, and gives the same event ids."""
+    payload = {**sealed(failures=1, snoozes=4), "failures": 0, "snoozes": 9, "attempt": 3}
+    delivery = unpack(payload, pay.definition, "test")
+    assert (1, 4) == (delivery.failures, delivery.snoozes)
+
+
+def test_counters_of_the_release_before_are_read() -> None:
+    """They stood beside its signature."""
+    delivery = unpack({**sealed_before(), "failures": 2, "snoozes": 3}, pay.definition, "test")
+    assert (2, 3) == (delivery.failures, delivery.snoozes)
+
+
+def test_deliveries_are_counted_beside_the_signature() -> None:
+    """Queues count them in what they hold, and have no keys."""
+    assert 2 == unpack({**sealed(), "deliveries": 2}, pay.definition, "test").deliveries
 
 
 @pytest.mark.parametrize("key", [None, 1, "", "A", ["a"], {"a": 1}, "a\x00"])

@@ -108,7 +108,7 @@ def _read(
         # A function cannot travel: the consumer's own definition has it.
         backoff=definition.defaults.backoff if backoff is None else _seconds(backoff),
     )
-    failures = _failures(payload)
+    failures = _failures(payload, options.max_attempts)
     job = Job(
         definition,
         freeze(dict(payload["args"]), _NO_LIMIT),
@@ -121,10 +121,12 @@ def _read(
     return Delivery(job, failures, _count(payload, "snoozes"), deliveries, unsigned)
 
 
-def _failures(payload: Mapping[str, Any]) -> int:
-    if payload[MARK] == 1:
-        return max(0, _count(payload, "attempt") - 1)
-    return _count(payload, "failures")
+def _failures(payload: Mapping[str, Any], max_attempts: int) -> int:
+    older = payload[MARK] == 1
+    failures = max(0, _count(payload, "attempt") - 1) if older else _count(payload, "failures")
+    if failures >= max_attempts:
+        raise TypeError(f"{failures} failures leave no attempt of max_attempts={max_attempts}")
+    return failures
 
 
 def _seconds(value: Any) -> float:

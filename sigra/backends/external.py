@@ -15,7 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
-from sigra.backends.redelivery import report_again
+from sigra.backends.redelivery import note_end, report_again
 from sigra.context import Running
 from sigra.definition import Definition
 from sigra.errors import (
@@ -28,6 +28,7 @@ from sigra.errors import (
     brief,
 )
 from sigra.execute import admit, aexecute, execute
+from sigra.job import FINISHED
 from sigra.verdict import Verdict
 
 _log = logging.getLogger("sigra.job")
@@ -118,7 +119,7 @@ def consume(
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     verdict = begun if isinstance(begun, Verdict) else execute(begun)
-    return Consumed(payload, verdict, delivery)
+    return _consumed(payload, verdict, delivery)
 
 
 async def aconsume(
@@ -137,7 +138,7 @@ async def aconsume(
         verdict = await aexecute(begun)
     else:
         verdict = await asyncio.to_thread(execute, begun)
-    return Consumed(payload, verdict, delivery)
+    return _consumed(payload, verdict, delivery)
 
 
 def refuse_positional(worker: str, native_id: str) -> Consumed:
@@ -178,8 +179,16 @@ def _begin(
     return delivery, admit(attempt) or attempt
 
 
+def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery | None) -> Consumed:
+    if delivery is not None and verdict.state in FINISHED:
+        note_end(delivery.job)
+    return Consumed(payload, verdict, delivery)
+
+
 def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
     known: Any = {name: count for name, count in counts.items() if count is not None}
+    if any(type(count) is not int or count < 0 for count in known.values()):
+        raise EnvelopeError("what its queue counts is no whole number")
     return replace(found, **known) if known else found
 
 

@@ -14,8 +14,11 @@ SHORTEST_KEY = 32
 _TYPE = "sigra.job/1"
 """Part of what is signed: it fixes the algorithm, and no other use of a key can be taken for it."""
 
-_SIGNED = ("id", "worker", "args", "queue", "priority", "max_attempts", "backoff", "enqueued_at")
-_COUNTERS = ("failures", "snoozes", "deliveries", "attempt")
+_OPTIONS = ("queue", "priority", "max_attempts", "backoff")
+_SIGNED = (MARK, "id", "worker", "args", *_OPTIONS, "enqueued_at", "failures", "snoozes")
+_BESIDE = (MARK, "failures", "snoozes", "attempt", "deliveries")
+"""What is read beside the signature, where it is not under it: the release before signed no
+version and no counters, and queues count deliveries in what they hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +55,12 @@ class Signing:
             raise ValueError(f"lifetime must be seconds above zero, not {self.lifetime!r}")
 
     def seal(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return the envelope with its args under a signature that covers all but counters."""
+        """Return the envelope with its args under a signature that covers all but deliveries."""
         if self.current is None:
             return payload
         import hmac
 
-        body = {name: payload[name] for name in (MARK, *_SIGNED)}
+        body = {name: payload[name] for name in _SIGNED}
         body |= {"type": _TYPE, "application": self.application, "key": self.current}
         if self.lifetime is not None:
             body["not_after"] = payload["enqueued_at"] + int(self.lifetime * 1e9)
@@ -67,7 +70,7 @@ class Signing:
         return {**rest, "key": self.current, "signed": text, "mac": mac}
 
     def open(self, payload: Mapping[str, Any], worker: str, now: int) -> dict[str, Any]:
-        """Verify an envelope and return what was signed, with the counters beside it.
+        """Verify an envelope and return what was signed, and what is read beside it.
 
         ``worker``: the name of the one that is to run. ``now``: nanoseconds since 1970.
         Raises ``EnvelopeError`` for anything but a job of this worker's, signed by one of
@@ -92,8 +95,7 @@ class Signing:
         if body.get("not_after", now) < now:
             raise EnvelopeError("its lifetime is over; enqueue it again with .new()")
         version = payload.get(MARK)
-        # The release before signed no version.
         if type(version) is not int or body.get(MARK, version) != version:
             raise EnvelopeError("its version is not the one that was signed")
-        counters = {name: payload[name] for name in _COUNTERS if name in payload}
-        return {MARK: version, **counters, **{name: body[name] for name in _SIGNED}}
+        beside = {name: payload[name] for name in _BESIDE if name in payload}
+        return beside | {name: value for name, value in body.items() if name in _SIGNED}

@@ -302,7 +302,51 @@ def test_each_further_delivery_is_reported(
 
 def test_a_retry_is_no_second_delivery(caplog: pytest.LogCaptureFixture) -> None:
     """Another attempt of the job, and the same one after a snooze, are reported by nothing."""
-    payload = envelope()
-    for counters in ({}, {"failures": 1}, {"snoozes": 1}):
-        take({**payload, **counters})
+    for then in ("fail", "snooze"):
+        payload = envelope(then)
+        for _ in range(3):
+            payload = take(payload).following()
     assert "delivered again" not in caplog.text
+
+
+@pytest.mark.parametrize("counters", [{"failures": 2}, {"snoozes": 7}])
+def test_a_job_that_ended_is_reported_whatever_its_counters_say(
+    counters: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replay is known by the job's id."""
+    payload = envelope()
+    take(payload)
+    assert "delivered again" not in caplog.text
+    take({**payload, **counters})
+    assert "was delivered again: it had come to its end in an attempt before" in caplog.text
+
+
+def test_an_attempt_that_another_followed_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """What is delivered late comes again, too."""
+    payload = envelope("fail")
+    take(take(payload).following())
+    assert "delivered again" not in caplog.text
+    take(payload)
+    assert "this is delivery 2 of the attempt" in caplog.text
+
+
+@pytest.mark.parametrize("counts", [{"failures": 3}, {"failures": 2**62}, {"failures": 10**30}])
+def test_failures_that_leave_no_attempt_are_refused(counts: dict[str, int]) -> None:
+    """No job has more attempts than its max_attempts, whatever its envelope counts."""
+    done = take(envelope(**counts))
+    assert ("discarded", EnvelopeError, []) == (done.verdict.state, type(done.verdict.error), ran)
+
+
+def test_attempts_that_the_release_before_counted_leave_one() -> None:
+    """The third of three runs, and there is no fourth."""
+    older = {**envelope(), MARK: VERSION - 1}
+    assert "completed" == take({**older, "attempt": 3}).verdict.state
+    assert isinstance(take({**older, "attempt": 4}).verdict.error, EnvelopeError)
+
+
+@pytest.mark.parametrize("count", ["x", 1.5, True, -1, [1]])
+@pytest.mark.parametrize("name", ["failures", "snoozes", "deliveries"])
+def test_a_queue_s_count_that_is_none_ends_the_job(name: str, count: Any) -> None:
+    """Who can write to a queue can write its counts, and raises nothing in a consumer."""
+    done = take(envelope(), **{name: count})
+    assert ("discarded", EnvelopeError, []) == (done.verdict.state, type(done.verdict.error), ran)
