@@ -13,7 +13,7 @@ from rich.text import Text
 from sqlalchemy import Connection, func, select
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
-from sigra.cli.show import listing, printable, stdout_console
+from sigra.cli.show import inline, listing, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
@@ -68,7 +68,7 @@ def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> Non
         found = {a: {o: counts[a, o] for o in _STYLES if counts[a, o]} for a in actions}
         print(json.dumps({"events": counts.total(), "actions": found}))
         return
-    rows = [[action, *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
+    rows = [[inline(action), *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
     rows.append(["all", *(f"{sum(counts[a, o] for a in actions):,}" for o in _STYLES)])
     stdout_console().print(listing(["action", *_STYLES], rows))
 
@@ -106,10 +106,11 @@ def _since(
 
 
 def _row(event: AuditEvent) -> list[str]:
-    target = " ".join(filter(None, (event.target_type, event.target_id))) or "-"
+    target = " ".join(str(part) for part in (event.target_type, event.target_id) if part) or "-"
     organization = "-" if event.organization_id is None else event.organization_id
     moment = f"{event.occurred_at:%Y-%m-%d %H:%M:%S}"
-    return [moment, organization, who(event), event.action, target, event.outcome]
+    cells = (moment, organization, who(event), event.action, target, event.outcome)
+    return [inline(str(cell)) for cell in cells]
 
 
 def _print_lines(events: Iterable[AuditEvent], *, machine: bool) -> None:
@@ -118,8 +119,9 @@ def _print_lines(events: Iterable[AuditEvent], *, machine: bool) -> None:
         return
     console = stdout_console()
     for event in events:
-        line = Text(printable("  ".join(_row(event)[:-1])).replace("\n", "\\n"))
-        line.append(f"  {event.outcome}", style=_STYLES.get(event.outcome, ""))
+        *cells, outcome = _row(event)
+        line = Text("  ".join(cells))
+        line.append(f"  {outcome}", style=_STYLES.get(outcome, ""))
         console.print(line, soft_wrap=True)
 
 

@@ -46,6 +46,11 @@ def printable(text: str) -> str:
     )
 
 
+def inline(text: str) -> str:
+    """Return text in which no character can steer a terminal or pass for the end of a line."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 class Bar:
     """Draw how far a command is, where stderr is a terminal; else draw nothing.
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sigra.cli.show import Bar, figures, printable, stderr_console, stdout_console
+from sigra.cli.show import Bar, figures, inline, stderr_console, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
 from sigra.store.keys import by_id
@@ -64,7 +64,7 @@ def verify_folder(folder: Path, trust: dict[str, Any], *, machine: bool) -> int:
 
 
 def _show_export(folder: Path, wrong: list[str]) -> None:
-    print(f"export {folder}: {printable('; '.join(wrong)) or 'as its manifest says'}")
+    print(f"export {folder}: {inline('; '.join(wrong)) or 'as its manifest says'}")
 
 
 def _check_export(folder: Path, keys: Any) -> list[str]:
@@ -94,7 +94,7 @@ def _show(report: Report) -> None:
     for finding in report.findings:
         where = "no organization" if finding.organization_id is None else finding.organization_id
         text = f"{finding.kind}: {where}, sequence {finding.sequence}: {finding.reason}"
-        print(printable(text).replace("\n", "\\n"))
+        print(inline(text))
 
 
 def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:

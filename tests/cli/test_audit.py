@@ -124,6 +124,36 @@ def test_in_a_pipe_an_event_is_one_line(database: Path) -> None:
     assert 4 == len(whole)
 
 
+FORGED = "\n2026-11-25 09:00:00  acme  root  invoice.delete  invoice 1  success"
+
+
+@pytest.mark.parametrize("field", ["organization_id", "actor_id", "target_id", "target_type"])
+@pytest.mark.parametrize("name", ["list", "tail"])
+@pytest.mark.parametrize("columns", [None, "200"])
+def test_no_event_stands_on_two_lines(
+    tmp_path: Path, field: str, name: str, columns: str | None
+) -> None:
+    """A line end in what a tenant chose makes no second event, in a pipe or on a terminal."""
+    url = f"sqlite:///{tmp_path}/audit.db"
+    sink = SqlAuditSink(url)
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        log("invoice.close", None, **{field: f"1{FORGED}"})
+    sink.close()
+    environment = {"SIGRA_AUDIT_STORE": url, "COLUMNS": columns}
+    shown = CliRunner().invoke(sigra, ["audit", name, *ALL], env=environment).stdout
+    assert [] == [line for line in shown.splitlines() if line.lstrip().startswith("2026-11-25 09")]
+    assert "\\n2026-11-25" in shown
+
+
+def test_a_file_s_name_makes_no_line_of_a_verdict(run: Command, tmp_path: Path) -> None:
+    """What somebody has put into an export's folder is named on the one line that there is."""
+    out = tmp_path / "out"
+    run("export", *ALL, "--to", out)
+    (out / f"x\nexport {out.name}: as its manifest says").touch()
+    shown = run("verify", "--export", out)
+    assert (1, 1) == (shown.exit_code, shown.stdout.count("\n"))
+
+
 def test_a_store_that_is_not_said_has_two_ways_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the option and the variable."""
     monkeypatch.delenv("SIGRA_AUDIT_STORE", raising=False)
