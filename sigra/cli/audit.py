@@ -10,6 +10,7 @@ import click
 
 from sigra.cli.audit_options import (
     FILE,
+    StoreCommands,
     as_json,
     in_store,
     in_store_if_any,
@@ -28,7 +29,7 @@ _OUT = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(cls=StoreCommands)
 def audit() -> None:
     """Look at the audit store, verify it, and keep it in order.
 

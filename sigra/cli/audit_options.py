@@ -29,6 +29,23 @@ _MOMENT = click.DateTime(
 Decorator = Callable[[Any], Any]
 
 
+class StoreCommands(click.Group):
+    """The commands of the audit store."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and tell in one line what the database's driver has against it."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            reason = getattr(error, "orig", None)  # the driver's, in an error of SQLAlchemy's
+            if reason is None:
+                raise
+            from sigra.cli.show import inline
+
+            told = f"the audit store cannot be used: {inline(str(reason))}"
+            raise click.ClickException(told) from error
+
+
 def _all(*options: Decorator) -> Decorator:
     """Put several options on a command."""
 

@@ -79,7 +79,8 @@ def _counted(store: SqlAuditSink, which: EventFilter) -> Counter[tuple[str, str]
     def read(connection: Connection) -> Counter[tuple[str, str]]:
         query: Any = select(*kinds, func.count()).group_by(*kinds)
         found: Any = connection.execute(matching(query, which, chain_of(connection, which)))
-        return Counter({(action, outcome): number for action, outcome, number in found})
+        # As text: who writes the database by hand may have put anything else there.
+        return Counter({(str(action), str(outcome)): number for action, outcome, number in found})
 
     return store.database.read(read)
 
@@ -128,4 +129,5 @@ def _print_lines(events: Iterable[AuditEvent], *, machine: bool) -> None:
 def _print_json(events: Iterable[AuditEvent]) -> None:
     for event in events:
         fields = {name: getattr(event, name) for name in EVENT_FIELDS}
-        print(json.dumps(fields | {"occurred_at": event.occurred_at.isoformat()}), flush=True)
+        fields["occurred_at"] = event.occurred_at.isoformat()
+        print(json.dumps(fields, default=str), flush=True)

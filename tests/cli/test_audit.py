@@ -154,6 +154,36 @@ def test_a_file_s_name_makes_no_line_of_a_verdict(run: Command, tmp_path: Path) 
     assert (1, 1) == (shown.exit_code, shown.stdout.count("\n"))
 
 
+@pytest.mark.parametrize("value", ["CAST(x'ff80' AS TEXT)", "x'ff80'"])
+@pytest.mark.parametrize(
+    "column", ["entries SET action", "entries SET outcome", "payloads SET payload"]
+)
+@pytest.mark.parametrize("options", [("list",), ("list", "--json"), ("tail",), ("tail", "--json"),
+                                     ("stats",), ("stats", "--json")])  # fmt: skip
+def test_text_that_is_none_is_shown_or_told_in_one_line(
+    run: Command, database: Path, options: tuple[str, ...], column: str, value: str
+) -> None:
+    """Whoever put it there gets no traceback out of those who look."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"UPDATE sigra_audit_{column} = {value} WHERE sequence = 2")
+    result = run(*options, *ALL)
+    shown = (0, "") == (result.exit_code, result.stderr)
+    assert shown or (1, 1) == (result.exit_code, result.stderr.count("\n"))
+
+
+@pytest.mark.parametrize("name", ["list", "tail", "stats", "export"])
+def test_a_store_that_cannot_be_read_is_no_misuse(
+    run: Command, database: Path, tmp_path: Path, name: str
+) -> None:
+    """The status is 1, for the command was called rightly, and no text steers the terminal."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE sigra_audit_entries SET action = CAST(x'1b5b31ff' AS TEXT)")
+    result = run(name, *ALL, *(("--to", tmp_path / "out") if name == "export" else ()))
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert result.stderr.startswith("Error: the audit store cannot be used: ")
+    assert "\x1b" not in result.stderr
+
+
 def test_a_store_that_is_not_said_has_two_ways_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the option and the variable."""
     monkeypatch.delenv("SIGRA_AUDIT_STORE", raising=False)
