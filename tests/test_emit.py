@@ -604,9 +604,16 @@ def test_a_redelivered_attempt_has_the_same_ids() -> None:
 def test_the_events_of_a_body_are_counted_from_one() -> None:
     """The ids of a body's events are those of the places 1, 2 and 3; 0 is the attempt's end."""
     job = "0198f3a0-0000-7000-8000-000000000001"
-    assert [event_id(job, 1, 0, place) for place in (1, 2, 3)] == ids()
+    assert [event_id(job, 1, 0, place, "42") for place in (1, 2, 3)] == ids()
     end = in_job(lambda: log_lifecycle(running.get(), "work.done", "success"))  # type: ignore[arg-type]
-    assert event_id(job, 1, 0, 0) == end.event.event_id
+    assert event_id(job, 1, 0, 0, "42") == end.event.event_id
+
+
+def test_the_event_of_another_organization_takes_no_id() -> None:
+    """Who runs a job under another's job id writes events of other ids."""
+    foreign = AuditScope.build(actor_id=7, organization_id="attacker")
+    theirs = in_job(lambda: log_safe("a.b", foreign).event.event_id)  # type: ignore[union-attr]
+    assert theirs not in ids()
 
 
 @pytest.mark.parametrize("other", [{"attempt": 2}, {"snoozes": 1}, {"job_id": "another"}])

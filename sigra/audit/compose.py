@@ -53,7 +53,7 @@ def compose(
         identity, worker, job_id, attempt = uuid7(), None, None, None
     else:
         worker, job_id, attempt = job.job.definition.name, job.job.id, job.attempt
-        identity = event_id(job_id, attempt, job.snoozes, ordinal)
+        identity = event_id(job_id, attempt, job.snoozes, ordinal, organization)
     line = {
         "event_id": identity,
         "event": action,
