@@ -8,6 +8,8 @@ from contextvars import Context
 from typing import Any
 
 from sigra import config
+from sigra.audit.read import type_name
+from sigra.audit.sink import fault_of
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
@@ -89,8 +91,9 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
     for sink in config.current.sinks:
         try:
             getattr(sink, "flush", int)()
-        except Exception:
-            log.exception("audit events wait in %s, which could not write", type(sink).__name__)
+        except Exception as error:
+            # By type: its text, and so its traceback, may hold the events' own values.
+            log.error("audit events wait: %s", fault_of(type_name(type(sink)), error))  # noqa: TRY400
 
 
 def log_attempt(

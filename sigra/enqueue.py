@@ -116,14 +116,10 @@ class Enqueuer:
         if not known:
             _check_keys(definition, plain)
         if definition.tenant:
-            actor, organization = plain["actor_id"], plain["organization_id"]
-            if (
-                not (actor is None or (type(actor) is str and actor.strip()))
-                or not (
-                    organization is None or (type(organization) is str and organization.strip())
-                )
-                or IMPERSONATOR_KEY in plain
-            ):
+            actor, home = plain["actor_id"], plain["organization_id"]
+            actor_fits = actor is None or (type(actor) is str and actor.strip())
+            home_fits = home is None or (type(home) is str and home.strip())
+            if not actor_fits or not home_fits or IMPERSONATOR_KEY in plain:
                 plain = _text_ids(definition, plain)
         try:
             frozen = freeze(plain, config.current.max_args_bytes)

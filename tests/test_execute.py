@@ -438,7 +438,7 @@ class Queueing(AuditLog):
 
     def flush(self) -> None:
         if self.broken:
-            raise OSError
+            raise OSError("hunter2")
         self.written = len(self.events)
 
 
@@ -458,7 +458,19 @@ def test_a_sink_that_cannot_write_ends_no_job(caplog: pytest.LogCaptureFixture) 
     with configure(sinks=[bad, good]):
         job = made(lambda scope, **rest: None).new(TENANT)
     assert ("completed", 1) == (job.state, good.written)
-    assert ["audit events wait in Queueing, which could not write"] == caplog.messages
+    assert ["audit events wait: tests.test_execute.Queueing raised builtins.OSError"] == (
+        caplog.messages
+    )
+
+
+def test_what_a_sink_raises_is_logged_by_its_type_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """A database's error holds the parameters of its statement, and so what was to be written."""
+    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.flush.leak")
+    sink = Queueing()
+    sink.broken = True
+    with configure(sinks=[sink]):
+        made(lambda scope, **rest: None).new(TENANT)
+    assert "hunter2" not in caplog.text
 
 
 def test_the_lifecycle_event_carries_scope_and_job(audit_log: AuditLog) -> None:
