@@ -6,7 +6,9 @@ import copy
 import dataclasses
 import io
 import json
+import os
 import pickle
+import signal
 import threading
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -247,3 +249,56 @@ def test_lines_of_threads_do_not_mix() -> None:
     for thread in threads:
         thread.join()
     assert 800 == len({line["target_id"] for line in lines_of(stream)})
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_child_forked_while_lines_are_written_writes_its_own(tmp_path: Path) -> None:
+    """It waits for no thread that it does not have, and every line of both is whole and one."""
+    sink = JSONLinesSink(tmp_path / "audit.jsonl")
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.is_set():
+            sink.write(AuditEvent(action="of.parent", metadata={"x": "y" * 300}))
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        ends = [_end_of_a_child_that_writes(sink) for _ in range(20)]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        sink.close()
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_bytes().splitlines()]
+    assert ([0] * 20, 20) == (ends, sum(line["action"] == "of.child" for line in lines))
+    assert len(lines) == len({line["event_id"] for line in lines})
+
+
+def _end_of_a_child_that_writes(sink: JSONLinesSink) -> int:
+    child = os.fork()
+    if child == 0:  # pragma: no cover - runs in the child, which a signal ends where it hangs
+        signal.alarm(5)
+        sink.write(AuditEvent(action="of.child"))
+        os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def test_after_a_line_that_was_cut_off_the_next_is_whole(tmp_path: Path) -> None:
+    """Where a full disk takes half a line, the event fails, and no later one is spoiled by it."""
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "audit.jsonl"
+    sink = JSONLinesSink(path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            sink.write(AuditEvent(action="a.b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    sink.write(AuditEvent(action="c.d"))
+    sink.close()
+    half, whole = path.read_text().splitlines()
+    assert (100, "c.d") == (len(half), json.loads(whole)["action"])

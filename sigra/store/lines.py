@@ -15,26 +15,45 @@ class JSONLinesSink:
 
     ``target`` is a path, to which is appended, or a stream, text or binary. The keys
     are the fields of ``AuditEvent``; ``occurred_at`` is ISO 8601 in UTC. Only a file
-    that the sink opened itself is closed by ``close``.
+    that the sink opened itself is closed by ``close``, and only to one can a forked child
+    go on to write: of a stream it inherits the lock, and half a line in the buffer.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._owned = isinstance(target, (str, os.PathLike))
-        self._stream: Any = open(target, "ab") if self._owned else target  # type: ignore[arg-type]  # noqa: SIM115
+        # Without a buffer, a lock and a rest of which a forked child would inherit.
+        self._stream: Any = open(target, "ab", buffering=0) if self._owned else target  # type: ignore[arg-type]  # noqa: SIM115
+        self._gap = b""
         self._text = hasattr(self._stream, "encoding")
 
     def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
         """Append one line; lines of different threads never mix."""
         fields = {name: getattr(event, name) for name in EVENT_FIELDS}
         line = line_of(fields) + b"\n"
-        with self._lock:
-            self._stream.write(line.decode() if self._text else line)
-            self._stream.flush()
+        with self._own_lock():
+            if self._owned:
+                self._append(line)
+            else:
+                self._stream.write(line.decode() if self._text else line)
+                self._stream.flush()
+
+    def _append(self, line: bytes) -> None:
+        """Write a line whole; where a full disk cuts it off, the next one still begins a line."""
+        line = self._gap + line
+        while line:
+            line = line[self._stream.write(line) :]
+            self._gap = b"\n" if line else b""
+
+    def _own_lock(self) -> threading.Lock:
+        """Return the lock of this process: a thread of the parent's may hold the inherited one."""
+        if self._process != os.getpid():
+            self._lock, self._process = threading.Lock(), os.getpid()
+        return self._lock
 
     def close(self) -> None:
         """Flush, and close the file if the sink opened it. Closing twice is fine."""
-        with self._lock:
+        with self._own_lock():
             if self._owned:
                 self._stream.close()  # also where it cannot flush, as a full disk
             elif not self._stream.closed:
