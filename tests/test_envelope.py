@@ -136,7 +136,15 @@ def test_an_absent_field_is_refused(field: str) -> None:
         ("deliveries", None),
         ("backoff", "fast"),
         ("backoff", -1),
+        ("backoff", float("inf")),
+        ("backoff", float("nan")),
         ("enqueued_at", "now"),
+        ("enqueued_at", 10**30),
+        ("enqueued_at", 10**400),
+        ("snoozes", 1 << 63),
+        ("deliveries", 1 << 63),
+        ("max_attempts", 1 << 63),
+        ("priority", -(1 << 64)),
         ("queue", 7),
         ("priority", "high"),
         ("priority", None),
@@ -147,6 +155,48 @@ def test_an_ill_typed_field_is_refused(field: str, value: Any) -> None:
     """A field of the wrong type is no reason for another error."""
     with pytest.raises(EnvelopeError, match=field):
         read({**pack(made()), field: value})
+
+
+NO_IDS = ["", " ", "\u2003", "a\nb", "\x1b[31m", "\u202e", "\ud800", "x" * 257, "x" * 5_000_000]
+
+
+@pytest.mark.parametrize("id", NO_IDS, ids=range(len(NO_IDS)))
+def test_an_id_that_no_line_and_no_store_takes_is_refused(id: str) -> None:
+    """An id is printable, not blank, and of 256 characters at most."""
+    with pytest.raises(EnvelopeError, match="id is no printable text of 1 to 256 characters"):
+        read({**pack(made()), "id": id})
+
+
+@pytest.mark.parametrize("id", [*NO_IDS, 7], ids=range(len(NO_IDS) + 1))
+def test_a_hand_built_job_has_no_such_id_either(id: Any) -> None:
+    """The queue's own id of it may have been chosen by whoever sent it."""
+    with pytest.raises(EnvelopeError, match="no printable text of 1 to 256 characters"):
+        unpack(TENANT, close.definition, "test", native_id=id)
+
+
+@pytest.mark.parametrize("id", ["1", "x" * 256, "Größe: 𝄞", "worker:key/4"])
+def test_an_id_may_be_any_other_text(id: str) -> None:
+    """Queues make ids of their own, and so do releases."""
+    assert id == read({**pack(made()), "id": id}).job.id
+    assert id == unpack(TENANT, close.definition, "test", native_id=id).job.id
+
+
+@pytest.mark.parametrize("seconds", [1e300, 10**400])
+def test_a_backoff_is_three_centuries_at_most(seconds: float) -> None:
+    """No queue is asked for a moment that no date holds."""
+    assert 1e10 == read({**pack(made()), "backoff": seconds}).job.options.retry_delay(1)
+
+
+def test_the_last_moment_of_64_bits_is_a_date() -> None:
+    """What a body asks its job for, it gets."""
+    assert 2262 == read({**pack(made()), "enqueued_at": (1 << 63) - 1}).job.enqueued_at.year
+
+
+def test_a_version_that_no_release_will_have_is_waited_for_by_none() -> None:
+    """It is refused, and its digits fill no log."""
+    with pytest.raises(EnvelopeError, match="no number that any release has") as caught:
+        read({**PREVIOUS, MARK: 10**4000})
+    assert caught.value.version is None
 
 
 def test_plain_args_are_a_hand_built_job() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import time_ns
@@ -22,6 +23,10 @@ MARK = "sigra"
 """The key that tells an envelope from the plain args of a hand-built job."""
 
 _NO_LIMIT = 1 << 40
+_LONGEST_ID = 256
+_NO_ID = f"no printable text of 1 to {_LONGEST_ID} characters"
+_LONGEST_BACKOFF = 1e10
+"""Seconds: three centuries, which every queue's dates hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,15 @@ def unpack(
     elif signing is None and MARK in payload and "signed" in payload:
         raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
     elif type(payload.get(MARK)) is not int or not isinstance(payload.get("args"), Mapping):
+        if native_id is not None and not _is_id(native_id):
+            raise EnvelopeError(f"the queue's id of it is {_NO_ID}")
         args = freeze(dict(payload), _NO_LIMIT)
         job = Job(definition, args, definition.defaults, backend, given_id=native_id)
         return Delivery(job, unsigned=unsigned)
     version = payload[MARK]
     if version not in (VERSION - 1, VERSION):
+        if version.bit_length() > 63:
+            raise EnvelopeError("its version is no number that any release has")
         raise EnvelopeError(
             f"version {version}; this release reads {VERSION - 1} and {VERSION}. Update this "
             "consumer to the producer's release; the job stays in its queue.",
@@ -115,7 +124,7 @@ def _read(
         options,
         backend,
         stamp=(_count(payload, "enqueued_at"), 0),  # the rest of it would make an id
-        given_id=_text(payload, "id"),
+        given_id=_id(payload),
     )
     deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
     return Delivery(job, failures, _count(payload, "snoozes"), deliveries, unsigned)
@@ -132,7 +141,25 @@ def _failures(payload: Mapping[str, Any], max_attempts: int) -> int:
 def _seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise TypeError("backoff must be seconds")
-    return float(value)
+    if value == math.inf:
+        raise TypeError("backoff must be finite")
+    return float(min(value, _LONGEST_BACKOFF))
+
+
+def _id(payload: Mapping[str, Any]) -> str:
+    if not _is_id(payload["id"]):
+        raise TypeError(f"id is {_NO_ID}")
+    return str(payload["id"])
+
+
+def _is_id(value: Any) -> bool:
+    """Tell what may name a job in logs, events and stores."""
+    return (
+        type(value) is str
+        and len(value) <= _LONGEST_ID
+        and value.isprintable()
+        and bool(value.strip())
+    )
 
 
 def _text(payload: Mapping[str, Any], name: str) -> str:
@@ -146,6 +173,8 @@ def _whole(payload: Mapping[str, Any], name: str) -> int:
     value = payload[name]
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number")
+    if value.bit_length() > 63:
+        raise TypeError(f"{name} must fit 64 bits")
     return value
 
 
