@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection
-from hashlib import sha256
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -26,14 +25,15 @@ _HEADERS = {
 class Guard:
     """Answer only who has the token, reads only, and asks this machine by one of ``hosts``.
 
-    The token comes once in the address (``?token=``) and then as a cookie that no script and
-    no other site can use, named after it: to a browser all ports of a machine are one site. A
-    name that a stranger's page makes point here is refused.
+    The token comes once in the address (``?token=``), and a cookie that is made of it takes its
+    place: no script and no other site can use that, but to a browser all ports of a machine are
+    one site, so each of them is sent it, and can make no token of it. A name that a stranger's
+    page makes point here is refused.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = LOCAL) -> None:
-        self._app, self._token, self._hosts = app, token.encode(), frozenset(hosts)
-        self._cookie = cookie_name(token)
+        self._app, self._token, self._hosts = app, token, frozenset(hosts)
+        self._name, self._cookie = cookie_of(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -59,20 +59,25 @@ class Guard:
         request = Request(scope)
         given = request.query_params.get("token")
         if given is not None:
-            if not self._is_token(given):
+            if not _same(given, self._token):
                 return _unknown()
             answer = RedirectResponse(request.url.remove_query_params("token"), 303)
-            answer.set_cookie(self._cookie, given, httponly=True, samesite="strict")
+            answer.set_cookie(self._name, self._cookie, httponly=True, samesite="strict")
             return answer
-        return None if self._is_token(request.cookies.get(self._cookie, "")) else _unknown()
-
-    def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
+        return None if _same(request.cookies.get(self._name, ""), self._cookie) else _unknown()
 
 
-def cookie_name(token: str) -> str:
-    """Name the cookie of the page that has this token."""
-    return f"sigra_audit_{sha256(token.encode()).hexdigest()[:16]}"
+def cookie_of(token: str) -> tuple[str, str]:
+    """Return the name and the value of the cookie of the page that has this token."""
+    name, value = (
+        hmac.digest(token.encode(), f"sigra audit page: {part}".encode(), "sha256").hex()
+        for part in ("name", "value")
+    )
+    return f"sigra_audit_{name[:16]}", value
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), wanted.encode())
 
 
 def _unknown() -> Response:

@@ -21,11 +21,12 @@ from sigra.audit import log
 from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
 from sigra.web import make_app
-from sigra.web.guard import cookie_name
+from sigra.web.guard import cookie_of
 
 pytestmark = pytest.mark.servers
 
 TOKEN = "a-token-for-the-tests"
+NAME, COOKIE = cookie_of(TOKEN)
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +66,12 @@ def rows(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("path", ["/", "/chains", "/verify", "/event/x", "/static/style.css"])
-@pytest.mark.parametrize("token", [None, "", "wrong", TOKEN[:-1], TOKEN + "x", "%C3%BF"])
+@pytest.mark.parametrize("cookie", [None, "", "wrong", TOKEN, COOKIE[:-1], COOKIE + "x", "%C3%BF"])
 def test_without_the_token_nothing_is_shown(
-    stranger: httpx.Client, path: str, token: str | None
+    stranger: httpx.Client, path: str, cookie: str | None
 ) -> None:
     """Neither page nor style, and no hint at what there is."""
-    cookies = (
-        {}
-        if token is None
-        else {"cookie": f"{cookie_name(TOKEN)}={token}".encode("utf-8", "replace").decode()}
-    )
+    cookies = {} if cookie is None else {"cookie": f"{NAME}={cookie}"}
     answer = stranger.get(path, headers=cookies)
     assert 401 == answer.status_code
     assert "invoice" not in answer.text
@@ -92,6 +89,14 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
+
+
+def test_another_port_of_the_machine_is_not_sent_the_token(client: httpx.Client) -> None:
+    """It is sent the cookie, of which no address can be made that opens the page."""
+    sent = client.build_request("GET", "http://127.0.0.1:1/").headers["cookie"]
+    assert TOKEN not in sent
+    with httpx.Client(base_url=client.base_url, trust_env=False, timeout=60) as other:
+        assert 401 == other.get("/", params={"token": sent.partition("=")[2]}).status_code
 
 
 def test_two_pages_of_one_machine_do_not_log_each_other_out(sink: SqlAuditSink) -> None:
@@ -277,7 +282,7 @@ def test_a_row_that_somebody_made_unreadable_hides_no_other(tmp_path: Path) -> N
     with closing(sqlite3.connect(tmp_path / "audit.db")) as connection, connection:
         connection.execute("UPDATE sigra_audit_entries SET occurred_at = 'z' WHERE sequence = 1")
     transport = httpx.ASGITransport(make_app(own, token=TOKEN))
-    base, cookies = "http://127.0.0.1", {cookie_name(TOKEN): TOKEN}
+    base, cookies = "http://127.0.0.1", {NAME: COOKIE}
 
     async def look() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
@@ -296,7 +301,7 @@ def test_a_page_that_fails_is_guarded_as_every_other(tmp_path: Path) -> None:
         connection.execute("DROP TABLE sigra_audit_entries")
     app = make_app(own, token=TOKEN)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    base, cookies = "http://127.0.0.1", {cookie_name(TOKEN): TOKEN}
+    base, cookies = "http://127.0.0.1", {NAME: COOKIE}
 
     async def look() -> httpx.Response:
         async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
