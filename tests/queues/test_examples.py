@@ -90,6 +90,7 @@ def example(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(shutil.copytree(EXAMPLES / queue, tmp_path / "example"))
     # Else the app.py of examples/mariadb, which is installed here, may come first.
     monkeypatch.setenv("PYTHONPATH", ".")
+    monkeypatch.delenv("DJANGO_SETTINGS_MODULE", raising=False)  # that of the tests before
     return queue
 
 
