@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, EnvelopeError, InvalidArgsError, Job, tenant_worker
-from sigra.backends.envelope import MARK, VERSION, pack, unpack
+from sigra.backends.envelope import MARK, VERSION, add_delivery, pack, unpack
 from sigra.options import parse_options
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}
@@ -239,3 +239,19 @@ def test_hand_built_args_are_strict_json() -> None:
     """Args that no JSON carries are refused on this side too."""
     with pytest.raises(InvalidArgsError):
         unpack({**TENANT, "n": float("nan")}, close.definition, "test")
+
+
+@pytest.mark.parametrize("count", ["x", None, True, 1.5])
+def test_a_count_of_deliveries_that_is_no_number_is_left_as_it_is(count: Any) -> None:
+    """Who counts one more raises nothing; who reads it refuses it."""
+    payload = {**pack(made()), "deliveries": count}
+    add_delivery(payload)
+    assert count is payload["deliveries"]
+
+
+def test_one_delivery_more_is_counted() -> None:
+    """From none on, which the release before wrote."""
+    payload = dict(PREVIOUS)
+    add_delivery(payload)
+    add_delivery(payload)
+    assert 2 == payload["deliveries"]

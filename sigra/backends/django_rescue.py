@@ -8,7 +8,7 @@ from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
-from sigra.backends.envelope import MARK
+from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 
@@ -35,7 +35,7 @@ def count_delivery(row: Any) -> None:
     """Write down that the job begins, for the consumer after one that dies with it."""
     payload = row.args_kwargs["kwargs"]
     if MARK in payload:
-        payload["deliveries"] = payload.get("deliveries", 0) + 1
+        add_delivery(payload)
         row.save(update_fields=["args_kwargs"])
 
 

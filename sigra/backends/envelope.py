@@ -68,6 +68,13 @@ def pack(
     return payload if signing is None or unsigned else signing.seal(payload)
 
 
+def add_delivery(payload: dict[str, Any]) -> None:
+    """Count one delivery more in an envelope; a count that is no number is left to be refused."""
+    deliveries = payload.get("deliveries", 0)
+    if type(deliveries) is int:
+        payload["deliveries"] = deliveries + 1
+
+
 def unpack(
     payload: Mapping[str, Any], definition: Definition, backend: str, native_id: str | None = None
 ) -> Delivery:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sigra.backends.envelope import MARK
+from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
 from sigra.backends.huey_json import JSONSerializer
 from sigra.errors import EnqueueError
@@ -26,7 +26,8 @@ _PUT = "insert into task (queue, data, priority) values (?, ?, ?)"
 _ANY = "select 1 from task where queue = ? limit 1"
 _DUE = (
     "insert into task (queue, data, priority) select queue, data, "
-    "coalesce(json_extract(cast(data as text), '$.task.priority'), 0) from schedule "
+    "coalesce(case when json_valid(cast(data as text)) then "
+    "json_extract(cast(data as text), '$.task.priority') end, 0) from schedule "
     "where queue = ? and timestamp <= ? order by timestamp, id"
 )
 _LEFT = (
@@ -160,8 +161,13 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
 
 
 def _count_delivery(data: bytes) -> bytes:
-    message = json.loads(data)
-    payload = message["task"].get("kwargs", {})
-    if MARK in payload:
-        payload["deliveries"] = payload.get("deliveries", 0) + 1
-    return json.dumps(message, separators=(",", ":")).encode()
+    """Count one delivery more; what is no envelope stays as it is, for its consumer to refuse."""
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    match message:
+        case {"task": {"kwargs": dict(payload)}} if MARK in payload:
+            add_delivery(payload)
+            return json.dumps(message, separators=(",", ":")).encode()
+    return data

@@ -158,6 +158,37 @@ def file_backend(tmp_path: Path, monkeypatch: Any) -> Iterator[HueyBackend]:
         yield backend
 
 
+ODD = [
+    b'{"task":{"id":"1","name":"x","args":[],"kwargs":{"sigra":2,"deliveries":"x"}}}',
+    b'{"task":{"id":"1","name":"x","args":[],"kwargs":{"sigra":2,"deliveries":null}}}',
+    b'{"task":{"id":"1","name":"x","args":[],"kwargs":null}}',
+    b'{"task":7}',
+    b"[]",
+    b"\xff",
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("data", ODD, ids=range(len(ODD)))
+def test_what_a_dead_consumer_had_taken_keeps_no_other_from_starting(file_backend, data):
+    """It is queued again as it is, for its consumer to refuse."""
+    file_backend.huey.storage.enqueue(data)
+    assert file_backend.huey.storage.dequeue() == data
+    following = HueyBackend().huey.storage
+    file_backend.huey.storage._claimed.close()  # as the system does for a process that dies
+    assert following.dequeue() == data
+
+
+@pytest.mark.parametrize("data", ODD, ids=range(len(ODD)))
+def test_what_is_scheduled_keeps_no_other_job_from_being_due(file_backend, data):
+    """Whoever can write to the file ends no other job's schedule."""
+    storage, now = file_backend.huey.storage, datetime.now()
+    storage.add_to_schedule(data, now)
+    storage.add_to_schedule(b"{}", now)
+    storage.read_schedule(now)
+    assert {storage.dequeue(), storage.dequeue()} == {data, b"{}"}
+
+
 def test_a_huey_that_pickles_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"serializer=sigra.backends.huey.JSONSerializer"):
         HueyBackend(SqliteHuey(filename=str(tmp_path / "huey.db")))
