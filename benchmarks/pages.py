@@ -20,7 +20,7 @@ from sigra.store import SqlAuditSink
 from sigra.store.chain import chain_tag
 from sigra.store.query import matching, page_query
 from sigra.store.reading import EventFilter
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries
 
 ORGANIZATIONS = 10_000
 MINE, PLACE = 1_000, 5_000
@@ -78,7 +78,6 @@ def fill(connection: Connection, first: int, last: int, each: int) -> None:
     for table, count, wanted in (
         (chains, 1, values | {"sequence": str(each)}),
         (entries, each, values),
-        (payloads, each, values),
     ):
         names = table.columns.keys()
         columns = ", ".join(wanted[name] for name in names)

@@ -26,7 +26,6 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     known = _known(runner, events)
     # Values of many rows, one after the other: rows by themselves would be so many objects more.
     rows: list[Any] = []
-    texts: list[Any] = []
     heads: list[Any] = []
     added = 0
     for tag, (chain, last, head) in chains.items():
@@ -35,15 +34,13 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
             if event.event_id not in known:
                 known.add(event.event_id)
                 sequence += 1
-                previous, row, text = link(chain, tag, sequence, previous, event)
+                previous, row = link(chain, tag, sequence, previous, event)
                 rows += row
-                texts += text
         if sequence > last:
             heads += (sequence, previous, chain)
             added += sequence - last
     if added:
         runner.run_many(runner.statements.add_entry, rows)
-        runner.run_many(runner.statements.add_payload, texts)
         runner.run_many(runner.statements.move_head, heads)
     return added
 
@@ -52,11 +49,10 @@ def _append_one(runner: Runner, event: AuditEvent) -> int:
     """Do the same with one event, and without a look at whether the store has it."""
     tag = chain_tag(event.organization_id)
     chain, last, head = lock_chain(runner, tag)
-    digest, row, text = link(chain, tag, last + 1, head, event)
+    digest, row = link(chain, tag, last + 1, head, event)
     statements = runner.statements
     if not runner.run(statements.add_new_entry, *row):
         return 0
-    runner.run(statements.add_payload, *text)
     runner.run(statements.move_head, last + 1, digest, chain)
     return 1
 

@@ -114,8 +114,8 @@ def is_hash(
 
 def link(
     chain: int, tag: str, sequence: int, previous: bytes, event: AuditEvent
-) -> tuple[bytes, Row, Row]:
-    """Make an event's hash, and its rows of ``entries`` and of ``payloads``."""
+) -> tuple[bytes, Row]:
+    """Make an event's hash, and its row of ``entries``."""
     payload = payload_of(event)
     salt = os.urandom(SALT_BYTES)
     commitment = commit(salt, payload)
@@ -126,6 +126,6 @@ def link(
     )
     entry = (
         chain, sequence, previous, digest, event_id, time, action, outcome, worker,
-        event.actor_id, commitment,
+        event.actor_id, commitment, salt, payload,
     )  # fmt: skip
-    return digest, entry, (chain, sequence, salt, payload)
+    return digest, entry

@@ -95,8 +95,14 @@ class ChainCheck:
         commitment: bytes, salt: bytes | None, payload: str | None,
     ) -> None:  # fmt: skip
         try:
-            if payload is None or salt is None:
+            if payload is None and salt is None:
                 self._check_erased(sequence, digest, event_id, actor_id)
+            elif self._is_erased(sequence, digest):
+                reason = "it was erased, and has a payload or a salt"
+                self.find(sequence, event_id, "changed", reason)
+            elif payload is None or salt is None:
+                reason = f"its {'payload' if payload is None else 'salt'} alone is gone"
+                self.find(sequence, event_id, "changed", reason)
             elif commit(salt, payload) != commitment:
                 self.find(sequence, event_id, "changed", "its payload is not what was committed to")
             elif not payload.startswith('{"actor_id":' + quoted(actor_id)):
@@ -108,12 +114,16 @@ class ChainCheck:
     def _check_erased(
         self, sequence: int, digest: bytes, event_id: str, actor_id: str | None
     ) -> None:
-        if (sequence, digest.hex()) not in self._marked.erased:
+        if not self._is_erased(sequence, digest):
             reason = "its payload is gone, and no mark says that it was erased"
             self.find(sequence, event_id, "removed", reason)
         elif actor_id is not None:
             self.find(sequence, event_id, "changed", "it was erased, and has an actor_id")
         self.erased += 1
+
+    def _is_erased(self, sequence: int, digest: bytes) -> bool:
+        erased = self._marked.erased
+        return bool(erased) and (sequence, digest.hex()) in erased
 
     def _diagnose(
         self, good: bool, sequence: int, previous: bytes, digest: bytes, event_id: str,

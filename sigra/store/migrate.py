@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Text, column, func, inspect, select, table
 
 from sigra.store.database import Database
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest version of the tables; ``migrations/versions`` has each step to it."""
 
 VERSION_TABLE = "sigra_audit_version"

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, select, tuple_
+from sqlalchemy import Connection, Select, func, select, tuple_
 
 from sigra.audit.event import AuditEvent
 from sigra.store.chain import chain_tag, organization_of, time_text
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
 from sigra.store.reading import MOST, EventFilter, Page
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries
 
 _ERASED = {"erased": True}
 _UNREADABLE = {"unreadable": True}
@@ -100,13 +100,8 @@ def count_events(database: Database, which: EventFilter) -> int:
 
 
 def stored_events() -> Select[Any]:
-    """Return the query of all rows that ``event_of`` takes: entry, payload, and chain's tag."""
-    mine = and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence)
-    return (
-        select(entries, payloads.c.payload, chains.c.tag)
-        .outerjoin(payloads, mine)
-        .join(chains, chains.c.id == entries.c.chain)
-    )
+    """Return the query of all rows that ``event_of`` takes: entry, and chain's tag."""
+    return select(entries, chains.c.tag).join(chains, chains.c.id == entries.c.chain)
 
 
 def page_query(chain: int | None, after: Position | None) -> Select[Any]:

@@ -20,7 +20,7 @@ from sigra.store.marks import mark_erased, mark_pruned
 from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, id_as_stored, tenancy, utc
 from sigra.store.statements import ConnectionRunner
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
     from sigra.store.sink import SqlAuditSink
@@ -83,9 +83,8 @@ def _prune_some(
     if old:
         last = old[-1]
         mark_pruned(connection, chain, tag, (last.sequence, last.hash), reason, signer)
-        for table in (payloads, entries):
-            gone = and_(table.c.chain == chain, table.c.sequence <= last.sequence)
-            connection.execute(delete(table).where(gone))
+        gone = and_(entries.c.chain == chain, entries.c.sequence <= last.sequence)
+        connection.execute(delete(entries).where(gone))
     return len(old)
 
 
@@ -155,10 +154,9 @@ def _erase_some(
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
     mark_erased(connection, chain, tag, found, reason, signer)
     numbers = [number for number, _ in found]
-    gone = and_(payloads.c.chain == chain, payloads.c.sequence.in_(numbers))
-    connection.execute(delete(payloads).where(gone))
-    named = and_(entries.c.chain == chain, entries.c.sequence.in_(numbers))
-    connection.execute(update(entries).where(named).values(actor_id=None))
+    theirs = and_(entries.c.chain == chain, entries.c.sequence.in_(numbers))
+    nothing = {"salt": None, "payload": None, "actor_id": None}
+    connection.execute(update(entries).where(theirs).values(nothing))
 
 
 def _mentions(dialect: str, tag: str, after: int, person_id: str) -> Any:
@@ -166,13 +164,9 @@ def _mentions(dialect: str, tag: str, after: int, person_id: str) -> Any:
     # Not LIKE, of which SQLite takes 50,000 bytes: an id may be of any length.
     place = func.instr if dialect == "sqlite" else func.strpos
     quoted = json.dumps(person_id, ensure_ascii=False)
-    mentioned = [place(payloads.c.payload, f'"{name}":{quoted}') > 0 for name in _IDS]
+    mentioned = [place(entries.c.payload, f'"{name}":{quoted}') > 0 for name in _IDS]
     return (
-        select(entries.c.sequence, entries.c.hash, payloads.c.payload)
-        .join(
-            payloads,
-            and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence),
-        )
+        select(entries.c.sequence, entries.c.hash, entries.c.payload)
         .join(chains, chains.c.id == entries.c.chain)
         .where(chains.c.tag == tag, entries.c.sequence > after, or_(*mentioned))
         .order_by(entries.c.sequence)

@@ -23,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.sql import ClauseElement
 
 from sigra.store.chain import Row
-from sigra.store.tables import chains, entries, marks, payloads
+from sigra.store.tables import chains, entries, marks
 
 _TOGETHER = 50
 """How many rows SQLite is given in one statement: more win little."""
@@ -156,7 +156,6 @@ class Statements:
         self.move_head = Statement(dialect, move, "last", "hash", "chain")
         self.add_new_entry = _inserted(dialect, new, *entries.columns.keys())
         self.add_entry = _added(dialect, entries)
-        self.add_payload = _added(dialect, payloads)
         # Few sizes, so that few statements are compiled: a list is filled up with its last id.
         self.known = {size: _known(dialect, size) for size in (8, 64, 512)}
 
@@ -166,7 +165,7 @@ def _unused_number() -> Any:
 
     SQLite by itself gives a number out again once it is the last and its row is gone.
     """
-    columns = (chains.c.id, entries.c.chain, payloads.c.chain, marks.c.chain)
+    columns = (chains.c.id, entries.c.chain, marks.c.chain)
     highest = union_all(*(select(func.max(column).label("number")) for column in columns))
     found = func.coalesce(func.max(highest.subquery().c.number), literal_column("0"))
     return select(found + literal_column("1")).scalar_subquery()

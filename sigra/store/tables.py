@@ -1,8 +1,8 @@
 """The tables of the audit store.
 
 ``chains`` has one row for each organization (and one for events without): where its chain
-ends. ``entries`` has what the chain covers, ``payloads`` what can be erased without breaking
-it, and ``marks`` says what was pruned or erased.
+ends. ``entries`` has what the chain covers, and beside it what can be erased without breaking
+it; ``marks`` says what was pruned or erased.
 """
 
 from __future__ import annotations
@@ -48,24 +48,17 @@ entries = Table(
     Column("worker", Text),
     Column("actor_id", Text),
     Column("commitment", LargeBinary, nullable=False),
+    Column("salt", LargeBinary),
+    Column("payload", Text),
     UniqueConstraint("chain", "previous"),
     Index("sigra_audit_entries_newest", "occurred_at", "chain", "sequence"),
     Index("sigra_audit_entries_newest_of_chain", "chain", "occurred_at", "sequence"),
     sqlite_with_rowid=False,
 )
 """One row for each event. ``occurred_at`` is ISO 8601 in UTC with microseconds, always of the
-same length. ``actor_id`` is a copy of the payload's, for filtering: erased, it is null."""
-
-payloads = Table(
-    "sigra_audit_payloads",
-    metadata,
-    Column("chain", BigInteger, primary_key=True, autoincrement=False),
-    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
-    Column("salt", LargeBinary, nullable=False),
-    Column("payload", Text, nullable=False),
-    sqlite_with_rowid=False,
-)
-"""The rest of each event as canonical JSON, and the salt of its commitment."""
+same length. ``payload`` is the rest of the event as canonical JSON, ``salt`` that of its
+``commitment``, and ``actor_id`` a copy of the payload's, for filtering: the hash covers none of
+the three, and erased, they are null."""
 
 marks = Table(
     "sigra_audit_marks",

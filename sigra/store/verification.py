@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, Unpack
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, select
 from sqlalchemy.exc import OperationalError
 
 from sigra.store.anchors import Anchors
@@ -25,23 +25,12 @@ from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
 from sigra.store.strays import find_strays
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries
 
 _FINDINGS = 100
 _AT_ONCE = 2_000
 
-_PAIR = and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence)
-_ROWS = (
-    select(entries, payloads.c.salt, payloads.c.payload)
-    .outerjoin(payloads, _PAIR)
-    .order_by(entries.c.chain, entries.c.sequence)
-)
-_STRAY_PAYLOADS = (
-    select(payloads.c.chain, payloads.c.sequence)
-    .outerjoin(entries, _PAIR)
-    .where(entries.c.chain.is_(None))
-    .limit(_FINDINGS)
-)
+_ROWS = select(entries).order_by(entries.c.chain, entries.c.sequence)
 
 Progress = Callable[[int], object]
 
@@ -114,7 +103,6 @@ class _Verification:
                 self._progress(done)
         for check in self.checks.values():
             check.end()
-        self._find_stray_payloads(connection)
         known_tags = {check.tag for check in self.checks.values()}
         self._find_strays(connection, known_tags)
         self._find_lost_chains(known_tags)
@@ -155,16 +143,6 @@ class _Verification:
         strays = find_strays(connection, tags, everything=everything)
         for finding in islice(strays, _FINDINGS):
             self._add(finding)
-
-    def _find_stray_payloads(self, connection: Connection) -> None:
-        """Find payloads without an entry."""
-        for row in connection.execute(_STRAY_PAYLOADS):
-            check = self.checks.get(row.chain)
-            if check is not None:
-                check.find(row.sequence, None, "inserted", "a payload belongs to no entry")
-            elif self._which.all_organizations:
-                reason = f"a payload of chain {row.chain} belongs to no entry"
-                self._add(Finding(None, row.sequence, None, "inserted", reason))
 
     def _find_lost_chains(self, tags: set[str]) -> None:
         for tag in self._anchors.tags - tags:

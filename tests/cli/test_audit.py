@@ -301,10 +301,9 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
         (chain,) = connection.execute(
             "SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme'"
         ).fetchone()
-        for table in ("payloads", "entries"):
-            connection.execute(
-                f"DELETE FROM sigra_audit_{table} WHERE chain = ? AND sequence > 2", (chain,)
-            )
+        connection.execute(
+            "DELETE FROM sigra_audit_entries WHERE chain = ? AND sequence > 2", (chain,)
+        )
         connection.execute(
             "UPDATE sigra_audit_chains SET sequence = 2, head = (SELECT hash FROM "
             "sigra_audit_entries WHERE chain = ? AND sequence = 2) WHERE id = ?",

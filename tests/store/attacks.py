@@ -20,11 +20,11 @@ from sigra.store import Signer, SqlAuditSink
 from sigra.store.canonical import canonical
 from sigra.store.chain import GENESIS, commit, entry_hash
 from sigra.store.marks import mark_erased, mark_pruned
-from sigra.store.tables import chains, entries, marks, payloads
+from sigra.store.tables import chains, entries, marks
 
 Rows = list[dict[str, Any]]
 Tables = dict[str, Rows]
-TABLES = {"chains": chains, "entries": entries, "payloads": payloads, "marks": marks}
+TABLES = {"chains": chains, "entries": entries, "marks": marks}
 EMPTY: Tables = {name: [] for name in TABLES}
 
 Attacker = Literal["editor", "rewriter", "thief"]
@@ -64,21 +64,6 @@ class State:
     def pick(self, start: int = 0, end: int | None = None) -> dict[str, Any]:
         """Return one of the entries."""
         return self.random.choice(self.entries[start:end])
-
-    def payload(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return an entry's payload."""
-        key = (entry["chain"], entry["sequence"])
-        return next(p for p in self.tables["payloads"] if (p["chain"], p["sequence"]) == key)
-
-    def move(self, entry: dict[str, Any], chain: int, sequence: int) -> None:
-        """Put an entry and its payload at another place."""
-        self.payload(entry).update(chain=chain, sequence=sequence)
-        entry.update(chain=chain, sequence=sequence)
-
-    def remove(self, entry: dict[str, Any]) -> None:
-        """Remove an entry and its payload."""
-        self.tables["payloads"].remove(self.payload(entry))
-        self.tables["entries"].remove(entry)
 
 
 def read_state(sink: SqlAuditSink) -> Tables:
@@ -125,11 +110,10 @@ def change_entry(state: State) -> Seen:
 
 def change_payload(state: State) -> Seen:
     entry = state.pick()
-    payload = state.payload(entry)
-    fields = json.loads(payload["payload"])
+    fields = json.loads(entry["payload"])
     name = state.random.choice(sorted(fields))
     fields[name] = {"metadata": {"note": "eve"}, "attempt": 7}.get(name, "eve")
-    payload["payload"] = canonical(fields)
+    entry["payload"] = canonical(fields)
     return "changed", entry["sequence"]
 
 
@@ -137,7 +121,7 @@ def remove_from_the_middle(state: State) -> Seen:
     entries = state.entries
     start = state.random.randrange(1, len(entries) - 1)
     for entry in entries[start : state.random.randint(start + 1, len(entries) - 1)]:
-        state.remove(entry)
+        state.tables["entries"].remove(entry)
     return "removed", entries[start]["sequence"]
 
 
@@ -146,14 +130,14 @@ def remove_the_oldest(state: State) -> Seen:
     oldest = entries[: state.random.randint(1, len(entries))]
     state.missing["pruned"] = (oldest[-1]["sequence"], oldest[-1]["hash"])
     for entry in oldest:
-        state.remove(entry)
+        state.tables["entries"].remove(entry)
     return "truncated" if oldest == entries else "removed", oldest[0]["sequence"]
 
 
 def remove_the_newest(state: State) -> Seen:
     newest = state.entries[state.random.randrange(1, len(state.entries)) :]
     for entry in newest:
-        state.remove(entry)
+        state.tables["entries"].remove(entry)
     return "truncated", newest[0]["sequence"]
 
 
@@ -165,16 +149,14 @@ def insert_in_the_middle(state: State) -> Seen:
     sequence = state.pick(1)["sequence"]
     for entry in reversed(state.entries):
         if entry["sequence"] >= sequence:
-            state.move(entry, entry["chain"], entry["sequence"] + 1)
+            entry["sequence"] += 1
     return _insert(state, sequence)
 
 
 def reorder(state: State) -> Seen:
     places = state.random.sample(range(len(state.entries)), 2)
     one, two = (state.entries[place] for place in sorted(places))
-    payload, other = state.payload(one), state.payload(two)
     one["sequence"], two["sequence"] = two["sequence"], one["sequence"]
-    payload["sequence"], other["sequence"] = other["sequence"], payload["sequence"]
     return "reordered", two["sequence"]
 
 
@@ -182,21 +164,20 @@ def move_to_another_organization(state: State) -> Seen:
     entry, last = state.pick(1), state.entries[-1]
     there, sequence = state.chain(state.other), entry["sequence"]
     end = max(row["sequence"] for row in state.tables["entries"] if row["chain"] == there)
-    state.move(entry, there, end + 1)
+    entry.update(chain=there, sequence=end + 1)
     return "truncated" if entry is last else "removed", sequence
 
 
 def delete_payload(state: State) -> Seen:
     entry = state.pick()
     state.missing["erased"] = [(entry["sequence"], entry["hash"])]
-    state.tables["payloads"].remove(state.payload(entry))
-    entry["actor_id"] = None
+    entry.update(salt=None, payload=None, actor_id=None)
     return "removed", entry["sequence"]
 
 
 def remove_the_chain(state: State) -> Seen:
     for entry in state.entries:
-        state.remove(entry)
+        state.tables["entries"].remove(entry)
     rows = state.tables["chains"]
     state.tables["chains"] = [row for row in rows if row["tag"] != state.tag]
     return "truncated", 1
@@ -210,10 +191,8 @@ def put_an_old_copy_back(state: State) -> Seen:
 def _insert(state: State, sequence: int) -> Seen:
     model = state.pick()
     fake = {"sequence": sequence, "previous": b"?" * 32}
-    payload = state.payload(model)
     event_id = f"{state.random.getrandbits(128):032x}"
     state.tables["entries"].append({**model, **fake, "event_id": event_id})
-    state.tables["payloads"].append({**payload, "sequence": sequence})
     return "changed", sequence
 
 
@@ -236,17 +215,14 @@ ATTACKS: dict[str, Callable[[State], Seen]] = {
 
 def rewrite(state: State) -> None:
     """Compute every chain anew, as if what is there now had been written so."""
-    before = {(p["chain"], p["sequence"]): p for p in state.tables["payloads"]}
     for chain in state.tables["chains"]:
         rows = [row for row in state.tables["entries"] if row["chain"] == chain["id"]]
         previous = GENESIS
         for number, row in enumerate(sorted(rows, key=lambda row: row["sequence"]), 1):
-            payload = before.get((row["chain"], row["sequence"]))
             row["sequence"], row["previous"] = number, previous
-            if payload is not None:
-                payload["sequence"] = number
-                row["commitment"] = commit(payload["salt"], payload["payload"])
-                row["actor_id"] = json.loads(payload["payload"])["actor_id"]
+            if row["payload"] is not None:
+                row["commitment"] = commit(row["salt"], row["payload"])
+                row["actor_id"] = json.loads(row["payload"])["actor_id"]
             row["hash"] = previous = entry_hash(
                 chain["tag"], number, previous, row["event_id"], row["occurred_at"],
                 row["action"], row["worker"], row["outcome"], row["commitment"],

@@ -18,7 +18,7 @@ from sigra.store.anchors import Anchored
 from sigra.store.chain import organization_of
 from sigra.store.check import ChainCheck
 from sigra.store.marks import Marked
-from sigra.store.tables import chains, entries, payloads
+from sigra.store.tables import chains, entries
 
 LONG = "SIGRA_LONG" in os.environ
 CHAINS, EACH = 100, 10
@@ -31,7 +31,7 @@ SAMPLES = 10_000 if LONG else 60
 GOOD = 1_000_000 if LONG else 2_000
 
 ENTRY = entries.columns.keys()
-PLACES = {name: place for place, name in enumerate((*ENTRY, "salt", "payload"))}
+PLACES = {name: place for place, name in enumerate(ENTRY)}
 CHECKED = [place for name, place in PLACES.items() if name not in ("chain", "sequence")]
 """Where in a row what stands; numbers are flipped in a database, whose order they change."""
 
@@ -61,13 +61,10 @@ Rows = list[tuple[Any, ...]]
 
 def rows_of(connection: Connection) -> list[tuple[int, str, Rows]]:
     """Return the id and tag of each chain, and its rows as a verification reads them."""
-    mine = and_(payloads.c.chain == entries.c.chain, payloads.c.sequence == entries.c.sequence)
-    query = select(entries, payloads.c.salt, payloads.c.payload).join(payloads, mine)
+    query = select(entries).order_by(entries.c.sequence)
     return [
         (chain.id, chain.tag, [
-            tuple(row) for row in connection.execute(
-                query.where(entries.c.chain == chain.id).order_by(entries.c.sequence)
-            )
+            tuple(row) for row in connection.execute(query.where(entries.c.chain == chain.id))
         ])
         for chain in connection.execute(select(chains)).all()
     ]  # fmt: skip
@@ -139,15 +136,17 @@ def _flip_one(sink: SqlAuditSink, stored: Any, some: random.Random) -> bool | No
     """Flip a bit of one value in the database, and back: was it found, or could it not be?"""
     chain, tag, rows = some.choice(stored)
     number = some.randrange(len(rows))
-    table, column = some.choice([(t, c) for t in (entries, payloads) for c in t.columns])
+    column = some.choice(list(entries.columns))
     value = rows[number][PLACES[column.name]]
     if value is None:
         return None
     key = {"chain": chain, "sequence": number + 1}
 
     def put(there: dict[str, Any], new: Any) -> None:
-        where = and_(*(table.c[name] == each for name, each in there.items()))
-        sink.database.write(lambda c: c.execute(table.update().where(where).values({column: new})))
+        where = and_(*(entries.c[name] == each for name, each in there.items()))
+        sink.database.write(
+            lambda c: c.execute(entries.update().where(where).values({column: new}))
+        )
 
     try:
         changed = _flipped(value, some, sink.database.dialect)

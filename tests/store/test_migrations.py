@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from events import event
-from sqlalchemy import inspect, text
+from sqlalchemy import Connection, MetaData, insert, inspect, make_url, select, text
+from sqlalchemy import event as listen
 
 from sigra.audit import EventFilter
-from sigra.store import SqlAuditSink, migrate, verify
+from sigra.store import Report, SqlAuditSink, erase, migrate, read_checkpoints, verify
 from sigra.store.tables import metadata
+
+FIRST = json.loads(Path(__file__).with_name("tables_0001.json").read_text("utf-8"))
+"""All rows of a store that a Sigra with tables of version 0001 filled, pruned and erased from."""
 
 
 @pytest.fixture(scope="session")
@@ -91,3 +98,163 @@ def test_tables_of_a_newer_sigra_are_named_as_such(sink: SqlAuditSink) -> None:
     with pytest.raises(RuntimeError, match="version 9999, .* newer sigra"):
         migrate.ensure_tables(sink.database)
     assert sink.database.read(migrate.version) == "9999"
+
+
+def tables_of(sink: SqlAuditSink) -> MetaData:
+    """Return the store's tables as they are in the database."""
+    found = MetaData()
+    sink.database.read(lambda connection: found.reflect(connection))
+    return found
+
+
+def rows_of(sink: SqlAuditSink) -> dict[str, list[tuple[Any, ...]]]:
+    """Return all rows of all tables but the one that has their version."""
+    tables = [each for each in tables_of(sink).sorted_tables if each.name != migrate.VERSION_TABLE]
+    return {
+        table.name: sink.database.read(
+            lambda c: sorted(map(tuple, c.execute(select(table))))  # noqa: B023
+        )
+        for table in tables
+    }
+
+
+@pytest.fixture
+def first_on(open_sink: Callable[..., SqlAuditSink]) -> Callable[[str], SqlAuditSink]:
+    """Return what makes a store of version 0001 in an empty database, and a sink on it."""
+
+    def make(url: str) -> SqlAuditSink:
+        sink: SqlAuditSink = open_sink(url)
+        fill_first(sink)
+        return sink
+
+    return make
+
+
+@pytest.fixture
+def first(url: str, first_on: Callable[[str], SqlAuditSink]) -> SqlAuditSink:
+    """Return a sink on a store of version 0001: three chains, of which one was pruned."""
+    return first_on(url)
+
+
+def fill_first(sink: SqlAuditSink) -> None:
+    migrate.upgrade(sink.database, "0001")
+    tables = tables_of(sink).tables
+
+    def fill(connection: Connection) -> None:
+        for name, rows in FIRST["tables"].items():
+            values = [[bytes.fromhex(v["hex"]) if type(v) is dict else v for v in r] for r in rows]
+            names = tables[name].columns.keys()
+            for row in values:
+                given = dict(zip(names, row, strict=True))
+                given.pop("id", None)  # the database gives them, in the same order
+                connection.execute(insert(tables[name]).values(given))
+
+    sink.database.write(fill)
+
+
+def verified(sink: SqlAuditSink, folder: Path) -> Report:
+    """Verify a store of that kind by what was kept of it elsewhere."""
+    (folder / "checkpoints").write_text(FIRST["checkpoints"], "utf-8")
+    key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(FIRST["public_key"]))
+    kept = read_checkpoints(folder / "checkpoints")
+    return verify(sink, all_organizations=True, public_keys=[key], checkpoints=kept)
+
+
+def test_a_store_of_the_first_version_verifies(first: SqlAuditSink, tmp_path: Path) -> None:
+    """Its events, what was erased and pruned, marks and checkpoint are what they were."""
+    events = list(first.stream(EventFilter(all_organizations=True)))
+    assert first.database.read(migrate.version) == migrate.HEAD
+    erased = [each for each in events if each.metadata == {"erased": True}]
+    assert (len(events), len(erased)) == (14, 3)
+    assert {each.actor_id for each in events} == {"ann", "eve-7f3a", None}
+    assert max(len(each.metadata.get("note", "")) for each in events) == 1_200
+    first.write(event(20))
+    report = verified(first, tmp_path)
+    assert (report.verdict, report.level) == ("intact", "anchored")
+    assert (report.rows, report.erased, report.pruned) == (15, 3, 3)
+
+
+def test_a_store_goes_back_to_the_first_version(first: SqlAuditSink, tmp_path: Path) -> None:
+    """Not a byte is another then, and what was added meanwhile is there; and up it goes again."""
+    before = rows_of(first)
+    migrate.upgrade(first.database)
+    migrate.downgrade(first.database, "0001")
+    assert rows_of(first) == before
+    migrate.upgrade(first.database)
+    first.write(event(20))
+    migrate.downgrade(first.database, "0001")
+    grown = {name: len(rows) - len(before[name]) for name, rows in rows_of(first).items()}
+    assert grown == {name: name.endswith(("entries", "payloads")) for name in before}
+    migrate.upgrade(first.database)
+    assert verified(first, tmp_path).verdict == "intact"
+
+
+def test_who_is_erased_after_an_upgrade_leaves_no_trace(
+    new_url: Callable[[str], str], first_on: Callable[[str], SqlAuditSink]
+) -> None:
+    """No page that the upgrade left behind has the text."""
+    url = new_url("sqlite")
+    sink = first_on(url)
+    assert erase(sink, "eve-7f3a", reason="asked", organization_id="other") == 3
+    files = Path(str(make_url(url).database)).parent.iterdir()
+    assert [path for path in files if b"eve-7f3a" in path.read_bytes()] == []
+
+
+def test_an_upgrade_that_fails_leaves_all_as_it_was(first: SqlAuditSink) -> None:
+    """Whatever stops it half-way, the next call does it."""
+    before, engine = rows_of(first), first.database._engine
+
+    def stop(conn: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.strip() == "DROP TABLE sigra_audit_payloads":
+            raise OSError("no space left")
+
+    listen.listen(engine, "before_cursor_execute", stop)
+    with pytest.raises(OSError, match="no space"):
+        first.prepare()
+    listen.remove(engine, "before_cursor_execute", stop)
+    assert (first.database.read(migrate.version), rows_of(first)) == ("0001", before)
+    assert first.count(EventFilter("other")) == 9
+
+
+def test_a_payload_of_no_entry_is_still_found(first: SqlAuditSink, tmp_path: Path) -> None:
+    """The upgrade has no place for it, and says so where verifying finds it."""
+    payloads = tables_of(first).tables["sigra_audit_payloads"]
+    strays = [{"chain": n, "sequence": 99, "salt": b"s", "payload": "{}"} for n in (1, 77)]
+    first.database.write(lambda c: c.execute(insert(payloads), strays))
+    report = verified(first, tmp_path)
+    found = {(each.organization_id, each.kind, each.reason) for each in report.findings}
+    assert found == {
+        ("acme", "forged", "mark 3 is not one that a key of yours signed for this chain"),
+        (None, "removed", "the row of chain 77 is gone: 0 entries and 1 marks of it are left"),
+    }
+    said = "SELECT body FROM sigra_audit_marks WHERE id = 3"
+    body = first.database.read(lambda c: c.execute(text(said)).scalar())
+    assert body == "a payload with sequence 99 belonged to no entry"
+
+
+def test_whoever_still_writes_as_the_first_version_is_told(first: SqlAuditSink) -> None:
+    """Each event of a process of the release before fails by name, and leaves nothing."""
+    old = tables_of(first).tables
+    first.prepare()
+    now = rows_of(first)
+    before = now["sigra_audit_entries"][-1][:11]
+    sequence, event_id = before[1] + 1, "01a2151b-0000-7000-8000-000000000000"
+    entry = (before[0], sequence, b"after", b"hash", event_id, *before[5:])
+    rows = {"entries": entry, "payloads": (before[0], sequence, b"salt", "{}")}
+
+    def write(connection: Connection) -> None:
+        for name, row in rows.items():
+            table = old[f"sigra_audit_{name}"]
+            connection.execute(insert(table).values(row))
+
+    with pytest.raises(Exception, match="sigra_audit_payloads"):
+        first.database.write(write)
+    assert rows_of(first) == now
+
+
+def test_a_store_that_nobody_upgraded_is_named(
+    first: SqlAuditSink, url: str, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Without the right to bring it to this version a sink says what is missing."""
+    with pytest.raises(Exception, match="salt"):
+        open_sink(url, create_tables=False).write(event(20))

@@ -25,7 +25,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.errors import InvalidQueryError
-from sigra.store.tables import marks
+from sigra.store.tables import entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
 EVERYONE = EventFilter(all_organizations=True)
@@ -203,9 +203,7 @@ def test_a_mark_says_why_and_when(filled: SqlAuditSink) -> None:
 
 def test_a_broken_payload_is_readable_as_such(filled: SqlAuditSink) -> None:
     """A page shows what can be read of an event whose payload was damaged."""
-    from sigra.store.tables import payloads
-
-    filled.database.write(lambda c: c.execute(payloads.update().values(payload="{")))
+    filled.database.write(lambda c: c.execute(entries.update().values(payload="{")))
     shown: AuditEvent = next(filled.stream(EventFilter("acme")))
     assert (shown.action, shown.metadata) == ("invoice.close", {"unreadable": True})
 

@@ -22,7 +22,7 @@ from sigra.audit import EventFilter
 from sigra.store import Signer, SqlAuditSink, erase, prune, take_checkpoint, verify
 from sigra.store.chain import entry_hash
 from sigra.store.marks import mark_pruned
-from sigra.store.tables import chains, entries, marks, payloads
+from sigra.store.tables import chains, entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
@@ -116,9 +116,7 @@ def test_an_entry_that_was_hashed_anew_is_found(filled: SqlAuditSink) -> None:
 
 def test_a_gap_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
     """Sequences have no gaps, though each hash may be right."""
-    payload = and_(payloads.c.chain == 1, payloads.c.sequence == 10)
     hash_anew(filled, 10, sequence=12)
-    filled.database.write(lambda c: c.execute(payloads.update().where(payload).values(sequence=12)))
     assert first(found(filled)) == ("removed", 10)
 
 
@@ -173,6 +171,38 @@ def test_an_erased_event_has_no_actor(filled: SqlAuditSink) -> None:
     assert first(found(filled)) == ("changed", 1)
 
 
+@pytest.mark.parametrize("erased", [False, True])
+@pytest.mark.parametrize(("values", "kind", "reason"), [
+    ({"salt": None}, "changed", "its salt alone is gone"),
+    ({"payload": None}, "changed", "its payload alone is gone"),
+    ({"salt": None, "payload": None, "actor_id": None}, "removed",
+     "its payload is gone, and no mark says that it was erased"),
+])  # fmt: skip
+def test_what_is_half_gone_is_found(
+    filled: SqlAuditSink, values: dict[str, Any], kind: str, reason: str, erased: bool
+) -> None:
+    """Of salt and payload both are there, or a mark says that both were erased."""
+    if erased:
+        erase(filled, "4", reason="asked", signer=KEY, organization_id="acme")
+    third = and_(entries.c.chain == 1, entries.c.sequence == 3)
+    filled.database.write(lambda c: c.execute(entries.update().where(third).values(values)))
+    (one,) = found(filled).findings
+    assert (one.organization_id, *one[1:2], *one[3:]) == ("acme", 3, kind, reason)
+
+
+@pytest.mark.parametrize("back", [("salt",), ("payload",), ("salt", "payload", "actor_id")])
+def test_what_was_erased_stays_erased(filled: SqlAuditSink, back: tuple[str, ...]) -> None:
+    """A payload that is put back, or a part of it, is found, though it is the very one."""
+    third = and_(entries.c.chain == 1, entries.c.sequence == 3)
+    read = select(*(entries.c[name] for name in back)).where(third)
+    values = filled.database.read(lambda c: c.execute(read).one()._asdict())
+    erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme")
+    filled.database.write(lambda c: c.execute(entries.update().where(third).values(values)))
+    (one,) = found(filled).findings
+    assert one[:2] == ("acme", 3)
+    assert one[3:] == ("changed", "it was erased, and has a payload or a salt")
+
+
 def test_checkpoints_that_contradict_each_other_are_found(filled: SqlAuditSink) -> None:
     """Two histories cannot both be true, whichever the database has."""
     before = read_state(filled)
@@ -205,11 +235,10 @@ def test_checkpoints_follow_each_other(filled: SqlAuditSink) -> None:
 
 
 ENTRY = ("sequence previous hash event_id occurred_at action outcome worker actor_id commitment "
-         "chain").split()  # fmt: skip
+         "salt payload chain").split()  # fmt: skip
 THIRD = {"chain": 1, "sequence": 3}
 FLIPPED = [
     *[("entries", column, THIRD, 3) for column in ENTRY],
-    *[("payloads", column, THIRD, 3) for column in ("salt", "payload", "sequence", "chain")],
     *[("chains", column, {"id": 1}, None) for column in ("id", "tag", "sequence", "head")],
     *[("marks", column, {"id": 1}, None) for column in ("chain", "body", "key_id", "signature")],
 ]
