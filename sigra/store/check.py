@@ -87,8 +87,9 @@ class ChainCheck:
         if known is not None and known != digest.hex():
             reason = "a checkpoint has another hash here: the chain was written anew"
             self.find(sequence, event_id, "forged", reason)
-        self._sequence, self._event_id = sequence, event_id
-        self._previous = digest if good else None
+        if sequence > self._sequence:  # else what is to come still follows the mark
+            self._sequence, self._event_id = sequence, event_id
+            self._previous = digest if good else None
 
     def _check_payload(
         self, sequence: int, digest: bytes, event_id: str, actor_id: str | None,

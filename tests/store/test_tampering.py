@@ -120,6 +120,16 @@ def test_a_gap_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
     assert first(found(filled)) == ("removed", 10)
 
 
+def test_an_entry_that_was_moved_before_the_first_is_missed_in_its_place(
+    filled: SqlAuditSink,
+) -> None:
+    """A number below zero is found, and so is the entry that has none any more."""
+    one = and_(entries.c.chain == 1, entries.c.sequence == 1)
+    filled.database.write(lambda c: c.execute(entries.update().where(one).values(sequence=-5)))
+    seen = [(each.sequence, each.kind) for each in found(filled).findings]
+    assert seen == [(-5, "inserted"), (1, "removed")]
+
+
 def test_what_is_beyond_the_end_was_inserted(filled: SqlAuditSink) -> None:
     """An entry that follows the last one well is one too many all the same."""
     ninth = filled.database.read(
