@@ -156,7 +156,7 @@ def test_a_file_s_name_makes_no_line_of_a_verdict(run: Command, tmp_path: Path) 
 
 @pytest.mark.parametrize("value", ["CAST(x'ff80' AS TEXT)", "x'ff80'"])
 @pytest.mark.parametrize(
-    "column", ["entries SET action", "entries SET outcome", "payloads SET payload"]
+    "column", ["entries SET action", "entries SET outcome", "entries SET payload"]
 )
 @pytest.mark.parametrize("options", [("list",), ("list", "--json"), ("tail",), ("tail", "--json"),
                                      ("stats",), ("stats", "--json")])  # fmt: skip
