@@ -15,6 +15,12 @@ def report(paths: list[Path], *, as_json: bool) -> int:
     sources = Sources(paths)
     for path, reason in sources.unreadable:
         print(f"{path}: cannot be read as Python: {reason}", file=sys.stderr)
+    for place, name in sources.unknown:
+        print(
+            f"{place}: what @{name} is cannot be told: a star import brings it from outside what "
+            "is checked; import it by name, or check its file too",
+            file=sys.stderr,
+        )
     flows = find_flows(sources)
     if as_json:
         print(json.dumps([_facts(flow) for flow in flows], indent=2))
@@ -28,7 +34,7 @@ def report(paths: list[Path], *, as_json: bool) -> int:
             f"in {len(sources.modules)} files",
             file=sys.stderr,
         )
-    if sources.unreadable:
+    if sources.unreadable or sources.unknown:
         return 2
     return 1 if flows else 0
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sigra.cli.stars import spread
+
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
 MARK = frozenset({"sigra.request_scope_only", "sigra.authority.request_scope_only"})
 _LONGEST_WAY = 8
@@ -45,16 +47,24 @@ class Function:
 
 @dataclass(eq=False)
 class Module:
-    """A file: its dotted name, its tree, and what its names stand for elsewhere."""
+    """A file: its dotted name, its tree, and what its names stand for elsewhere.
+
+    ``stars``: the modules of which it imports every name.
+    """
 
     name: str
     path: Path
     tree: ast.Module
     imports: dict[str, str] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
 
 
 class Sources:
-    """All files below some paths. ``unreadable``: those that are no Python, with the reason."""
+    """All files below some paths.
+
+    ``unreadable``: those that are no Python, with the reason. ``unknown``: place and name of
+    decorators that a star import has brought from outside the paths.
+    """
 
     def __init__(self, paths: list[Path]) -> None:
         self.modules: dict[str, Module] = {}
@@ -65,6 +75,10 @@ class Sources:
             self._read(file)
         for module in self.modules.values():
             self._define(module, module.tree.body, module.name, None)
+        brought = spread(self.modules, [*self.functions, *self.classes], WORKER | MARK)
+        self.unknown = [(f"{m.path}:{node.lineno}", node.id) for m, node in brought]
+        for function in self.functions.values():
+            self._decorate(function)
         for module in self.modules.values():
             self._mark_assigned(module)
 
@@ -139,6 +153,9 @@ class Sources:
                     module.imports[alias.asname or known] = known
             elif isinstance(node, ast.ImportFrom):
                 base = _absolute(node, package)
+                if node.names[0].name == "*":
+                    module.stars.append(base)
+                    continue
                 for alias in node.names:
                     module.imports[alias.asname or alias.name] = f"{base}.{alias.name}"
         self.modules[module.name] = module
@@ -151,12 +168,14 @@ class Sources:
             elif isinstance(node, Definition):
                 function = Function(f"{prefix}.{node.name}", module, node, owner)
                 self.functions[function.name] = function
-                named = {self._decorator(module, decorator) for decorator in node.decorator_list}
-                function.worker, function.marked = bool(named & WORKER), bool(named & MARK)
                 self._define(module, node.body, function.name, None)
             else:
                 for inner in ("body", "orelse", "finalbody"):
                     self._define(module, getattr(node, inner, []), prefix, owner)
+
+    def _decorate(self, function: Function) -> None:
+        named = {self._decorator(function.module, node) for node in function.node.decorator_list}
+        function.worker, function.marked = bool(named & WORKER), bool(named & MARK)
 
     def _decorator(self, module: Module, node: ast.expr) -> str:
         target = node.func if isinstance(node, ast.Call) else node

@@ -144,6 +144,57 @@ def test_a_file_that_is_no_python_is_named(tmp_path: Path) -> None:
     assert "app.auth.can_edit" in result.stdout
 
 
+STARRED = """
+@tenant_worker
+def work(scope):
+    can_edit(scope)
+
+@request_scope_only
+def can_edit(who): ...
+"""
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"jobs": "from sigra import *" + STARRED},
+        {"jobs": "from sigra.decorators import *\nfrom sigra.authority import *" + STARRED},
+        {"kit": "from sigra import *", "jobs": "from kit import *" + STARRED},
+        {"kit": "from sigra import tenant_worker, request_scope_only as only",
+         "jobs": "from kit import *" + STARRED.replace("request_scope_only", "only")},
+        {"kit": "from sigra import *\n@request_scope_only\ndef can_edit(who): ...",
+         "jobs": "from kit import *\n@tenant_worker\ndef work(scope): can_edit(scope)"},
+        {"jobs": "from elsewhere import *" + STARRED},
+        {"kit": "from elsewhere import *", "jobs": "from kit import *" + STARRED},
+        {"kit": "from elsewhere import *",
+         "jobs": "from kit import tenant_worker, request_scope_only" + STARRED},
+    ],
+)  # fmt: skip
+def test_a_star_import_hides_no_flow(tmp_path: Path, files: dict[str, str]) -> None:
+    """Names of Sigra's are followed through stars, and taken for Sigra's where none can tell."""
+    for name, text in files.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    result = CliRunner().invoke(sigra, ["check", str(tmp_path), "--json"])
+    assert ["jobs.work"] == [flow["worker"] for flow in json.loads(result.stdout)]
+    assert 1 == result.exit_code
+
+
+def test_a_decorator_that_only_a_star_can_have_brought_is_named(tmp_path: Path) -> None:
+    """There may be a worker behind it: the status is 2, not that of nothing found."""
+    jobs = tmp_path / "jobs.py"
+    jobs.write_text("from elsewhere import *\n\n@job\ndef work(scope): ...\n")
+    result = CliRunner().invoke(sigra, ["check", str(tmp_path)])
+    assert 2 == result.exit_code
+    assert f"{jobs}:3: what @job is cannot be told" in result.stderr
+
+
+def test_a_star_that_can_bring_no_worker_is_no_matter(tmp_path: Path) -> None:
+    """The standard library's, and those in whose files no decorator is left unexplained."""
+    (tmp_path / "a.py").write_text("from typing import *\n@overload\ndef f(): ...\n")
+    (tmp_path / "b.py").write_text("from elsewhere import *\n@staticmethod\ndef f(): ...\n")
+    assert 0 == CliRunner().invoke(sigra, ["check", str(tmp_path)]).exit_code
+
+
 def test_a_path_that_is_not_there_is_misuse(tmp_path: Path) -> None:
     """Nothing checked is not the same as nothing found."""
     result = CliRunner().invoke(sigra, ["check", str(tmp_path / "nowhere")])
