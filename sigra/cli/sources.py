@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,16 +28,15 @@ class Function:
     worker: bool = False
 
     @property
-    def parameters(self) -> list[str]:
-        """Return the names of what it takes, in order, the starred ones without their star."""
-        args = self.node.args
-        plain = [*args.posonlyargs, *args.args]
-        return [arg.arg for arg in (*plain, args.vararg, *args.kwonlyargs, args.kwarg) if arg]
-
-    @property
     def positional(self) -> list[str]:
         """Return the names that a call's positional arguments go to."""
         return [arg.arg for arg in (*self.node.args.posonlyargs, *self.node.args.args)]
+
+    @property
+    def bound(self) -> bool:
+        """Tell whether a call gives its first parameter the object that it is called on."""
+        static = any(dotted(node) == "staticmethod" for node in self.node.decorator_list)
+        return self.owner is not None and not static
 
     @property
     def place(self) -> str:
@@ -77,6 +76,8 @@ class Sources:
             self._define(module, module.tree.body, module.name, None)
         brought = spread(self.modules, [*self.functions, *self.classes], WORKER | MARK)
         self.unknown = [(f"{m.path}:{node.lineno}", node.id) for m, node in brought]
+        for module in self.modules.values():
+            self._alias(module)
         for function in self.functions.values():
             self._decorate(function)
         for module in self.modules.values():
@@ -106,10 +107,8 @@ class Sources:
         full = self.resolve(here.module, name) if name else ""
         return full if full in self.classes else None
 
-    def called(
-        self, here: Function, node: ast.expr, classes: Mapping[str, str]
-    ) -> Iterator[Function]:
-        """Yield the functions that a call may run; ``classes``: those of names in ``here``."""
+    def called(self, here: Function, node: ast.expr, owners: Collection[str]) -> Iterator[Function]:
+        """Yield what a call may run; ``owners``: the classes of what a method is called on."""
         name = dotted(node) or ""
         full = self._inner(here, name) or self.resolve(here.module, name)
         if full in self.classes:
@@ -117,12 +116,13 @@ class Sources:
         if full in self.functions:
             yield self.functions[full]
         elif isinstance(node, ast.Attribute):
-            owner = self.made(here, node.value) or classes.get(dotted(node.value) or "")
+            made = self.made(here, node.value)
             if dotted(node.value) in ("self", "cls"):
-                owner = here.owner
-            if owner is not None:
-                found = self.functions.get(f"{owner}.{node.attr}")
-                yield from [found] if found else []
+                made, owners = here.owner, ()
+            if made is not None or owners:
+                for owner in (made, *owners):
+                    found = self.functions.get(f"{owner}.{node.attr}")
+                    yield from [found] if found else []
             elif name.partition(".")[0] not in here.module.imports:
                 # An object whose class the text does not tell: by the method's name alone.
                 for function in self.functions.values():
@@ -180,6 +180,15 @@ class Sources:
     def _decorator(self, module: Module, node: ast.expr) -> str:
         target = node.func if isinstance(node, ast.Call) else node
         return self.resolve(module, dotted(target) or "?")
+
+    def _alias(self, module: Module) -> None:
+        """Let names to which a module assigns a function or class stand for it: ``f = g``."""
+        for node in module.tree.body:
+            if isinstance(node, ast.Assign) and (name := dotted(node.value)) is not None:
+                full = self.resolve(module, name)
+                if full in self.functions or full in self.classes or full in WORKER | MARK:
+                    names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+                    module.imports.update(dict.fromkeys(names, full))
 
     def _mark_assigned(self, module: Module) -> None:
         """Mark the functions that are wrapped by a call: ``guarded = request_scope_only(f)``."""

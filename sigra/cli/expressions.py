@@ -1,0 +1,216 @@
+"""Which values of a function are a worker's scope, or hold it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from sigra.cli.names import SCOPE, Names, State
+from sigra.cli.sources import Definition, Function, dotted
+
+if TYPE_CHECKING:
+    from sigra.cli.flows import Tracer
+
+_HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
+"""Calls whose result holds what they were given."""
+
+
+class Expressions(Names):
+    """The expressions of one function, each followed with what the names are where it stands."""
+
+    def __init__(
+        self, tracer: Tracer, function: Function, state: State, way: tuple[str, ...]
+    ) -> None:
+        super().__init__(state)
+        self._tracer, self._function, self._way = tracer, function, way
+        self._known: dict[tuple[ast.expr, State], tuple[bool, State]] = {}
+
+    def holds(self, node: ast.expr) -> bool:
+        """Tell whether a value is the scope or holds it, and follow the calls within."""
+        key = node, self.state
+        if key not in self._known:  # else calls within calls are followed again and again
+            self._known[key] = False, self.state  # what a recursive call is taken to return
+            self._known[key] = self._look(node), self.state
+        held, self.state = self._known[key]
+        return held
+
+    def what(self, value: ast.expr) -> set[object]:
+        """Return all that is known of a value."""
+        what: set[object] = {SCOPE} if self.holds(value) else set()
+        if isinstance(value, ast.IfExp):
+            return what | self.what(value.body) | self.what(value.orelse)
+        if isinstance(value, (ast.Name, ast.Attribute, ast.Lambda)):
+            return what | self.facts(dotted(value)) | {*self._called(value)}
+        made = self._tracer.sources.made(self._function, value)
+        return what if made is None else {*what, made}
+
+    def assign(self, target: ast.expr, value: ast.expr) -> None:
+        """Let a target be what a value is, and nothing that it was before."""
+        targets, values = _items(target), _items(value)
+        if values and len(targets) == len(values):
+            for item, what in [(t, self.what(v)) for t, v in zip(targets, values, strict=True)]:
+                self.put(item, what)
+        else:
+            self.put(target, self.what(value))
+
+    def closure(self, node: Definition) -> bool:
+        """Follow a function within this one: it sees the names around it, but for its own."""
+        before = self.state
+        self._enter(node.args, ())
+        inside, self.state = self.state, before
+        return self._tracer.closure(self._function, node, inside, self._way)
+
+    def _enter(self, args: ast.arguments, held: Collection[str]) -> None:
+        """Let the parameters of an inner function be what they are given, or their default."""
+        plain = [*args.posonlyargs, *args.args]
+        defaults = [*zip(reversed(plain), reversed(args.defaults), strict=False)]
+        defaults += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
+        values = {arg.arg: self.what(default) for arg, default in defaults}
+        for arg in (*plain, args.vararg, *args.kwonlyargs, args.kwarg):
+            if arg is not None:
+                given = {SCOPE} if arg.arg in held else set[object]()
+                self.put(ast.Name(arg.arg), values.get(arg.arg, set()) | given)
+
+    def _look(self, node: ast.expr) -> bool:
+        match node:
+            case ast.Name(id=name):
+                return self._name(name)
+            case ast.Attribute(value=value, attr=attr):
+                inside = self.holds(value) and "scope" in attr
+                return inside or SCOPE in self.facts(dotted(node))
+            case ast.Call():
+                return self._call(node)
+            case ast.NamedExpr(target=target, value=value):
+                what = self.what(value)
+                self.put(target, what)
+                return SCOPE in what
+            case ast.Lambda():
+                return self._lambda(node, ())
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
+                return self._comprehension(node.generators, [node.elt])
+            case ast.DictComp():
+                return self._comprehension(node.generators, [node.key, node.value])
+        return self._parts(node)
+
+    def _name(self, name: str) -> bool:
+        what = self.facts(name)
+        for inner in what:
+            if isinstance(inner, Definition):  # the names around it may be others by now
+                self.closure(inner)
+        return SCOPE in what
+
+    def _parts(self, node: ast.expr) -> bool:
+        """Follow the values that another is made of; tell if it holds what one of them holds."""
+        match node:
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                self.holds(test)
+                return self._either([body], [orelse])
+            case ast.BoolOp(values=[first, *others]):
+                return self._any([first]) | self._either([], others)
+            case ast.Subscript(value=value, slice=index):
+                held = self.holds(value)
+                self.holds(index)
+                return held
+        held = self._any(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr))
+        return held and not isinstance(node, (ast.Compare, ast.JoinedStr, ast.UnaryOp))
+
+    def _any(self, nodes: Iterable[ast.expr]) -> bool:
+        """Follow each of the values, not only those up to the first that holds the scope."""
+        return True in [self.holds(node) for node in nodes]
+
+    def _either(self, *ways: list[ast.expr]) -> bool:
+        """Follow what may be evaluated; afterwards the names are what either way has left."""
+        before, after, held = self.state, State(), False
+        for values in ways:
+            self.state = before
+            held |= self._any(values)
+            after |= self.state
+        self.state = after
+        return held
+
+    def _comprehension(self, generators: list[ast.comprehension], parts: list[ast.expr]) -> bool:
+        before, own = self.state, set[str]()
+        for generator in generators:
+            self.put(generator.target, {SCOPE} if self.holds(generator.iter) else set())
+            own |= {n.id for n in ast.walk(generator.target) if isinstance(n, ast.Name)}
+            for test in generator.ifs:
+                self.holds(test)
+        held = self._any(parts)
+        self.state = before | {fact for fact in self.state if fact[0].partition(".")[0] not in own}
+        return held
+
+    def _lambda(self, node: ast.Lambda, held: Collection[str]) -> bool:
+        """Follow a lambda; tell if its result holds the scope, or what it keeps of its place."""
+        before = self.state
+        self._enter(node.args, held)
+        names = [n for n in ast.walk(node.body) if isinstance(n, ast.Name)]
+        result = self.holds(node.body) or any(SCOPE in self.facts(name.id) for name in names)
+        self.state = before
+        return result
+
+    def _call(self, node: ast.Call) -> bool:
+        """Follow the scope into the function that is called; tell if the result holds it."""
+        name = dotted(node.func)
+        last = name.rpartition(".")[2] if name else ""
+        result = self.holds(node.func) and any(isinstance(f, Definition) for f in self.facts(name))
+        given = self._any((*node.args, *(keyword.value for keyword in node.keywords)))
+        if last == "partial" and node.args and given:
+            for called in self._called(node.args[0]):
+                self._follow(called, ast.Call(node.args[0], node.args[1:], node.keywords), node)
+        found = [one for one in self._called(node.func) if given or getattr(one, "owner", None)]
+        for called in found:
+            result |= self._follow(called, node, node)
+        # A class that was given the scope, here or elsewhere, keeps it for what is known.
+        return result or (given and (last in _HOLDERS or last[:1].isupper()))
+
+    def _called(self, node: ast.expr) -> Iterator[Function | ast.Lambda]:
+        """Yield what a call of a value may run."""
+        if isinstance(node, ast.Lambda):
+            yield node
+        elif isinstance(node, ast.IfExp):
+            yield from (*self._called(node.body), *self._called(node.orelse))
+        known = [f for f in self.facts(dotted(node)) if isinstance(f, (Function, ast.Lambda))]
+        yield from sorted(known, key=lambda one: getattr(one, "place", ""))
+        of = dotted(node.value) if isinstance(node, ast.Attribute) else None
+        made = sorted(fact for fact in self.facts(of) if isinstance(fact, str))
+        yield from self._tracer.sources.called(self._function, node, made)
+
+    def _follow(self, called: Function | ast.Lambda, call: ast.Call, at: ast.Call) -> bool:
+        held = frozenset(self._given_to(called, call))
+        if not held:
+            return False
+        if isinstance(called, ast.Lambda):
+            return self._lambda(called, held)
+        if called.marked:
+            self._tracer.reached(called, f"{self._function.module.path}:{at.lineno}", self._way)
+            return False
+        return self._tracer.enter(called, held, (*self._way, called.name))
+
+    def _given_to(self, called: Function | ast.Lambda, call: ast.Call) -> Iterator[str]:
+        """Yield the parameters through which a call hands the scope over."""
+        args = called.args if isinstance(called, ast.Lambda) else called.node.args
+        names = [arg.arg for arg in (*args.posonlyargs, *args.args)]
+        if isinstance(called, Function) and called.bound:
+            if isinstance(call.func, ast.Attribute) and self.holds(call.func.value):
+                yield from names[:1]
+            names = names[1:]
+        rest = [args.vararg.arg] if args.vararg else []
+        for number, arg in enumerate(call.args):
+            if self.holds(arg):
+                many = isinstance(arg, ast.Starred)
+                yield from (names[number:] if many else names[number : number + 1]) or rest
+        every = [*names, *(arg.arg for arg in args.kwonlyargs), *rest]
+        for keyword in call.keywords:
+            if self.holds(keyword.value):
+                if keyword.arg is None or keyword.arg not in every:
+                    yield from every if keyword.arg is None else ()
+                    yield from [args.kwarg.arg] if args.kwarg else []
+                else:
+                    yield keyword.arg
+
+
+def _items(node: ast.expr) -> list[ast.expr]:
+    """Return the items of a tuple or list that has as many as are written."""
+    items = node.elts if isinstance(node, (ast.Tuple, ast.List)) else []
+    return [] if any(isinstance(item, ast.Starred) for item in items) else items

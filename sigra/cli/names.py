@@ -1,0 +1,55 @@
+"""What the names of a function are known to be at one place of its text."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection
+
+from sigra.cli.sources import dotted
+
+SCOPE = object()
+"""What a name is that is a worker's scope, or an object in which it can be found."""
+
+State = frozenset[tuple[str, object]]
+"""Names, and what each may be: ``SCOPE``, a class (by its name), or what a call of it runs."""
+
+
+class Names:
+    """The names of one function; ``state`` is what they may be by now."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+
+    def facts(self, name: str | None) -> set[object]:
+        """Return what a name may be, as far as it is known."""
+        return {what for known, what in self.state if known == name}
+
+    def forget(self, name: str) -> None:
+        """Let a name, and the attributes of it, be unknown."""
+        self.state = frozenset(
+            fact for fact in self.state if fact[0] != name and not fact[0].startswith(f"{name}.")
+        )
+
+    def put(self, target: ast.expr, what: Collection[object]) -> None:
+        """Let a target be what is given, and nothing that it was before."""
+        match target:
+            case ast.Tuple(elts=items) | ast.List(elts=items):
+                for item in items:
+                    self.put(item, {SCOPE} & {*what})
+            case ast.Starred(value=value):
+                self.put(value, {SCOPE} & {*what})
+            case ast.Subscript(value=value):
+                self.keep(value, {SCOPE} & {*what})
+            case _ if (name := dotted(target)) is not None:
+                self.forget(name)
+                self.keep(target, what)
+
+    def keep(self, target: ast.expr, what: Collection[object]) -> None:
+        """Let a target also be what is given; whoever gets an object gets what it holds."""
+        while isinstance(target, ast.Subscript):
+            target = target.value
+        name = dotted(target)
+        if name is not None:
+            self.state |= {(name, one) for one in what}
+            if "." in name and SCOPE in what:
+                self.state |= {(name.partition(".")[0], SCOPE)}
