@@ -19,7 +19,7 @@ def list_workers(module: str, *, as_json: bool) -> None:
         print(json.dumps(facts, indent=2))
     elif facts:
         columns = ["worker", "kind", "options", "schema", "action"]
-        rows = [_row(fact, module) for fact in facts]
+        rows = [_row(fact) for fact in facts]
         console = stdout_console()
         console.print(f"Workers of {module}", style="bold", markup=False)
         console.print(listing(columns, rows))
@@ -64,14 +64,14 @@ def _schema_name(schema: Any) -> str:
     )
 
 
-def _row(fact: dict[str, Any], module: str) -> list[str]:
+def _row(fact: dict[str, Any]) -> list[str]:
     kind = f"{fact['kind']}, {'async' if fact['async'] else 'sync'}"
     options = [f"{name}={value}" for name, value in fact["options"].items()]
     if fact["backend"] is not None:
         options.insert(0, f"backend={fact['backend']}")
     schema = fact["audit_schema"]
     return [
-        fact["name"].removeprefix(f"{module}."),
+        fact["name"],
         kind,
         "\n".join(options) or "-",
         "-" if schema is None else schema.rpartition(".")[2],

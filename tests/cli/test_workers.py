@@ -41,6 +41,12 @@ def test_workers_are_listed_for_a_person(command):
         assert word in shown
 
 
+def test_the_table_shows_the_names_that_queues_show(command, monkeypatch):
+    """A name can be copied from it into a queue's own tool, or be searched for there."""
+    monkeypatch.setenv("COLUMNS", "100")
+    assert "sigra.cli.story.charge_card" in command("workers", "sigra.cli.story").stdout
+
+
 def test_a_module_without_workers_says_so(command):
     """No empty table: a sentence."""
     assert "module json defines no worker\n" == command("workers", "json").stdout
