@@ -79,8 +79,18 @@ def _kind(record: logging.LogRecord) -> str:
     if record.name == "sigra.audit":
         return record.getMessage()
     worker = getattr(record, "worker", None)
-    # A reason may name the job's own ids: one kind for the worker, not one for each job.
-    return f"{worker} returned Failure" if worker is not None else str(record.msg)
+    return str(record.msg) if worker is None else f"{worker} {_what(record)}"
+
+
+def _what(record: logging.LogRecord) -> str:
+    """Return what became of a job, without what differs from one job to the next."""
+    attempt = getattr(record, "attempt", None)
+    if attempt is None:
+        return str(record.msg).removeprefix("%s ").partition("%")[0].strip(" ,:")
+    # A reason, which comes after the colon, may name the job's own ids.
+    said = record.getMessage().partition(f", attempt {attempt} of ")[2].partition(", ")[2]
+    what = said.partition(":")[0].partition(";")[0]
+    return "returned Failure" if what == "failed" else what
 
 
 def _prints(handler: logging.Handler) -> bool:
