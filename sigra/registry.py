@@ -12,11 +12,7 @@ from sigra.errors import MissingExtraError, UnknownBackendError
 GROUP = "sigra.backends"
 """The entry-point group through which a package adds a backend."""
 
-_BUILT_IN = {
-    "sync": "sigra.backends.sync:SyncBackend",
-    "thread": "sigra.backends.thread:ThreadBackend",
-    "asyncio": "sigra.backends.asyncio:AsyncioBackend",
-}
+_BUILT_IN = {"sync": "SyncBackend", "thread": "ThreadBackend", "asyncio": "AsyncioBackend"}
 _lock = threading.RLock()
 _instances: dict[str, Backend] = {}
 
@@ -25,8 +21,9 @@ def resolve_backend(backend: str | Backend) -> Backend:
     """Return the backend of that name, made on first use and then shared, or the instance.
 
     Raises ``UnknownBackendError`` for a name that nothing provides,
-    ``MissingExtraError`` where its package is not installed and ``TypeError`` for an
-    object that is no backend.
+    ``MissingExtraError`` where the package behind one of ours is not installed,
+    ``ImportError`` where another package's backend cannot be loaded, and ``TypeError``
+    for an object that is no backend.
     """
     if not isinstance(backend, str):
         return _check(backend)
@@ -46,10 +43,8 @@ def backend_class(name: str) -> Any:
 
     Raises as ``resolve_backend`` does for names.
     """
-    built_in = _BUILT_IN.get(name)
-    if built_in is not None:
-        module, _, attribute = built_in.partition(":")
-        return getattr(import_module(module), attribute)
+    if name in _BUILT_IN:
+        return getattr(import_module(f"sigra.backends.{name}"), _BUILT_IN[name])
     entry = _entry_points().get(name)
     if entry is None:
         raise UnknownBackendError(name, backend_names())
@@ -58,7 +53,10 @@ def backend_class(name: str) -> Any:
     except MissingExtraError:
         raise
     except ImportError as error:
-        raise MissingExtraError(name, error.name or name) from error
+        if entry.module.startswith("sigra."):
+            raise MissingExtraError(name, error.name or name) from error
+        text = f"backend {name!r} of the package {entry.dist.name} cannot be loaded: {error}"
+        raise ImportError(text, name=error.name) from error
 
 
 def _entry_points() -> dict[str, Any]:

@@ -92,12 +92,22 @@ def test_a_third_party_is_listed(install: Any) -> None:
     assert "listed" in backend_names()
 
 
-def test_a_missing_package_names_its_extra(install: Any) -> None:
-    """An entry point whose package is not installed says what to install."""
+def test_a_missing_package_of_ours_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend of ours whose queue is not installed says what to install."""
+    monkeypatch.setitem(sys.modules, "celery", None)
+    for module in [name for name in sys.modules if name.startswith("sigra.backends.celery")]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(MissingExtraError, match=r"pip install 'sigra\[celery\]'") as caught:
+        resolve_backend("celery")
+    assert "celery" == caught.value.extra
+
+
+def test_a_third_party_s_missing_module_names_its_package(install: Any) -> None:
+    """No extra of ours brings it: the error says which package lacks which module."""
     install("sigra_lacking", "import no_such_queue\n", "lacking")
-    with pytest.raises(MissingExtraError) as caught:
+    with pytest.raises(ImportError, match="package sigra_lacking .* 'no_such_queue'") as caught:
         resolve_backend("lacking")
-    assert ("lacking", "no_such_queue") == (caught.value.extra, caught.value.package)
+    assert ("no_such_queue", False) == (caught.value.name, "pip" in str(caught.value))
 
 
 def test_a_backend_s_own_missing_extra_is_kept(install: Any) -> None:

@@ -16,7 +16,7 @@ import click
 from sigra import catalog, config
 from sigra.backend import Backend
 from sigra.definition import Definition
-from sigra.errors import EnqueueError, MissingExtraError, UnknownBackendError
+from sigra.errors import EnqueueError, UnknownBackendError
 from sigra.options import check_capabilities
 from sigra.proxy import Worker
 from sigra.registry import resolve_backend
@@ -98,7 +98,7 @@ def named_backend(name: str) -> Backend:
     """Make the backend of that name; ``MisuseError`` where that is not possible."""
     try:
         return resolve_backend(name)
-    except (UnknownBackendError, MissingExtraError, EnqueueError) as error:
+    except (UnknownBackendError, ImportError, EnqueueError) as error:
         raise MisuseError(str(error)) from None
     except TypeError:
         raise MisuseError(
