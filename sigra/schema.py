@@ -120,18 +120,19 @@ def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
     if config is _ABSENT:
         config = _attribute(schema, "__pydantic_config__")
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
-    return {
-        name: name if by_name else _alias(field) or name
-        for name, field in fields.items()
-        if getattr(field, "init", None) is not False
-    }
+    names, aliases = {}, {}
+    for name, field in fields.items():
+        if getattr(field, "init", None) is not False:
+            given = _aliases(field)
+            names[name] = name if by_name or not given else given[0]
+            aliases.update(dict.fromkeys(given, names[name]))
+    return aliases | names
 
 
-def _alias(field: Any) -> str | None:
-    """Return the first keyword by which a pydantic field is given, None for its own name."""
+def _aliases(field: Any) -> list[str]:
+    """Return the keywords by which a pydantic field is given, but for its own name."""
     alias = field.validation_alias if field.validation_alias is not None else field.alias
-    choices = getattr(alias, "choices", (alias,))
-    return next((choice for choice in choices if isinstance(choice, str)), None)
+    return [choice for choice in getattr(alias, "choices", (alias,)) if isinstance(choice, str)]
 
 
 def _typed_keys(schema: type, _: Any) -> dict[str, str] | None:

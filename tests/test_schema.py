@@ -101,6 +101,32 @@ def test_pydantic_takes_aliases() -> None:
     assert "9" == build_record(Entry, EVENT).target_id
 
 
+@pytest.mark.parametrize("by_name", [False, True])
+def test_pydantic_declares_by_alias(by_name: bool) -> None:
+    """A pydantic field whose alias, or one of whose aliases, is a field of an event takes it."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Entry(pydantic.BaseModel):
+        model_config = pydantic.ConfigDict(populate_by_name=by_name)
+        actorId: str | None = pydantic.Field(default=None, alias="actor_id")
+        what: str = pydantic.Field(validation_alias=pydantic.AliasChoices("what_for", "action"))
+
+    event = AuditEvent(action="invoice.close", actor_id="7")
+    record = build_record(Entry, event)
+    assert ("7", "invoice.close") == (record.actorId, record.what)
+
+
+def test_a_field_s_own_name_wins_over_another_s_alias() -> None:
+    """Where two pydantic fields might be meant, it is the one that has the name."""
+    pydantic = pytest.importorskip("pydantic")
+
+    class Entry(pydantic.BaseModel):
+        action: str = pydantic.Field(alias="verb")
+        note: str = pydantic.Field(default="", validation_alias="action")
+
+    assert (("action", "verb"),) == schema_fields(Entry)
+
+
 def test_pydantic_takes_names_where_it_may() -> None:
     """A pydantic model that is populated by name takes the names in spite of aliases."""
     pydantic = pytest.importorskip("pydantic")
