@@ -61,7 +61,7 @@ def carry_out(order: Order) -> int:
     _check_files(order)
     with ExitStack() as stack:
         sink, stream = stack.enter_context(_events(order.audit_log))
-        definition = load_worker(order.target).definition
+        definition = load_worker(order.target)
         lane = open_lane(
             definition, order.backend, order.workers, order.in_flight, resume=order.source is None
         )

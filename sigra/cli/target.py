@@ -56,8 +56,11 @@ def _set_up_django() -> None:
         import_module("django").setup()
 
 
-def load_worker(target: str) -> Worker[..., Any]:
-    """Return the worker that ``MODULE:WORKER`` names; ``MisuseError`` where there is none."""
+def load_worker(target: str) -> Definition:
+    """Return the worker that ``MODULE:WORKER`` names; ``MisuseError`` where there is none.
+
+    It is named by the attribute of the module, or by the name that queues show.
+    """
     module_name, colon, path = target.partition(":")
     if not colon or not module_name or not path:
         raise MisuseError(f"{target!r} names no worker; write MODULE:WORKER, as in app.jobs:close")
@@ -66,9 +69,12 @@ def load_worker(target: str) -> Worker[..., Any]:
     for name in path.split("."):
         found = getattr(found, name, None)
     if isinstance(found, Worker):
-        return found
+        return found.definition
+    own = {definition.name: definition for definition in defined_in(module_name)}
+    if path in own:
+        return own[path]
     if found is None:
-        known = ", ".join(own.function.__qualname__ for own in defined_in(module_name))
+        known = ", ".join(_names(definition) for definition in own.values())
         there = f"its workers are {known}" if known else "it defines no worker"
         raise MisuseError(f"module {module_name!r} has no {path!r}; {there}")
     raise MisuseError(
@@ -83,6 +89,13 @@ def defined_in(module: str) -> Iterator[Definition]:
         home = definition.function.__module__
         if home == module or home.startswith(f"{module}."):
             yield definition
+
+
+def _names(definition: Definition) -> str:
+    """Say by which names a worker may be called for."""
+    attribute, given = definition.function.__qualname__, definition.name
+    is_default = given == f"{definition.function.__module__}.{attribute}"
+    return attribute if is_default else f"{attribute} ({given})"
 
 
 def configured_backend(definition: Definition, name: str | None) -> Backend | None:

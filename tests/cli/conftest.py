@@ -64,6 +64,10 @@ def unheard(scope, n: int):
 def choosy(scope, n: int, job):
     log_safe(f"ran_on.{job.backend}", scope)
 
+@tenant_worker(name="nice.name")
+def plain(scope, n: int):
+    log_safe("number.note", scope, target_id=n)
+
 @tenant_worker
 def slow(scope, n: int):
     time.sleep(0.05)

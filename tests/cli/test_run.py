@@ -187,11 +187,18 @@ def test_the_backend_of_the_command_line_wins(numbers, tmp_path):
     assert "ran_on.sync" == events((tmp_path / "audit.jsonl").read_text())[0]["action"]
 
 
+@pytest.mark.parametrize("name", ["plain", "nice.name", "cli_jobs.note"])
+def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
+    """The attribute of the module names it, and so does the worker's own name."""
+    assert 2.0 == figures(numbers(name, 2))["jobs completed"]
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
         (["no_such_module:f"], "there is no module 'no_such_module'"),
         (["cli_jobs:nothing"], "its workers are broken, choosy"),
+        (["cli_jobs:nothing"], "plain (nice.name)"),
         (["cli_jobs:not_a_worker"], "is no worker but of type int"),
         (["cli_jobs"], "write MODULE:WORKER"),
         (["./cli_jobs.py:note"], "name the module as Python imports it: cli_jobs"),
