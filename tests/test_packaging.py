@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import sigra
+import sigra.testing
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -70,6 +71,13 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         sigra.no_such_name  # noqa: B018
     assert set(sigra.__all__) <= set(dir(sigra))
+
+
+def test_the_testing_kit_can_be_listed_before_its_first_use() -> None:
+    """A shell completes its names, though none of its modules is loaded yet."""
+    code = "import sigra.testing; print(*dir(sigra.testing))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(sigra.testing.__all__) <= set(done.stdout.split())
 
 
 def test_two_packages_are_needed_and_no_more() -> None:

@@ -61,3 +61,7 @@ def __getattr__(name: str) -> Any:
         raise MissingExtraError("testing", error.name or name) from error
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
