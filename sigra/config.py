@@ -118,6 +118,8 @@ def _resolve_all(backends: Any) -> Mapping[str, Backend]:
 
 
 def _check_sink(sink: Any) -> Sink:
+    if isinstance(sink, type):
+        raise TypeError(f"{sink.__qualname__} is a class; a sink is an instance of one")
     for member in ("write", "close"):
         if not callable(getattr(sink, member, None)):
             raise TypeError(

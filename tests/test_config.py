@@ -109,6 +109,7 @@ def test_an_unknown_backend_is_refused(given: Any) -> None:
         ({"backends": ["sync"]}, TypeError),
         ({"backends": {5: "sync"}}, TypeError),
         ({"sinks": [object()]}, TypeError),
+        ({"sinks": [AuditLog]}, TypeError),
         ({"audit_schema": Cancel}, TypeError),
         ({"on_audit_failure": "print"}, TypeError),
         ({"max_args_bytes": "many"}, TypeError),
