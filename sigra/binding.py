@@ -48,9 +48,7 @@ class Binding:
                 raise InvalidArgsError(f"$.{name}", reason)
             if self.allowed is not None and name not in self.allowed:
                 path = f"$.{name}" if name.isidentifier() and len(name) <= 64 else "$[...]"
-                reason = (
-                    "the function has no parameter of this name; add one, or take 'args' or **rest"
-                )
+                reason = "the function has no parameter so named; add one, take 'args' or **rest"
                 raise InvalidArgsError(path, reason)
 
 

@@ -46,9 +46,8 @@ def register(definition: Definition) -> None:
             gc.collect()  # an earlier call's leftovers do not hold the name
             known = _find(name)
         if known is not None and not _executed_again(known, definition):
-            raise DuplicateWorkerError(
-                name, describe(known.function), describe(definition.function)
-            )
+            places = describe(known.function), describe(definition.function)
+            raise DuplicateWorkerError(name, *places)
         _lasting.pop(name, None)
         (_local if local else _lasting)[name] = definition
         _origins[name] = _origin(definition)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
@@ -91,19 +91,10 @@ class Enqueuer:
 
         ``first``: the number of the first item in errors; None for an item on its own.
         """
-        admitted: list[FrozenDict] = []
-        for index, item in enumerate(items, first or 0):
-            try:
-                admitted.append(self.admit(item))
-            except SigraError as error:
-                raise (error if first is None else error.at(index)) from None
+        admitted = list(_each(self.admit, items, first))
         chosen, backend, crossing = self._choose(options)
         if not crossing and running.get() is not None:
-            for index, frozen in enumerate(admitted, first or 0):
-                try:
-                    self._fence(frozen)
-                except CrossTenantError as error:
-                    raise (error if first is None else error.at(index)) from None
+            list(_each(self._fence, admitted, first))
         definition, name = self._definition, backend.name
         return [Job(definition, frozen, chosen, name) for frozen in admitted], backend
 
@@ -161,6 +152,16 @@ class Enqueuer:
         if home is not None and args["organization_id"] != home.id:
             names = self._definition.name, attempt.job.worker
             raise CrossTenantError(*names, home.id, args["organization_id"])
+
+
+def _each(check: Callable[[Any], Any], items: Iterable[Any], first: int | None) -> Iterator[Any]:
+    """Yield the answer for each item; number an error, from ``first``, with its item's place."""
+    for index, item in enumerate(items, first or 0):
+        try:
+            answer = check(item)
+        except SigraError as error:
+            raise (error if first is None else error.at(index)) from None
+        yield answer
 
 
 def _plain(definition: Definition, args: Any) -> dict[str, Any]:

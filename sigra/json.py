@@ -73,9 +73,8 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
         tree = _rebuild(args, ("$", None), 1)
         size = len(codec.dumps(tree))
         if size > max_bytes:
-            raise InvalidArgsError(
-                "$", f"{size} bytes of JSON, and at most {max_bytes} are allowed"
-            )
+            reason = f"{size} bytes of JSON, and at most {max_bytes} are allowed"
+            raise InvalidArgsError("$", reason)
     frozen: FrozenDict = read_only(tree)
     return frozen
 
@@ -101,9 +100,8 @@ def _rebuild(value: Any, path: _Path, level: int) -> Any:
             _fail(path, "a float that is NaN or infinite; pass None or str")
         return number
     if not issubclass(kind, (dict, list, tuple)):
-        _fail(
-            path, f"{_type_name(kind)} is not JSON; pass str, int, float, bool, None, list or dict"
-        )
+        reason = "is not JSON; pass str, int, float, bool, None, list or dict"
+        _fail(path, f"{_type_name(kind)} {reason}")
     if level > LEVELS:
         _fail(path, f"deeper than {LEVELS} levels")
     if issubclass(kind, dict):

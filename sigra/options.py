@@ -118,12 +118,9 @@ def check_capabilities(options: JobOptions, backend: Backend, worker: str | None
         return
     for name in OPTION_NAMES:
         if getattr(options, name) != getattr(PLAIN, name) and name not in backend.capabilities:
-            raise InvalidOptionError(
-                name,
-                f"backend {backend.name!r} cannot honour it; it honours "
-                f"{', '.join(sorted(backend.capabilities & set(OPTION_NAMES))) or 'no option'}",
-                worker,
-            )
+            honoured = ", ".join(sorted(backend.capabilities & set(OPTION_NAMES))) or "no option"
+            reason = f"backend {backend.name!r} cannot honour it; it honours {honoured}"
+            raise InvalidOptionError(name, reason, worker)
 
 
 def _text(name: str, value: Any, worker: str | None) -> str:
@@ -153,9 +150,8 @@ def _seconds(name: str, value: Any, worker: str | None) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InvalidOptionError(
-            name, f"must be seconds (int or float) or a timedelta, not {_kind(value)}", worker
-        )
+        reason = f"must be seconds (int or float) or a timedelta, not {_kind(value)}"
+        raise InvalidOptionError(name, reason, worker)
     try:
         seconds = float(value)
     except OverflowError:

@@ -215,6 +215,12 @@ def test_a_key_too_long_to_be_a_name_is_redacted() -> None:
     assert PLAIN == key_verdict("a" * 256)
 
 
+def test_a_key_that_stands_for_more_characters_is_judged_by_them() -> None:
+    """A key whose characters stand for more than 256 is too long to be a name as well."""
+    assert SECRET == key_verdict("\ufdfa" * 15)
+    assert PLAIN == key_verdict("\ufdfa" * 14)
+
+
 def test_null_stays_null() -> None:
     """A secret that is not there is shown as not there."""
     assert ({"password": None}, []) == sanitize({"password": None})
@@ -234,6 +240,30 @@ def test_secrets_are_found_at_any_depth() -> None:
     """Keys in lists and dicts are looked at as deep as metadata goes, and their paths told."""
     found = sanitize({"cards": 1, "a": [{"b": ({"pwd": 1}, {"c": {"apiKey": 2}})}]})
     assert ["$.cards", "$.a[0].b[0].pwd", "$.a[0].b[1].c.apiKey"] == found[1]
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_secret_in_a_key_is_redacted(deep: bool) -> None:
+    """A key that holds a secret is replaced in metadata and in the paths; its value stays."""
+    reached = {"postgres://u:hunter2@db/x": "ok", b"postgres://u:hunter3@db/x": 1}
+    plain, paths = sanitize({"reached": reached} if deep else reached)
+    assert {REDACTED: "ok", f"{REDACTED}#1": 1} == (plain["reached"] if deep else plain)
+    assert [".[REDACTED]"] * 2 == [path[-11:] for path in paths]
+
+
+def test_a_key_of_a_secret_that_holds_one_hides_its_value_too() -> None:
+    """What a redacted key said of its value still counts."""
+    assert {REDACTED: REDACTED} == sanitize({"password of redis://:hunter2@h": "hunter3"})[0]
+
+
+def test_the_paths_of_what_is_redacted_are_bounded() -> None:
+    """A result tells of 1,000 secrets at most, and a path that is long grows no further."""
+    value: Any = [{"pin": "x"}] * 2_000
+    for _ in range(60):
+        value = {"\u202e" * 64: value}
+    _, paths = sanitize({"x": value})
+    assert 1_000 == len(paths)
+    assert max(map(len, paths)) < 1_000
 
 
 def test_a_path_cannot_be_broken_out_of() -> None:

@@ -140,6 +140,8 @@ def test_a_named_zone_is_kept() -> None:
         ),
         ({b"k": 1, Text("t"): 2, (1,): 3}, {"k": 1, "t": 2, "<builtins.tuple>": 3}),
         ({"1": "a", 1: "b"}, {"1": "a", "1#1": "b"}),
+        ({"x": 1, "x#2": 2, b"x": 3}, {"x": 1, "x#2": 2, "x#3": 3}),
+        ({b"x": 1, "x": 2}, {"x": 1, "x#1": 2}),
         ({"k\ud800": 1}, {"k\ufffd": 1}),
     ],
     ids=lambda value: type(value).__name__,

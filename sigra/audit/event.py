@@ -16,10 +16,6 @@ LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "err
 """The outcomes, and the level at which an event of each is logged."""
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEvent:
     """One thing that was done: what, by whom, for which organization, and how it ended.
@@ -42,7 +38,7 @@ class AuditEvent:
     ip_address: str | None = None
     user_agent: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
-    occurred_at: datetime = field(default_factory=_now)
+    occurred_at: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     worker: str | None = None
     job_id: str | None = None
     attempt: int | None = None

@@ -63,7 +63,11 @@ def checked_form(
     if surplus and (surplus[0] is not STRICT or len(surplus) > 1):
         raise AuditRejectedError("scope", "what follows it must be passed by keyword")
     if unknown:
-        raise AuditRejectedError(_shown(next(iter(unknown))), "no such keyword")
+        keyword = next(iter(unknown))
+        # It may come from **payload, and so from a tenant.
+        fit = type(keyword) is str and len(keyword) <= 64 and keyword.isidentifier()
+        shown = keyword if fit and keyword.isascii() else "(an odd keyword)"
+        raise AuditRejectedError(shown, "no such keyword")
     action, outcome = _exact(action), _exact(outcome)
     reason = action_fault(action)
     if reason is not None:
@@ -75,9 +79,3 @@ def checked_form(
 
 def _exact(value: Any) -> Any:
     return str.__str__(value) if issubclass(type(value), str) else value
-
-
-def _shown(keyword: str) -> str:
-    # A keyword may come from **payload, and so from a tenant.
-    fit = type(keyword) is str and len(keyword) <= 64 and keyword.isidentifier()
-    return keyword if fit and keyword.isascii() else "(an odd keyword)"

@@ -34,9 +34,9 @@ def key_verdict(key: str) -> int:
     secret if a word, or neighbouring words run together, are on the lists of
     ``words.py``, or if it is too long to be a name at all.
     """
-    if len(key) > MAX_KEY:
+    name = visible(key)
+    if len(name) > MAX_KEY:  # NFKC makes up to 18 characters of one
         return SECRET
-    name = _visible(key)
     lowered = [word for word in _separator.split(name.lower()) if word]
     words = [word for word in _separator.split(_camel.sub("_", name).lower()) if word]
     # PaSsWoRd, which its changes of case take to pieces, is one of the words all the same.
@@ -52,9 +52,10 @@ def is_secret(key: str, kind: type) -> bool:
     return (key_verdict(key) if len(key) <= MAX_KEY else SECRET) > passes
 
 
-def _visible(key: str) -> str:
-    name = unicodedata.normalize("NFKC", key)
-    return "".join(sign for sign in name if sign.isascii() or unicodedata.category(sign) != "Cf")
+def visible(key: str) -> str:
+    """Return a key as it is looked at: by what its characters stand for, no hidden one left."""
+    shown = [sign for sign in key if sign.isascii() or unicodedata.category(sign) != "Cf"]
+    return unicodedata.normalize("NFKC", "".join(shown))
 
 
 def _judge(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
-from sigra.audit.redact import REDACTED, holds_secret, is_secret, key_verdict
+from sigra.audit.redact import MAX_KEY, REDACTED, holds_secret, is_secret, key_verdict, visible
 from sigra.errors import AuditRejectedError
 
 MAX_BYTES = 8_192
@@ -21,6 +21,9 @@ _TEXT_CHARACTERS = 80
 _LONGEST_TEXT = _BUDGET * _TEXT_CHARACTERS
 _MAX_DEPTH = 64
 _MAX_STEP = 64
+# What a result tells of what was redacted: in metadata that is kept there is not so much.
+_MAX_PATHS = 1_000
+_MAX_PATH = 256
 
 # Within these no metadata comes near the size at which it is replaced.
 _SIMPLE_ITEMS = 12
@@ -93,7 +96,7 @@ def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
 
 
 def _is_simple(key: str) -> bool:
-    if len(key) > _SIMPLE_KEY or not key.isascii() or key_verdict(key):
+    if len(key) > _SIMPLE_KEY or not key.isascii() or key_verdict(key) or holds_secret(key):
         return False
     if len(_simple_keys) >= _SIMPLE_KEYS:
         _simple_keys.clear()
@@ -137,30 +140,53 @@ class _Walk:
             return self._text(plain, path, key) if type(plain) is str else plain
         if depth >= _MAX_DEPTH:
             return f"<deeper than {_MAX_DEPTH} levels>"
-        held = id(value if mapping is None else mapping)
-        if held in self.open:
+        held: Any = value if mapping is None else mapping
+        if id(held) in self.open:
             return "<cycle>"
-        self.open.add(held)
-        walk: Any = self._array if mapping is None else self.mapping
-        plain = walk(value if mapping is None else mapping, path + _step(key), depth + 1)
-        self.open.discard(held)
+        self.open.add(id(held))
+        walk = self._array if mapping is None else self.mapping
+        plain = walk(held, _below(path, key), depth + 1)
+        self.open.discard(id(held))
         return plain
 
     def mapping(self, mapping: dict[Any, Any], path: str, depth: int) -> dict[str, Any]:
         """Return a dict, or one of a subclass, with plain keys and values."""
         plain: dict[str, Any] = {}
         for name, value in dict.items(mapping):
-            key = name if type(name) is str and name.isascii() else _key(name, plain)
+            key = name if type(name) is str and name.isascii() else self._key(name)
             self.left -= 1 + len(key) // _KEY_CHARACTERS
             if self.left < 0:
                 break
+            secret = self.redacting and value is not None and is_secret(key, type(value))
+            if self.redacting and holds_secret(key):
+                key = self._redact(path, REDACTED)
+            if key in plain:
+                key = self._apart(key, plain)
             self.characters += len(key)
-            if self.redacting and value is not None and is_secret(key, type(value)):
-                plain[key] = REDACTED
-                self.redacted.append(path + _step(key))
-            else:
-                plain[key] = self.value(value, path, depth, key)
+            plain[key] = self._redact(path, key) if secret else self.value(value, path, depth, key)
         return plain
+
+    def _key(self, key: Any) -> str:
+        """Write a key as JSON would; one that is not ASCII costs what it is judged as."""
+        text = leaf(key)
+        text = well_formed(text[:_LONGEST_TEXT]) if type(text) is str else json.dumps(text)
+        if not text.isascii():
+            self.left -= len(visible(text[:MAX_KEY])) // _KEY_CHARACTERS
+        return text
+
+    def _apart(self, key: str, plain: dict[str, Any]) -> str:
+        """Tell a key by a number from an earlier one that reads the same; the search costs too."""
+        number = len(plain)
+        while f"{key}#{number}" in plain:
+            number += 1
+            self.left -= 1
+        return f"{key}#{number}"
+
+    def _redact(self, path: str, key: str | int | None) -> str:
+        """Note where something is redacted, and return what is put in its place."""
+        if len(self.redacted) < _MAX_PATHS:
+            self.redacted.append(_below(path, key))
+        return REDACTED
 
     def _array(self, value: Any, path: str, depth: int) -> list[Any]:
         # The base type's own iterator: a subclass may have another.
@@ -182,23 +208,15 @@ class _Walk:
         kept = self.characters + len(text)
         # What is kept beyond the limit does not leave the process, so it need not be searched.
         if self.redacting and kept <= MAX_BYTES and holds_secret(text):
-            self.redacted.append(path + _step(key))
-            return REDACTED
+            return self._redact(path, key)
         self.characters = kept
         return text
 
 
-def _key(key: Any, plain: dict[str, Any]) -> str:
-    """Write a key as JSON would, and apart from any that reads the same."""
-    text = leaf(key)
-    text = well_formed(text[:_LONGEST_TEXT]) if type(text) is str else json.dumps(text)
-    return text if text not in plain else f"{text}#{len(plain)}"
-
-
-def _step(key: str | int | None) -> str:
-    """Write one step of a path, in a form that no key can break out of."""
-    if not isinstance(key, str):
-        return "" if key is None else f"[{key}]"
-    if len(key) <= _MAX_STEP and key.isprintable():
-        return f".{key}"
-    return f"[{json.dumps(key[:_MAX_STEP])}]"
+def _below(path: str, key: str | int | None) -> str:
+    """Add a step to a path, in a form that no key can break out of; a long path stays so."""
+    if key is None or len(path) >= _MAX_PATH:
+        return path
+    if type(key) is str and len(key) <= _MAX_STEP and key.isprintable():
+        return f"{path}.{key}"
+    return f"{path}[{json.dumps(key[:_MAX_STEP] if isinstance(key, str) else key)}]"

@@ -450,6 +450,11 @@ LARGE: dict[str, Callable[[], Any]] = {
     "a million keys": lambda: dict.fromkeys(map(str, range(1_000_000)), 1),
     "a million secrets": lambda: {f"password_{n}": n for n in range(200_000)},
     "long odd keys": lambda: {"\u200baB.é" * 40 + str(n): n for n in range(20_000)},
+    "odd keys": lambda: {"\ufdfa" * 5 + chr(n): n for n in range(0x4E00, 0x6800)},
+    "keys that read the same": lambda: {
+        **{f"<builtins.tuple>#{n}": n for n in range(1_000, 3_000)},
+        **{(n,): n for n in range(2_000)},
+    },
     "a million items": lambda: list(range(1_000_000)),
     "depth 100,000": lambda: deep(100_000),
     "shared": shared,
