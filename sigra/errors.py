@@ -93,20 +93,16 @@ class CrossTenantError(SigraError):
     """
 
     def __init__(
-        self,
-        worker: str,
-        running_worker: str,
-        running_organization_id: str,
-        organization_id: str | None,
+        self, worker: str, running_worker: str, home_id: str, organization_id: str | None
     ) -> None:
         to = "no organization" if organization_id is None else f"organization {organization_id!r}"
         super().__init__(
-            f"a job of {running_worker!r} for organization {running_organization_id!r} enqueues "
+            f"a job of {running_worker!r} for organization {home_id!r} enqueues "
             f"{worker!r} for {to}. Pass **tenant_args(scope) to stay in the same organization, "
             "or cross_tenant=True to .new() where crossing is meant."
         )
         self.worker, self.running_worker = worker, running_worker
-        self.running_organization_id = running_organization_id
+        self.running_organization_id = home_id
         self.organization_id = organization_id
 
 

@@ -112,6 +112,19 @@ def test_a_single_value_becomes_plain(value: Any, plain: Any) -> None:
     assert plain == sanitize_value(value)
 
 
+def test_a_value_made_past_its_init_is_told_by_its_type() -> None:
+    """One that its own printer fails on costs no event: it becomes ``<module.qualname>``."""
+    bare, odd = UUID.__new__(UUID), UUID(int=1)
+    object.__setattr__(odd, "int", "hunter2")
+    vast, path = ipaddress.IPv4Address("1.2.3.4"), PurePosixPath("/a")
+    vast._ip = 10**5_000
+    path._str = path._raw_paths = 5  # type: ignore[attr-defined]
+    told = ["<uuid.UUID>", "<uuid.UUID>", "<ipaddress.IPv4Address>"]
+    assert told == [leaf(value) for value in (bare, odd, vast)]
+    assert leaf(path).startswith("<")
+    assert id_text(bare) is id_text(odd) is None
+
+
 def test_a_named_zone_is_kept() -> None:
     """A moment in a zone of the standard library keeps its offset."""
     try:

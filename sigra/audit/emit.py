@@ -161,15 +161,9 @@ def _log(
 
 
 def _emit(
-    action: str,
-    outcome: Outcome,
-    scope: Any,
-    details: Details,
-    schema: Any,
-    job: Running | None,
-    ordinal: int,
-    transaction: Transaction | None = None,
-) -> AuditResult:
+    action: str, outcome: Outcome, scope: Any, details: Details, schema: Any,
+    job: Running | None, ordinal: int, transaction: Transaction | None = None,
+) -> AuditResult:  # fmt: skip
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
         return _NO_SCHEMA

@@ -26,12 +26,15 @@ def leaf(value: Any) -> Any:
     kind = type(value)
     if value is None or kind is bool or kind is str:
         return value
-    for base, plain in _KINDS:
-        if issubclass(kind, base):
-            return plain(value)
-    # By identity: these classes are not loaded for the sake of the question.
-    if any(getattr(sys.modules.get(home), name, None) is kind for home, name in _PRINTED):
-        return str(value)
+    try:
+        for base, plain in _KINDS:
+            if issubclass(kind, base):
+                return plain(value)
+        # By identity: these classes are not loaded for the sake of the question.
+        if any(getattr(sys.modules.get(home), name, None) is kind for home, name in _PRINTED):
+            return str.__str__(str(value))
+    except Exception:  # noqa: S110 - of an object made without its __init__, or changed past it
+        pass
     return f"<{type_name(kind)}>"
 
 
@@ -96,7 +99,7 @@ _KINDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (float, _float),
     ((bytes, bytearray), _binary),
     (Enum, _member),
-    (UUID, id_text),
+    (UUID, lambda value: id_text(value) or f"<{type_name(type(value))}>"),
     (datetime, _moment),
     (date, date.isoformat),
     (time, lambda value: datetime.combine(date.min, value, None).time().isoformat()),
