@@ -168,9 +168,12 @@ def _plain(definition: Definition, args: Any) -> dict[str, Any]:
     """Copy a mapping by what it holds, not by what its own methods might make up."""
     if isinstance(args, dict):
         return dict(dict.items(args))
-    if isinstance(args, Mapping):
-        return {key: args[key] for key in args}
     reason = f"args are a mapping with str keys, not {type(args).__qualname__}"
+    if isinstance(args, Mapping):
+        try:
+            return {key: args[key] for key in args}
+        except Exception as error:
+            reason = f"reading the mapping raised {type(error).__qualname__}"
     raise InvalidArgsError("$", reason, definition.name)
 
 

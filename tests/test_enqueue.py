@@ -7,6 +7,7 @@ import collections
 import json
 import uuid
 from collections import UserDict, defaultdict
+from collections.abc import Iterator, Mapping
 from enum import IntEnum, StrEnum
 from typing import Any
 
@@ -124,6 +125,25 @@ def test_args_that_are_no_mapping_are_refused_first(args: Any) -> None:
 def test_any_mapping_will_do() -> None:
     """A collections.abc.Mapping that is no dict is taken by its items."""
     assert {**TENANT, "n": 1} == one.new(UserDict({**TENANT, "n": 1})).args
+
+
+class Unreadable(Mapping[str, Any]):
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError("hunter2")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("organization_id", "actor_id"))
+
+    def __len__(self) -> int:
+        return 2
+
+
+def test_a_mapping_that_cannot_be_read_is_refused_by_the_type_of_its_error() -> None:
+    """What it raises is not raised by new(), and its text, which may hold a value, not told."""
+    with pytest.raises(InvalidArgsError) as caught:
+        note.new(Unreadable())
+    assert ("$", "reading the mapping raised KeyError") == (caught.value.path, caught.value.reason)
+    assert caught.value.__context__ is None
 
 
 def test_a_key_that_is_no_str_is_refused_before_absent_keys() -> None:
