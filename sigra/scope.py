@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, final
 from uuid import UUID
@@ -21,7 +22,7 @@ class _Sealed:
     __slots__ = ()
 
     def __init_subclass__(cls) -> None:
-        if _Sealed not in cls.__bases__:
+        if cls.__bases__ != (_Sealed,) or cls.__module__ != __name__:
             raise TypeError(f"{cls.__bases__[0].__name__} is final: nothing may pass for it")
 
     # Hidden from type checkers, which would take them for a license to use any name.
@@ -129,7 +130,8 @@ def id_text(value: Any) -> str | None:
     if issubclass(kind, int) and kind is not bool:
         return int.__repr__(value) if int.bit_length(value) <= 64 else None
     if issubclass(kind, UUID):
-        return str(UUID(int=_uuid_int(value)))
+        with suppress(Exception):  # its number may be absent, or be none: then it is no id
+            return str(UUID(int=int.__int__(_uuid_int(value))))
     return None
 
 

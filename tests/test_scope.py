@@ -83,6 +83,13 @@ def test_nothing_can_be_derived(cls: Any) -> None:
         type("Other", (cls,), {})
 
 
+@pytest.mark.parametrize("bases", [(AuditScope, AuditScope.__mro__[1]), AuditScope.__mro__[1:2]])
+def test_nothing_can_be_derived_beside_them(bases: Any) -> None:
+    """Nor is the class that seals them a way to a class that a scope could be made one of."""
+    with pytest.raises(TypeError, match="final"):
+        type("Other", bases, {"__slots__": (), "is_admin": True})
+
+
 def test_the_constructor_points_to_build() -> None:
     """AuditScope() says how a scope is built."""
     with pytest.raises(TypeError, match=r"AuditScope\.build"):
