@@ -101,9 +101,8 @@ class CrossTenantError(SigraError):
             f"{worker!r} for {to}. Pass **tenant_args(scope) to stay in the same organization, "
             "or cross_tenant=True to .new() where crossing is meant."
         )
-        self.worker, self.running_worker = worker, running_worker
-        self.running_organization_id = home_id
-        self.organization_id = organization_id
+        self.worker, self.organization_id = worker, organization_id
+        self.running_worker, self.running_organization_id = running_worker, home_id
 
 
 class EnqueueError(SigraError):
@@ -129,7 +128,8 @@ class JobFailedError(SigraError):
     """Tell that a job ended with ``Failure``. Attributes: ``job_id``, ``worker``, ``reason``."""
 
     def __init__(self, job_id: str, worker: str, reason: object) -> None:
-        super().__init__(f"job {job_id} of worker {worker!r} returned Failure: {brief(reason)}")
+        what = f"job {brief(job_id)} of worker {worker!r} returned Failure: {brief(reason)}"
+        super().__init__(what)
         self.job_id, self.worker, self.reason = job_id, worker, reason
 
 
@@ -137,7 +137,7 @@ class JobCancelledError(SigraError):
     """Tell that a job ended with ``Cancel``. Attributes: ``job_id``, ``worker``, ``reason``."""
 
     def __init__(self, job_id: str, worker: str, reason: object) -> None:
-        super().__init__(f"job {job_id} of worker {worker!r} was cancelled: {brief(reason)}")
+        super().__init__(f"job {brief(job_id)} of worker {worker!r} was cancelled: {brief(reason)}")
         self.job_id, self.worker, self.reason = job_id, worker, reason
 
 
@@ -149,8 +149,8 @@ class PoisonedJobError(SigraError):
 
     def __init__(self, job_id: str, worker: str, deliveries: int) -> None:
         super().__init__(
-            f"job {job_id} of worker {worker!r} was delivered {deliveries} times without coming "
-            "to an end, and no attempt is left: its consumer died each time, of the job itself or "
+            f"job {brief(job_id)} of worker {worker!r} was delivered {deliveries} times without "
+            "coming to an end, and no attempt is left: its consumer died each time, of the job or "
             "of its host. Look at the consumer's log, then enqueue it again with .new()."
         )
         self.job_id, self.worker, self.deliveries = job_id, worker, deliveries

@@ -204,3 +204,26 @@ def test_an_error_without_organization_says_so() -> None:
 def test_a_bare_error_shows_its_name() -> None:
     """An error without a text is not an empty line."""
     assert "SigraError" == str(SigraError())
+
+
+FORGED = "x\nCRITICAL root a second line\x1b[31m\u202e"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.JobFailedError(FORGED, "a.b", "why"),
+        errors.JobCancelledError(FORGED, "a.b", "why"),
+        errors.PoisonedJobError(FORGED, "a.b", 2),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_job_s_id_breaks_no_line(error: SigraError) -> None:
+    """Whoever chose it, a log line stays one; the attribute has it as it is."""
+    assert str(error).isprintable()
+    assert FORGED == error.__dict__["job_id"]
+
+
+def test_a_job_s_id_fills_no_line() -> None:
+    """An id of any length is cut where it is shown."""
+    assert len(str(errors.JobFailedError("x" * 5_000_000, "a.b", "why"))) < 400

@@ -210,6 +210,21 @@ def test_adapters_have_the_same_parts_in_the_same_order(queue: str) -> None:
     }
 
 
+def test_no_adapter_logs_an_id_as_it_came() -> None:
+    """A queue's ids are chosen by whoever can write to it: they are shown cut, and on one line."""
+    calls = [
+        (name, node)
+        for name, tree in modules().items()
+        if name.startswith("backends.") and not name.startswith("backends.inprocess")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
+        if "job %s" in ast.unparse(node.args[0])
+    ]
+    assert len(calls) > 5
+    shown = [(name, ast.unparse(node.args[1])) for name, node in calls]
+    assert [] == [(name, text) for name, text in shown if not text.startswith("brief(")]
+
+
 def names_bound(node: ast.AST) -> list[str]:
     """Name what a statement of a class or a module defines."""
     if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sigra.errors import brief
+
 _log = logging.getLogger("sigra.job")
 
 _EXPIRES_MS = 24 * 3600 * 1000
@@ -29,14 +31,14 @@ def begun_before(app: Any, request: Any) -> Iterator[int]:
     try:
         before = _mark(app, marks)
     except Exception:
-        _log.warning("job %s runs uncounted", request.id, exc_info=True)
+        _log.warning("job %s runs uncounted", brief(request.id), exc_info=True)
     yield before
     try:
         with app.producer_or_acquire() as producer:
             producer.channel.queue_purge(marks)  # deletes it on Redis
             producer.channel.queue_delete(marks)
     except Exception:
-        _log.warning("the marks of job %s are left over", request.id, exc_info=True)
+        _log.warning("the marks of job %s are left over", brief(request.id), exc_info=True)
 
 
 def _mark(app: Any, marks: str) -> int:

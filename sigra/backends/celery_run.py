@@ -10,6 +10,7 @@ from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.producing import error_text
+from sigra.errors import brief
 
 _exceptions = native("celery.exceptions", "celery")
 
@@ -67,6 +68,6 @@ def keep(app: Any, queue: str, name: str, id: str, message: Any) -> None:
     """Keep a job whose worker is not imported here; Celery itself would drop it."""
     kwargs, retries = message.payload[1], message.headers.get("retries") or 0
     if isinstance(kwargs, dict) and MARK in kwargs:
-        _log.error("job %s waits in queue %s: no worker is named %r", id, queue, name)
+        _log.error("job %s waits in queue %s: no worker is named %r", brief(id), queue, name)
         again = {"kwargs": kwargs, "task_id": id, "queue": queue, "retries": retries}
         app.send_task(name, serializer="json", **again)

@@ -11,6 +11,7 @@ from typing import Any
 from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
+from sigra.errors import brief
 
 _db = native("django.db", "django")
 _limits = native("django.tasks.base", "django")
@@ -46,7 +47,7 @@ def rescue(own: Any, path: str) -> None:
     jobs = rows().running().filter(backend_name=own.backend, task_path__startswith=path, **earlier)
     lost = jobs.filter(args_kwargs__kwargs__sigra__isnull=False)
     for row in lost:
-        _log.error("job %s runs again: its consumer died, or takes too long", row.id)
+        _log.error("job %s runs again: its consumer died, or takes too long", brief(str(row.id)))
         lost.filter(id=row.id).update(status="READY")
     _rows_of(own).filter(**earlier).exclude(status="FAILED").delete()
 

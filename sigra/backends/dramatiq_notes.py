@@ -17,6 +17,7 @@ from typing import Any
 from zlib import crc32
 
 from sigra.backends.external import native
+from sigra.errors import brief
 
 _log = logging.getLogger("sigra.job")
 
@@ -46,13 +47,13 @@ def counted(broker: Any, message: Any) -> Iterator[int]:
             key = f"{broker.namespace}:{queue}.msgs"
             broker.client.hset(key, options["redis_message_id"], noted)
     except Exception:
-        _log.warning("job %s runs uncounted", message.message_id, exc_info=True)
+        _log.warning("job %s runs uncounted", brief(message.message_id), exc_info=True)
     yield before
     if in_rabbitmq:
         try:
             _take(broker, queue, run, before + 1)
         except Exception:
-            _log.warning("the note of job %s is left to expire", run, exc_info=True)
+            _log.warning("the note of job %s is left to expire", brief(run), exc_info=True)
 
 
 def _take(broker: Any, queue: str, run: str, notes: int) -> None:

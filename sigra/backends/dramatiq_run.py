@@ -9,6 +9,7 @@ from typing import Any
 
 from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.errors import brief
 
 CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
 
@@ -47,5 +48,5 @@ def _send_again(broker: Any, message: Any, consumed: Consumed) -> None:
             broker.enqueue(again, delay=int(consumed.verdict.delay * 1000) or None)
             return
         except Exception:
-            _log.exception("job %s cannot go on yet: no broker", message.message_id)
+            _log.exception("job %s cannot go on yet: no broker", brief(message.message_id))
             time.sleep(_RECONNECT)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sigra.backends.external import Consumed, aconsume, failures_in, native
 from sigra.backends.producing import error_text
+from sigra.errors import brief
 
 _saq = native("saq", "saq")
 
@@ -41,7 +42,7 @@ async def _beat(job: Any) -> None:
     try:
         await job.update()
     except Exception:
-        _log.warning("job %s gave no sign of life to its queue", job.key, exc_info=True)
+        _log.warning("job %s gave no sign of life to its queue", brief(job.key), exc_info=True)
 
 
 async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:

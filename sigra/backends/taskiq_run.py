@@ -13,6 +13,7 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
+from sigra.errors import brief
 
 _taskiq = native("taskiq", "taskiq")
 _CONTEXT = _taskiq.TaskiqDepends(_taskiq.Context)
@@ -58,7 +59,7 @@ async def _send_again(
             await send(kicker.with_task_id(message.task_id), schedules, payload, delay)
             return
         except Exception:
-            _log.exception("job %s cannot go on yet: no broker", message.task_id)
+            _log.exception("job %s cannot go on yet: no broker", brief(message.task_id))
             await asyncio.sleep(_RECONNECT)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sigra.backends.external import native
+from sigra.errors import brief
 
 _log = logging.getLogger("sigra.job")
 
@@ -46,7 +47,7 @@ class Notes:
                     pipeline.delete(*ended)
                 *_, begun, _ = await pipeline.incr(key).expire(key, _WEEK).execute()
         except Exception:
-            _log.warning("job %s runs uncounted", id, exc_info=True)
+            _log.warning("job %s runs uncounted", brief(id), exc_info=True)
             return 0
         return int(begun) - 1
 
