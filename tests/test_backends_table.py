@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from capability_table import HEAD, OURS, PAGE, line, written
 
@@ -26,3 +28,13 @@ def test_the_line_says_what_the_class_declares(name: str) -> None:
     except MissingExtraError:
         pytest.skip("its extra is not installed here")
     assert expected == written()[name]
+
+
+QUEUES = sorted(set(OURS) - {"sync", "thread", "asyncio"})
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_the_guide_says_where_a_job_s_state_is(name: str) -> None:
+    """Where ``job.state`` is refused, the page says what to ask instead."""
+    told = PAGE.read_text("utf-8").partition("## Where a job's state is\n")[2].partition("\n## ")[0]
+    assert name in [row.lower() for row in re.findall(r"(?m)^\| (\w+)", told)]
