@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
@@ -27,8 +28,9 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
 
     Sync and async functions alike. The arguments are searched to a depth of 8:
     lists, tuples, sets, dict keys and values, attributes of any object and of its class, what
-    a function, generator, exception or weak reference holds, but not what a property or
-    ``__getattr__`` would make, nor what SQLAlchemy's own objects hold but lists and dicts.
+    a function, generator, coroutine, future, exception or weak reference holds, but not what a
+    property or ``__getattr__`` would make, nor what SQLAlchemy's own objects hold but lists and
+    dicts.
     Finding an ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
     """
     if isinstance(function, (staticmethod, classmethod)):
@@ -40,7 +42,7 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
 
         @functools.wraps(function)
         async def guarded_async(*args: P.args, **kwargs: P.kwargs) -> Any:
-            _refuse_scope(function, args, kwargs)
+            _refuse_scope(function, *args, *kwargs.values())
             return await function(*args, **kwargs)
 
         guarded: Any = guarded_async
@@ -48,7 +50,7 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
 
         @functools.wraps(function)
         def guarded_sync(*args: P.args, **kwargs: P.kwargs) -> R:
-            _refuse_scope(function, args, kwargs)
+            _refuse_scope(function, *args, *kwargs.values())
             return function(*args, **kwargs)
 
         guarded = guarded_sync
@@ -56,16 +58,17 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     return guarded  # type: ignore[no-any-return]
 
 
-_OPENED = (types.MethodType, functools.partial, BaseException, types.GeneratorType, MappingView)
+_OPENED = (list, tuple, set, frozenset, deque, dict, types.MethodType, functools.partial,
+           BaseException, MappingView, types.CellType, types.GeneratorType, types.CoroutineType,
+           types.AsyncGeneratorType)  # fmt: skip
+"""What is asked of the interpreter what it holds: no ``__iter__`` of a subclass is run."""
+
 _BARE = frozenset({list, tuple, set, frozenset, dict})
 _LEAVES = frozenset({str, int, float, bool, bytes, types.NoneType, complex, UUID, Identity})
 
 
-def _refuse_scope(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
+def _refuse_scope(function: Callable[..., Any], *layer: Any) -> None:
     """Search breadth first; each object once, so that cycles and sharing cost nothing."""
-    layer: list[Any] = [*args, *kwargs.values()]
     seen: dict[int, Any] = {}  # held, so that no id is used twice
     for _ in range(_DEPTH + 1):
         inner: list[Any] = []
@@ -78,22 +81,21 @@ def _refuse_scope(
                 held = None if isinstance(value, AuditScope) else _inside(value)
             if held is None:
                 name = getattr(function, "__qualname__", repr(function))
-                raise AuditOnlyScopeError(
-                    name, f"{name}() decides on authority and was given a worker's scope"
-                )
+                reason = f"{name}() decides on authority and was given a worker's scope"
+                raise AuditOnlyScopeError(name, reason)
             inner.extend(held)
-        layer = inner
+        layer = tuple(inner)
 
 
 def _inside(value: Any) -> list[Any]:
     """List what an object holds: items, keys and values, attributes, captured variables."""
     held: list[Any] = []
-    if isinstance(value, (list, tuple, set, frozenset, deque)):
-        held.extend(value)
-    elif isinstance(value, (dict, Mapping)):
-        held.extend((*value.keys(), *value.values()))
-    elif isinstance(value, _OPENED):
+    if isinstance(value, _OPENED):
         held.extend(get_referents(value))
+    elif isinstance(value, Mapping):
+        held.extend((*value.keys(), *value.values()))
+    elif isinstance(value, asyncio.Future):
+        held += value._result, value._exception  # type: ignore[attr-defined]
     elif isinstance(value, ReferenceType):
         held.append(value())
     elif isinstance(value, (type, types.ModuleType)):

@@ -8,7 +8,7 @@ import inspect
 import weakref
 from collections import deque
 from functools import partial
-from types import MappingProxyType, SimpleNamespace
+from types import CellType, MappingProxyType, SimpleNamespace
 from typing import Any
 
 import attrs
@@ -93,6 +93,47 @@ def referred(inner: Any) -> Any:
     return weakref.ref(held)
 
 
+class Pause:
+    def __await__(self) -> Any:
+        yield
+
+
+def paused(inner: Any) -> Any:
+    async def body(_: Any) -> None:
+        await Pause()
+
+    made = body(inner)
+    made.send(None)
+    return made
+
+
+async def yielding(inner: Any) -> Any:
+    yield inner
+
+
+def done(inner: Any) -> Any:
+    async def make() -> Any:
+        future = asyncio.get_running_loop().create_future()
+        future.set_result(inner)
+        return future
+
+    return asyncio.run(make())
+
+
+class Mute(list[Any]):
+    """A list that says that it is empty, as some lazy ones do until they are asked."""
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+class Last(dict[Any, Any]):
+    """A dict of lists that shows of each the last, as those of query strings do."""
+
+    def values(self) -> Any:
+        return [held[-1] for held in super().values()]
+
+
 HELD: list[Any] = []
 
 WRAPPERS = [
@@ -121,6 +162,12 @@ WRAPPERS = [
     caused,
     referred,
     lambda inner: {"scope": inner}.values(),
+    paused,
+    yielding,
+    done,
+    CellType,
+    lambda inner: Mute([inner]),
+    lambda inner: Last(scope=[inner, "7"]),
     lambda inner: type("Holder", (), {"scope": inner})(),
     lambda inner: type("Heir", (type("Holder", (), {"scope": inner}),), {})(),
 ]
