@@ -38,3 +38,13 @@ def test_the_guide_says_where_a_job_s_state_is(name: str) -> None:
     """Where ``job.state`` is refused, the page says what to ask instead."""
     told = PAGE.read_text("utf-8").partition("## Where a job's state is\n")[2].partition("\n## ")[0]
     assert name in [row.lower() for row in re.findall(r"(?m)^\| (\w+)", told)]
+
+
+@pytest.mark.parametrize("name", QUEUES)
+def test_the_guide_begins_with_what_to_set(name: str) -> None:
+    """Each queue's part has a list of three lines at most before its prose."""
+    parts = re.findall(r"(?ms)^### (\w+)\n\n(.*?)(?=^#)", PAGE.read_text("utf-8"))
+    (text,) = [text for heading, text in parts if heading.lower() == name]
+    first, _, rest = text.partition("\n\n")
+    assert all(line.startswith("- ") for line in first.splitlines())
+    assert (True, True) == (len(first.splitlines()) <= 3, bool(rest.strip()))
