@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sigra.cli.reader import Line, LineReader
+from sigra.store.private import private
 
 
 class RejectFile:
     """Set lines aside as they were; make the file for the first of them.
 
-    ``path`` is where it is, or would be. Nothing is ever written over: where the name
-    is taken meanwhile, opening it raises ``FileExistsError``.
+    ``path`` is where it is, or would be, for its owner alone: in args there may be secrets.
+    Nothing is ever written over: where the name is taken meanwhile, opening it raises
+    ``FileExistsError``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,7 +25,7 @@ class RejectFile:
     def set_aside(self, line: Line, reader: LineReader) -> None:
         """Copy a line, in chunks where it is not whole. Raises ``OSError``."""
         if self._file is None:
-            self._file = self.path.open("xb")
+            self._file = open(self.path, "xb", opener=private)  # noqa: SIM115
         self.lines += 1
         self._file.write(line.data)
         if not line.whole:

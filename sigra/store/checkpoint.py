@@ -19,6 +19,7 @@ from sigra.store.chain import time_text
 from sigra.store.errors import CheckpointOrderError
 from sigra.store.keys import PublicKeys, Signer, is_signed
 from sigra.store.locking import lock_file
+from sigra.store.private import private
 from sigra.store.sink import SqlAuditSink
 from sigra.store.tables import chains
 
@@ -111,7 +112,7 @@ def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> N
     checkpoint was not taken after the last one in the file, and ``ValueError`` where the file
     holds something else, which stays as it is.
     """
-    with open(path, "a+b") as file:
+    with open(path, "a+b", opener=private) as file:
         lock_file(file)
         file.seek(0)
         data = file.read()

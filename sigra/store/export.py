@@ -17,6 +17,7 @@ from sigra.store.database import Database
 from sigra.store.formats import FORMATS, Format
 from sigra.store.keys import Signer
 from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_manifest
+from sigra.store.private import make_folder
 from sigra.store.query import event_of, of_tenancy, read_chain
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.sink import SqlAuditSink
@@ -72,7 +73,7 @@ def export(
 
 
 def _claim(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     if any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: an export goes into a folder of its own")
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from sigra.audit.event import EVENT_FIELDS
 from sigra.errors import MissingExtraError
+from sigra.store.private import private
 
 Format = Literal["jsonl", "csv", "parquet"]
 COLUMNS = (*EVENT_FIELDS, "sequence", "hash")
@@ -41,7 +42,7 @@ class JsonLines:
     def open(self, path: Path) -> Iterator[Write]:
         """Open a file for rows."""
         self.written = 0
-        with path.open("x", encoding="ascii", newline="") as file:
+        with open(path, "x", encoding="ascii", newline="", opener=private) as file:
 
             def write(rows: Rows) -> None:
                 file.writelines(f"{json.dumps(row)}\n" for row in rows)
@@ -59,7 +60,7 @@ class Csv:
     def open(self, path: Path) -> Iterator[Write]:
         """Open a file for rows."""
         self.written = 0
-        with path.open("x", encoding="utf-8", newline="") as file:
+        with open(path, "x", encoding="utf-8", newline="", opener=private) as file:
             table = csv.writer(file)
             table.writerow(COLUMNS)
 
@@ -90,7 +91,10 @@ class Parquet:
     def open(self, path: Path) -> Iterator[Write]:
         """Open a file for rows."""
         self.written = 0
-        with path.open("xb") as file, self._parquet.ParquetWriter(file, self._schema) as out:
+        with (
+            open(path, "xb", opener=private) as file,
+            self._parquet.ParquetWriter(file, self._schema) as out,
+        ):
 
             def write(rows: Rows) -> None:
                 plain = [{**row, "metadata": json.dumps(row["metadata"])} for row in rows]

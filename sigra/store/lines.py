@@ -8,22 +8,26 @@ from typing import IO, Any
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.audit.line import line_of
+from sigra.store.private import private
 
 
 class JSONLinesSink:
     """Write each event as one line of strict JSON, and flush it.
 
-    ``target`` is a path, to which is appended, or a stream, text or binary. The keys
-    are the fields of ``AuditEvent``; ``occurred_at`` is ISO 8601 in UTC. Only a file
-    that the sink opened itself is closed by ``close``, and only to one can a forked child
-    go on to write: of a stream it inherits the lock, and half a line in the buffer.
+    ``target`` is a path, to which is appended (a new file is for its owner alone), or a
+    stream, text or binary. The keys are the fields of ``AuditEvent``; ``occurred_at`` is
+    ISO 8601 in UTC. Only a file that the sink opened itself is closed by ``close``, and only
+    to one can a forked child go on to write: of a stream it inherits the lock, and half a
+    line in the buffer.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
         self._lock, self._process = threading.Lock(), os.getpid()
         self._owned = isinstance(target, (str, os.PathLike))
         # Without a buffer, a lock and a rest of which a forked child would inherit.
-        self._stream: Any = open(target, "ab", buffering=0) if self._owned else target  # type: ignore[arg-type]  # noqa: SIM115
+        self._stream: Any = target
+        if self._owned:
+            self._stream = open(target, "ab", buffering=0, opener=private)  # type: ignore[arg-type]  # noqa: SIM115
         self._gap = b""
         self._text = hasattr(self._stream, "encoding")
 

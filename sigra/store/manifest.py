@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sigra.store.canonical import canonical
 from sigra.store.keys import Signer, by_id, is_signed
+from sigra.store.private import private
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -57,7 +58,7 @@ def write_manifest(path: Path, manifest: Manifest, signer: Signer | None) -> Non
     fields = {"body": body}
     if signer is not None:
         fields |= {"key_id": signer.key_id, "signature": signer.sign(_PURPOSE, body).hex()}
-    with path.open("x", encoding="ascii") as file:
+    with open(path, "x", encoding="ascii", opener=private) as file:
         json.dump(fields, file, indent=2)
         file.flush()
         os.fsync(file.fileno())

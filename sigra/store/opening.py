@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from sigra.store.database import Database, check_dialect, check_kind
+from sigra.store.private import make_database
 from sigra.store.synchronous import ServerDatabase, SqliteDatabase
 
 if TYPE_CHECKING:
@@ -27,13 +28,23 @@ def open_database(target: str | URL | Engine | AsyncEngine) -> Database:
     if isinstance(target, (str, URL)):
         url = _checked(target)
         if not url.get_dialect().is_async:
-            return _synchronous(create_engine(url), owned=True)
-        target = url
+            return _synchronous(_private(create_engine(url)), owned=True)
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        target = create_async_engine(url)
+        _private(target.sync_engine)
     elif not hasattr(target, "sync_engine"):
         raise TypeError(f"{_WANTED}, not as a {type(target).__qualname__}")
     from sigra.store.asynchronous import AsyncDatabase  # it needs greenlet, which not all have
 
     return AsyncDatabase(target)
+
+
+def _private(engine: Engine) -> Engine:
+    """Let an engine of the store's own make a file of SQLite's for its owner alone."""
+    if engine.name == "sqlite":
+        event.listen(engine, "do_connect", make_database)
+    return engine
 
 
 def _checked(target: str | URL) -> URL:

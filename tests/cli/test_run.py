@@ -106,6 +106,18 @@ def test_no_reject_file_is_made_for_a_good_file(numbers, tmp_path):
     assert {"in.jsonl", "audit.jsonl"} == {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_what_a_run_leaves_is_its_owner_s(numbers, tmp_path):
+    """Whoever else is on the machine reads neither what was set aside nor the events."""
+    before = os.umask(0)
+    try:
+        numbers("note", b"not json\n")
+    finally:
+        os.umask(before)
+    made = ("in.jsonl.rejects.jsonl", "audit.jsonl")
+    assert [0o600, 0o600] == [(tmp_path / name).stat().st_mode & 0o777 for name in made]
+
+
 def test_an_earlier_reject_file_is_kept(numbers, tmp_path):
     """A second run numbers its file, and the summary says its name."""
     numbers("note", b"[1]\n")

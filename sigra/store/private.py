@@ -1,0 +1,39 @@
+"""Files that are made for their owner alone; one that is there keeps its mode."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_FILE, _FOLDER = 0o600, 0o700
+
+
+def private(path: str, flags: int) -> int:
+    """Open a file, as the ``opener`` of ``open``."""
+    return os.open(path, flags, _FILE)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing."""
+    if not path.parent.exists():
+        make_folder(path.parent)
+    path.mkdir(_FOLDER, exist_ok=True)
+
+
+def make_database(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+    """Make the file that SQLite is about to make: its log and index get the mode of it.
+
+    A listener of an engine for "do_connect".
+    """
+    name = str(arguments[0])
+    if options.get("uri"):
+        parts = urlsplit(name)
+        name = unquote(parts.path)
+        if parse_qs(parts.query).get("mode", ["rwc"]) != ["rwc"] or name == ":memory:":
+            return
+    with suppress(OSError):  # SQLite says better what is wrong
+        # One that is there is not even opened: to close it would take SQLite's locks off it.
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE))
