@@ -29,6 +29,7 @@ class JSONLinesSink:
         if self._owned:
             self._stream = open(target, "ab", buffering=0, opener=private)  # type: ignore[arg-type]  # noqa: SIM115
         self._gap = b""
+        self._fault: OSError | None = None
         self._text = hasattr(self._stream, "encoding")
 
     def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
@@ -45,9 +46,14 @@ class JSONLinesSink:
     def _append(self, line: bytes) -> None:
         """Write a line whole; where a full disk cuts it off, the next one still begins a line."""
         line = self._gap + line
-        while line:
-            line = line[self._stream.write(line) :]
-            self._gap = b"\n" if line else b""
+        try:
+            while line:
+                line = line[self._stream.write(line) :]
+                self._gap = b"\n" if line else b""
+        except OSError as error:
+            self._fault = error
+            raise
+        self._fault = None
 
     def _own_lock(self) -> threading.Lock:
         """Return the lock of this process: a thread of the parent's may hold the inherited one."""
@@ -56,9 +62,15 @@ class JSONLinesSink:
         return self._lock
 
     def close(self) -> None:
-        """Flush, and close the file if the sink opened it. Closing twice is fine."""
+        """Flush, and close the file if the sink opened it. Closing twice is fine.
+
+        Raises the ``OSError`` of the last line, where that could not be written.
+        """
         with self._own_lock():
             if self._owned:
-                self._stream.close()  # also where it cannot flush, as a full disk
+                self._stream.close()
+                fault, self._fault = self._fault, None
+                if fault is not None:
+                    raise fault
             elif not self._stream.closed:
                 self._stream.flush()
