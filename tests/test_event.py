@@ -299,6 +299,18 @@ def test_after_a_line_that_was_cut_off_the_next_is_whole(tmp_path: Path) -> None
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     sink.write(AuditEvent(action="c.d"))
-    sink.close()
+    sink.close()  # whose last line the file has
     half, whole = path.read_text().splitlines()
     assert (100, "c.d") == (len(half), json.loads(whole)["action"])
+
+
+def test_closing_tells_that_the_last_line_was_lost() -> None:
+    """Who writes a file to its end hears there that the disk was full, and once is enough."""
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    sink = JSONLinesSink("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        sink.write(AuditEvent(action="a.b"))
+    with pytest.raises(OSError, match="No space left"):
+        sink.close()
+    sink.close()
