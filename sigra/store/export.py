@@ -43,9 +43,9 @@ def export(
 
     Each organization's events go into a file of their own, in the order of its chain, a few
     in memory at a time; ``manifest.json`` is written last and has the count and the SHA-256 of
-    each file, signed where there is a signer. ``format`` is "jsonl", "csv" (metadata as JSON;
-    a cell that a spreadsheet would run as a formula begins with an apostrophe) or "parquet"
-    (needs ``sigra[parquet]``). Raises ``FileExistsError`` where the folder holds anything.
+    each file, signed where there is a signer. ``format`` is "jsonl", "csv" (for spreadsheets:
+    what they would run or not show is there as text) or "parquet" (needs ``sigra[parquet]``).
+    Raises ``FileExistsError`` where the folder holds anything.
     """
     make = FORMATS.get(format)
     if make is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -17,8 +18,9 @@ from sigra.store.private import private
 Format = Literal["jsonl", "csv", "parquet"]
 COLUMNS = (*EVENT_FIELDS, "sequence", "hash")
 _NUMBERS = ("attempt", "sequence")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula, wide forms too."""
+_formula = re.compile('(^|;)(?=[\\s"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])')
+"""Where a spreadsheet may take a formula to begin, which may be in a wide form: at the start of a
+cell, and after a semicolon, which separates cells where the decimal point is a comma."""
 
 Rows = list[dict[str, Any]]
 Write = Callable[[Rows], object]
@@ -52,7 +54,11 @@ class JsonLines:
 
 
 class Csv:
-    """Comma-separated values with a header; metadata is JSON."""
+    """Comma-separated values with a header, for spreadsheets; metadata is JSON.
+
+    All cells are quoted, characters that cannot be seen are escapes, and what would be a formula
+    has an apostrophe before it.
+    """
 
     written = 0
 
@@ -61,7 +67,7 @@ class Csv:
         """Open a file for rows."""
         self.written = 0
         with open(path, "x", encoding="utf-8", newline="", opener=private) as file:
-            table = csv.writer(file)
+            table = csv.writer(file, quoting=csv.QUOTE_ALL)
             table.writerow(COLUMNS)
 
             def write(rows: Rows) -> None:
@@ -114,6 +120,7 @@ FORMATS: Mapping[str, Callable[[], Writer]] = {
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = value if isinstance(value, str) else json.dumps(value)
-    # Spaces before a formula do not keep a spreadsheet from it.
-    return f"'{text}" if isinstance(value, str) and text.lstrip(" ").startswith(_FORMULA) else text
+    if not isinstance(value, str):
+        return json.dumps(value).replace(";", "\\u003b")  # it is the same JSON
+    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    return _formula.sub(r"\1'", seen)

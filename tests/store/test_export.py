@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from sigra.errors import SigraError
 from sigra.store import Signer, SqlAuditSink, erase, export, verify_export
 
 HOSTILE = ("../../etc/passwd", "a/b", "CON", ".", "", "x" * 300, "ü\u202e\n", "none", "org:none")
-FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1", '=cmd|"/c calc"!A1')
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "  =1", "＝1", '=cmd|"/c calc"!A1', '"=1')
+HIDDEN = ("\t=1", "\r=1", "a\n=1", "\x0b=1", "\u200b=1", "\u3000=1", "\x1b]0;=1\x07", "\u202e=1")
+FORMULA = re.compile('^[\\s"]*[=+@-]')
 
 
 @pytest.fixture
@@ -124,6 +127,53 @@ def test_a_csv_runs_nothing_in_a_spreadsheet(
         (row,) = csv.DictReader(file)
     assert "'" + formula == row["target_id"]
     assert {"n": 1} == json.loads(row["metadata"])
+
+
+@pytest.mark.parametrize(
+    "text", [*FORMULAS, *HIDDEN, "x;=cmd|'/C calc'!A1", 'x; "=1";+1', "x\t=1", 'x";"=1', "x\n=1;-1"]
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_no_cell_of_a_csv_is_a_formula_whatever_separates_them(
+    new_url: Callable[[str], str],
+    open_sink: Callable[..., SqlAuditSink],
+    tmp_path: Path,
+    separator: str,
+    text: str,
+) -> None:
+    """A semicolon does in half of Europe, and in metadata there may be one too."""
+    sink = open_sink(new_url("sqlite"))
+    sink.write(event(1, target_id=text, user_agent=text, metadata={"a": text, text: "b"}))
+    manifest = export(sink, tmp_path / "out", format="csv", organization_id="acme")
+    with (tmp_path / "out" / manifest.files[0].file).open(encoding="utf-8", newline="") as file:
+        cells = [cell for row in csv.reader(file, delimiter=separator) for cell in row]
+    assert [] == [cell for cell in cells if FORMULA.match(cell)]
+    assert [] == verify_export(tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", [*HIDDEN, "a\x00b", "x\x9b31m", "a\u2028b"])
+def test_a_csv_shows_what_cannot_be_seen(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], tmp_path: Path, text: str
+) -> None:
+    """Nothing in a cell steers a terminal, turns the text around or ends a line."""
+    sink = open_sink(new_url("sqlite"))
+    sink.write(event(1, target_id=text, metadata={text: text}))
+    manifest = export(sink, tmp_path / "out", format="csv", organization_id="acme")
+    data = (tmp_path / "out" / manifest.files[0].file).read_bytes().decode()
+    assert all(line.isprintable() for line in data.split("\r\n"))
+    assert [2, ""] == [data.count("\r\n"), data.split("\r\n")[-1]]
+
+
+def test_metadata_of_a_csv_is_the_same_json(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], tmp_path: Path
+) -> None:
+    """Whatever it holds that is escaped."""
+    sink = open_sink(new_url("sqlite"))
+    metadata = {"a;=1": ["x;=1", "\u202e\t", "=1", "\\;"]}
+    sink.write(event(1, metadata=metadata))
+    manifest = export(sink, tmp_path / "out", format="csv", organization_id="acme")
+    with (tmp_path / "out" / manifest.files[0].file).open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert metadata == json.loads(row["metadata"])
 
 
 def test_parquet_holds_the_same(sink: SqlAuditSink, tmp_path: Path) -> None:
