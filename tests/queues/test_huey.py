@@ -25,7 +25,14 @@ from huey.constants import EmptyData  # noqa: E402
 from huey.exceptions import CancelExecution, RetryTask  # noqa: E402
 from huey.registry import Message  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
+from sigra import (  # noqa: E402
+    EnqueueError,
+    InvalidOptionError,
+    Signing,
+    configure,
+    current_job,
+    tenant_worker,
+)
 from sigra.backends.huey import HueyBackend, JSONSerializer  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -156,6 +163,31 @@ def file_backend(tmp_path: Path, monkeypatch: Any) -> Iterator[HueyBackend]:
     backend = HueyBackend()
     with configure(backend=backend, backends={}):
         yield backend
+
+
+SIGNING = Signing(keys={"a": b"k" * 32}, current="a", application="tests")
+
+
+@tenant_worker(name="sigra.tests.huey.signed", max_attempts=3, backoff=0)
+def signed(scope):
+    attempts.append(current_job().attempt)
+    raise LookupError
+
+
+attempts: list[int] = []
+
+
+def test_a_count_of_deliveries_breaks_no_signature(file_backend):
+    """The file counts them in the envelope, and has no key."""
+    attempts.clear()
+    with configure(signing=SIGNING):
+        signed.new(IDS)
+        file_backend.huey.dequeue()  # by a consumer that dies
+        file_backend.huey.storage._claimed.close()
+        huey = HueyBackend().huey
+        while (task := huey.dequeue()) is not None:
+            huey.execute(task)
+    assert attempts == [1, 2, 3]
 
 
 ODD = [
