@@ -54,8 +54,8 @@ class AuditResult:
 
     ``status`` is "emitted", "disabled" or "failed". ``reason`` says why where it is not
     emitted. ``event`` is what was logged, or None. ``redacted`` holds the paths
-    (``$.card.number`` in the metadata, or the name of a field) whose values were
-    secrets.
+    (``$.card.number`` in the metadata, or the name of a field) whose values or keys were
+    secrets, 1,000 of the metadata at most.
     """
 
     status: Status
