@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         read_checkpoints,
         take_checkpoint,
     )
-    from sigra.store.errors import CheckpointOrderError
+    from sigra.store.errors import AuditNotKeptError, CheckpointOrderError
     from sigra.store.export import export
     from sigra.store.keys import Signer
     from sigra.store.manifest import Exported, Manifest, verify_export
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sigra.store.verification import verify
 
 _HOMES = {
+    "AuditNotKeptError": "errors",
     "Batching": "batch",
     "Checkpoint": "checkpoint",
     "CheckpointOrderError": "errors",
@@ -52,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditNotKeptError",
     "Batching",
     "Checkpoint",
     "CheckpointOrderError",

@@ -8,6 +8,7 @@ from typing import Any
 
 from sigra.audit.event import AuditEvent
 from sigra.store.chain import GENESIS, Row, chain_tag, link
+from sigra.store.errors import AuditNotKeptError
 from sigra.store.statements import Runner
 
 
@@ -15,7 +16,8 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     """Add those of the events that the store does not have; return how many these were.
 
     The chains' rows are locked first, always in one order: writers wait for each other, and
-    neither meet at one sequence nor in a deadlock. Their heads move last.
+    neither meet at one sequence nor in a deadlock. Their heads move last. Raises
+    ``AuditNotKeptError`` for an event that is then in no row of its own chain.
     """
     if len(events) == 1:
         return _append_one(runner, events[0])
@@ -31,16 +33,21 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     for tag, (chain, last, head) in chains.items():
         sequence, previous = last, head
         for event in of_chain[tag]:
-            if event.event_id not in known:
-                known.add(event.event_id)
+            there = known.get(event.event_id)
+            if there is None:
+                known[event.event_id] = chain
                 sequence += 1
                 previous, row = link(chain, tag, sequence, previous, event)
                 rows += row
+            elif there != chain:
+                raise AuditNotKeptError(event.event_id, taken=True)
         if sequence > last:
             heads += (sequence, previous, chain)
             added += sequence - last
     if added:
-        runner.run_many(runner.statements.add_entry, rows)
+        # Not every driver tells how many rows there are of many statements.
+        if runner.run_many(runner.statements.add_entry, rows) != added:
+            _check_all_there(runner, events)
         runner.run_many(runner.statements.move_head, heads)
     return added
 
@@ -52,6 +59,9 @@ def _append_one(runner: Runner, event: AuditEvent) -> int:
     digest, row = link(chain, tag, last + 1, head, event)
     statements = runner.statements
     if not runner.run(statements.add_new_entry, *row):
+        found = _known(runner, [event]).get(event.event_id)
+        if found != chain:
+            raise AuditNotKeptError(event.event_id, taken=found is not None)
         return 0
     runner.run(statements.move_head, last + 1, digest, chain)
     return 1
@@ -66,14 +76,21 @@ def lock_chain(runner: Runner, tag: str) -> Row:
     return found[0]
 
 
-def _known(runner: Runner, events: Sequence[AuditEvent]) -> set[str]:
-    """Return which of the events' ids there are already."""
+def _check_all_there(runner: Runner, events: Sequence[AuditEvent]) -> None:
+    known = _known(runner, events)
+    for event in events:
+        if event.event_id not in known:
+            raise AuditNotKeptError(event.event_id, taken=False)
+
+
+def _known(runner: Runner, events: Sequence[AuditEvent]) -> dict[str, int]:
+    """Return in which chains those of the events' ids are that there are already."""
     ids = [event.event_id for event in events]
-    known: set[str] = set()
+    known: dict[str, int] = {}
     sizes = runner.statements.known
     for start in range(0, len(ids), max(sizes)):
         some = ids[start : start + max(sizes)]
         size = min(size for size in sizes if size >= len(some))
         some += some[-1:] * (size - len(some))
-        known.update(row[0] for row in runner.rows(sizes[size], *some))
+        known.update(runner.rows(sizes[size], *some))
     return known

@@ -35,6 +35,24 @@ class AuditLostError(SigraError):
         self.count = count
 
 
+class AuditNotKeptError(SigraError, ValueError):
+    """Tell that an event is in no row of its chain. Attributes: ``event_id``, ``taken``.
+
+    ``taken``: its id is that of an event of another organization.
+    """
+
+    def __init__(self, event_id: str, *, taken: bool) -> None:
+        reason = (
+            "another organization has an event of this id: look who wrote that one, and how he "
+            "knew the id"
+            if taken
+            else "the database took the row and did not keep it: look for a trigger or a rule on "
+            "sigra_audit_entries"
+        )
+        super().__init__(f"the audit event {event_id} is not kept: {reason}")
+        self.event_id, self.taken = event_id, taken
+
+
 class CheckpointOrderError(SigraError, ValueError):
     """Refuse a checkpoint that would not follow the last one of its file. Attribute: ``path``."""
 

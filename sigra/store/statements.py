@@ -77,8 +77,12 @@ class Runner(Protocol):
         """Run a statement and fetch all that it answers."""
         ...
 
-    def run_many(self, statement: Statement, values: Sequence[Any]) -> None:
-        """Run a statement for many rows, whose values are given one after the other."""
+    def run_many(self, statement: Statement, values: Sequence[Any]) -> int:
+        """Run a statement for many rows, whose values are given one after the other.
+
+        Return how many rows it changed, another number where the driver does not tell.
+        """
+        ...
 
 
 class CursorRunner:
@@ -100,15 +104,19 @@ class CursorRunner:
         found: Sequence[Row] = self._cursor.execute(statement.sql, row).fetchall()
         return found
 
-    def run_many(self, statement: Statement, values: Sequence[Any]) -> None:
+    def run_many(self, statement: Statement, values: Sequence[Any]) -> int:
         """Run a statement for many rows, whose values are given one after the other."""
-        done = 0
+        done = changed = 0
         if statement.together is not None:
             size = len(statement.together.names)
             done = len(values) - len(values) % size
             for start in range(0, done, size):
-                self._cursor.execute(statement.together.sql, values[start : start + size])
-        self._cursor.executemany(statement.sql, statement.bind_many(values[done:]))
+                some = values[start : start + size]
+                changed += self._cursor.execute(statement.together.sql, some).rowcount
+        rest = statement.bind_many(values[done:])
+        if rest:
+            changed += self._cursor.executemany(statement.sql, rest).rowcount
+        return changed
 
 
 class ConnectionRunner:
@@ -127,9 +135,10 @@ class ConnectionRunner:
         found = self._connection.exec_driver_sql(statement.sql, statement.bind(row))
         return [tuple(each) for each in found]
 
-    def run_many(self, statement: Statement, values: Sequence[Any]) -> None:
+    def run_many(self, statement: Statement, values: Sequence[Any]) -> int:
         """Run a statement for many rows, whose values are given one after the other."""
-        self._connection.exec_driver_sql(statement.sql, statement.bind_many(values))
+        rows = statement.bind_many(values)
+        return self._connection.exec_driver_sql(statement.sql, rows).rowcount
 
 
 class Statements:
@@ -193,10 +202,11 @@ def _added_together(dialect: Dialect, table: Table) -> Statement:
 
 
 def _known(dialect: Dialect, count: int) -> Statement:
-    """Return the statement that finds which of so many event ids there are already."""
+    """Return the statement that finds in which chains those of so many event ids are."""
     names = [f"id_{number}" for number in range(count)]
     found = entries.c.event_id.in_([bindparam(name) for name in names])
-    return Statement(dialect, select(entries.c.event_id).where(found), *names)
+    query = select(entries.c.event_id, entries.c.chain).where(found)
+    return Statement(dialect, query, *names)
 
 
 def _own_insert(dialect: Dialect) -> Any:

@@ -1,0 +1,102 @@
+"""What is said to be kept is there, in the chain of its own organization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from events import event
+from sqlalchemy import text
+
+from sigra import AuditEvent, AuditScope, configure, log_safe
+from sigra.audit import EventFilter
+from sigra.store import AuditNotKeptError, Batching, SqlAuditSink, verify
+
+EVERYONE = EventFilter(all_organizations=True)
+FOR_EVER = Batching(size=10_000, seconds=3_600, queue=10_000)
+
+SWALLOW = {
+    "sqlite": """
+        CREATE TRIGGER swallow BEFORE INSERT ON sigra_audit_entries WHEN new.actor_id = 'mallory'
+        BEGIN SELECT RAISE(IGNORE); END""",
+    "postgresql": """
+        CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.actor_id = 'mallory' THEN RETURN NULL; END IF; RETURN new; END $$;
+        CREATE TRIGGER swallow BEFORE INSERT ON sigra_audit_entries FOR EACH ROW
+        EXECUTE FUNCTION swallow()""",
+}
+"""What keeps Mallory's events out of the table, and says nothing."""
+
+
+def swallow(sink: SqlAuditSink) -> None:
+    sink.prepare()
+    sink.database.write(lambda c: c.execute(text(SWALLOW[c.dialect.name])))
+
+
+def events_of(sink: SqlAuditSink, organization: str) -> list[str]:
+    return [each.target_id for each in sink.stream(EventFilter(organization))]
+
+
+def test_an_event_that_a_trigger_swallows_has_failed(sink: SqlAuditSink) -> None:
+    """Emitted means that the row is there, also where the database says nothing."""
+    swallow(sink)
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        scope = AuditScope.build(actor_id="mallory", organization_id="acme")
+        result = log_safe("invoice.close", scope)
+    assert (result.status, "AuditNotKeptError" in result.reason) == ("failed", True)
+
+
+@pytest.mark.parametrize("count", [3, 120])
+def test_an_event_of_many_that_a_trigger_swallows_is_told_of(
+    url: str, open_sink: Callable[..., SqlAuditSink], count: int
+) -> None:
+    """A batch is written without it, and it counts as failed."""
+    told: list[Any] = []
+    swallow(open_sink(url))
+    sink = open_sink(url, batch=FOR_EVER)
+    with configure(on_audit_failure=told.append):
+        for number in range(count):
+            sink.write(event(number, actor_id="mallory" if number == 1 else "ann"))
+        sink.flush()
+    assert [each.event.target_id for each in told] == ["1"]
+    assert len(events_of(sink, "acme")) == count - 1
+    assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def test_a_driver_that_counts_no_rows_tells_of_a_swallowed_event(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], kind: str
+) -> None:
+    """Through an asynchronous driver an event of many is looked for as well."""
+    sink = open_sink(new_url(kind).replace("sqlite:", "sqlite+aiosqlite:"))
+    swallow(sink)
+    with pytest.raises(AuditNotKeptError):
+        sink._write([(event(number, actor_id="mallory"), None) for number in range(3)])
+
+
+def test_an_id_that_another_organization_has_is_refused(sink: SqlAuditSink) -> None:
+    """Whoever knows an event's id beforehand cannot keep it out of its chain unseen."""
+    squatter = event(1, "mallory")
+    sink.write(squatter)
+    with pytest.raises(AuditNotKeptError, match="another organization") as caught:
+        sink.write(event(2, "acme", event_id=squatter.event_id))
+    assert (caught.value.event_id, caught.value.taken) == (squatter.event_id, True)
+
+
+def test_an_id_of_many_that_another_organization_has_is_told_of(
+    url: str, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """A batch is written without it, be it taken before or in the same batch."""
+    told: list[Any] = []
+    sink = open_sink(url, batch=FOR_EVER)
+    before, within = event(1, "mallory"), event(2, "mallory")
+    with configure(on_audit_failure=told.append):
+        sink.write(before)
+        sink.flush()
+        for each in (within, event(3), *(event(n, event_id=taken.event_id)
+                                         for n, taken in enumerate((before, within), 4))):  # fmt: skip
+            sink.write(each)
+        sink.flush()
+    assert [each.event.target_id for each in told] == ["4", "5"]
+    assert (events_of(sink, "acme"), events_of(sink, "mallory")) == (["3"], ["2", "1"])
