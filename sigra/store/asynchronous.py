@@ -92,6 +92,8 @@ class AsyncDatabase:
 
     def close(self) -> None:
         """Close what the store opened."""
+        if self._pid != os.getpid():
+            self._forget()  # its loop runs in a thread of the parent's
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:

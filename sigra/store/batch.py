@@ -107,11 +107,11 @@ class Batch(Generic[T]):
 
     def close(self) -> None:
         """Write what waits and end the thread; raise ``AuditLostError`` for what cannot be."""
+        if self._pid != os.getpid():
+            self._begin()  # before a lock is taken: a thread of the parent's may have held it
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        if self._pid != os.getpid():
-            return
         with self._writing:
             try:
                 self._drain()

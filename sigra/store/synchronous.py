@@ -80,6 +80,8 @@ class SqliteDatabase:
 
     def scrub(self) -> None:
         """Write the file anew, and empty the write-ahead log."""
+        if self._pid != os.getpid():
+            self._forget()
         with self._gate:
             connection = self._engine.raw_connection()
             try:
@@ -89,6 +91,8 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close what the store opened."""
+        if self._pid != os.getpid():
+            self._forget()  # before a lock is taken: a thread of the parent's may have held it
         with self._lock:
             if self._writer is not None:
                 self._drop_writer()
@@ -132,4 +136,4 @@ class ServerDatabase:
     def close(self) -> None:
         """Close what the store opened."""
         if self._owned:
-            self._engine.dispose()
+            self._own().dispose()

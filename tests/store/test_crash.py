@@ -338,3 +338,44 @@ def test_a_forked_child_reads_and_begins_with_nothing_of_its_parents(
     # A thread that connects to SQLite's file may have it open: the child does not use it then.
     assert sink.count(EventFilter("acme")) == (3 if sink.database.dialect == "postgresql" else 2)
     assert verify(sink, all_organizations=True).verdict == "intact"
+
+
+@pytest.mark.parametrize("driver", [
+    "sqlite", "sqlite+aiosqlite",
+    pytest.param("postgresql+psycopg", marks=pytest.mark.servers),
+    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
+])  # fmt: skip
+@pytest.mark.parametrize("batch", [False, True])
+def test_a_forked_child_closes_its_parents_sink_at_once(
+    new_url: Callable[[str], str], driver: str, batch: bool
+) -> None:
+    """Whatever locks threads of the parent's held, and the parent goes on with what is its own."""
+    code = (
+        "import os, signal, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "from events import event\n"
+        "from sqlalchemy import text\n"
+        "from sigra.store import Batching, SqlAuditSink, forking\n"
+        "forking._PATIENCE = 0.1\n"
+        f"sink = SqlAuditSink(sys.argv[1], batch=Batching() if {batch} else None)\n"
+        "sink.write(event(0)); sink.flush()\n"
+        "writing, done = threading.Event(), threading.Event()\n"
+        "holding = threading.Event()\n"
+        "def write(runner): writing.set(); done.wait()\n"
+        "def hold(lock):\n"
+        "    with lock: holding.set(); done.wait()\n"
+        f"lock = sink._batch._changed if {batch} else threading.Lock()\n"
+        "threads = [threading.Thread(target=sink.database.transact, args=(write,), daemon=True),\n"
+        "           threading.Thread(target=hold, args=(lock,), daemon=True)]\n"
+        "for each in threads: each.start()\n"
+        "writing.wait(); holding.wait(); child = os.fork()\n"
+        "if child == 0: signal.alarm(20); sink.close(); os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0\n"
+        "done.set()\n"
+        "for each in threads: each.join()\n"
+        "sink.write(event(1)); sink.close()\n"
+    )
+    url = new_url(driver.partition("+")[0])
+    run_forking(code, driver + url[url.index(":") :])
+    sink = SqlAuditSink(url)
+    assert [each.target_id for each in sink.stream(EventFilter("acme"))] == ["1", "0"]
+    sink.close()
