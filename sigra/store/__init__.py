@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         read_checkpoints,
         take_checkpoint,
     )
-    from sigra.store.errors import AuditNotKeptError, CheckpointOrderError
+    from sigra.store.errors import AuditNotKeptError, AuditTablesError, CheckpointOrderError
     from sigra.store.export import export
     from sigra.store.keys import Signer
     from sigra.store.manifest import Exported, Manifest, verify_export
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AuditNotKeptError": "errors",
+    "AuditTablesError": "errors",
     "Batching": "batch",
     "Checkpoint": "checkpoint",
     "CheckpointOrderError": "errors",
@@ -54,6 +55,7 @@ _HOMES = {
 
 __all__ = [
     "AuditNotKeptError",
+    "AuditTablesError",
     "Batching",
     "Checkpoint",
     "CheckpointOrderError",

@@ -53,6 +53,14 @@ class AuditNotKeptError(SigraError, ValueError):
         self.event_id, self.taken = event_id, taken
 
 
+class AuditTablesError(SigraError, RuntimeError):
+    """Tell that the store's tables are not those of a version that is known."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the audit store's tables {reason}")
+        self.reason = reason
+
+
 class CheckpointOrderError(SigraError, ValueError):
     """Refuse a checkpoint that would not follow the last one of its file. Attribute: ``path``."""
 

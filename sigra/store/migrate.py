@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Text, column, func, inspect, select, table
+from sqlalchemy import Connection, Text, column, false, func, inspect, select, table
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from sigra.store.database import Database
+from sigra.store.errors import AuditTablesError
+from sigra.store.tables import chains, entries, marks
 
 HEAD = "0002"
 """The newest version of the tables; ``migrations/versions`` has each step to it."""
@@ -14,6 +18,12 @@ HEAD = "0002"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
+_ALTERED = ("no such table", "no such column", "UTF-8")
+_TABLES = {
+    "0001": (chains, marks, table("sigra_audit_payloads", column("salt"), column("payload"))),
+    HEAD: (chains, entries, marks),
+}
+"""By what tables, and columns of theirs, a version is known."""
 
 
 def ensure_tables(database: Database) -> None:
@@ -21,7 +31,7 @@ def ensure_tables(database: Database) -> None:
 
     Of processes that begin at once one does it, and the others wait.
     """
-    if database.read(version) != HEAD:
+    if database.read(checked_version) != HEAD:
         database.write(_upgrade_once)
 
 
@@ -36,29 +46,57 @@ def downgrade(database: Database, revision: str) -> None:
 
 
 def version(connection: Connection) -> str | None:
-    """Return the version of the tables, None where there are none."""
+    """Return the version that the tables are said to be of, None where none is."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     query = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
-    found: str | None = connection.execute(query).scalar()
+    found: list[str] = _ask(connection, query)
+    if len(found) > 1 or not all(type(each) is str for each in found):
+        raise AuditTablesError(f"are of no version: {VERSION_TABLE} was altered")
+    return next(iter(found), None)
+
+
+def checked_version(connection: Connection) -> str | None:
+    """Return the version of the tables, None where there are none.
+
+    Raises ``AuditTablesError`` where they are of one that is not known, or not what they are
+    said to be.
+    """
+    found = version(connection)
+    if found is None:
+        left = [each.name for each in _TABLES[HEAD] if inspect(connection).has_table(each.name)]
+        if left:
+            raise AuditTablesError(f"are of no version: {VERSION_TABLE} is gone or empty")
+    elif not _is_known(found):
+        raise AuditTablesError(
+            f"are of version {repr(found[:20])[1:-1]}, which this version of Sigra does not know: "
+            "install a newer sigra"
+        )
+    for each in _TABLES.get(found or "", ()):
+        _ask(connection, select(each).where(false()))
     return found
+
+
+def _ask(connection: Connection, query: Any) -> list[Any]:
+    try:
+        return list(connection.scalars(query))
+    except DBAPIError as error:
+        # SQLite has one kind of error for all that goes wrong.
+        said = str(error.orig)
+        if not isinstance(error, ProgrammingError) and not any(map(said.__contains__, _ALTERED)):
+            raise
+        raise AuditTablesError("are not those of their version: one was altered") from error
 
 
 def _upgrade_once(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    found = version(connection)
-    if found is not None and not _is_known(found):
-        raise RuntimeError(
-            f"the audit store's tables are of version {found}, which this version of Sigra does "
-            "not know: install a newer sigra"
-        )
-    if found != HEAD:
+    if checked_version(connection) != HEAD:
         _run(connection, "upgrade", HEAD)
 
 
 def _is_known(revision: str) -> bool:
-    return any((FOLDER / "versions").glob(f"v{revision}.py"))
+    return revision in {path.stem[1:] for path in (FOLDER / "versions").glob("v*.py")}
 
 
 def _run(connection: Connection, command: str, revision: str) -> None:

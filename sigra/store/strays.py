@@ -12,6 +12,8 @@ from sigra.store.chain import is_hash, organization_of
 from sigra.store.report import Finding
 from sigra.store.tables import chains, entries, marks
 
+_ODD = "entries or marks name their chain by a value of a kind that is never written"
+
 
 def find_strays(
     connection: Connection, tags: Collection[str], *, everything: bool
@@ -22,6 +24,10 @@ def find_strays(
     ``everything`` it is yielded also where nobody can tell whose the chain is.
     """
     for chain in connection.scalars(_WITHOUT_ROW).all():
+        if type(chain) is not int:
+            if everything:
+                yield Finding(None, 0, None, "changed", _ODD)
+            continue
         left = select(entries).where(entries.c.chain == chain).order_by(entries.c.sequence)
         first = connection.execute(left.limit(1)).one_or_none()
         count = connection.scalar(select(func.count()).select_from(left.subquery()))

@@ -18,8 +18,10 @@ from sigra.store.chain import chain_tag, organization_of
 from sigra.store.check import ChainCheck
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.diagnose import Places
+from sigra.store.errors import AuditTablesError
 from sigra.store.keys import by_id
 from sigra.store.marks import read_marks
+from sigra.store.migrate import HEAD, checked_version
 from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
@@ -79,6 +81,8 @@ class _Verification:
 
     def run(self, connection: Connection) -> None:
         """Read and check everything."""
+        if checked_version(connection) != HEAD:
+            raise AuditTablesError("are not there, or of an older version")
         try:
             self._read(connection)
         except OperationalError as error:

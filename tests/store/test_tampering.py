@@ -16,10 +16,18 @@ import pytest
 from attacks import EMPTY, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
-from sqlalchemy import and_, insert, select
+from sqlalchemy import and_, insert, select, text
 
 from sigra.audit import EventFilter
-from sigra.store import Signer, SqlAuditSink, erase, prune, take_checkpoint, verify
+from sigra.store import (
+    AuditTablesError,
+    Signer,
+    SqlAuditSink,
+    erase,
+    prune,
+    take_checkpoint,
+    verify,
+)
 from sigra.store.chain import entry_hash
 from sigra.store.marks import mark_pruned
 from sigra.store.tables import chains, entries, marks
@@ -393,3 +401,49 @@ def test_entries_of_no_chain_are_found(filled: SqlAuditSink) -> None:
     filled.database.write(lambda c: c.execute(insert(marks).values(chain=99, body="[]")))
     strays = [each for each in found(filled).findings if "the row of chain" in each.reason]
     assert [(each.organization_id, each.sequence) for each in strays] == [("other", 1), (None, 0)]
+
+
+@pytest.mark.parametrize("odd", ["'text'", "1.5", "x'ff'", "CAST(x'ff80' AS TEXT)"])
+@pytest.mark.parametrize("table", ["entries", "marks"])
+def test_a_chain_that_is_no_number_is_found(
+    six_events: Callable[..., str], open_sink: Callable[..., SqlAuditSink], table: str, odd: str
+) -> None:
+    """Whatever SQLite was given there, also where it is no text in UTF-8."""
+    sink = open_sink(six_events(erased=True))
+    change = f"UPDATE sigra_audit_{table} SET chain = {odd}"
+    sink.database.write(lambda c: c.exec_driver_sql(change))
+    reason = "entries or marks name their chain by a value of a kind that is never written"
+    assert (None, 0, None, "changed", reason) in found(sink).findings
+    assert verify(sink, organization_id="acme").verdict == "broken"
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("change", [
+    "DELETE FROM sigra_audit_version",
+    "DROP TABLE sigra_audit_version",
+    "ALTER TABLE sigra_audit_version RENAME COLUMN version_num TO number",
+    "UPDATE sigra_audit_version SET version_num = '0001'",
+    "UPDATE sigra_audit_version SET version_num = '*'",
+    "INSERT INTO sigra_audit_version VALUES ('0001')",
+    "DROP TABLE sigra_audit_entries",
+    "ALTER TABLE sigra_audit_entries RENAME COLUMN salt TO pepper",
+])  # fmt: skip
+def test_a_table_that_was_altered_is_told_in_one_sentence(
+    url: str, filled: SqlAuditSink, open_sink: Callable[..., SqlAuditSink], change: str, again: bool
+) -> None:
+    """Be it that of the version, and before this sink read it or after, nothing is made anew."""
+    filled.database.write(lambda c: c.execute(text(change)))
+    sink = filled if again else open_sink(url)
+    with pytest.raises(AuditTablesError, match="the audit store's tables are"):
+        verify(sink, all_organizations=True)
+
+
+def test_a_version_that_is_no_text_is_told_in_one_sentence(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """SQLite keeps bytes that are no UTF-8 there as well."""
+    sink = open_sink(new_url("sqlite"))
+    change = "UPDATE sigra_audit_version SET version_num = CAST(x'ff80' AS TEXT)"
+    sink.database.write(lambda c: c.exec_driver_sql(change))
+    with pytest.raises(AuditTablesError):
+        verify(sink, all_organizations=True)
