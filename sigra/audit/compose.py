@@ -108,7 +108,7 @@ def _checked_id(field: str, value: Any, faults: Faults) -> str | None:
     """Return an id as text, None for None, and None with a fault for what is no id."""
     text = id_text(value)
     if text is not None:
-        return _sized(text)
+        return sized(text)
     if value is not None:
         reason = "an id is a str that is not blank, an int of 64 bits, a UUID or None"
         _fault(faults, field, reason)
@@ -142,10 +142,10 @@ def _text(field: str, value: Any, redacted: list[str]) -> str | None:
     if holds_secret(text[:_MAX_PRINTABLE]):
         redacted.append(field)
         return REDACTED
-    return text if len(text) <= _MAX_TEXT and text.isascii() else _sized(text)
+    return text if len(text) <= _MAX_TEXT and text.isascii() else sized(text)
 
 
-def _sized(text: str) -> str:
+def sized(text: str) -> str:
     """Make a text well-formed, and cut one that could make a line too long, telling it apart."""
     text = well_formed(text[: 1 << 20])
     longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkable
 
 from sigra import config
+from sigra.audit.compose import sized
 from sigra.audit.event import Outcome
 from sigra.audit.leaf import in_utc
 from sigra.audit.read import ABSENT, well_formed
@@ -211,8 +212,11 @@ def _action(action: str) -> str:
 
 
 def id_as_stored(name: str, value: Id | None) -> str | None:
-    """Return an id as the store has it; raise ``InvalidQueryError`` for what is none."""
+    """Return an id as the store has it, a long one cut as it is where an event is logged.
+
+    Raises ``InvalidQueryError`` for what is no id.
+    """
     text = id_text(value)
     if text is None and value is not None:
         raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")
-    return None if text is None else storable(text)
+    return None if text is None else storable(sized(text))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true, update
 
-from sigra.scope import Id
+from sigra.scope import Id, id_text
 from sigra.store.append import lock_chain
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
@@ -18,7 +18,7 @@ from sigra.store.errors import InvalidQueryError
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
 from sigra.store.query import of_tenancy
-from sigra.store.reading import EventFilter, Tenancy, id_as_stored, tenancy, utc
+from sigra.store.reading import EventFilter, Tenancy, id_as_stored, storable, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries
 
@@ -110,11 +110,13 @@ def erase(
     person = id_as_stored("person_id", person_id)
     if person is None:
         raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
+    # Whoever wrote to the sink itself may have left a long id as it was.
+    names = {person, storable(str(id_text(person_id)))}
     sink.flush()
     sink.prepare()
     erased = 0
     for tag in _tags(sink.database, which_chains, true()):
-        for found in _of_person(sink.database, tag, person):
+        for found in _of_person(sink.database, tag, names):
             sink.database.write(lambda c: _erase_some(c, tag, found, reason, signer))  # noqa: B023
             erased += len(found)
     if vacuum:
@@ -133,13 +135,15 @@ def vacuum(sink: SqlAuditSink) -> None:
     sink.database.scrub()
 
 
-def _of_person(database: Database, tag: str, person_id: str) -> Iterator[list[tuple[int, bytes]]]:
+def _of_person(
+    database: Database, tag: str, names: Collection[str]
+) -> Iterator[list[tuple[int, bytes]]]:
     """Yield sequences and hashes of a person's events, some at a time, with nothing locked."""
     after = 0
     while True:
-        query = _mentions(database.dialect, tag, after, person_id)
+        query = _mentions(database.dialect, tag, after, names)
         rows = database.read(lambda connection: connection.execute(query).all())  # noqa: B023
-        found = [(row.sequence, row.hash) for row in rows if _is_of(row.payload, person_id)]
+        found = [(row.sequence, row.hash) for row in rows if _is_of(row.payload, names)]
         if found:
             yield found
         if len(rows) < _ERASED_AT_ONCE:
@@ -159,12 +163,12 @@ def _erase_some(
     connection.execute(update(entries).where(theirs).values(nothing))
 
 
-def _mentions(dialect: str, tag: str, after: int, person_id: str) -> Any:
+def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any:
     """Return the query of payloads that may be a person's: of few others too."""
     # Not LIKE, of which SQLite takes 50,000 bytes: an id may be of any length.
     place = func.instr if dialect == "sqlite" else func.strpos
-    quoted = json.dumps(person_id, ensure_ascii=False)
-    mentioned = [place(entries.c.payload, f'"{name}":{quoted}') > 0 for name in _IDS]
+    said = [json.dumps(name, ensure_ascii=False) for name in names]
+    mentioned = [place(entries.c.payload, f'"{key}":{name}') > 0 for key in _IDS for name in said]
     return (
         select(entries.c.sequence, entries.c.hash, entries.c.payload)
         .join(chains, chains.c.id == entries.c.chain)
@@ -174,12 +178,12 @@ def _mentions(dialect: str, tag: str, after: int, person_id: str) -> Any:
     )
 
 
-def _is_of(payload: str, person_id: str) -> bool:
+def _is_of(payload: str, names: Collection[str]) -> bool:
     try:
         fields = json.loads(payload)
-    except ValueError:
+        return any(fields.get(key) in names for key in _IDS)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return True  # it is damaged, and the person is mentioned in it
-    return any(fields.get(name) == person_id for name in _IDS)
 
 
 def _tags(database: Database, which: EventFilter, condition: Any) -> list[str]:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
-from sqlalchemy import insert
+from sqlalchemy import and_, insert, select
 
-from sigra import AuditEvent
+from sigra import AuditEvent, AuditScope, audit, configure, log_safe
 from sigra.audit import EventFilter
 from sigra.store import (
     Batching,
@@ -206,6 +206,28 @@ def test_a_broken_payload_is_readable_as_such(filled: SqlAuditSink) -> None:
     filled.database.write(lambda c: c.execute(entries.update().values(payload="{")))
     shown: AuditEvent = next(filled.stream(EventFilter("acme")))
     assert (shown.action, shown.metadata) == ("invoice.close", {"unreadable": True})
+
+
+@pytest.mark.parametrize("long", ["a" * 1_025, "\u00e9" * 257])
+def test_a_long_id_is_found_by_itself(sink: SqlAuditSink, long: str) -> None:
+    """Whoever logs by an id reads, verifies and erases by the same one, though it is kept cut."""
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        log_safe("invoice.close", AuditScope.build(actor_id=long, organization_id=long))
+        assert audit.count(organization_id=long, actor_id=long) == 1
+    assert verify(sink, organization_id=long).rows == 1
+    assert erase(sink, long, reason="asked", organization_id=long) == 1
+
+
+@pytest.mark.parametrize("payload", ["[{}]", "{}, 1", "[" * 100_000 + "{}"])
+def test_a_damaged_payload_stops_no_erasing(filled: SqlAuditSink, payload: str) -> None:
+    """It mentions the person, so it goes too, and all others are erased."""
+    damaged = payload.replace("{}", '{"actor_id":"ann"}')
+    first = and_(entries.c.chain == 1, entries.c.sequence == 1)
+    change = entries.update().where(first).values(payload=damaged)
+    filled.database.write(lambda c: c.execute(change))
+    assert erase(filled, "ann", reason="asked", all_organizations=True) == 10
+    left = select(entries.c.payload).where(entries.c.chain == 1)
+    assert set(filled.database.read(lambda c: c.scalars(left).all())) == {None}
 
 
 @pytest.mark.parametrize("person", [None, "", " ", True, 1.5, ["ann"]])
