@@ -21,6 +21,9 @@ from sigra.store.report import Finding, Kind
 _SEARCHES = 3
 """How many rows of a chain are looked for elsewhere in it; of more the kind is a guess."""
 
+FINDINGS = 100
+"""So many of a chain are told: nobody's hide another's."""
+
 _ODD = "it has a value of a kind that is never written"
 
 
@@ -43,7 +46,7 @@ class ChainCheck:
         self._previous: bytes | None = marked.head  # None after a row whose own hash is wrong
         self._searches = _SEARCHES
         self._event_id: str | None = None
-        self.rows = self.erased = self.unanchored = 0
+        self.rows = self.erased = self.unanchored = self._found = 0
         self.pruned = marked.sequence
         for number in marked.bad:
             reason = f"mark {number} is not one that a key of yours signed for this chain"
@@ -52,8 +55,10 @@ class ChainCheck:
             self.find(marked.sequence, None, "forged", "a mark and a checkpoint contradict")
 
     def find(self, sequence: int, event_id: str | None, kind: Kind, reason: str) -> None:
-        """Add a finding."""
-        self._add(Finding(self._organization, sequence, event_id, kind, reason))
+        """Add a finding, if there are not too many of this chain."""
+        self._found += 1
+        if self._found <= FINDINGS:
+            self._add(Finding(self._organization, sequence, event_id, kind, reason))
 
     def row(
         self, _: int, sequence: int, previous: bytes, digest: bytes, event_id: str,

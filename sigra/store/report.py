@@ -32,7 +32,8 @@ class Report:
     ``level`` says against whom: "chained" (whoever changes rows and does not compute hashes),
     "signed" (the same, and marks are signed), "anchored" (whoever can write the whole database,
     as far as the checkpoints go). ``unanchored`` counts the rows after the last checkpoint:
-    of those nothing more is known than "signed" says. ``findings`` holds the first hundred.
+    of those nothing more is known than "signed" says. ``findings`` holds the first hundred of
+    each organization.
     """
 
     verdict: Verdict

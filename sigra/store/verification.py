@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from sigra.store.anchors import Anchors
 from sigra.store.chain import chain_tag, organization_of
-from sigra.store.check import ChainCheck
+from sigra.store.check import FINDINGS, ChainCheck
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.diagnose import Places
 from sigra.store.errors import AuditTablesError
@@ -29,7 +29,6 @@ from sigra.store.sink import SqlAuditSink
 from sigra.store.strays import find_strays
 from sigra.store.tables import chains, entries
 
-_FINDINGS = 100
 _AT_ONCE = 2_000
 
 _ROWS = select(entries).order_by(entries.c.chain, entries.c.sequence)
@@ -118,17 +117,18 @@ class _Verification:
         marked = read_marks(connection, tags, self._keys)
         for head in heads:
             anchored = self._anchors.of_chain(head.tag)
+            places = partial(_places, connection, head.id)
             self.checks[head.id] = ChainCheck(
-                head, marked[head.id], anchored, partial(_places, connection, head.id), self._add
+                head, marked[head.id], anchored, places, self.findings.append
             )
         return tags
 
     def _is_head(self, head: Any) -> bool:
         """Tell whether a chain's row has values as they are written; SQLite takes any others."""
         kinds = (type(head.tag), type(head.sequence), type(head.head))
-        if kinds != (str, int, bytes):
+        if kinds != (str, int, bytes) and len(self.findings) < FINDINGS:
             reason = f"the row of chain {head.id} has a value of a kind that is never written"
-            self._add(Finding(None, 0, None, "changed", reason))
+            self.findings.append(Finding(None, 0, None, "changed", reason))
         return kinds == (str, int, bytes)
 
     def _rows(self, tags: dict[int, str]) -> Any:
@@ -136,24 +136,19 @@ class _Verification:
             return _ROWS
         return _ROWS.where(entries.c.chain.in_(list(tags)))
 
-    def _add(self, finding: Finding) -> None:
-        if len(self.findings) < _FINDINGS:
-            self.findings.append(finding)
-
     def _find_strays(self, connection: Connection, tags: set[str]) -> None:
         """Find chains that have no row of their own."""
         everything = self._which.all_organizations
         tags = tags | self._anchors.tags if everything else {chain_tag(self._which.organization_id)}
         strays = find_strays(connection, tags, everything=everything)
-        for finding in islice(strays, _FINDINGS):
-            self._add(finding)
+        self.findings += islice(strays, FINDINGS)
 
     def _find_lost_chains(self, tags: set[str]) -> None:
         for tag in self._anchors.tags - tags:
             organization = organization_of(tag)
             if self._which.all_organizations or self._which.organization_id == organization:
                 reason = "a checkpoint has this chain, and it is gone"
-                self._add(Finding(organization, 1, None, "truncated", reason))
+                self.findings.append(Finding(organization, 1, None, "truncated", reason))
 
     def report(self, level: Level) -> Report:
         """Sum up."""

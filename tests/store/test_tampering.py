@@ -447,3 +447,14 @@ def test_a_version_that_is_no_text_is_told_in_one_sentence(
     sink.database.write(lambda c: c.exec_driver_sql(change))
     with pytest.raises(AuditTablesError):
         verify(sink, all_organizations=True)
+
+
+def test_findings_of_one_organization_hide_no_other_s(filled: SqlAuditSink) -> None:
+    """Of each the first hundred are told, however many there are before."""
+    filled._write([(event(number), None) for number in range(10, 150)])
+    many = entries.update().where(entries.c.chain == 1).values(action="x.y")
+    one = and_(entries.c.chain == 2, entries.c.sequence == 4)
+    for change in (many, entries.update().where(one).values(action="x.y")):
+        filled.database.write(lambda c: c.execute(change))  # noqa: B023
+    seen = [(each.organization_id, each.sequence) for each in found(filled).findings]
+    assert (len(seen), ("other", 4) in seen) == (101, True)
