@@ -51,6 +51,9 @@ class ChainCheck:
         for number in marked.bad:
             reason = f"mark {number} is not one that a key of yours signed for this chain"
             self.find(0, None, "forged", reason)
+        for number in marked.torn:
+            reason = f"mark {number} does not follow the mark before it: one is gone or was added"
+            self.find(0, None, "removed", reason)
         if anchored.hashes.get(marked.sequence, marked.head.hex()) != marked.head.hex():
             self.find(marked.sequence, None, "forged", "a mark and a checkpoint contradict")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from hashlib import sha256
 from typing import Any
 
 from sqlalchemy import Connection, insert, select
@@ -25,13 +26,16 @@ class Marked:
 
     All up to ``sequence``, whose hash is ``head``, was pruned; the payloads of ``erased``
     (pairs of sequence and hash) were erased. ``bad`` are the ids of marks that nobody
-    signed who may.
+    signed who may, ``torn`` those of marks that do not follow the one before them.
     """
 
     sequence: int = 0
     head: bytes = GENESIS
     erased: set[tuple[int, str]] = field(default_factory=set)
     bad: list[int] = field(default_factory=list)
+    torn: list[int] = field(default_factory=list)
+    before: str | None = None  # the digest of the mark before, None where there is none
+    linked: bool = False  # whether that one names the one before it; those of old do not
 
 
 def mark_pruned(
@@ -58,7 +62,10 @@ def _add(
     signer: Signer | None,
 ) -> None:  # fmt: skip
     now = time_text(datetime.now(timezone.utc))
-    text = canonical({**body, "chain": tag, "reason": reason, "at": now})
+    query = select(marks.c.body).where(marks.c.chain == chain).order_by(marks.c.id.desc())
+    last = connection.execute(query.limit(1)).one_or_none()
+    before = None if last is None else _digest(last.body)
+    text = canonical({**body, "chain": tag, "reason": reason, "at": now, "previous": before})
     signed: dict[str, Any] = {}
     if signer is not None:
         signed = {"key_id": signer.key_id, "signature": signer.sign(_PURPOSE, text)}
@@ -75,17 +82,26 @@ def read_marks(
         if of_chain is None:
             continue
         signed = keys is None or is_signed(keys, row.key_id, row.signature, _PURPOSE, row.body)
-        if not (signed and _understood(row.body, tags[row.chain], of_chain)):
+        if not (signed and _understood(row.id, row.body, tags[row.chain], of_chain)):
             of_chain.bad.append(row.id)
+        of_chain.before = _digest(row.body)
     return found
 
 
-def _understood(text: str, tag: str, marked: Marked) -> bool:
+def _digest(text: Any) -> str:
+    """Return the SHA-256 of a mark's body, whatever was put in its place."""
+    return sha256(str(text).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _understood(number: int, text: str, tag: str, marked: Marked) -> bool:
     """Take a mark's word into account; say False if it is no mark of this chain's."""
     try:
         body = json.loads(text)
         if body["chain"] != tag:
             return False
+        if body.get("previous", None if marked.linked else marked.before) != marked.before:
+            marked.torn.append(number)
+        marked.linked = marked.linked or "previous" in body
         if body["kind"] == "pruned":
             if body["sequence"] > marked.sequence:
                 marked.sequence, marked.head = body["sequence"], bytes.fromhex(body["hash"])

@@ -24,6 +24,7 @@ from sigra.store import (
     take_checkpoint,
     verify,
 )
+from sigra.store.canonical import canonical
 from sigra.store.errors import InvalidQueryError
 from sigra.store.tables import entries, marks
 
@@ -115,6 +116,39 @@ def test_a_mark_that_means_nothing_is_found(filled: SqlAuditSink, body: str) -> 
     filled.database.write(lambda connection: connection.execute(insert(marks).values(row)))
     assert verified(filled).first.kind == "forged"
     assert verify(filled, all_organizations=True).first.kind == "forged"
+
+
+@pytest.mark.parametrize("change", [
+    "DELETE FROM sigra_audit_marks WHERE id = 1",
+    """INSERT INTO sigra_audit_marks (id, chain, body, key_id, signature)
+    SELECT 9, chain, body, key_id, signature FROM sigra_audit_marks WHERE id = 2""",
+])  # fmt: skip
+@pytest.mark.parametrize("keys", [(), (KEY.public_key,)])
+def test_a_mark_more_or_less_is_found(filled: SqlAuditSink, change: str, keys: Any) -> None:
+    """Each mark names the one before it, so that what was done cannot be left out or repeated."""
+    for number in (3, 6, 8):
+        before = NOON + timedelta(minutes=number)
+        list(prune(filled, before, reason="old", signer=KEY, organization_id="acme"))
+    assert verified(filled).verdict == "intact"
+    filled.database.write(lambda c: c.exec_driver_sql(change))
+    report = verify(filled, all_organizations=True, public_keys=keys)
+    (one,) = report.findings
+    assert (one.organization_id, one.kind) == ("acme", "removed")
+    assert "does not follow the mark before it" in one.reason
+
+
+def test_marks_of_before_need_name_none(filled: SqlAuditSink) -> None:
+    """Those of the first tables are believed as they were, and new ones follow them."""
+    for number in (3, 6):
+        before = NOON + timedelta(minutes=number)
+        list(prune(filled, before, reason="old", organization_id="acme"))
+    rows = filled.database.read(lambda c: c.execute(select(marks.c.id, marks.c.body)).all())
+    for row in rows:
+        old = canonical({k: v for k, v in json.loads(row.body).items() if k != "previous"})
+        change = marks.update().where(marks.c.id == row.id).values(body=old)
+        filled.database.write(lambda c: c.execute(change))  # noqa: B023
+    list(prune(filled, NOON + timedelta(minutes=8), reason="old", organization_id="acme"))
+    assert verify(filled, all_organizations=True).verdict == "intact"
 
 
 def test_a_mark_is_of_one_chain(filled: SqlAuditSink) -> None:
