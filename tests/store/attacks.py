@@ -1,9 +1,9 @@
 """Twelve attacks on a store, and three attackers who carry them out.
 
 An attack changes the rows, which are read into memory and written back. The editor leaves
-it at that. The rewriter then computes all hashes of the chains anew, as anybody can who may
-write to every table, and makes marks that nobody signed. The thief has the signing key too,
-and signs marks for what is missing.
+it at that, and makes marks that nobody signed for what is missing, which take no hash but those that
+are there. The rewriter computes all hashes of the chains anew, as anybody can who may write to every
+table. The thief has the signing key too, and signs those marks.
 """
 
 from __future__ import annotations
@@ -135,7 +135,11 @@ def remove_the_oldest(state: State) -> Seen:
 
 
 def remove_the_newest(state: State) -> Seen:
-    newest = state.entries[state.random.randrange(1, len(state.entries)) :]
+    entries = state.entries
+    newest = entries[state.random.randrange(1, len(entries)) :]
+    last = entries[-len(newest) - 1]
+    chain = next(row for row in state.tables["chains"] if row["tag"] == state.tag)
+    chain.update(sequence=last["sequence"], head=last["hash"])
     for entry in newest:
         state.tables["entries"].remove(entry)
     return "truncated", newest[0]["sequence"]
@@ -239,7 +243,7 @@ def attack_store(
     if attacker == "rewriter" or (attacker == "thief" and not state.missing):
         rewrite(state)
     write_state(sink, state.tables)
-    if attacker == "rewriter" and "erased" in state.missing:
+    if attacker == "editor" or (attacker == "rewriter" and "erased" in state.missing):
         sink.database.write(lambda connection: _mark(connection, state, None))
     if attacker == "thief" and state.missing:
         sink.database.write(lambda connection: _mark(connection, state, key))
