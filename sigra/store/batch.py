@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -74,6 +75,11 @@ class Batch(Generic[T]):
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._since = 0.0
+        # What multiprocessing starts may end without what atexit has: it has its own list, which
+        # is empty as a child begins.
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            util.Finalize(None, _close_at_exit, (weakref.ref(self),), exitpriority=0)
 
     def add(self, item: T) -> None:
         """Queue an event; raise ``AuditBacklogError`` where there is no room in time."""

@@ -379,3 +379,21 @@ def test_a_forked_child_closes_its_parents_sink_at_once(
     sink = SqlAuditSink(url)
     assert [each.target_id for each in sink.stream(EventFilter("acme"))] == ["1", "0"]
     sink.close()
+
+
+def test_a_child_of_multiprocessing_writes_what_waits(tmp_path: Path) -> None:
+    """It ends by os._exit, and loses no event that was queued in it."""
+    url = f"sqlite:///{tmp_path}/audit.db"
+    code = (
+        "import multiprocessing, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from events import event\n"
+        "from sigra.store import Batching, SqlAuditSink\n"
+        "sink = SqlAuditSink(sys.argv[1], batch=Batching(seconds=3600)); sink.prepare()\n"
+        "write = lambda: [sink.write(event(number)) for number in range(10)]\n"
+        "child = multiprocessing.get_context('fork').Process(target=write)\n"
+        "child.start(); child.join(); sys.exit(child.exitcode)\n"
+    )
+    run_forking(code, url)
+    sink = SqlAuditSink(url)
+    assert sink.count(EventFilter("acme")) == 10
+    sink.close()
