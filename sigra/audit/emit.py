@@ -189,7 +189,9 @@ def _emit(
     paths = tuple(redacted)
     if faults:
         return result_of("failed", "; ".join(faults), event, paths)
-    return result_of("emitted", None, event, paths)
+    # One that is held is counted by whoever writes it.
+    status: Any = "emitted" if transaction is None or transaction.held is None else "held"
+    return result_of(status, None, event, paths)
 
 
 def _warn_of_no_job(level: int) -> None:

@@ -24,8 +24,8 @@ _windows: dict[str | None, tuple[float, int]] = {}
 
 
 def settled(result: AuditResult, action: Any) -> AuditResult:
-    """Count a result that is not "emitted", tell of it where it is a failure, and return it."""
-    for _ in disabled if result.status == "disabled" else failed:
+    """Count what is disabled or failed, tell of it where it is a failure, and return it."""
+    for _ in {"disabled": disabled, "failed": failed}.get(result.status, ()):
         break
     if result.status == "failed":
         try:  # noqa: SIM105 - as a context manager it takes as long as all the rest

@@ -44,21 +44,21 @@ class Transaction:
     """
 
     def __init__(self, conn: Any, *, strict: bool, held: list[Pair] | None = None) -> None:
-        self._conn, self._strict, self._held = conn, strict, held
+        self._conn, self._strict, self.held = conn, strict, held
         self.error: Exception | None = None
 
     def write(self, sink: Sink, event: AuditEvent, record: Any) -> None:
         """Write one event to a sink; one that knows no transactions writes as it always does."""
         if not isinstance(sink, TransactionalSink):
             sink.write(event, record)
-        elif self._held is None:
+        elif self.held is None:
             try:
                 sink.write_in(self._conn, [(event, record)], savepoint=not self._strict)
             except Exception as error:
                 self.error = error
                 raise
-        elif not self._held or self._held[-1][0] is not event:
-            self._held.append((event, record))
+        elif not self.held or self.held[-1][0] is not event:
+            self.held.append((event, record))
 
     def faults(self) -> list[str]:
         """Return what stands against writing at all: there may be no store."""

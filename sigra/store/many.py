@@ -7,6 +7,9 @@ from typing import Any
 
 from sigra.audit.emit import log
 from sigra.audit.event import AuditResult
+from sigra.audit.failure import settled
+from sigra.audit.read import type_name
+from sigra.audit.stats import emitted
 from sigra.audit.transaction import Pair, Transaction, stores
 from sigra.errors import AuditRejectedError
 
@@ -15,13 +18,31 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
     """Log events as ``log`` does, each a mapping of its arguments; return their results.
 
     All are checked before the first is written to a store, and that writes them in one
-    transaction: the caller's, of the connection or session ``conn``, or its own. Raises
+    transaction: the caller's, of the connection or session ``conn``, or its own. Where it raises,
+    none is written, and all that were well formed count as failed. Raises
     ``AuditRejectedError`` (whose ``index`` says which is not well formed), what the store
     raises, and ``NoAuditStoreError`` where no configured sink is one.
     """
     found = stores()
     held: list[Pair] = []
-    results = []
+    results: list[AuditResult] = []
+    try:
+        _hold(events, conn, held, results)
+        for sink in found:
+            sink.write_in(conn, held, savepoint=False)
+    except Exception as error:
+        reason = f"none of the events was written: {type_name(type(error))}"
+        for result in results:
+            if _is_held(result) and result.event is not None:
+                settled(AuditResult("failed", reason, result.event), result.event.action)
+        raise
+    return [_emitted(result) if _is_held(result) else result for result in results]
+
+
+def _hold(
+    events: Iterable[Mapping[str, Any]], conn: Any, held: list[Pair], results: list[AuditResult]
+) -> None:
+    """Check all events, of which stores are to write what is then held."""
     for index, arguments in enumerate(events):
         if not isinstance(arguments, Mapping):
             raise TypeError(
@@ -33,6 +54,14 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
             results.append(log(**call, conn=Transaction(conn, strict=True, held=held)))
         except AuditRejectedError as error:
             raise error.at(index) from None
-    for sink in found:
-        sink.write_in(conn, held, savepoint=False)
-    return results
+
+
+def _is_held(result: AuditResult) -> bool:
+    status: str = result.status
+    return status == "held"
+
+
+def _emitted(result: AuditResult) -> AuditResult:
+    for _ in emitted:
+        break
+    return AuditResult("emitted", None, result.event, result.redacted)

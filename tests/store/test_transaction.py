@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -162,6 +163,24 @@ def test_one_bad_event_among_many_keeps_all_out(sink: SqlAuditSink) -> None:
     with pytest.raises(AuditRejectedError) as caught:
         audit.log_many(calls)
     assert (caught.value.index, sink.count(ACME)) == (1, 0)
+
+
+@pytest.mark.parametrize("fault", ["the store's", "an event's", None])
+def test_each_of_many_is_counted_once_by_how_it_ended(
+    sink: SqlAuditSink, fault: str | None
+) -> None:
+    """What a failing store has not written, or an event of bad form kept out, is no success."""
+    sink.prepare()
+    if fault == "the store's":
+        gone = text("ALTER TABLE sigra_audit_entries RENAME TO elsewhere")
+        sink.database.write(lambda c: c.execute(gone))
+    calls = [{"action": "invoice.close", "scope": SCOPE, "target_id": n} for n in range(5)]
+    calls += [{"action": "Bad", "scope": SCOPE}] if fault == "an event's" else []
+    before = audit_stats()
+    with suppress(Exception):
+        audit.log_many(calls)
+    counted = [now - then for now, then in zip(audit_stats(), before, strict=True)]
+    assert counted == ([0, 0, len(calls)] if fault else [5, 0, 0])
 
 
 @pytest.mark.parametrize("wrong", [7, "invoice.close", ["action"]])
