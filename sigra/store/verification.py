@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from functools import partial
@@ -11,12 +10,12 @@ from typing import Any, Unpack
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import OperationalError
 
 from sigra.store.anchors import Anchors
 from sigra.store.chain import chain_tag, organization_of
 from sigra.store.check import FINDINGS, ChainCheck
 from sigra.store.checkpoint import Checkpoint
+from sigra.store.database import read_any_text
 from sigra.store.diagnose import Places
 from sigra.store.errors import AuditTablesError
 from sigra.store.keys import by_id
@@ -82,16 +81,7 @@ class _Verification:
         """Read and check everything."""
         if checked_version(connection) != HEAD:
             raise AuditTablesError("are not there, or of an older version")
-        try:
-            self._read(connection)
-        except OperationalError as error:
-            # Text that is no UTF-8 was not written by the store: it is to be found, not stumbled
-            # over. Read so, all takes longer.
-            if not isinstance(error.orig, sqlite3.OperationalError) or "UTF-8" not in str(error):
-                raise
-            driver: Any = connection.connection.dbapi_connection
-            driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-            self._read(connection)
+        read_any_text(connection, self._read)
 
     def _read(self, connection: Connection) -> None:
         self._begin()

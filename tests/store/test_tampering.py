@@ -17,6 +17,7 @@ from attacks import EMPTY, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
 from sqlalchemy import and_, insert, select, text
+from sqlalchemy.exc import OperationalError
 
 from sigra.audit import EventFilter
 from sigra.store import (
@@ -458,3 +459,17 @@ def test_findings_of_one_organization_hide_no_other_s(filled: SqlAuditSink) -> N
         filled.database.write(lambda c: c.execute(change))  # noqa: B023
     seen = [(each.organization_id, each.sequence) for each in found(filled).findings]
     assert (len(seen), ("other", 4) in seen) == (101, True)
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_text_that_is_no_utf8_is_found_by_any_driver(
+    six_events: Callable[..., str], open_sink: Callable[..., SqlAuditSink], driver: str
+) -> None:
+    """And again by the next verification, and no other read takes such a text for one."""
+    sink = open_sink(six_events(erased=False).replace("sqlite:", f"{driver}:"))
+    change = "UPDATE sigra_audit_entries SET action = CAST(x'ff80' AS TEXT) WHERE sequence = 2"
+    sink.database.write(lambda c: c.exec_driver_sql(change))
+    for _ in range(2):
+        assert first(found(sink)) == ("changed", 2)
+        with pytest.raises(OperationalError, match="UTF-8"):
+            sink.query(EventFilter("acme"), None, 5)
