@@ -310,7 +310,7 @@ def test_a_secret_is_known_by_its_look(text: str) -> None:
     [
         "", "paid in full", "https://example.com:8080/path?x=1@2", "https://user@example.com/x",
         "2026-11-25T10:00:00+00:00", "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/128",
-        "the bearer of this note", "a@b.example", "ghost_writer", "AKIA", "xoxo-love", "sk_living",
+        "the bearer of this note", "a@b.example", "ghost_writer", "AKIA", "MAKIAVELLIANS", "xoxo-love", "sk_living",
         "ws://a/b", "eyJoy", "-----", "BEGIN", "arn:aws:iam::123837392027:user/benjamin", "::1", "a:b@c",
         "0198f3a0-0000-7000-8000-000000000000", "invoice.close", "task_live_update",
     ],
