@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from sigra import AuditEvent, JobFailedError, SyncBackend, audit_stats, configure, tenant_worker
+from sigra import (
+    AuditEvent,
+    JobFailedError,
+    SyncBackend,
+    audit_stats,
+    configure,
+    log_safe,
+    tenant_worker,
+)
 from sigra.testing import AuditLog
 
 ARGS = {"organization_id": "42", "actor_id": "7"}
@@ -105,6 +113,58 @@ def test_one_sink_that_writes_is_enough(backend: SyncBackend) -> None:
     assert ("sigra.job.begun", "42", "7", job.id, 1) == (
         event.action, event.organization_id, event.actor_id, event.job_id, event.attempt,
     )  # fmt: skip
+
+
+@tenant_worker(audit_schema=AuditEvent, audit_required=True, action="invoice.close")
+def close(scope: Any, args: Any) -> None:
+    log_safe("invoice.begin", scope)
+
+
+def test_beginning_body_and_end_are_three_events(backend: SyncBackend) -> None:
+    """A store that drops a second event of one id keeps each of them."""
+    disk = Disk(full=False)
+    with configure(sinks=[disk]):
+        close.new(ARGS)
+    actions = ["sigra.job.begun", "invoice.begin", "invoice.close"]
+    assert actions == [event.action for event in disk.events]
+    assert 3 == len({event.event_id for event in disk.events})
+
+
+@pytest.mark.parametrize(("full", "counted"), [(False, (1, 0)), (True, (0, 1))])
+def test_a_beginning_is_counted_as_it_ended(
+    backend: SyncBackend, full: bool, counted: tuple[int, int]
+) -> None:
+    """A sink that took it is one emitted event, and none that did is a failed one."""
+    before = audit_stats()
+    with configure(sinks=[Disk(full=full)]):
+        pay.new(ARGS, max_attempts=1)
+    after = audit_stats()
+    assert counted == (after.emitted - before.emitted, after.failed - before.failed)
+
+
+class Noted:
+    """A record type of the application's own."""
+
+    def __init__(self, action: str) -> None:
+        self.action = action
+
+
+@pytest.mark.parametrize("of_worker", [True, False])
+def test_a_beginning_is_recorded_by_the_schema_in_force(
+    backend: SyncBackend, of_worker: bool
+) -> None:
+    """The worker's own, or else the configured one."""
+    records = []
+
+    class Records(Disk):
+        def write(self, event: AuditEvent, record: Any) -> None:
+            records.append(type(record))
+
+    schema = Noted if of_worker else None
+    made = tenant_worker(audit_required=True, audit_schema=schema, name=f"required.{of_worker}")
+    with configure(sinks=[Records(full=False)], audit_schema=AuditEvent if of_worker else Noted):
+        made(lambda scope, args: None).new(ARGS)
+    assert [Noted] == records
 
 
 def test_a_retry_runs_once_a_sink_can_write_again(backend: SyncBackend) -> None:
