@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
 from sigra.backends.huey_json import JSONSerializer
 from sigra.errors import EnqueueError
+from sigra.store.private import make_file
 
 _Huey = native("huey.api", "huey").Huey
 _SqliteStorage = native("huey.storage", "huey").SqliteStorage
@@ -40,7 +40,7 @@ _LEFT = (
 
 def huey_on(file: str) -> Any:
     """Return a huey whose jobs are in an SQLite file; raise ``EnqueueError`` where it cannot."""
-    _make_private(file)
+    make_file(file)
     try:
         return _Huey("sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file)
     except sqlite3.Error as error:
@@ -160,12 +160,6 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
             for data, priority in cursor.fetchall():
                 cursor.execute(_PUT, (self.name, _count_delivery(data), priority))
             cursor.execute("delete from taken where queue = ?", (self.name,))
-
-
-def _make_private(file: str) -> None:
-    """Make a file for its owner alone, for jobs are in it; one that is there keeps its mode."""
-    with suppress(OSError):  # SQLite says better what is wrong
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def _count_delivery(data: bytes) -> bytes:

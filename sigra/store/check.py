@@ -6,14 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sigra.store.anchors import Anchored
-from sigra.store.chain import (
-    commit,
-    entry_hash,
-    is_hash,
-    organization_of,
-    quoted,
-    version_of,
-)
+from sigra.store.chain import commit, entry_hash, is_hash, organization_of, quoted, version_of
 from sigra.store.diagnose import Places, Row, diagnose
 from sigra.store.marks import Marked
 from sigra.store.report import Finding, Kind

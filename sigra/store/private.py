@@ -16,6 +16,13 @@ def private(path: str, flags: int) -> int:
     return os.open(path, flags, _FILE)
 
 
+def make_file(name: str) -> None:
+    """Make a file that SQLite is about to make: its log and index get the mode of it."""
+    with suppress(OSError):  # SQLite says better what is wrong
+        # One that is there is not even opened: to close it would take SQLite's locks off it.
+        os.close(private(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it that are missing."""
     if not path.parent.exists():
@@ -24,16 +31,11 @@ def make_folder(path: Path) -> None:
 
 
 def make_database(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-    """Make the file that SQLite is about to make: its log and index get the mode of it.
-
-    A listener of an engine for "do_connect".
-    """
+    """Make the file of an engine of SQLite's; a listener for "do_connect"."""
     name = str(arguments[0])
     if options.get("uri"):
         parts = urlsplit(name)
         name = unquote(parts.path)
         if parse_qs(parts.query).get("mode", ["rwc"]) != ["rwc"] or name == ":memory:":
             return
-    with suppress(OSError):  # SQLite says better what is wrong
-        # One that is there is not even opened: to close it would take SQLite's locks off it.
-        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, _FILE))
+    make_file(name)
