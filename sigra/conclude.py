@@ -101,10 +101,10 @@ def log_attempt(
 ) -> None:
     """Log in the job's own context, so that the application's filters see its ids too."""
     name, facts = named_in_logs(attempt.job)
-    text = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}, {what}"
+    turn = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}"
     facts["attempt"] = attempt.attempt
     try:
-        context.run(log.log, level, "%s", text, exc_info=error, extra=facts)
+        context.run(log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
     except Exception:
         # A filter's: it must not decide what becomes of the job. As logging does with a handler's.
         if logging.raiseExceptions:

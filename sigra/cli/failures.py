@@ -84,13 +84,12 @@ def _kind(record: logging.LogRecord) -> str:
 
 def _what(record: logging.LogRecord) -> str:
     """Return what became of a job, without what differs from one job to the next."""
-    attempt = getattr(record, "attempt", None)
-    if attempt is None:
-        return str(record.msg).removeprefix("%s ").partition("%")[0].strip(" ,:")
-    # A reason, which comes after the colon, may name the job's own ids.
-    said = record.getMessage().partition(f", attempt {attempt} of ")[2].partition(", ")[2]
-    what = said.partition(":")[0].partition(";")[0]
-    return "returned Failure" if what == "failed" else what
+    match record.args:
+        case (_, str(said)) if hasattr(record, "attempt"):
+            # A reason, which comes after the colon, may name the job's own ids.
+            what = said.partition(":")[0].partition(";")[0]
+            return "returned Failure" if what == "failed" else what
+    return str(record.msg).removeprefix("%s ").partition("%")[0].strip(" ,:")
 
 
 def _prints(handler: logging.Handler) -> bool:
