@@ -202,6 +202,15 @@ def test_a_long_text_is_cut_and_still_tells_itself_apart() -> None:
     assert len(str(first.target_id)) <= 256
 
 
+def test_ids_that_no_utf8_can_carry_stay_different() -> None:
+    """An organization or a person is taken for no other, and what is well-formed stays as it is."""
+    ids = ["t\ud800", "t\udfff", "t\ufffd", "\ud800" * 5_000, "\udfff" * 5_000]
+    events = [log_safe("a.b", None, organization_id=odd, actor_id=odd).event for odd in ids]
+    kept = [(each.organization_id, each.actor_id) for each in events if each is not None]
+    assert (len(set(kept)), kept[2]) == (len(ids), ("t\ufffd", "t\ufffd"))
+    assert all(len(str(one)) <= 256 and str(one).encode() for one, _ in kept)
+
+
 @pytest.mark.parametrize("field", ["target_id", "target_type", "ip_address", "user_agent"])
 def test_a_secret_in_a_field_is_redacted(field: str) -> None:
     """A text that looks like a secret is redacted in any field, and its name reported."""

@@ -108,7 +108,7 @@ def _checked_id(field: str, value: Any, faults: Faults) -> str | None:
     """Return an id as text, None for None, and None with a fault for what is no id."""
     text = id_text(value)
     if text is not None:
-        return sized(text)
+        return sized(text, apart=True)
     if value is not None:
         reason = "an id is a str that is not blank, an int of 64 bits, a UUID or None"
         _fault(faults, field, reason)
@@ -145,13 +145,16 @@ def _text(field: str, value: Any, redacted: list[str]) -> str | None:
     return text if len(text) <= _MAX_TEXT and text.isascii() else sized(text)
 
 
-def sized(text: str) -> str:
-    """Make a text well-formed, and cut one that could make a line too long, telling it apart."""
-    text = well_formed(text[: 1 << 20])
+def sized(given: str, *, apart: bool = False) -> str:
+    """Make a text well-formed, and cut one that could make a line too long, telling it apart.
+
+    With ``apart`` one that was not well-formed is told apart too, as an id must be.
+    """
+    text = well_formed(given[: 1 << 20])
     longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT
-    if len(text) <= longest:
+    if len(text) <= longest and (text == given or not apart):
         return text
     import hashlib  # here, for it takes longer to import than the rest of the core
 
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(given[: 1 << 20].encode(errors="surrogatepass")).hexdigest()
     return f"{text[: _MAX_TEXT - 80]}...sha256:{digest}"

@@ -25,7 +25,7 @@ from sigra.store import (
     vacuum,
 )
 from sigra.store.errors import CheckpointOrderError, InvalidQueryError
-from sigra.store.reading import id_as_stored
+from sigra.store.reading import id_as_logged
 
 
 @overload
@@ -100,7 +100,7 @@ def erase_persons(
     """Erase persons one after the other, then their text on the disk, and say how many events."""
     try:
         for person in persons:  # all, before anything of the first one is gone
-            id_as_stored("person", person)
+            id_as_logged("person", person)
     except InvalidQueryError as error:
         raise MisuseError(str(error)) from None
     erased = sum(

@@ -32,16 +32,34 @@ Row = tuple[Any, ...]
 
 NO_ORGANIZATION = "none"
 _ORGANIZATION = "org:"
+_WITH_NUL = "nul:"
 
 
 def chain_tag(organization_id: str | None) -> str:
-    """Name an organization's chain; no organization's name is that of the chain for None."""
-    return NO_ORGANIZATION if organization_id is None else _ORGANIZATION + organization_id
+    """Name an organization's chain, without a NUL, which PostgreSQL's text cannot hold.
+
+    No other organization's chain has that name, nor has the chain for None.
+    """
+    if organization_id is None:
+        return NO_ORGANIZATION
+    if "\0" in organization_id:
+        return _WITH_NUL + organization_id.replace("%", "%25").replace("\0", "%00")
+    return _ORGANIZATION + organization_id
 
 
 def organization_of(tag: str) -> str | None:
     """Return the organization of a chain's tag."""
-    return None if tag == NO_ORGANIZATION else tag[len(_ORGANIZATION) :]
+    if tag == NO_ORGANIZATION:
+        return None
+    name = tag[len(_ORGANIZATION) :]
+    if tag.startswith(_WITH_NUL):
+        return name.replace("%00", "\0").replace("%25", "%")
+    return name
+
+
+def without_nul(text: str | None) -> str | None:
+    """Return what stands for a text in a column: U+FFFD for a NUL."""
+    return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
 
 
 def time_text(moment: datetime) -> str:
@@ -65,6 +83,11 @@ def payload_of(event: AuditEvent) -> str:
         f'"metadata":{canonical(event.metadata)},"target_id":{quoted(event.target_id)},'
         f'"target_type":{quoted(event.target_type)},"user_agent":{quoted(event.user_agent)}}}'
     )
+
+
+def actor_begins(actor_id: str | None) -> str:
+    """Return how the payload of an actor's event begins."""
+    return f'{{"actor_id":{quoted(actor_id)},'
 
 
 def quoted(text: str | None) -> str:
@@ -126,6 +149,6 @@ def link(
     )
     entry = (
         chain, sequence, previous, digest, event_id, time, action, outcome, worker,
-        event.actor_id, commitment, salt, payload,
+        without_nul(event.actor_id), commitment, salt, payload,
     )  # fmt: skip
     return digest, entry

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select, tuple_
 
 from sigra.audit.event import AuditEvent
-from sigra.store.chain import chain_tag, organization_of, time_text
+from sigra.store.chain import actor_begins, chain_tag, organization_of, time_text, without_nul
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
 from sigra.store.reading import MOST, EventFilter, Page
@@ -135,11 +135,14 @@ def chain_of(connection: Connection, which: EventFilter) -> int | None:
 
 def matching(query: Select[Any], which: EventFilter, chain: int | None) -> Select[Any]:
     """Narrow a query of entries to what a filter asks for; ``chain`` as in ``page_query``."""
-    exact = {"chain": chain}
-    exact |= {name: getattr(which, name) for name in ("actor_id", "action", "outcome")}
+    actor = without_nul(which.actor_id)
+    exact = {"chain": chain, "actor_id": actor, "action": which.action, "outcome": which.outcome}
     for name, value in exact.items():
         if value is not None:
             query = query.where(entries.c[name] == value)
+    if actor is not None and "\ufffd" in actor:  # which may stand for a NUL
+        begins = actor_begins(which.actor_id)
+        query = query.where(func.substr(entries.c.payload, 1, len(begins)) == begins)
     if which.since is not None:
         query = query.where(entries.c.occurred_at >= time_text(which.since))
     if which.until is not None:

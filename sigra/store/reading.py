@@ -168,9 +168,9 @@ def event_filter(
     if outcome not in (None, "success", "failure", "error"):
         raise InvalidQueryError("outcome", "it must be 'success', 'failure' or 'error'")
     return EventFilter(
-        id_as_stored("organization_id", None if organization_id is ABSENT else organization_id),
+        id_as_logged("organization_id", None if organization_id is ABSENT else organization_id),
         all_organizations,
-        id_as_stored("actor_id", actor_id),
+        id_as_logged("actor_id", actor_id),
         None if action is None else _action(action),
         None if since is None else utc("since", since),
         None if until is None else utc("until", until),
@@ -198,10 +198,7 @@ def utc(name: str, value: datetime) -> datetime:
 
 
 def storable(text: str) -> str:
-    """Return a text as the store has it: U+FFFD for a lone surrogate, and for a NUL.
-
-    PostgreSQL's text has no NUL.
-    """
+    """Return a text as any database takes it: U+FFFD for a lone surrogate, and for a NUL."""
     return well_formed(text).replace("\0", "\ufffd")
 
 
@@ -211,12 +208,12 @@ def _action(action: str) -> str:
     return storable(action)
 
 
-def id_as_stored(name: str, value: Id | None) -> str | None:
-    """Return an id as the store has it, a long one cut as it is where an event is logged.
+def id_as_logged(name: str, value: Id | None) -> str | None:
+    """Return an id as an event has it, a long one cut as it is where an event is logged.
 
     Raises ``InvalidQueryError`` for what is no id.
     """
     text = id_text(value)
     if text is None and value is not None:
         raise InvalidQueryError(name, "an id is a str that is not blank, an int or a UUID")
-    return None if text is None else storable(sized(text))
+    return None if text is None else sized(text, apart=True)

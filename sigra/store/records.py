@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, func, inspect, select, tuple_
+from sqlalchemy import Connection, false, func, inspect, select, tuple_
 
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
@@ -73,7 +73,8 @@ def all_records(database: Database, kind: Any, which: EventFilter) -> Iterator[A
 
 def count_records(database: Database, kind: Any, which: EventFilter) -> int:
     """Return how many records of a class match."""
-    query = _matching(select(func.count()).select_from(kind), kind, which)
+    query = select(func.count()).select_from(kind)
+    query = _matching(query, kind, which, database.dialect)
     return database.read(lambda connection: int(connection.execute(query).scalar_one()))
 
 
@@ -82,7 +83,7 @@ def _rows(
 ) -> list[Any]:
     from sqlalchemy.orm import Session
 
-    query = _matching(select(kind), kind, which)
+    query = _matching(select(kind), kind, which, connection.dialect.name)
     key = (_field(kind, "occurred_at"), _field(kind, "event_id"))
     if after is not None:
         query = query.where(tuple_(*key) < tuple_(*after))
@@ -97,18 +98,24 @@ def _end(records: list[Any]) -> Position:
     return records[-1].occurred_at, records[-1].event_id
 
 
-def _matching(query: Any, kind: Any, which: EventFilter) -> Any:
+def _matching(query: Any, kind: Any, which: EventFilter, dialect: str) -> Any:
     if not which.all_organizations:
-        query = query.where(_field(kind, "organization_id") == which.organization_id)
+        query = query.where(_is(kind, "organization_id", which.organization_id, dialect))
     for name in ("actor_id", "action", "outcome"):
         value = getattr(which, name)
         if value is not None:
-            query = query.where(_field(kind, name) == value)
+            query = query.where(_is(kind, name, value, dialect))
     if which.since is not None:
         query = query.where(_field(kind, "occurred_at") >= which.since)
     if which.until is not None:
         query = query.where(_field(kind, "occurred_at") < which.until)
     return query
+
+
+def _is(kind: Any, name: str, value: str | None, dialect: str) -> Any:
+    # PostgreSQL's text has no NUL, and its drivers do not let one look for it.
+    field = _field(kind, name)
+    return false() if value and "\0" in value and dialect == "postgresql" else field == value
 
 
 def _field(kind: Any, name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true, update
 
+from sigra.audit.read import well_formed
 from sigra.scope import Id, id_text
 from sigra.store.append import lock_chain
 from sigra.store.chain import organization_of, time_text
@@ -18,7 +19,7 @@ from sigra.store.errors import InvalidQueryError
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
 from sigra.store.query import of_tenancy
-from sigra.store.reading import EventFilter, Tenancy, id_as_stored, storable, tenancy, utc
+from sigra.store.reading import EventFilter, Tenancy, id_as_logged, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries
 
@@ -107,11 +108,12 @@ def erase(
     after a VACUUM FULL.
     """
     which_chains = tenancy(**which)
-    person = id_as_stored("person_id", person_id)
+    person = id_as_logged("person_id", person_id)
     if person is None:
         raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
-    # Whoever wrote to the sink itself may have left a long id as it was.
-    names = {person, storable(str(id_text(person_id)))}
+    # Whoever wrote to the sink itself may have left a long id as it was, if it is UTF-8 at all.
+    given = str(id_text(person_id))
+    names = {person, given} if well_formed(given) == given else {person}
     sink.flush()
     sink.prepare()
     erased = 0

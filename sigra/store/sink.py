@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.migrate import ensure_tables
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
-from sigra.store.reading import EventFilter, Page, storable
+from sigra.store.reading import EventFilter, Page
 from sigra.store.records import (
     add_records,
     all_records,
@@ -202,11 +201,6 @@ class SqlAuditSink:
 def _item(event: AuditEvent, record: Any) -> Item:
     kind = type(record)
     own = kind is not AuditEvent and record is not None and is_mapped(kind)
-    organization, actor = event.organization_id, event.actor_id
-    if type(organization) is str and "\0" in organization:
-        event = replace(event, organization_id=storable(organization))
-    if type(actor) is str and "\0" in actor:
-        event = replace(event, actor_id=storable(actor))
     return event, record if own else None
 
 
