@@ -153,17 +153,22 @@ def nodes(name: str) -> list[ast.AST]:
 
 @cache
 def code_lines(name: str) -> int:
-    """Count the lines that hold code: no blank ones, comments and docstrings."""
+    """Count the lines of a module that hold code."""
+    return code_lines_in(path_of(name))
+
+
+def code_lines_in(path: Path) -> int:
+    """Count the lines of a file that hold code: no blank ones, comments and docstrings."""
+    source = path.read_text("utf-8")
     texts = {
         line
-        for node in nodes(name)
+        for node in ast.walk(ast.parse(source))
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for line in range(node.lineno, (node.end_lineno or 0) + 1)
     }
-    lines = path_of(name).read_text("utf-8").splitlines()
     return sum(
         number not in texts and bool(line.strip()) and not line.lstrip().startswith("#")
-        for number, line in enumerate(lines, 1)
+        for number, line in enumerate(source.splitlines(), 1)
     )
 
 
@@ -196,6 +201,11 @@ def test_an_adapter_has_at_most_80_lines_of_code(queue: str) -> None:
         for name in (f"backends.{queue}", f"backends.{queue}_run")
         if code_lines(name) > 80
     }
+
+
+def test_a_third_party_needs_at_most_60_lines_of_code() -> None:
+    """The backend that docs/writing-a-backend.md shows is that short, with its consumer."""
+    assert code_lines_in(PACKAGE.parent / "examples" / "mariadb" / "sigra_mariadb.py") <= 60
 
 
 @pytest.mark.parametrize("queue", QUEUES)

@@ -8,26 +8,25 @@ import json
 import os
 import signal
 import sys
-import time
 from contextlib import nullcontext
+from time import sleep, time
 
 import pymysql
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import consume
-from sigra.backends.producing import raise_not_sent
+from sigra.backends.producing import error_text, sending
 
-TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (
-    id BIGINT AUTO_INCREMENT PRIMARY KEY, worker TEXT NOT NULL, payload LONGTEXT NOT NULL,
-    due DOUBLE NOT NULL, deliveries INT NOT NULL DEFAULT 0, error TEXT)"""
+# error: of the last attempt. A job that ended for good stays in the table, and is never due.
+TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (id SERIAL, worker TEXT NOT NULL,
+    payload LONGTEXT NOT NULL, due DOUBLE, deliveries INT NOT NULL DEFAULT 0, error TEXT)"""
 INSERT = "INSERT INTO sigra_job (worker, payload, due) VALUES (%s, %s, %s)"
 # The lock of a running job belongs to its consumer's connection: it ends with the process.
 LOCK = "CONCAT(DATABASE(), '.sigra_job.', id)"
 CLAIM = f"""SELECT id, worker, payload, deliveries FROM sigra_job
-    WHERE due <= %s AND error IS NULL AND IS_FREE_LOCK({LOCK})
-    ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"""
+    WHERE due <= %s AND IS_FREE_LOCK({LOCK}) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED"""
 BEGIN = f"UPDATE sigra_job SET deliveries = deliveries + GET_LOCK({LOCK}, 0) WHERE id = %s"
-AGAIN = "UPDATE sigra_job SET payload = %s, due = %s, deliveries = 0 WHERE id = %s"
+SETTLE = "UPDATE sigra_job SET payload = %s, due = %s, error = %s, deliveries = 0 WHERE id = %s"
 
 
 def connect():
@@ -42,16 +41,13 @@ class MariaDBBackend:
 
     def enqueue(self, jobs):
         given = jobs[0].options.conn
-        try:
-            with nullcontext(given) if given else connect() as conn, conn.cursor() as cursor:
-                for job in jobs:
-                    due = job.options.due(time.time())
-                    cursor.execute(INSERT, (job.worker, json.dumps(pack(job)), due))
-                    job.accept(native_id=str(cursor.lastrowid))
-                if given is None:
-                    conn.commit()
-        except Exception as error:
-            raise_not_sent(self.name, error)
+        with sending(self.name), nullcontext(given) if given else connect() as conn:
+            cursor = conn.cursor()
+            for job in jobs:
+                cursor.execute(INSERT, (job.worker, json.dumps(pack(job)), job.options.due(time())))
+                job.accept(native_id=str(cursor.lastrowid))
+            if given is None:
+                conn.commit()
 
     async def aenqueue(self, jobs):
         await asyncio.to_thread(self.enqueue, jobs)
@@ -63,11 +59,10 @@ def settle(cursor, id, worker, payload, begun):
     verdict = consumed.verdict
     if verdict.state == "completed":
         cursor.execute("DELETE FROM sigra_job WHERE id = %s", (id,))
-    elif verdict.state in ("cancelled", "discarded"):  # kept as a dead job
-        cursor.execute("UPDATE sigra_job SET error = %s WHERE id = %s", (str(verdict.error), id))
     else:
-        following = json.dumps(consumed.following())
-        cursor.execute(AGAIN, (following, time.time() + verdict.delay, id))
+        due = time() + verdict.delay if verdict.state in ("retryable", "scheduled") else None
+        error = verdict.error and error_text(verdict.error)
+        cursor.execute(SETTLE, (json.dumps(consumed.following()), due, error, id))
 
 
 def main():
@@ -79,11 +74,11 @@ def main():
         cursor.execute(TABLE)
         print("waiting for jobs", flush=True)
         while not stopped:
-            cursor.execute(CLAIM, (time.time(),))
+            cursor.execute(CLAIM, (time(),))
             if job := cursor.fetchone():
-                cursor.execute(BEGIN, (job[0],))
+                cursor.execute(BEGIN, job[:1])
                 conn.commit()
                 settle(cursor, *job)
                 cursor.execute("DO RELEASE_ALL_LOCKS()")
             conn.commit()
-            time.sleep(0 if job else 0.1)
+            sleep(0 if job else 0.1)

@@ -66,7 +66,7 @@ class Harness:
         self.consumer.wait()
 
     def failed(self, native_id):
-        rows = self.sql("SELECT error FROM sigra_job WHERE id = %s", native_id)
+        rows = self.sql("SELECT error FROM sigra_job WHERE due IS NULL AND id = %s", native_id)
         return rows[0][0] if rows else None
 
     def kept(self, native_id):

@@ -11,7 +11,7 @@ from sigra.backends.celery_run import RETRY_POLICY, keep, run
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit
-from sigra.backends.producing import able_to, raise_not_sent
+from sigra.backends.producing import able_to, sending
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -56,13 +56,10 @@ class CeleryBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs, over one connection; a broker that is down is tried three times."""
-        try:
-            with self.app.producer_or_acquire() as producer:
-                for job in jobs:
-                    self._send(job, producer)
-                    job.accept(native_id=job.id)
-        except Exception as error:
-            raise_not_sent(self.name, error, jobs)
+        with sending(self.name, jobs), self.app.producer_or_acquire() as producer:
+            for job in jobs:
+                self._send(job, producer)
+                job.accept(native_id=job.id)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Celery itself only blocks."""

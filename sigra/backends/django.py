@@ -13,7 +13,7 @@ from sigra.backends.django_run import WORKER, task_of
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.backends.producing import able_to, raise_not_sent
+from sigra.backends.producing import able_to, sending
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.job import Job
 
@@ -62,11 +62,8 @@ class DjangoBackend:
             if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
                 reason = "Django's tasks have priorities from -100 to 100"
                 raise InvalidOptionError("priority", reason, job.worker)
-        try:
-            with self._transaction(jobs):
-                ids = [str(self._native(job).enqueue(**fit(pack(job))).id) for job in jobs]
-        except Exception as error:
-            raise_not_sent(self.name, error)
+        with sending(self.name), self._transaction(jobs):
+            ids = [str(self._native(job).enqueue(**fit(pack(job))).id) for job in jobs]
         for job, native_id in zip(jobs, ids, strict=True):
             job.accept(native_id=native_id)
 

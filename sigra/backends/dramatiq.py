@@ -11,7 +11,7 @@ from sigra import catalog
 from sigra.backends.dramatiq_run import CurrentMessage, run
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.producing import able_to, raise_not_sent, require_json
+from sigra.backends.producing import able_to, require_json, sending
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -41,14 +41,12 @@ class DramatiqBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs one by one; an error says how many of a batch were sent."""
-        try:
+        with sending(self.name, jobs):
             self._refuse_pickle()
             for job in jobs:
                 delay = job.options.wait(time.time())
                 self.broker.enqueue(self._native(job), delay=int(delay * 1000) or None)
                 job.accept(native_id=job.id)
-        except Exception as error:
-            raise_not_sent(self.name, error, jobs)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Dramatiq itself only blocks."""

@@ -15,7 +15,7 @@ from sigra.backends.external import native
 from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import run
-from sigra.backends.producing import able_to, raise_not_sent, require_json
+from sigra.backends.producing import able_to, require_json, sending
 from sigra.job import Job
 
 __all__ = ["FileStorage", "HueyBackend", "JSONSerializer"]
@@ -55,14 +55,12 @@ class HueyBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs: on a file all of them or none, elsewhere one by one."""
-        try:
-            with self.huey.storage.transaction() if self.embedded else _AT_ONCE:
-                for job in jobs:
-                    self.huey.enqueue(self._native(job))
-                    if not self.embedded:
-                        job.accept(native_id=job.id)
-        except Exception as error:
-            raise_not_sent(self.name, error, jobs)
+        whole = self.huey.storage.transaction() if self.embedded else _AT_ONCE
+        with sending(self.name, jobs), whole:
+            for job in jobs:
+                self.huey.enqueue(self._native(job))
+                if not self.embedded:
+                    job.accept(native_id=job.id)
         for job in jobs:
             job.accept(native_id=job.id)
 

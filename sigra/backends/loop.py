@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from functools import cache
 from typing import Any, TypeAlias
 
-from sigra.backends.producing import raise_not_sent
+from sigra.backends.producing import sending
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 
@@ -54,7 +54,5 @@ async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Wor
 
 
 def _submitted(backend: str, loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
-    try:
+    with sending(backend):
         return submit(loop, work)
-    except RuntimeError as error:
-        raise_not_sent(backend, error)

@@ -12,7 +12,7 @@ from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 from sigra.backends.oban_blocking import insert, pool_like
 from sigra.backends.oban_run import register, stand_in
-from sigra.backends.producing import able_to, due_at, is_async, raise_not_sent
+from sigra.backends.producing import able_to, due_at, is_async, sending
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.job import Job
 
@@ -43,20 +43,18 @@ class ObanBackend:
         natives, conn = [_native(job) for job in jobs], jobs[0].options.conn
         if conn is not None and is_async(conn):
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
-        try:
+        with sending(self.name):
             if conn is not None:
                 insert(self._instance, natives, conn)
             else:
                 with pool_like(self._pool).connection() as conn, conn.transaction():
                     insert(self._instance, natives, conn)
-        except Exception as error:
-            raise_not_sent(self.name, error)
         _accept(jobs, natives)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by the instance's own pool if it is open."""
         conn = jobs[0].options.conn
-        try:
+        with sending(self.name):
             if self._pool.closed if conn is None else not is_async(conn):
                 await asyncio.to_thread(self.enqueue, jobs)
                 return
@@ -70,8 +68,6 @@ class ObanBackend:
             else:
                 async with self._pool.connection() as conn, conn.transaction():
                     await self._instance.enqueue_many(natives, conn=conn)
-        except Exception as error:
-            raise_not_sent(self.name, error)
         _accept(jobs, natives)
 
     @property

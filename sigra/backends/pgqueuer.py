@@ -15,7 +15,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_drivers import PooledDriver, queries_on
 from sigra.backends.pgqueuer_run import Notes, run
-from sigra.backends.producing import able_to, raise_not_sent, unique_key
+from sigra.backends.producing import able_to, sending, unique_key
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -50,7 +50,7 @@ class PgQueuerBackend:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
         conn = jobs[0].options.conn
-        try:
+        with sending(self.name):
             queries = self._queries if conn is None else queries_on(conn, self._queries)
             if isinstance(queries, _queries.SyncQueries):
                 ids = queries.enqueue(**_rows(jobs))
@@ -59,20 +59,16 @@ class PgQueuerBackend:
             else:
                 ids = wait_for(self.name, self._loop, queries.enqueue(**_rows(jobs)))
             _accept(jobs, ids)
-        except Exception as error:
-            raise_not_sent(self.name, error)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
         conn = jobs[0].options.conn
-        try:
+        with sending(self.name):
             queries = self._queries if conn is None else queries_on(conn, self._queries)
             if isinstance(queries, _queries.SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
                 _accept(jobs, await queries.enqueue(**_rows(jobs)))
-        except Exception as error:
-            raise_not_sent(self.name, error)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name

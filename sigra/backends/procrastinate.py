@@ -13,7 +13,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import submit
 from sigra.backends.procrastinate_insert import accept, insert
 from sigra.backends.procrastinate_run import Strategy, is_ours, look_for_lost, run
-from sigra.backends.producing import able_to, is_async, raise_not_sent
+from sigra.backends.producing import able_to, is_async, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -52,17 +52,13 @@ class ProcrastinateBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        try:
+        with sending(self.name):
             accept(jobs, self._send(jobs))
-        except Exception as error:
-            raise_not_sent(self.name, error)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""
-        try:
+        with sending(self.name):
             accept(jobs, await self._asend(jobs))
-        except Exception as error:
-            raise_not_sent(self.name, error)
 
     def _send(self, jobs: Sequence[Job]) -> Any:
         conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any, NoReturn
+from typing import Any
 
 from sigra.backend import Capability
 from sigra.errors import EnqueueError, SigraError
@@ -49,17 +50,21 @@ def is_async(conn: Any) -> bool:
     return inspect.iscoroutinefunction(getattr(conn, "execute", None))
 
 
-def raise_not_sent(backend: str, error: Exception, jobs: Sequence[Job] = ()) -> NoReturn:
-    """Raise as ``EnqueueError`` what a queue raised while jobs were sent.
+@contextmanager
+def sending(backend: str, jobs: Sequence[Job] = ()) -> Iterator[None]:
+    """Raise as ``EnqueueError`` what a queue raises while jobs are sent.
 
     ``jobs``: the batch, for a queue that takes one after another; the error tells how many
     it took (``accept`` was called).
     """
-    if isinstance(error, SigraError):
-        raise error
-    sent = sum(job.native_id is not None for job in jobs)
-    of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
-    raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
+    try:
+        yield
+    except SigraError:
+        raise
+    except Exception as error:
+        sent = sum(job.native_id is not None for job in jobs)
+        of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
+        raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
 
 
 def error_text(error: BaseException | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.producing import able_to, due_at, raise_not_sent, require_json
+from sigra.backends.producing import able_to, due_at, require_json, sending
 from sigra.backends.rq_run import CUT_OFF, MODULE, run
 from sigra.job import Job
 
@@ -46,13 +46,10 @@ class RQBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs in one transaction: all of them, or none."""
-        try:
-            with self.queue.connection.pipeline() as pipeline:
-                for job in jobs:
-                    self._send(job, pipeline)
-                pipeline.execute()
-        except Exception as error:
-            raise_not_sent(self.name, error)
+        with sending(self.name), self.queue.connection.pipeline() as pipeline:
+            for job in jobs:
+                self._send(job, pipeline)
+            pipeline.execute()
         for job in jobs:
             job.accept(native_id=job.id)
 

@@ -11,7 +11,7 @@ from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for, within
-from sigra.backends.producing import able_to, raise_not_sent, require_json, unique_key
+from sigra.backends.producing import able_to, require_json, sending, unique_key
 from sigra.backends.saq_run import AGAIN, run
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
@@ -60,14 +60,12 @@ class SaqBackend:
         await within(self.name, queue.loop, self._send(queue, jobs))
 
     async def _send(self, queue: Any, jobs: Sequence[Job]) -> None:
-        try:
+        with sending(self.name, jobs):
             await queue.connect()
             for job in jobs:
                 native = self._native(job)
                 taken = await queue.enqueue(native)
                 job.accept(native_id=native.key, duplicate=taken is None)
-        except Exception as error:
-            raise_not_sent(self.name, error, jobs)
 
     def _native(self, job: Job) -> Any:
         options, now = job.options, time.time()

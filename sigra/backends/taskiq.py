@@ -11,7 +11,7 @@ from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for, within
-from sigra.backends.producing import able_to, raise_not_sent, require_json
+from sigra.backends.producing import able_to, require_json, sending
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, begin_work, send
 from sigra.definition import Definition
 from sigra.errors import InvalidOptionError
@@ -63,7 +63,7 @@ class TaskiqBackend:
         await within(self.name, self._loop, self._send(jobs))
 
     async def _send(self, jobs: Sequence[Job]) -> None:
-        try:
+        with sending(self.name, jobs):
             if self._loop is None:
                 await self._start()
             for job in jobs:
@@ -73,8 +73,6 @@ class TaskiqBackend:
                 async with asyncio.timeout(self._timeout):
                     await send(kicker.with_task_id(job.id), self.schedules, pack(job), delay)
                 job.accept(native_id=job.id)
-        except Exception as error:
-            raise_not_sent(self.name, error, jobs)
 
     def _check_queue(self, job: Job) -> None:
         """Refuse a queue that this broker does not have, where jobs would be lost."""
