@@ -134,6 +134,8 @@ class Store(RuleBasedStateMachine):
         """What an editor does is found, and put back."""
         if len(self.kept["acme"]) < 8 or not self.kept["other"] or self.erased:
             return
+        if attack == "remove the newest entries":
+            self.checkpoint()  # it alone shows that they are gone
         before = read_state(self.sink)
         state = State(read_state(self.sink), "org:acme", "org:other", random)
         attack_store(self.sink, ATTACKS[attack], "editor", KEY, state)
