@@ -45,17 +45,14 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
             _refuse_scope(function, *args, *kwargs.values())
             return await function(*args, **kwargs)
 
-        guarded: Any = guarded_async
-    else:
+        return guarded_async  # type: ignore[return-value]
 
-        @functools.wraps(function)
-        def guarded_sync(*args: P.args, **kwargs: P.kwargs) -> R:
-            _refuse_scope(function, *args, *kwargs.values())
-            return function(*args, **kwargs)
+    @functools.wraps(function)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        _refuse_scope(function, *args, *kwargs.values())
+        return function(*args, **kwargs)
 
-        guarded = guarded_sync
-    guarded.__sigra_request_scope_only__ = True
-    return guarded  # type: ignore[no-any-return]
+    return guarded
 
 
 _OPENED = (list, tuple, set, frozenset, deque, dict, types.MethodType, functools.partial,

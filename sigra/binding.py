@@ -12,7 +12,7 @@ from inspect import Parameter
 from typing import Any
 
 from sigra.errors import InvalidArgsError
-from sigra.scope import AuditScope
+from sigra.scope import AuditScope, id_fault, id_text
 
 TENANT_KEYS = ("organization_id", "actor_id")
 """Keys that must be present in a tenant worker's args, in the order errors name them."""
@@ -52,6 +52,16 @@ class Binding:
                 raise InvalidArgsError(path, reason)
 
 
+def text_ids(args: Mapping[str, Any], worker: str | None) -> dict[str, str | None]:
+    """Return the ids that args have, as text; raise ``InvalidArgsError`` for what is none."""
+    ids = {key: args[key] for key in (*TENANT_KEYS, IMPERSONATOR_KEY) if key in args}
+    for key, value in ids.items():
+        ids[key] = id_text(value)
+        if ids[key] is None and value is not None:
+            raise InvalidArgsError(f"$.{key}", id_fault(value), worker)
+    return ids
+
+
 def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     """Work out how args reach ``function``; raise ``TypeError`` where it is unusable."""
     where = describe(function)
@@ -76,12 +86,9 @@ def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
 
 
 def _invoke(
-    function: Callable[..., Any],
-    tenant: bool,
-    named: list[Parameter],
-    injected: list[str],
+    function: Callable[..., Any], tenant: bool, named: list[Parameter], injected: list[str],
     bound: set[str] | None,
-) -> Invoke:
+) -> Invoke:  # fmt: skip
     """Build the call. ``bound``: keys that ``**rest`` does not get, None without ``**rest``."""
     if tenant and injected == ["args"] and not named and bound is None:
         return lambda scope, args, _: function(scope, args=args)

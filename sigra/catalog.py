@@ -68,8 +68,7 @@ def definitions() -> Iterator[Definition]:
     """Yield every worker known now, by name."""
     with _lock:
         known = {**_local, **_lasting}
-    for name in sorted(known):
-        yield known[name]
+    yield from map(known.__getitem__, sorted(known))
 
 
 def subscribe(subscriber: Callable[[Definition], object]) -> None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 from sigra.registry import resolve_backend
-from sigra.schema import schema_fields
+from sigra.schema import check_schema
 
 if TYPE_CHECKING:
     from sigra.audit.event import AuditResult
@@ -67,26 +67,17 @@ class configure:
         max_args_bytes: int = _UNCHANGED,
         signing: Signing | None = _UNCHANGED,
     ) -> None:
-        changes: dict[str, Any] = {}
-        if backend is not _UNCHANGED:
-            changes["backend"] = resolve_backend(backend)
-        if backends is not _UNCHANGED:
-            changes["backends"] = _resolve_all(backends)
-        if sinks is not _UNCHANGED:
-            changes["sinks"] = tuple(_check_sink(sink) for sink in sinks)
-        if audit_schema is not _UNCHANGED:
-            if audit_schema is not None:
-                schema_fields(audit_schema)  # refuses what could take nothing of an event
-            changes["audit_schema"] = audit_schema
-        if on_audit_failure is not _UNCHANGED:
-            if on_audit_failure is not None and not callable(on_audit_failure):
-                raise TypeError("on_audit_failure must be a function of one AuditResult, or None")
-            changes["on_audit_failure"] = on_audit_failure
-        if max_args_bytes is not _UNCHANGED:
-            changes["max_args_bytes"] = _check_limit(max_args_bytes)
-        if signing is not _UNCHANGED:
-            changes["signing"] = signing
-        self._before = _swap(changes)
+        given: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+            "backend": (backend, resolve_backend),
+            "backends": (backends, _resolve_all),
+            "sinks": (sinks, lambda sinks: tuple(map(_check_sink, sinks))),
+            "audit_schema": (audit_schema, check_schema),
+            "on_audit_failure": (on_audit_failure, _check_callback),
+            "max_args_bytes": (max_args_bytes, _check_limit),
+            "signing": (signing, lambda signing: signing),
+        }
+        named = {name: pair for name, pair in given.items() if pair[0] is not _UNCHANGED}
+        self._before = _swap({name: check(value) for name, (value, check) in named.items()})
 
     def __enter__(self) -> Config:
         return current
@@ -127,6 +118,12 @@ def _check_sink(sink: Any) -> Sink:
                 "write(event, record) and close()."
             )
     return cast("Sink", sink)
+
+
+def _check_callback(callback: Any) -> Any:
+    if callback is not None and not callable(callback):
+        raise TypeError("on_audit_failure must be a function of one AuditResult, or None")
+    return callback
 
 
 def _check_limit(limit: Any) -> int:

@@ -14,7 +14,7 @@ from sigra.options import check_capabilities, parse_options
 from sigra.outcome import Failure
 from sigra.proxy import TenantWorker, Worker
 from sigra.registry import resolve_backend
-from sigra.schema import schema_fields
+from sigra.schema import check_schema
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
@@ -100,8 +100,7 @@ def _define(
     binding = bind(function, tenant=tenant)
     if name is not None and (not isinstance(name, str) or not name.strip()):
         raise ValueError(f"name must be a str that is not blank, not {name!r}")
-    if audit_schema is not None:
-        schema_fields(audit_schema)  # refuses what could take nothing of an event
+    check_schema(audit_schema)
     if action is not None:
         from sigra.audit.action import check_action
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
-from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
+from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS, text_ids
 from sigra.context import running
 from sigra.errors import (
     CrossTenantError,
@@ -18,7 +18,6 @@ from sigra.errors import (
 from sigra.job import Job
 from sigra.json import FrozenDict, freeze
 from sigra.options import JobOptions, check_capabilities, parse_options
-from sigra.scope import id_fault, id_text
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
@@ -111,7 +110,7 @@ class Enqueuer:
             actor_fits = actor is None or (type(actor) is str and actor.strip())
             home_fits = home is None or (type(home) is str and home.strip())
             if not actor_fits or not home_fits or IMPERSONATOR_KEY in plain:
-                plain = _text_ids(definition, plain)
+                plain = {**plain, **text_ids(plain, definition.name)}
         try:
             frozen = freeze(plain, config.current.max_args_bytes)
             if not known:
@@ -125,22 +124,20 @@ class Enqueuer:
     def _choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
         """Lay the call's options over the decorator's and find the backend that honours them."""
         definition, settings = self._definition, config.current
-        if not given:
-            if settings is self._config:
-                return definition.defaults, self._backend, False
-            backend = settings.choose(definition.backend, definition.defaults.queue)
-            check_capabilities(definition.defaults, backend, definition.name)
-            # In this order: another thread that sees the settings must see their backend.
-            self._backend = backend
-            self._config = settings
-            return definition.defaults, backend, False
+        if not given and settings is self._config:
+            return definition.defaults, self._backend, False
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
             reason = f"must be a bool, not {type(crossing).__qualname__}"
             raise InvalidOptionError("cross_tenant", reason, definition.name)
-        chosen = parse_options(given, definition.defaults, definition.name)
+        defaults = definition.defaults
+        chosen = parse_options(given, defaults, definition.name) if given else defaults
         backend = settings.choose(definition.backend, chosen.queue)
         check_capabilities(chosen, backend, definition.name)
+        if chosen is defaults:
+            # In this order: another thread that sees the settings must see their backend.
+            self._backend = backend
+            self._config = settings
         return chosen, backend, crossing
 
     def _fence(self, args: FrozenDict) -> None:
@@ -186,17 +183,3 @@ def _check_keys(definition: Definition, args: dict[str, Any]) -> None:
         missing = tuple(key for key in TENANT_KEYS if key not in args)
         if missing:
             raise MissingTenantKeysError(definition.name, missing)
-
-
-def _text_ids(definition: Definition, args: dict[str, Any]) -> dict[str, Any]:
-    """Copy args with their ids as text, as they travel."""
-    copy = dict(args)
-    for key in (*TENANT_KEYS, IMPERSONATOR_KEY):
-        value = copy.get(key)
-        if value is None:
-            continue
-        text = id_text(value)
-        if text is None:
-            raise InvalidArgsError(f"$.{key}", id_fault(value), definition.name)
-        copy[key] = text
-    return copy

@@ -9,11 +9,11 @@ from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Any
 
-from sigra.binding import IMPERSONATOR_KEY
+from sigra.binding import IMPERSONATOR_KEY, text_ids
 from sigra.conclude import conclude, conclude_error, log_attempt
 from sigra.context import Running, running
-from sigra.errors import InvalidArgsError, MissingArgError, SigraError
-from sigra.scope import AuditScope, id_fault, id_text, scope_from_ids
+from sigra.errors import MissingArgError, SigraError
+from sigra.scope import AuditScope, scope_from_ids
 from sigra.verdict import Verdict
 
 
@@ -106,13 +106,9 @@ def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditSco
     # admit() names the worker, and has not seen the ids before.
     if worker is None and type(actor) is type(organization) is str and impersonator is None:
         return scope_from_ids(actor, organization, None)
-    ids = {"actor_id": actor, "organization_id": organization, IMPERSONATOR_KEY: impersonator}
-    for name, value in ids.items():
-        # Ids that came through .new() are text; those of a hand-built job may be numbers.
-        ids[name] = id_text(value)
-        if ids[name] is None and value is not None:
-            raise InvalidArgsError(f"$.{name}", id_fault(value), worker)
-    return scope_from_ids(*ids.values())
+    # Ids that came through .new() are text; those of a hand-built job may be numbers.
+    ids = text_ids(args, worker)
+    return scope_from_ids(ids["actor_id"], ids["organization_id"], ids.get(IMPERSONATOR_KEY))
 
 
 def in_event_loop() -> bool:

@@ -67,41 +67,30 @@ class _UnreadList(FrozenList):
     __slots__ = ()
 
 
-def _settle_dict(level: dict[str, Any]) -> None:
-    for key, value in dict.items(level):
+def _settle(level: Any) -> None:
+    base: Any = dict if isinstance(level, dict) else list
+    for place, value in dict.items(level) if base is dict else enumerate(list.__iter__(level)):
         wrapper = _WRAPPERS.get(type(value))
         if wrapper is not None:
-            dict.__setitem__(level, key, wrapper(value))
-    level.__class__ = FrozenDict
-
-
-def _settle_list(level: list[Any]) -> None:
-    for index, value in enumerate(list.__iter__(level)):
-        wrapper = _WRAPPERS.get(type(value))
-        if wrapper is not None:
-            list.__setitem__(level, index, wrapper(value))
-    level.__class__ = FrozenList
+            base.__setitem__(level, place, wrapper(value))
+    level.__class__ = FrozenDict if base is dict else FrozenList
 
 
 _WRAPPERS: dict[type, Callable[[Any], Any]] = {dict: _UnreadDict, list: _UnreadList}
 
 
-def _reading(name: str, settle: Callable[[Any], None]) -> Callable[..., Any]:
+def _reading(name: str) -> Callable[..., Any]:
     def read(self: Any, *args: Any) -> Any:
-        settle(self)
+        _settle(self)
         return getattr(self, name)(*args)
 
     return read
 
 
-def _settling(settle: Callable[[Any], None]) -> Callable[..., Any]:
+def _settle_right(self: Any, _left: object) -> Any:
     """Settle the right operand and leave the work, in-place work too, to the left one."""
-
-    def read(self: Any, _other: object) -> Any:
-        settle(self)
-        return NotImplemented
-
-    return read
+    _settle(self)
+    return NotImplemented
 
 
 def _define(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
@@ -122,10 +111,10 @@ _LIST_CHANGES = (
 _define(FrozenDict, dict.fromkeys(_DICT_CHANGES.split(), _refuse))
 _define(FrozenList, dict.fromkeys(_LIST_CHANGES.split(), _refuse))
 # __iter__ matters most: without it dict(x), {**x} and list(x) copy past every method.
-_define(_UnreadDict, {name: _reading(name, _settle_dict) for name in _DICT_READS.split()})
-_define(_UnreadList, {name: _reading(name, _settle_list) for name in _LIST_READS.split()})
-_define(_UnreadDict, {"__ror__": _settling(_settle_dict)})
-_define(_UnreadList, {"__radd__": _settling(_settle_list)})
+_define(_UnreadDict, {name: _reading(name) for name in _DICT_READS.split()})
+_define(_UnreadList, {name: _reading(name) for name in _LIST_READS.split()})
+_define(_UnreadDict, {"__ror__": _settle_right})
+_define(_UnreadList, {"__radd__": _settle_right})
 
 
 def read_only(tree: Any) -> Any:

@@ -51,6 +51,13 @@ def schema_fields(schema: Any) -> Fields:
     return fields
 
 
+def check_schema(schema: Any) -> Any:
+    """Return a schema, or None; raise ``TypeError`` for what could take nothing of an event."""
+    if schema is not None:
+        schema_fields(schema)
+    return schema
+
+
 def build_record(schema: Any, event: Any) -> Any:
     """Make a record of the event; where the schema is the event's own type, it is the event.
 

@@ -142,10 +142,8 @@ def id_fault(value: object) -> str:
 
 
 def _text(name: str, value: Id | None) -> str | None:
-    if value is None:
-        return None
     text = id_text(value)
-    if text is not None:
+    if text is not None or value is None:
         return text
     if isinstance(value, str):
         raise ValueError(f"{name} is blank; pass None where there is no such id")
