@@ -13,6 +13,7 @@ import warnings
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from enum import Enum
 from functools import cached_property
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from sigra.audit import AuditStats, audit_stats, log, log_lifecycle, log_safe
 from sigra.audit.failure import _windows
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
+from sigra.frozen import FrozenDict
 from sigra.ids import event_id
 
 SCOPE = AuditScope.build(actor_id=7, organization_id=42)
@@ -83,6 +85,11 @@ def lines(sink: Kept) -> Iterator[list[dict[str, Any]]]:
 def change(before: AuditStats) -> tuple[int, int, int]:
     now = audit_stats()
     return tuple(new - old for new, old in zip(now, before, strict=True))  # type: ignore[return-value]
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Return a mapping of so many levels."""
+    return {"a": nested(levels - 1)} if levels > 1 else {"a": 1}
 
 
 def in_job(
@@ -408,7 +415,7 @@ def test_strict_log_raises_for_a_bad_call(
     ("metadata", "reason"),
     [
         ({"order": {"apiToken": "t0p"}}, "it holds a secret at $.order.apiToken"),
-        ({"note": "x" * 9_000}, "it takes more than 8,192 bytes as JSON"),
+        ({"note": "x" * 9_000}, "it must be a dict that takes at most 8,192 bytes as JSON"),
     ],
 )
 def test_strict_log_raises_where_log_safe_would_change_metadata(
@@ -420,6 +427,99 @@ def test_strict_log_raises_where_log_safe_would_change_metadata(
     assert ("metadata", reason) == (caught.value.field, caught.value.reason)
     assert [] == sink.events
     assert "emitted" == log_safe("a.b", SCOPE, metadata=metadata).status
+
+
+LOOP: dict[str, Any] = {}
+LOOP["again"] = LOOP
+
+MENDED: list[tuple[str, dict[str, Any]]] = [
+    ("target_id", {"target_id": 1.5}),
+    ("target_id", {"target_id": True}),
+    ("target_id", {"target_id": [1]}),
+    ("target_id", {"target_id": b"inv_1"}),
+    ("target_id", {"target_id": 1 << 70}),
+    ("target_id", {"target_id": -(1 << 64) + 1}),
+    ("target_id", {"target_id": "x" * 2_000}),
+    ("target_id", {"target_id": "\ud800x"}),
+    ("target_id", {"target_id": "Bearer abc.def.ghi"}),
+    ("target_type", {"target_type": 5}),
+    ("target_type", {"target_type": UUID(int=1)}),
+    ("actor_type", {"actor_type": ["cron"]}),
+    ("ip_address", {"ip_address": 167_772_161}),
+    ("ip_address", {"ip_address": "\xe4" * 257}),
+    ("user_agent", {"user_agent": b"curl/8"}),
+    ("user_agent", {"user_agent": "x" * 2_000}),
+    ("user_agent", {"user_agent": "Bearer abc.def.ghi"}),
+    ("actor_id", {"actor_id": "x" * 2_000}),
+    ("actor_id", {"actor_id": "\udfffx"}),
+    ("organization_id", {"organization_id": "x" * 2_000}),
+    ("scope.user.id", {"scope": AuditScope.build(actor_id="x" * 2_000, organization_id=1)}),
+    ("scope.user", {"scope": {"user": "\ud800", "active_organization": 1}}),
+    ("audit_schema", {"audit_schema": 5}),
+    ("audit_schema", {"audit_schema": object}),
+    ("metadata", {"metadata": 5}),
+    ("metadata", {"metadata": "note"}),
+    ("metadata", {"metadata": [("a", 1)]}),
+    ("metadata", {"metadata": {"a": object()}}),
+    ("metadata", {"metadata": {"a": {1, 2}}}),
+    ("metadata", {"metadata": {"at": datetime(2026, 1, 1)}}),
+    ("metadata", {"metadata": {"a": float("nan")}}),
+    ("metadata", {"metadata": {"a": 1 << 70}}),
+    ("metadata", {"metadata": {"a": "\ud800"}}),
+    ("metadata", {"metadata": {1: "a"}}),
+    ("metadata", {"metadata": LOOP}),
+    ("metadata", {"metadata": {"note": "Bearer abc.def.ghi"}}),
+    ("metadata", {"metadata": {chr(0xFDFA) * 250 + chr(97 + n): 1 for n in range(11)}}),
+]
+
+
+@pytest.mark.parametrize(("field", "keywords"), MENDED)
+@pytest.mark.parametrize("sinks", [0, 1])
+def test_strict_log_raises_for_what_log_safe_would_mend(
+    field: str, keywords: dict[str, Any], sinks: int, sink: Kept, lines: list[dict[str, Any]]
+) -> None:
+    """What log_safe would replace, cut or render in its own way, log refuses by the keyword."""
+    call: Any = log
+    before = audit_stats()
+    with configure(sinks=[sink][:sinks]), pytest.raises(AuditRejectedError) as caught:
+        call(**{"action": "a.b", "scope": SCOPE} | keywords)
+    assert (field, True) == (caught.value.field, len(caught.value.reason) > 20)
+    assert [] == lines == sink.events
+    assert (0, 0, 1) == change(before)
+    call = log_safe
+    assert call(**{"action": "a.b", "scope": SCOPE} | keywords).event is not None
+
+
+@pytest.mark.parametrize("keywords", [{"target_id": 1.5}, {"metadata": 5}, {"actor_id": 1.5}])
+def test_strict_log_raises_though_nothing_would_be_logged(keywords: dict[str, Any]) -> None:
+    """A call that is wrong where auditing is on is so where it is off."""
+    call: Any = log
+    with pytest.raises(AuditRejectedError):
+        call("a.b", SCOPE, audit_schema=None, **keywords)
+
+
+class Kind(str, Enum):  # noqa: UP042 - as it was written before 3.11
+    INVOICE = "invoice"
+    EMPTY = ""
+
+
+KEPT: list[dict[str, Any]] = [
+    {"target_id": 9}, {"target_id": UUID(int=1)}, {"target_id": ""}, {"target_id": Kind.EMPTY}, {"target_id": -(1 << 63)},
+    {"target_type": Kind.INVOICE}, {"actor_type": ""}, {"user_agent": "x" * 1_024},
+    {"ip_address": "\xe4" * 256}, {"metadata": MappingProxyType({"a": (1, [2.5, None])})},
+    {"metadata": FrozenDict({"a": FrozenDict({})})}, {"metadata": nested(64)},
+    {"occurred_at": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keywords", KEPT)
+def test_strict_log_takes_what_is_kept_as_it_is(keywords: dict[str, Any]) -> None:
+    """What the event has as it was passed, log takes, and logs as log_safe does."""
+    call: Any = log
+    strict, safe = call("a.b", SCOPE, **keywords), log_safe("a.b", SCOPE, **keywords)
+    assert ("emitted", ()) == (strict.status, strict.redacted)
+    for field in keywords:
+        assert getattr(safe.event, field) == getattr(strict.event, field)
 
 
 def test_a_rejected_event_has_the_ids_that_can_be_read(sink: Kept) -> None:
@@ -446,7 +546,6 @@ def test_action_and_scope_may_be_keywords() -> None:
 
 def test_subclasses_of_str_are_read_as_str() -> None:
     """An action or outcome from a str enumeration is the str that it is."""
-    from enum import Enum
 
     class Names(str, Enum):  # noqa: UP042 - as it was written before 3.11
         CLOSE = "invoice.close"

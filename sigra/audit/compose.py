@@ -19,36 +19,43 @@ Faults = list[AuditRejectedError]
 """What is wrong with a call: an id of no such type, a moment without a zone, a scope
 that cannot be read. None takes the place of what it spoils."""
 
+Notes = tuple[list[str], Faults | None]
+"""The paths of what was redacted, and the faults. None: the first is raised, and that the event
+would have another value than was passed is one."""
+
 Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 """The optional arguments, as they came: ``target_id``, ``target_type``, ``metadata``,
 ``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
-Composed = tuple[AuditEvent, dict[str, Any], list[str], Faults]
-"""An event; the same as the fields of a log line, which shares its metadata; the paths of
-what was redacted; and the faults."""
+Composed = tuple[AuditEvent, dict[str, Any], list[str]]
+"""An event; the same as the fields of a log line, which shares its metadata; and the paths of
+what was redacted."""
 
 _utc = timezone.utc
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
+_UNFIT = (
+    f"it must be a str (a target's id: or an int of 64 bits, or a UUID) of at most {_MAX_TEXT} "
+    f"characters ({_MAX_PRINTABLE:,} of printable ASCII), well-formed and without a secret"
+)
 
 
-def compose(
-    action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None, ordinal: int
-) -> Composed:
+def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,
+            ordinal: int, faults: Faults | None) -> Composed:  # fmt: skip
     """Make the event of a call of good form: the one of that number in the job's body."""
-    (target_id, target_type, metadata, actor_type, ip_address, user_agent, occurred_at,
-     organization_id, actor_id) = details  # fmt: skip
-    faults: Faults = []
-    if organization_id is ABSENT:
-        organization = _id_in(scope, "active_organization", faults)
-    else:
-        organization = _checked_id("organization_id", organization_id, faults)
-    user = _id_in(scope, "user", faults)
-    actor = _id_in(scope, "impersonating_from", faults) or user
-    if actor_id is not ABSENT:
-        actor = _checked_id("actor_id", actor_id, faults)
+    target_id, target_type, metadata, actor_type, ip, agent, at, organization_id, actor_id = details
     metadata, redacted = sanitize(metadata)
+    notes: Notes = (redacted, faults)
+    if organization_id is ABSENT:
+        organization = _id_in(scope, "active_organization", notes)
+    else:
+        organization = _checked_id("organization_id", organization_id, notes)
+    user = _id_in(scope, "user", notes)
+    actor = _id_in(scope, "impersonating_from", notes) or user
+    if actor_id is not ABSENT:
+        actor = _checked_id("actor_id", actor_id, notes)
+    acting = "user" if actor else "system"
     if job is None:
         identity, worker, job_id, attempt = uuid7(), None, None, None
     else:
@@ -61,21 +68,21 @@ def compose(
         "organization_id": organization,
         "actor_id": actor,
         "effective_user_id": user,
-        "actor_type": _text("actor_type", actor_type, redacted) or ("user" if actor else "system"),
-        "target_id": None if target_id is None else _text("target_id", target_id, redacted),
-        "target_type": None if target_type is None else _text("target_type", target_type, redacted),
-        "ip_address": None if ip_address is None else _text("ip_address", ip_address, redacted),
-        "user_agent": None if user_agent is None else _text("user_agent", user_agent, redacted),
+        "actor_type": acting if actor_type is None else _text("actor_type", actor_type, notes),
+        "target_id": None if target_id is None else _text("target_id", target_id, notes),
+        "target_type": None if target_type is None else _text("target_type", target_type, notes),
+        "ip_address": None if ip is None else _text("ip_address", ip, notes),
+        "user_agent": None if agent is None else _text("user_agent", agent, notes),
         "metadata": metadata,
-        "occurred_at": datetime.now(_utc) if occurred_at is None else _moment(occurred_at, faults),
+        "occurred_at": datetime.now(_utc) if at is None else _moment(at, notes),
         "worker": worker,
         "job_id": job_id,
         "attempt": attempt,
     }
-    return event_of(line.values()), line, redacted, faults
+    return event_of(line.values()), line, redacted
 
 
-def _id_in(scope: Any, name: str, faults: Faults) -> str | None:
+def _id_in(scope: Any, name: str, notes: Notes) -> str | None:
     """Read the id in a member of a scope, which may be None, an id, or have an ``id``."""
     if type(scope) is AuditScope:
         identity = getattr(scope, name)
@@ -84,7 +91,7 @@ def _id_in(scope: Any, name: str, faults: Faults) -> str | None:
         text = identity.id
         if type(text) is str and len(text) <= _MAX_TEXT and text.isascii() and text.strip():
             return text
-        return _checked_id(f"scope.{name}.id", text, faults)
+        return _checked_id(f"scope.{name}.id", text, notes)
     if scope is None:
         return None
     field = f"scope.{name}"
@@ -96,26 +103,26 @@ def _id_in(scope: Any, name: str, faults: Faults) -> str | None:
             field += ".id"
             member = read_member(member, "id")
     except Exception as error:
-        _fault(faults, field, "reading it raised an exception", error)
+        _fault(notes, field, "reading it raised an exception", error)
         return None
     if member is not ABSENT:
-        return _checked_id(field, member, faults)
-    _fault(faults, field, "it is absent; set it to None where there is none")
+        return _checked_id(field, member, notes)
+    _fault(notes, field, "it is absent; set it to None where there is none")
     return None
 
 
-def _checked_id(field: str, value: Any, faults: Faults) -> str | None:
+def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
     """Return an id as text, None for None, and None with a fault for what is no id."""
     text = id_text(value)
     if text is not None:
-        return sized(text, apart=True)
+        return _as_given(field, text, sized(text, apart=True), notes)
     if value is not None:
         reason = "an id is a str that is not blank, an int of 64 bits, a UUID or None"
-        _fault(faults, field, reason)
+        _fault(notes, field, reason)
     return None
 
 
-def _moment(value: Any, faults: Faults) -> datetime | None:
+def _moment(value: Any, notes: Notes) -> datetime | None:
     moment = cause = None
     try:
         if issubclass(type(value), datetime):
@@ -123,26 +130,38 @@ def _moment(value: Any, faults: Faults) -> datetime | None:
     except Exception as error:
         cause = error
     if moment is None:
-        _fault(faults, "occurred_at", "it must be an aware datetime, whose zone can be read", cause)
+        _fault(notes, "occurred_at", "it must be an aware datetime, whose zone can be read", cause)
     return moment
 
 
-def _fault(faults: Faults, field: str, reason: str, cause: Exception | None = None) -> None:
-    faults.append(AuditRejectedError(field, reason))
-    faults[-1].__cause__ = cause
+def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None) -> None:
+    fault = AuditRejectedError(field, reason)
+    fault.__cause__ = cause
+    if notes[1] is None:
+        raise fault
+    notes[1].append(fault)
 
 
-def _text(field: str, value: Any, redacted: list[str]) -> str | None:
+def _text(field: str, value: Any, notes: Notes) -> str:
     """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
-    if value is None:
-        return None
     text = value if type(value) is str else leaf(value)
     if type(text) is not str:
         text = "true" if text is True else "false" if text is False else repr(text)
     if holds_secret(text[:_MAX_PRINTABLE]):
-        redacted.append(field)
-        return REDACTED
-    return text if len(text) <= _MAX_TEXT and text.isascii() else sized(text)
+        notes[0].append(field)
+        text = REDACTED
+    elif len(text) > _MAX_TEXT or not text.isascii():
+        text = sized(text)
+    return text if text is value else _as_given(field, value, text, notes)
+
+
+def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
+    """Return what an event has of a value; raise where to a strict caller that is another."""
+    if notes[1] is None:
+        given = id_text(value) if field == "target_id" else None
+        if kept != (str.__str__(value) if issubclass(type(value), str) else given):
+            raise AuditRejectedError(field, _UNFIT)
+    return kept
 
 
 def sized(given: str, *, apart: bool = False) -> str:

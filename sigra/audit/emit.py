@@ -9,17 +9,18 @@ from typing import Any
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.channel import open_channel
-from sigra.audit.compose import Details, compose
+from sigra.audit.compose import Details, Faults, compose
 from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, result_of
 from sigra.audit.failure import settled
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
 from sigra.audit.read import ABSENT, type_name
-from sigra.audit.sanitize import sanitize
+from sigra.audit.sanitize import check_metadata
 from sigra.audit.sink import fault_of, write_record
 from sigra.audit.stats import emitted, failed
 from sigra.audit.transaction import Transaction, stores, taken_from
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
+from sigra.schema import check_schema
 from sigra.scope import AuditScope
 
 REJECTED = "sigra.audit.rejected"
@@ -79,8 +80,10 @@ def log(
 ) -> AuditResult:
     """Log an audit event as ``log_safe`` does, but raise for a call that is not well formed.
 
-    ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``, and
-    of metadata without its secrets or, where it takes over 8,192 bytes, without its values.
+    ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``, and of
+    all that ``log_safe`` would mend: it is raised for a text or an id of another type, too long,
+    not well-formed or with a secret, and for ``metadata`` that is no dict of strict JSON, as a
+    job's args are, has a secret or takes over 8,192 bytes. Nothing is written then.
     What structlog, a sink or the schema raise is still only in the result, but with
     ``conn``: what the store raises while it writes in that transaction is raised.
     """
@@ -115,7 +118,7 @@ def log_begin(attempt: Running) -> str | None:
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
     nothing: Any = (*[None] * 7, ABSENT, ABSENT)
-    event = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1)[0]
+    event = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, [])[0]
     taken = write_record(event, schema, sinks, faults, None, flushing=True)
     for _ in failed if faults or not sinks else emitted:
         break
@@ -147,7 +150,7 @@ def _log(
         ):  # fmt: skip
             action, outcome = checked_form(action, scope, outcome, surplus, unknown)
             if surplus:
-                sanitize(details[2], strict=True)
+                _check_kept(action, outcome, scope, details, schema)
         return _emit(action, outcome, scope, details, schema, job, ordinal, transaction)
     except AuditRejectedError as error:
         if surplus and surplus[0] is STRICT:
@@ -158,6 +161,16 @@ def _log(
         result = _emit(REJECTED, "failure", scope, told, schema, job, ordinal, transaction)
         more = f"; {result.reason}" if result.status == "failed" else ""
         return AuditResult("failed", f"rejected at {error.field}: {error.reason}{more}")
+
+
+def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, schema: Any) -> None:
+    """Raise ``AuditRejectedError`` for what ``log_safe`` would mend, or note in its result."""
+    event, _, redacted = compose(action, outcome, scope, details, None, 0, None)
+    check_metadata(details[2], event.metadata, redacted)
+    try:
+        check_schema(schema)
+    except TypeError as error:
+        raise AuditRejectedError("audit_schema", str(error)) from None
 
 
 def _emit(
@@ -176,7 +189,8 @@ def _emit(
     sinks = config.current.sinks
     if channel is None and not sinks and not faults:
         return _FILTERED
-    event, line, redacted, wrong = compose(action, outcome, scope, details, job, ordinal)
+    wrong: Faults = []
+    event, line, redacted = compose(action, outcome, scope, details, job, ordinal, wrong)
     if wrong and action is not REJECTED:
         raise wrong[0]
     if channel is not None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import deque
 from typing import Any
 
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
 from sigra.audit.redact import MAX_KEY, REDACTED, holds_secret, is_secret, key_verdict, visible
-from sigra.errors import AuditRejectedError
+from sigra.errors import AuditRejectedError, InvalidArgsError
+from sigra.json import freeze
 
 MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
@@ -37,14 +39,13 @@ _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
 
-def sanitize(metadata: Any, strict: bool = False) -> tuple[dict[str, Any], list[str]]:
+def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     """Return metadata as plain JSON, and the paths of what was redacted.
 
     What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
     ``{"truncated": True, "bytes": n, "sha256": hex}`` of the JSON that it would have
     been. Reading stops after 5,000 values, less for long keys and texts (of 400,000
-    characters in all); then n and the digest are of the part that was read. With
-    ``strict`` what would be replaced so raises ``AuditRejectedError``.
+    characters in all); then n and the digest are of the part that was read.
     """
     if metadata is None:
         return {}, []
@@ -59,17 +60,26 @@ def sanitize(metadata: Any, strict: bool = False) -> tuple[dict[str, Any], list[
     except RuntimeError as error:
         # Another thread is changing it, or the stack is at its end: the event is worth more.
         return {"unreadable": type(error).__name__}, []
-    if strict and walk.redacted:
-        raise AuditRejectedError("metadata", f"it holds a secret at {walk.redacted[0]}")
     data = compact(plain).encode()
     if len(data) > MAX_BYTES or walk.left < 0:
-        if strict:
-            raise AuditRejectedError("metadata", f"it takes more than {MAX_BYTES:,} bytes as JSON")
         import hashlib  # here, for it takes longer to import than the rest of the core
 
         digest = hashlib.sha256(data).hexdigest()
         plain = {"truncated": True, "bytes": len(data), "sha256": digest}
     return plain, walk.redacted
+
+
+def check_metadata(metadata: Any, kept: dict[str, Any], redacted: list[str]) -> None:
+    """Raise ``AuditRejectedError`` where ``sanitize`` kept something else than strict JSON."""
+    if redacted:
+        raise AuditRejectedError("metadata", f"it holds a secret at {redacted[0]}")
+    try:
+        given = freeze(mapping_of(metadata) or {}, sys.maxsize)
+    except InvalidArgsError as error:
+        raise AuditRejectedError("metadata", f"at {error.path}: {error.reason}") from None
+    if kept != given:
+        reason = f"it must be a dict that takes at most {MAX_BYTES:,} bytes as JSON"
+        raise AuditRejectedError("metadata", reason)
 
 
 def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
@@ -133,9 +143,8 @@ class _Walk:
 
     def value(self, value: Any, path: str, depth: int, key: str | int | None = None) -> Any:
         """Return any value as plain JSON; ``path`` and ``key`` say where it stands."""
-        kind = type(value)
         mapping = mapping_of(value)
-        if mapping is None and not issubclass(kind, _ARRAYS):
+        if mapping is None and not issubclass(type(value), _ARRAYS):
             plain = leaf(value)
             return self._text(plain, path, key) if type(plain) is str else plain
         if depth >= _MAX_DEPTH:
