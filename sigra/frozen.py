@@ -68,7 +68,7 @@ class _UnreadList(FrozenList):
 
 
 def _settle(level: Any) -> None:
-    base: Any = dict if isinstance(level, dict) else list
+    base: Any = dict if issubclass(type(level), dict) else list
     for place, value in dict.items(level) if base is dict else enumerate(list.__iter__(level)):
         wrapper = _WRAPPERS.get(type(value))
         if wrapper is not None:
