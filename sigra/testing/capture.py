@@ -9,6 +9,7 @@ from sigra import config
 from sigra.backend import Capability
 from sigra.backends.sync import SyncBackend
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
+from sigra.options import parse_options
 from sigra.scope import id_text
 from sigra.testing.perform import definition_of
 
@@ -94,10 +95,13 @@ def _matching(
     worker: Worker[..., Any], args: Mapping[str, Any] | None, options: dict[str, Any]
 ) -> list[Job]:
     definition = definition_of(worker)
-    wanted = dict(args or {})
+    # All as .new() has it: a test may ask by the id of a row, a tuple or a timedelta.
+    wanted = _as_json(dict(args or {}))
     if definition.tenant:
-        # As .new() has them: a test may ask by the id of a row.
         wanted |= {key: id_text(wanted[key]) for key in wanted.keys() & _ID_KEYS}
+    said = {name: value for name, value in options.items() if value is not None}
+    parsed = parse_options(said, worker=definition.name)
+    options |= {name: getattr(parsed, name) for name in said}
     return [
         job
         for job in _recorded()
@@ -106,6 +110,15 @@ def _matching(
         and all(key in job.args and job.args[key] == value for key, value in wanted.items())
         and all(getattr(job.options, name) == value for name, value in options.items())
     ]
+
+
+def _as_json(value: Any) -> Any:
+    """Return tuples as lists, and all else, such as ``mock.ANY``, as it is."""
+    if isinstance(value, dict):
+        return {key: _as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    return value
 
 
 def _recorded() -> list[Job]:

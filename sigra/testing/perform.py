@@ -34,7 +34,8 @@ def perform_job(
     """
     if definition_of(worker).is_async and in_event_loop():
         raise RuntimeError("an event loop runs here already: use 'await aperform_job(...)'")
-    return _outcome(execute(_prepare(worker, args, attempt, snoozes, options)))
+    turn = _prepare(worker, args, attempt, snoozes, options)
+    return _outcome(turn.job, execute(turn))
 
 
 async def aperform_job(
@@ -46,7 +47,8 @@ async def aperform_job(
     **options: Any,
 ) -> Outcome:
     """Do the same as ``perform_job`` inside a running event loop."""
-    return _outcome(await aexecute(_prepare(worker, args, attempt, snoozes, options)))
+    turn = _prepare(worker, args, attempt, snoozes, options)
+    return _outcome(turn.job, await aexecute(turn))
 
 
 def definition_of(worker: Worker[..., Any]) -> Definition:
@@ -70,15 +72,16 @@ def _prepare(
     return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes)
 
 
-def _outcome(verdict: Verdict) -> Outcome:
+def _outcome(job: Job, verdict: Verdict) -> Outcome:
     match verdict.error:
         case None if verdict.state == "scheduled":
             return Snooze(int(verdict.delay))
         case None:
             return Ok(verdict.value)
-        case JobFailedError(reason=reason):
+        # Another job's is what the body raised: it asked that one for its result.
+        case JobFailedError(job_id=job.id, reason=reason):
             return Failure(reason)
-        case JobCancelledError(reason=reason):
+        case JobCancelledError(job_id=job.id, reason=reason):
             return Cancel(reason)
         case error:
             raise error

@@ -8,8 +8,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -22,6 +24,9 @@ from sigra import (
     Cancel,
     Failure,
     InvalidArgsError,
+    InvalidOptionError,
+    JobCancelledError,
+    JobFailedError,
     MissingExtraError,
     MissingTenantKeysError,
     Ok,
@@ -31,6 +36,7 @@ from sigra import (
     configure,
     current_job,
     log_safe,
+    tenant_args,
     tenant_worker,
     worker,
 )
@@ -201,6 +207,20 @@ def test_perform_job_enqueues_nothing(sigra_backend: RecordingBackend) -> None:
     assert [] == sigra_backend.jobs
 
 
+@pytest.mark.parametrize(
+    ("then", "error"), [("fail", JobFailedError), ("cancel", JobCancelledError)]
+)
+def test_another_job_s_end_is_what_the_function_raised(then: str, error: type[Exception]) -> None:
+    """A body that asks another job for its result raises what that one ended with."""
+
+    @tenant_worker
+    def asks(scope: AuditScope) -> None:
+        close.new({**tenant_args(scope), "then": then}).result()
+
+    with configure(backend=SyncBackend()), pytest.raises(error):
+        perform_job(asks, TENANT)
+
+
 def test_perform_job_can_be_a_later_attempt() -> None:
     """The body sees the attempt and snoozes that the test asks for."""
 
@@ -250,6 +270,20 @@ def test_assert_enqueued_knows_an_id_by_any_type(sigra_backend: RecordingBackend
     """An id that .new() takes is one that a test may ask for."""
     job = close.new({"organization_id": 42, "actor_id": None})
     assert job is assert_enqueued(close, args={"organization_id": 42, "actor_id": None})
+
+
+def test_assert_enqueued_takes_what_new_took(sigra_backend: RecordingBackend) -> None:
+    """The args and options of the call are found again: a tuple as the list, a timedelta as seconds."""
+    args = {**TENANT, "then": {"lines": (1, ("a", ANY))}}
+    job = close.new({**args, "then": {"lines": (1, ("a", "b"))}}, delay=timedelta(minutes=1))
+    assert job is assert_enqueued(close, args=args, delay=timedelta(minutes=1))
+    assert job is assert_enqueued(close, args=args, delay=60, queue=None)
+
+
+def test_assert_enqueued_refuses_an_option_that_there_is_not() -> None:
+    """A misspelt option is named, and not one that no job has."""
+    with configure(backend=RecordingBackend()), pytest.raises(InvalidOptionError, match="dealy"):
+        refute_enqueued(close, dealy=60)
 
 
 def test_a_duplicate_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
