@@ -27,30 +27,38 @@ Until = float | datetime | None
 class _Pump:
     """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues.
 
-    ``moment``: the virtual time of ``drain()``, which stands still meanwhile, or None.
-    ``open``: what is put in will be run. A thread or task that outlives its job finds it closed.
+    ``drain()`` gives the virtual ``moment``, which stands still meanwhile, the list of what
+    ``ran`` and its ``limit``. ``open``: what is put in will be run. A thread or task that
+    outlives its job finds it closed.
     """
 
-    __slots__ = ("backend", "moment", "open", "waiting")
+    __slots__ = ("backend", "limit", "moment", "open", "ran", "waiting")
 
-    def __init__(self, backend: SyncBackend, moment: float | None = None) -> None:
-        self.backend = backend
-        self.moment = moment
+    def __init__(
+        self, backend: SyncBackend, moment: float | None = None,
+        ran: list[Job] | None = None, limit: int = 0,
+    ) -> None:  # fmt: skip
+        self.backend, self.moment, self.ran, self.limit = backend, moment, ran, limit
         self.open = True
         self.waiting: list[tuple[int, int, Job, LocalTicket]] = []
 
+    def now(self) -> float:
+        """Return the virtual time."""
+        return self.backend._now() if self.moment is None else self.moment
+
     def take(self) -> tuple[Job, LocalTicket] | None:
-        """Take the next job out; close, and return None, where there is none."""
-        if not self.waiting:
-            self.open = False  # before the second look, so that nothing falls in between
+        """Take the next job out; close, and return None, where there is none or it is too many."""
+        while True:
             if not self.waiting:
+                self.open = False  # before the second look, so that nothing falls in between
+            try:
+                _, _, job, ticket = heapq.heappop(self.waiting)
+            except IndexError:
                 return None
-        try:
-            _, _, job, ticket = heapq.heappop(self.waiting)
-        except IndexError:
-            return None
-        self.open = True
-        return job, ticket
+            if self.ran is None or len(self.ran) < self.limit:
+                self.open = True
+                return job, ticket
+            self.backend._schedule(job, ticket, self.now())
 
 
 class SyncBackend:
@@ -103,31 +111,23 @@ class SyncBackend:
         """Run the jobs that come due, stepping a virtual clock instead of waiting.
 
         ``until``: seconds ahead or an aware datetime; None runs what is due by now.
-        Stops after ``limit`` runs and leaves the rest where it is. Returns the jobs in
-        the order in which they ran, a job once for each of its runs.
+        Stops after ``limit`` runs and leaves the rest for the next drain. Returns the jobs
+        in the order in which they ran, a job once for each of its runs.
         """
         (start, target), ran = self._span(until), list[Job]()
-        while len(ran) < limit:
-            due = self._pop(target, inline=True)
-            if due is None:
-                self._advance(target)
-                break
+        while len(ran) < limit and (due := self._pop(target, inline=True)) is not None:
             moment, job, ticket = due
-            self._run(job, ticket, _Pump(self, max(start, moment)), ran)
+            self._run(job, ticket, _Pump(self, max(start, moment), ran, limit))
         return ran
 
     async def adrain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
         (start, target), ran = self._span(until), list[Job]()
-        while len(ran) < limit:
-            due = self._pop(target)
-            if due is None:
-                self._advance(target)
-                break
+        while len(ran) < limit and (due := self._pop(target)) is not None:
             moment, job, ticket = due
-            pump = _Pump(self, max(start, moment))
+            pump = _Pump(self, max(start, moment), ran, limit)
             heapq.heappush(pump.waiting, (0, 0, job, ticket))
-            await self._arun_waiting(pump, ran)
+            await self._arun_waiting(pump)
         return ran
 
     def _pump(self) -> _Pump | None:
@@ -142,7 +142,7 @@ class SyncBackend:
         if options is not PLAIN:
             if self._is_duplicate(job):
                 return None
-            now = self._now() if pump.moment is None else pump.moment
+            now = pump.now()
             due = options.due(now)
             if due > now or options.conn is not None:  # the latter in tests alone
                 ticket = LocalTicket("scheduled" if due > now else "available", waits=False)
@@ -152,9 +152,7 @@ class SyncBackend:
         job.ticket = ticket = LocalTicket("available", waits=False)
         return ticket
 
-    def _run(
-        self, job: Job, ticket: LocalTicket, pump: _Pump, ran: list[Job] | None = None
-    ) -> None:
+    def _run(self, job: Job, ticket: LocalTicket, pump: _Pump) -> None:
         """Run a job and then, one after the other, those that its body has enqueued."""
         pump.open = True
         while True:
@@ -164,13 +162,11 @@ class SyncBackend:
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
                 pump.open = False
                 raise verdict.error
-            if ran is not None:
-                ran.append(job)
             if (following := pump.take()) is None:
                 return
             job, ticket = following
 
-    async def _arun_waiting(self, pump: _Pump, ran: list[Job] | None = None) -> None:
+    async def _arun_waiting(self, pump: _Pump) -> None:
         while (following := pump.take()) is not None:
             job, ticket = following
             ticket.move("executing")
@@ -185,13 +181,12 @@ class SyncBackend:
                 self._settle(job, ticket, Verdict("discarded", error=error), pump)
                 raise
             self._settle(job, ticket, verdict, pump)
-            if ran is not None:
-                ran.append(job)
 
     def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: _Pump) -> None:
+        if pump.ran is not None:
+            pump.ran.append(job)
         if not ticket.settle(verdict):
-            now = self._now() if pump.moment is None else pump.moment
-            self._schedule(job, ticket, now + verdict.delay)
+            self._schedule(job, ticket, pump.now() + verdict.delay)
         elif job.options.unique is not None:
             with self._lock:
                 self._unique.pop((job.worker, job.options.unique), None)
@@ -230,15 +225,20 @@ class SyncBackend:
         return now, now + until
 
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
-        """Take the next job that is due; ``inline``: leave one that cannot run here."""
+        """Take the next job that is due by ``target``, and let time go on to it, or to ``target``.
+
+        ``inline``: leave one that cannot run here.
+        """
         with self._lock:
-            if not self._scheduled or self._scheduled[0][0] > target:
-                return None
-            if inline and self._scheduled[0][3].definition.is_async:
-                self._refuse_in_loop()
-            due, _, _, job, ticket = heapq.heappop(self._scheduled)
-        self._advance(due)
-        return due, job, ticket
+            entry = self._scheduled[0] if self._scheduled else None
+            if entry is None or entry[0] > target:
+                entry = None
+            else:
+                if inline and entry[3].definition.is_async:
+                    self._refuse_in_loop()
+                heapq.heappop(self._scheduled)
+        self._advance(target if entry is None else entry[0])
+        return entry and (entry[0], *entry[3:])
 
     def _advance(self, moment: float) -> None:
         with self._lock:

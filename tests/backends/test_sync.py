@@ -207,6 +207,38 @@ def test_what_the_limit_left_is_still_there(sync: SyncBackend) -> None:
     assert [0, 1, 2] == ran
 
 
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_what_a_drained_job_enqueues_counts_too(sync: SyncBackend, asynchronous: bool) -> None:
+    """A job that enqueues the next one at once, for ever, does not hang a test."""
+
+    @worker
+    def endless(n: int) -> None:
+        endless.new({"n": n + 1})
+
+    def drained(**span: Any) -> list[Any]:
+        jobs = asyncio.run(sync.adrain(**span)) if asynchronous else sync.drain(**span)
+        return [job.args["n"] for job in jobs]
+
+    endless.new({"n": 1}, delay=1)
+    assert [[1, 2], [3, 4, 5]] == [drained(until=1, limit=2), drained(limit=3)]
+
+
+def test_what_the_limit_cut_off_is_as_it_was_enqueued(sync: SyncBackend) -> None:
+    """It is available, holds its unique key, and runs by its priority."""
+    children: list[Any] = []
+
+    @worker
+    def parent() -> None:
+        children.extend(note.new({"n": n}, priority=n, unique=str(n)) for n in range(3))
+
+    parent.new({}, delay=1)
+    sync.drain(1, limit=2)
+    assert ["available", "available", "completed"] == [child.state for child in children]
+    assert note.new({"n": 9}, unique="0").duplicate
+    sync.drain()
+    assert [2, 1, 0] == ran
+
+
 def test_a_nested_job_runs_when_its_parent_ends(sync: SyncBackend) -> None:
     """The parent's body is finished first."""
 
