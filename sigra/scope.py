@@ -41,7 +41,7 @@ class _Sealed:
 
 
 @final
-@dataclass(slots=True, init=False, unsafe_hash=True)
+@dataclass(frozen=True, slots=True, init=False)
 class Identity(_Sealed):
     """The id of a user or an organization, as a string, and nothing else about it."""
 
@@ -50,12 +50,9 @@ class Identity(_Sealed):
     def __init__(self, id: str) -> None:
         _set_id(self, id)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Identity, (self.id,)
-
 
 @final
-@dataclass(slots=True, init=False, unsafe_hash=True)
+@dataclass(frozen=True, slots=True, init=False)
 class AuditScope(_Sealed):
     """The audit-only scope of a job, rebuilt from its ids without any database read.
 
@@ -85,10 +82,10 @@ class AuditScope(_Sealed):
             _text("impersonating_from", impersonating_from),
         )
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        members = (self.user, self.active_organization, self.impersonating_from)
-        return scope_from_ids, tuple(member and member.id for member in members)
 
+# What dataclass() writes for a frozen slotted class raises TypeError for an unknown name.
+for _sealed in (Identity, AuditScope):
+    del _sealed.__setattr__, _sealed.__delattr__
 
 # The slots' own setters: the only way past the sealed __setattr__, and a fast one.
 _set_id = Identity.__dict__["id"].__set__

@@ -55,6 +55,7 @@ def close(scope: AuditScope, invoice_id: int, notify: bool = False) -> int:
     scope.roles  # wrong: it has no roles
     scope.user.id  # wrong: there may be no user
     scope.tenant = None  # wrong: it cannot be given more
+    scope.user = None  # wrong: nor other ids
     return invoice_id
 
 
