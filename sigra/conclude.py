@@ -14,6 +14,7 @@ from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import Job
+from sigra.options import default_backoff
 from sigra.outcome import Cancel, Failure, Ok, Snooze
 from sigra.scope import id_text
 from sigra.verdict import DONE, Verdict
@@ -71,11 +72,12 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
     if attempt.attempt >= options.max_attempts or isinstance(error, MissingArgError):
         return Verdict("discarded", error=error)
     try:
-        return Verdict("retryable", error=error, delay=options.retry_delay(attempt.attempt))
+        delay = options.retry_delay(attempt.attempt)
     except Exception as broken:
-        what = "has a backoff that raises; it is not retried"
+        what = "has a backoff that raises; it is retried by the default one"
         log_attempt(attempt, context, logging.ERROR, what, broken)
-        return Verdict("discarded", error=error)
+        delay = default_backoff(attempt.attempt)
+    return Verdict("retryable", error=error, delay=delay)
 
 
 def _audit(attempt: Running, outcome: Any, context: Context) -> None:

@@ -192,10 +192,15 @@ def test_the_last_attempt_is_final() -> None:
     assert "discarded" == run(raising(ValueError), attempt=2, max_attempts=2).state
 
 
-def test_a_backoff_that_raises_ends_the_job() -> None:
-    """A broken backoff function neither raises nor retries."""
-    verdict = run(raising(ValueError), max_attempts=2, backoff=lambda attempt: 1 / 0)
-    assert ("discarded", ValueError) == (verdict.state, type(verdict.error))
+@pytest.mark.parametrize(
+    "backoff", [lambda attempt: 1 / 0, lambda: 5, lambda attempt: -1, lambda attempt: "soon"]
+)
+def test_a_backoff_that_raises_costs_no_attempt(backoff: Any, caplog: Any) -> None:
+    """A broken backoff function is logged, and the job retried after the default time."""
+    verdict = run(raising(ValueError), attempt=2, max_attempts=3, backoff=backoff)
+    assert ("retryable", ValueError) == (verdict.state, type(verdict.error))
+    assert 27 <= verdict.delay <= 30
+    assert "has a backoff that raises" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["organization_id", "actor_id"])
