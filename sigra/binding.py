@@ -155,6 +155,7 @@ def _refuse_kind(where: str, parameter: Parameter) -> None:
 
 
 def _takes_scope(function: Callable[..., Any], annotation: Any) -> bool:
+    annotation = getattr(annotation, "__value__", annotation)  # what a ``type`` statement names
     if isinstance(annotation, typing.ForwardRef):
         annotation = annotation.__forward_arg__
     if isinstance(annotation, str):

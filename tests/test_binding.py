@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import pytest
@@ -240,6 +241,24 @@ def positional_scope(scope: AuditScope, /, n: int = 0) -> None: ...
 def test_the_scope_may_be_annotated_with_what_it_is(function: Any) -> None:
     """AuditScope, Any, a union with it or nothing are right for the first parameter."""
     assert frozenset() == bind(function, tenant=True).required
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has brought the statement")
+def test_a_type_statement_may_name_the_scope() -> None:
+    """An alias is what it stands for, whether it is right or wrong."""
+    namespace: dict[str, Any] = {"AuditScope": AuditScope}
+    source = """
+type Scope = AuditScope | None
+type Number = int
+def right(scope: Scope): ...
+def quoted(scope: "Scope"): ...
+def wrong(scope: Number): ...
+"""
+    exec(compile(source, "<3.12>", "exec", dont_inherit=True), namespace)
+    for name in ("right", "quoted"):
+        assert frozenset() == bind(namespace[name], tenant=True).required
+    with pytest.raises(TypeError, match="is annotated Number"):
+        bind(namespace["wrong"], tenant=True)
 
 
 def test_a_name_that_only_type_checkers_import_is_judged_by_what_is_written() -> None:
