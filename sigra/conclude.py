@@ -69,7 +69,7 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
     # No retry would bring an arg that is missing.
-    if attempt.attempt >= options.max_attempts or isinstance(error, MissingArgError):
+    if attempt.attempt + attempt.lost >= options.max_attempts or isinstance(error, MissingArgError):
         return Verdict("discarded", error=error)
     try:
         delay = options.retry_delay(attempt.attempt)

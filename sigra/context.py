@@ -16,7 +16,8 @@ class Running:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
-    the body has logged. ``pump`` is the in-process backend's own: it tells there that
+    the body has logged. ``lost``: runs that used up an attempt each, for their consumers
+    died with them. ``pump`` is the in-process backend's own: it tells there that
     the body enqueues from inside a job (None where jobs cross a queue).
     """
 
@@ -25,6 +26,7 @@ class Running:
     snoozes: int
     scope: AuditScope | None = None
     pump: object = None
+    lost: int = 0
     ordinal: int = field(default=0, init=False)
     _info: JobInfo | None = field(default=None, init=False)
 

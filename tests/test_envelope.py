@@ -74,8 +74,16 @@ def test_options_that_a_consumer_needs_travel() -> None:
 
 def test_counters_travel() -> None:
     """What a queue loses on redelivery is in the envelope."""
-    delivery = read(pack(made(max_attempts=2), failures=1, snoozes=2, deliveries=3))
-    assert (1, 2, 3) == (delivery.failures, delivery.snoozes, delivery.deliveries)
+    delivery = read(pack(made(max_attempts=2), failures=1, snoozes=2, deliveries=3, lost=4))
+    counted = (delivery.failures, delivery.snoozes, delivery.deliveries, delivery.lost)
+    assert (1, 2, 3, 4) == counted
+
+
+def test_an_envelope_of_this_version_without_lost_runs_is_read() -> None:
+    """This version's first consumers did not count them."""
+    payload = pack(made())
+    del payload["lost"]
+    assert 0 == read(payload).lost
 
 
 def test_a_backoff_function_is_the_consumer_s_own() -> None:
@@ -134,6 +142,8 @@ def test_an_absent_field_is_refused(field: str) -> None:
         ("snoozes", 1.5),
         ("deliveries", "2"),
         ("deliveries", None),
+        ("lost", None),
+        ("lost", -1),
         ("backoff", "fast"),
         ("backoff", -1),
         ("backoff", float("inf")),

@@ -234,9 +234,10 @@ def test_a_signed_job_of_a_newer_release_waits() -> None:
 
 def test_counters_are_under_the_signature() -> None:
     """A replay is the attempt that it was, and gives the same event ids."""
-    payload = {**sealed(failures=1, snoozes=4), "failures": 0, "snoozes": 9, "attempt": 3}
+    signed = sealed(failures=1, snoozes=4, lost=2)
+    payload = {**signed, "failures": 0, "snoozes": 9, "attempt": 3, "lost": 0}
     delivery = unpack(payload, pay.definition, "test")
-    assert (1, 4) == (delivery.failures, delivery.snoozes)
+    assert (1, 4, 2) == (delivery.failures, delivery.snoozes, delivery.lost)
 
 
 def test_counters_of_the_release_before_are_read() -> None:

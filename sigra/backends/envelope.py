@@ -34,8 +34,9 @@ class Delivery:
     """A job as a consumer received it, with the counters that travelled along.
 
     ``failures``: failed attempts so far. ``snoozes``. ``deliveries``: how often a
-    consumer began it before, where the queue itself does not count that. ``unsigned``: it
-    came so to a consumer that has keys; what follows it does too, and is not vouched for.
+    consumer began it before, where the queue itself does not count that. ``lost``: how often
+    one that had begun an earlier run died with it. ``unsigned``: it came so to a consumer that
+    has keys; what follows it does too, and is not vouched for.
     """
 
     job: Job
@@ -43,10 +44,17 @@ class Delivery:
     snoozes: int = 0
     deliveries: int = 0
     unsigned: bool = False
+    lost: int = 0
 
 
 def pack(
-    job: Job, failures: int = 0, snoozes: int = 0, deliveries: int = 0, *, unsigned: bool = False
+    job: Job,
+    failures: int = 0,
+    snoozes: int = 0,
+    deliveries: int = 0,
+    *,
+    lost: int = 0,
+    unsigned: bool = False,
 ) -> dict[str, Any]:
     """Return the job as a dict of JSON values, with its counters."""
     options = job.options
@@ -62,6 +70,7 @@ def pack(
         "enqueued_at": job.enqueued_ns,
         "failures": failures,
         "snoozes": snoozes,
+        "lost": lost,
         "deliveries": deliveries,
     }
     signing = config.current.signing
@@ -133,8 +142,10 @@ def _read(
         stamp=(_count(payload, "enqueued_at"), 0),  # the rest of it would make an id
         given_id=_id(payload),
     )
-    deliveries = _count(payload, "deliveries") if "deliveries" in payload else 0
-    return Delivery(job, failures, _count(payload, "snoozes"), deliveries, unsigned)
+    deliveries, lost = (
+        _count(payload, name) if name in payload else 0 for name in ("deliveries", "lost")
+    )
+    return Delivery(job, failures, _count(payload, "snoozes"), deliveries, unsigned, lost)
 
 
 def _failures(payload: Mapping[str, Any], max_attempts: int) -> int:

@@ -89,6 +89,7 @@ class Consumed:
             delivery.job,
             failures=delivery.failures + retried,
             snoozes=delivery.snoozes + (self.verdict.state == "scheduled"),
+            lost=delivery.lost + delivery.deliveries,
             unsigned=delivery.unsigned,
         )
 
@@ -96,12 +97,14 @@ class Consumed:
 class Counts(TypedDict, total=False):
     """What a queue counts of a job itself, where it does; else the envelope's counts hold.
 
-    ``deliveries``: those of this attempt before this one, none of which came to an end.
+    ``deliveries``: those of this run before this one, none of which came to an end.
+    ``lost``: those of earlier runs.
     """
 
     failures: int | None
     snoozes: int | None
     deliveries: int | None
+    lost: int | None
 
 
 def consume(
@@ -170,11 +173,10 @@ def _begin(
             return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
         return None, _refused(name, error)
     # A delivery that never came to an end killed its consumer: it counts as an attempt.
-    failed, options = delivery.failures + delivery.deliveries, delivery.job.options
-    if delivery.deliveries and failed >= options.max_attempts:
-        poison = PoisonedJobError(delivery.job.id, name, delivery.deliveries)
-        return delivery, _refused(name, poison)
-    attempt = Running(delivery.job, delivery.failures + 1, delivery.snoozes)
+    job, lost = delivery.job, delivery.lost + delivery.deliveries
+    if lost and delivery.failures + lost >= job.options.max_attempts:
+        return delivery, _refused(name, PoisonedJobError(job.id, name, lost))
+    attempt = Running(job, delivery.failures + 1, delivery.snoozes, lost=lost)
     report_again(attempt, delivery.deliveries)
     return delivery, admit(attempt) or attempt
 

@@ -27,15 +27,16 @@ class Run:
 
     async def process(self, job: Any) -> Any:
         """Run the job, and say in Oban's words what came of it."""
+        rescued = job.meta.get("rescued", 0)  # deliveries that died with their consumer
         consumed = await aconsume(
             unfit(job.args),
             job.worker,
             "oban",
             native_id=str(job.id),
-            # Of the deliveries, those that were rescued killed their consumer: Oban counts
-            # and ends them itself. What came from elsewhere brought counts of its own.
-            failures=job.attempt - 1 - job.meta.get("rescued", 0) or None,
+            # What came from elsewhere brought counts of its own.
+            failures=job.attempt - 1 - rescued or None,
             snoozes=job.meta.get(_SNOOZES),
+            lost=rescued or None,
         )
         return self._settle(job, consumed)
 

@@ -37,6 +37,7 @@ async def run(notes: Notes, job: Any, context: Any) -> None:
         failures=counts.get("failures"),
         snoozes=counts.get("snoozes"),
         deliveries=deliveries,
+        lost=counts.get("lost"),
     )
     await _settle(notes, job, context, consumed, counts)
 
@@ -48,7 +49,7 @@ async def _settle(
     match verdict.state:
         case "retryable" | "scheduled":
             following = consumed.following() if consumed.delivery else counts
-            counts = {name: following.get(name) for name in ("failures", "snoozes")}
+            counts = {name: following.get(name) for name in ("failures", "snoozes", "lost")}
             await notes.write(job, counts, spared=verdict.state == "scheduled")
             reason = None if error is None else str(writable(error))
             raise _pgqueuer.RetryRequested(timedelta(seconds=verdict.delay), reason)

@@ -63,9 +63,27 @@ class ConsumerContract(BackendContract):
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:
         """After max_attempts deliveries it is discarded, and the next job runs."""
+        attempts = self._attempts_of(harness, journal, workers.kills, 2)
+        assert attempts == ([1] if "at_most_once" in harness.backend.capabilities else [1, 1])
+
+    def test_a_death_stays_an_attempt_when_the_next_one_fails(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """Of three attempts one died with its consumer and two failed: the job is at its end."""
+        attempts = self._attempts_of(harness, journal, workers.kills_once, 3)
+        assert attempts == ([1] if "at_most_once" in harness.backend.capabilities else [1, 1, 2])
+
+    def _attempts_of(
+        self,
+        harness: ConsumerHarness,
+        journal: Journal,
+        killer: TenantWorker[..., None],
+        max_attempts: int,
+    ) -> list[int]:
+        """Have a job that kills its consumer come to its end; return which attempts were begun."""
         self._require(harness, "max_attempts")
         at_most_once = "at_most_once" in harness.backend.capabilities
-        job = workers.kills.new(IDS, max_attempts=2, backoff=0)
+        job = killer.new(IDS, max_attempts=max_attempts, backoff=0)
 
         def over() -> bool:
             died = not harness.alive
@@ -75,8 +93,7 @@ class ConsumerContract(BackendContract):
 
         journal.wait(harness, over, "the job's end")
         self._run(harness, journal, workers.agnostic, {})
-        attempts = [run["attempt"] for run in journal.runs(workers.kills.name)]
-        assert attempts == ([1] if at_most_once else [1, 1])
+        return [run["attempt"] for run in journal.runs(killer.name)]
 
     def test_kill_9_in_the_middle_of_200_jobs(
         self, harness: ConsumerHarness, journal: Journal

@@ -160,3 +160,13 @@ def kills(scope: AuditScope, args: Mapping[str, Any]) -> None:
     """Kill the consumer that runs it."""
     record(scope, args)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@tenant_worker(name="sigra.contract.kills_once", audit_schema=AuditEvent)
+def kills_once(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> None:
+    """Kill the consumer that runs it first, and fail from then on."""
+    first = job.id not in Path(os.environ[RECORD]).read_text()
+    record(scope, args)
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise RuntimeError("not the first")

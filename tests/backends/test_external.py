@@ -8,6 +8,8 @@ import threading
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sigra import (
     AuditScope,
@@ -21,7 +23,7 @@ from sigra import (
     current_job,
     tenant_worker,
 )
-from sigra.backends.envelope import MARK, VERSION, pack
+from sigra.backends.envelope import MARK, VERSION, add_delivery, pack
 from sigra.backends.external import Consumed, aconsume, consume
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -250,6 +252,48 @@ def test_deliveries_that_died_count_with_failures() -> None:
 def test_a_job_that_died_once_gets_its_other_attempts() -> None:
     """A single death is no end while attempts are left."""
     assert "completed" == take(envelope(deliveries=1)).verdict.state
+
+
+def test_a_death_before_a_failure_stays_an_attempt() -> None:
+    """Of three attempts one died and two failed: the second failure is the end."""
+    first = take(envelope("raise"), deliveries=1)
+    second = take(first.following(), deliveries=0)
+    assert ("retryable", "discarded") == (first.verdict.state, second.verdict.state)
+    assert [1, 2] == [info.attempt for info in ran]
+
+
+def test_a_death_before_a_snooze_stays_an_attempt() -> None:
+    """A job that kills its consumer after each snooze ends, too."""
+    payload = envelope("snooze")
+    for _ in range(2):
+        payload = take(payload, deliveries=1).following()
+    assert isinstance(take(payload, deliveries=1).verdict.error, PoisonedJobError)
+
+
+def test_the_queue_s_own_count_of_lost_runs_wins() -> None:
+    """Where the queue counts the consumers that died, its count is taken."""
+    assert "discarded" == take(envelope("fail"), lost=2).verdict.state
+    assert "retryable" == take({**envelope("fail"), "lost": 2}, lost=1).verdict.state
+
+
+@given(st.lists(st.sampled_from(["die", "fail", "snooze"]), max_size=12))
+def test_an_attempt_dies_or_fails_and_max_attempts_of_them_end_the_job(fates: list[str]) -> None:
+    """Whatever the order, three deaths and failures are the end, and snoozes use up none."""
+    payload, begun = envelope(), list[str]()
+    for fate in fates:
+        then = {"die": "done", "fail": "fail", "snooze": "snooze"}[fate]
+        ran.clear()
+        done = take({**payload, "args": {**TENANT, "then": then}})
+        begun += [fate] * len(ran)
+        if fate == "die" and ran:
+            add_delivery(payload)  # its consumer never came to what follows
+        elif done.verdict.state == "discarded":
+            break
+        else:
+            payload = done.following()
+    used = [fate for fate in begun if fate != "snooze"]
+    wanted = [fate for fate in fates if fate != "snooze"][:3]
+    assert wanted == used
 
 
 def test_a_coroutine_runs_on_the_consumer_s_loop() -> None:

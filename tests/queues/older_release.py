@@ -17,7 +17,7 @@ _pack = envelope.pack
 def older_pack(*args: Any, **counters: Any) -> dict[str, Any]:
     """Write a job as the older release did."""
     payload = _pack(*args, **counters)
-    del payload["deliveries"]
+    del payload["deliveries"], payload["lost"]
     return {**payload, envelope.MARK: OLDER, "attempt": payload.pop("failures") + 1}
 
 

@@ -72,7 +72,8 @@ class TaskiqHarness(QueueHarness):
     def failed(self, native_id: str) -> str | None:
         """Return its error, which taskiq logs; it keeps none without a result backend."""
         refused = "was refused and ends here"
-        return self.logged(rf"job {native_id} [^\n]*{refused}|{refused}: [^\n]*{native_id}")
+        ended = rf"job {native_id} [^\n]*({refused}|raised \w+\n)"
+        return self.logged(rf"{ended}|{refused}: [^\n]*{native_id}")
 
     def kept(self, native_id: str) -> bool:
         """Tell whether it waits for the scheduler."""
