@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 import threading
 import weakref
@@ -35,8 +36,8 @@ def _module(function: Callable[..., Any]) -> str:
 def register(definition: Definition) -> None:
     """Enter a worker; ``DuplicateWorkerError`` where another function has its name.
 
-    A function of the same module executed again (a reload, a second run of
-    ``__main__``) takes the place of the earlier one.
+    A function of the same module executed again (a reload, a second run of ``__main__``,
+    the import of what runs as ``__main__``) takes the place of the earlier one.
     """
     name, local = definition.name, "<locals>" in definition.function.__qualname__
     with _lock:
@@ -87,20 +88,20 @@ def _find(name: str) -> Definition | None:
     return _lasting.get(name) or _local.get(name)
 
 
-def _origin(definition: Definition) -> tuple[int, Any]:
-    """Tell one execution of a module from the next: its namespace and its spec."""
-    namespace = getattr(definition.function, "__globals__", {})
-    return id(namespace), namespace.get("__spec__")
+def _origin(definition: Definition) -> tuple[Any, int, Any]:
+    """Tell a module by its file, and one execution of it from the next: its namespace and spec."""
+    # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
+    namespace = getattr(inspect.unwrap(definition.function), "__globals__", {})
+    return namespace.get("__file__", id(namespace)), id(namespace), namespace.get("__spec__")
 
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
     first, second = known.function, definition.function
-    if _module(first) != _module(second) or "<locals>" in first.__qualname__:
-        return False
     before, after = _origins[known.name], _origin(definition)
-    if before[0] != after[0] or before[1] is not after[1]:
-        return True
-    old, new = getattr(first, "__code__", None), getattr(second, "__code__", None)
-    if old is not new and old == new:
-        return True  # the same lines compiled and run once more in one namespace
-    return second.__module__ == "__main__" and hasattr(sys, "ps1")
+    elsewhere = _module(first) != _module(second) and before[0] != after[0]
+    if elsewhere or "<locals>" in first.__qualname__:
+        return False
+    old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
+    # In another namespace, or by another spec, or the same lines once more in one namespace.
+    anew = before[1] != after[1] or before[2] is not after[2] or (old is not new and old == new)
+    return anew or (second.__module__ == "__main__" and hasattr(sys, "ps1"))

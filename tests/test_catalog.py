@@ -189,6 +189,13 @@ def test_a_reload_may_rename_the_function_of_a_named_worker(module: Any) -> None
     assert importlib.reload(first).renamed.definition is catalog.lookup("catalog.renamed")
 
 
+def test_a_reload_knows_a_function_behind_another_decorator(module: Any) -> None:
+    """A wrapper is of its decorator's module; what is reloaded is the function's own."""
+    held = "import contextlib\n@contextlib.contextmanager\ndef held(): yield\n@worker\n@held()"
+    first = module(ONE.replace("@worker", held))
+    assert importlib.reload(first).job.definition is catalog.lookup(first.job.name)
+
+
 def test_one_name_in_two_modules_is_refused(module: Any, tmp_path: Path) -> None:
     """Another module's function is another worker, however often each is executed."""
     text = ONE.replace("@worker", "@worker(name='catalog.two')")
@@ -228,6 +235,17 @@ def test_main_executed_again_is_fine(tmp_path: Path) -> None:
         "\n    print(runpy.run_path(__file__, run_name='__main__')['job'].name)"
     )
     assert "__main__.job\n" == script(tmp_path, text)
+
+
+def test_main_imported_by_its_own_name_is_fine(tmp_path: Path) -> None:
+    """What runs as __main__, and is then imported, has its named workers twice and no duplicate."""
+    text = ONE.replace("@worker", "@worker(name='catalog.main')") + (
+        "\nif __name__ == '__main__':"
+        "\n    import script"
+        "\n    from sigra.catalog import lookup"
+        "\n    print(lookup('catalog.main') is script.job.definition)"
+    )
+    assert "True\n" == script(tmp_path, text)
 
 
 def test_a_spawned_child_has_the_same_names(tmp_path: Path) -> None:
