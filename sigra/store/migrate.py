@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Text, column, false, func, inspect, select, table
+from sqlalchemy import Connection, column, false, func, inspect, select, table
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from sigra.store.database import Database
@@ -24,6 +25,12 @@ _TABLES = {
     HEAD: (chains, entries, marks),
 }
 """By what tables, and columns of theirs, a version is known."""
+_VERSION = str(select(column("version_num")).select_from(table(VERSION_TABLE)))
+_COLUMNS = {
+    version: [str(select(each).where(false())) for each in tables]
+    for version, tables in _TABLES.items()
+}
+"""For each version the queries that fail where one is gone; texts, for compiling takes longer."""
 
 
 def ensure_tables(database: Database) -> None:
@@ -49,8 +56,7 @@ def version(connection: Connection) -> str | None:
     """Return the version that the tables are said to be of, None where none is."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    query = select(column("version_num", Text)).select_from(table(VERSION_TABLE))
-    found: list[str] = _ask(connection, query)
+    found: list[str] = _ask(connection, _VERSION)
     if len(found) > 1 or not all(type(each) is str for each in found):
         raise AuditTablesError(f"are of no version: {VERSION_TABLE} was altered")
     return next(iter(found), None)
@@ -67,19 +73,19 @@ def checked_version(connection: Connection) -> str | None:
         left = [each.name for each in _TABLES[HEAD] if inspect(connection).has_table(each.name)]
         if left:
             raise AuditTablesError(f"are of no version: {VERSION_TABLE} is gone or empty")
-    elif not _is_known(found):
+    elif found not in _known():
         raise AuditTablesError(
             f"are of version {repr(found[:20])[1:-1]}, which this version of Sigra does not know: "
             "install a newer sigra"
         )
-    for each in _TABLES.get(found or "", ()):
-        _ask(connection, select(each).where(false()))
+    for query in _COLUMNS.get(found or "", ()):
+        _ask(connection, query)
     return found
 
 
-def _ask(connection: Connection, query: Any) -> list[Any]:
+def _ask(connection: Connection, query: str) -> list[Any]:
     try:
-        return list(connection.scalars(query))
+        return list(connection.exec_driver_sql(query).scalars())
     except DBAPIError as error:
         # SQLite has one kind of error for all that goes wrong.
         said = str(error.orig)
@@ -95,8 +101,9 @@ def _upgrade_once(connection: Connection) -> None:
         _run(connection, "upgrade", HEAD)
 
 
-def _is_known(revision: str) -> bool:
-    return revision in {path.stem[1:] for path in (FOLDER / "versions").glob("v*.py")}
+@cache
+def _known() -> frozenset[str]:
+    return frozenset(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
 
 
 def _run(connection: Connection, command: str, revision: str) -> None:

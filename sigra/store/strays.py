@@ -23,7 +23,7 @@ def find_strays(
     It names the organization where that is one of ``tags`` or a mark says it; with
     ``everything`` it is yielded also where nobody can tell whose the chain is.
     """
-    for chain in connection.scalars(_WITHOUT_ROW).all():
+    for chain in connection.exec_driver_sql(_WITHOUT_ROW).scalars().all():
         if type(chain) is not int:
             if everything:
                 yield Finding(None, 0, None, "changed", _ODD)
@@ -57,7 +57,7 @@ def _without_row(table: Table) -> Any:
 
 
 _numbers = union(*(_without_row(table) for table in (entries, marks))).subquery()
-_WITHOUT_ROW = select(_numbers.c.chain).order_by(_numbers.c.chain)
+_WITHOUT_ROW = str(select(_numbers.c.chain).order_by(_numbers.c.chain))
 
 
 def _is_of(entry: Any, tag: str) -> bool:
