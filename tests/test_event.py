@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import threading
+import time
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -256,17 +257,19 @@ def test_lines_of_threads_do_not_mix() -> None:
 def test_a_child_forked_while_lines_are_written_writes_its_own(tmp_path: Path) -> None:
     """It waits for no thread that it does not have, and every line of both is whole and one."""
     sink = JSONLinesSink(tmp_path / "audit.jsonl")
-    stop = threading.Event()
+    stop, hurry = threading.Event(), threading.Event()
 
     def write() -> None:
         while not stop.is_set():
             sink.write(AuditEvent(action="of.parent", metadata={"x": "y" * 300}))
+            if not hurry.is_set():
+                time.sleep(0.001)
 
     threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        ends = [_end_of_a_child_that_writes(sink) for _ in range(20)]
+        ends = [_end_of_a_child_that_writes(sink, hurry) for _ in range(20)]
     finally:
         stop.set()
         for thread in threads:
@@ -277,12 +280,15 @@ def test_a_child_forked_while_lines_are_written_writes_its_own(tmp_path: Path) -
     assert len(lines) == len({line["event_id"] for line in lines})
 
 
-def _end_of_a_child_that_writes(sink: JSONLinesSink) -> int:
+def _end_of_a_child_that_writes(sink: JSONLinesSink, hurry: threading.Event) -> int:
+    hurry.set()
+    time.sleep(0.005)  # when the fork comes, some thread is at a line: it ends its turn by writing
     child = os.fork()
     if child == 0:  # pragma: no cover - runs in the child, which a signal ends where it hangs
         signal.alarm(5)
         sink.write(AuditEvent(action="of.child"))
         os._exit(0)
+    hurry.clear()
     return os.waitpid(child, 0)[1]
 
 
