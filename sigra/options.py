@@ -38,8 +38,9 @@ Backoff = float | Callable[[int], float]
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a job is to be queued. None or the default where nothing was said.
+    """How a job is to be queued, as ``options.queue`` or ``options["queue"]``.
 
+    An option of which nothing was said is None, or its default.
     ``priority``: larger runs sooner. ``delay``: seconds. ``run_at``: aware datetime.
     ``max_attempts``: from 1. ``unique``: key of which one unfinished job may exist.
     ``conn``: the caller's open transaction.
@@ -53,6 +54,9 @@ class JobOptions:
     backoff: Backoff | None = None
     unique: str | None = None
     conn: Any = None
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
 
     def retry_delay(self, attempt: int) -> float:
         """Return the seconds to wait after the failed ``attempt`` (from 1)."""

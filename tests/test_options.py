@@ -20,6 +20,12 @@ def refusal(**given: Any) -> InvalidOptionError:
     return caught.value
 
 
+def test_an_option_is_an_attribute_or_an_item() -> None:
+    """What was passed by keyword is read under that word, either way."""
+    options = JobOptions(queue="mail")
+    assert ("mail", "mail", 1) == (options.queue, options["queue"], options["max_attempts"])
+
+
 @pytest.mark.parametrize(
     ("name", "given", "kept"),
     [
