@@ -20,7 +20,7 @@ TENANT_KEYS = ("organization_id", "actor_id")
 IMPERSONATOR_KEY = "impersonating_from"
 _ALL_TENANT_KEYS = frozenset((*TENANT_KEYS, IMPERSONATOR_KEY))
 _INJECTED = ("args", "job")
-_NOT_A_SCOPE = ("self", "cls", *_INJECTED)
+_NOT_A_SCOPE = ("self", "cls", *_INJECTED, *_ALL_TENANT_KEYS)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 Invoke = Callable[[Any, Mapping[str, Any], Any], Any]
