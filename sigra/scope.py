@@ -41,14 +41,11 @@ class _Sealed:
 
 
 @final
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, slots=True)
 class Identity(_Sealed):
     """The id of a user or an organization, as a string, and nothing else about it."""
 
     id: str
-
-    def __init__(self, id: str) -> None:
-        _set_id(self, id)
 
 
 @final
