@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sigra.cli.stars import spread
 
@@ -191,20 +192,24 @@ class Sources:
                     module.imports.update(dict.fromkeys(names, full))
 
     def _mark_assigned(self, module: Module) -> None:
-        """Mark the functions that are wrapped by a call: ``guarded = request_scope_only(f)``."""
+        """Know what a call wraps: ``guarded = request_scope_only(f)``, ``tenant_worker(f)``."""
         for node in ast.walk(module.tree):
-            if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            made = self._wrapped(module, node, WORKER)
+            if made is not None:
+                made.worker = True
+            found = self._wrapped(module, getattr(node, "value", None), MARK)
+            if found is None or not isinstance(node, ast.Assign):
                 continue
-            if self._decorator(module, node.value) not in MARK or not node.value.args:
-                continue
-            wrapped = dotted(node.value.args[0])
-            found = self.functions.get(self.resolve(module, wrapped)) if wrapped else None
-            for target in node.targets:
-                if found is not None and isinstance(target, ast.Name):
-                    name = f"{module.name}.{target.id}"
-                    self.functions[name] = Function(
-                        name, found.module, found.node, found.owner, marked=True
-                    )
+            for name in [target.id for target in node.targets if isinstance(target, ast.Name)]:
+                full = f"{module.name}.{name}"
+                self.functions[full] = replace(found, name=full, marked=True, worker=False)
+
+    def _wrapped(self, module: Module, node: Any, by: Collection[str]) -> Function | None:
+        """Return the function that a decorator, or what it gives, is called with."""
+        if not isinstance(node, ast.Call) or self._decorator(module, node.func) not in by:
+            return None
+        name = dotted(node.args[0]) if node.args else None
+        return self.functions.get(self.resolve(module, name)) if name else None
 
 
 def dotted(node: ast.expr) -> str | None:

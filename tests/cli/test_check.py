@@ -174,6 +174,19 @@ def test_what_is_no_flow_is_not_reported(tmp_path: Path, body: str) -> None:
     assert (0, "") == (result.exit_code, result.stdout)
 
 
+@pytest.mark.parametrize(
+    "made", ["made = tenant_worker(plain)", "WORKERS = {'it': tenant_worker(name='it')(plain)}"]
+)
+def test_a_worker_that_is_made_by_a_call_is_one(tmp_path: Path, made: str) -> None:
+    """tenant_worker(f) makes what @tenant_worker does, wherever it is called."""
+    check(tmp_path)
+    imports = HEAD.partition("@tenant_worker")[0]
+    jobs = f"{imports}\ndef plain(scope): can_edit(scope)\n{made}\n"
+    (tmp_path / "app" / "jobs.py").write_text(jobs)
+    (flow,) = json.loads(check(tmp_path, options=("--json",)).stdout)
+    assert ("app.jobs.plain", "app.auth.can_edit") == (flow["worker"], flow["target"])
+
+
 def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:
     """One line a flow, which an editor can jump to."""
     result = check(tmp_path, "inner(scope)")
