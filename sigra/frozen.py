@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
     raise TypeError(
-        "a job's args are read-only; copy them with dict(args), list(args) or, all levels, "
-        "copy.deepcopy(args) and change the copy"
+        "a job's args and an event's metadata are read-only; copy them with dict(...), list(...) "
+        "or, all levels, copy.deepcopy(...) and change the copy"
     )
 
 
@@ -126,7 +126,7 @@ def read_only(tree: Any) -> Any:
 def thaw(tree: Any) -> Any:
     """Return a tree of frozen dicts and lists as plain ones that may be changed."""
     if isinstance(tree, dict):
-        return {key: thaw(value) for key, value in tree.items()}
+        return {key: thaw(value) for key, value in dict.items(tree)}
     if isinstance(tree, list):
-        return [thaw(value) for value in tree]
+        return [thaw(value) for value in list.__iter__(tree)]
     return tree

@@ -9,6 +9,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from sigra.audit.event import EVENT_FIELDS
+from sigra.frozen import thaw
 
 Fields = tuple[tuple[str, str], ...]
 """Pairs of an event's field and the keyword under which a record type takes it."""
@@ -61,11 +62,12 @@ def check_schema(schema: Any) -> Any:
 def build_record(schema: Any, event: Any) -> Any:
     """Make a record of the event; where the schema is the event's own type, it is the event.
 
-    Whatever the record type raises passes through.
+    Its metadata is a copy. Whatever the record type raises passes through.
     """
     if schema is type(event):
         return event
-    return schema(**{keyword: getattr(event, field) for field, keyword in schema_fields(schema)})
+    fields = schema_fields(schema)
+    return schema(**thaw({keyword: getattr(event, field) for field, keyword in fields}))
 
 
 def _matched(declared: dict[str, str]) -> Fields:
@@ -160,9 +162,7 @@ def _same(names: Iterable[str]) -> dict[str, str]:
 
 
 def _parameters(schema: Any) -> dict[str, str]:
-    if schema is dict:
-        return _same(EVENT_FIELDS)
-    names = _signature_names(schema)
+    names = None if schema is dict else _signature_names(schema)
     return _same(EVENT_FIELDS if names is None else names)
 
 

@@ -630,6 +630,41 @@ def test_a_schema_that_raises_keeps_the_event_from_no_one(
     assert (1, [None]) == (len(lines), sink.records)
 
 
+class Changing(Kept):
+    """A sink that takes out what it does not want, of the event and of the record."""
+
+    def write(self, event: AuditEvent, record: Any) -> None:
+        super().write(event, record)
+        for metadata in (record.metadata, event.metadata, event.metadata["order"]):
+            metadata.clear()
+
+
+@pytest.mark.parametrize(
+    "schema", [AuditEvent, lambda metadata: SimpleNamespace(metadata=metadata)]
+)
+def test_a_sink_cannot_change_what_the_next_one_writes(schema: Any, sink: Kept) -> None:
+    """Metadata of an event that sinks share is read-only at each level, and a record has its own."""
+    with configure(sinks=[Changing(), sink]):
+        result = log_safe("a.b", SCOPE, metadata={"order": {"lines": [1]}}, audit_schema=schema)
+    assert "tests.test_emit.Changing raised builtins.TypeError" == result.reason
+    assert [{"order": {"lines": [1]}}] == [event.metadata for event in sink.events]
+    assert result.event is sink.events[0]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_record_has_plain_metadata_of_its_own(nested: bool, sink: Kept) -> None:
+    """What a record type is given is a dict that it may change, at each level."""
+    metadata: dict[str, Any] = {"order": {"lines": [1]}} if nested else {"order": 1}
+    event = log_safe("a.b", SCOPE, metadata=metadata, audit_schema=dict).event
+    (record,) = sink.records
+    assert dict is type(record["metadata"]) is type(metadata)
+    record["metadata"]["more"] = 1
+    if nested:
+        record["metadata"]["order"]["lines"].append(2)
+    assert event is not None
+    assert metadata == event.metadata
+
+
 def test_a_schema_that_takes_nothing_fails(sink: Kept) -> None:
     """A schema with none of the fields, passed in a call, is a failure and no exception."""
     result = log_safe("a.b", SCOPE, audit_schema=object)

@@ -22,8 +22,8 @@ class AuditEvent:
 
     ``actor_id`` is who acted (the impersonator where there is one),
     ``effective_user_id`` as whom. Ids are strings, ``metadata`` is plain JSON without
-    secrets, ``occurred_at`` is aware UTC. ``worker``, ``job_id`` and ``attempt`` are
-    None outside a job.
+    secrets (read-only once sinks are given it: copy it to change it), ``occurred_at`` is aware
+    UTC. ``worker``, ``job_id`` and ``attempt`` are None outside a job.
     """
 
     event_id: str = field(default_factory=uuid7)

@@ -50,10 +50,9 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     if metadata is None:
         return {}, []
     try:
-        if type(metadata) is dict:
-            simple = _simple_copy(metadata)
-            if simple is not None:
-                return simple, []
+        simple = _simple_copy(metadata) if type(metadata) is dict else None
+        if simple is not None:
+            return simple, []
         mapping = mapping_of(metadata)
         walk = _Walk()
         plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sigra.audit.read import type_name
+from sigra.frozen import read_only
 from sigra.schema import build_record
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ class Sink(Protocol):
         """Keep one event, or raise: the caller's ``AuditResult`` then says "failed".
 
         ``record`` is the event as the audit schema has it: the event itself where
-        that is ``AuditEvent``, None where the schema could not make one. Called from
-        any thread.
+        that is ``AuditEvent``, None where the schema could not make one. The other sinks
+        get the same two: an event cannot be changed, its metadata neither. Called from any thread.
         """
 
     def close(self) -> None:
@@ -49,6 +50,7 @@ def write_record(
     """
     record: Any = None
     taken = 0
+    object.__setattr__(event, "metadata", read_only(event.metadata))  # for many will have it
     try:
         record = build_record(schema, event)
     except Exception as error:

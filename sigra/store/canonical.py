@@ -46,12 +46,12 @@ def canonical(value: dict[str, Any]) -> str:
 
 def _is_simple(value: Any) -> bool:
     """Tell whether the sorted JSON of a container is canonical anyway."""
-    if type(value) is dict:
-        for key, item in value.items():
+    if isinstance(value, dict):
+        for key, item in dict.items(value):
             if type(key) is not str or not key.isascii() or not _is_simple_item(item):
                 return False
         return True
-    return type(value) is list and all(map(_is_simple_item, value))
+    return isinstance(value, list) and all(map(_is_simple_item, list.__iter__(value)))
 
 
 def _is_simple_item(value: Any) -> bool:

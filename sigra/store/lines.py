@@ -8,6 +8,7 @@ from typing import IO, Any
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.audit.line import line_of
+from sigra.frozen import thaw
 from sigra.store.private import private
 
 
@@ -35,6 +36,7 @@ class JSONLinesSink:
     def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
         """Append one line; lines of different threads never mix."""
         fields = {name: getattr(event, name) for name in EVENT_FIELDS}
+        fields["metadata"] = thaw(event.metadata)
         line = line_of(fields) + b"\n"
         with self._own_lock():
             if self._owned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import sys
@@ -14,6 +15,7 @@ import rfc8785
 from events import event
 from hypothesis import given
 
+from sigra.frozen import read_only
 from sigra.store.canonical import _best_sorted, _is_simple, canonical
 from sigra.store.chain import (
     VERSION,
@@ -39,8 +41,9 @@ JSON = st.dictionaries(
 
 @given(JSON)
 def test_canonical_json_is_that_of_the_standard(value: dict[str, Any]) -> None:
-    """The quick way and the library's agree, byte for byte."""
-    assert canonical(value) == rfc8785.dumps(value).decode()
+    """The quick way and the library's agree, byte for byte, of read-only JSON too."""
+    text = rfc8785.dumps(value).decode()
+    assert text == canonical(value) == canonical(read_only(copy.deepcopy(value)))
 
 
 @given(JSON)
