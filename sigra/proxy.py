@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_WAYS = ("new", "anew", "new_many", "anew_many")
+"""How a worker's jobs are enqueued."""
+
 if TYPE_CHECKING:
 
     class _Proxy(Generic[P, R]):
@@ -46,8 +49,9 @@ else:
     class _Proxy(wrapt.CallableObjectProxy):
         """wrapt's proxy, whose own C ``__call__`` makes the plain call cheap."""
 
-        # Declared on the class, so that the instance's own belong to the proxy.
-        definition = new = anew = new_many = anew_many = None
+        # Declared on the class, so that the instance's own belong to the proxy; and one that
+        # mock.patch deletes is gone, so that it is put back.
+        __slots__ = ("definition", *_WAYS)
 
         def __class_getitem__(cls, item):
             return cls
@@ -65,10 +69,8 @@ class Worker(_Proxy[P, R]):
         self.definition = definition
         enqueuer = Enqueuer(definition)
         # Bound once, here: a look-up through a proxy's class costs more each time.
-        self.new = enqueuer.new  # type: ignore[method-assign]
-        self.anew = enqueuer.anew  # type: ignore[method-assign]
-        self.new_many = enqueuer.new_many  # type: ignore[method-assign]
-        self.anew_many = enqueuer.anew_many  # type: ignore[method-assign]
+        for way in _WAYS:
+            setattr(self, way, getattr(enqueuer, way))
 
     @property
     def name(self) -> str:
@@ -80,17 +82,18 @@ class Worker(_Proxy[P, R]):
 
     __str__ = __repr__
 
-    def __reduce__(self) -> str:
+    def __dir__(self) -> list[str]:
+        return sorted({*dir(self.__wrapped__), *dir(type(self))})
+
+    def __reduce__(self, protocol: Any = None) -> str:
         return self.__qualname__
 
-    def __reduce_ex__(self, protocol: Any) -> str:
-        return self.__qualname__
+    __reduce_ex__ = __reduce__
 
-    def __copy__(self) -> Worker[P, R]:
+    def __deepcopy__(self, memo: Any = None) -> Worker[P, R]:
         return self
 
-    def __deepcopy__(self, memo: Any) -> Worker[P, R]:
-        return self
+    __copy__ = __deepcopy__
 
 
 class TenantWorker(Worker[P, R]):

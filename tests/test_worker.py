@@ -9,6 +9,7 @@ import pickle
 import pydoc
 import typing
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -185,6 +186,21 @@ def test_a_plain_worker_is_no_tenant_worker() -> None:
 def test_a_worker_is_callable() -> None:
     """callable() says so."""
     assert callable(close)
+
+
+@pytest.mark.parametrize("name", ["new", "anew", "new_many", "anew_many", "name", "__doc__"])
+def test_a_prompt_offers_what_a_worker_has(name: str) -> None:
+    """dir() lists the ways to enqueue beside what the function has."""
+    assert name in dir(close)
+
+
+@pytest.mark.parametrize("name", ["new", "anew", "new_many", "anew_many"])
+def test_what_a_test_patches_is_put_back(name: str) -> None:
+    """unittest.mock deletes its stand-in, and finds out whether the real one is there again."""
+    real = getattr(close, name)
+    with patch.object(close, name) as stand_in:
+        assert stand_in is getattr(close, name)
+    assert real == getattr(close, name)
 
 
 def test_the_repr_names_the_worker() -> None:
