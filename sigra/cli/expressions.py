@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING
 
 from sigra.cli.names import SCOPE, Names, State
@@ -40,10 +42,10 @@ class Expressions(Names):
         what: set[object] = {SCOPE} if self.holds(value) else set()
         if isinstance(value, ast.IfExp):
             return what | self.what(value.body) | self.what(value.orelse)
-        if isinstance(value, (ast.Name, ast.Attribute, ast.Lambda)):
+        if isinstance(value, (ast.Name, ast.Attribute, ast.Lambda, ast.Call)):
+            what |= {self._tracer.sources.made(self._function, value)} - {None}
             return what | self.facts(dotted(value)) | {*self._called(value)}
-        made = self._tracer.sources.made(self._function, value)
-        return what if made is None else {*what, made}
+        return what
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
         """Let a target be what a value is, and nothing that it was before."""
@@ -57,11 +59,14 @@ class Expressions(Names):
     def closure(self, node: Definition) -> bool:
         """Follow a function within this one: it sees the names around it, but for its own."""
         before = self.state
-        self._enter(node.args, ())
+        self._enter(node.args, State())
         inside, self.state = self.state, before
-        return self._tracer.closure(self._function, node, inside, self._way)
+        held, left = self._tracer.closure(self._function, node, inside, self._way)
+        shared = {n for one in ast.walk(node) if isinstance(one, ast.Nonlocal) for n in one.names}
+        self.state |= {fact for fact in left if fact[0].partition(".")[0] in shared}
+        return held
 
-    def _enter(self, args: ast.arguments, held: Collection[str]) -> None:
+    def _enter(self, args: ast.arguments, given: State) -> None:
         """Let the parameters of an inner function be what they are given, or their default."""
         plain = [*args.posonlyargs, *args.args]
         defaults = [*zip(reversed(plain), reversed(args.defaults), strict=False)]
@@ -69,8 +74,8 @@ class Expressions(Names):
         values = {arg.arg: self.what(default) for arg, default in defaults}
         for arg in (*plain, args.vararg, *args.kwonlyargs, args.kwarg):
             if arg is not None:
-                given = {SCOPE} if arg.arg in held else set[object]()
-                self.put(ast.Name(arg.arg), values.get(arg.arg, set()) | given)
+                what = {what for name, what in given if name == arg.arg}
+                self.put(ast.Name(arg.arg), values.get(arg.arg, set()) | what)
 
     def _look(self, node: ast.expr) -> bool:
         match node:
@@ -86,7 +91,7 @@ class Expressions(Names):
                 self.put(target, what)
                 return SCOPE in what
             case ast.Lambda():
-                return self._lambda(node, ())
+                return self._lambda(node, State())
             case ast.ListComp() | ast.SetComp() | ast.GeneratorExp():
                 return self._comprehension(node.generators, [node.elt])
             case ast.DictComp():
@@ -140,10 +145,10 @@ class Expressions(Names):
         self.state = before | {fact for fact in self.state if fact[0].partition(".")[0] not in own}
         return held
 
-    def _lambda(self, node: ast.Lambda, held: Collection[str]) -> bool:
+    def _lambda(self, node: ast.Lambda, given: State) -> bool:
         """Follow a lambda; tell if its result holds the scope, or what it keeps of its place."""
         before = self.state
-        self._enter(node.args, held)
+        self._enter(node.args, given)
         names = [n for n in ast.walk(node.body) if isinstance(n, ast.Name)]
         result = self.holds(node.body) or any(SCOPE in self.facts(name.id) for name in names)
         self.state = before
@@ -155,14 +160,19 @@ class Expressions(Names):
         last = name.rpartition(".")[2] if name else ""
         result = self.holds(node.func) and any(isinstance(f, Definition) for f in self.facts(name))
         given = self._any((*node.args, *(keyword.value for keyword in node.keywords)))
-        if last == "partial" and node.args and given:
-            for called in self._called(node.args[0]):
-                self._follow(called, ast.Call(node.args[0], node.args[1:], node.keywords), node)
         found = [one for one in self._called(node.func) if given or getattr(one, "owner", None)]
         for called in found:
             result |= self._follow(called, node, node)
+        if given and not found and not last[:1].isupper():
+            self._hand_over(node)
         # A class that was given the scope, here or elsewhere, keeps it for what is known.
         return result or (given and (last in _HOLDERS or last[:1].isupper()))
+
+    def _hand_over(self, node: ast.Call) -> None:
+        """Let what is not in the tree (``map``, ``partial``, a pool) call what it is given."""
+        for number, arg in enumerate(node.args):
+            for called in self._called(arg):
+                self._follow(called, ast.Call(arg, node.args[number + 1 :], node.keywords), node)
 
     def _called(self, node: ast.expr) -> Iterator[Function | ast.Lambda]:
         """Yield what a call of a value may run."""
@@ -170,6 +180,11 @@ class Expressions(Names):
             yield node
         elif isinstance(node, ast.IfExp):
             yield from (*self._called(node.body), *self._called(node.orelse))
+        elif isinstance(node, ast.Call):
+            for maker in self._called(node.func):
+                if isinstance(maker, Function):
+                    for value in _returned(maker.node):
+                        yield from self._tracer.sources.called(maker, value, ())
         known = [f for f in self.facts(dotted(node)) if isinstance(f, (Function, ast.Lambda))]
         yield from sorted(known, key=lambda one: getattr(one, "place", ""))
         of = dotted(node.value) if isinstance(node, ast.Attribute) else None
@@ -177,37 +192,48 @@ class Expressions(Names):
         yield from self._tracer.sources.called(self._function, node, made)
 
     def _follow(self, called: Function | ast.Lambda, call: ast.Call, at: ast.Call) -> bool:
-        held = frozenset(self._given_to(called, call))
-        if not held:
+        given = State(self._given_to(called, call))
+        if SCOPE not in {what for _, what in given}:
             return False
         if isinstance(called, ast.Lambda):
-            return self._lambda(called, held)
+            return self._lambda(called, given)
         if called.marked:
             self._tracer.reached(called, f"{self._function.module.path}:{at.lineno}", self._way)
             return False
-        return self._tracer.enter(called, held, (*self._way, called.name))
+        return self._tracer.enter(called, given, (*self._way, called.name))
 
-    def _given_to(self, called: Function | ast.Lambda, call: ast.Call) -> Iterator[str]:
-        """Yield the parameters through which a call hands the scope over."""
+    def _given_to(
+        self, called: Function | ast.Lambda, call: ast.Call
+    ) -> Iterator[tuple[str, object]]:
+        """Yield the parameters to which a call hands something over of which something is known."""
         args = called.args if isinstance(called, ast.Lambda) else called.node.args
         names = [arg.arg for arg in (*args.posonlyargs, *args.args)]
         if isinstance(called, Function) and called.bound:
             if isinstance(call.func, ast.Attribute) and self.holds(call.func.value):
-                yield from names[:1]
+                yield names[0], SCOPE
             names = names[1:]
         rest = [args.vararg.arg] if args.vararg else []
         for number, arg in enumerate(call.args):
-            if self.holds(arg):
-                many = isinstance(arg, ast.Starred)
-                yield from (names[number:] if many else names[number : number + 1]) or rest
+            many = isinstance(arg, ast.Starred)
+            given = (names[number:] if many else names[number : number + 1]) or rest
+            yield from product(given, self._passed(arg))
         every = [*names, *(arg.arg for arg in args.kwonlyargs), *rest]
+        kwarg = [args.kwarg.arg] if args.kwarg else []
         for keyword in call.keywords:
-            if self.holds(keyword.value):
-                if keyword.arg is None or keyword.arg not in every:
-                    yield from every if keyword.arg is None else ()
-                    yield from [args.kwarg.arg] if args.kwarg else []
-                else:
-                    yield keyword.arg
+            known = [name for name in every if keyword.arg in (name, None)]
+            given = known if known and keyword.arg else [*known, *kwarg]
+            yield from product(given, self._passed(keyword.value))
+
+    def _passed(self, value: ast.expr) -> set[object]:
+        """Return what is known of a value in another function too: there names are others."""
+        return {what for what in self.what(value) if not isinstance(what, Definition)}
+
+
+@cache
+def _returned(node: Definition) -> list[ast.expr]:
+    """List the values that a function returns and that are written as names."""
+    values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+    return [value for value in values if value is not None and dotted(value)]
 
 
 def _items(node: ast.expr) -> list[ast.expr]:

@@ -28,7 +28,7 @@ def find_flows(sources: Sources) -> list[Flow]:
     for worker in sources.functions.values():
         if worker.worker and worker.positional:
             tracer = Tracer(sources, worker)
-            tracer.enter(worker, frozenset(worker.positional[:1]), ())
+            tracer.enter(worker, State({(worker.positional[0], SCOPE)}), ())
             for flow in tracer.flows:
                 found.setdefault((flow.place, worker.name, flow.target.name), flow)
     return sorted(found.values(), key=lambda flow: flow.place)
@@ -40,17 +40,19 @@ class Tracer:
     def __init__(self, sources: Sources, worker: Function) -> None:
         self.sources, self.worker = sources, worker
         self.flows: list[Flow] = []
-        self._returns: dict[tuple[object, object], bool] = {}
+        self._ends: dict[tuple[object, object], tuple[bool, State]] = {}
 
-    def enter(self, function: Function, held: frozenset[str], way: tuple[str, ...]) -> bool:
-        """Walk a function some of whose parameters hold the scope; tell if its result does."""
-        state = State((name, SCOPE) for name in held)
-        return self._once(Statements(self, function, state, way), function.node)
+    def enter(self, function: Function, given: State, way: tuple[str, ...]) -> bool:
+        """Walk a function from what its parameters are given; tell if its result is the scope."""
+        return self._once(Statements(self, function, given, way), function.node)[0]
 
     def closure(
         self, around: Function, node: Definition, state: State, way: tuple[str, ...]
-    ) -> bool:
-        """Walk a function within another, from what is known where it is called."""
+    ) -> tuple[bool, State]:
+        """Walk a function within another, from what is known where it is called.
+
+        Tell if its result is the scope, and what its names, ``nonlocal`` ones too, are then.
+        """
         function = self.sources.functions.get(f"{around.name}.{node.name}", around)
         return self._once(Statements(self, function, state, way), node)
 
@@ -58,9 +60,9 @@ class Tracer:
         """Note that the scope was handed to a marked function."""
         self.flows.append(Flow(place, self.worker, target, way))
 
-    def _once(self, statements: Statements, node: Definition) -> bool:
+    def _once(self, statements: Statements, node: Definition) -> tuple[bool, State]:
         key = node, statements.state
-        if key not in self._returns:
-            self._returns[key] = False  # what a recursive call is taken to return
-            self._returns[key] = statements.walk(node.body)
-        return self._returns[key]
+        if key not in self._ends:
+            self._ends[key] = False, State()  # what a recursive call is taken to come to
+            self._ends[key] = statements.walk(node.body), statements.left | statements.state
+        return self._ends[key]

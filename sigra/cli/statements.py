@@ -24,6 +24,7 @@ class Statements(Expressions):
     ) -> None:
         super().__init__(tracer, function, state, way)
         self._returned = False
+        self.left = State()  # what names are where the function is left before its end
         self._trails: list[_Facts] = []  # of each "try" around: what names were within it
         self._loops: list[tuple[_Facts, _Facts]] = []  # what they were at "break" and "continue"
 
@@ -95,6 +96,8 @@ class Statements(Expressions):
         held = self._any(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr))
         if isinstance(node, ast.Return):
             self._returned |= held
+        if isinstance(node, (ast.Return, ast.Raise)):
+            self.left |= self.state
         elif isinstance(node, (ast.Break, ast.Continue)):
             facts = self._loops[-1][isinstance(node, ast.Continue)]
             facts |= self.state

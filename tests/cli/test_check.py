@@ -33,6 +33,8 @@ from app.auth import Policy, can_edit, may as allowed
 def inner(value): return can_edit(value)
 def passes(value): return value
 def safe(value): return None
+def apply(check, who=None): return check(who)
+def chosen(): return can_edit
 def load(id=None): return None
 may_edit = auth.can_edit
 class Box:
@@ -115,6 +117,23 @@ def check(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> Result:
         "def later(s=scope):\n    can_edit(s)": "can_edit",
         "def later():\n    can_edit(s)\ns = scope\nlater()": "can_edit",
         "def own():\n    return scope\ncan_edit(own())": "can_edit",
+        "s = 1\ndef take():\n    nonlocal s\n    s = scope\ntake()\ncan_edit(s)": "can_edit",
+        "s = 1\ndef take():\n    nonlocal s\n    s = scope\n    return 1\nif take():\n    can_edit(s)": "can_edit",
+        "def take():\n    def inner():\n        nonlocal s\n        s = scope\n    inner()\n"
+        "s = 1\ntake()\ncan_edit(s)": "can_edit",
+        "apply(can_edit, scope)": "can_edit",
+        "apply(who=scope, check=auth.can_edit)": "can_edit",
+        "apply(lambda s: can_edit(s), scope)": "can_edit",
+        "apply(Policy().allows, scope)": "allows",
+        "aw = can_edit\napply(aw, scope)": "can_edit",
+        "def own(s):\n    can_edit(s)\napply(own, scope)": "can_edit",
+        "list(map(can_edit, [scope]))": "can_edit",
+        "args.pool.submit(inner, scope)": "can_edit",
+        "args.run(None, can_edit, *(1, scope))": "can_edit",
+        "chosen()(scope)": "can_edit",
+        "aw = chosen()\naw(scope)": "can_edit",
+        "apply(chosen(), scope)": "can_edit",
+        "def pick():\n    def own(s):\n        can_edit(s)\n    return own\npick()(scope)": "can_edit",
     }.items(),
 )
 def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
@@ -166,6 +185,16 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
         "scope = load()\ndef later():\n    can_edit(scope)",
         "scope: object = load()\ncan_edit(scope)",
         "import os as scope\ncan_edit(scope)",
+        "s = 1\ndef take():\n    nonlocal s\n    s = scope\n    s = load()\ntake()\ncan_edit(s)",
+        "s = 1\ndef take():\n    s = scope\ntake()\ncan_edit(s)",
+        "def take():\n    nonlocal s\n    s = scope\ntake()\ns = load()\ncan_edit(s)",
+        "apply(safe, scope)",
+        "apply(can_edit, load())",
+        "args.pool.submit(safe, scope)",
+        "args.pool.submit(can_edit, load())",
+        "args.pool.submit(can_edit, scope.user.id)",
+        "chosen()(load())",
+        "apply(can_edit)\nsafe(scope)",
     ],
 )
 def test_what_is_no_flow_is_not_reported(tmp_path: Path, body: str) -> None:
