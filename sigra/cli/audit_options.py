@@ -33,17 +33,17 @@ class StoreCommands(click.Group):
     """The commands of the audit store."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and tell in one line what the database's driver has against it."""
+        """Run a command, and tell in one line what the store or its database has against it."""
         try:
             return super().invoke(ctx)
         except Exception as error:
             reason = getattr(error, "orig", None)  # the driver's, in an error of SQLAlchemy's
-            if reason is None:
+            if reason is None and not isinstance(error, (SigraError, TimeoutError)):
                 raise
             from sigra.cli.show import inline
 
-            told = f"the audit store cannot be used: {inline(str(reason))}"
-            raise click.ClickException(told) from error
+            told = str(error) if reason is None else f"the audit store cannot be used: {reason}"
+            raise click.ClickException(inline(told)) from error
 
 
 def _all(*options: Decorator) -> Decorator:

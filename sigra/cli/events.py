@@ -17,8 +17,10 @@ from sigra.cli.show import inline, listing, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
-from sigra.store.query import chain_of, event_of, matching, of_tenancy, read_chain, who
+from sigra.store.access import read_tables
+from sigra.store.query import chain_of, matching, of_tenancy, read_chain
 from sigra.store.reading import EventFilter
+from sigra.store.stored import event_of, shown, who
 from sigra.store.tables import chains, entries
 
 _EVERY = 1.0
@@ -79,19 +81,22 @@ def _counted(store: SqlAuditSink, which: EventFilter) -> Counter[tuple[str, str]
     def read(connection: Connection) -> Counter[tuple[str, str]]:
         query: Any = select(*kinds, func.count()).group_by(*kinds)
         found: Any = connection.execute(matching(query, which, chain_of(connection, which)))
-        # As text: who writes the database by hand may have put anything else there.
-        return Counter({(str(action), str(outcome)): number for action, outcome, number in found})
+        counts: Counter[tuple[str, str]] = Counter()
+        for action, outcome, number in found:
+            counts[shown(action), shown(outcome)] += number
+        return counts
 
-    return store.database.read(read)
+    return read_tables(store.database, read)
 
 
 def _heads(store: SqlAuditSink, which: EventFilter) -> dict[int, int]:
     query = of_tenancy(select(chains.c.id, chains.c.sequence), which)
 
     def read(connection: Connection) -> dict[int, int]:
-        return {row.id: row.sequence for row in connection.execute(query)}
+        rows = connection.execute(query)
+        return {row.id: row.sequence for row in rows if type(row.id) is type(row.sequence) is int}
 
-    return store.database.read(read)
+    return read_tables(store.database, read)
 
 
 def _since(
@@ -101,7 +106,7 @@ def _since(
     for chain, last in _heads(store, which).items():
         if heads.get(chain, 0) < last:
             for rows in read_chain(store.database, chain, which, heads.get(chain, 0)):
-                heads[chain] = rows[-1].sequence
+                heads[chain] = max(row.sequence for row in rows if type(row.sequence) is int)
                 yield [event_of(row) for row in rows]
             heads[chain] = max(heads.get(chain, 0), last)
 

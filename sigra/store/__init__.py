@@ -20,7 +20,12 @@ if TYPE_CHECKING:
         read_checkpoints,
         take_checkpoint,
     )
-    from sigra.store.errors import AuditNotKeptError, AuditTablesError, CheckpointOrderError
+    from sigra.store.errors import (
+        AuditChainError,
+        AuditNotKeptError,
+        AuditTablesError,
+        CheckpointOrderError,
+    )
     from sigra.store.export import export
     from sigra.store.keys import Signer
     from sigra.store.manifest import Exported, Manifest, verify_export
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from sigra.store.verification import verify
 
 _HOMES = {
+    "AuditChainError": "errors",
     "AuditNotKeptError": "errors",
     "AuditTablesError": "errors",
     "Batching": "batch",
@@ -54,6 +60,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AuditChainError",
     "AuditNotKeptError",
     "AuditTablesError",
     "Batching",

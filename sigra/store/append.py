@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra.audit.event import AuditEvent
 from sigra.store.chain import GENESIS, Row, chain_tag, link
-from sigra.store.errors import AuditNotKeptError
+from sigra.store.errors import AuditChainError, AuditNotKeptError
 from sigra.store.statements import Runner
 
 
@@ -68,11 +68,20 @@ def _append_one(runner: Runner, event: AuditEvent) -> int:
 
 
 def lock_chain(runner: Runner, tag: str) -> Row:
-    """Return a chain's id, last sequence and last hash; begin the chain if there is none."""
+    """Return a chain's id, last sequence and last hash; begin the chain if there is none.
+
+    Raises ``AuditChainError`` where the database keeps no such row.
+    """
     found = runner.rows(runner.lock, tag)
     if not found:
         runner.run(runner.statements.begin_chain, tag, 0, GENESIS)
         found = runner.rows(runner.lock, tag)
+        if not found:
+            reason = "took the row of a new chain and did not keep it: look for a trigger or a rule"
+            raise AuditChainError(tag, f"{reason} on sigra_audit_chains")
+    _, last, head = found[0]
+    if type(last) is not int or not isinstance(head, (bytes, memoryview)):
+        raise AuditChainError.odd(tag)
     return found[0]
 
 

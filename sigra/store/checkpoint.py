@@ -14,13 +14,15 @@ from typing import Any
 
 from sqlalchemy import select
 
+from sigra.store.access import read_tables
 from sigra.store.canonical import canonical
 from sigra.store.chain import time_text
-from sigra.store.errors import CheckpointOrderError
+from sigra.store.errors import AuditChainError, CheckpointOrderError
 from sigra.store.keys import PublicKeys, Signer, is_signed
 from sigra.store.locking import lock_file
 from sigra.store.private import private
 from sigra.store.sink import SqlAuditSink
+from sigra.store.stored import is_text
 from sigra.store.tables import chains
 
 _PURPOSE = "checkpoint"
@@ -90,11 +92,17 @@ class Checkpoint:
 def take_checkpoint(
     sink: SqlAuditSink, signer: Signer, previous: Checkpoint | None = None
 ) -> Checkpoint:
-    """Sign where all chains stand now. Keep it where who can write the database cannot write."""
+    """Sign where all chains stand now. Keep it where who can write the database cannot write.
+
+    Raises ``AuditChainError`` where that cannot be read.
+    """
     sink.flush()
     sink.prepare()
     query = select(chains.c.tag, chains.c.sequence, chains.c.head).order_by(chains.c.tag)
-    rows = sink.database.read(lambda connection: connection.execute(query).all())
+    rows = read_tables(sink.database, lambda connection: connection.execute(query).all())
+    for row in rows:
+        if not (is_text(row.tag) and type(row.sequence) is int and type(row.head) is bytes):
+            raise AuditChainError.odd(row.tag)
     body = canonical(
         {
             "at": time_text(datetime.now(timezone.utc)),

@@ -7,7 +7,6 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
 
 from sigra.store.statements import ConnectionRunner, Runner
 
@@ -69,24 +68,6 @@ def patient_runner(connection: Connection) -> Runner:
     """
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
     return ConnectionRunner(connection)
-
-
-def read_any_text(connection: Connection, work: Callable[[Connection], T]) -> T:
-    """Read, and where SQLite holds a text that is no UTF-8, once more with surrogates in its place.
-
-    The store writes none: it is to be found, and not stumbled over. Read so, all takes longer.
-    """
-    try:
-        return work(connection)
-    except OperationalError as error:
-        if connection.dialect.name != "sqlite" or "UTF-8" not in str(error.orig):
-            raise
-    driver: Any = connection.connection.driver_connection
-    driver.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
-    try:
-        return work(connection)
-    finally:
-        driver.text_factory = str
 
 
 def scrub_file(cursor: Any) -> None:

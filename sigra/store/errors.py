@@ -54,11 +54,32 @@ class AuditNotKeptError(SigraError, ValueError):
 
 
 class AuditTablesError(SigraError, RuntimeError):
-    """Tell that the store's tables are not those of a version that is known."""
+    """Tell that the store's tables are not as this version makes and fills them.
+
+    Attribute: ``reason``.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"the audit store's tables {reason}")
         self.reason = reason
+
+
+class AuditChainError(AuditTablesError, ValueError):
+    """Tell that one chain cannot be worked with, for what somebody did to its rows.
+
+    Attributes: ``chain`` (what it is called, cut to size), ``reason``.
+    """
+
+    def __init__(self, tag: object, reason: str) -> None:
+        self.chain = repr(tag)[:80]
+        super().__init__(f"{reason} (chain {self.chain})")
+
+    @classmethod
+    def odd(cls, tag: object, sequence: object = None) -> AuditChainError:
+        """Tell of a chain's own row, or of an entry, that holds what nobody can work with."""
+        what = "the row of a chain" if sequence is None else f"its entry {repr(sequence)[:40]}"
+        reason = f"hold a value of a kind that is never written in {what}"
+        return cls(tag, f"{reason}: call verify, and put back what was there")
 
 
 class CheckpointOrderError(SigraError, ValueError):

@@ -12,15 +12,18 @@ from typing import Any, Unpack
 from sqlalchemy import select
 
 from sigra.audit.event import EVENT_FIELDS
+from sigra.store.access import read_tables
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
+from sigra.store.errors import AuditChainError
 from sigra.store.formats import FORMATS, Format
 from sigra.store.keys import Signer
 from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_manifest
 from sigra.store.private import make_folder
-from sigra.store.query import event_of, of_tenancy, read_chain
+from sigra.store.query import is_place, of_tenancy, read_chain
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.sink import SqlAuditSink
+from sigra.store.stored import event_of, hex_shown, is_text, shown
 from sigra.store.tables import chains
 
 _LONGEST_NAME = 120
@@ -45,7 +48,7 @@ def export(
     in memory at a time; ``manifest.json`` is written last and has the count and the SHA-256 of
     each file, signed where there is a signer. ``format`` is "jsonl", "csv" (for spreadsheets:
     what they would run or not show is there as text) or "parquet" (needs ``sigra[parquet]``).
-    Raises ``FileExistsError`` where the folder holds anything.
+    Raises ``FileExistsError`` where the folder holds anything, and ``AuditChainError``.
     """
     make = FORMATS.get(format)
     if make is None:
@@ -62,7 +65,7 @@ def export(
         with writer.open(path) as write:
             for rows in read_chain(sink.database, chain.id, found):
                 write([_fields(row) for row in rows])
-                last = rows[-1].sequence
+                last = max((row.sequence for row in rows if is_place(row)), default=last)
                 if progress is not None:
                     progress(before + writer.written)
         digest = digest_of(path)
@@ -80,14 +83,21 @@ def _claim(folder: Path) -> None:
 
 def _chains(database: Database, which: EventFilter) -> list[Any]:
     query = of_tenancy(select(chains.c.id, chains.c.tag).order_by(chains.c.tag), which)
-    return database.read(lambda connection: list(connection.execute(query)))
+    found = read_tables(database, lambda connection: list(connection.execute(query)))
+    before = None
+    for chain in found:
+        if not is_text(chain.tag) or chain.tag == before:
+            raise AuditChainError.odd(chain.tag)
+        before = chain.tag
+    return found
 
 
 def _fields(row: Any) -> dict[str, Any]:
     event = event_of(row)
     fields = {name: getattr(event, name) for name in EVENT_FIELDS}
-    fields["occurred_at"] = row.occurred_at
-    return {**fields, "sequence": row.sequence, "hash": row.hash.hex()}
+    fields["occurred_at"] = shown(row.occurred_at)
+    sequence = row.sequence if type(row.sequence) is int else None
+    return {**fields, "sequence": sequence, "hash": hex_shown(row.hash)}
 
 
 def _file_name(tag: str) -> str:

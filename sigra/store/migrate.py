@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, column, false, func, inspect, select, table
-from sqlalchemy.exc import DBAPIError, ProgrammingError
 
+from sigra.store.access import naming_altered
 from sigra.store.database import Database
 from sigra.store.errors import AuditTablesError
 from sigra.store.tables import chains, entries, marks
@@ -19,7 +19,6 @@ HEAD = "0002"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
-_ALTERED = ("no such table", "no such column", "UTF-8")
 _TABLES = {
     "0001": (chains, marks, table("sigra_audit_payloads", column("salt"), column("payload"))),
     HEAD: (chains, entries, marks),
@@ -84,14 +83,8 @@ def checked_version(connection: Connection) -> str | None:
 
 
 def _ask(connection: Connection, query: str) -> list[Any]:
-    try:
+    with naming_altered():
         return list(connection.exec_driver_sql(query).scalars())
-    except DBAPIError as error:
-        # SQLite has one kind of error for all that goes wrong.
-        said = str(error.orig)
-        if not isinstance(error, ProgrammingError) and not any(map(said.__contains__, _ALTERED)):
-            raise
-        raise AuditTablesError("are not those of their version: one was altered") from error
 
 
 def _upgrade_once(connection: Connection) -> None:

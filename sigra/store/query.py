@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from datetime import datetime, timezone
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select, tuple_
 
 from sigra.audit.event import AuditEvent
-from sigra.store.chain import actor_begins, chain_tag, organization_of, time_text, without_nul
+from sigra.store.access import read_tables
+from sigra.store.chain import actor_begins, chain_tag, time_text, without_nul
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
+from sigra.store.errors import AuditTablesError
 from sigra.store.reading import MOST, EventFilter, Page
+from sigra.store.stored import event_of, is_text
 from sigra.store.tables import chains, entries
-
-_ERASED = {"erased": True}
-_UNREADABLE = {"unreadable": True}
-_NEVER = datetime.min.replace(tzinfo=timezone.utc)
-_PAYLOAD_FIELDS = (
-    "actor_id",
-    "actor_type",
-    "attempt",
-    "effective_user_id",
-    "ip_address",
-    "job_id",
-    "metadata",
-    "target_id",
-    "target_type",
-    "user_agent",
-)
 
 _AT_ONCE = 2_000
 
@@ -44,11 +29,11 @@ def read_page(database: Database, which: EventFilter, cursor: str | None, limit:
     Raises ``InvalidQueryError`` for a cursor that is none.
     """
     after: Any = None if cursor is None else decode_cursor(cursor, str, int, int)
-    rows = database.read(lambda connection: _rows(connection, which, after, limit + 1))
-    more = len(rows) > limit
-    rows = rows[:limit]
-    following = encode_cursor(_end(rows)) if more else None
-    return Page(tuple(map(event_of, rows)), following)
+    rows = read_tables(database, lambda connection: _rows(connection, which, after, limit + 1))
+    if len(rows) <= limit:
+        return Page(tuple(map(event_of, rows)), None)
+    rows = _placed(rows[:limit])
+    return Page(tuple(map(event_of, rows)), encode_cursor(_end(rows)))
 
 
 def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
@@ -59,9 +44,11 @@ def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
     after: Position | None = None
     while True:
         start = after
-        rows = database.read(lambda connection: _rows(connection, which, start, MOST))  # noqa: B023
+        rows = read_tables(database, lambda c: _rows(c, which, start, MOST))  # noqa: B023
+        more = len(rows) == MOST
+        rows = _placed(rows) if more else rows
         yield from map(event_of, rows)
-        if len(rows) < MOST:
+        if not more:
             return
         after = _end(rows)
 
@@ -73,11 +60,13 @@ def read_chain(
     while True:
         query = matching(stored_events().where(entries.c.sequence > after), which, chain)
         query = query.order_by(entries.c.sequence).limit(_AT_ONCE)
-        rows = database.read(lambda connection: list(connection.execute(query)))  # noqa: B023
+        rows = read_tables(database, lambda c: list(c.execute(query)))  # noqa: B023
+        more = len(rows) == _AT_ONCE
+        rows = _placed(rows) if more else rows
         if rows:
             yield rows
             after = rows[-1].sequence
-        if len(rows) < _AT_ONCE:
+        if not more:
             return
 
 
@@ -96,7 +85,7 @@ def count_events(database: Database, which: EventFilter) -> int:
         query = matching(select(func.count()).select_from(entries), which, chain)
         return int(connection.execute(query).scalar_one())
 
-    return database.read(counted)
+    return read_tables(database, counted)
 
 
 def stored_events() -> Select[Any]:
@@ -130,7 +119,7 @@ def chain_of(connection: Connection, which: EventFilter) -> int | None:
     if which.all_organizations:
         return None
     found = connection.execute(of_tenancy(select(chains.c.id), which)).scalar()
-    return int(found or 0)
+    return found if type(found) is int else 0
 
 
 def matching(query: Select[Any], which: EventFilter, chain: int | None) -> Select[Any]:
@@ -150,41 +139,22 @@ def matching(query: Select[Any], which: EventFilter, chain: int | None) -> Selec
     return query
 
 
-def event_of(row: Any) -> AuditEvent:
-    """Make the event of a row; one that was erased, or cannot be read, says so in its metadata."""
-    payload = _fields(row.payload)
-    try:
-        moment = datetime.fromisoformat(row.occurred_at)
-    except (ValueError, TypeError):
-        moment, payload["metadata"] = _NEVER, _UNREADABLE.copy()
-    return AuditEvent(
-        event_id=row.event_id,
-        action=row.action,
-        outcome=row.outcome,
-        organization_id=organization_of(row.tag),
-        occurred_at=moment,
-        worker=row.worker,
-        **payload,
-    )
+def _placed(rows: list[Any]) -> list[Any]:
+    """Leave to the next page the last rows, as far as these have no place to go on from."""
+    while rows and not is_place(rows[-1]):
+        rows.pop()
+    if not rows:
+        raise AuditTablesError(
+            "hold too many entries in a row whose time or number is none: call verify, which "
+            "names them"
+        )
+    return rows
 
 
-def who(event: AuditEvent) -> str:
-    """Say who acted: "ann", "ann as bob" where ann impersonated bob, or "system"."""
-    if event.actor_id is None:
-        return "erased" if event.metadata == _ERASED else "system"
-    if event.effective_user_id in (None, event.actor_id):
-        return event.actor_id
-    return f"{event.actor_id} as {event.effective_user_id}"
-
-
-def _fields(payload: str | None) -> dict[str, Any]:
-    if payload is None:
-        return {"metadata": _ERASED.copy()}
-    try:
-        found = json.loads(payload)
-        return {name: found[name] for name in _PAYLOAD_FIELDS}
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return {"metadata": _UNREADABLE.copy()}
+def is_place(row: Any) -> bool:
+    """Tell whether a row says in a way that is ever written where it stands."""
+    moment = row.occurred_at
+    return is_text(moment) and "\0" not in moment and type(row.chain) is type(row.sequence) is int
 
 
 def _end(rows: list[Any]) -> Position:

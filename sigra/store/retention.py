@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
@@ -12,15 +13,17 @@ from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true
 
 from sigra.audit.read import well_formed
 from sigra.scope import Id, id_text
+from sigra.store.access import read_tables, write_tables
 from sigra.store.append import lock_chain
 from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
-from sigra.store.errors import InvalidQueryError
+from sigra.store.errors import AuditChainError, InvalidQueryError
 from sigra.store.keys import Signer
 from sigra.store.marks import mark_erased, mark_pruned
-from sigra.store.query import of_tenancy
+from sigra.store.query import is_place, of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, id_as_logged, tenancy, utc
 from sigra.store.statements import ConnectionRunner
+from sigra.store.stored import is_text
 from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
@@ -51,7 +54,8 @@ def prune(
     ``which`` is ``organization_id=`` or ``all_organizations=True``. Only the beginning of a chain
     goes: an old event that was written after a newer one stays until that one is old too. Each
     batch leaves a mark, signed where there is a signer. What stops half-way is taken up by the
-    next call.
+    next call. Raises ``AuditChainError`` for a chain whose entries cannot be read, once the others
+    are done.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
     if type(batch) is not int or batch < 1:
@@ -59,28 +63,34 @@ def prune(
     sink.flush()
     sink.prepare()
     old = exists().where(entries.c.chain == chains.c.id, entries.c.occurred_at < limit)
+    failed: list[AuditChainError] = []
     for tag in _tags(sink.database, found, old):
-        more = True
-        while more:
-            count = sink.database.write(
-                lambda c: _prune_some(c, tag, limit, batch, reason, signer)  # noqa: B023
-            )
-            if count:
-                yield Pruned(organization_of(tag), count)
-            more = count == batch
+        with _put_off(failed):
+            _check_tag(tag)
+            more = True
+            while more:
+                count = write_tables(
+                    sink.database,
+                    lambda c: _prune_some(c, tag, limit, batch, reason, signer),  # noqa: B023
+                )
+                if count:
+                    yield Pruned(organization_of(tag), count)
+                more = count == batch
+    _raise(failed)
 
 
 def _prune_some(
     connection: Connection, tag: str, limit: str, batch: int, reason: str, signer: Signer | None
 ) -> int:
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
-    oldest = connection.execute(
-        select(entries.c.sequence, entries.c.hash, entries.c.occurred_at)
+    query = (
+        select(entries.c.chain, entries.c.sequence, entries.c.hash, entries.c.occurred_at)
         .where(entries.c.chain == chain)
         .order_by(entries.c.sequence)
         .limit(batch)
     )
-    old = list(takewhile(lambda row: row.occurred_at < limit, oldest))
+    with connection.execute(query) as oldest:
+        old = list(takewhile(lambda row: _checked(tag, row).occurred_at < limit, oldest))
     if old:
         last = old[-1]
         mark_pruned(connection, chain, tag, (last.sequence, last.hash), reason, signer)
@@ -105,26 +115,38 @@ def erase(
     such an event is its id, time, action, outcome and worker. A mark tells of each, signed
     where there is a signer. The text is then taken off SQLite's disk too, by ``vacuum``: where
     that is False, it is for the caller to call; on PostgreSQL it is gone from the tables' files
-    after a VACUUM FULL.
+    after a VACUUM FULL. Raises ``AuditChainError`` as ``prune`` does.
     """
     which_chains = tenancy(**which)
+    names = _names(person_id)
+    sink.flush()
+    sink.prepare()
+    erased = 0
+    failed: list[AuditChainError] = []
+    for tag in _tags(sink.database, which_chains, true()):
+        with _put_off(failed):
+            _check_tag(tag)
+            for found in _of_person(sink.database, tag, names):
+                write_tables(
+                    sink.database,
+                    lambda c: _erase_some(c, tag, found, reason, signer),  # noqa: B023
+                )
+                erased += len(found)
+    if vacuum:
+        # Also where none was left: an earlier call may have been killed before it came to this.
+        sink.database.scrub()
+    _raise(failed)
+    return erased
+
+
+def _names(person_id: Id) -> set[str]:
+    """Return the ids by which a person is named in events."""
     person = id_as_logged("person_id", person_id)
     if person is None:
         raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
     # Whoever wrote to the sink itself may have left a long id as it was, if it is UTF-8 at all.
     given = str(id_text(person_id))
-    names = {person, given} if well_formed(given) == given else {person}
-    sink.flush()
-    sink.prepare()
-    erased = 0
-    for tag in _tags(sink.database, which_chains, true()):
-        for found in _of_person(sink.database, tag, names):
-            sink.database.write(lambda c: _erase_some(c, tag, found, reason, signer))  # noqa: B023
-            erased += len(found)
-    if vacuum:
-        # Also where none was left: an earlier call may have been killed before it came to this.
-        sink.database.scrub()
-    return erased
+    return {person, given} if well_formed(given) == given else {person}
 
 
 def vacuum(sink: SqlAuditSink) -> None:
@@ -144,8 +166,9 @@ def _of_person(
     after = 0
     while True:
         query = _mentions(database.dialect, tag, after, names)
-        rows = database.read(lambda connection: connection.execute(query).all())  # noqa: B023
-        found = [(row.sequence, row.hash) for row in rows if _is_of(row.payload, names)]
+        rows = read_tables(database, lambda connection: connection.execute(query).all())  # noqa: B023
+        theirs = [_checked(tag, row) for row in rows if _is_of(row.payload, names)]
+        found = [(row.sequence, row.hash) for row in theirs]
         if found:
             yield found
         if len(rows) < _ERASED_AT_ONCE:
@@ -172,7 +195,7 @@ def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any
     said = [json.dumps(name, ensure_ascii=False) for name in names]
     mentioned = [place(entries.c.payload, f'"{key}":{name}') > 0 for key in _IDS for name in said]
     return (
-        select(entries.c.sequence, entries.c.hash, entries.c.payload)
+        select(entries)
         .join(chains, chains.c.id == entries.c.chain)
         .where(chains.c.tag == tag, entries.c.sequence > after, or_(*mentioned))
         .order_by(entries.c.sequence)
@@ -191,4 +214,30 @@ def _is_of(payload: str, names: Collection[str]) -> bool:
 def _tags(database: Database, which: EventFilter, condition: Any) -> list[str]:
     """Return the tags of chains of which a condition holds."""
     query = of_tenancy(select(chains.c.tag).where(condition).order_by(chains.c.tag), which)
-    return database.read(lambda connection: list(connection.scalars(query)))
+    return read_tables(database, lambda connection: list(connection.scalars(query)))
+
+
+@contextmanager
+def _put_off(failed: list[AuditChainError]) -> Iterator[None]:
+    """Note what is wrong with one chain, which is to keep nothing from being done with others."""
+    try:
+        yield
+    except AuditChainError as error:
+        failed.append(error)
+
+
+def _raise(failed: list[AuditChainError]) -> None:
+    if failed:
+        raise failed[0]
+
+
+def _check_tag(tag: Any) -> None:
+    if not is_text(tag):
+        raise AuditChainError.odd(tag)
+
+
+def _checked(tag: str, row: Any) -> Any:
+    """Return an entry whose place in its chain can be written in a mark."""
+    if not is_place(row) or type(row.hash) is not bytes:
+        raise AuditChainError.odd(tag, row.sequence)
+    return row

@@ -11,11 +11,11 @@ from typing import Any, Unpack
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, select
 
+from sigra.store.access import read_tables
 from sigra.store.anchors import Anchors
 from sigra.store.chain import chain_tag, organization_of
 from sigra.store.check import FINDINGS, ChainCheck
 from sigra.store.checkpoint import Checkpoint
-from sigra.store.database import read_any_text
 from sigra.store.diagnose import Places
 from sigra.store.errors import AuditTablesError
 from sigra.store.keys import by_id
@@ -58,7 +58,7 @@ def verify(
     sink.prepare()
     anchors = Anchors(checkpoints, keys)
     verification = _Verification(found, anchors, keys or None, progress)
-    sink.database.read(verification.run)
+    read_tables(sink.database, verification.run)
     level: Level = "anchored" if anchors.last is not None else "signed" if keys else "chained"
     return verification.report(level)
 
@@ -71,29 +71,24 @@ class _Verification:
     ) -> None:
         self._which, self._anchors, self._keys = which, anchors, keys
         self._progress = progress
-        self._begin()
-
-    def _begin(self) -> None:
         self.checks: dict[int, ChainCheck] = {}
         self.findings: list[Finding] = []
 
     def run(self, connection: Connection) -> None:
-        """Read and check everything."""
+        """Read and check everything, from the start where it was begun before."""
         if checked_version(connection) != HEAD:
             raise AuditTablesError("are not there, or of an older version")
-        read_any_text(connection, self._read)
-
-    def _read(self, connection: Connection) -> None:
-        self._begin()
+        self.checks, self.findings = {}, []
         tags = self._open_checks(connection)
         known = self.checks.get
-        rows = connection.execution_options(yield_per=_AT_ONCE).execute(self._rows(tags))
-        for done, row in enumerate(rows, 1):
-            check = known(row.chain)
-            if check is not None:
-                check.row(*row)
-            if self._progress is not None and done % _AT_ONCE == 0:
-                self._progress(done)
+        streamed = connection.execution_options(yield_per=_AT_ONCE)
+        with streamed.execute(self._rows(tags)) as rows:
+            for done, row in enumerate(rows, 1):
+                check = known(row.chain)
+                if check is not None:
+                    check.row(*row)
+                if self._progress is not None and done % _AT_ONCE == 0:
+                    self._progress(done)
         for check in self.checks.values():
             check.end()
         known_tags = {check.tag for check in self.checks.values()}

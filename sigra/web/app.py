@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from sqlalchemy.exc import DBAPIError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -18,10 +19,11 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from sigra.errors import SigraError
 from sigra.store import SqlAuditSink, verify
 from sigra.store.errors import InvalidQueryError
-from sigra.store.query import who
 from sigra.store.reading import EventFilter, event_filter
+from sigra.store.stored import who
 from sigra.web import words
 from sigra.web.guard import Guard
 from sigra.web.plot import HEIGHT, OUTCOMES, WIDTH, draw, step_of
@@ -63,6 +65,7 @@ def make_app(
             Route("/verify", pages.verification),
             Mount("/static", static),
         ],
+        exception_handlers={SigraError: _tell, DBAPIError: _tell},
     )
     return Guard(app, token)  # around all of it: Starlette answers for a page that fails
 
@@ -74,7 +77,7 @@ class _Pages:
         self._sink, self._check = sink, check
 
     async def events(self, request: Request) -> Response:
-        given = {name: request.query_params.get(name, "").strip() for name in _FIELDS}
+        given = {name: request.query_params.get(name, "") for name in _FIELDS}
         try:
             which = _which(given)
             cursor = request.query_params.get("cursor")
@@ -121,7 +124,7 @@ class _Pages:
 
     async def verification(self, request: Request) -> Response:
         given = request.query_params
-        which = _where(given.get("organization", "").strip(), given.get("without", ""))
+        which = _where(given.get("organization", ""), given.get("without", ""))
         report = await run_in_threadpool(self._check, **which)
         return _show(
             "verification.html",
@@ -131,11 +134,17 @@ class _Pages:
         )
 
 
+async def _tell(_: Request, error: Exception) -> Response:
+    """Say why a page cannot be shown."""
+    return _show("problem.html", 500, problem=str(getattr(error, "orig", error)))
+
+
 def _where(organization: str, without: str) -> dict[str, Any]:
     """Say which organization is meant; an empty one means all, and the page says so."""
     if without:
         return {"organization_id": None}
-    return {"organization_id": organization} if organization else {"all_organizations": True}
+    known = bool(organization.strip())  # no id is blank
+    return {"organization_id": organization} if known else {"all_organizations": True}
 
 
 def _which(given: dict[str, str]) -> EventFilter:
@@ -143,10 +152,10 @@ def _which(given: dict[str, str]) -> EventFilter:
     outcome: Any = given["outcome"] or None
     return event_filter(
         **where,
-        actor_id=given["actor"] or None,
-        action=given["action"] or None,
-        since=_moment("since", given["since"]),
-        until=_moment("until", given["until"]),
+        actor_id=given["actor"] if given["actor"].strip() else None,
+        action=given["action"].strip() or None,
+        since=_moment("since", given["since"].strip()),
+        until=_moment("until", given["until"].strip()),
         outcome=outcome,
     )
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, func, select
 
-from sigra.store.chain import organization_of
-from sigra.store.query import chain_of, event_of, matching, stored_events
+from sigra.store.access import read_tables
+from sigra.store.query import chain_of, matching, stored_events
 from sigra.store.reading import storable
+from sigra.store.stored import event_of, hex_shown, organization_shown, shown
 from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ class Kept:
     """An event, and where it lies in its organization's chain."""
 
     event: AuditEvent
-    sequence: int
+    sequence: str
     previous: str
     hash: str
 
@@ -34,24 +36,29 @@ class Chain:
     """An organization's chain: how long it is and where it ends."""
 
     organization_id: str | None
-    sequence: int
+    sequence: str
     head: str
 
 
 def find_event(database: Database, event_id: str) -> Kept | None:
     """Return the event of that id, None where there is none."""
     query = stored_events().where(entries.c.event_id == storable(event_id))
-    row = database.read(lambda connection: connection.execute(query).one_or_none())
+    row = read_tables(database, lambda connection: connection.execute(query).first())
     if row is None:
         return None
-    return Kept(event_of(row), row.sequence, row.previous.hex(), row.hash.hex())
+    previous, digest = hex_shown(row.previous), hex_shown(row.hash)
+    return Kept(event_of(row), shown(row.sequence), previous, digest)
 
 
 def list_chains(database: Database, after: int, limit: int) -> list[tuple[int, Chain]]:
     """Return some chains by their number, which is the key to go on after."""
     query = select(chains).where(chains.c.id > after).order_by(chains.c.id).limit(limit)
-    rows = database.read(lambda connection: connection.execute(query).all())
-    return [(row.id, Chain(organization_of(row.tag), row.sequence, row.head.hex())) for row in rows]
+    rows = read_tables(database, lambda connection: connection.execute(query).all())
+    return [(row.id, _chain(row)) for row in rows]
+
+
+def _chain(row: Any) -> Chain:
+    return Chain(organization_shown(row.tag), shown(row.sequence), hex_shown(row.head))
 
 
 def activity(
@@ -67,8 +74,12 @@ def activity(
         found = matching(query, which, chain_of(connection, which))
         return list(connection.execute(found.group_by(moment, entries.c.outcome)))
 
-    rows = [(_moment(row.moment), row.outcome, row.number) for row in database.read(read)]
-    return {(at, outcome): number for at, outcome, number in rows if at is not None}
+    counts: Counter[tuple[datetime, str]] = Counter()
+    for row in read_tables(database, read):
+        at = _moment(row.moment)
+        if at is not None:
+            counts[at, shown(row.outcome)] += row.number
+    return counts
 
 
 def _moment(text: str) -> datetime | None:

@@ -175,13 +175,36 @@ def test_text_that_is_none_is_shown_or_told_in_one_line(
 def test_a_store_that_cannot_be_read_is_no_misuse(
     run: Command, database: Path, tmp_path: Path, name: str
 ) -> None:
-    """The status is 1, for the command was called rightly, and no text steers the terminal."""
+    """The status is 1, for the command was called rightly."""
+    with closing(sqlite3.connect(database)) as connection:
+        query = "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'sigra_audit_entries'"
+        pages = [number for (number,) in connection.execute(query)]
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with database.open("r+b") as file:
+        for page in pages:
+            file.seek((page - 1) * size)
+            file.write(b"\xff" * size)
+    result = run(name, *ALL, *(("--to", tmp_path / "out") if name == "export" else ()))
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert (
+        result.stderr == "Error: the audit store cannot be used: database disk image is malformed\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["list", "tail", "stats", "export"])
+def test_a_text_that_is_none_steers_no_terminal(
+    run: Command, database: Path, tmp_path: Path, name: str
+) -> None:
+    """Events are shown, and what of them cannot be read is said."""
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("UPDATE sigra_audit_entries SET action = CAST(x'1b5b31ff' AS TEXT)")
     result = run(name, *ALL, *(("--to", tmp_path / "out") if name == "export" else ()))
-    assert (1, "") == (result.exit_code, result.stdout)
-    assert result.stderr.startswith("Error: the audit store cannot be used: ")
-    assert "\x1b" not in result.stderr
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert "\x1b" not in result.stdout
+    if name == "list":
+        lines = [json.loads(line) for line in run("list", *ALL, "--json").stdout.splitlines()]
+        assert {"unreadable": True} in [line["metadata"] for line in lines]
+        assert {"\x1b[1\ufffd"} == {line["action"] for line in lines}
 
 
 def test_a_store_that_is_not_said_has_two_ways_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -465,11 +465,15 @@ def test_findings_of_one_organization_hide_no_other_s(filled: SqlAuditSink) -> N
 def test_a_text_that_is_no_utf8_is_found_by_any_driver(
     six_events: Callable[..., str], open_sink: Callable[..., SqlAuditSink], driver: str
 ) -> None:
-    """And again by the next verification, and no other read takes such a text for one."""
+    """And again by the next verification; who reads the event is told, and no other read changes."""
     sink = open_sink(six_events(erased=False).replace("sqlite:", f"{driver}:"))
     change = "UPDATE sigra_audit_entries SET action = CAST(x'ff80' AS TEXT) WHERE sequence = 2"
     sink.database.write(lambda c: c.exec_driver_sql(change))
     for _ in range(2):
         assert first(found(sink)) == ("changed", 2)
+        events = sink.query(EventFilter("acme"), None, 10).events
+        assert [each.metadata for each in reversed(events)] == [
+            {"unreadable": True} if number == 1 else {} for number in range(6)
+        ]
         with pytest.raises(OperationalError, match="UTF-8"):
-            sink.query(EventFilter("acme"), None, 5)
+            sink.database.read(lambda c: c.execute(select(entries.c.action)).all())

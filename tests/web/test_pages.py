@@ -273,40 +273,74 @@ def test_odd_requests_are_answered(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code in (200, 400, 404)
 
 
-def test_a_row_that_somebody_made_unreadable_hides_no_other(tmp_path: Path) -> None:
-    """The page of a store that was tampered with still shows what there is."""
-    own = SqlAuditSink(f"sqlite:///{tmp_path}/audit.db")
-    with configure(sinks=[own], audit_schema=AuditEvent):
-        for _ in range(2):
-            log("invoice.close", None, organization_id="acme")
-    with closing(sqlite3.connect(tmp_path / "audit.db")) as connection, connection:
-        connection.execute("UPDATE sigra_audit_entries SET occurred_at = 'z' WHERE sequence = 1")
-    transport = httpx.ASGITransport(make_app(own, token=TOKEN))
+def look(folder: Path, change: str, *paths: str) -> list[httpx.Response]:
+    """Make a store of two events, change it, and ask for pages; ``{id}`` is the first event's."""
+    sink = SqlAuditSink(f"sqlite:///{folder}/audit.db")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        first = log("invoice.close", None, organization_id="acme", actor_id="ann").event
+        log("invoice.close", None, organization_id="acme", actor_id="ann")
+    with closing(sqlite3.connect(folder / "audit.db")) as connection, connection:
+        connection.execute(change)
+    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
     base, cookies = "http://127.0.0.1", {NAME: COOKIE}
+    assert first is not None
+    asked = [path.format(id=first.event_id) for path in paths]
 
-    async def look() -> httpx.Response:
+    async def ask() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
-            return await inside.get("/")
+            return [await inside.get(path) for path in asked]
 
-    answer = asyncio.run(look())
-    assert (200, 2) == (answer.status_code, len(rows(answer.text)))
-    own.close()
+    answers = asyncio.run(ask())
+    sink.close()
+    return answers
 
 
-def test_a_page_that_fails_is_guarded_as_every_other(tmp_path: Path) -> None:
+NO_TEXT = "CAST(x'3cff1b' AS TEXT)"
+
+
+@pytest.mark.parametrize("value", ["x'00ff'", NO_TEXT, "'z'"])
+@pytest.mark.parametrize("column", ["occurred_at", "action", "outcome", "worker", "payload"])
+def test_a_row_that_somebody_made_unreadable_hides_no_other(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    """The pages of a store that was tampered with show what there is, and of what it is not all."""
+    change = f"UPDATE sigra_audit_entries SET {column} = {value} WHERE sequence = 1"
+    listed, shown, verified = look(tmp_path, change, "/", "/event/{id}", "/verify")
+    assert [200] * 3 == [each.status_code for each in (listed, shown, verified)]
+    assert 2 == len(rows(listed.text))
+    well_formed = value == "'z'" and column not in ("occurred_at", "payload")
+    assert well_formed is ("&#34;unreadable&#34;: true" not in shown.text)
+    assert {"ann", "unreadable" if column == "payload" else "ann"} == {
+        row[2] for row in rows(listed.text)
+    }
+    assert "broken" in verified.text
+    assert "\x1b" not in listed.text + shown.text
+
+
+@pytest.mark.parametrize("column", ["tag", "head", "sequence"])
+@pytest.mark.parametrize("value", ["x'00ff'", NO_TEXT])
+def test_a_chain_that_somebody_made_unreadable_breaks_no_page(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    """It is in the list of chains, and its events on their pages."""
+    change = f"UPDATE sigra_audit_chains SET {column} = {value}"
+    paths = ("/", "/event/{id}", "/chains", "/verify", "/verify?organization=acme")
+    answers = look(tmp_path, change, *paths)
+    assert [200] * 5 == [each.status_code for each in answers]
+    assert [2, 1] == [len(rows(answers[0].text)), len(rows(answers[2].text))]
+    assert "broken" in answers[3].text
+
+
+def test_a_page_that_fails_says_why_and_is_guarded_as_every_other(tmp_path: Path) -> None:
     """Where the store cannot be read, what is answered is kept by nobody either."""
-    own = SqlAuditSink(f"sqlite:///{tmp_path}/audit.db")
-    own.prepare()
-    with closing(sqlite3.connect(tmp_path / "audit.db")) as connection, connection:
-        connection.execute("DROP TABLE sigra_audit_entries")
-    app = make_app(own, token=TOKEN)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    base, cookies = "http://127.0.0.1", {NAME: COOKIE}
-
-    async def look() -> httpx.Response:
-        async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
-            return await inside.get("/")
-
-    answer = asyncio.run(look())
-    own.close()
+    (answer,) = look(tmp_path, "DROP TABLE sigra_audit_entries", "/")
     assert (500, "no-store") == (answer.status_code, answer.headers.get("cache-control"))
+    assert "one was altered" in answer.text
+
+
+def test_organizations_that_differ_by_a_blank_have_pages_of_their_own(tmp_path: Path) -> None:
+    """Only what is nothing but blanks asks for all."""
+    paths = ("/?organization=acme", "/?organization=+acme", "/?organization=+", "/?actor=ann+")
+    answers = look(tmp_path, "SELECT 1", *paths)
+    found = [[row for row in rows(each.text) if len(row) == 6] for each in answers]
+    assert [2, 0, 2, 0] == list(map(len, found))
