@@ -13,7 +13,7 @@ from sigra.store.database import Database
 from sigra.store.errors import AuditTablesError
 from sigra.store.tables import chains, entries, marks
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest version of the tables; ``migrations/versions`` has each step to it."""
 
 VERSION_TABLE = "sigra_audit_version"
@@ -21,6 +21,7 @@ FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
 _TABLES = {
     "0001": (chains, marks, table("sigra_audit_payloads", column("salt"), column("payload"))),
+    "0002": (chains, entries, marks),
     HEAD: (chains, entries, marks),
 }
 """By what tables, and columns of theirs, a version is known."""

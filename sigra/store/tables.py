@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     Index,
     Integer,
@@ -17,10 +18,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 # SQLite gives out ids by itself only to a column of its INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
+
+UNNUMBERED = "length(previous) = 32"
+FOLLOWS = f"{UNNUMBERED} OR hex(substr(previous, 1, 8)) = printf('%016X', sequence - 1)"
 
 metadata = MetaData()
 
@@ -50,7 +55,11 @@ entries = Table(
     Column("commitment", LargeBinary, nullable=False),
     Column("salt", LargeBinary),
     Column("payload", Text),
-    UniqueConstraint("chain", "previous"),
+    UniqueConstraint("chain", "previous").ddl_if(dialect="postgresql"),
+    CheckConstraint(FOLLOWS, name="sigra_audit_entries_follows").ddl_if(dialect="sqlite"),
+    Index(
+        "sigra_audit_entries_first", "chain", "previous", unique=True, sqlite_where=text(UNNUMBERED)
+    ).ddl_if(dialect="sqlite"),
     Index("sigra_audit_entries_newest", "occurred_at", "chain", "sequence"),
     Index("sigra_audit_entries_newest_of_chain", "chain", "occurred_at", "sequence"),
     sqlite_with_rowid=False,

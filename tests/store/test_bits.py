@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from attacks import alter
 from events import event
 from sqlalchemy import Connection, LargeBinary, Text, and_, cast, literal, select
 from sqlalchemy.exc import DBAPIError
@@ -144,9 +145,7 @@ def _flip_one(sink: SqlAuditSink, stored: Any, some: random.Random) -> bool | No
 
     def put(there: dict[str, Any], new: Any) -> None:
         where = and_(*(entries.c[name] == each for name, each in there.items()))
-        sink.database.write(
-            lambda c: c.execute(entries.update().where(where).values({column: new}))
-        )
+        alter(sink, lambda c: c.execute(entries.update().where(where).values({column: new})))
 
     try:
         changed = _flipped(value, some, sink.database.dialect)

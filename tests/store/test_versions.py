@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from random import Random
 
 import pytest
@@ -68,12 +69,17 @@ def test_attacks_on_entries_of_both_versions_are_found(old: SqlAuditSink, attack
     assert (found.kind, found.sequence) == seen
 
 
-@pytest.mark.parametrize("column", ["sequence", "previous", "event_id"])
-def test_the_database_refuses_a_fork(sink: SqlAuditSink, column: str) -> None:
+@pytest.mark.parametrize("like", [0, 1])
+@pytest.mark.parametrize("column", ["sequence", "previous", "event_id", None])
+def test_the_database_refuses_a_fork(sink: SqlAuditSink, column: str | None, like: int) -> None:
     """No two entries have one sequence, follow one entry or tell of one event."""
     for number in range(3):
         sink.write(event(number))
-    second, third = read_state(sink)["entries"][1:]
-    fork = {**third, "sequence": 9, "previous": b"9", "event_id": "9", column: second[column]}
-    with pytest.raises(IntegrityError):
+    rows = read_state(sink)["entries"]
+    same = {} if column is None else {column: rows[like][column]}
+    fork = {**rows[2], "sequence": 9, "event_id": "9", **same}
+    if column != "previous":
+        fork["previous"] = (fork["sequence"] - 1).to_bytes(8, "big") + bytes(32)
+    expected = nullcontext() if column is None else pytest.raises(IntegrityError)
+    with expected:
         sink.database.write(lambda connection: connection.execute(insert(entries), [fork]))
