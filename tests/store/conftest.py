@@ -26,14 +26,28 @@ def postgres(postgres_server: str) -> Iterator[str]:
         yield make_url(url).set(drivername="postgresql+psycopg").render_as_string(False)
 
 
+NO_EVENTS = pytest.StashKey[Path]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Make a SQLite file with the tables alone, to be copied: for all forks of this process.
+
+    A migration takes longer than a copy, and the first one ten times as long as the next.
+    """
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "no_events" in names and not session.config.option.collectonly:
+        factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
+        path: Path = factory.mktemp("tables") / "audit.db"
+        sink = SqlAuditSink(f"sqlite:///{path}")
+        sink.prepare()
+        sink.close()
+        session.config.stash[NO_EVENTS] = path
+
+
 @pytest.fixture(scope="session")
-def no_events(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a SQLite file with the tables alone, to be copied: a migration takes longer."""
-    path: Path = tmp_path_factory.mktemp("tables") / "audit.db"
-    sink = SqlAuditSink(f"sqlite:///{path}")
-    sink.prepare()
-    sink.close()
-    return path
+def no_events(pytestconfig: pytest.Config) -> Path:
+    """Return the SQLite file with the tables alone."""
+    return pytestconfig.stash[NO_EVENTS]
 
 
 @pytest.fixture
