@@ -30,14 +30,14 @@ _SHAPES = 64
 class Enqueuer:
     """Enqueue jobs of one worker. What depends on the worker alone is worked out once."""
 
-    __slots__ = ("_backend", "_config", "_definition", "_shapes")
+    __slots__ = ("_chosen", "_definition", "_shapes")
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
         # Tuples of keys admitted before: presence and binding depend on the keys alone.
         self._shapes: set[tuple[str, ...]] = set()
-        self._config: config.Config | None = None
-        self._backend: Any = None
+        # The settings that were last asked, and their backend: one pair, read and set at once.
+        self._chosen: tuple[config.Config | None, Any] = None, None
 
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
         """Validate, freeze and enqueue one job; return it as accepted by its backend.
@@ -50,8 +50,9 @@ class Enqueuer:
         """
         frozen = self.admit(args)
         definition = self._definition
-        if not options and config.current is self._config:
-            chosen, backend, crossing = definition.defaults, self._backend, False
+        settings, backend = self._chosen
+        if not options and config.current is settings:
+            chosen, crossing = definition.defaults, False
         else:
             chosen, backend, crossing = self._choose(options)
         if not crossing and running.get() is not None:
@@ -124,8 +125,9 @@ class Enqueuer:
     def _choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
         """Lay the call's options over the decorator's and find the backend that honours them."""
         definition, settings = self._definition, config.current
-        if not given and settings is self._config:
-            return definition.defaults, self._backend, False
+        known, backend = self._chosen
+        if not given and settings is known:
+            return definition.defaults, backend, False
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
             reason = f"must be a bool, not {type(crossing).__qualname__}"
@@ -135,9 +137,7 @@ class Enqueuer:
         backend = settings.choose(definition.backend, chosen.queue)
         check_capabilities(chosen, backend, definition.name)
         if chosen is defaults:
-            # In this order: another thread that sees the settings must see their backend.
-            self._backend = backend
-            self._config = settings
+            self._chosen = settings, backend
         return chosen, backend, crossing
 
     def _fence(self, args: FrozenDict) -> None:
