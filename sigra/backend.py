@@ -26,11 +26,6 @@ not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` an
 ``native``: jobs cross a queue that has an API of its own, and can be sent by that too.
 ``at_most_once``: a job that was running when its consumer died is lost."""
 
-SCHEDULING: frozenset[Capability] = frozenset(
-    {"queue", "priority", "delay", "run_at", "max_attempts", "backoff", "unique"}
-)
-"""Every scheduling option; what the in-process backends declare."""
-
 
 @runtime_checkable
 class Backend(Protocol):

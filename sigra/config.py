@@ -77,27 +77,18 @@ class configure:
             "signing": (signing, lambda signing: signing),
         }
         named = {name: pair for name, pair in given.items() if pair[0] is not _UNCHANGED}
-        self._before = _swap({name: check(value) for name, (value, check) in named.items()})
+        changes = {name: check(value) for name, (value, check) in named.items()}
+        global current
+        with _lock:
+            self._before, current = current, replace(current, **changes)
 
     def __enter__(self) -> Config:
         return current
 
     def __exit__(self, *error: object) -> None:
-        restore(self._before)
-
-
-def restore(snapshot: Config) -> None:
-    """Put a snapshot back in force."""
-    global current
-    with _lock:
-        current = snapshot
-
-
-def _swap(changes: dict[str, Any]) -> Config:
-    global current
-    with _lock:
-        before, current = current, replace(current, **changes)
-    return before
+        global current
+        with _lock:
+            current = self._before
 
 
 def _resolve_all(backends: Any) -> Mapping[str, Backend]:

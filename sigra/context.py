@@ -6,8 +6,10 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sigra.job import JobInfo
+
 if TYPE_CHECKING:
-    from sigra.job import Job, JobInfo
+    from sigra.job import Job
     from sigra.scope import AuditScope
 
 
@@ -34,7 +36,16 @@ class Running:
     def info(self) -> JobInfo:
         """Return the attempt's facts: made on first demand, one object for the attempt."""
         if self._info is None:
-            self._info = self.job.info(self.attempt, self.snoozes)
+            self._info = JobInfo(
+                id=self.job.id,
+                worker=self.job.worker,
+                queue=self.job.queue,
+                backend=self.job.backend,
+                attempt=self.attempt,
+                max_attempts=self.job.options.max_attempts,
+                snoozes=self.snoozes,
+                enqueued_at=self.job.enqueued_at,
+            )
         return self._info
 
 

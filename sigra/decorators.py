@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
@@ -116,8 +117,9 @@ def _define(
     if chosen is not None:
         check_capabilities(defaults, chosen, name)
     definition = Definition(
-        name=name, function=function, tenant=tenant, binding=binding, schema=audit_schema,
-        action=action, defaults=defaults, backend=chosen,
+        name=name, function=function, is_async=inspect.iscoroutinefunction(function),
+        tenant=tenant, binding=binding, schema=audit_schema, action=action, defaults=defaults,
+        backend=chosen,
     )  # fmt: skip
     catalog.register(definition)
     return definition

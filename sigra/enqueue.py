@@ -15,8 +15,9 @@ from sigra.errors import (
     MissingTenantKeysError,
     SigraError,
 )
+from sigra.frozen import FrozenDict
 from sigra.job import Job
-from sigra.json import FrozenDict, freeze
+from sigra.json import freeze
 from sigra.options import JobOptions, check_capabilities, parse_options
 
 if TYPE_CHECKING:
@@ -125,9 +126,6 @@ class Enqueuer:
     def _choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
         """Lay the call's options over the decorator's and find the backend that honours them."""
         definition, settings = self._definition, config.current
-        known, backend = self._chosen
-        if not given and settings is known:
-            return definition.defaults, backend, False
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
             reason = f"must be a bool, not {type(crossing).__qualname__}"

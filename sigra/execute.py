@@ -28,6 +28,25 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
     return args[key]
 
 
+def admit(attempt: Running) -> Verdict | None:
+    """Check a job that may have bypassed ``.new()``; give its verdict where it cannot run.
+
+    Such a job fails for good: no retry would bring the missing key, or make args bind
+    to a function that a deploy has changed.
+    """
+    definition, args = attempt.job.definition, attempt.job.args
+    context = copy_context()
+    context.run(running.set, attempt)
+    try:
+        if definition.tenant:
+            _build_scope(args, definition.name)
+        definition.binding.check(args)
+    except SigraError as error:
+        log_attempt(attempt, context, logging.ERROR, "was refused and ends here", error)
+        return Verdict("discarded", error=error)
+    return None
+
+
 def execute(attempt: Running) -> Verdict:
     """Run one attempt to its end in this thread; never raise what the function raised."""
     context = copy_context()
@@ -59,7 +78,7 @@ async def aexecute(attempt: Running) -> Verdict:
             attempt.scope = _build_scope(attempt.job.args)
         invoke = definition.binding.invoke
         value = context.run(invoke, attempt.scope, attempt.job.args, attempt)
-        if isinstance(value, CoroutineType):
+        if type(value) is CoroutineType:
             coroutine = value
             task = asyncio.get_running_loop().create_task(_contain(coroutine), context=context)
             try:
@@ -75,25 +94,6 @@ async def aexecute(attempt: Running) -> Verdict:
             raise
         return verdict
     return conclude(attempt, value, context)
-
-
-def admit(attempt: Running) -> Verdict | None:
-    """Check a job that may have bypassed ``.new()``; give its verdict where it cannot run.
-
-    Such a job fails for good: no retry would bring the missing key, or make args bind
-    to a function that a deploy has changed.
-    """
-    definition, args = attempt.job.definition, attempt.job.args
-    context = copy_context()
-    context.run(running.set, attempt)
-    try:
-        if definition.tenant:
-            _build_scope(args, definition.name)
-        definition.binding.check(args)
-    except SigraError as error:
-        log_attempt(attempt, context, logging.ERROR, "was refused and ends here", error)
-        return Verdict("discarded", error=error)
-    return None
 
 
 def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditScope:

@@ -69,7 +69,8 @@ class Job:
     options: JobOptions
     backend: str
     stamp: tuple[int, int] = field(default_factory=uuid7_parts)
-    """What the id is made of where none is given; its first part is when the job was made."""
+    """What the id is made of where none is given; its first part is when the job was made,
+    in nanoseconds since 1970."""
 
     given_id: str | None = None
     """The id, once it is known as text."""
@@ -94,11 +95,6 @@ class Job:
     def queue(self) -> str:
         """Return the queue's name; "default" stands for the backend's own."""
         return self.options.queue or DEFAULT_QUEUE
-
-    @property
-    def enqueued_ns(self) -> int:
-        """Return when ``.new()`` made the job, in nanoseconds since 1970."""
-        return self.stamp[0]
 
     @property
     def enqueued_at(self) -> datetime:
@@ -133,19 +129,6 @@ class Job:
         ``ticket`` are then that job's, where the queue tells.
         """
         self.native_id, self.ticket, self.duplicate = native_id, ticket, duplicate
-
-    def info(self, attempt: int, snoozes: int) -> JobInfo:
-        """Return the facts of one attempt."""
-        return JobInfo(
-            id=self.id,
-            worker=self.worker,
-            queue=self.queue,
-            backend=self.backend,
-            attempt=attempt,
-            max_attempts=self.options.max_attempts,
-            snoozes=snoozes,
-            enqueued_at=self.enqueued_at,
-        )
 
     def _require(self, feature: str) -> Ticket:
         if self.ticket is None:

@@ -8,9 +8,7 @@ from typing import Any, NoReturn
 
 from sigra.codec import HIGH, LEVELS, LOW, Codec, choose_codec
 from sigra.errors import InvalidArgsError
-from sigra.frozen import FrozenDict, FrozenList, read_only, thaw
-
-__all__ = ["FrozenDict", "FrozenList", "dumps", "freeze", "loads", "read_only", "thaw"]
+from sigra.frozen import FrozenDict, read_only
 
 _LONGEST_KEY = 40
 

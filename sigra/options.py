@@ -74,9 +74,7 @@ class JobOptions:
 
     def wait(self, now: float) -> float:
         """Return the seconds from ``now`` (epoch seconds) until the job is due, 0 if it is."""
-        if self.delay is not None:
-            return self.delay
-        return max(0.0, self.run_at.timestamp() - now) if self.run_at is not None else 0.0
+        return self.due(now) - now
 
 
 PLAIN = JobOptions()

@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sigra import SigraError, SyncBackend, tenant_worker
 from sigra.backends.envelope import pack, unpack
 from sigra.codec import Stdlib, choose_codec
+from sigra.frozen import thaw
 from sigra.job import Job
-from sigra.json import dumps, freeze, loads, thaw
+from sigra.json import dumps, freeze, loads
 from sigra.store import Checkpoint, Signer, read_checkpoints, verify_export
 from sigra.store.canonical import canonical
 from sigra.store.cursor import decode_cursor, encode_cursor

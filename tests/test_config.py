@@ -24,7 +24,7 @@ def restored() -> Any:
     """Put the process's settings back after each test."""
     before = config.current
     yield
-    config.restore(before)
+    config.current = before
 
 
 def settings() -> dict[str, Any]:

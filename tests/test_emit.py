@@ -23,7 +23,8 @@ import pytest
 import structlog
 
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
-from sigra.audit import AuditStats, audit_stats, log, log_lifecycle, log_safe
+from sigra.audit import AuditStats, audit_stats, log, log_safe
+from sigra.audit.emit import log_lifecycle
 from sigra.audit.failure import _windows
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from sigra import AuditEvent, AuditResult, Sink
-from sigra.audit import JSONLinesSink, check_action
-from sigra.audit.action import RESERVED, accepted, action_fault
+from sigra.audit import JSONLinesSink
+from sigra.audit.action import RESERVED, accepted, action_fault, check_action
 from sigra.audit.event import event_of, result_of
 from sigra.audit.stats import AuditStats
 from sigra.frozen import thaw

@@ -21,6 +21,7 @@ from sigra import (
     UnsupportedError,
     tenant_worker,
 )
+from sigra.context import Running
 from sigra.job import FINISHED
 from sigra.options import PLAIN
 
@@ -197,13 +198,8 @@ def test_enqueued_at_is_exact_to_the_microsecond() -> None:
     assert datetime(1970, 1, 1, 0, 0, 1, 500_000, timezone.utc) == job.enqueued_at
 
 
-def test_enqueued_ns_is_the_moment_in_nanoseconds() -> None:
-    """Of its stamp a job tells the time, not the sequence."""
-    assert 5 == Job(close.definition, {}, PLAIN, "rq", (5, 9)).enqueued_ns
-
-
 def test_a_body_cannot_change_what_it_knows_of_its_job() -> None:
     """The facts of an attempt are read-only."""
-    info = Job(close.definition, {}, PLAIN, "rq").info(1, 0)
+    info = Running(Job(close.definition, {}, PLAIN, "rq"), 1, 0).info
     with pytest.raises(AttributeError):
         info.attempt = 2  # type: ignore[misc]

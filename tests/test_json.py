@@ -22,7 +22,8 @@ import pytest
 
 from sigra.codec import Codec, Compiled, Stdlib
 from sigra.errors import InvalidArgsError
-from sigra.json import FrozenDict, FrozenList, dumps, freeze, loads, read_only, thaw
+from sigra.frozen import FrozenDict, FrozenList, read_only, thaw
+from sigra.json import dumps, freeze, loads
 
 LIMIT = 256 * 1024
 CODECS: list[Codec] = [Stdlib()]

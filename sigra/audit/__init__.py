@@ -10,9 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sigra.audit.action import check_action as check_action
     from sigra.audit.emit import log as log
-    from sigra.audit.emit import log_lifecycle as log_lifecycle
     from sigra.audit.emit import log_safe as log_safe
     from sigra.audit.event import AuditEvent as AuditEvent
     from sigra.audit.event import AuditResult as AuditResult
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
     from sigra.store.reading import stream as stream
 
 _NAMES = {
-    "audit.action": "check_action",
-    "audit.emit": "log log_lifecycle log_safe",
+    "audit.emit": "log log_safe",
     "audit.event": "AuditEvent AuditResult",
     "audit.line": "JSONRenderer",
     "audit.sink": "Sink",

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.desk import Desk
 from sigra.context import running
 from sigra.errors import EnqueueError
@@ -34,7 +34,7 @@ class AsyncioBackend:
     """
 
     name = "asyncio"
-    capabilities = frozenset[Capability]((*SCHEDULING, "result"))
+    capabilities = CAPABILITIES
 
     def __init__(self, concurrency: int = 100) -> None:
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:

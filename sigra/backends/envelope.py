@@ -67,7 +67,7 @@ def pack(
         "priority": options.priority,
         "max_attempts": options.max_attempts,
         "backoff": None if callable(options.backoff) else options.backoff,
-        "enqueued_at": job.enqueued_ns,
+        "enqueued_at": job.stamp[0],
         "failures": failures,
         "snoozes": snoozes,
         "lost": lost,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
-from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.interrupt import was_pressed
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
@@ -69,7 +69,7 @@ class SyncBackend:
     """
 
     name = "sync"
-    capabilities: frozenset[Capability] = frozenset({*SCHEDULING, "result"})
+    capabilities = CAPABILITIES
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -9,7 +9,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sigra.backend import SCHEDULING, Capability
+from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.agenda import report_unfinished
 from sigra.backends.inprocess.pool import Pool
 from sigra.errors import EnqueueError
@@ -38,7 +38,7 @@ class ThreadBackend:
     """
 
     name = "thread"
-    capabilities = frozenset[Capability]((*SCHEDULING, "result"))
+    capabilities = CAPABILITIES
 
     def __init__(
         self,

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from sigra.codec import Codec, Compiled, Stdlib
 from sigra.errors import InvalidArgsError
-from sigra.json import FrozenDict, FrozenList, freeze, thaw
+from sigra.frozen import FrozenDict, FrozenList, thaw
+from sigra.json import freeze
 
 LIMIT = 256 * 1024
 CODECS: list[Codec] = [Stdlib()]
