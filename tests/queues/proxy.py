@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 from servers import own_port
@@ -24,7 +26,8 @@ class Proxy:
         self.url = urlunsplit(parts._replace(netloc=f"{credentials}{at}127.0.0.1:{self._port}"))
         self._open: set[socket.socket] = set()
         self._listener: socket.socket | None = None
-        self._changing = threading.Lock()
+        self._changing, self._flowing = threading.Lock(), threading.Event()
+        self._flowing.set()
         self.restore()
 
     def _serve(self, listener: socket.socket) -> None:
@@ -51,6 +54,7 @@ class Proxy:
     def _pump(self, source: socket.socket, target: socket.socket) -> None:
         try:
             while data := source.recv(65536):
+                self._flowing.wait()
                 target.sendall(data)
         except OSError:
             pass  # one end is gone: so is the other
@@ -67,6 +71,15 @@ class Proxy:
                 _end(listener)
             for end in self._open:
                 _end(end)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let nothing through meanwhile, and break no connection, as a server that stalls."""
+        self._flowing.clear()
+        try:
+            yield
+        finally:
+            self._flowing.set()
 
     def restore(self) -> None:
         """Take connections again, on the same port."""

@@ -114,6 +114,17 @@ class HueyContract(QueueContract):
 class TestHueyOnRedis(HueyContract):
     harness_class, server = HueyHarness, "redis"
 
+    def test_a_server_that_stalls_loses_no_job_that_falls_due(self, harness, journal):
+        """huey's client waits for what it took, and does not take again in its place."""
+        due = time.monotonic() + 3
+        jobs = workers.echo.new_many([IDS] * 2, delay=3)
+        journal.wait(harness, lambda: len(harness.huey.scheduled()) == 2, "the schedule")
+        time.sleep(max(0, due - time.monotonic()))
+        with harness.proxy.held():
+            time.sleep(8)  # the client's own patience is 5 seconds
+        journal.wait(harness, lambda: len(journal.runs()) >= 2, "the delayed jobs")
+        assert {run["job_id"] for run in journal.runs()} == {job.id for job in jobs}
+
 
 class TestHueyOnSqlite(HueyContract):
     harness_class, server = SqliteHarness, "folder"
