@@ -136,12 +136,9 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
         with self._claiming:
             if self._claimed is not None:
                 return
-            lock = sqlite3.connect(
-                f"{self.filename}.consumer",
-                timeout=0,
-                isolation_level=None,
-                check_same_thread=False,
-            )
+            beside = f"{self.filename}.consumer"
+            make_file(beside)
+            lock = sqlite3.connect(beside, timeout=0, isolation_level=None, check_same_thread=False)
             try:
                 lock.execute("pragma journal_mode = memory")
                 lock.execute("begin exclusive")

@@ -196,13 +196,18 @@ def test_a_file_that_is_no_database_is_refused(run, tmp_path, number_file):
 def test_the_file_of_jobs_is_for_its_owner_alone_where_it_is_made(
     run, tmp_path, number_file, before
 ):
-    """Args may hold what nobody else on the machine is to read; a file that is there stays."""
+    """Args may hold what nobody else on the machine is to read; a file that is there stays.
+
+    So is the one beside it, by whose lock a consumer keeps others away.
+    """
     file = tmp_path / "jobs.db"
     if before is not None:
         file.touch()
         file.chmod(before)
     assert 0 == ended(run("once", "--args", number_file(1)))[0]
-    assert (before or 0o600) == file.stat().st_mode & 0o777
+    beside = tmp_path / "jobs.db.consumer"
+    modes = [path.stat().st_mode & 0o777 for path in (file, beside)]
+    assert [before or 0o600, 0o600] == modes
 
 
 def test_only_a_backend_that_keeps_jobs_runs_without_args(start, jobs_folder):
