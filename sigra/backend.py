@@ -19,12 +19,14 @@ Capability = Literal[
     "conn",
     "result",
     "native",
+    "at_least_once",
     "at_most_once",
 ]
-"""What a backend can do. All but the last three are options of ``.new()``: one that is
+"""What a backend can do. All but the last four are options of ``.new()``: one that is
 not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` answer.
 ``native``: jobs cross a queue that has an API of its own, and can be sent by that too.
-``at_most_once``: a job that was running when its consumer died is lost."""
+``at_least_once``: no job is lost where a consumer dies, whatever it was doing.
+``at_most_once``: one that it had taken is. With neither, see docs/backends.md."""
 
 
 @runtime_checkable

@@ -96,8 +96,7 @@ class Enqueuer:
         chosen, backend, crossing = self._choose(options)
         if not crossing and running.get() is not None:
             list(_each(self._fence, admitted, first))
-        definition, name = self._definition, backend.name
-        return [Job(definition, frozen, chosen, name) for frozen in admitted], backend
+        return [Job(self._definition, frozen, chosen, backend.name) for frozen in admitted], backend
 
     def admit(self, args: Mapping[str, Any]) -> FrozenDict:
         """Check presence, ids, strict JSON and binding, in this order; freeze."""

@@ -15,7 +15,7 @@ import pymysql
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import consume
-from sigra.backends.producing import error_text, sending
+from sigra.backends.producing import able_to, error_text, sending
 
 # error: of the last attempt. A job that ended for good stays in the table, and is never due.
 TABLE = """CREATE TABLE IF NOT EXISTS sigra_job (id SERIAL, worker TEXT NOT NULL,
@@ -37,7 +37,7 @@ class MariaDBBackend:
     """Insert jobs into the table; ``conn``: a PyMySQL connection, whose transaction they join."""
 
     name = "mariadb"
-    capabilities = frozenset({"delay", "run_at", "max_attempts", "backoff", "conn", "native"})
+    capabilities = able_to("conn", "at_least_once")
 
     def enqueue(self, jobs):
         given = jobs[0].options.conn

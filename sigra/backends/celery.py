@@ -50,6 +50,8 @@ class CeleryBackend:
     def __init__(self, app: Any = None) -> None:
         self.app = _celery.current_app._get_current_object() if app is None else app
         _refuse_pickle(self.app.conf)
+        if _on_rabbitmq(self.app.conf):
+            self.capabilities |= {"at_least_once"}
         self.unknown_queue = f"{self.app.conf.task_default_queue}.unknown"
         _signals.task_unknown.connect(self._keep_unknown, weak=False)
         catalog.subscribe(self._register)
@@ -84,6 +86,16 @@ class CeleryBackend:
 
     def _register(self, definition: Definition) -> None:
         self.app.task(run, name=definition.name, **_TASK)
+
+
+def _on_rabbitmq(conf: Any) -> bool:
+    """Tell RabbitMQ, which holds what a consumer takes until that has acknowledged it.
+
+    On Redis kombu takes a message off its queue first, and then notes that it has it.
+    """
+    urls = conf.broker_read_url or ()
+    each = urls.split(";") if isinstance(urls, str) else urls
+    return bool(each) and {url.partition("://")[0] for url in each} <= {"amqp", "amqps", "pyamqp"}
 
 
 def _refuse_pickle(conf: Any) -> None:

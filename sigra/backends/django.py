@@ -44,7 +44,7 @@ class DjangoBackend:
     """
 
     name = "django"
-    capabilities = able_to("queue", "priority", "conn")
+    capabilities = able_to("queue", "priority", "conn", "at_least_once")
 
     def __init__(self, alias: str = "default") -> None:
         backend = _tasks.task_backends[alias]

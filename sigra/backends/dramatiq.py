@@ -28,7 +28,7 @@ class DramatiqBackend:
     """
 
     name = "dramatiq"
-    capabilities = able_to("queue")
+    capabilities = able_to("queue", "at_least_once")
 
     def __init__(self, broker: Any = None, *, queue: str = "default") -> None:
         self._encoder: Any = None

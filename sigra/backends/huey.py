@@ -47,7 +47,7 @@ class HueyBackend:
         if huey.storage.priority:
             self.capabilities |= able_to("priority")
         if self.embedded:
-            self.capabilities -= {"at_most_once"}
+            self.capabilities ^= {"at_most_once", "at_least_once"}
             huey.on_shutdown("sigra.release")(huey.storage.release)
         self._registering = threading.Lock()
         huey.deserialize_task = self._read

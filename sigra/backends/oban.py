@@ -30,7 +30,7 @@ class ObanBackend:
     """
 
     name = "oban"
-    capabilities = able_to("queue", "priority", "conn")
+    capabilities = able_to("queue", "priority", "conn", "at_least_once")
 
     def __init__(self, oban: str = "Oban") -> None:
         self._oban = oban

@@ -35,7 +35,7 @@ class PgQueuerBackend:
     """
 
     name = "pgqueuer"
-    capabilities = able_to("priority", "unique", "conn")
+    capabilities = able_to("priority", "unique", "conn", "at_least_once")
 
     def __init__(self, native: Any = None) -> None:
         if native is None:

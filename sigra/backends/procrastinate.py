@@ -36,7 +36,7 @@ class ProcrastinateBackend:
     """
 
     name = "procrastinate"
-    capabilities = able_to("queue", "priority", "unique", "conn")
+    capabilities = able_to("queue", "priority", "unique", "conn", "at_least_once")
 
     def __init__(self, app: Any = None, *, rescue_after: float | None = 30.0) -> None:
         if app is None:

@@ -33,7 +33,7 @@ class RQBackend:
     """
 
     name = "rq"
-    capabilities = able_to("queue")
+    capabilities = able_to("queue", "at_least_once")
 
     def __init__(self, queue: Any = None) -> None:
         if queue is None:

@@ -32,7 +32,7 @@ class SaqBackend:
     """
 
     name = "saq"
-    capabilities = able_to("queue", "unique")
+    capabilities = able_to("queue", "unique", "at_least_once")
 
     def __init__(self, queue: Any = None, *others: Any, heartbeat: int = 15) -> None:
         self.queue = _saq.Queue.from_url("redis://localhost") if queue is None else queue

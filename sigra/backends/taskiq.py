@@ -13,6 +13,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import wait_for, within
 from sigra.backends.producing import able_to, require_json, sending
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, begin_work, send
+from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
@@ -32,15 +33,17 @@ class TaskiqBackend:
     """
 
     name = "taskiq"
-    capabilities = able_to("queue")
+    capabilities = able_to("queue", "at_least_once")
 
     def __init__(
         self, broker: Any, schedules: Any = None, *, queue: str | None = None, timeout: float = 10.0
     ) -> None:
         cure = "set broker.with_serializer(JSONSerializer())"
         require_json(broker.serializer.dumpb([1]), "this taskiq broker", cure)
+        if not (is_stream(broker) or hasattr(broker, "write_channel")):
+            self.capabilities -= {"at_least_once"}  # neither Redis streams nor RabbitMQ
         if schedules is None:
-            self.capabilities = frozenset({"queue", "native"})
+            self.capabilities &= {"queue", "native", "at_least_once"}
         elif hasattr(schedules, "_serializer"):
             cure = f"make it {type(schedules).__name__}(..., serializer=JSONSerializer())"
             require_json(schedules._serializer.dumpb([1]), "this taskiq schedule source", cure)

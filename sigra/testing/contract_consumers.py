@@ -7,6 +7,7 @@ the ``harness`` fixture start a consumer by the queue's own command, and stop it
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import ClassVar
 
@@ -118,6 +119,20 @@ class ConsumerContract(BackendContract):
             ids = {(event["event_id"], event["job_id"]) for event in events}
             assert len(ids) == len({job_id for _, job_id in ids})
             assert {event["attempt"] for event in events} == {1}
+
+    def test_kill_9_again_and_again_while_jobs_are_taken(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """In whatever instant consumers die, each job comes to its end."""
+        self._require(harness, "at_least_once")
+        workers.waits.new_many([{**IDS, "seconds": 0.02}] * 200, max_attempts=20)
+        for seconds in (0.0, 0.03, 0.1, 0.3):
+            harness.kill()
+            harness.start()
+            time.sleep(seconds)
+        harness.kill()
+        harness.start()
+        journal.wait(harness, lambda: len(journal.audited("contract.ended")) == 200, "all jobs")
 
     def test_a_stop_lets_running_jobs_finish_and_loses_none(
         self, harness: ConsumerHarness, journal: Journal

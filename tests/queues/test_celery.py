@@ -157,6 +157,24 @@ def test_pickle_is_refused(setting):
         CeleryBackend(app)
 
 
+@pytest.mark.parametrize(
+    ("brokers", "expected"),
+    [
+        ("amqp://one", True),
+        ("amqps://one;pyamqp://two", True),
+        (["amqp://one", "amqp://two"], True),
+        ("redis://one", False),
+        ("amqp://one;redis://two", False),
+        ("sqs://", False),
+        (None, False),
+    ],
+)
+def test_no_job_is_lost_on_rabbitmq_alone(brokers, expected):
+    """kombu takes a message off Redis before it notes that it has it."""
+    backend = CeleryBackend(celery.Celery(broker=brokers, set_as_current=False))
+    assert ("at_least_once" in backend.capabilities) == expected
+
+
 def test_an_app_that_takes_no_json_is_refused():
     app = celery.Celery(set_as_current=False)
     app.conf.update(accept_content=["yaml"])

@@ -160,6 +160,7 @@ class TestHueyOnTheDefaultFile(HueyContract):
 
     def test_no_job_is_lost(self, harness):
         assert "at_most_once" not in harness.backend.capabilities
+        assert "at_least_once" in harness.backend.capabilities
 
 
 @tenant_worker(name="sigra.tests.huey.producer")

@@ -19,7 +19,7 @@ taskiq = need("taskiq")
 import redis  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
 from taskiq_app import make_broker, make_schedules  # noqa: E402
-from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
+from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
@@ -164,6 +164,13 @@ def test_pickle_is_refused():
 def test_schedules_that_pickle_are_refused():
     with pytest.raises(ValueError, match=r"ListRedisScheduleSource\(..., serializer=JSONSer"):
         TaskiqBackend(RedisStreamBroker(NOWHERE), ListRedisScheduleSource(NOWHERE))
+
+
+def test_a_broker_that_acknowledges_nothing_may_lose_jobs():
+    """What ListQueueBroker takes off its list, and dies with, is gone."""
+    broker = ListQueueBroker(NOWHERE).with_serializer(JSONSerializer())
+    assert "at_least_once" not in TaskiqBackend(broker).capabilities
+    assert "at_least_once" in TaskiqBackend(RedisStreamBroker(NOWHERE)).capabilities
 
 
 def test_a_task_that_has_a_workers_name_is_refused():
