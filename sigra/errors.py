@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
+def brief(value: object) -> str:
+    """Show what is text, cut and on one line; of anything else but None, only its type."""
+    if type(value) is not str:
+        return "None" if value is None else f"<{type(value).__qualname__}>"
+    return value[:200] if value.isprintable() else repr(value[:200])[1:-1]
+
+
 class SigraError(Exception):
     """Be the root of all errors of this library.
 
@@ -115,13 +122,6 @@ class EnqueueError(SigraError):
     def __init__(self, backend: str, reason: str) -> None:
         super().__init__(f"backend {backend!r} did not take the job: {reason}")
         self.backend, self.reason = backend, reason
-
-
-def brief(value: object) -> str:
-    """Show what is text, cut and on one line; of anything else but None, only its type."""
-    if type(value) is not str:
-        return "None" if value is None else f"<{type(value).__qualname__}>"
-    return value[:200] if value.isprintable() else repr(value[:200])[1:-1]
 
 
 class JobFailedError(SigraError):

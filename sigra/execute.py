@@ -9,10 +9,11 @@ from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Any
 
-from sigra.binding import IMPERSONATOR_KEY, text_ids
+from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS, text_ids
 from sigra.conclude import conclude, conclude_error, log_attempt
 from sigra.context import Running, running
 from sigra.errors import MissingArgError, SigraError
+from sigra.job import Job
 from sigra.scope import AuditScope, scope_from_ids
 from sigra.verdict import Verdict
 
@@ -39,7 +40,9 @@ def admit(attempt: Running) -> Verdict | None:
     context.run(running.set, attempt)
     try:
         if definition.tenant:
-            _build_scope(args, definition.name)
+            for key in TENANT_KEYS:
+                context.run(fetch_arg, args, key)
+            text_ids(args, definition.name)
         definition.binding.check(args)
     except SigraError as error:
         log_attempt(attempt, context, logging.ERROR, "was refused and ends here", error)
@@ -52,11 +55,10 @@ def execute(attempt: Running) -> Verdict:
     context = copy_context()
     context.run(running.set, attempt)
     try:
-        definition = attempt.job.definition
-        if definition.tenant:
-            attempt.scope = _build_scope(attempt.job.args)
-        invoke = definition.binding.invoke
-        value = context.run(invoke, attempt.scope, attempt.job.args, attempt)
+        job = attempt.job
+        if job.definition.tenant:
+            attempt.scope = _build_scope(job)
+        value = context.run(job.definition.binding.invoke, attempt.scope, job.args, attempt)
         if type(value) is CoroutineType:
             value = _run_coroutine(value, context)
     except BaseException as error:
@@ -73,11 +75,10 @@ async def aexecute(attempt: Running) -> Verdict:
     context = copy_context()
     context.run(running.set, attempt)
     try:
-        definition = attempt.job.definition
-        if definition.tenant:
-            attempt.scope = _build_scope(attempt.job.args)
-        invoke = definition.binding.invoke
-        value = context.run(invoke, attempt.scope, attempt.job.args, attempt)
+        job = attempt.job
+        if job.definition.tenant:
+            attempt.scope = _build_scope(job)
+        value = context.run(job.definition.binding.invoke, attempt.scope, job.args, attempt)
         if type(value) is CoroutineType:
             coroutine = value
             task = asyncio.get_running_loop().create_task(_contain(coroutine), context=context)
@@ -96,18 +97,17 @@ async def aexecute(attempt: Running) -> Verdict:
     return conclude(attempt, value, context)
 
 
-def _build_scope(args: Mapping[str, Any], worker: str | None = None) -> AuditScope:
+def _build_scope(job: Job) -> AuditScope:
     """Build the scope from the ids alone, never by a database read."""
+    args = job.args
     try:
         actor, organization = args["actor_id"], args["organization_id"]
     except KeyError as error:
-        raise MissingArgError(error.args[0], worker) from None
-    impersonator = args.get(IMPERSONATOR_KEY)
-    # admit() names the worker, and has not seen the ids before.
-    if worker is None and type(actor) is type(organization) is str and impersonator is None:
+        raise MissingArgError(error.args[0], job.worker) from None
+    if type(actor) is type(organization) is str and args.get(IMPERSONATOR_KEY) is None:
         return scope_from_ids(actor, organization, None)
     # Ids that came through .new() are text; those of a hand-built job may be numbers.
-    ids = text_ids(args, worker)
+    ids = text_ids(args, job.worker)
     return scope_from_ids(ids["actor_id"], ids["organization_id"], ids.get(IMPERSONATOR_KEY))
 
 

@@ -20,8 +20,6 @@ State = Literal[
 FINISHED: frozenset[str] = frozenset(("completed", "discarded", "cancelled"))
 """The states that nothing follows."""
 
-DEFAULT_QUEUE = "default"
-
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
@@ -94,7 +92,7 @@ class Job:
     @property
     def queue(self) -> str:
         """Return the queue's name; "default" stands for the backend's own."""
-        return self.options.queue or DEFAULT_QUEUE
+        return self.options.queue or "default"
 
     @property
     def enqueued_at(self) -> datetime:

@@ -213,9 +213,10 @@ def test_an_absent_key_fails_for_good(key: str) -> None:
 
 
 def test_an_absent_key_is_named() -> None:
-    """The error of such a job carries the key."""
-    verdict = run(lambda scope, **rest: None, {"organization_id": "42"})
-    assert "actor_id" == getattr(verdict.error, "key", None)
+    """The error of such a job carries the key, and the worker."""
+    attempt = attempt_of(lambda scope, **rest: None, {"organization_id": "42"})
+    error: Any = execute(attempt).error
+    assert ("actor_id", attempt.job.worker) == (error.key, error.worker)
 
 
 def test_fetch_arg_gives_a_present_none() -> None:
