@@ -100,7 +100,7 @@ class TaskiqBackend:
     def _started(self, _: Any) -> None:
         self._loop = asyncio.get_running_loop()
         if self.broker.is_worker_process:
-            self._awake = begin_work(self.broker)
+            self._awake = begin_work(self.broker, self.schedules)
 
     def _register(self, definition: Definition) -> None:
         name, known = definition.name, self.broker.local_task_registry.get(definition.name)

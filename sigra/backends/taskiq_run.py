@@ -77,8 +77,10 @@ async def send(kicker: Any, schedules: Any, payload: Mapping[str, Any], delay: f
     await kicker.kiq(**payload)
 
 
-def begin_work(broker: Any) -> asyncio.Task[None] | None:
+def begin_work(broker: Any, schedules: Any) -> asyncio.Task[None] | None:
     """Do what a consumer of taskiq's lacks; what is returned has to be held."""
+    stopped = _taskiq.TaskiqEvents.WORKER_SHUTDOWN
+    broker.add_event_handler(stopped, lambda _: notes_of(broker, schedules).clear())
     loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
     if callable(stop) and sys.platform != "win32":
         # By itself it does not wake the loop, and an idle worker would not end.

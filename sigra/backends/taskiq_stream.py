@@ -58,11 +58,16 @@ class Notes:
             return
         self._ended.append(_BEGUN + id)
         if self._clearing is None:
-            self._clearing = asyncio.get_running_loop().create_task(self._clear())
+            self._clearing = asyncio.get_running_loop().create_task(self._clear_soon())
 
-    async def _clear(self) -> None:
+    async def _clear_soon(self) -> None:
         await asyncio.sleep(1)
-        ended, self._ended, self._clearing = self._ended, [], None
+        self._clearing = None
+        await self.clear()
+
+    async def clear(self) -> None:
+        """Take away the notes of all jobs that have ended."""
+        ended, self._ended = self._ended, []
         if ended:
             await self._delete(ended)
 

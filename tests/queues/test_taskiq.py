@@ -87,6 +87,13 @@ class TaskiqHarness(QueueHarness):
 
 
 class TaskiqContract(QueueContract):
+    def test_a_consumer_that_stops_leaves_no_notes(self, harness, journal):
+        """Those of the jobs that have just ended are gone from Redis, and not after a week."""
+        jobs = workers.echo.new_many([IDS] * 20)
+        journal.wait(harness, lambda: len(journal.runs()) == 20, "the jobs")
+        harness.stop()
+        assert [job.id for job in jobs if harness.direct.exists(f"sigra:begun:{job.id}")] == []
+
     def test_another_queue_is_named(self, harness, journal):
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
 
