@@ -692,6 +692,13 @@ def test_a_scope_without_a_job_warns_once_for_a_line(function: Any) -> None:
     assert (__file__, call.__code__.co_firstlineno + 1) == (warning.filename, warning.lineno)
 
 
+@pytest.mark.parametrize("function", [log_safe, log])
+def test_a_scope_that_is_passed_by_name_warns_too(function: Any) -> None:
+    """How a worker's scope was passed where no job runs makes no difference to the warning."""
+    with configure(audit_schema=None), pytest.warns(RuntimeWarning, match="where no job runs"):
+        function(action="a.b", scope=SCOPE)
+
+
 def test_nothing_is_warned_of_where_something_is_logged() -> None:
     """A scope without a job is fine where a schema is passed or configured."""
     with warnings.catch_warnings(record=True) as caught:

@@ -134,14 +134,14 @@ def _log(
     ordinal = 0
     if job is not None:
         job.ordinal = ordinal = job.ordinal + 1
+    if scope is ABSENT:
+        scope = unknown.pop("scope", ABSENT)
     if schema is ABSENT:
         schema = None if job is None else job.job.definition.schema
         if schema is None:
             schema = config.current.audit_schema
         if schema is None and job is None and type(scope) is AuditScope:
             _warn_of_no_job(5 if surplus else 4)
-    if scope is ABSENT:
-        scope = unknown.pop("scope", ABSENT)
     transaction = taken_from(unknown) if unknown else None
     try:
         if (
