@@ -106,7 +106,8 @@ def _since(
     for chain, last in _heads(store, which).items():
         if heads.get(chain, 0) < last:
             for rows in read_chain(store.database, chain, which, heads.get(chain, 0)):
-                heads[chain] = max(row.sequence for row in rows if type(row.sequence) is int)
+                numbers = (row.sequence for row in rows if type(row.sequence) is int)
+                heads[chain] = max(numbers, default=heads.get(chain, 0))
                 yield [event_of(row) for row in rows]
             heads[chain] = max(heads.get(chain, 0), last)
 

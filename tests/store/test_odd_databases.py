@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sigra import SigraError, configure
 from sigra.audit import EventFilter
 from sigra.cli.app import sigra
+from sigra.cli.events import _since
 from sigra.store import (
     AuditChainError,
     AuditTablesError,
@@ -51,6 +52,7 @@ TRIALS = 1_000 if "SIGRA_LONG" in os.environ else 15
 COLUMNS = [
     (table.name, column.name) for table in metadata.sorted_tables for column in table.columns
 ]
+MARKS = "sigra_audit_marks"
 EVERYONE = EventFilter(all_organizations=True)
 
 NUMBERS = (0, -1, 1, 2, 3, 7, (1 << 63) - 1, -(1 << 63))
@@ -157,6 +159,20 @@ def spoil(engine: Engine, some: Random) -> list[str]:
     return done
 
 
+def rows_of(engine: Engine) -> list[list[Any]]:
+    """Return all that the tables hold, as it is there."""
+    found = []
+    with engine.connect() as connection:
+        for table in metadata.sorted_tables:
+            what = f"{table.name}::text"
+            if engine.name == "sqlite":
+                what = " || ".join(f"typeof({c.name}) || hex({c.name})" for c in table.columns)
+            found.append(
+                sorted(connection.exec_driver_sql(f"SELECT {what} FROM {table.name}").all())
+            )
+    return found
+
+
 def whole(sink: SqlAuditSink, limit: int = 3) -> list[Any]:
     """Read all pages, each from the last one's cursor."""
     seen: list[Any] = []
@@ -187,6 +203,7 @@ def readers(sink: SqlAuditSink, folder: Path) -> dict[str, Callable[[], Any]]:
         "query": lambda: sink.query(EventFilter("acme"), None, 500),
         "pages": lambda: whole(sink),
         "stream": lambda: list(sink.stream(EVERYONE)),
+        "follow": lambda: list(_since(sink, EVERYONE, {})),
         "count": lambda: (sink.count(EVERYONE), sink.count(EventFilter("acme", actor_id="ann"))),
         "jsonl": lambda: export(sink, folder / "jsonl", **everyone),
         "csv": lambda: export(sink, folder / "csv", format="csv", **everyone),
@@ -268,10 +285,19 @@ def fill(sink: SqlAuditSink) -> None:
 def try_all(url: str, folder: Path, key: Path, some: Random) -> None:
     """Spoil a store, and read it in every way."""
     engine = create_engine(url)
+    before = rows_of(engine)
     done = spoil(engine, some)
+    changed = all(change.startswith("UPDATE") for change in done) and before != rows_of(engine)
     engine.dispose()
     sink = SqlAuditSink(url)
     try:
+        if changed and not any(f"{MARKS} SET id" in change for change in done):
+            report = attempt(
+                done,
+                "verify",
+                lambda: verify(sink, public_keys=[KEY.public_key], all_organizations=True),
+            )
+            assert isinstance(report, SigraError) or report.verdict == "broken", done
         for name, work in readers(sink, folder).items():
             attempt(done, name, work)
         found = attempt(done, "stream", lambda: list(sink.stream(EVERYONE)))
