@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from sigra.store.database import Database
 from sigra.store.errors import AuditTablesError
@@ -19,8 +19,8 @@ _NO_TEXT = "UTF-8"
 _ALTERED = ("no such table", "no such column", "ON CONFLICT clause does not match", _NO_TEXT)
 """What SQLite says of tables that are others than ours: it has one kind of error for all."""
 
-_FORBIDDEN = "42501"
-"""What PostgreSQL says where a role may not read."""
+_WRONG, _FORBIDDEN = "42", "42501"
+"""PostgreSQL's codes for what is not there or of another type, and for who may not read."""
 
 
 def read_tables(database: Database, work: Work[T]) -> T:
@@ -80,6 +80,7 @@ def naming_altered() -> Iterator[None]:
 
 
 def _is_altered(error: DBAPIError) -> bool:
-    if isinstance(error, ProgrammingError):
-        return getattr(error.orig, "sqlstate", None) != _FORBIDDEN
+    state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's
+    if state is not None:
+        return str(state).startswith(_WRONG) and state != _FORBIDDEN
     return any(map(str(error.orig).__contains__, _ALTERED))

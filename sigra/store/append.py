@@ -11,6 +11,9 @@ from sigra.store.chain import GENESIS, Row, chain_tag, link
 from sigra.store.errors import AuditChainError, AuditNotKeptError
 from sigra.store.statements import Runner
 
+_FAR = 1 << 62
+"""Where no chain comes that nobody has put there: a column holds twice as much."""
+
 
 def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
     """Add those of the events that the store does not have; return how many these were.
@@ -80,7 +83,7 @@ def lock_chain(runner: Runner, tag: str) -> Row:
             reason = "took the row of a new chain and did not keep it: look for a trigger or a rule"
             raise AuditChainError(tag, f"{reason} on sigra_audit_chains")
     _, last, head = found[0]
-    if type(last) is not int or not isinstance(head, (bytes, memoryview)):
+    if type(last) is not int or last > _FAR or not isinstance(head, (bytes, memoryview)):
         raise AuditChainError.odd(tag)
     return found[0]
 

@@ -41,6 +41,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.access import read_tables
+from sigra.store.query import read_chain
 from sigra.store.tables import chains, metadata
 from sigra.web import make_app
 from sigra.web.guard import cookie_of
@@ -370,6 +371,10 @@ SWALLOW = {
         CREATE TRIGGER swallow BEFORE INSERT ON sigra_audit_chains FOR EACH ROW
         EXECUTE FUNCTION swallow()""",
 }
+FAR = dict.fromkeys(
+    SWALLOW,
+    "UPDATE sigra_audit_chains SET sequence = 9223372036854775807 WHERE tag = 'org:new'",
+)
 ODD_ROW = {
     "sqlite": "UPDATE sigra_audit_chains SET head = 'text' WHERE tag = 'org:new'",
     "postgresql": """
@@ -381,6 +386,7 @@ ODD_ROW = {
 @pytest.mark.parametrize(("change", "begun", "reason"), [
     (SWALLOW, False, "look for a trigger or a rule on sigra_audit_chains"),
     (ODD_ROW, True, "call verify, and put back what was there"),
+    (FAR, True, "call verify, and put back what was there"),
 ])  # fmt: skip
 def test_a_chain_that_somebody_broke_fails_alone(
     url: str, open_sink: Callable[..., SqlAuditSink],
@@ -457,6 +463,33 @@ def test_many_events_without_a_place_end_in_an_error_and_few_hide_nothing(
     assert len({each.event_id for each in whole(sink, 4)}) == sink.count(EVERYONE) == 22
     with pytest.raises(AuditTablesError, match="call verify"):
         whole(sink, 2)
+
+
+def test_a_connection_that_is_gone_is_told_so(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """And not that somebody altered the tables."""
+
+    def read(connection: Connection) -> Any:
+        driver: Any = connection.connection.driver_connection
+        driver.close()
+        return connection.execute(select(chains))
+
+    with pytest.raises(DBAPIError, match="closed database"):
+        read_tables(open_sink(new_url("sqlite")).database, read)
+
+
+@pytest.mark.servers
+def test_a_column_of_another_type_is_an_altered_table(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Where PostgreSQL cannot compare it any more, that is said."""
+    sink = open_sink(new_url("postgresql"))
+    sink.write(event(1))
+    change = "ALTER TABLE sigra_audit_entries ALTER COLUMN sequence TYPE text"
+    sink.database.write(lambda c: c.exec_driver_sql(change))
+    with pytest.raises(AuditTablesError, match="one was altered"):
+        list(read_chain(sink.database, 1, EVERYONE))
 
 
 @pytest.mark.servers
