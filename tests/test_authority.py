@@ -30,6 +30,7 @@ def authorize(subject: Any = None, *more: Any, **named: Any) -> str:
 
 @request_scope_only
 async def authorize_later(subject: Any) -> str:
+    """Say yes."""
     return "yes"
 
 
@@ -207,6 +208,14 @@ def test_a_scope_at_depth_eight_is_found() -> None:
         authorize(value)
 
 
+def test_what_lies_deeper_is_not_searched() -> None:
+    """A call costs no more than eight levels do, as the guide says."""
+    value: Any = SCOPE
+    for _ in range(9):
+        value = [value]
+    assert "yes" == authorize(value)
+
+
 def test_a_cycle_ends() -> None:
     """An argument that contains itself is searched once."""
     cycle: list[Any] = []
@@ -333,8 +342,9 @@ def test_an_async_function_gives_its_answer() -> None:
 
 
 def test_name_and_docstring_are_kept() -> None:
-    """The guarded function looks like the host's."""
+    """The guarded function looks like the host's, be that async or not."""
     assert ("authorize", "Say yes.") == (authorize.__name__, authorize.__doc__)
+    assert ("authorize_later", "Say yes.") == (authorize_later.__name__, authorize_later.__doc__)
 
 
 def test_the_error_names_the_function() -> None:

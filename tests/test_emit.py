@@ -416,6 +416,7 @@ def test_strict_log_raises_for_a_bad_call(
     ("metadata", "reason"),
     [
         ({"order": {"apiToken": "t0p"}}, "it holds a secret at $.order.apiToken"),
+        ({"pin": "1", "order": {"pwd": "x"}}, "it holds a secret at $.pin"),
         ({"note": "x" * 9_000}, "it must be a dict that takes at most 8,192 bytes as JSON"),
     ],
 )

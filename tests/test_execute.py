@@ -187,6 +187,22 @@ def test_an_exception_with_attempts_left_is_retried() -> None:
     assert "retryable" == run(raising(ValueError), max_attempts=2).state
 
 
+@pytest.mark.parametrize(
+    ("attempt", "lost", "allowed", "state"),
+    [
+        (1, 1, 2, "discarded"), (1, 1, 3, "retryable"), (1, 2, 3, "discarded"),
+        (2, 1, 3, "discarded"), (2, 1, 4, "retryable"),
+    ],
+)  # fmt: skip
+def test_a_run_that_was_lost_uses_up_an_attempt(
+    attempt: int, lost: int, allowed: int, state: str
+) -> None:
+    """Runs that failed and runs that died with their consumers count together."""
+    turn = attempt_of(raising(ValueError), attempt=attempt, max_attempts=allowed)
+    turn.lost = lost
+    assert state == execute(turn).state
+
+
 def test_the_last_attempt_is_final() -> None:
     """With no attempt left the job is discarded."""
     assert "discarded" == run(raising(ValueError), attempt=2, max_attempts=2).state
