@@ -40,7 +40,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
     for value in frozen.values():
         kind = type(value)
         if kind is str:
-            if not value.isascii() and not _encodes(value):
+            if not value.isascii() and not is_unicode(value):
                 break
             chars += len(value)
         elif kind is int:
@@ -55,7 +55,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
         keys = "".join(frozen)
         # 6 for an escape such as \u0001; 32 for quotes, a colon, a comma and any number.
         bound = 6 * (chars + len(keys)) + 32 * len(frozen)
-        if bound < max_bytes and (keys.isascii() or _encodes(keys)):
+        if bound < max_bytes and (keys.isascii() or is_unicode(keys)):
             return frozen
     return _freeze_nested(plain, max_bytes, codec)
 
@@ -118,12 +118,13 @@ def _checked_key(key: Any, path: _Path) -> str:
 
 
 def _checked_text(text: str, path: _Path) -> str:
-    if not _encodes(text):
+    if not is_unicode(text):
         _fail(path, "a str with a lone surrogate, which UTF-8 cannot carry")
     return text
 
 
-def _encodes(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Tell whether UTF-8 can carry a text: a lone surrogate it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

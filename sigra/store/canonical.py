@@ -9,6 +9,7 @@ from typing import Any
 import rfc8785
 
 from sigra.audit.sanitize import sanitize_value
+from sigra.json import is_unicode
 
 _EXACT = (1 << 53) - 1
 """The largest integer that every JSON reader keeps, and the largest of RFC 8785."""
@@ -57,18 +58,10 @@ def _is_simple(value: Any) -> bool:
 def _is_simple_item(value: Any) -> bool:
     kind = type(value)
     if kind is str:
-        return bool(value.isascii()) or _is_unicode(value)
+        return bool(value.isascii()) or is_unicode(value)
     if kind is int:
         return bool(-_EXACT <= value <= _EXACT)
     return value is None or kind is bool or _is_simple(value)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _narrowed(value: Any) -> Any:
