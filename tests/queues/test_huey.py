@@ -190,7 +190,7 @@ attempts: list[int] = []
 
 
 def test_a_count_of_deliveries_breaks_no_signature(file_backend):
-    """The file counts them in the envelope, and has no key."""
+    """The file counts them in the envelope, and has no key: of three attempts one died."""
     attempts.clear()
     with configure(signing=SIGNING):
         signed.new(IDS)
@@ -199,7 +199,7 @@ def test_a_count_of_deliveries_breaks_no_signature(file_backend):
         huey = HueyBackend().huey
         while (task := huey.dequeue()) is not None:
             huey.execute(task)
-    assert attempts == [1, 2, 3]
+    assert attempts == [1, 2]
 
 
 ODD = [
