@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -23,6 +24,10 @@ _INJECTED = ("args", "job")
 _NOT_A_SCOPE = ("self", "cls", *_INJECTED, *_ALL_TENANT_KEYS)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
+AS_WRITTEN: dict[str, Any] = {"annotation_format": 4} if sys.version_info >= (3, 14) else {}
+"""For ``inspect.signature``: from Python 3.14 on it evaluates annotations, and one may be a name
+that only type checkers import. In this form, ``annotationlib.Format.STRING``, they are text."""
+
 Invoke = Callable[[Any, Mapping[str, Any], Any], Any]
 """Call the function with (scope, args, running attempt)."""
 
@@ -39,9 +44,8 @@ class Binding:
 
     def check(self, args: Mapping[str, Any]) -> None:
         """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
-        for name in sorted(self.required):
-            if name not in args:
-                raise InvalidArgsError(f"$.{name}", "the function needs it and args lack it")
+        for name in sorted(self.required - args.keys()):
+            raise InvalidArgsError(f"$.{name}", "the function needs it and args lack it")
         for name in args:
             if name in self.reserved:
                 reason = "Sigra itself passes the parameter of this name; rename the key"
@@ -66,10 +70,8 @@ def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     """Work out how args reach ``function``; raise ``TypeError`` where it is unusable."""
     where = describe(function)
     parameters = _parameters(function, where)
-    scope_names: tuple[str, ...] = ()
-    if tenant:
-        scope_names = (_scope_parameter(function, where, parameters),)
-        parameters = parameters[1:]
+    scope_names = [_scope_parameter(function, where, parameters)] if tenant else []
+    parameters = parameters[len(scope_names) :]
     for parameter in parameters:
         _refuse_kind(where, parameter)
     single = [p for p in parameters if p.kind is not Parameter.VAR_KEYWORD]
@@ -117,7 +119,7 @@ def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{where} is a generator; a worker runs once and returns its outcome")
     try:
-        return list(inspect.signature(function).parameters.values())
+        return list(inspect.signature(function, **AS_WRITTEN).parameters.values())
     except ValueError:
         raise TypeError(f"{where} does not tell its parameters; wrap it in a def") from None
 

@@ -9,6 +9,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from sigra.audit.event import EVENT_FIELDS
+from sigra.binding import AS_WRITTEN
 from sigra.frozen import thaw
 
 Fields = tuple[tuple[str, str], ...]
@@ -144,8 +145,8 @@ def _aliases(field: Any) -> list[str]:
     return [choice for choice in getattr(alias, "choices", (alias,)) if isinstance(choice, str)]
 
 
-def _typed_keys(schema: type, _: Any) -> dict[str, str] | None:
-    return _same(inspect.get_annotations(schema)) if issubclass(schema, dict) else None
+def _typed_keys(of: Any, _: Any) -> dict[str, str] | None:
+    return _same(of.__required_keys__ | of.__optional_keys__) if dict in of.__mro__ else None
 
 
 _KINDS = (
@@ -169,7 +170,7 @@ def _parameters(schema: Any) -> dict[str, str]:
 def _signature_names(schema: Any) -> tuple[str, ...] | None:
     """Name the keywords of a call; None where it takes any, and none where it cannot be told."""
     try:
-        parameters = inspect.signature(_called(schema)).parameters.values()
+        parameters = inspect.signature(_called(schema), **AS_WRITTEN).parameters.values()
     except (TypeError, ValueError):
         return ()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from typing import Any, NamedTuple, TypedDict
 
 import pytest
@@ -264,6 +265,26 @@ def test_a_typed_dict_takes_its_keys() -> None:
         attempt: int
 
     assert {"action": "invoice.close", "attempt": 1} == build_record(Entry, EVENT)
+
+
+UNQUOTED = """
+class Request(TypedDict):
+    action: Invoice
+@dataclass
+class Record:
+    action: Invoice
+class Entry:
+    def __init__(self, action: Invoice): ...
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="before 3.14 such a name is quoted")
+@pytest.mark.parametrize("name", ["Request", "Record", "Entry"])
+def test_an_annotation_need_not_exist_at_run_time(name: str) -> None:
+    """From Python 3.14 on a name that only type checkers import stands without quotes."""
+    namespace: dict[str, Any] = {"TypedDict": TypedDict, "dataclass": dataclasses.dataclass}
+    exec(compile(UNQUOTED, "<3.14>", "exec", dont_inherit=True), namespace)
+    assert same("action") == schema_fields(namespace[name])
 
 
 def test_dict_takes_everything() -> None:
