@@ -17,6 +17,9 @@ from sigra.store.keys import PublicKeys, Signer, is_signed
 from sigra.store.tables import marks
 
 _PURPOSE = "mark"
+_BITS = 63
+"""What a sequence takes at most."""
+
 _ALL = select(marks).order_by(marks.c.id)
 
 
@@ -103,8 +106,11 @@ def _understood(number: int, text: str, tag: str, marked: Marked) -> bool:
             marked.torn.append(number)
         marked.linked = marked.linked or "previous" in body
         if body["kind"] == "pruned":
-            if body["sequence"] > marked.sequence:
-                marked.sequence, marked.head = body["sequence"], bytes.fromhex(body["hash"])
+            sequence = body["sequence"]
+            if type(sequence) is not int or sequence.bit_length() > _BITS:
+                return False
+            if sequence > marked.sequence:
+                marked.sequence, marked.head = sequence, bytes.fromhex(body["hash"])
         else:
             marked.erased.update(_pairs(body["entries"]))
     except (ValueError, TypeError, KeyError, RecursionError):

@@ -109,6 +109,8 @@ def test_a_mark_must_be_signed_where_keys_are_given(filled: SqlAuditSink) -> Non
 
 @pytest.mark.parametrize("body", [
     "", "{}", '{"chain": "org:acme", "kind": "pruned"}', "[1]", "[" * 100_000,
+    *(f'{{"chain": "org:acme", "kind": "pruned", "hash": "", "sequence": {number}, "previous": null}}'
+      for number in ("1.5", "1e400", "9" * 4_000)),
 ])  # fmt: skip
 def test_a_mark_that_means_nothing_is_found(filled: SqlAuditSink, body: str) -> None:
     """A mark is of a chain and says what went."""
