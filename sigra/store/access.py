@@ -16,11 +16,18 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 _NO_TEXT = "UTF-8"
-_ALTERED = ("no such table", "no such column", "ON CONFLICT clause does not match", _NO_TEXT)
+_ALTERED = (
+    "no such table",
+    "no such column",
+    "ON CONFLICT clause does not match",
+    "constraint failed",
+    _NO_TEXT,
+)
 """What SQLite says of tables that are others than ours: it has one kind of error for all."""
 
-_WRONG, _FORBIDDEN = "42", "42501"
-"""PostgreSQL's codes for what is not there or of another type, and for who may not read."""
+_WRONG, _FORBIDDEN = ("42", "23"), "42501"
+"""PostgreSQL's codes for what is not there or of another type, for rows that exclude each other,
+and for who may not read."""
 
 
 def read_tables(database: Database, work: Work[T]) -> T:

@@ -493,6 +493,20 @@ def test_a_column_of_another_type_is_an_altered_table(
 
 
 @pytest.mark.servers
+def test_a_mark_with_the_number_of_one_to_come_is_told_of(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Nothing is erased without a mark, and the error says that somebody was at the tables."""
+    sink = open_sink(new_url("postgresql"))
+    fill(sink)
+    change = "UPDATE sigra_audit_marks SET id = 3 WHERE id = 1"
+    sink.database.write(lambda c: c.exec_driver_sql(change))
+    with pytest.raises(AuditTablesError, match="one was altered"):
+        erase(sink, "ann", reason="asked", organization_id="acme")
+    assert [each.actor_id for each in sink.stream(EventFilter("acme"))].count("ann") == 5
+
+
+@pytest.mark.servers
 def test_a_role_that_may_not_read_is_told_so(new_url: Callable[[str], str]) -> None:
     """And not that somebody altered the tables."""
     url = new_url("postgresql")
