@@ -110,11 +110,11 @@ class _Verification:
 
     def _is_head(self, head: Any) -> bool:
         """Tell whether a chain's row has values as they are written; SQLite takes any others."""
-        kinds = (type(head.tag), type(head.sequence), type(head.head))
-        if kinds != (str, int, bytes) and len(self.findings) < FINDINGS:
-            reason = f"the row of chain {head.id} has a value of a kind that is never written"
+        good = [*map(type, head)] == [int, str, int, bytes]
+        if not good and len(self.findings) < FINDINGS:
+            reason = f"the row of chain {head.id!r} has a value of a kind that is never written"
             self.findings.append(Finding(None, 0, None, "changed", reason))
-        return kinds == (str, int, bytes)
+        return good
 
     def _rows(self, tags: dict[int, str]) -> Any:
         if self._which.all_organizations:

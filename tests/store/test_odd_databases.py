@@ -492,6 +492,24 @@ def test_a_column_of_another_type_is_an_altered_table(
         list(read_chain(sink.database, 1, EVERYONE))
 
 
+@pytest.mark.parametrize("which", [{"organization_id": "acme"}, {"all_organizations": True}])
+def test_a_chain_whose_number_is_none_is_found(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], which: Any
+) -> None:
+    """Where its table has lost the key, which takes numbers alone."""
+    sink = open_sink(new_url("sqlite"))
+    fill(sink)
+    for change in (
+        "CREATE TABLE other AS SELECT * FROM sigra_audit_chains",
+        "DROP TABLE sigra_audit_chains",
+        "ALTER TABLE other RENAME TO sigra_audit_chains",
+        "UPDATE sigra_audit_chains SET id = CAST(x'ff' AS TEXT)",
+    ):
+        sink.database.write(lambda c: c.exec_driver_sql(change))  # noqa: B023
+    reason = "the row of chain '\\udcff' has a value of a kind that is never written"
+    assert reason in {each.reason for each in verify(sink, **which).findings}
+
+
 @pytest.mark.servers
 def test_a_mark_with_the_number_of_one_to_come_is_told_of(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
