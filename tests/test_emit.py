@@ -505,11 +505,21 @@ class Kind(str, Enum):  # noqa: UP042 - as it was written before 3.11
     EMPTY = ""
 
 
+class Unwilling(dict[str, Any]):
+    """A dict that answers none of its own questions."""
+
+    def __len__(self) -> int:
+        raise RuntimeError("asked a foreign dict")
+
+    __bool__ = __iter__ = items = keys = __len__  # type: ignore[assignment]
+
+
 KEPT: list[dict[str, Any]] = [
     {"target_id": 9}, {"target_id": UUID(int=1)}, {"target_id": ""}, {"target_id": Kind.EMPTY}, {"target_id": -(1 << 63)},
     {"target_type": Kind.INVOICE}, {"actor_type": ""}, {"user_agent": "x" * 1_024},
     {"ip_address": "\xe4" * 256}, {"metadata": MappingProxyType({"a": (1, [2.5, None])})},
     {"metadata": FrozenDict({"a": FrozenDict({})})}, {"metadata": nested(64)},
+    {"metadata": Unwilling(a=1)}, {"metadata": {"a": Unwilling(b=Unwilling())}},
     {"occurred_at": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))},
 ]  # fmt: skip
 

@@ -73,7 +73,7 @@ def check_metadata(metadata: Any, kept: dict[str, Any], redacted: list[str]) -> 
     if redacted:
         raise AuditRejectedError("metadata", f"it holds a secret at {redacted[0]}")
     try:
-        given = freeze(mapping_of(metadata) or {}, sys.maxsize)
+        given = freeze({} if (held := mapping_of(metadata)) is None else held, sys.maxsize)
     except InvalidArgsError as error:
         raise AuditRejectedError("metadata", f"at {error.path}: {error.reason}") from None
     if kept != given:

@@ -23,8 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
-from sigra.audit import JSONLinesSink, JSONRenderer, audit_stats, log_safe
+from sigra.audit import JSONLinesSink, JSONRenderer, audit_stats, log, log_safe
 from sigra.audit.sanitize import sanitize
+from sigra.errors import AuditRejectedError
 
 SCOPE = AuditScope.build(actor_id=7, organization_id=42)
 
@@ -410,6 +411,52 @@ def test_any_value_gives_an_answer(position: str, value: Any) -> None:
     with configure(audit_schema=AuditEvent, sinks=[]):
         assert log_safe(*args, **keywords).status in ("emitted", "failed")
     assert before + 1 == sum(audit_stats())
+
+
+def log_strictly(position: str, value: Any) -> None:
+    """Call the strict log; what it does not refuse is in the event as it was passed."""
+    args, keywords = POSITIONS[position](value)
+    before = sum(audit_stats())
+    try:
+        with configure(audit_schema=AuditEvent, sinks=[]):
+            result = log(*args, **keywords)
+    except AuditRejectedError:
+        assert before + 1 == sum(audit_stats())
+        return
+    assert ("emitted", ()) == (result.status, result.redacted)
+    for field, value in keywords.items():
+        if field == "metadata" and is_plain(value):
+            assert json.loads(json.dumps(value)) == result.event.metadata
+        elif is_one_of(value, str, int, UUID):
+            assert str(value) == getattr(result.event, field)
+
+
+def is_plain(value: Any) -> bool:
+    """Tell whether the json module writes a value by its exact types alone."""
+    if type(value) is dict:
+        return all(type(key) is str for key in value) and all(map(is_plain, value.values()))
+    if is_one_of(value, list, tuple):
+        return all(map(is_plain, value))
+    return is_one_of(value, str, int, float, bool)
+
+
+def is_one_of(value: Any, *kinds: type) -> bool:
+    """Tell whether a value is of one of these types exactly, without asking its type."""
+    return any(type(value) is kind for kind in kinds)
+
+
+@given(st.sampled_from(sorted(POSITIONS)), values)
+def test_the_strict_log_keeps_a_value_or_refuses_it(position: str, value: Any) -> None:
+    """Generated values in any position raise AuditRejectedError, or are logged unchanged."""
+    structlog.configure(processors=[JSONRenderer()], logger_factory=structlog.ReturnLoggerFactory())
+    log_strictly(position, real(value))
+
+
+def test_the_strict_log_refuses_in_one_way() -> None:
+    """No hostile value in any position raises something else than AuditRejectedError."""
+    structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
+    for build, position in itertools.product(CORPUS.values(), POSITIONS):
+        log_strictly(position, build())
 
 
 @given(values)
