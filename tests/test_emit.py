@@ -417,7 +417,7 @@ def test_strict_log_raises_for_a_bad_call(
     [
         ({"order": {"apiToken": "t0p"}}, "it holds a secret at $.order.apiToken"),
         ({"pin": "1", "order": {"pwd": "x"}}, "it holds a secret at $.pin"),
-        ({"note": "x" * 9_000}, "it must be a dict that takes at most 8,192 bytes as JSON"),
+        ({"note": "x" * 9_000}, "it is no dict of up to 8,192 bytes as JSON"),
     ],
 )
 def test_strict_log_raises_where_log_safe_would_change_metadata(
@@ -433,6 +433,9 @@ def test_strict_log_raises_where_log_safe_would_change_metadata(
 
 LOOP: dict[str, Any] = {}
 LOOP["again"] = LOOP
+LAUGHS: list[Any] = [1]
+for _ in range(30):
+    LAUGHS = [LAUGHS] * 10
 
 MENDED: list[tuple[str, dict[str, Any]]] = [
     ("target_id", {"target_id": 1.5}),
@@ -470,6 +473,7 @@ MENDED: list[tuple[str, dict[str, Any]]] = [
     ("metadata", {"metadata": {"a": "\ud800"}}),
     ("metadata", {"metadata": {1: "a"}}),
     ("metadata", {"metadata": LOOP}),
+    ("metadata", {"metadata": {"a": LAUGHS}}),
     ("metadata", {"metadata": {"note": "Bearer abc.def.ghi"}}),
     ("metadata", {"metadata": {chr(0xFDFA) * 250 + chr(97 + n): 1 for n in range(11)}}),
 ]
