@@ -14,8 +14,12 @@ def make_broker(url, queue):
     """Make the broker that the test and its consumer share."""
     if url.startswith("redis"):
         # By default what a dead consumer held is looked for by one command in a thousand.
+        # And a server that stalls for more than 5 seconds counts as gone.
         broker = RedisBroker(
-            url=url, namespace=queue, heartbeat_timeout=6000, maintenance_chance=1_000_000
+            url=f"{url}?socket_timeout=60",
+            namespace=queue,
+            heartbeat_timeout=6000,
+            maintenance_chance=1_000_000,
         )
     else:
         broker = RabbitmqBroker(url=url.rstrip("/"), confirm_delivery=True)
