@@ -97,7 +97,7 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
     """Make a new connection durable, and its transactions ours to begin.
 
     An answer "emitted" means that the row survives a loss of power (``FULL``), and what is
-    erased is overwritten (``secure_delete``). The write-ahead log is copied into the file at 16 MB
+    erased is overwritten (``secure_delete``). The write-ahead log is copied into the file at 8 MB
     and not at 4: each event changes pages that the one before changed, and they are copied once.
     """
     connection.isolation_level = None
@@ -109,5 +109,5 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
     cursor.execute("PRAGMA journal_mode = WAL")
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA secure_delete = ON")
-    cursor.execute("PRAGMA wal_autocheckpoint = 4000")
+    cursor.execute("PRAGMA wal_autocheckpoint = 2000")
     cursor.close()

@@ -193,12 +193,10 @@ def _added(dialect: Dialect, table: Table) -> Statement:
 
 
 def _added_together(dialect: Dialect, table: Table) -> Statement:
-    # A failure leaves the rows before it: else SQLite copies each page that it changes first.
     names = table.columns.keys()
     rows = [[f"{name}_{number}" for name in names] for number in range(_TOGETHER)]
     values: Any = [dict(zip(names, map(bindparam, row), strict=True)) for row in rows]
-    clause = insert(table).prefix_with("OR FAIL").values(values)
-    return Statement(dialect, clause, *chain.from_iterable(rows))
+    return Statement(dialect, insert(table).values(values), *chain.from_iterable(rows))
 
 
 def _known(dialect: Dialect, count: int) -> Statement:

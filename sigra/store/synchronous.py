@@ -41,6 +41,8 @@ class SqliteDatabase:
         with self._gate, self._lock:
             if self._writer is None:
                 self._writer = self._engine.raw_connection()
+                # SQLite copies the pages that a statement changes: not into a file.
+                self._writer.cursor().execute("PRAGMA temp_store = MEMORY")
             try:
                 cursor = self._writer.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
