@@ -84,7 +84,8 @@ class ConsumerContract(BackendContract):
         """Have a job that kills its consumer come to its end; return which attempts were begun."""
         self._require(harness, "max_attempts")
         at_most_once = "at_most_once" in harness.backend.capabilities
-        job = killer.new(IDS, max_attempts=max_attempts, backoff=0)
+        # A second: at once, the next run could end before the queue has noted this one as retried.
+        job = killer.new(IDS, max_attempts=max_attempts, backoff=1)
 
         def over() -> bool:
             died = not harness.alive
