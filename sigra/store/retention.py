@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true, update
 
-from sigra.audit.read import well_formed
 from sigra.scope import Id, id_text
 from sigra.store.access import read_tables, write_tables
 from sigra.store.append import lock_chain
@@ -146,7 +145,7 @@ def _names(person_id: Id) -> set[str]:
         raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
     # Whoever wrote to the sink itself may have left a long id as it was, if it is UTF-8 at all.
     given = str(id_text(person_id))
-    return {person, given} if well_formed(given) == given else {person}
+    return {person, given} if is_text(given) else {person}
 
 
 def vacuum(sink: SqlAuditSink) -> None:

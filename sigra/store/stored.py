@@ -10,6 +10,7 @@ from typing import Any
 
 from sigra.audit.event import AuditEvent
 from sigra.audit.read import well_formed
+from sigra.json import is_unicode
 from sigra.store.chain import organization_of
 
 _ERASED = {"erased": True}
@@ -79,7 +80,7 @@ def hex_shown(value: Any) -> str:
 
 def is_text(value: Any) -> bool:
     """Tell whether a value is text that UTF-8 can carry."""
-    return type(value) is str and (value.isascii() or well_formed(value) == value)
+    return type(value) is str and (value.isascii() or is_unicode(value))
 
 
 def _are_texts(*values: Any) -> bool:

@@ -41,7 +41,8 @@ class SqliteDatabase:
         with self._gate, self._lock:
             if self._writer is None:
                 self._writer = self._engine.raw_connection()
-                # SQLite copies the pages that a statement changes: not into a file.
+                # SQLite copies the pages that a statement changes: not into a file. For the writer
+                # alone, for a VACUUM would then copy the whole store into memory.
                 self._writer.cursor().execute("PRAGMA temp_store = MEMORY")
             try:
                 cursor = self._writer.cursor()
