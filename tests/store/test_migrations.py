@@ -252,6 +252,31 @@ def test_what_was_altered_before_an_upgrade_is_found_after_it(
     assert rows_of(first) == altered
 
 
+def test_an_upgrade_keeps_what_others_made_of_the_tables(
+    new_url: Callable[[str], str], first_on: Callable[[str], SqlAuditSink]
+) -> None:
+    """An index, a trigger on the entries, and a view and a trigger that read them, are there still."""
+    sink = first_on(new_url("sqlite"))
+    migrate.upgrade(sink.database, "0002")
+    theirs = [
+        "CREATE INDEX of_actor ON sigra_audit_entries (chain, actor_id)",
+        "CREATE TRIGGER keep BEFORE DELETE ON sigra_audit_entries BEGIN SELECT raise(ABORT, 'no'); END",
+        "CREATE VIEW newest AS SELECT max(occurred_at) FROM sigra_audit_entries",
+        "CREATE TABLE others (number)",
+        "CREATE TRIGGER looks AFTER INSERT ON others BEGIN SELECT * FROM sigra_audit_entries; END",
+    ]
+    sink.database.write(lambda c: [c.execute(text(each)) for each in theirs])
+    migrate.upgrade(sink.database)
+    migrate.downgrade(sink.database, "0002")
+    migrate.upgrade(sink.database)
+    query = "SELECT sql FROM sqlite_master WHERE name IN ('of_actor', 'keep', 'newest', 'looks')"
+    kept = sink.database.read(lambda c: c.execute(text(query)).scalars().all())
+    assert sorted(kept) == sorted(each for each in theirs if not each.startswith("CREATE TABLE"))
+    sink.database.write(lambda c: c.execute(text("INSERT INTO others SELECT * FROM newest")))
+    with pytest.raises(Exception, match="no"):
+        sink.database.write(lambda c: c.execute(text("DELETE FROM sigra_audit_entries")))
+
+
 def test_whoever_still_writes_as_the_first_version_is_told(first: SqlAuditSink) -> None:
     """Each event of a process of the release before fails by name, and leaves nothing."""
     old = tables_of(first).tables

@@ -1,5 +1,8 @@
 """Let SQLite tell by a check, and not by an index, that no two entries follow one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -10,6 +13,11 @@ depends_on = None
 
 _UNNUMBERED = "length(previous) = 32"
 _FOLLOWS = f"{_UNNUMBERED} OR hex(substr(previous, 1, 8)) = printf('%016X', sequence - 1)"
+_OF_OTHERS = """
+SELECT sql FROM sqlite_master WHERE tbl_name = 'sigra_audit_entries' AND type <> 'table'
+AND sql IS NOT NULL AND name NOT IN ('sigra_audit_entries_newest',
+'sigra_audit_entries_newest_of_chain', 'sigra_audit_entries_first')
+"""
 
 
 def upgrade() -> None:
@@ -32,6 +40,7 @@ def downgrade() -> None:
 
 
 def _remake(constraint: sa.Constraint) -> None:
+    of_others = op.get_bind().exec_driver_sql(_OF_OTHERS).scalars().all()
     op.create_table(
         "sigra_audit_remade",
         sa.Column("chain", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -51,14 +60,24 @@ def _remake(constraint: sa.Constraint) -> None:
         sqlite_with_rowid=False,
     )
     # What somebody altered goes along as it is: it is for verifying to find.
-    op.execute("PRAGMA ignore_check_constraints = ON")
-    try:
+    with _pragma("ignore_check_constraints"):
         op.execute("INSERT INTO sigra_audit_remade SELECT * FROM sigra_audit_entries")
-    finally:
-        op.execute("PRAGMA ignore_check_constraints = OFF")
     op.drop_table("sigra_audit_entries")
-    op.rename_table("sigra_audit_remade", "sigra_audit_entries")
+    # Else SQLite looks first whether all views and triggers find what they name.
+    with _pragma("legacy_alter_table"):
+        op.rename_table("sigra_audit_remade", "sigra_audit_entries")
     newest = ["occurred_at", "chain", "sequence"]
     op.create_index("sigra_audit_entries_newest", "sigra_audit_entries", newest)
     newest = ["chain", "occurred_at", "sequence"]
     op.create_index("sigra_audit_entries_newest_of_chain", "sigra_audit_entries", newest)
+    for made in of_others:  # the indexes and triggers that went with the table
+        op.get_bind().exec_driver_sql(made)
+
+
+@contextmanager
+def _pragma(name: str) -> Iterator[None]:
+    op.execute(f"PRAGMA {name} = ON")
+    try:
+        yield
+    finally:
+        op.execute(f"PRAGMA {name} = OFF")
