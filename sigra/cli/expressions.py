@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Iterator
 from functools import cache
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, State
+from sigra.cli.names import SCOPE, Names, State, choices
 from sigra.cli.sources import Definition, Function, dotted
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Expressions(Names):
     def what(self, value: ast.expr) -> set[object]:
         """Return all that is known of a value."""
         what: set[object] = {SCOPE} if self.holds(value) else set()
-        if isinstance(value, ast.IfExp):
-            return what | self.what(value.body) | self.what(value.orelse)
+        if several := choices(value):
+            return what.union(*map(self.what, several))
         if isinstance(value, (ast.Name, ast.Attribute, ast.Lambda, ast.Call)):
             what |= {self._tracer.sources.made(self._function, value)} - {None}
             return what | self.facts(dotted(value)) | {*self._called(value)}
@@ -56,12 +56,12 @@ class Expressions(Names):
         else:
             self.put(target, self.what(value))
 
-    def closure(self, node: Definition) -> bool:
+    def closure(self, node: Definition, given: State, *way: str) -> bool:
         """Follow a function within this one: it sees the names around it, but for its own."""
         before = self.state
-        self._enter(node.args, State())
+        self._enter(node.args, given)
         inside, self.state = self.state, before
-        held, left = self._tracer.closure(self._function, node, inside, self._way)
+        held, left = self._tracer.closure(self._function, node, inside, (*self._way, *way))
         shared = {n for one in ast.walk(node) if isinstance(one, ast.Nonlocal) for n in one.names}
         self.state |= {fact for fact in left if fact[0].partition(".")[0] in shared}
         return held
@@ -102,7 +102,7 @@ class Expressions(Names):
         what = self.facts(name)
         for inner in what:
             if isinstance(inner, Definition):  # the names around it may be others by now
-                self.closure(inner)
+                self.closure(inner, State())
         return SCOPE in what
 
     def _parts(self, node: ast.expr) -> bool:
@@ -178,8 +178,8 @@ class Expressions(Names):
         """Yield what a call of a value may run."""
         if isinstance(node, ast.Lambda):
             yield node
-        elif isinstance(node, ast.IfExp):
-            yield from (*self._called(node.body), *self._called(node.orelse))
+        elif several := choices(node):
+            yield from chain.from_iterable(map(self._called, several))
         elif isinstance(node, ast.Call):
             for maker in self._called(node.func):
                 if isinstance(maker, Function):
@@ -200,6 +200,8 @@ class Expressions(Names):
         if called.marked:
             self._tracer.reached(called, f"{self._function.module.path}:{at.lineno}", self._way)
             return False
+        if called.node in {what for _, what in self.state}:
+            return self.closure(called.node, given, called.name)
         return self._tracer.enter(called, given, (*self._way, called.name))
 
     def _given_to(
@@ -233,7 +235,7 @@ class Expressions(Names):
 def _returned(node: Definition) -> list[ast.expr]:
     """List the values that a function returns and that are written as names."""
     values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
-    return [value for value in values if value is not None and dotted(value)]
+    return [one for value in values if value for one in choices(value) or [value] if dotted(one)]
 
 
 def _items(node: ast.expr) -> list[ast.expr]:

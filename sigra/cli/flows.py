@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from sigra.cli.names import SCOPE, State
 from sigra.cli.sources import Definition, Function, Sources
 from sigra.cli.statements import Statements
+
+_FRAMES = 100_000
+"""More than the deepest expression takes that Python can read; they lie on no C stack."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,17 @@ class Flow:
 def find_flows(sources: Sources) -> list[Flow]:
     """Return every flow of a worker's scope into a marked function, by place."""
     found: dict[tuple[str, str, str], Flow] = {}
-    for worker in sources.functions.values():
-        if worker.worker and worker.positional:
-            tracer = Tracer(sources, worker)
-            tracer.enter(worker, State({(worker.positional[0], SCOPE)}), ())
-            for flow in tracer.flows:
-                found.setdefault((flow.place, worker.name, flow.target.name), flow)
+    frames = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(frames, _FRAMES))
+    try:
+        for worker in sources.functions.values():
+            if worker.worker and worker.positional:
+                tracer = Tracer(sources, worker)
+                tracer.enter(worker, State({(worker.positional[0], SCOPE)}), ())
+                for flow in tracer.flows:
+                    found.setdefault((flow.place, worker.name, flow.target.name), flow)
+    finally:
+        sys.setrecursionlimit(frames)
     return sorted(found.values(), key=lambda flow: flow.place)
 
 

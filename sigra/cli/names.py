@@ -53,3 +53,13 @@ class Names:
             self.state |= {(name, one) for one in what}
             if "." in name and SCOPE in what:
                 self.state |= {(name.partition(".")[0], SCOPE)}
+
+
+def choices(node: ast.expr) -> list[ast.expr]:
+    """List the values of which an expression is one: ``a if b else c``, ``a or b``."""
+    match node:
+        case ast.IfExp(body=body, orelse=orelse):
+            return [body, orelse]
+        case ast.BoolOp(values=values):
+            return values
+    return []

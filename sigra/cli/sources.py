@@ -15,6 +15,7 @@ MARK = frozenset({"sigra.request_scope_only", "sigra.authority.request_scope_onl
 _LONGEST_WAY = 8
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
+_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
 @dataclass(eq=False)
@@ -112,8 +113,7 @@ class Sources:
         """Yield what a call may run; ``owners``: the classes of what a method is called on."""
         name = dotted(node) or ""
         full = self._inner(here, name) or self.resolve(here.module, name)
-        if full in self.classes:
-            full += ".__init__"
+        full += ".__init__" if full in self.classes else ""
         if full in self.functions:
             yield self.functions[full]
         elif isinstance(node, ast.Attribute):
@@ -142,7 +142,7 @@ class Sources:
     def _read(self, path: Path) -> None:
         try:
             tree = ast.parse(path.read_bytes(), filename=str(path))
-        except (SyntaxError, ValueError, OSError) as error:
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
             self.unreadable.append((path, str(error)))
             return
         module = Module(_module_name(path), path, tree)
@@ -162,7 +162,9 @@ class Sources:
         self.modules[module.name] = module
 
     def _define(self, module: Module, body: list[ast.stmt], prefix: str, owner: str | None) -> None:
-        for node in body:
+        pending = list[ast.AST](body[::-1])  # no call for each level: "elif" is one, too
+        while pending:
+            node = pending.pop()
             if isinstance(node, ast.ClassDef):
                 self.classes.add(f"{prefix}.{node.name}")
                 self._define(module, node.body, f"{prefix}.{node.name}", f"{prefix}.{node.name}")
@@ -170,9 +172,8 @@ class Sources:
                 function = Function(f"{prefix}.{node.name}", module, node, owner)
                 self.functions[function.name] = function
                 self._define(module, node.body, function.name, None)
-            else:
-                for inner in ("body", "orelse", "finalbody"):
-                    self._define(module, getattr(node, inner, []), prefix, owner)
+            elif isinstance(node, _STATEMENTS):
+                pending += [*ast.iter_child_nodes(node)][::-1]
 
     def _decorate(self, function: Function) -> None:
         named = {self._decorator(function.module, node) for node in function.node.decorator_list}

@@ -116,7 +116,7 @@ class Statements(Expressions):
             self.holds(decorator)
         name = ast.Name(node.name)
         self.put(name, {node})
-        if self.closure(node):
+        if self.closure(node, State()):
             self.keep(name, {SCOPE})
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:

@@ -121,6 +121,13 @@ def check(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> Result:
         "s = 1\ndef take():\n    nonlocal s\n    s = scope\n    return 1\nif take():\n    can_edit(s)": "can_edit",
         "def take():\n    def inner():\n        nonlocal s\n        s = scope\n    inner()\n"
         "s = 1\ntake()\ncan_edit(s)": "can_edit",
+        "s = 1\ndef take(x):\n    nonlocal s\n    s = x\ntake(scope)\ncan_edit(s)": "can_edit",
+        "s = 1\ndef take(x):\n    nonlocal s\n    s = x\nlist(map(take, [scope]))\n"
+        "can_edit(s)": "can_edit",
+        "aw = can_edit\ndef own(s):\n    aw(s)\nown(scope)": "can_edit",
+        "aw = args.get('ask') or can_edit\naw(scope)": "can_edit",
+        "(args or can_edit)(scope)": "can_edit",
+        "def pick():\n    return can_edit if args else safe\npick()(scope)": "can_edit",
         "apply(can_edit, scope)": "can_edit",
         "apply(who=scope, check=auth.can_edit)": "can_edit",
         "apply(lambda s: can_edit(s), scope)": "can_edit",
@@ -194,6 +201,9 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
         "args.pool.submit(can_edit, load())",
         "args.pool.submit(can_edit, scope.user.id)",
         "chosen()(load())",
+        "s = 1\ndef take(x):\n    nonlocal s\n    s = x\ntake(load())\ncan_edit(s)\nsafe(scope)",
+        "aw = safe\ndef own(s):\n    aw(s)\nown(scope)",
+        "aw = safe or load\naw(scope)",
         "apply(can_edit)\nsafe(scope)",
     ],
 )
@@ -240,12 +250,41 @@ def test_recursion_ends(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_python_is_named(tmp_path: Path) -> None:
-    """The others are checked, and the status is 2."""
+    """The others are checked, and the status is 2; so with one that is too deep for Python."""
     (tmp_path / "broken.py").write_text("def (:\n")
+    (tmp_path / "deep.py").write_text(f"x = {' + '.join(['1'] * 50_000)}\n")
     result = check(tmp_path, "can_edit(scope)")
     assert 2 == result.exit_code
     assert "broken.py: cannot be read as Python" in result.stderr
+    assert "deep.py: cannot be read as Python" in result.stderr
     assert "app.auth.can_edit" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"x = {' + '.join(['args'] * 1_000)}\ncan_edit(scope)",
+        f"x = args{'.get()' * 500}\ncan_edit(scope)",
+        "if args:\n    pass\n" + "elif args.get():\n    pass\n" * 1_500 + "can_edit(scope)",
+    ],
+    ids=["sum", "calls", "elif"],
+)
+def test_what_is_long_is_followed_to_its_end(tmp_path: Path, body: str) -> None:
+    """A sum of many parts lies as many levels deep, and so do calls of calls, and elif."""
+    result = check(tmp_path, body)
+    assert 1 == result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    "around", ["try:\n    import x\nexcept ImportError:", "match x:\n  case 1:"]
+)
+def test_a_function_within_any_statement_is_known(tmp_path: Path, around: str) -> None:
+    """Where an import fails, or within a case, a worker or a marked function is one too."""
+    check(tmp_path)
+    imports = HEAD.partition("@tenant_worker")[0]
+    jobs = f"{imports}\n{around}\n    @tenant_worker\n    def work(scope): can_edit(scope)\n"
+    (tmp_path / "app" / "jobs.py").write_text(jobs)
+    assert 1 == check(tmp_path).exit_code
 
 
 STARRED = """
