@@ -474,6 +474,7 @@ MENDED: list[tuple[str, dict[str, Any]]] = [
     ("metadata", {"metadata": {1: "a"}}),
     ("metadata", {"metadata": LOOP}),
     ("metadata", {"metadata": {"a": LAUGHS}}),
+    ("metadata", {"metadata": {"truncated": LAUGHS, "bytes": 9_000, "sha256": "5f" * 32}}),
     ("metadata", {"metadata": {"note": "Bearer abc.def.ghi"}}),
     ("metadata", {"metadata": {chr(0xFDFA) * 250 + chr(97 + n): 1 for n in range(11)}}),
 ]
@@ -524,6 +525,8 @@ KEPT: list[dict[str, Any]] = [
     {"ip_address": "\xe4" * 256}, {"metadata": MappingProxyType({"a": (1, [2.5, None])})},
     {"metadata": FrozenDict({"a": FrozenDict({})})}, {"metadata": nested(64)},
     {"metadata": Unwilling(a=1)}, {"metadata": {"a": Unwilling(b=Unwilling())}},
+    {"metadata": {"truncated": True, "bytes": 9_000, "sha256": "5f" * 32}},
+    {"metadata": Unwilling(truncated=True, bytes=9_000, sha256="5f" * 300)},
     {"occurred_at": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))},
 ]  # fmt: skip
 

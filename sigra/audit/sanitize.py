@@ -53,8 +53,7 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
         simple = _simple_copy(metadata) if type(metadata) is dict else None
         if simple is not None:
             return simple, []
-        mapping = mapping_of(metadata)
-        walk = _Walk()
+        walk, mapping = _Walk(), mapping_of(metadata)
         plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
     except RuntimeError as error:
         # Another thread is changing it, or the stack is at its end: the event is worth more.
@@ -72,8 +71,10 @@ def check_metadata(metadata: Any, kept: dict[str, Any], redacted: list[str]) -> 
     """Raise ``AuditRejectedError`` where ``sanitize`` kept something else than strict JSON."""
     if redacted:
         raise AuditRejectedError("metadata", f"it holds a secret at {redacted[0]}")
+    held, told = mapping_of(metadata), {"truncated", "bytes", "sha256"}
     # What was too large to be kept is too large to be frozen: it may hold one list ten times ten.
-    held = None if kept.keys() == {"truncated", "bytes", "sha256"} else mapping_of(metadata)
+    if held is not None and kept.keys() == told and dict.get(held, "sha256") is not kept["sha256"]:
+        held = None
     try:
         given = freeze({} if held is None else held, sys.maxsize)
     except InvalidArgsError as error:
@@ -86,8 +87,7 @@ def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
     """Copy metadata that is flat, short and harmless, as most is; None where it is not."""
     if len(metadata) > _SIMPLE_ITEMS:
         return None
-    simple = metadata.copy()
-    left = _SIMPLE_TEXT
+    simple, left = metadata.copy(), _SIMPLE_TEXT
     for key, value in simple.items():
         if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
             return None
