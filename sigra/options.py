@@ -56,7 +56,7 @@ class JobOptions:
     conn: Any = None
 
     def __getitem__(self, name: str) -> Any:
-        return getattr(self, name)
+        return {option: getattr(self, option) for option in OPTION_NAMES}[name]
 
     def retry_delay(self, attempt: int) -> float:
         """Return the seconds to wait after the failed ``attempt`` (from 1)."""

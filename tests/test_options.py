@@ -24,6 +24,9 @@ def test_an_option_is_an_attribute_or_an_item() -> None:
     """What was passed by keyword is read under that word, either way."""
     options = JobOptions(queue="mail")
     assert ("mail", "mail", 1) == (options.queue, options["queue"], options["max_attempts"])
+    for name in ("quque", "retry_delay"):
+        with pytest.raises(KeyError, match=name):
+            options[name]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from sigra import config
 from sigra.backend import Capability
 from sigra.backends.sync import SyncBackend
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
-from sigra.options import parse_options
+from sigra.options import OPTION_NAMES, parse_options
 from sigra.scope import id_text
 from sigra.testing.perform import definition_of
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sigra.proxy import Worker
 
 _ID_KEYS = {*TENANT_KEYS, IMPERSONATOR_KEY}
+_NOTHING: Any = object()
+"""Equal to itself alone, and to what equals anything, such as ``mock.ANY``."""
 
 
 class RecordingBackend(SyncBackend):
@@ -98,8 +100,10 @@ def _matching(
     # All as .new() has it: a test may ask by the id of a row, a tuple or a timedelta.
     wanted = _as_json(dict(args or {}))
     if definition.tenant:
-        wanted |= {key: id_text(wanted[key]) for key in wanted.keys() & _ID_KEYS}
-    said = {name: value for name, value in options.items() if value is not None}
+        ids = {key: id_text(wanted[key]) for key in wanted.keys() & _ID_KEYS}
+        wanted |= {key: text for key, text in ids.items() if text is not None}
+    free = {name for name, value in options.items() if value is None or value == _NOTHING}
+    said = {name: options[name] for name in options.keys() - (free & {*OPTION_NAMES})}
     parsed = parse_options(said, worker=definition.name)
     options |= {name: getattr(parsed, name) for name in said}
     return [

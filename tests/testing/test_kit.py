@@ -272,6 +272,22 @@ def test_assert_enqueued_knows_an_id_by_any_type(sigra_backend: RecordingBackend
     assert job is assert_enqueued(close, args={"organization_id": 42, "actor_id": None})
 
 
+def test_what_is_no_id_is_not_taken_for_none(sigra_backend: RecordingBackend) -> None:
+    """A job without an actor is not one of an actor whose id a test got wrong."""
+    close.new({**TENANT, "actor_id": None})
+    refute_enqueued(close, args={"actor_id": 1.5})
+    with pytest.raises(AssertionError):
+        assert_enqueued(close, args={"actor_id": object()})
+
+
+def test_what_equals_anything_does(sigra_backend: RecordingBackend) -> None:
+    """mock.ANY stands for any id and for any value of an option."""
+    job = close.new(TENANT, delay=9)
+    assert job is assert_enqueued(close, args={"organization_id": ANY}, delay=ANY, queue=ANY)
+    with pytest.raises(AssertionError):
+        refute_enqueued(close, args={"actor_id": ANY}, delay=9)
+
+
 def test_assert_enqueued_takes_what_new_took(sigra_backend: RecordingBackend) -> None:
     """The args and options of the call are found again: a tuple as the list, a timedelta as seconds."""
     args = {**TENANT, "then": {"lines": (1, ("a", ANY))}}
@@ -282,8 +298,9 @@ def test_assert_enqueued_takes_what_new_took(sigra_backend: RecordingBackend) ->
 
 def test_assert_enqueued_refuses_an_option_that_there_is_not() -> None:
     """A misspelt option is named, and not one that no job has."""
-    with configure(backend=RecordingBackend()), pytest.raises(InvalidOptionError, match="dealy"):
-        refute_enqueued(close, dealy=60)
+    for value in (60, None, ANY):
+        with configure(backend=RecordingBackend()), pytest.raises(InvalidOptionError, match="dealy"):
+            refute_enqueued(close, dealy=value)
 
 
 def test_a_duplicate_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
