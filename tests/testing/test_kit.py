@@ -299,7 +299,10 @@ def test_assert_enqueued_takes_what_new_took(sigra_backend: RecordingBackend) ->
 def test_assert_enqueued_refuses_an_option_that_there_is_not() -> None:
     """A misspelt option is named, and not one that no job has."""
     for value in (60, None, ANY):
-        with configure(backend=RecordingBackend()), pytest.raises(InvalidOptionError, match="dealy"):
+        with (
+            configure(backend=RecordingBackend()),
+            pytest.raises(InvalidOptionError, match="dealy"),
+        ):
             refute_enqueued(close, dealy=value)
 
 
