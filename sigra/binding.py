@@ -157,16 +157,16 @@ def _refuse_kind(where: str, parameter: Parameter) -> None:
 
 
 def _takes_scope(function: Callable[..., Any], annotation: Any) -> bool:
-    annotation = getattr(annotation, "__value__", annotation)  # what a ``type`` statement names
-    if isinstance(annotation, typing.ForwardRef):
-        annotation = annotation.__forward_arg__
-    if isinstance(annotation, str):
-        try:
+    annotation = getattr(annotation, "__forward_arg__", annotation)
+    try:
+        if isinstance(annotation, str):
             namespace = getattr(inspect.unwrap(function), "__globals__", {})
             return _takes_scope(function, eval(annotation, namespace))  # noqa: S307
-        except Exception:
-            # A name that only type checkers import: judge by what is written.
-            return re.search(r"\b(AuditScope|Any)\b", annotation) is not None
+        if hasattr(annotation, "__value__"):  # what a ``type`` statement names
+            return _takes_scope(function, annotation.__value__)
+    except Exception:
+        # A name that only type checkers import: judge by what is written, where it can be seen.
+        return type(annotation) is not str or bool(re.search(r"\b(AuditScope|Any)\b", annotation))
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return _takes_scope(function, members[0])
