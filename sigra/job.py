@@ -100,7 +100,7 @@ class Job:
         return datetime.fromtimestamp(self.stamp[0] / 1e9, timezone.utc)
 
     @property
-    def state(self) -> State:
+    def state(self) -> str:  # no Literal: a checker would take the first that is asserted for all
         """Return where the job stands; ``UnsupportedError`` where the backend cannot tell."""
         return self._require("a job's state").state()
 

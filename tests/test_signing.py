@@ -265,7 +265,7 @@ def test_an_old_key_is_good_until_it_is_removed_and_then_never() -> None:
         ran.clear()
         assert "b" == sealed()["key"]
     with configure(signing=signing(keys={"b": OTHER}, current="b")):
-        assert "a key that this consumer does not have" in refusal(payload)
+        assert "a key that this consumer does not have, 'a': if it is yours" in refusal(payload)
 
 
 @pytest.mark.parametrize("application", ["crm", "accounts", "billing2", ""])

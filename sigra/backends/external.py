@@ -171,11 +171,11 @@ def _begin(
         if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
             _log.warning("a job of %s waits: %s", name, error)
             return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
-        return None, _refused(name, error)
+        return None, _refused(name, error, native_id)
     # A delivery that never came to an end killed its consumer: it counts as an attempt.
     job, lost = delivery.job, delivery.lost + delivery.deliveries
     if lost and delivery.failures + lost >= job.options.max_attempts:
-        return delivery, _refused(name, PoisonedJobError(job.id, name, lost))
+        return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id)
     attempt = Running(job, delivery.failures + 1, delivery.snoozes, lost=lost)
     report_again(attempt, delivery.deliveries)
     return delivery, admit(attempt) or attempt
@@ -194,6 +194,7 @@ def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
     return replace(found, **known) if known else found
 
 
-def _refused(worker: str, error: SigraError) -> Verdict:
-    _log.error("a job of %s was refused and ends here: %s", worker, error)
+def _refused(worker: str, error: SigraError, native_id: str | None) -> Verdict:
+    job = "a job" if native_id is None else f"job {brief(native_id)}"
+    _log.error("%s of %s was refused and ends here: %s", job, worker, error)
     return Verdict("discarded", error=error)

@@ -12,7 +12,7 @@ from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 from sigra.backends.oban_blocking import insert, pool_like
 from sigra.backends.oban_run import register, stand_in
-from sigra.backends.producing import able_to, due_at, is_async, sending
+from sigra.backends.producing import able_to, due_at, is_async, require_conn, sending
 from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.job import Job
 
@@ -40,6 +40,7 @@ class ObanBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by connections that block."""
+        _check_conn(jobs[0])
         natives, conn = [_native(job) for job in jobs], jobs[0].options.conn
         if conn is not None and is_async(conn):
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
@@ -53,6 +54,7 @@ class ObanBackend:
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by the instance's own pool if it is open."""
+        _check_conn(jobs[0])
         conn = jobs[0].options.conn
         with sending(self.name):
             if self._pool.closed if conn is None else not is_async(conn):
@@ -77,6 +79,11 @@ class ObanBackend:
     @property
     def _pool(self) -> Any:
         return self._instance._query._pool
+
+
+def _check_conn(job: Job) -> None:
+    wanted = "psycopg, or an async one or session of SQLAlchemy"
+    require_conn(job, wanted, "pgconn", "fetchone", "get_raw_connection", "sync_session")
 
 
 def _native(job: Job) -> Any:

@@ -15,7 +15,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_drivers import PooledDriver, queries_on
 from sigra.backends.pgqueuer_run import Notes, run
-from sigra.backends.producing import able_to, sending, unique_key
+from sigra.backends.producing import able_to, require_conn, sending, unique_key
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -51,6 +51,7 @@ class PgQueuerBackend:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
         conn = jobs[0].options.conn
         with sending(self.name):
+            require_conn(jobs[0], "psycopg or asyncpg", "pgconn", "fetchrow")
             queries = self._queries if conn is None else queries_on(conn, self._queries)
             if isinstance(queries, _queries.SyncQueries):
                 ids = queries.enqueue(**_rows(jobs))
@@ -64,6 +65,7 @@ class PgQueuerBackend:
         """Do the same without blocking the loop."""
         conn = jobs[0].options.conn
         with sending(self.name):
+            require_conn(jobs[0], "psycopg or asyncpg", "pgconn", "fetchrow")
             queries = self._queries if conn is None else queries_on(conn, self._queries)
             if isinstance(queries, _queries.SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)

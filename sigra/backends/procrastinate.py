@@ -13,7 +13,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import submit
 from sigra.backends.procrastinate_insert import accept, insert
 from sigra.backends.procrastinate_run import Strategy, is_ours, look_for_lost, run
-from sigra.backends.producing import able_to, is_async, sending
+from sigra.backends.producing import able_to, is_async, require_conn, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -53,11 +53,13 @@ class ProcrastinateBackend:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""
         with sending(self.name):
+            require_conn(jobs[0], "psycopg", "pgconn")
             accept(jobs, self._send(jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""
         with sending(self.name):
+            require_conn(jobs[0], "psycopg", "pgconn")
             accept(jobs, await self._asend(jobs))
 
     def _send(self, jobs: Sequence[Job]) -> Any:

@@ -39,7 +39,7 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
             if reason is None or reason.value != "shutdown":
                 raise
             await _note(context, payload, native.attempts)
-            raise _AgainError(0.0) from None
+            raise _AgainError("cut off by the worker's stop", 0.0) from None
         consumed = await work  # nothing ends a thread: what comes of it counts
     await _settle(context, consumed)
 
@@ -51,7 +51,8 @@ async def _settle(context: Any, consumed: Consumed) -> None:
             payload = consumed.following()
             attempts = payload["failures"] if consumed.delivery else context.job.attempts
             await _note(context, payload, attempts)
-            raise _AgainError(verdict.delay) from verdict.error
+            why = "snoozed" if verdict.state == "scheduled" else "failed"
+            raise _AgainError(why, verdict.delay) from verdict.error
         case "cancelled":
             raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
         case "discarded":
@@ -66,7 +67,11 @@ async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None
 
 
 class _AgainError(Exception):
-    """Have the job run again after so many seconds."""
+    """Have the job run again after so many seconds; procrastinate logs it with a traceback."""
+
+    def __init__(self, why: str, delay: float) -> None:
+        super().__init__(f"{why}, and runs again in {delay:g} s")
+        self.delay = delay
 
 
 class Strategy:
@@ -76,7 +81,7 @@ class Strategy:
         """Return what has procrastinate run a job again, or None."""
         if not isinstance(exception, _AgainError):
             return None
-        decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.args[0]})
+        decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.delay})
         return _procrastinate.exceptions.JobRetry(decision)
 
 

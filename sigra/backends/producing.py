@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from sigra.backend import Capability
-from sigra.errors import EnqueueError, SigraError
+from sigra.errors import EnqueueError, InvalidOptionError, SigraError
 from sigra.job import Job
 from sigra.options import JobOptions
 
@@ -43,6 +43,37 @@ def unique_key(job: Job) -> str | None:
     """Return what stands for a job's unique key in a queue that workers share."""
     unique = job.options.unique
     return None if unique is None else f"{job.worker}:{unique}"
+
+
+def require_conn(job: Job, wanted: str, *marks: str) -> None:
+    """Raise ``InvalidOptionError``, with the cure, for a ``conn`` that no job can be part of.
+
+    ``wanted``: the kinds of connection that the queue can write by; ``marks``: the attributes
+    of which each of them has one.
+    """
+    conn, kind = job.options.conn, type(job.options.conn)
+    if conn is None:
+        return
+    if any(hasattr(conn, mark) for mark in marks):
+        if _commits_at_once(conn):
+            reason = "it is in no transaction, and the job would stay whatever comes: begin one"
+            raise InvalidOptionError("conn", reason, job.worker)
+        return
+    reason = f"it must be an open connection of {wanted}, not {kind.__module__}.{kind.__qualname__}"
+    if kind.__module__.startswith("sqlalchemy."):
+        reason += (
+            "; SQLAlchemy holds one: session.connection().connection.driver_connection, or of an "
+            "AsyncSession (await (await session.connection()).get_raw_connection())"
+            ".driver_connection"
+        )
+    raise InvalidOptionError("conn", reason, job.worker)
+
+
+def _commits_at_once(conn: Any) -> bool:
+    """Tell asyncpg's connection before a transaction, and psycopg's that is in none by itself."""
+    if hasattr(conn, "is_in_transaction"):
+        return not conn.is_in_transaction()
+    return getattr(conn, "autocommit", False) is True and conn.pgconn.transaction_status == 0
 
 
 def is_async(conn: Any) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sigra.backends.envelope import MARK
-from sigra.errors import EnvelopeError
+from sigra.errors import EnvelopeError, brief
 from sigra.json import dumps, loads
 
 SHORTEST_KEY = 32
@@ -80,10 +80,16 @@ class Signing:
 
         key_id, text, mac = (payload.get(name) for name in ("key", "signed", "mac"))
         if not (isinstance(key_id, str) and isinstance(text, str) and isinstance(mac, str)):
-            raise EnvelopeError("it is not signed, and signed jobs alone are run here")
+            raise EnvelopeError(
+                "it is not signed, and signed jobs alone are run here: give its producer the key, "
+                "or say accept_unsigned=True while jobs from before it are queued"
+            )
         key = self.keys.get(key_id)
         if key is None:
-            raise EnvelopeError("it is signed by a key that this consumer does not have")
+            raise EnvelopeError(
+                f"it is signed by a key that this consumer does not have, '{brief(key_id)}': if it "
+                "is yours, add it to the keys of Signing, where it stays while its jobs are queued"
+            )
         expected = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogatepass")):
             raise EnvelopeError("its signature does not fit: it was changed, or forged")

@@ -246,5 +246,5 @@ class SyncBackend:
 
     def _refuse_in_loop(self) -> None:
         if in_event_loop():
-            reason = "an async worker needs a loop of its own and one runs here: await .anew(...)"
+            reason = "an async worker needs a loop and one runs here: await .anew() or .adrain()"
             raise EnqueueError(self.name, reason)

@@ -53,6 +53,20 @@ class AuditNotKeptError(SigraError, ValueError):
         self.event_id, self.taken = event_id, taken
 
 
+class AsyncConnectionError(SigraError, TypeError):
+    """Refuse a connection or session that a plain call cannot await. Attribute: ``kind``.
+
+    Its name is all that ``log_safe`` can tell of it, and is to say enough.
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(
+            f"conn is an {kind}, which a plain call cannot await: write "
+            "await conn.run_sync(lambda sync: log(..., conn=sync))"
+        )
+        self.kind = kind
+
+
 class AuditTablesError(SigraError, RuntimeError):
     """Tell that the store's tables are not as this version makes and fills them.
 

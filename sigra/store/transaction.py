@@ -7,13 +7,15 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from sigra.store.errors import AsyncConnectionError
+
 
 def write_within(conn: Any, work: Callable[[Connection], object], *, savepoint: bool) -> None:
     """Run the work in the transaction of a connection or session, which the caller ends.
 
     With ``savepoint`` a failure undoes what the work did and nothing else. Raises
-    ``TypeError`` for what is neither, and for an asynchronous one, and ``ValueError`` for
-    one in AUTOCOMMIT.
+    ``AsyncConnectionError`` for an asynchronous one, ``TypeError`` for what is neither, and
+    ``ValueError`` for one in AUTOCOMMIT.
     """
     connection = _connection_of(conn)
     _begin(connection)
@@ -33,10 +35,7 @@ def _connection_of(conn: Any) -> Connection:
         return conn.connection()
     kind = type(conn)
     if kind.__module__.startswith("sqlalchemy.ext.asyncio"):
-        raise TypeError(
-            f"conn is an {kind.__qualname__}, which a plain call cannot await: write "
-            "await conn.run_sync(lambda sync: log(..., conn=sync))"
-        )
+        raise AsyncConnectionError(kind.__qualname__)
     raise TypeError(
         f"conn must be a SQLAlchemy Connection or Session, not {kind.__module__}."
         f"{kind.__qualname__}"

@@ -142,6 +142,16 @@ def test_a_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert close.name in caplog.text
 
 
+def test_an_envelope_that_is_refused_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    """By the queue's id of it, where that is known, for it can be trusted in nothing else."""
+    with caplog.at_level(logging.ERROR, "sigra.job"):
+        take({"sigra": 2, "args": {}})
+        consume({"sigra": 2, "args": {}}, close.definition, "test", native_id="n1")
+    first, second = (record.getMessage() for record in caplog.records)
+    assert first.startswith(f"a job of {close.name} was refused and ends here: ")
+    assert second.startswith(f"job n1 of {close.name} was refused and ends here: ")
+
+
 def test_a_worker_is_found_by_its_name() -> None:
     """Who has no definition at hand gives the name that the job was sent to."""
     assert "completed" == consume(TENANT, close.name, "test").verdict.state

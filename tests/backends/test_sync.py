@@ -433,7 +433,7 @@ def test_a_drain_inside_a_loop_loses_no_async_job(sync: SyncBackend) -> None:
     job = anote.new({"n": 1}, delay=1)
 
     async def main() -> list[Any]:
-        with pytest.raises(EnqueueError):
+        with pytest.raises(EnqueueError, match=r"await \.anew\(\) or \.adrain\(\)"):
             sync.drain(1)
         return await sync.adrain(1)
 

@@ -21,7 +21,9 @@ oban = need("oban")
 import oban_app  # noqa: E402
 import psycopg  # noqa: E402
 import psycopg_pool  # noqa: E402
+from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
+from sqlalchemy.orm import Session  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.oban import ObanBackend  # noqa: E402
@@ -214,6 +216,16 @@ class TestOban(QueueContract):
 
         asyncio.run(produce())
         assert len(harness.rows()) == 2 * commit
+
+    def test_a_session_that_blocks_is_no_connection(self, harness: ObanHarness) -> None:
+        with Session(create_engine("sqlite://")) as session:
+            with pytest.raises(InvalidOptionError, match=r"async one.*not sqlalchemy"):
+                contract_workers.echo.new(IDS, conn=session)
+
+    def test_a_connection_in_no_transaction_is_refused(self, harness: ObanHarness) -> None:
+        with psycopg.connect(harness.url, autocommit=True) as conn:
+            with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
+                contract_workers.echo.new(IDS, conn=conn)
 
     def test_an_async_transaction_is_not_for_new(self, harness: ObanHarness) -> None:
         async def produce() -> None:

@@ -26,8 +26,10 @@ import psycopg  # noqa: E402
 from pgqueuer import PgQueuer, Queries  # noqa: E402
 from pgqueuer.db import SyncPsycopgDriver  # noqa: E402
 from pgqueuer.queries import SyncQueries  # noqa: E402
+from sqlalchemy import create_engine  # noqa: E402
+from sqlalchemy.orm import Session  # noqa: E402
 
-from sigra import EnqueueError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.pgqueuer import PgQueuerBackend  # noqa: E402
 from sigra.backends.pgqueuer_run import Notes  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
@@ -240,10 +242,17 @@ class TestPgQueuer(QueueContract):
         asyncio.run(produce())
         assert len(harness.rows()) == commit
 
+    def test_a_session_is_no_connection(self, harness: PgQueuerHarness) -> None:
+        with Session(create_engine("sqlite://")) as session:
+            with pytest.raises(InvalidOptionError, match=r"psycopg or asyncpg, not sqlalchemy"):
+                contract_workers.echo.new(IDS, conn=session)
+
     @pytest.mark.parametrize("commit", [False, True])
     def test_a_transaction_of_asyncpg(self, harness: PgQueuerHarness, commit: bool) -> None:
         async def produce() -> None:
             conn = await asyncpg.connect(harness.url)
+            with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
+                await contract_workers.echo.anew(IDS, conn=conn)
             transaction = conn.transaction()
             await transaction.start()
             await contract_workers.echo.anew_many([IDS, IDS], conn=conn, delay=9)

@@ -18,8 +18,11 @@ procrastinate = need("procrastinate")
 import procrastinate_app  # noqa: E402
 import psycopg  # noqa: E402
 import psycopg_pool  # noqa: E402
+from sqlalchemy import create_engine  # noqa: E402
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
+from sqlalchemy.orm import Session  # noqa: E402
 
-from sigra import EnqueueError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.procrastinate import ProcrastinateBackend  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -132,6 +135,7 @@ class TestProcrastinate(QueueContract):
         row = harness.row(job)
         assert (row["status"], row["attempts"]) == ("succeeded", 1)
         assert (row["args"]["snoozes"], row["args"]["failures"]) == (2, 0)
+        assert harness.logged("Error: snoozed, and runs again in 1 s")
 
     def test_queue_priority_and_time_reach_their_columns(self, harness: Any) -> None:
         before = time.time()
@@ -160,6 +164,40 @@ class TestProcrastinate(QueueContract):
 
         asyncio.run(produce())
         assert len(harness.rows()) == commit
+
+    @pytest.mark.parametrize("commit", [False, True])
+    def test_a_transaction_of_sqlalchemy(self, harness: Any, commit: bool) -> None:
+        """A session is refused by an error that says where it holds psycopg's own connection."""
+        url = harness.url.replace("postgresql:", "postgresql+psycopg:")
+
+        async def produce() -> None:
+            engine = create_async_engine(url)
+            async with AsyncSession(engine) as session:
+                with pytest.raises(InvalidOptionError, match=r"get_raw_connection\(\)\)\.driver_c"):
+                    await contract_workers.echo.anew(IDS, conn=session)
+                raw = await (await session.connection()).get_raw_connection()
+                await contract_workers.echo.anew(IDS, conn=raw.driver_connection)
+                await (session.commit() if commit else session.rollback())
+            await engine.dispose()
+
+        asyncio.run(produce())
+        engine = create_engine(url)
+        with Session(engine) as session:
+            with pytest.raises(InvalidOptionError, match=r"not sqlalchemy.*\.driver_connection"):
+                contract_workers.echo.new(IDS, conn=session)
+            conn = session.connection().connection.driver_connection
+            contract_workers.echo.new(IDS, conn=conn)
+            session.commit() if commit else session.rollback()
+        engine.dispose()
+        assert len(harness.rows()) == 2 * commit
+
+    def test_a_connection_in_no_transaction_is_refused(self, harness: Any) -> None:
+        with psycopg.connect(harness.url, autocommit=True) as conn:
+            with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
+                contract_workers.echo.new(IDS, conn=conn)
+            with conn.transaction(force_rollback=True):
+                contract_workers.echo.new(IDS, conn=conn)
+        assert harness.rows() == []
 
     def test_an_app_opened_in_a_loop(self, harness: Any, journal: Journal) -> None:
         app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=harness.url))

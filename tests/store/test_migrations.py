@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,6 +61,27 @@ def test_the_migrations_make_the_tables_that_the_code_uses(sink: SqlAuditSink) -
         return compare_metadata(context, metadata)
 
     assert sink.database.read(differences) == []
+
+
+def test_the_tables_are_passed_over_by_the_name_that_the_docs_give(sink: SqlAuditSink) -> None:
+    """A host's own migrations, made by Alembic's autogenerate, would drop them otherwise."""
+    from alembic.autogenerate import compare_metadata
+    from alembic.migration import MigrationContext
+
+    sink.prepare()
+    page = Path(__file__).parents[2] / "docs" / "store.md"
+    rule: dict[str, Any] = {}
+    exec(re.search(r"def include_name.*?(?=```)", page.read_text("utf-8"), re.DOTALL)[0], rule)
+
+    def dropped(options: dict[str, Any]) -> Callable[[Connection], list[Any]]:
+        def compare(connection: Connection) -> list[Any]:
+            context = MigrationContext.configure(connection, opts=options)
+            return list(compare_metadata(context, MetaData()))
+
+        return compare
+
+    assert sink.database.read(dropped({})) != []
+    assert sink.database.read(dropped({"include_name": rule["include_name"]})) == []
 
 
 def test_each_version_goes_up_and_down_with_data(sink: SqlAuditSink) -> None:

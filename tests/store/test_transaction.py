@@ -257,6 +257,8 @@ def test_an_asynchronous_connection_is_used_by_run_sync(url: str, sink: SqlAudit
         async with engine.connect() as connection:
             with pytest.raises(TypeError, match="run_sync"):
                 audit.log("invoice.close", SCOPE, conn=connection)
+            result = log_safe("invoice.close", SCOPE, conn=connection)
+            assert (result.status, str(result.reason)[-21:]) == ("failed", ".AsyncConnectionError")
             for action in ("invoice.close", "invoice.open"):
                 await connection.run_sync(lambda c: log_safe(action, SCOPE, conn=c))
                 if action == "invoice.close":

@@ -110,6 +110,12 @@ def enqueues(request: RequestScope) -> None:
         print(job.result(timeout=5))
 
 
+def waits_for(job: Job, sync: SyncBackend) -> None:
+    assert job.state == "scheduled"
+    sync.drain(until=60)
+    assert job.state == "completed"
+
+
 def takes_any_worker(any_worker: Worker[..., Any], of_tenant: TenantWorker[..., Any]) -> str:
     return any_worker.name + of_tenant.definition.name
 

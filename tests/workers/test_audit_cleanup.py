@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sigra import AuditEvent, SyncBackend, configure
 from sigra.audit import cleanup, count, log
 from sigra.audit.transaction import NoAuditStoreError
-from sigra.store import SqlAuditSink, verify
+from sigra.store import Signer, SqlAuditSink, verify
 from sigra.store.errors import InvalidQueryError
 from sigra.workers import AuditCleanup
 
@@ -36,6 +38,21 @@ def test_what_is_older_goes_and_the_chains_verify(sink: SqlAuditSink) -> None:
     assert 10 == count(all_organizations=True)
     report = verify(sink, all_organizations=True)
     assert ("intact", 10, 30) == (report.verdict, report.rows, report.pruned)
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_what_it_removes_is_signed_for_by_the_sinks_key(
+    sink: SqlAuditSink, tmp_path: Path, signed: bool
+) -> None:
+    """Who verifies with keys takes an unsigned removal for a theft."""
+    signer = Signer(Ed25519PrivateKey.generate())
+    url = f"sqlite:///{tmp_path / 'audit.db'}"
+    with closing(SqlAuditSink(url, signer=signer if signed else None)) as own:
+        with configure(sinks=[own]):
+            assert 30 == AuditCleanup.new({"retention_days": 5}).result()
+    report = verify(sink, public_keys=[signer.public_key], all_organizations=True)
+    assert ("intact" if signed else "broken") == report.verdict
+    assert signed or "forged" == report.findings[0].kind
 
 
 @pytest.mark.parametrize("args", [{}, {"retention_days": None}])
