@@ -60,6 +60,11 @@ class _Pump:
                 return job, ticket
             self.backend._schedule(job, ticket, self.now())
 
+    def leave(self) -> None:
+        """Leave what waits for ``drain()``."""
+        self.ran, self.limit = [], 0
+        self.take()
+
 
 class SyncBackend:
     """Run jobs in the caller's thread, inside ``.new()``; the default, and fit for tests.
@@ -85,8 +90,7 @@ class SyncBackend:
         outer = self._pump() if running.get() is not None else None
         pump = outer or _Pump(self)
         for job in jobs:
-            ticket = self._take(job, pump)
-            if ticket is not None and outer is None:
+            if (ticket := self._take(job, pump)) is not None and outer is None:
                 self._run(job, ticket, pump)
             elif ticket is not None:
                 heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
@@ -98,8 +102,7 @@ class SyncBackend:
         outer = self._pump()
         pump = outer or _Pump(self)
         for job in jobs:
-            ticket = self._take(job, pump)
-            if ticket is None:
+            if (ticket := self._take(job, pump)) is None:
                 continue
             heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
             if outer is None:
@@ -132,8 +135,7 @@ class SyncBackend:
 
     def _pump(self) -> _Pump | None:
         """Return the pump of the job that runs here on this backend, if one does."""
-        attempt = running.get()
-        pump = attempt.pump if attempt is not None else None
+        pump = getattr(running.get(), "pump", None)
         return pump if type(pump) is _Pump and pump.backend is self and pump.open else None
 
     def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
@@ -160,7 +162,7 @@ class SyncBackend:
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
             self._settle(job, ticket, verdict, pump)
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
-                pump.open = False
+                pump.leave()
                 raise verdict.error
             if (following := pump.take()) is None:
                 return
@@ -177,8 +179,8 @@ class SyncBackend:
                 else:
                     verdict = await asyncio.to_thread(execute, attempt)
             except BaseException as error:
-                pump.open = False  # cancelled with whoever awaited, it must hold no unique key
                 self._settle(job, ticket, Verdict("discarded", error=error), pump)
+                pump.leave()  # it was cancelled with whoever awaited; these were not begun
                 raise
             self._settle(job, ticket, verdict, pump)
 
@@ -230,10 +232,8 @@ class SyncBackend:
         ``inline``: leave one that cannot run here.
         """
         with self._lock:
-            entry = self._scheduled[0] if self._scheduled else None
-            if entry is None or entry[0] > target:
-                entry = None
-            else:
+            entry = next((each for each in self._scheduled[:1] if each[0] <= target), None)
+            if entry is not None:
                 if inline and entry[3].definition.is_async:
                     self._refuse_in_loop()
                 heapq.heappop(self._scheduled)

@@ -47,3 +47,19 @@ def test_ctrl_c_reaches_the_caller_and_leaves_no_context(worker) -> None:
     with configure(backend=SyncBackend()), pytest.raises(KeyboardInterrupt):
         worker.new(ARGS)
     assert current_job() is None
+
+
+@tenant_worker(name="tests.interrupt.enqueues")
+def enqueues(scope):
+    raises.new(ARGS, unique="once")
+    is_pressed(scope)
+
+
+def test_what_an_interrupted_job_enqueued_waits_for_drain() -> None:
+    """It was not begun, and is not lost with the job around it."""
+    with configure(backend=SyncBackend()) as settings:
+        with pytest.raises(KeyboardInterrupt):
+            enqueues.new(ARGS)
+        assert raises.new(ARGS, unique="once").duplicate
+        assert [raises.name] == [job.worker for job in settings.backend.drain()]
+        assert not raises.new(ARGS, unique="once").duplicate

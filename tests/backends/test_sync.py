@@ -534,3 +534,28 @@ def test_a_cancelled_anew_lets_go_of_its_unique_key(sync: SyncBackend) -> None:
         return await endless.anew({"wait": False}, unique="k")
 
     assert "completed" == asyncio.run(main()).state
+
+
+def test_what_a_cancelled_job_enqueued_waits_for_drain(sync: SyncBackend) -> None:
+    """It was not begun, and is not lost with the job around it, nor is its unique key held for ever."""
+    ran: list[int] = []
+
+    @worker(name="sync.child")
+    def child(number: int) -> None:
+        ran.append(number)
+
+    @worker(name="sync.around")
+    async def around() -> None:
+        for number in range(2):
+            await child.anew({"number": number}, unique=f"k{number}")
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(around.anew({}), 0.01)
+        assert [] == ran
+        assert ["sync.child"] * 2 == [job.worker for job in await sync.adrain()]
+
+    asyncio.run(main())
+    assert [0, 1] == ran
+    assert not child.new({"number": 2}, unique="k0").duplicate
