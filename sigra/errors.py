@@ -31,8 +31,8 @@ class SigraError(Exception):
         return str(self.args[0]) if self.args else type(self).__name__
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Not by __init__, which takes the facts and not the text.
-        return type(self).__new__, (type(self), *self.args), self.__dict__.copy()
+        # Not by __init__, which takes the facts and not the text; of an OSError it makes the args.
+        return type(self).__new__, (type(self),), {**self.__dict__, "args": self.args}
 
 
 class DuplicateWorkerError(SigraError, ValueError):
