@@ -121,7 +121,7 @@ class BackendContract(OutcomeContract):
 
     def test_a_delayed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
         """A delay, or a moment in the future, is honoured."""
-        self._require(harness, "delay")
+        self._require(harness, "delay", "run_at")
         later = datetime.now(timezone.utc) + timedelta(seconds=self.delay)
         delayed = workers.echo.new(IDS, delay=self.delay)
         scheduled = workers.echo.new(IDS, run_at=later)
@@ -133,7 +133,7 @@ class BackendContract(OutcomeContract):
         self, harness: Harness, journal: Journal
     ) -> None:
         """A second job under the key is not enqueued, and says so; a later one is."""
-        self._require(harness, "unique")
+        self._require(harness, "unique", "delay")
         # Long enough for a busy machine to come to the second one.
         first = workers.echo.new(IDS, unique="k", delay=4 * self.delay)
         second = workers.echo.new(IDS, unique="k", delay=4 * self.delay)
@@ -155,9 +155,11 @@ class BackendContract(OutcomeContract):
             "queue": "q",
             "priority": 1,
             "delay": 1,
+            "run_at": datetime.now(timezone.utc),
             "unique": "k",
             "conn": object(),
             "max_attempts": 2,
+            "backoff": 1,
         }
         missing = {
             name: value

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from sigra import config
+from sigra.backend import Capability
 from sigra.job import Job
 from sigra.proxy import Worker
 from sigra.testing.harness import Harness, Journal
@@ -49,6 +50,7 @@ class ContractCase:
         return job, mine()
 
     @staticmethod
-    def _require(harness: Harness, capability: Any) -> None:
-        if capability not in harness.backend.capabilities:
-            pytest.skip(f"backend {harness.backend.name!r} does not declare {capability!r}")
+    def _require(harness: Harness, *capabilities: Capability) -> None:
+        for capability in capabilities:
+            if capability not in harness.backend.capabilities:
+                pytest.skip(f"backend {harness.backend.name!r} does not declare {capability!r}")

@@ -82,7 +82,7 @@ class ConsumerContract(BackendContract):
         max_attempts: int,
     ) -> list[int]:
         """Have a job that kills its consumer come to its end; return which attempts were begun."""
-        self._require(harness, "max_attempts")
+        self._require(harness, "max_attempts", "backoff")
         at_most_once = "at_most_once" in harness.backend.capabilities
         # A second: at once, the next run could end before the queue has noted this one as retried.
         job = killer.new(IDS, max_attempts=max_attempts, backoff=1)
@@ -125,7 +125,7 @@ class ConsumerContract(BackendContract):
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:
         """In whatever instant consumers die, each job comes to its end."""
-        self._require(harness, "at_least_once")
+        self._require(harness, "at_least_once", "max_attempts")
         workers.waits.new_many([{**IDS, "seconds": 0.02}] * 200, max_attempts=20)
         for seconds in (0.0, 0.03, 0.1, 0.3):
             harness.kill()

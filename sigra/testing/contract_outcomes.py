@@ -36,6 +36,7 @@ class OutcomeContract(ContractCase):
 
     def test_cancel_uses_no_attempt_that_is_left(self, harness: Harness, journal: Journal) -> None:
         """A cancelled job is over, whatever attempts are left."""
+        self._require(harness, "max_attempts", "backoff")
         self._run(
             harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3, backoff=0
         )
@@ -47,7 +48,7 @@ class OutcomeContract(ContractCase):
         self, harness: Harness, journal: Journal, failures: int
     ) -> None:
         """Attempts count from 1, each with the same ids and the same job."""
-        self._require(harness, "max_attempts")
+        self._require(harness, "max_attempts", "backoff")
         args = {**IDS, "impersonating_from": "eve", "failures": failures}
         _, runs = self._run(
             harness, journal, workers.recovers, args, failures + 1, max_attempts=3, backoff=0
@@ -59,7 +60,7 @@ class OutcomeContract(ContractCase):
 
     def test_attempts_end(self, harness: Harness, journal: Journal) -> None:
         """A job that always fails runs max_attempts times and no more."""
-        self._require(harness, "max_attempts")
+        self._require(harness, "max_attempts", "backoff")
         args = {**IDS, "failures": 9}
         self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
         self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 2)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sigra import AsyncioBackend, Job, SyncBackend, ThreadBackend, configure
+from sigra.backend import Capability
 from sigra.execute import in_event_loop
 from sigra.testing import BackendContract
 from sigra.testing.contract_workers import record_events
@@ -50,6 +51,28 @@ class TestSync(BackendContract):
     @pytest.fixture
     def harness(self) -> SyncHarness:
         return SyncHarness()
+
+
+class PoorHarness(SyncHarness):
+    def __init__(self, *capabilities: Capability) -> None:
+        super().__init__()
+        self.backend.capabilities = frozenset(capabilities)
+
+
+class TestNothing(BackendContract):
+    """A backend that declares nothing is asked for nothing that it cannot."""
+
+    @pytest.fixture
+    def harness(self) -> SyncHarness:
+        return PoorHarness()
+
+
+class TestLittle(BackendContract):
+    """Each case asks for all that it uses: retries, say, at a moment that is said, or by a key."""
+
+    @pytest.fixture(params=["max_attempts", "delay", "unique"])
+    def harness(self, request: pytest.FixtureRequest) -> SyncHarness:
+        return PoorHarness(request.param)
 
 
 class TestThread(BackendContract):
