@@ -15,8 +15,6 @@ _LONGEST_KEY = 40
 _type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """A type's name by type's own slot: a metaclass has no say in it."""
 
-_ALL_STR = frozenset({str}).issuperset
-
 _codec = choose_codec()
 dumps = _codec.dumps
 loads = _codec.loads
@@ -34,10 +32,10 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
     """
     plain: dict[str, Any] = args if type(args) is dict else dict(dict.items(args))
     frozen = FrozenDict(plain)
-    if not _ALL_STR(map(type, frozen)):
-        return _freeze_nested(plain, max_bytes, codec)
     chars = 0
-    for value in frozen.values():
+    for key, value in frozen.items():
+        if type(key) is not str:
+            break
         kind = type(value)
         if kind is str:
             if not value.isascii() and not is_unicode(value):

@@ -50,11 +50,13 @@ class _Pump:
         """Take the next job out; close, and return None, where there is none or it is too many."""
         while True:
             if not self.waiting:
-                self.open = False  # before the second look, so that nothing falls in between
+                self.open = False
+                if not self.waiting:  # a second look, so that nothing falls in between
+                    return None
             try:
                 _, _, job, ticket = heapq.heappop(self.waiting)
             except IndexError:
-                return None
+                continue
             if self.ran is None or len(self.ran) < self.limit:
                 self.open = True
                 return job, ticket
@@ -237,12 +239,9 @@ class SyncBackend:
                 if inline and entry[3].definition.is_async:
                     self._refuse_in_loop()
                 heapq.heappop(self._scheduled)
-        self._advance(target if entry is None else entry[0])
-        return entry and (entry[0], *entry[3:])
-
-    def _advance(self, moment: float) -> None:
-        with self._lock:
+            moment = target if entry is None else entry[0]
             self._ahead = max(self._ahead, moment - time.time())
+        return entry and (entry[0], *entry[3:])
 
     def _refuse_in_loop(self) -> None:
         if in_event_loop():
