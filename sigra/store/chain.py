@@ -48,13 +48,19 @@ def chain_tag(organization_id: str | None) -> str:
 
 
 def organization_of(tag: str) -> str | None:
-    """Return the organization of a chain's tag."""
+    """Return the organization of a chain's tag, and what is no such tag as it is."""
     if tag == NO_ORGANIZATION:
         return None
     name = tag[len(_ORGANIZATION) :]
-    if tag.startswith(_WITH_NUL):
-        return name.replace("%00", "\0").replace("%25", "%")
-    return name
+    if tag.startswith(_ORGANIZATION):
+        return name
+    name = name.replace("%00", "\0").replace("%25", "%")
+    return name if chain_tag(name) == tag else tag
+
+
+def is_tag(tag: str) -> bool:
+    """Tell whether a text is the tag of a chain."""
+    return chain_tag(organization_of(tag)) == tag
 
 
 def without_nul(text: str | None) -> str | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select
 
 from sigra.store.access import read_tables
 from sigra.store.anchors import Anchors
-from sigra.store.chain import chain_tag, organization_of
+from sigra.store.chain import chain_tag, is_tag, organization_of
 from sigra.store.check import FINDINGS, ChainCheck
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.diagnose import Places
@@ -25,6 +25,7 @@ from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
+from sigra.store.stored import is_text
 from sigra.store.strays import find_strays
 from sigra.store.tables import chains, entries
 
@@ -111,6 +112,7 @@ class _Verification:
     def _is_head(self, head: Any) -> bool:
         """Tell whether a chain's row has values as they are written; SQLite takes any others."""
         good = [*map(type, head)] == [int, str, int, bytes]
+        good = good and is_text(head.tag) and is_tag(head.tag)
         if not good and len(self.findings) < FINDINGS:
             reason = f"the row of chain {head.id!r} has a value of a kind that is never written"
             self.findings.append(Finding(None, 0, None, "changed", reason))

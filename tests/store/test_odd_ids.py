@@ -10,13 +10,14 @@ import pytest
 from events import event
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import DateTime, create_engine
+from sqlalchemy import Connection, DateTime, create_engine, insert, literal_column
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from sigra import AuditEvent, audit, configure, log_safe
+from sigra.audit import EventFilter
 from sigra.store import SqlAuditSink, erase, verify
-from sigra.store.chain import chain_tag, organization_of
-from sigra.store.tables import entries
+from sigra.store.chain import GENESIS, chain_tag, link, organization_of
+from sigra.store.tables import chains, entries
 
 ODD = (
     "t\0", "t\ufffd", "t%00", "t%2500", "nul:t%00", "t\0%", "t\0%25", "\0", "none",
@@ -36,6 +37,28 @@ def test_a_chain_s_name_is_that_of_one_organization(one: str | None, other: str 
     assert organization_of(chain_tag(one)) == one
     assert (chain_tag(one) == chain_tag(other)) is (one == other)
     assert "\0" not in chain_tag(one)
+
+
+def test_a_chain_of_no_organization_s_name_is_nobody_s_and_is_found(sink: SqlAuditSink) -> None:
+    """What somebody put in under a name that is never made is shown as no organization's event."""
+    sink.write(event(1))
+    names: list[Any] = ["zzz:acme", "nul:acme", "nul:%00%41", "", "no", "orG:acme"]
+    if sink.database.dialect == "sqlite":
+        names += ["org:ac\0me", literal_column("CAST(x'6f72673aff' AS TEXT)")]
+
+    def put_in(connection: Connection) -> None:
+        for chain, tag in enumerate(names, 50):
+            head, row = link(chain, str(tag), 1, GENESIS, event(chain))
+            known = {"id": chain, "tag": tag, "sequence": 1, "head": head}
+            connection.execute(insert(chains).values(known))
+            connection.execute(insert(entries).values(row))
+
+    sink.database.write(put_in)
+    report = verify(sink, all_organizations=True)
+    found = {each.reason.split()[4] for each in report.findings}
+    assert found == {str(chain) for chain in range(50, 50 + len(names))}
+    shown = [each.organization_id for each in sink.stream(EventFilter(all_organizations=True))]
+    assert (shown.count("acme"), sink.count(EventFilter("acme"))) == (1, 1)
 
 
 def test_no_two_organizations_share_a_chain_and_no_two_actors_events(sink: SqlAuditSink) -> None:
