@@ -37,6 +37,11 @@ WAIT_FOR_DEPLOY = 30.0
 """Seconds after which a job of a newer release is looked at again."""
 
 
+ENDED = "ended"
+"""Where an envelope says what its queue counts as it is run again by hand. It is not signed: who
+can write it can write what the queue counts."""
+
+
 def native(module: str, extra: str) -> Any:
     """Import a queue's package by name, so that types are checked alike without it.
 
@@ -71,6 +76,15 @@ def failures_in(payload: Mapping[str, Any]) -> int:
     return failures if type(failures) is int else 0
 
 
+def ends_in(payload: Mapping[str, Any]) -> int:
+    """Return how many of the runs that a queue counts came to an end, as the envelope says.
+
+    They are its failed ones; or, of a job that ends and is run again by hand, ``ENDED``.
+    """
+    ended = payload.get(ENDED) if MARK in payload else None
+    return ended if type(ended) is int else failures_in(payload)
+
+
 @dataclass(frozen=True, slots=True)
 class Consumed:
     """What came of one delivery: its verdict, and the payload to send where it goes on."""
@@ -92,6 +106,25 @@ class Consumed:
             lost=delivery.lost + delivery.deliveries,
             unsigned=delivery.unsigned,
         )
+
+    def by_hand(self, ended: int) -> dict[str, Any]:
+        """Return the payload for a run that somebody asks the queue for once the job has ended.
+
+        It is the last attempt once more, as after a snooze, so that its events are new ones.
+        ``ended``: how many runs the queue counts by then.
+        """
+        delivery = self.delivery
+        if delivery is None:
+            return dict(self.payload)
+        left = delivery.job.options.max_attempts - 1 - delivery.failures
+        payload = pack(
+            delivery.job,
+            failures=delivery.failures,
+            snoozes=delivery.snoozes + 1,
+            lost=min(delivery.lost + delivery.deliveries, left),
+            unsigned=delivery.unsigned,
+        )
+        return payload | {ENDED: ended}
 
 
 class Counts(TypedDict, total=False):

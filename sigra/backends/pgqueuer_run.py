@@ -56,7 +56,9 @@ async def _settle(
         case "cancelled":
             context.cancellation.cancel()  # which PgQueuer looks at when we return
         case "discarded" if error is not None:
-            await notes.write(job, {})  # who queues it again by hand, has all attempts anew
+            # Who queues it again by hand, has all attempts anew, and events of their own.
+            again = {"snoozes": consumed.delivery.snoozes + 1} if consumed.delivery else {}
+            await notes.write(job, again)
             raise writable(error)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.external import Consumed, aconsume, failures_in, native
+from sigra.backends.external import Consumed, aconsume, ends_in, native
 from sigra.backends.jsonb import fit, unfit
 
 _procrastinate = native("procrastinate", "procrastinate")
@@ -26,8 +26,8 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
     """Be the body of every worker's task."""
     native, payload = context.job, unfit(args)
     definition = catalog.lookup(native.task_name)
-    # Our own verdicts keep both counts equal; a rescue raises the native one.
-    lost = max(0, native.attempts - failures_in(payload))
+    # Our own verdicts keep both counts equal; a rescue raises the native one, and a retry by hand.
+    lost = max(0, native.attempts - ends_in(payload))
     work = asyncio.ensure_future(
         aconsume(payload, definition, "procrastinate", native_id=str(native.id), deliveries=lost)
     )
@@ -56,11 +56,16 @@ async def _settle(context: Any, consumed: Consumed) -> None:
         case "cancelled":
             raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
         case "discarded":
+            if (
+                consumed.delivery is not None
+            ):  # for "retry" in procrastinate's shell, which adds one
+                attempts = context.job.attempts
+                await _note(context, consumed.by_hand(attempts + 2), attempts + 1)
             verdict.unwrap()
 
 
 async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
-    """Write what the next run has to know; the retry that follows adds one to attempts."""
+    """Write what the next run has to know; the end of this one adds one to attempts."""
     await context.app.connector.execute_query_async(
         _COUNT, args=fit(payload), attempts=attempts - 1, id=context.job.id
     )

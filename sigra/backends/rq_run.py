@@ -46,12 +46,14 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
             seconds = math.ceil(verdict.delay + CUT_OFF.total_seconds()) if verdict.delay else 0
             return _rq.Retry(max=_ENDLESS, interval=seconds)
         case "cancelled" | "discarded":
+            native.args = (name, consumed.by_hand(0))  # "rq requeue", and dashboards' buttons
+            _write_at_once(native)
             verdict.unwrap()
     return None
 
 
 def _write_at_once(native: Any) -> None:
-    """Have RQ write in one transaction that a job goes on, and that it is begun no more.
+    """Have RQ write in one transaction that a job goes on, or failed, and that it is begun no more.
 
     By itself it marks a job as scheduled before it schedules it, and would never look again at
     one whose worker is killed between the two.
@@ -61,5 +63,7 @@ def _write_at_once(native: Any) -> None:
         if pipeline is not None:
             pipeline.hdel(native.key, _BEGUN)
             type(native).set_status(native, status, pipeline)
+            if status == "failed":
+                native.retries_left = 1  # for a run by hand whose worker dies before it begins
 
     native.set_status = set_status

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Any
 
-from sigra.backends.external import Consumed, aconsume, failures_in, native
+from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text
 from sigra.errors import brief
 
@@ -23,7 +23,7 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     """Be the body of every worker's function."""
     job, worker = context["job"], context["worker"]
     task, job.retry_delay = worker.job_task_contexts[job], AGAIN
-    lost = max(0, job.attempts - 1 - failures_in(payload))
+    lost = max(0, job.attempts - 1 - ends_in(payload))
     consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
     work = asyncio.ensure_future(consuming)
     try:
@@ -50,6 +50,8 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
     error = None if verdict.error is None else error_text(verdict.error)
     if verdict.state != "completed":
         task["aborted"] = verdict.state  # what is so marked, SAQ does not complete
+    if verdict.state in ("cancelled", "discarded") and consumed.delivery is not None:
+        job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
     match verdict.state:
         case "retryable" | "scheduled":
             job.kwargs = consumed.following()

@@ -165,6 +165,7 @@ class TestPgQueuer(QueueContract):
         subprocess.run(command, check=True, capture_output=True)
         journal.wait(harness, lambda: len(journal.runs()) == 4, "two more attempts")
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 1, 2]
+        assert len({event["event_id"] for event in journal.events()}) == 4
 
     def test_what_is_noted_of_the_begins_of_a_batch_is_one_transaction(
         self, harness: PgQueuerHarness

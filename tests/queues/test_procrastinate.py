@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,20 @@ class TestProcrastinate(QueueContract):
         assert (row["status"], row["attempts"]) == ("succeeded", 1)
         assert (row["args"]["snoozes"], row["args"]["failures"]) == (2, 0)
         assert harness.logged("Error: snoozed, and runs again in 1 s")
+
+    def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """As often as somebody asks in procrastinate's shell, with events of its own each time."""
+        job = contract_workers.recovers.new({**IDS, "failures": 9}, max_attempts=2, backoff=0)
+        for _ in range(2):
+            harness.settle()
+            now = datetime.now(timezone.utc)
+            harness.app.job_manager.retry_job_by_id(int(job.native_id), now)
+        harness.settle()
+        assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
+        assert len({event["event_id"] for event in journal.events()}) == 4
+        assert harness.row(job)["status"] == "failed"
 
     def test_queue_priority_and_time_reach_their_columns(self, harness: Any) -> None:
         before = time.time()

@@ -97,6 +97,32 @@ class TestRQ(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the failed job")
         assert "was cancelled: said so" in harness.failed(job.id)
 
+    def test_a_failed_job_that_is_queued_again_by_hand_has_its_last_attempt_once_more(
+        self, harness, journal
+    ):
+        """As often as somebody asks, with events of its own each time."""
+        args = {**IDS, "failures": 9}
+        job, _ = self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
+        for runs in (3, 4):
+            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+            harness.native.fetch_job(job.id).requeue()
+            journal.wait(harness, lambda: len(journal.runs()) == runs, "another run")  # noqa: B023
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+        assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
+        assert len({event["event_id"] for event in journal.events()}) == 4
+
+    @pytest.mark.parametrize("built", ["by hand", "unreadable"])
+    def test_a_refused_job_that_is_queued_again_is_refused_for_the_same_reason(
+        self, harness, journal, built
+    ):
+        """It was no death of a consumer."""
+        payload = {"by hand": {}, "unreadable": {"sigra": 2, "args": {}}}[built]
+        reason = {"by hand": "no 'organization_id'", "unreadable": "unreadable job env"}[built]
+        sent = harness.send(workers.echo.name, payload)
+        for _ in range(2):
+            journal.wait(harness, lambda: reason in (harness.failed(sent) or ""), "its end")
+            harness.native.fetch_job(sent).requeue()
+
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         sent = harness.send("sigra.tests.unknown", {})
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")

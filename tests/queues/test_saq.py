@@ -110,6 +110,21 @@ class TestSaqOnRedis(QueueContract):
         assert (native.status, native.attempts) == ("aborted", 1)
         assert "was cancelled: said so" in native.error
 
+    def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
+        self, harness, journal
+    ):
+        """As often as somebody asks on SAQ's page, with events of its own each time."""
+        args = {**IDS, "failures": 9}
+        job, _ = self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
+        for runs in (3, 4):
+            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+            native = harness.ask(harness.native.job(job.id))
+            harness.ask(native.retry("retried from ui"))
+            journal.wait(harness, lambda: len(journal.runs()) == runs, "another run")  # noqa: B023
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+        assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
+        assert len({event["event_id"] for event in journal.events()}) == 4
+
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         job = undeployed.new(IDS)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the failed job")
