@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,17 +40,17 @@ def ensure_tables(database: Database) -> None:
     Of processes that begin at once one does it, and the others wait.
     """
     if database.read(checked_version) != HEAD:
-        database.write(_upgrade_once)
+        _alter(database, _upgrade_once)
 
 
 def upgrade(database: Database, revision: str = HEAD) -> None:
     """Bring the tables to a version."""
-    database.write(lambda connection: _run(connection, "upgrade", revision))
+    _alter(database, lambda connection: _run(connection, "upgrade", revision))
 
 
 def downgrade(database: Database, revision: str) -> None:
     """Bring the tables back to a version; ``base`` drops them with all that they hold."""
-    database.write(lambda connection: _run(connection, "downgrade", revision))
+    _alter(database, lambda connection: _run(connection, "downgrade", revision))
 
 
 def version(connection: Connection) -> str | None:
@@ -86,6 +87,20 @@ def checked_version(connection: Connection) -> str | None:
 def _ask(connection: Connection, query: str) -> list[Any]:
     with naming_altered():
         return list(connection.exec_driver_sql(query).scalars())
+
+
+def _alter(database: Database, work: Callable[[Connection], None]) -> None:
+    """Write without a look at foreign keys: a table of SQLite's that is made anew is dropped."""
+
+    def alter(connection: Connection) -> None:
+        if connection.dialect.name == "sqlite":
+            # Within a transaction the setting stays; the connection is used for nothing else.
+            for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
+                connection.exec_driver_sql(statement)
+            connection.detach()
+        work(connection)
+
+    database.write(alter)
 
 
 def _upgrade_once(connection: Connection) -> None:

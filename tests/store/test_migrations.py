@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from events import event
-from sqlalchemy import Connection, MetaData, insert, inspect, make_url, select, text
+from sqlalchemy import Connection, MetaData, create_engine, insert, inspect, make_url, select, text
 from sqlalchemy import event as listen
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra.audit import EventFilter
 from sigra.store import Report, SqlAuditSink, erase, migrate, read_checkpoints, verify
@@ -297,6 +298,34 @@ def test_an_upgrade_keeps_what_others_made_of_the_tables(
     sink.database.write(lambda c: c.execute(text("INSERT INTO others SELECT * FROM newest")))
     with pytest.raises(Exception, match="no"):
         sink.database.write(lambda c: c.execute(text("DELETE FROM sigra_audit_entries")))
+
+
+@pytest.mark.parametrize("rule", ["", "ON DELETE CASCADE"])
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_an_upgrade_deletes_nothing_that_refers_to_an_entry(
+    new_url: Callable[[str], str],
+    first_on: Callable[[str], SqlAuditSink],
+    open_sink: Callable[..., SqlAuditSink],
+    driver: str,
+    rule: str,
+) -> None:
+    """Whatever a foreign key says of entries that go, an entry that is written anew is not gone."""
+    url = make_url(new_url("sqlite"))
+    migrate.upgrade(first_on(str(url)).database, "0002")
+    engine = (create_async_engine if "+" in driver else create_engine)(url.set(drivername=driver))
+    listen.listen(
+        getattr(engine, "sync_engine", engine),
+        "connect",
+        lambda driver, _: driver.cursor().execute("PRAGMA foreign_keys = ON"),
+    )
+    sink = open_sink(engine)
+    note = f"CREATE TABLE note (id REFERENCES sigra_audit_entries (event_id) {rule})"
+    fill = "INSERT INTO note SELECT event_id FROM sigra_audit_entries"
+    sink.database.write(lambda c: [c.execute(text(each)) for each in (note, fill)])
+    migrate.upgrade(sink.database)
+    checks = ("SELECT count(*) FROM note", "PRAGMA foreign_key_check", "PRAGMA foreign_keys")
+    kept = sink.database.read(lambda c: [c.execute(text(each)).scalar() for each in checks])
+    assert kept == [14, None, 1]
 
 
 def test_whoever_still_writes_as_the_first_version_is_told(first: SqlAuditSink) -> None:
