@@ -25,9 +25,11 @@ _ALTERED = (
 )
 """What SQLite says of tables that are others than ours: it has one kind of error for all."""
 
-_WRONG, _FORBIDDEN = ("42", "23"), "42501"
-"""PostgreSQL's codes for what is not there or of another type, for rows that exclude each other,
-and for who may not read."""
+_WRONG, _RIGHT = ("42", "23"), ("42501", "23001", "23503")
+"""PostgreSQL's codes for what is not there or of another type, and for rows that exclude each
+other; and those among them for who may not read, and for an entry that others' rows refer to."""
+
+_REFERRED_TO = "FOREIGN KEY"
 
 
 def read_tables(database: Database, work: Work[T]) -> T:
@@ -89,5 +91,6 @@ def naming_altered() -> Iterator[None]:
 def _is_altered(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's
     if state is not None:
-        return str(state).startswith(_WRONG) and state != _FORBIDDEN
-    return any(map(str(error.orig).__contains__, _ALTERED))
+        return str(state).startswith(_WRONG) and state not in _RIGHT
+    said = str(error.orig)
+    return any(map(said.__contains__, _ALTERED)) and _REFERRED_TO not in said

@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from events import NOON, event
 from sqlalchemy import Connection, Engine, create_engine, select, text
+from sqlalchemy.event import listen
 from sqlalchemy.exc import DBAPIError
 
 from sigra import SigraError, configure
@@ -538,3 +539,21 @@ def test_a_role_that_may_not_read_is_told_so(new_url: Callable[[str], str]) -> N
     with pytest.raises(DBAPIError, match="permission denied for table"):
         read_tables(sink.database, read)
     sink.close()
+
+
+def test_an_entry_that_another_table_refers_to_is_no_altered_one(
+    url: str, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """What keeps it from being pruned is told as the database tells it."""
+    engine = create_engine(url)
+    if engine.name == "sqlite":
+        listen(engine, "connect", lambda driver, _: driver.execute("PRAGMA foreign_keys = ON"))
+    sink = open_sink(engine)
+    sink.write(event(1))
+    note = "CREATE TABLE note (id TEXT REFERENCES sigra_audit_entries (event_id))"
+    fill = "INSERT INTO note SELECT event_id FROM sigra_audit_entries"
+    sink.database.write(lambda c: [c.execute(text(each)) for each in (note, fill)])
+    with pytest.raises(DBAPIError, match=r"(?i)foreign key constraint"):
+        list(prune(sink, NOON + timedelta(days=1), reason="old", all_organizations=True))
+    assert verify(sink, all_organizations=True).verdict == "intact"
+    engine.dispose()
