@@ -56,9 +56,8 @@ async def _settle(context: Any, consumed: Consumed) -> None:
         case "cancelled":
             raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
         case "discarded":
-            if (
-                consumed.delivery is not None
-            ):  # for "retry" in procrastinate's shell, which adds one
+            # For "retry" in procrastinate's shell, which adds one attempt more.
+            if consumed.delivery is not None:
                 attempts = context.job.attempts
                 await _note(context, consumed.by_hand(attempts + 2), attempts + 1)
             verdict.unwrap()

@@ -103,10 +103,11 @@ def verify(
     machine: bool,
     **which: Any,
 ) -> None:
-    """Check that what is in the store is what was written, and name the first bad row.
+    """Check that the store holds what was written.
 
-    The chains alone show whoever changes rows by hand. Against whoever can write the whole
-    database, pass --checkpoints that were kept elsewhere, and --public-key. See docs/security.md.
+    If not, the first bad row is named, and why it is one. The chains alone show whoever changes
+    rows by hand. Against whoever can write the whole database, pass --checkpoints that were kept
+    elsewhere, and --public-key. See docs/security.md.
 
     \b
     Exit status:
@@ -144,9 +145,10 @@ def verify(
 def export(
     url: str, folder: Path, form: Any, key: Path | None, machine: bool, **which: Any
 ) -> None:
-    """Write the events into a folder: one file an organization, and a manifest.
+    """Write the events into a folder, with a manifest.
 
-    parquet needs sigra[parquet]. "sigra audit verify --export FOLDER" checks the files.
+    There is one file for each organization. parquet needs sigra[parquet]. "sigra audit verify
+    --export FOLDER" checks the files.
     """
     which, store = tenancy(which), open_store(url)
     from sigra.cli import keeping
@@ -166,9 +168,9 @@ def export(
 @with_key
 @as_json
 def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> None:
-    """Remove old events, in batches of 10,000, so that the chains still verify.
+    """Remove old events, so that the chains still verify.
 
-    What is interrupted is taken up by the next call.
+    By batches of 10,000. What is interrupted is taken up by the next call.
     """
     store = open_store(url, key)
     from sigra.cli import keeping
@@ -193,7 +195,7 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 def erase(
     url: str, persons: tuple[str, ...], reason: str, key: Path | None, machine: bool, **which: Any
 ) -> None:
-    """Erase what the events of a person say, so that the chains still verify.
+    """Erase what a person's events say; the chains still verify.
 
     Of each event stay its id, time, action, outcome and worker. A SQLite file is then written
     anew, during which nobody else can write. There is no way back.
@@ -219,9 +221,10 @@ def erase(
 )
 @as_json
 def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
-    """Sign where all chains stand now, and add that to a file of checkpoints.
+    """Sign where all chains stand now.
 
-    A key is made by "openssl genpkey -algorithm ed25519".
+    That is added to a file of checkpoints. A key is made by "openssl genpkey -algorithm ed25519",
+    and the --public-key to verify with by "openssl pkey -in key.pem -pubout".
     """
     store = open_store(url)
     from sigra.cli import keeping
@@ -234,10 +237,10 @@ def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
 @with_trust
 @click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True)
 def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int) -> None:
-    """Serve a read-only page on this machine, for whoever has the address that is printed.
+    """Serve a read-only page on this machine.
 
-    The page binds to 127.0.0.1 alone. To see it from elsewhere, forward the port by ssh.
-    Needs sigra[web]. Ctrl-C ends it.
+    Who has the address that is printed sees it. The page binds to 127.0.0.1 alone. To see it from
+    elsewhere, forward the port by ssh. Needs sigra[web]. Ctrl-C ends it.
     """
     store = open_store(url)
     from sigra.cli import keeping, verifying

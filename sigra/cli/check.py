@@ -9,6 +9,8 @@ from pathlib import Path
 from sigra.cli.flows import Flow, find_flows
 from sigra.cli.sources import Sources
 
+_NONE_MARKED = "; mark the functions that decide on access with @request_scope_only"
+
 
 def report(paths: list[Path], *, as_json: bool) -> int:
     """Print each flow to standard output; return the exit status of ``sigra check``."""
@@ -31,7 +33,7 @@ def report(paths: list[Path], *, as_json: bool) -> int:
         marked = sum(function.marked for function in sources.functions.values())
         print(
             f"{len(flows)} flows of {workers} workers' scopes into {marked} marked functions, "
-            f"in {len(sources.modules)} files",
+            f"in {len(sources.modules)} files{'' if marked else _NONE_MARKED}",
             file=sys.stderr,
         )
     if sources.unreadable or sources.unknown:

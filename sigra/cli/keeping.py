@@ -71,7 +71,7 @@ def export_store(
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}
         print(json.dumps(facts))
     else:
-        print(f"{events:,} events in {files:,} files in {folder}")
+        print(f"{events:,} events in {files:,} {'file' if files == 1 else 'files'} in {folder}")
 
 
 def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None:

@@ -13,6 +13,7 @@ from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_e
 from sigra.store.keys import by_id
 
 _SECOND = timedelta(seconds=1)
+_PUBLIC = '("openssl pkey -in {} -pubout" prints that of a private key)'
 _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
 
 
@@ -22,12 +23,18 @@ def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, An
         raise MisuseError("--checkpoints say nothing without --public-key to check them by")
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+    found: list[Any] = []
+    for path in keys:
+        try:
+            found.append(load_pem_public_key(path.read_bytes()))
+            by_id(found)  # which refuses a key of another kind
+        except (ValueError, TypeError, OSError) as error:
+            told = f"{path} is no public key that can be read: {error} {_PUBLIC.format(path)}"
+            raise MisuseError(told) from error
     try:
-        found: Any = [load_pem_public_key(key.read_bytes()) for key in keys]
-        by_id(found)  # which refuses a key of another kind
         kept = [] if checkpoints is None else read_checkpoints(checkpoints)
     except (ValueError, TypeError, OSError) as error:
-        raise MisuseError(f"a key or checkpoint cannot be read: {error}") from error
+        raise MisuseError(f"the checkpoints cannot be read: {error}") from error
     return {"public_keys": found, "checkpoints": kept}
 
 

@@ -500,13 +500,17 @@ def test_a_moment_may_be_what_the_command_printed(run: Command) -> None:
     assert 11 == len(objects(run("list", *ALL, "--until", moment, "--json")))
 
 
-def test_a_public_key_of_another_kind_is_misuse(run: Command, tmp_path: Path) -> None:
-    """And so is a private one."""
+def test_a_public_key_of_another_kind_is_misuse(
+    run: Command, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """And so is a private one, of which the message says how to come by the public one."""
     public = Ed448PrivateKey.generate().public_key()
     wrong = tmp_path / "wrong.pem"
     wrong.write_bytes(public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
     result = run("verify", *ALL, "--public-key", wrong)
     assert (2, True) == (result.exit_code, "Ed25519" in result.stderr)
+    result = run("verify", *ALL, "--public-key", keys["private"])
+    assert (2, True) == (result.exit_code, f"openssl pkey -in {keys['private']}" in result.stderr)
 
 
 def test_what_keeps_the_store_has_json_for_machines(

@@ -338,6 +338,13 @@ def test_a_star_that_can_bring_no_worker_is_no_matter(tmp_path: Path) -> None:
     assert 0 == CliRunner().invoke(sigra, ["check", str(tmp_path)]).exit_code
 
 
+def test_where_no_function_is_marked_it_says_what_to_mark(tmp_path: Path) -> None:
+    """That no flow is found says nothing then."""
+    result = CliRunner().invoke(sigra, ["check", str(Path(__file__).parents[2] / "examples")])
+    assert (0, True) == (result.exit_code, "with @request_scope_only" in result.stderr)
+    assert "@request_scope_only" not in check(tmp_path).stderr
+
+
 def test_a_path_that_is_not_there_is_misuse(tmp_path: Path) -> None:
     """Nothing checked is not the same as nothing found."""
     result = CliRunner().invoke(sigra, ["check", str(tmp_path / "nowhere")])
