@@ -106,8 +106,8 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"Bad lines were set aside as they are, in {report.rejects}")
     if not report.followed:
         notes.append(
-            f"Backend {report.backend!r} cannot tell what becomes of a job: the jobs are "
-            "enqueued; the queue's own tools show how they end."
+            f"Backend {report.backend!r} cannot tell what becomes of a job: the queue's own tools "
+            "show how those that are enqueued end."
         )
     if report.unfinished and report.kept_in is not None:
         notes.append(f"Not finished: {report.unfinished} jobs, kept in {report.kept_in}")
