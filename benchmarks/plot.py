@@ -28,11 +28,13 @@ def draw(readings: list[Reading], path: Path) -> bool:
     axes = figure.add_subplot()
     bars = axes.barh(labels, shares, color=[_COLOURS[r.verdict] for r in shown])
     texts = [f"{r.measured.ratio:.2f} of {r.goal.limit:.2f}" for r in shown if r.measured]
-    axes.bar_label(bars, texts, padding=4, fontsize=8)
+    plain = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # above the lines
+    axes.bar_label(bars, texts, padding=4, fontsize=8, bbox=plain, zorder=3)
+    axes.margins(y=0.01)
     axes.axvline(1, color="black", linewidth=1)
     axes.axvline(TOLERANCE, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlim(0, max([1.5, *(share * 1.25 for share in shares)]))
-    axes.set_xlabel("measured ratio / limit (left of the line: the goal holds)")
+    axes.set_xlabel("measured ratio / limit: green holds, yellow is within 10 %, red falls short")
     axes.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Fixed ids and no date, so that the file changes only where the figures do.
