@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,3 +73,47 @@ def test_each_snippet_of_the_page_runs_and_prints_what_it_says(page: Path) -> No
     for example in examples:
         example.evaluate()
     assert examples or "```python" not in page.read_text()
+
+
+_SPOILT = """
+import django
+from django.conf import settings
+from django.db import connection, models, transaction
+
+file = {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}
+settings.configure(INSTALLED_APPS=[], DATABASES={"default": file}, DEFAULT_AUTO_FIELD="")
+django.setup()
+
+class Order(models.Model):
+    id = models.IntegerField(primary_key=True)
+    class Meta: app_label = "shop"
+
+class Audit(models.Model):  # whose table is not there
+    event_id = models.UUIDField(primary_key=True)
+    class Meta: app_label = "shop"
+
+with connection.schema_editor() as editor:
+    editor.create_model(Order)
+
+from sigra import configure, log_safe
+{records}
+configure(sinks=[Records()], audit_schema=Audit)
+with transaction.atomic():
+    Order.objects.create(id=1)
+    print(log_safe("order.ship", None).status)
+    Order.objects.create(id=2)
+print(Order.objects.count())
+"""
+
+
+def test_the_django_sink_of_the_guide_spoils_no_transaction() -> None:
+    """An event that cannot be kept has failed, and the caller's rows are committed."""
+    pytest.importorskip("django")
+    page = (ROOT / "docs" / "setting-up.md").read_text("utf-8")
+    records = re.search(r"^    class Records:.*?pass$", page, re.DOTALL | re.MULTILINE)
+    assert records is not None
+    program = _SPOILT.replace("{records}", textwrap.dedent(records[0]))
+    command = [sys.executable, "-W", "error", "-c", program]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert told.stderr.count("Traceback") == 0, told.stderr
+    assert ["failed", "2"] == [told.stdout.split()[-2], told.stdout.split()[-1]]
