@@ -52,11 +52,18 @@ def _without_row(table: Table) -> Any:
     found = select(func.min(table.c.chain).label("chain")).cte(recursive=True)
     following = select(func.min(table.c.chain)).where(table.c.chain > found.c.chain)
     found = found.union_all(select(following.scalar_subquery()).where(found.c.chain.is_not(None)))
-    known = found.c.chain.in_(select(chains.c.id))
+    known = found.c.chain.in_(select(chains.c.id).where(chains.c.id.is_not(None)))
     return select(found.c.chain).where(found.c.chain.is_not(None), ~known)
 
 
-_numbers = union(*(_without_row(table) for table in (entries, marks))).subquery()
+def _of_none(table: Table) -> Any:
+    """Return the query that finds a row that names no chain."""
+    return select(table.c.chain).where(table.c.chain.is_(None))
+
+
+_numbers = union(
+    *(query(table) for table in (entries, marks) for query in (_without_row, _of_none))
+).subquery()
 _WITHOUT_ROW = str(select(_numbers.c.chain).order_by(_numbers.c.chain))
 
 

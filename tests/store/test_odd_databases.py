@@ -491,6 +491,17 @@ def test_a_column_of_another_type_is_an_altered_table(
         list(read_chain(sink.database, 1, EVERYONE))
 
 
+def remade(sink: SqlAuditSink, table: str, *changes: str) -> None:
+    """Make a table without its keys, as who may write a file can, and change what it holds."""
+    first = (
+        f"CREATE TABLE other AS SELECT * FROM {table}",
+        f"DROP TABLE {table}",
+        f"ALTER TABLE other RENAME TO {table}",
+    )
+    for change in (*first, *changes):
+        sink.database.write(lambda c: c.exec_driver_sql(change))  # noqa: B023
+
+
 @pytest.mark.parametrize("which", [{"organization_id": "acme"}, {"all_organizations": True}])
 def test_a_chain_whose_number_is_none_is_found(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], which: Any
@@ -498,15 +509,38 @@ def test_a_chain_whose_number_is_none_is_found(
     """Where its table has lost the key, which takes numbers alone."""
     sink = open_sink(new_url("sqlite"))
     fill(sink)
-    for change in (
-        "CREATE TABLE other AS SELECT * FROM sigra_audit_chains",
-        "DROP TABLE sigra_audit_chains",
-        "ALTER TABLE other RENAME TO sigra_audit_chains",
-        "UPDATE sigra_audit_chains SET id = CAST(x'ff' AS TEXT)",
-    ):
-        sink.database.write(lambda c: c.exec_driver_sql(change))  # noqa: B023
+    change = "UPDATE sigra_audit_chains SET id = CAST(x'ff' AS TEXT)"
+    remade(sink, "sigra_audit_chains", change)
     reason = "the row of chain '\\udcff' has a value of a kind that is never written"
     assert reason in {each.reason for each in verify(sink, **which).findings}
+
+
+@pytest.mark.parametrize("table", ["entries", "marks"])
+def test_a_row_of_no_chain_is_found(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], table: str
+) -> None:
+    """What names no chain is never written, and is counted by a reader of all."""
+    sink = open_sink(new_url("sqlite"))
+    fill(sink)
+    name = f"sigra_audit_{table}"
+    remade(sink, name, f"UPDATE {name} SET chain = NULL")
+    reasons = {each.reason for each in verify(sink, all_organizations=True).findings}
+    assert "entries or marks name their chain by a value of a kind that is never written" in reasons
+
+
+def test_a_chain_without_a_number_hides_no_entries_of_another(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """An organization whose chain's row was exchanged for a new one still finds the old entries."""
+    sink = open_sink(new_url("sqlite"))
+    fill(sink)
+    remade(
+        sink,
+        "sigra_audit_chains",
+        "DELETE FROM sigra_audit_chains WHERE tag = 'org:acme'",
+        "INSERT INTO sigra_audit_chains VALUES (NULL, 'org:another', 0, x'00')",
+    )
+    assert "removed" in {each.kind for each in verify(sink, organization_id="acme").findings}
 
 
 @pytest.mark.servers
