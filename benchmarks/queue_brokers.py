@@ -77,7 +77,9 @@ def celery_app(url: str) -> tuple[Any, Callable[[], None]]:
     def close() -> None:
         with app.connection_for_write() as connection:
             connection.default_channel.queue_purge(name)
-            connection.default_channel.queue_delete(name)
+            slots = import_module("sigra.backends.celery_notes").InQueues.slots
+            for queue in (name, *(f"{name}.begun.{slot}" for slot in range(slots))):
+                connection.default_channel.queue_delete(queue)
         app.close()
         if url == REDIS:
             forget(name)

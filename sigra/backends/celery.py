@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.celery_run import RETRY_POLICY, keep, run
-from sigra.backends.envelope import pack
+from sigra.backends.celery_begun import RETRY_POLICY, forget_killed
+from sigra.backends.celery_run import keep, run
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit
 from sigra.backends.producing import able_to, sending
@@ -32,6 +33,7 @@ _TASK = {
     "store_errors_even_if_ignored": True,
     "shared": False,
     "bind": True,
+    MARK: True,  # an attribute that tells them from the user's own
 }
 
 
@@ -54,6 +56,7 @@ class CeleryBackend:
             self.capabilities |= {"at_least_once"}
         self.unknown_queue = f"{self.app.conf.task_default_queue}.unknown"
         _signals.task_unknown.connect(self._keep_unknown, weak=False)
+        forget_killed(self.app)
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -1,51 +1,120 @@
-"""Count how often a message that a broker delivers again was begun since it did so first.
+"""Note at the broker which jobs are begun and not ended.
 
 Celery's brokers say that a message comes again, but neither how often nor whether the
-consumer that died with it had begun it. So every begin of such a message leaves a mark in a
-queue of its own, and its end removes them. A first delivery costs nothing.
+consumer that died with it had begun it. So a job that begins leaves a note, and its end takes
+that away: what comes again with a note is what was running.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from sigra.backends.celery_notes import InQueues, InRedis
+from sigra.backends.envelope import MARK
+from sigra.backends.external import native
 from sigra.errors import brief
+
+_signals = native("celery.signals", "celery")
+_TimeLimitExceeded = native("celery.exceptions", "celery").TimeLimitExceeded
 
 _log = logging.getLogger("sigra.job")
 
-_EXPIRES_MS = 24 * 3600 * 1000
-"""Milliseconds after which RabbitMQ drops the marks of a message that was never seen again."""
+RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+"""How often a broker that is down is tried."""
 
 
 @contextmanager
-def begun_before(app: Any, request: Any) -> Iterator[int]:
-    """Yield how often a message's job was begun before, unless that was its first delivery."""
-    if not (request.delivery_info or {}).get("redelivered"):
+def begun_before(app: Any, request: Any, lost: int, *, once: bool) -> Iterator[int]:
+    """Note that a job is begun; yield how often this run of it was, and never ended.
+
+    ``lost``: how often by Celery's own count, which has those that died with a child process
+    alone. ``once``: the job has one attempt.
+    """
+    if request.is_eager:
         yield 0
         return
-    marks = f"sigra.begun.{request.id}"
-    before = 0
+    id, before, notes = str(request.id), lost, 0
+    again = lost > 0 or bool((request.delivery_info or {}).get("redelivered"))
+    broker = _broker_of(app)
     try:
-        before = _mark(app, marks)
+        if again or broker.notes_first(once=once):
+            before, notes = broker.call(broker.notes.begin, id, lost, again)
     except Exception:
-        _log.warning("job %s runs uncounted", brief(request.id), exc_info=True)
+        _log.warning("job %s runs uncounted", brief(id), exc_info=True)
     yield before
     try:
-        with app.producer_or_acquire() as producer:
-            producer.channel.queue_purge(marks)  # deletes it on Redis
-            producer.channel.queue_delete(marks)
+        if notes:
+            broker.call(broker.notes.end, id, notes)
     except Exception:
-        _log.warning("the marks of job %s are left over", brief(request.id), exc_info=True)
+        _log.warning("the note of job %s is left to expire", brief(id), exc_info=True)
 
 
-def _mark(app: Any, marks: str) -> int:
-    """Leave one more mark; return how many there were."""
-    with app.producer_or_acquire() as producer:
-        found = producer.channel.queue_declare(
-            marks, durable=True, auto_delete=False, arguments={"x-expires": _EXPIRES_MS}
-        )
-        producer.publish({}, routing_key=marks, exchange="", serializer="json")
-    return int(found.message_count)
+def forget_killed(app: Any) -> None:
+    """Take away the notes of jobs that Celery itself kills, by a time limit or a revoke."""
+
+    def ended(
+        sender: Any,
+        task_id: str | None = None,
+        request: Any = None,
+        exception: Any = None,
+        terminated: bool = False,
+        **_: Any,
+    ) -> None:
+        killed = terminated or isinstance(exception, _TimeLimitExceeded)
+        if killed and sender.app is app and getattr(sender, MARK, False):
+            broker = _broker_of(app)
+            broker.call(broker.notes.end, task_id or request.id, None)
+
+    _signals.task_failure.connect(ended, weak=False)
+    _signals.task_revoked.connect(ended, weak=False)
+
+
+class _Broker:
+    """The connection for notes that a process has, whose threads use it in turns."""
+
+    def __init__(self, app: Any) -> None:
+        self._connection, self._channel = app.connection_for_write(), None
+        self._errors = self._connection.connection_errors + self._connection.channel_errors
+        self._lock = threading.Lock()
+        self._driver = self._connection.transport.driver_type
+        in_redis = self._driver == "redis"
+        self.notes = InRedis() if in_redis else InQueues(app.conf.task_default_queue)
+
+    def notes_first(self, *, once: bool) -> bool:
+        """Tell whether a first delivery is noted too: where that costs little, or is asked for."""
+        return self._driver == "redis" or (once and self._driver == "amqp")
+
+    def call(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call with the channel; with a new one where the broker has closed it meanwhile."""
+        with self._lock:
+            if self._channel is not None:
+                try:
+                    return self._call(function, *args)
+                except self._errors:
+                    pass
+            return self._call(function, *args)
+
+    def _call(self, function: Callable[..., Any], *args: Any) -> Any:
+        try:
+            if self._channel is None:
+                self._connection.ensure_connection(**RETRY_POLICY)
+                self._channel = self._connection.channel()
+            return function(self._channel, *args)
+        except BaseException:
+            self._channel = None  # it may be in the middle of an answer
+            self._connection.collect()
+            raise
+
+
+_brokers = WeakKeyDictionary[Any, _Broker]()
+
+
+def _broker_of(app: Any) -> _Broker:
+    if app not in _brokers:
+        _brokers[app] = _Broker(app)
+    return _brokers[app]

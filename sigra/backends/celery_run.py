@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from sigra.backends.celery_begun import begun_before
+from sigra.backends.celery_begun import RETRY_POLICY, begun_before
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
@@ -16,9 +16,6 @@ _exceptions = native("celery.exceptions", "celery")
 
 _log = logging.getLogger("sigra.job")
 
-RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
-"""How often a broker that is down is tried."""
-
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     """Be the body of every worker's task."""
@@ -28,8 +25,8 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     else:
         payload = unfit(kwargs)
         lost = max(0, request.retries - failures_in(payload))
-        with begun_before(task.app, request) as begun:
-            before = lost + begun
+        once = payload.get("max_attempts", 1) == 1
+        with begun_before(task.app, request, lost, once=once) as before:
             consumed = consume(payload, name, "celery", native_id=request.id, deliveries=before)
     _settle(task, consumed)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 
 import consumer_side
 from celery import Celery
@@ -29,4 +30,5 @@ def _own_sink(**_):
 def kills_all(scope, args):
     """Kill the consumer and not its child alone, which Celery would notice."""
     record(scope, args)
+    time.sleep(args.get("seconds", 0))
     os.killpg(0, signal.SIGKILL)

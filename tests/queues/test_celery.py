@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ celery = need("celery")
 
 from sigra import EnqueueError, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
+from sigra.backends.celery_notes import InQueues  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 
@@ -25,6 +26,11 @@ from sigra.testing.contract_case import IDS  # noqa: E402
 @tenant_worker(name="queues.kills_all")
 def kills_all(scope, args):
     raise AssertionError("this runs in the consumer")
+
+
+@tenant_worker(name="queues.eager")
+def eager(scope, args):
+    pass
 
 
 class CeleryHarness(QueueHarness):
@@ -62,6 +68,14 @@ class CeleryHarness(QueueHarness):
         queue = self.backend.unknown_queue
         return bool(self.logged(f"{native_id} waits in queue {queue}")) and self.waiting(queue) == 1
 
+    def begins(self, attempts: int) -> int:
+        """Return how often a job that kills its whole consumer is begun."""
+        raise NotImplementedError
+
+    def noted(self, ids: Collection[str]) -> set[str]:
+        """Return which of these jobs have a note that they are begun."""
+        raise NotImplementedError
+
     def waiting(self, queue: str) -> int:
         with self.app.connection_for_write() as connection:
             try:
@@ -93,18 +107,41 @@ class CeleryOnRedis(CeleryHarness):
         time.sleep(0.5)
         super().kill()
 
+    def begins(self, attempts: int) -> int:
+        return attempts
+
+    def noted(self, ids: Collection[str]) -> set[str]:
+        with self.app.connection_for_write() as connection:
+            client = connection.default_channel.client
+            return {id for id in ids if client.exists(f"sigra.begun.{id}")}
+
     def failed(self, native_id: str) -> str | None:
         result = self.app.AsyncResult(native_id)
         return str(result.result) if result.state == "FAILURE" else None
 
 
 class CeleryOnRabbitMQ(CeleryHarness):
+    def begins(self, attempts: int) -> int:
+        return 1 if attempts == 1 else attempts + 1  # a first delivery is noted where it is all
+
+    def slots(self) -> list[str]:
+        return [f"{self.queue}.begun.{n}" for n in range(InQueues.slots)]
+
+    def noted(self, ids: Collection[str]) -> set[str]:
+        found = set()
+        for slot in self.slots():
+            if self.waiting(slot) > 0:
+                with self.app.connection_for_write() as connection:  # which puts them back
+                    while note := connection.default_channel.basic_get(slot):
+                        found.add(note.body.partition(" ")[2])
+        return found & set(ids)
+
     def failed(self, native_id: str) -> str | None:
         return self.logged(rf"\[{native_id}\] reject requeue=False")
 
     def remove(self) -> None:
         with self.app.connection_for_write() as connection:
-            for queue in (self.queue, self.backend.unknown_queue):
+            for queue in (self.queue, self.backend.unknown_queue, *self.slots()):
                 connection.default_channel.queue_delete(queue)
         self.app.close()
 
@@ -124,9 +161,50 @@ class CeleryContract(QueueContract):
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == value
 
-    def test_a_job_that_kills_its_whole_consumer_each_time_ends(self, harness, journal):
-        """Its first delivery left no mark; of the redelivered ones max_attempts begin it."""
-        job = kills_all.new(IDS, max_attempts=2)
+    @pytest.mark.parametrize("pool", ["-c 1", "-P solo"])
+    @pytest.mark.parametrize("attempts", [1, 3])
+    def test_a_job_that_kills_its_whole_consumer_each_time_ends(
+        self, harness, journal, pool, attempts
+    ):
+        """What was fetched beside it keeps its only attempt; no note is left over."""
+        harness.stop()
+        own = harness.consumer
+        harness.consumer = harness.another(f"alone-{time.monotonic_ns()}", *pool.split())
+        try:
+            job = kills_all.new({**IDS, "seconds": 1}, max_attempts=attempts)
+            innocent = [each.id for each in workers.echo.new_many([IDS] * 20)]
+
+            def over():
+                if not harness.alive:
+                    harness.start()
+                ran = [run["job_id"] for run in journal.runs(workers.echo.name)]
+                return harness.failed(job.native_id) and len(ran) >= len(innocent)
+
+            journal.wait(harness, over, "the jobs' ends")
+            harness.stop()
+        finally:
+            harness.kill()
+            harness.consumer = own
+        assert len(journal.runs(kills_all.name)) == harness.begins(attempts)
+        ran = [run["job_id"] for run in journal.runs(workers.echo.name)]
+        assert sorted(ran) == sorted(innocent)
+        assert harness.noted([job.id, *innocent]) == set()
+
+    @pytest.mark.parametrize("by", ["a time limit", "a revoke"])
+    def test_what_celery_itself_kills_leaves_no_note(self, harness, journal, by):
+        limit = {"time_limit": 2} if by == "a time limit" else {}
+        payload = {**IDS, "seconds": 60}
+        sent = harness.app.send_task(workers.waits.name, kwargs=payload, **limit).id
+        journal.wait(harness, lambda: bool(harness.noted([sent])), "its note")
+        if not limit:
+            harness.app.control.revoke(sent, terminate=True, signal="SIGKILL")
+        journal.wait(harness, lambda: not harness.noted([sent]), "no note")
+        assert len(journal.runs(workers.waits.name)) <= 1
+        assert journal.audited("contract.ended") == set()
+
+    def test_a_job_that_kills_its_consumer_at_once_is_begun_once(self, harness, journal):
+        """The broker has the note before the body begins."""
+        job = kills_all.new(IDS)
 
         def over():
             if not harness.alive:
@@ -134,17 +212,36 @@ class CeleryContract(QueueContract):
             return harness.failed(job.native_id)
 
         journal.wait(harness, over, "the job's end")
-        assert len(journal.runs(kills_all.name)) == 3
+        assert len(journal.runs(kills_all.name)) == 1
         self._run(harness, journal, workers.agnostic, {})
-        assert harness.waiting(f"sigra.begun.{job.id}") <= 0
+        assert harness.noted([job.id]) == set()
+
+    def _comes_again(self, harness, journal, job):
+        """Wait until it was refused, and has ended; a second begin would be in the journal."""
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its refusal")
+        journal.wait(harness, lambda: bool(journal.audited("contract.ended")), "its end")
+        assert len(journal.events("contract.begun")) == 1
 
 
 class TestCeleryOnRedis(CeleryContract):
     harness_class, server = CeleryOnRedis, "redis"
 
+    def test_a_job_longer_than_the_visibility_timeout_is_begun_once(self, harness, journal):
+        self._comes_again(harness, journal, workers.waits.new({**IDS, "seconds": 15}))
+
 
 class TestCeleryOnRabbitMQ(CeleryContract):
     harness_class, server = CeleryOnRabbitMQ, "rabbitmq"
+
+    def test_a_job_whose_consumer_lost_its_connection_meanwhile_is_begun_once(
+        self, harness, journal
+    ):
+        job = workers.waits.new({**IDS, "seconds": 10})
+        journal.wait(harness, lambda: bool(journal.audited("contract.begun")), "its begin")
+        harness.proxy.cut()
+        time.sleep(0.5)
+        harness.proxy.restore()
+        self._comes_again(harness, journal, job)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +270,15 @@ def test_no_job_is_lost_on_rabbitmq_alone(brokers, expected):
     """kombu takes a message off Redis before it notes that it has it."""
     backend = CeleryBackend(celery.Celery(broker=brokers, set_as_current=False))
     assert ("at_least_once" in backend.capabilities) == expected
+
+
+@pytest.mark.parametrize("broker", ["memory://", "redis://127.0.0.1:1/0"])
+def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
+    app = celery.Celery(broker=broker, set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)):
+        eager.new(IDS)
+    assert [record.getMessage() for record in caplog.records if "uncounted" in record.msg] == []
 
 
 def test_an_app_that_takes_no_json_is_refused():
