@@ -113,7 +113,7 @@ def scope_from_ids(
 def id_text(value: Any) -> str | None:
     """Return an id as the string that travels, or None where ``value`` cannot be one.
 
-    A str, int (not bool) or UUID can; a blank string or an int beyond 64 bits cannot.
+    A str, int (not bool) or UUID can; a blank string or an int beyond 1,024 bits cannot.
     It is told by its exact type and read from the base type's slots: no code of a
     subclass or of a proxy runs.
     """
@@ -122,7 +122,7 @@ def id_text(value: Any) -> str | None:
         text = str.__str__(value)
         return text if text.strip() else None
     if issubclass(kind, int) and kind is not bool:
-        return int.__repr__(value) if int.bit_length(value) <= 64 else None
+        return int.__repr__(value) if int.bit_length(value) <= 1024 else None
     if issubclass(kind, UUID):
         with suppress(Exception):  # its number may be absent, or be none: then it is no id
             return str(UUID(int=int.__int__(_uuid_int(value))))
@@ -132,7 +132,7 @@ def id_text(value: Any) -> str | None:
 def id_fault(value: object) -> str:
     """Say why ``id_text`` has no text for a value, without the value."""
     kind = {str: "a blank str", int: "a longer int"}.get(type(value), type(value).__qualname__)
-    return f"an id is a str, an int of at most 64 bits, a UUID or None, not {kind}"
+    return f"an id is a str, an int of at most 1,024 bits, a UUID or None, not {kind}"
 
 
 def _text(name: str, value: Id | None) -> str | None:

@@ -190,7 +190,7 @@ def test_no_actor_is_the_system(scope: Any) -> None:
     ("target", "text"),
     [
         (9, "9"), ("x", "x"), (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (None, None), (1 << 70, "<int 71 bits>"), (True, "true"), (1.5, "1.5"),
+        (None, None), (1 << 70, str(1 << 70)), (1 << 1024, "<int 1025 bits>"), (True, "true"), (1.5, "1.5"),
         (object(), "<builtins.object>"), ([1], "<builtins.list>"), ("\ud800x", "\ufffdx"),
     ],
 )  # fmt: skip
@@ -378,7 +378,7 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("actor_id", ("a.b", SCOPE), {"actor_id": True}),
     ("actor_id", ("a.b", SCOPE), {"actor_id": " "}),
     ("organization_id", ("a.b", SCOPE), {"organization_id": object()}),
-    ("organization_id", ("a.b", SCOPE), {"organization_id": 1 << 64}),
+    ("organization_id", ("a.b", SCOPE), {"organization_id": 1 << 1024}),
 ]
 bad_calls = pytest.mark.parametrize(("field", "args", "keywords"), BAD_CALLS)
 
@@ -442,8 +442,8 @@ MENDED: list[tuple[str, dict[str, Any]]] = [
     ("target_id", {"target_id": True}),
     ("target_id", {"target_id": [1]}),
     ("target_id", {"target_id": b"inv_1"}),
-    ("target_id", {"target_id": 1 << 70}),
-    ("target_id", {"target_id": -(1 << 64) + 1}),
+    ("target_id", {"target_id": 1 << 1024}),
+    ("target_id", {"target_id": -(1 << 1024) - 1}),
     ("target_id", {"target_id": "x" * 2_000}),
     ("target_id", {"target_id": "\ud800x"}),
     ("target_id", {"target_id": "Bearer abc.def.ghi"}),
@@ -520,7 +520,7 @@ class Unwilling(dict[str, Any]):
 
 
 KEPT: list[dict[str, Any]] = [
-    {"target_id": 9}, {"target_id": UUID(int=1)}, {"target_id": ""}, {"target_id": Kind.EMPTY}, {"target_id": -(1 << 63)},
+    {"target_id": 9}, {"target_id": UUID(int=1)}, {"target_id": ""}, {"target_id": Kind.EMPTY}, {"target_id": -(1 << 127)},
     {"target_type": Kind.INVOICE}, {"actor_type": ""}, {"user_agent": "x" * 1_024},
     {"ip_address": "\xe4" * 256}, {"metadata": MappingProxyType({"a": (1, [2.5, None])})},
     {"metadata": FrozenDict({"a": FrozenDict({})})}, {"metadata": nested(64)},
@@ -708,6 +708,23 @@ def test_a_scope_without_a_job_warns_once_for_a_line(function: Any) -> None:
     (warning,) = caught
     assert warning.category is RuntimeWarning
     assert (__file__, call.__code__.co_firstlineno + 1) == (warning.filename, warning.lineno)
+
+
+def test_a_function_warns_once_whatever_is_done_with_warnings() -> None:
+    """Where every warning is shown there is still one for a function, and one for each block."""
+
+    def call() -> None:
+        log_safe("a.b", SCOPE)
+
+    def other() -> None:
+        log_safe("a.b", SCOPE)
+
+    for action in ("always", "error", "always"):
+        with configure(audit_schema=None), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter(action)  # type: ignore[arg-type]
+            for each in (call, call, other, call):
+                each()
+        assert (0 if action == "error" else 2) == len(caught)
 
 
 @pytest.mark.parametrize("function", [log_safe, log])

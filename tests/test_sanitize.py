@@ -256,11 +256,11 @@ def test_lone_surrogates_are_replaced(text: str, formed: str) -> None:
         ("7", "7"), (" 7 ", " 7 "), (7, "7"), (-7, "-7"), (Number(7), "7"), (Text("7"), "7"),
         (UUID(int=7), "00000000-0000-0000-0000-000000000007"), (Size.LARGE, "3"),
         ("", None), (" \t", None), (Text(""), None), (True, None), (None, None), (1.0, None),
-        (b"7", None), (1 << 64, None), ([7], None), (object(), None),
+        (b"7", None), (1 << 1024, None), ([7], None), (object(), None),
     ],
 )  # fmt: skip
 def test_an_id_is_text_or_none_at_all(value: Any, text: str | None) -> None:
-    """A str that is not blank, an int of 64 bits and a UUID are ids; nothing else is."""
+    """A str that is not blank, an int of up to 1,024 bits and a UUID are ids; nothing else is."""
     assert text == id_text(value)
 
 

@@ -36,7 +36,7 @@ _utc = timezone.utc
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
 _UNFIT = (
-    f"it must be a str (a target's id: or an int of 64 bits, or a UUID) of at most {_MAX_TEXT} "
+    f"it must be a str (a target's id: or an int of 1,024 bits, or a UUID) of at most {_MAX_TEXT} "
     f"characters ({_MAX_PRINTABLE:,} of printable ASCII), well-formed and without a secret"
 )
 
@@ -117,7 +117,7 @@ def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
     if text is not None:
         return _as_given(field, text, sized(text, apart=True), notes)
     if value is not None:
-        reason = "an id is a str that is not blank, an int of 64 bits, a UUID or None"
+        reason = "an id is a str that is not blank, an int of 1,024 bits, a UUID or None"
         _fault(notes, field, reason)
     return None
 
@@ -144,7 +144,7 @@ def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None
 
 def _text(field: str, value: Any, notes: Notes) -> str:
     """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
-    text = value if type(value) is str else leaf(value)
+    text = value if type(value) is str else id_text(value) or leaf(value)
     if type(text) is not str:
         text = "true" if text is True else "false" if text is False else repr(text)
     if holds_secret(text[:_MAX_PRINTABLE]):

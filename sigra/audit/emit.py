@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -27,6 +28,11 @@ REJECTED = "sigra.audit.rejected"
 
 _FILTERED = AuditResult("disabled", "filtered out by its level")
 _NO_SCHEMA = AuditResult("disabled", "no audit_schema: none passed, of the job, or configured")
+_NO_JOB = (
+    "log_safe() was given a worker's scope where no job runs (a plain call of a worker, or a "
+    "thread that its body started), so it logs nothing: pass audit_schema=, or configure() one"
+)
+_warned: dict[Any, object] = {}
 # Made beforehand, for where nothing can be made any more.
 _LAST_RESORT = AuditResult("failed", "the stack or the memory ran out while the event was built")
 
@@ -65,8 +71,8 @@ def log_safe(
             raise
         kind = type(error)
     try:
-        crash = AuditResult("failed", f"{type_name(kind)} while the event was built")
-        return settled(crash, action)
+        why = f"{type_name(kind)} while the event was built"
+        return settled(AuditResult("failed", why), action)
     except Exception:
         # Counted without a call, for which the stack may have no room.
         for _ in failed:
@@ -200,21 +206,17 @@ def _emit(
             faults.append(fault_of("structlog", error))
     if sinks or schema is not AuditEvent:
         write_record(event, schema, sinks, faults, transaction)
-    paths = tuple(redacted)
-    if faults:
-        return result_of("failed", "; ".join(faults), event, paths)
     # One that is held is counted by whoever writes it.
-    status: Any = "emitted" if transaction is None or transaction.held is None else "held"
-    return result_of(status, None, event, paths)
+    held = transaction is not None and transaction.held is not None
+    status: Any = "failed" if faults else "held" if held else "emitted"
+    return result_of(status, "; ".join(faults) or None, event, tuple(redacted))
 
 
 def _warn_of_no_job(level: int) -> None:
     """Warn, at the line that called ``log_safe`` or ``log``, that it had a scope but no job."""
     with suppress(Exception):  # a warning that is an error must not become log_safe's
-        warnings.warn(
-            "log_safe() was given a worker's scope where no job runs, so it knows no "
-            "audit_schema and logs nothing: a plain call of a worker, and a thread that its "
-            "body started, have no job. Pass audit_schema=, or configure() one.",
-            RuntimeWarning,
-            stacklevel=level,
-        )
+        caller = sys._getframe(level - 1).f_code
+        # Once for a function, and again in a block that catches warnings, as a test is.
+        if _warned.get(caller) is not warnings.filters:
+            _warned[caller] = warnings.filters
+            warnings.warn(_NO_JOB, RuntimeWarning, level)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -71,8 +72,7 @@ class _Pump:
 class SyncBackend:
     """Run jobs in the caller's thread, inside ``.new()``; the default, and fit for tests.
 
-    A job enqueued inside a job runs when that job ends. Others that are not due wait for
-    ``drain()``. Time goes on by itself and by ``drain()``.
+    A job enqueued inside a job runs when that one ends; what is not due waits for ``drain()``.
     """
 
     name = "sync"
@@ -119,7 +119,7 @@ class SyncBackend:
         Stops after ``limit`` runs and leaves the rest for the next drain. Returns the jobs
         in the order in which they ran, a job once for each of its runs.
         """
-        (start, target), ran = self._span(until), list[Job]()
+        (start, target), ran = self._span(until, limit), list[Job]()
         while len(ran) < limit and (due := self._pop(target, inline=True)) is not None:
             moment, job, ticket = due
             self._run(job, ticket, _Pump(self, max(start, moment), ran, limit))
@@ -127,7 +127,7 @@ class SyncBackend:
 
     async def adrain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
-        (start, target), ran = self._span(until), list[Job]()
+        (start, target), ran = self._span(until, limit), list[Job]()
         while len(ran) < limit and (due := self._pop(target)) is not None:
             moment, job, ticket = due
             pump = _Pump(self, max(start, moment), ran, limit)
@@ -215,8 +215,10 @@ class SyncBackend:
     def _now(self) -> float:
         return time.time() + self._ahead
 
-    def _span(self, until: Until) -> tuple[float, float]:
-        """Return the virtual time now, and that up to which to drain."""
+    def _span(self, until: Until, limit: int) -> tuple[float, float]:
+        """Return the virtual time now, and that up to which to drain; check what was passed."""
+        if type(limit) is bool or not isinstance(limit, int) or limit < 0:
+            raise ValueError(f"limit must be an int that is not negative, not {limit!r}")
         now = self._now()
         if until is None:
             return now, now
@@ -224,8 +226,8 @@ class SyncBackend:
             if until.utcoffset() is None:
                 raise ValueError("until must be an aware datetime, or seconds ahead")
             return now, max(now, until.timestamp())
-        if isinstance(until, bool) or not isinstance(until, (int, float)) or not until >= 0:
-            raise ValueError(f"until must be seconds ahead (not negative), not {until!r}")
+        if type(until) is bool or not isinstance(until, (int, float)) or not 0 <= until < math.inf:
+            raise ValueError(f"until must be finite seconds ahead (not negative), not {until!r}")
         return now, now + until
 
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
@@ -239,8 +241,7 @@ class SyncBackend:
                 if inline and entry[3].definition.is_async:
                     self._refuse_in_loop()
                 heapq.heappop(self._scheduled)
-            moment = target if entry is None else entry[0]
-            self._ahead = max(self._ahead, moment - time.time())
+            self._ahead = max(self._ahead, (target if entry is None else entry[0]) - time.time())
         return entry and (entry[0], *entry[3:])
 
     def _refuse_in_loop(self) -> None:

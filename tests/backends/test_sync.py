@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import math
 import sys
 import threading
 from collections.abc import Iterator
@@ -104,11 +105,26 @@ def test_a_run_at_in_the_past_runs_at_once(sync: SyncBackend) -> None:
     assert [1] == ran
 
 
-@pytest.mark.parametrize("until", [-1, True, datetime(2030, 1, 1), timedelta(1), "9"])
+@pytest.mark.parametrize(
+    "until", [-1, True, datetime(2030, 1, 1), timedelta(1), "9", math.inf, math.nan]
+)
 def test_drain_refuses_what_is_no_time_ahead(sync: SyncBackend, until: Any) -> None:
-    """A negative number, a naive datetime and any other type raise ValueError."""
+    """A number that is negative or not finite, a naive datetime and any other type raise ValueError."""
     with pytest.raises(ValueError, match="until"):
         sync.drain(until)
+
+
+@pytest.mark.parametrize("limit", [-1, True, 1.5, "9", None])
+def test_drain_refuses_a_limit_that_is_no_count(sync: SyncBackend, limit: Any) -> None:
+    """An int that is not negative is a limit; anything else raises ValueError, and nothing runs."""
+    note.new({"n": 1}, delay=1)
+    for drain in (
+        sync.drain,
+        lambda *args, **keywords: asyncio.run(sync.adrain(*args, **keywords)),
+    ):
+        with pytest.raises(ValueError, match="limit"):
+            drain(5, limit=limit)
+    assert [] == ran == sync.drain(5, limit=0)
 
 
 def test_the_clock_does_not_go_back(sync: SyncBackend) -> None:
