@@ -41,19 +41,22 @@ class CeleryBackend:
     """Send jobs through a Celery app; ``celery -A app worker`` runs them.
 
     ``app``: the user's own, whose routes, limits and other tasks stay as they are; by
-    default Celery's current one. Jobs whose worker a consumer had not imported wait in
-    ``unknown_queue``, for ``celery -A app worker -Q`` after the deploy. Raises
-    ``ValueError`` for an app that pickles.
+    default Celery's current one. ``note_begins``: whether each job is noted at the broker
+    while it runs, by which one that kills its whole consumer each time is begun
+    ``max_attempts`` times; without, it is begun once more. Jobs whose worker a consumer
+    had not imported wait in ``unknown_queue``, for ``celery -A app worker -Q`` after the
+    deploy. Raises ``ValueError`` for an app that pickles.
     """
 
     name = "celery"
     capabilities = able_to("queue")
 
-    def __init__(self, app: Any = None) -> None:
+    def __init__(self, app: Any = None, *, note_begins: bool = True) -> None:
         self.app = _celery.current_app._get_current_object() if app is None else app
         _refuse_pickle(self.app.conf)
         if _on_rabbitmq(self.app.conf):
             self.capabilities |= {"at_least_once"}
+        self._note_begins = note_begins
         self.unknown_queue = f"{self.app.conf.task_default_queue}.unknown"
         _signals.task_unknown.connect(self._keep_unknown, weak=False)
         forget_killed(self.app)
@@ -88,7 +91,7 @@ class CeleryBackend:
             keep(self.app, self.unknown_queue, name, id, message)
 
     def _register(self, definition: Definition) -> None:
-        self.app.task(run, name=definition.name, **_TASK)
+        self.app.task(run, name=definition.name, note_begins=self._note_begins, **_TASK)
 
 
 def _on_rabbitmq(conf: Any) -> bool:

@@ -29,20 +29,21 @@ RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "in
 
 
 @contextmanager
-def begun_before(app: Any, request: Any, lost: int, *, once: bool) -> Iterator[int]:
+def begun_before(task: Any, lost: int) -> Iterator[int]:
     """Note that a job is begun; yield how often this run of it was, and never ended.
 
     ``lost``: how often by Celery's own count, which has those that died with a child process
-    alone. ``once``: the job has one attempt.
+    alone.
     """
+    request = task.request
     if request.is_eager:
         yield 0
         return
     id, before, notes = str(request.id), lost, 0
     again = lost > 0 or bool((request.delivery_info or {}).get("redelivered"))
-    broker = _broker_of(app)
+    broker = _broker_of(task.app)
     try:
-        if again or broker.notes_first(once=once):
+        if again or (task.note_begins and broker.keeps_notes):
             before, notes = broker.call(broker.notes.begin, id, lost, again)
     except Exception:
         _log.warning("job %s runs uncounted", brief(id), exc_info=True)
@@ -81,13 +82,9 @@ class _Broker:
         self._connection, self._channel = app.connection_for_write(), None
         self._errors = self._connection.connection_errors + self._connection.channel_errors
         self._lock = threading.Lock()
-        self._driver = self._connection.transport.driver_type
-        in_redis = self._driver == "redis"
-        self.notes = InRedis() if in_redis else InQueues(app.conf.task_default_queue)
-
-    def notes_first(self, *, once: bool) -> bool:
-        """Tell whether a first delivery is noted too: where that costs little, or is asked for."""
-        return self._driver == "redis" or (once and self._driver == "amqp")
+        driver = self._connection.transport.driver_type
+        self.notes = InRedis() if driver == "redis" else InQueues(app.conf.task_default_queue)
+        self.keeps_notes = driver in ("redis", "amqp")
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call with the channel; with a new one where the broker has closed it meanwhile."""

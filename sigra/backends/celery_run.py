@@ -25,8 +25,7 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     else:
         payload = unfit(kwargs)
         lost = max(0, request.retries - failures_in(payload))
-        once = payload.get("max_attempts", 1) == 1
-        with begun_before(task.app, request, lost, once=once) as before:
+        with begun_before(task, lost) as before:
             consumed = consume(payload, name, "celery", native_id=request.id, deliveries=before)
     _settle(task, consumed)
 
