@@ -8,6 +8,7 @@ VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
 QUEUES = $(shell $(NEWEST) .ci/queues)
+comma := ,
 
 # More processes than cores, for some tests wait for a clock; a module stays in one of them.
 PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
@@ -15,11 +16,11 @@ PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
 # Each of those processes, and of those that tests start, would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-browser test-queues table coverage lint format types bench clean
+.PHONY: help demo test test-fast test-browser test-queues test-lowest test-queues-lowest table coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 21
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
 
 $(OLD)/.ready $(NEW)/.ready: pyproject.toml
 	@echo "preparing $(@D) (once)"
@@ -45,6 +46,24 @@ test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debia
 test-queues: .venv-queues/.ready .venv-saq/.ready  ## run the tests in real consumers, on real servers
 	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) -rs tests/queues examples/mariadb tests/test_backends_table.py
 	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/queues/test_examples.py tests/test_backends_table.py
+
+test-lowest: .venv-lowest-test/.ready  ## run the tests with the lowest versions that pyproject.toml allows
+	@.venv-lowest-test/bin/python $(PYTEST)
+
+test-queues-lowest:  ## run the tests of each queue at its lowest version; of one: QUEUES=rq
+	@set -e; for queue in $(subst $(comma), ,$(QUEUES)) $(if $(filter file,$(origin QUEUES)),saq); do \
+		$(MAKE) --no-print-directory .venv-lowest-$$queue/.ready; echo "== $$queue"; \
+		SIGRA_QUEUES=$$queue .venv-lowest-$$queue/bin/python $(PYTEST) -rs tests/queues/test_$$queue.py; done
+
+# Each queue has its own, for the lowest versions of two need not go together.
+.venv-lowest-%/.ready: pyproject.toml .ci/lowest
+	@echo "preparing $(@D) (once)"
+	@$(if $(filter test,$*),$(OLDEST),$(NEWEST)) -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --upgrade pip
+	@$(@D)/bin/python .ci/lowest $* > $(@D)/lowest.txt
+	@$(@D)/bin/python -m pip install --quiet --constraint $(@D)/lowest.txt \
+		--editable '.[$*,test$(if $(filter-out test,$*),$(comma)queue-tests)]'
+	@touch $@
 
 table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends.md from the classes
 	@for venv in .venv-queues .venv-saq; do $$venv/bin/python tests/capability_table.py; done
