@@ -163,7 +163,7 @@ class TestPgQueuer(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
         command = [str(BIN / "pgq"), f"--pg-dsn={harness.server}", "requeue", job.native_id]
         subprocess.run(command, check=True, capture_output=True)
-        journal.wait(harness, lambda: len(journal.runs()) == 4, "two more attempts")
+        journal.wait(harness, lambda: len(journal.events()) == 4, "the ends of two more attempts")
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 1, 2]
         assert len({event["event_id"] for event in journal.events()}) == 4
 

@@ -120,7 +120,7 @@ class TestSaqOnRedis(QueueContract):
             journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
             native = harness.ask(harness.native.job(job.id))
             harness.ask(native.retry("retried from ui"))
-            journal.wait(harness, lambda: len(journal.runs()) == runs, "another run")  # noqa: B023
+            journal.wait(harness, lambda: len(journal.events()) == runs, "its end")  # noqa: B023
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
         assert len({event["event_id"] for event in journal.events()}) == 4
