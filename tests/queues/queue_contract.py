@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -124,6 +125,20 @@ class QueueContract(ConsumerContract):
         self._comes_back(harness, journal)
         journal.wait(harness, lambda: harness.settled(job.native_id), "what came of it")
         assert len(journal.events("contract.ended")) <= attempts
+
+    def _is_run_by_hand(
+        self, harness: QueueHarness, journal: Journal, by_hand: Callable[[str], object]
+    ) -> None:
+        """Have a job fail for good, and run it again by its id, twice."""
+        args = {**IDS, "failures": 9}
+        job, _ = self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
+        for runs in (3, 4):
+            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+            by_hand(job.id)
+            journal.wait(harness, lambda: len(journal.events()) == runs, "its end")  # noqa: B023
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+        assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
+        assert len({event["event_id"] for event in journal.events()}) == 4
 
     def _comes_back(self, harness: QueueHarness, journal: Journal) -> None:
         """Wait until the consumer, or the next one where it has ended, runs another job."""

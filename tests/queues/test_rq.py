@@ -101,15 +101,7 @@ class TestRQ(QueueContract):
         self, harness, journal
     ):
         """As often as somebody asks, with events of its own each time."""
-        args = {**IDS, "failures": 9}
-        job, _ = self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
-        for runs in (3, 4):
-            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
-            harness.native.fetch_job(job.id).requeue()
-            journal.wait(harness, lambda: len(journal.events()) == runs, "its end")  # noqa: B023
-        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
-        assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
-        assert len({event["event_id"] for event in journal.events()}) == 4
+        self._is_run_by_hand(harness, journal, lambda id: harness.native.fetch_job(id).requeue())
 
     @pytest.mark.parametrize("built", ["by hand", "unreadable"])
     def test_a_refused_job_that_is_queued_again_is_refused_for_the_same_reason(

@@ -114,16 +114,11 @@ class TestSaqOnRedis(QueueContract):
         self, harness, journal
     ):
         """As often as somebody asks on SAQ's page, with events of its own each time."""
-        args = {**IDS, "failures": 9}
-        job, _ = self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
-        for runs in (3, 4):
-            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
-            native = harness.ask(harness.native.job(job.id))
-            harness.ask(native.retry("retried from ui"))
-            journal.wait(harness, lambda: len(journal.events()) == runs, "its end")  # noqa: B023
-        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
-        assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
-        assert len({event["event_id"] for event in journal.events()}) == 4
+
+        def by_hand(id):
+            harness.ask(harness.ask(harness.native.job(id)).retry("retried from ui"))
+
+        self._is_run_by_hand(harness, journal, by_hand)
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         job = undeployed.new(IDS)
