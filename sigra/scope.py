@@ -43,9 +43,18 @@ class _Sealed:
 @final
 @dataclass(frozen=True, slots=True)
 class Identity(_Sealed):
-    """The id of a user or an organization, as a string, and nothing else about it."""
+    """The id of a user or an organization, as a string, and nothing else about it.
+
+    Raises ``TypeError`` or ``ValueError`` for what is not an id, as ``AuditScope.build`` does.
+    """
 
     id: str
+
+    def __post_init__(self) -> None:
+        text = _text("id", self.id)
+        if text is None:
+            raise TypeError("an Identity has an id: where there is none, None takes its place")
+        _set_id(self, text)
 
 
 @final

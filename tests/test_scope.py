@@ -57,6 +57,19 @@ def test_an_id_of_another_type_is_refused(given: Any) -> None:
         build(actor_id=given)
 
 
+@pytest.mark.parametrize("given", ["7", 7])
+def test_an_identity_keeps_its_id_as_text(given: Any) -> None:
+    """One that is made by hand equals that of a scope."""
+    assert build().user == Identity(given)
+
+
+@pytest.mark.parametrize("given", [None, True, "", " ", b"7", object()])
+def test_an_identity_has_an_id(given: Any) -> None:
+    """What is no id is refused where it is passed, and so is None."""
+    with pytest.raises((TypeError, ValueError), match="id"):
+        Identity(given)
+
+
 @pytest.mark.parametrize("name", ["user", "active_organization", "impersonating_from", "role"])
 def test_a_scope_cannot_be_changed(name: str) -> None:
     """Setting an attribute, known or not, raises AttributeError."""

@@ -244,7 +244,8 @@ class AuditScopeOf:
     __slots__ = ("active_organization", "user")
 
     def __init__(self, id: Any) -> None:
-        self.user = Identity(id)
+        self.user = object.__new__(Identity)  # which itself takes no such id
+        Identity.__dict__["id"].__set__(self.user, id)
         self.active_organization = None
 
 
