@@ -73,7 +73,7 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
         return Verdict("discarded", error=error)
     try:
         delay = options.retry_delay(attempt.attempt)
-    except Exception as broken:
+    except BaseException as broken:  # SystemExit too must not end what runs the jobs
         what = "has a backoff that raises; it is retried by the default one"
         log_attempt(attempt, context, logging.ERROR, what, broken)
         delay = default_backoff(attempt.attempt)

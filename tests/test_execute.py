@@ -7,6 +7,7 @@ import contextvars
 import inspect
 import itertools
 import logging
+import sys
 import threading
 import traceback
 from typing import Any
@@ -209,7 +210,8 @@ def test_the_last_attempt_is_final() -> None:
 
 
 @pytest.mark.parametrize(
-    "backoff", [lambda attempt: 1 / 0, lambda: 5, lambda attempt: -1, lambda attempt: "soon"]
+    "backoff",
+    [lambda attempt: 1 / 0, lambda: 5, lambda attempt: -1, lambda attempt: "soon", sys.exit],
 )
 def test_a_backoff_that_raises_costs_no_attempt(backoff: Any, caplog: Any) -> None:
     """A broken backoff function is logged, and the job retried after the default time."""
