@@ -168,7 +168,7 @@ class UnsupportedError(SigraError, NotImplementedError):
 
 
 class MissingArgError(SigraError, KeyError):
-    """Stop a job that was built past ``.new()`` and lacks a required key.
+    """Stop a job for good whose args lack a key that it needs.
 
     Attributes: ``key``, ``worker`` (name, or None).
     """
@@ -176,8 +176,8 @@ class MissingArgError(SigraError, KeyError):
     def __init__(self, key: str, worker: str | None = None) -> None:
         of = f" of worker {worker!r}" if worker is not None else ""
         super().__init__(
-            f"the job{of} has no {key!r} among its args: it did not come through .new(). "
-            "The body was not run and the job will not be retried; enqueue it again with .new()."
+            f"the job{of} has no {key!r} among its args. No retry would bring it, so the job "
+            "ends here: enqueue it again with .new(), and with that key."
         )
         self.key, self.worker = key, worker
 

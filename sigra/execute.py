@@ -21,7 +21,7 @@ from sigra.verdict import Verdict
 def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
     """Return ``args[key]``; raise ``MissingArgError`` where the key is absent.
 
-    A job that was built by hand never passed ``.new()``, so that a body checks again.
+    For a body that takes ``args``: nothing has checked which keys they have.
     """
     if key not in args:
         attempt = running.get()

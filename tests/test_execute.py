@@ -254,6 +254,15 @@ def test_fetch_arg_in_a_body_fails_the_job_for_good() -> None:
     assert "discarded" == verdict.state
 
 
+def test_fetch_arg_in_a_body_says_nothing_that_is_not_so() -> None:
+    """The job may have come through .new(), and its body was run."""
+    text = str(run(lambda scope, args: fetch_arg(args, "n")).error)
+    assert "has no 'n' among its args" in text
+    assert ".new()" in text
+    assert "was not run" not in text
+    assert "did not come" not in text
+
+
 def test_the_scope_is_built_from_the_ids() -> None:
     """The body gets actor, organization and impersonator as they were enqueued."""
     expected = AuditScope.build(actor_id=7, organization_id=42, impersonating_from=1)
