@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import json
 import logging
 import sys
 import threading
 import warnings
+import weakref
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -725,6 +727,17 @@ def test_a_function_warns_once_whatever_is_done_with_warnings() -> None:
             for each in (call, call, other, call):
                 each()
         assert (0 if action == "error" else 2) == len(caught)
+
+
+def test_a_function_that_was_warned_of_can_go() -> None:
+    """What was made at run time is not kept for the life of the process."""
+    names: dict[str, Any] = {"log_safe": log_safe, "scope": SCOPE}
+    exec("def call():\n    log_safe('a.b', scope)", names)
+    with configure(audit_schema=None), pytest.warns(RuntimeWarning, match="where no job runs"):
+        names["call"]()
+    code = weakref.ref(names.pop("call").__code__)
+    gc.collect()
+    assert code() is None
 
 
 @pytest.mark.parametrize("function", [log_safe, log])

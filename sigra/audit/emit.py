@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import suppress
+from types import CodeType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sigra import config
 from sigra.audit.action import accepted
@@ -32,8 +34,9 @@ _NO_JOB = (
     "log_safe() was given a worker's scope where no job runs (a plain call of a worker, or a "
     "thread that its body started), so it logs nothing: pass audit_schema=, or configure() one"
 )
-_warned: dict[Any, object] = {}
-# Made beforehand, for where nothing can be made any more.
+# Weakly, so that a function made at run time can go.
+_warned = WeakKeyDictionary[CodeType, object]()
+# Made beforehand, for when nothing can be made any more.
 _LAST_RESORT = AuditResult("failed", "the stack or the memory ran out while the event was built")
 
 
