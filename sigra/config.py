@@ -74,7 +74,7 @@ class configure:
             "audit_schema": (audit_schema, check_schema),
             "on_audit_failure": (on_audit_failure, _check_callback),
             "max_args_bytes": (max_args_bytes, _check_limit),
-            "signing": (signing, lambda signing: signing),
+            "signing": (signing, _check_signing),
         }
         named = {name: pair for name, pair in given.items() if pair[0] is not _UNCHANGED}
         changes = {name: check(value) for name, (value, check) in named.items()}
@@ -115,6 +115,12 @@ def _check_callback(callback: Any) -> Any:
     if callback is not None and not callable(callback):
         raise TypeError("on_audit_failure must be a function of one AuditResult, or None")
     return callback
+
+
+def _check_signing(signing: Any) -> Any:
+    if signing is not None and not hasattr(signing, "seal"):
+        raise TypeError(f"signing must be sigra.Signing(...) or None, not {type(signing)!r}")
+    return signing
 
 
 def _check_limit(limit: Any) -> int:

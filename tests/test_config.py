@@ -112,6 +112,7 @@ def test_an_unknown_backend_is_refused(given: Any) -> None:
         ({"sinks": [AuditLog]}, TypeError),
         ({"audit_schema": Cancel}, TypeError),
         ({"on_audit_failure": "print"}, TypeError),
+        ({"signing": b"a key"}, TypeError),
         ({"max_args_bytes": "many"}, TypeError),
         ({"max_args_bytes": True}, TypeError),
         ({"max_args_bytes": 1}, ValueError),
