@@ -142,6 +142,8 @@ class SyncBackend:
 
     def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
+        # Before its unique key is seen by another thread, whose duplicate has the same ticket.
+        job.ticket = ticket = LocalTicket("available", waits=False)
         options = job.options
         if options is not PLAIN:
             if self._is_duplicate(job):
@@ -149,11 +151,9 @@ class SyncBackend:
             now = pump.now()
             due = options.due(now)
             if due > now or options.conn is not None:  # the latter in tests alone
-                ticket = LocalTicket("scheduled" if due > now else "available", waits=False)
-                job.accept(ticket=ticket)
+                ticket.move("scheduled" if due > now else "available")
                 self._schedule(job, ticket, due)
                 return None
-        job.ticket = ticket = LocalTicket("available", waits=False)
         return ticket
 
     def _run(self, job: Job, ticket: LocalTicket, pump: _Pump) -> None:

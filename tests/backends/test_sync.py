@@ -315,6 +315,33 @@ def test_a_unique_key_holds_while_the_job_is_unfinished(sync: SyncBackend) -> No
     )
 
 
+def test_a_unique_key_is_taken_by_a_job_that_can_tell_its_state(sync: SyncBackend) -> None:
+    """A duplicate from another thread has that job's ticket, however soon it comes."""
+    tickets: list[Any] = []
+
+    class Keys(dict[Any, Any]):
+        def setdefault(self, key: Any, job: Any = None) -> Any:
+            tickets.append(job.ticket)
+            return super().setdefault(key, job)
+
+    sync._unique = Keys()
+    note.new({}, unique="k")
+    note.new({}, unique="l", delay=5)
+    assert [True, True] == [ticket is not None for ticket in tickets]
+
+
+def test_a_child_that_waits_for_its_parent_says_so(sync: SyncBackend) -> None:
+    """A body that asks its child for a result is told when that runs."""
+
+    @worker(name="sync.asks_its_child")
+    def parent() -> str:
+        with pytest.raises(TimeoutError) as caught:
+            note.new({}).result()
+        return str(caught.value)
+
+    assert "one that a job enqueued runs when that has ended" in parent.new({}).result()
+
+
 def test_a_unique_key_is_free_after_the_job(sync: SyncBackend) -> None:
     """A finished job holds no key."""
     jobs = [note.new({"n": n}, unique="k") for n in range(2)]

@@ -95,7 +95,8 @@ class LocalTicket:
 
     def _unfinished(self) -> Verdict:
         text = self._given_up or (
-            f"the job is {self._state}: on the sync backend only drain() takes it further"
+            f"the job is {self._state}: on the sync backend one that a job enqueued runs when that "
+            "has ended, and one that is scheduled or to be retried runs in drain()"
         )
         return Verdict(self._state, error=TimeoutError(text))
 
