@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
@@ -35,15 +35,9 @@ class RecordingBackend(SyncBackend):
         super().__init__()
         self.jobs: list[Job] = []
 
-    def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Record the jobs and run them as the sync backend does."""
-        self.jobs.extend(jobs)
-        super().enqueue(jobs)
-
-    async def aenqueue(self, jobs: Sequence[Job]) -> None:
-        """Record the jobs and run them as the sync backend does."""
-        self.jobs.extend(jobs)
-        await super().aenqueue(jobs)
+    def _take(self, job: Job, pump: Any) -> Any:
+        self.jobs.append(job)
+        return super()._take(job, pump)
 
 
 class AuditLog(list["AuditEvent"]):
@@ -78,9 +72,13 @@ def assert_enqueued(
     if matching:
         return matching[-1]
     seen = "".join(f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in _recorded())
+    own = worker.definition.backend
+    elsewhere = ""
+    if own not in (None, config.current.backend):
+        elsewhere = f" here (its decorator sends its jobs to the backend {own.name!r})"
     raise AssertionError(
         f"no job of {worker.definition.name} with args {dict(args or {})!r} and options "
-        f"{options!r} was enqueued; enqueued were:{seen or ' none'}"
+        f"{options!r} was enqueued{elsewhere}; enqueued were:{seen or ' none'}"
     )
 
 

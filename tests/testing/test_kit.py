@@ -22,6 +22,7 @@ from sigra import (
     AuditEvent,
     AuditScope,
     Cancel,
+    EnqueueError,
     Failure,
     InvalidArgsError,
     InvalidOptionError,
@@ -106,6 +107,26 @@ def test_async_jobs_are_recorded_too(sigra_backend: RecordingBackend) -> None:
     """.anew leaves its job in the list."""
     job = asyncio.run(later.anew({**TENANT, "n": 1}))
     assert [job] == sigra_backend.jobs
+
+
+def test_a_job_that_went_elsewhere_is_not_found_and_it_says_why(
+    sigra_backend: RecordingBackend,
+) -> None:
+    """A decorator's own backend wins over the fixture's."""
+    elsewhere = worker(name="kit.elsewhere", backend="thread")(lambda: None)
+    with pytest.raises(AssertionError, match="decorator sends its jobs to the backend 'thread'"):
+        assert_enqueued(elsewhere)
+
+
+def test_what_is_refused_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
+    """An async worker's .new() inside a loop raises, and leaves no job in the list."""
+
+    async def main() -> None:
+        with pytest.raises(EnqueueError):
+            later.new({**TENANT, "n": 1})
+
+    asyncio.run(main())
+    refute_enqueued(later)
 
 
 @pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
