@@ -55,7 +55,7 @@ class Enqueuer:
         if not options and config.current is settings:
             chosen, crossing = definition.defaults, False
         else:
-            chosen, backend, crossing = self._choose(options)
+            chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
             self._fence(frozen)
         job = Job(definition, frozen, chosen, backend.name)
@@ -93,7 +93,7 @@ class Enqueuer:
         ``first``: the number of the first item in errors; None for an item on its own.
         """
         admitted = list(_each(self.admit, items, first))
-        chosen, backend, crossing = self._choose(options)
+        chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
             list(_each(self._fence, admitted, first))
         return [Job(self._definition, frozen, chosen, backend.name) for frozen in admitted], backend
@@ -122,8 +122,11 @@ class Enqueuer:
             raise InvalidArgsError(error.path, error.reason, definition.name) from None
         return frozen
 
-    def _choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
-        """Lay the call's options over the decorator's and find the backend that honours them."""
+    def choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
+        """Lay the call's options over the decorator's, and find the backend that honours them.
+
+        Return these, the backend, and whether the job may be for another organization.
+        """
         definition, settings = self._definition, config.current
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):

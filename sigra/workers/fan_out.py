@@ -8,14 +8,13 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from sigra import config
 from sigra.enqueue import Enqueuer
 from sigra.errors import EnqueueError, InvalidArgsError
+from sigra.job import Job
 from sigra.scope import id_text
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
-    from sigra.job import Job
     from sigra.proxy import TenantWorker
 
 CHUNK = 500
@@ -91,17 +90,16 @@ def _prepare(
 ) -> tuple[list[Job], Backend]:
     definition = worker.definition
     if not definition.tenant:
-        raise TypeError(f"{definition.name} is no tenant worker: its jobs run for no organization")
+        raise TypeError(f"{definition.name} is not a tenant worker: its jobs have no organization")
     for key in ("organization_id", "actor_id"):
         if key in (args or {}):
             raise InvalidArgsError(f"$.{key}", "the fan-out sets it for each job", definition.name)
-    queue = options.get("queue", definition.defaults.queue)
-    backend = config.current.choose(definition.backend, queue)
+    enqueuer, jobs = Enqueuer(definition), list[Job]()
+    _, backend, _ = enqueuer.choose(dict(options))
     keyed = "unique" in backend.capabilities and "unique" not in options
     tick = tick or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
-    enqueuer, jobs = Enqueuer(definition), []
     if isinstance(organizations, (str, bytes)):
-        raise TypeError("pass a list of organizations; the letters of a text are none")
+        raise TypeError("pass a list of organizations, not a text")
     for index, id in enumerate(dict.fromkeys(map(_id, count(), organizations))):
         item = {**(args or {}), "organization_id": id, "actor_id": None}
         own = {**options, "unique": f"{tick} {id}"} if keyed else dict(options)
@@ -115,7 +113,7 @@ def _id(index: int, organization: Any) -> str:
     if text is None:
         kind = type(organization).__qualname__
         raise TypeError(
-            f"organizations, item {index}: {kind} is no id and has none; an id is a str "
+            f"organizations, item {index}: {kind} is not an id and has none; an id is a str "
             "that is not blank, an int or a UUID"
         )
     return text

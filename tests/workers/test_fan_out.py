@@ -15,6 +15,7 @@ from sigra import (
     CrossTenantError,
     EnqueueError,
     InvalidArgsError,
+    InvalidOptionError,
     Job,
     SyncBackend,
     ThreadBackend,
@@ -43,6 +44,13 @@ def _afresh() -> Iterator[None]:
     seen.clear()
     with configure(backend=SyncBackend()):
         yield
+
+
+@pytest.mark.parametrize("organizations", [["acme"], []])
+def test_a_bad_option_is_named_before_anything_else(organizations: list[str]) -> None:
+    """As .new() names it, whatever its type and however few the organizations."""
+    with pytest.raises(InvalidOptionError, match="'queue'.*must be a str, not list"):
+        for_each_organization(remind, organizations, queue=["mail"])
 
 
 class Narrow:
@@ -84,7 +92,7 @@ def test_a_round_that_is_repeated_adds_no_job() -> None:
 
 def test_all_is_validated_before_the_first_is_sent() -> None:
     """One bad organization, and no other one gets its job."""
-    with pytest.raises(TypeError, match="organizations, item 1: object is no id"):
+    with pytest.raises(TypeError, match="organizations, item 1: object is not an id"):
         for_each_organization(remind, ["acme", object()])
     with pytest.raises(InvalidArgsError) as caught:
         for_each_organization(remind, ["acme", "globex"], {"dais": 3})
@@ -102,7 +110,7 @@ def test_the_tenant_keys_are_the_fan_outs_to_set(key: str) -> None:
 
 def test_an_agnostic_worker_is_refused() -> None:
     """Only a tenant worker's jobs run for an organization."""
-    with pytest.raises(TypeError, match="no tenant worker"):
+    with pytest.raises(TypeError, match="not a tenant worker"):
         for_each_organization(agnostic, ["acme"])  # type: ignore[arg-type]
 
 
