@@ -20,7 +20,6 @@ _lock = threading.RLock()
 _lasting: dict[str, Definition] = {}
 # A function's local worker lives as long as somebody holds it: no consumer can import it.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
-_origins: dict[str, Any] = {}
 _subscribers: list[Callable[[Definition], object]] = []
 
 
@@ -51,7 +50,6 @@ def register(definition: Definition) -> None:
             raise DuplicateWorkerError(name, *places)
         _lasting.pop(name, None)
         (_local if local else _lasting)[name] = definition
-        _origins[name] = _origin(definition)
         subscribers = tuple(_subscribers)
     for subscriber in subscribers:
         subscriber(definition)
@@ -88,16 +86,16 @@ def _find(name: str) -> Definition | None:
     return _lasting.get(name) or _local.get(name)
 
 
-def _origin(definition: Definition) -> tuple[Any, int, Any]:
+def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
     """Tell a module by its file, and one execution of it from the next: its namespace and spec."""
     # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
-    namespace = getattr(inspect.unwrap(definition.function), "__globals__", {})
+    namespace = getattr(inspect.unwrap(function), "__globals__", {})
     return namespace.get("__file__", id(namespace)), id(namespace), namespace.get("__spec__")
 
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
     first, second = known.function, definition.function
-    before, after = _origins[known.name], _origin(definition)
+    before, after = known.origin, definition.origin
     elsewhere = _module(first) != _module(second) and before[0] != after[0]
     if elsewhere or "<locals>" in first.__qualname__:
         return False

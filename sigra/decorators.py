@@ -119,7 +119,7 @@ def _define(
     definition = Definition(
         name=name, function=function, is_async=inspect.iscoroutinefunction(function),
         tenant=tenant, binding=binding, schema=audit_schema, action=action, defaults=defaults,
-        backend=chosen,
+        backend=chosen, origin=catalog.origin_of(function),
     )  # fmt: skip
     catalog.register(definition)
     return definition

@@ -19,7 +19,8 @@ class Definition:
     ``is_async``: the function is an ``async def``. ``tenant``: the tenant keys are
     required and a scope is injected. ``schema``: the audit record type, or None.
     ``action``: the lifecycle event's name, or None. ``defaults``: the decorator's
-    options. ``backend``: the decorator's choice, or None.
+    options. ``backend``: the decorator's choice, or None. ``origin``: which execution of
+    which module defined the function.
     """
 
     name: str
@@ -31,3 +32,4 @@ class Definition:
     action: str | None
     defaults: JobOptions
     backend: Backend | None
+    origin: tuple[Any, int, Any]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import runpy
 import subprocess
 import sys
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from types import ModuleType
@@ -304,8 +306,19 @@ def test_a_local_worker_lives_as_long_as_somebody_holds_it() -> None:
 def test_a_local_worker_that_is_gone_is_not_found() -> None:
     """The catalog keeps no local worker alive."""
     name = make("catalog.gone").name
-    import gc
-
     gc.collect()
     with pytest.raises(UnknownWorkerError):
         catalog.lookup(name)
+
+
+def test_nothing_is_kept_of_a_local_worker_that_is_gone() -> None:
+    """A factory may make workers under new names for ever."""
+
+    def make() -> str:
+        return worker(name="catalog.forgotten")(lambda: None).name
+
+    name = make()
+    gc.collect()
+    tables = [table for table in vars(catalog).values() if isinstance(table, Mapping)]
+    assert len(tables) >= 2
+    assert [] == [table for table in tables if name in table]
