@@ -63,7 +63,7 @@ class JobOptions:
         if self.backoff is None:
             return default_backoff(attempt)
         if callable(self.backoff):
-            return _seconds("backoff", self.backoff(attempt), None)
+            return _seconds(self.backoff(attempt))
         return self.backoff
 
     def due(self, now: float) -> float:
@@ -103,7 +103,10 @@ def parse_options(
         if check is None:
             known = ", ".join(OPTION_NAMES)
             raise InvalidOptionError(name, f"there is no such option; known are {known}", worker)
-        checked[name] = check(name, value, worker)
+        try:
+            checked[name] = check(value)
+        except ValueError as error:
+            raise InvalidOptionError(name, str(error), worker) from None
     if "delay" in checked and "run_at" in checked:
         raise InvalidOptionError("run_at", "give either delay or run_at, not both", worker)
     # The call wins: either way of saying when replaces the decorator's.
@@ -125,61 +128,58 @@ def check_capabilities(options: JobOptions, backend: Backend, worker: str | None
             raise InvalidOptionError(name, reason, worker)
 
 
-def _text(name: str, value: Any, worker: str | None) -> str:
+def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise InvalidOptionError(name, f"must be a str, not {_kind(value)}", worker)
+        raise ValueError(f"must be a str, not {_kind(value)}")
     if not value.strip():
-        raise InvalidOptionError(name, "must not be blank", worker)
+        raise ValueError("must not be blank")
     return str.__str__(value)  # str() would show one from an enumeration as another
 
 
-def _whole(name: str, value: Any, worker: str | None) -> int:
+def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidOptionError(name, f"must be an int, not {_kind(value)}", worker)
+        raise ValueError(f"must be an int, not {_kind(value)}")
     if value.bit_length() > 31:
-        raise InvalidOptionError(name, "must fit 32 bits", worker)
+        raise ValueError("must fit 32 bits")
     return int(value)
 
 
-def _positive(name: str, value: Any, worker: str | None) -> int:
-    number = _whole(name, value, worker)
+def _positive(value: Any) -> int:
+    number = _whole(value)
     if number < 1:
-        raise InvalidOptionError(name, f"must be at least 1, not {number}", worker)
+        raise ValueError(f"must be at least 1, not {number}")
     return number
 
 
-def _seconds(name: str, value: Any, worker: str | None) -> float:
+def _seconds(value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        reason = f"must be seconds (int or float) or a timedelta, not {_kind(value)}"
-        raise InvalidOptionError(name, reason, worker)
+        raise ValueError(f"must be seconds (int or float) or a timedelta, not {_kind(value)}")
     try:
         seconds = float(value)
     except OverflowError:
         seconds = math.inf
     if not (0.0 <= seconds < math.inf):
-        raise InvalidOptionError(name, f"must be finite and not negative, not {seconds}", worker)
+        raise ValueError(f"must be finite and not negative, not {seconds}")
     return seconds
 
 
-def _aware(name: str, value: Any, worker: str | None) -> datetime:
+def _aware(value: Any) -> datetime:
     if not isinstance(value, datetime):
-        raise InvalidOptionError(name, f"must be a datetime, not {_kind(value)}", worker)
+        raise ValueError(f"must be a datetime, not {_kind(value)}")
     if value.utcoffset() is None:
-        reason = "must be an aware datetime; give it a time zone, as datetime.now(timezone.utc)"
-        raise InvalidOptionError(name, reason, worker)
+        raise ValueError("must have a time zone, as datetime.now(timezone.utc) has")
     return value
 
 
-def _backoff(name: str, value: Any, worker: str | None) -> Any:
-    return value if callable(value) else _seconds(name, value, worker)
+def _backoff(value: Any) -> Any:
+    return value if callable(value) else _seconds(value)
 
 
-def _conn(name: str, value: Any, worker: str | None) -> Any:
+def _conn(value: Any) -> Any:
     if value is None:
-        reason = "is None; pass the open connection, or leave the option out"
-        raise InvalidOptionError(name, reason, worker)
+        raise ValueError("is None; pass the open connection, or leave the option out")
     return value
 
 
@@ -187,7 +187,7 @@ def _kind(value: Any) -> str:
     return type(value).__qualname__
 
 
-_CHECKS: dict[str, Callable[[str, Any, str | None], Any]] = {
+_CHECKS: dict[str, Callable[[Any], Any]] = {
     "queue": _text,
     "priority": _whole,
     "delay": _seconds,
@@ -197,3 +197,4 @@ _CHECKS: dict[str, Callable[[str, Any, str | None], Any]] = {
     "unique": _text,
     "conn": _conn,
 }
+"""What each option's value becomes; ``ValueError`` says why it can be none."""
