@@ -10,27 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sigra.audit.emit import log as log
-    from sigra.audit.emit import log_safe as log_safe
-    from sigra.audit.event import AuditEvent as AuditEvent
-    from sigra.audit.event import AuditResult as AuditResult
-    from sigra.audit.line import JSONRenderer as JSONRenderer
-    from sigra.audit.sink import Sink as Sink
-    from sigra.audit.stats import AuditStats as AuditStats
-    from sigra.audit.stats import audit_stats as audit_stats
-    from sigra.audit.transaction import NoAuditStoreError as NoAuditStoreError
-    from sigra.store.errors import AuditBacklogError as AuditBacklogError
-    from sigra.store.errors import AuditLostError as AuditLostError
-    from sigra.store.errors import InvalidQueryError as InvalidQueryError
-    from sigra.store.lines import JSONLinesSink as JSONLinesSink
-    from sigra.store.many import log_many as log_many
-    from sigra.store.reading import EventFilter as EventFilter
-    from sigra.store.reading import Page as Page
-    from sigra.store.reading import ReadableSink as ReadableSink
-    from sigra.store.reading import cleanup as cleanup
-    from sigra.store.reading import count as count
-    from sigra.store.reading import query as query
-    from sigra.store.reading import stream as stream
+    from sigra.audit.emit import log, log_safe
+    from sigra.audit.event import AuditEvent, AuditResult
+    from sigra.audit.line import JSONRenderer
+    from sigra.audit.sink import Sink
+    from sigra.audit.stats import AuditStats, audit_stats
+    from sigra.audit.transaction import NoAuditStoreError
+    from sigra.store.errors import AuditBacklogError, AuditLostError, InvalidQueryError
+    from sigra.store.lines import JSONLinesSink
+    from sigra.store.many import log_many
+    from sigra.store.reading import EventFilter, Page, ReadableSink, cleanup, count, query, stream
+
+__all__ = [
+    "AuditBacklogError", "AuditEvent", "AuditLostError", "AuditResult", "AuditStats",
+    "EventFilter", "InvalidQueryError", "JSONLinesSink", "JSONRenderer", "NoAuditStoreError",
+    "Page", "ReadableSink", "Sink", "audit_stats", "cleanup", "count", "log", "log_many",
+    "log_safe", "query", "stream",
+]  # fmt: skip
 
 _NAMES = {
     "audit.emit": "log log_safe",
@@ -45,9 +41,7 @@ _NAMES = {
     "store.reading": "EventFilter Page ReadableSink cleanup count query stream",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-"""In which module each public name lives; the store's are shown here, where events are."""
-
-__all__ = sorted(_HOMES)  # noqa: PLE0605  # pyright: ignore[reportUnsupportedDunderAll]
+"""The module in which each public name lives; the store's are shown here, where events are."""
 
 
 def __getattr__(name: str) -> Any:
