@@ -91,7 +91,7 @@ async def aexecute(attempt: Running) -> Verdict:
                 raise raised
     except BaseException as error:
         verdict = conclude_error(attempt, error, context)
-        if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+        if _is_cancellation(error):
             raise
         return verdict
     return conclude(attempt, value, context)
@@ -113,11 +113,7 @@ def _build_scope(job: Job) -> AuditScope:
 
 def in_event_loop() -> bool:
     """Tell whether an event loop runs in this thread."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+    return asyncio._get_running_loop() is not None
 
 
 def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) -> Any:
@@ -139,15 +135,14 @@ async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
     """Keep what a body raises from the loop, which SystemExit would otherwise stop."""
     try:
         return await coroutine, None
-    except asyncio.CancelledError as error:
-        if _is_cancelled():
+    except BaseException as error:
+        if _is_cancellation(error):
             raise
         return None, error
-    except BaseException as error:
-        return None, error
 
 
-def _is_cancelled() -> bool:
-    """Tell whether the task is being cancelled; a body may raise ``CancelledError`` itself."""
+def _is_cancellation(error: BaseException) -> bool:
+    """Tell whether this task is being cancelled: a body may raise ``CancelledError`` itself."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    cancelling = task is not None and task.cancelling() > 0
+    return cancelling and isinstance(error, asyncio.CancelledError)
