@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sigra.options import DefaultOptions
 
     class Settings(DefaultOptions, total=False):
-        """What both decorators take: a worker's own settings and its default options."""
+        """What both decorators take: the worker's settings and the default options of its jobs."""
 
         audit_schema: Any
         action: str | None
@@ -63,8 +63,14 @@ def tenant_worker(
     function that cannot be a worker, ``ValueError`` for a bad action,
     ``InvalidOptionError`` and ``DuplicateWorkerError``.
     """
-    settings = (name, audit_schema, action, backend, default_options, audit_required)
-    return _decorate(TenantWorker, function, settings)
+
+    def decorate(function: Any) -> TenantWorker[..., Any]:
+        return TenantWorker(_define(
+            function, name, audit_schema, action, backend, default_options,
+            tenant=True, audit_required=audit_required,
+        ))  # fmt: skip
+
+    return decorate if function is None else decorate(function)
 
 
 @overload
@@ -81,21 +87,17 @@ def worker(
     For jobs that emit no tenant-relevant audits, as clean-ups do; all else is as with
     ``tenant_worker``.
     """
-    settings = (name, audit_schema, action, backend, default_options)
-    return _decorate(Worker, function, settings)
 
-
-def _decorate(kind: type[Worker[..., Any]], function: Any, settings: tuple[Any, ...]) -> Any:
     def decorate(function: Any) -> Worker[..., Any]:
-        return kind(_define(function, *settings, tenant=kind is TenantWorker))
+        return Worker(_define(function, name, audit_schema, action, backend, default_options))
 
     return decorate if function is None else decorate(function)
 
 
 def _define(
     function: Any, name: str | None, audit_schema: Any, action: str | None,
-    backend: str | Backend | None, default_options: dict[str, Any], audit_required: bool = False,
-    *, tenant: bool,
+    backend: str | Backend | None, default_options: dict[str, Any],
+    *, tenant: bool = False, audit_required: bool = False,
 ) -> Definition:  # fmt: skip
     function = function.__func__ if isinstance(function, staticmethod) else function
     binding = bind(function, tenant=tenant)
@@ -108,7 +110,7 @@ def _define(
         action = check_action(action)
     if audit_required:
         binding = replace(binding, invoke=_audited(binding.invoke))
-    # As the str that it is: one from an enumeration is shown as another.
+    # As a plain str: a member of an enumeration would be shown by its own name.
     name = catalog.worker_name(function) if name is None else str.__str__(name)
     if "cross_tenant" in default_options:
         raise InvalidOptionError("cross_tenant", "is said at the call, where it is meant", name)
