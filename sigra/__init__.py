@@ -84,7 +84,7 @@ _NAMES = {
     "scope": "AuditScope Identity tenant_args",
 }
 _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()}
-"""In which module each public name lives that is no error."""
+"""The module in which each public name lives; those not listed are errors."""
 
 
 def __getattr__(name: str) -> Any:

@@ -57,7 +57,7 @@ class Binding:
 
 
 def text_ids(args: Mapping[str, Any], worker: str | None) -> dict[str, str | None]:
-    """Return the ids that args have, as text; raise ``InvalidArgsError`` for what is none."""
+    """Return the ids in args as text; raise ``InvalidArgsError`` for a value that is not an id."""
     ids = {key: args[key] for key in (*TENANT_KEYS, IMPERSONATOR_KEY) if key in args}
     for key, value in ids.items():
         ids[key] = id_text(value)
@@ -67,7 +67,7 @@ def text_ids(args: Mapping[str, Any], worker: str | None) -> dict[str, str | Non
 
 
 def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
-    """Work out how args reach ``function``; raise ``TypeError`` where it is unusable."""
+    """Work out how args reach ``function``; raise ``TypeError`` if it cannot be a worker."""
     where = describe(function)
     parameters = _parameters(function, where)
     scope_names = [_scope_parameter(function, where, parameters)] if tenant else []

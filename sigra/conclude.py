@@ -26,7 +26,7 @@ _OUTCOMES = (Ok, Failure, Snooze, Cancel)
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
-    # By its type: a proxy's __class__ may raise, or say that it is what it is not.
+    # By its type: the __class__ of a proxy may raise, or name another.
     if value is None or not issubclass(type(value), _OUTCOMES):
         verdict, outcome = DONE if value is None else Verdict("completed", value), "success"
     else:
@@ -68,7 +68,7 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
-    # No retry would bring an arg that is missing.
+    # No retry would bring the missing arg.
     if attempt.attempt + attempt.lost >= options.max_attempts or isinstance(error, MissingArgError):
         return Verdict("discarded", error=error)
     try:
@@ -81,9 +81,9 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
 
 
 def _audit(attempt: Running, outcome: Any, context: Context) -> None:
-    """Log the attempt's end if asked to; let sinks that queue events write them.
+    """Log the end of the attempt if asked to, and have sinks write the events that they hold.
 
-    They do so before the queue hears that the job has ended.
+    They do so before the job's queue hears that the job has ended.
     """
     action = attempt.job.definition.action
     if action is not None and outcome:
@@ -101,14 +101,15 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
 def log_attempt(
     attempt: Running, context: Context, level: int, what: str, error: BaseException | None = None
 ) -> None:
-    """Log in the job's own context, so that the application's filters see its ids too."""
+    """Log in the job's own context, where the application's filters find its ids too."""
     name, facts = named_in_logs(attempt.job)
     turn = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}"
     facts["attempt"] = attempt.attempt
     try:
         context.run(log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
     except Exception:
-        # A filter's: it must not decide what becomes of the job. As logging does with a handler's.
+        # A filter raised, which must not decide what becomes of the job: as logging treats what
+        # a handler raises.
         if logging.raiseExceptions:
             traceback.print_exc()
 

@@ -105,7 +105,7 @@ def _check_sink(sink: Any) -> Sink:
     for member in ("write", "close"):
         if not callable(getattr(sink, member, None)):
             raise TypeError(
-                f"{type(sink).__qualname__} is no sink: it has no {member}(). A sink has "
+                f"{type(sink).__qualname__} is not a sink: it has no {member}(). A sink has "
                 "write(event, record) and close()."
             )
     return cast("Sink", sink)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         backend: str | Backend | None
 
     class TenantSettings(Settings, total=False):
-        """What the one for tenants takes beside them."""
+        """What ``tenant_worker`` takes besides."""
 
         audit_required: bool
 
@@ -84,7 +84,7 @@ def worker(
 ) -> Any:  # fmt: skip
     """Make a tenant-agnostic worker: no key is required and no scope is injected.
 
-    For jobs that emit no tenant-relevant audits, as clean-ups do; all else is as with
+    For jobs that emit no tenant-relevant audits, such as clean-ups; all else is as for
     ``tenant_worker``.
     """
 

@@ -1,4 +1,4 @@
-"""What is known of a worker once and for all, as its decorator found it."""
+"""What is known of a worker once and for all, from its decoration on."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ class Enqueuer:
         self._definition = definition
         # Tuples of keys admitted before: presence and binding depend on the keys alone.
         self._shapes: set[tuple[str, ...]] = set()
-        # The settings that were last asked, and their backend: one pair, read and set at once.
+        # The settings last seen and the backend chosen by them: one pair, so that no other
+        # thread ever sees half of it.
         self._chosen: tuple[config.Config | None, Any] = None, None
 
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
@@ -88,9 +89,10 @@ class Enqueuer:
     def prepare(
         self, items: Iterable[Mapping[str, Any]], options: dict[str, Any], first: int | None = None
     ) -> tuple[list[Job], Backend]:
-        """Validate all and make their jobs, but send none; return them and their backend.
+        """Validate all items and make their jobs, but send none; return these and their backend.
 
-        ``first``: the number of the first item in errors; None for an item on its own.
+        ``first``: the ``index`` that errors give the first item; None for a job on its own,
+        whose errors have none.
         """
         admitted = list(_each(self.admit, items, first))
         chosen, backend, crossing = self.choose(options)
@@ -152,7 +154,7 @@ class Enqueuer:
 
 
 def _each(check: Callable[[Any], Any], items: Iterable[Any], first: int | None) -> Iterator[Any]:
-    """Yield the answer for each item; number an error, from ``first``, with its item's place."""
+    """Yield what ``check`` says of each item; give an error its item's index, from ``first``."""
     for index, item in enumerate(items, first or 0):
         try:
             answer = check(item)

@@ -6,14 +6,14 @@ from typing import Any
 
 
 def brief(value: object) -> str:
-    """Show what is text, cut and on one line; of anything else but None, only its type."""
+    """Show a str on one line, cut to 200 characters; of any other value but None, only its type."""
     if type(value) is not str:
         return "None" if value is None else f"<{type(value).__qualname__}>"
     return value[:200] if value.isprintable() else repr(value[:200])[1:-1]
 
 
 class SigraError(Exception):
-    """Be the root of all errors of this library.
+    """The root of all errors of this library.
 
     Every subclass carries what went wrong as attributes, and survives pickling.
     """
@@ -125,7 +125,7 @@ class EnqueueError(SigraError):
 
 
 class JobFailedError(SigraError):
-    """Tell that a job ended with ``Failure``. Attributes: ``job_id``, ``worker``, ``reason``."""
+    """Report that a job ended with ``Failure``. Attributes: ``job_id``, ``worker``, ``reason``."""
 
     def __init__(self, job_id: str, worker: str, reason: object) -> None:
         what = f"job {brief(job_id)} of worker {worker!r} returned Failure: {brief(reason)}"
@@ -134,7 +134,7 @@ class JobFailedError(SigraError):
 
 
 class JobCancelledError(SigraError):
-    """Tell that a job ended with ``Cancel``. Attributes: ``job_id``, ``worker``, ``reason``."""
+    """Report that a job ended with ``Cancel``. Attributes: ``job_id``, ``worker``, ``reason``."""
 
     def __init__(self, job_id: str, worker: str, reason: object) -> None:
         super().__init__(f"job {brief(job_id)} of worker {worker!r} was cancelled: {brief(reason)}")
@@ -142,7 +142,7 @@ class JobCancelledError(SigraError):
 
 
 class PoisonedJobError(SigraError):
-    """Tell that a job's consumer died with it until no attempt was left.
+    """Report that a job's consumer died with it until no attempt was left.
 
     Attributes: ``job_id``, ``worker``, ``deliveries`` (that never came to an end).
     """
@@ -191,7 +191,7 @@ class EnvelopeError(SigraError, ValueError):
 
 
 class UnknownWorkerError(SigraError, LookupError):
-    """Tell that a consumer was sent a job whose worker it has not imported. Attribute: ``name``."""
+    """Report that a consumer has not imported the worker of a job. Attribute: ``name``."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -236,7 +236,7 @@ class UnknownBackendError(SigraError, LookupError):
 
 
 class MissingExtraError(SigraError, ImportError):
-    """Tell which extra brings a package that is missing. Attributes: ``extra``, ``package``."""
+    """Name the extra that brings a missing package. Attributes: ``extra``, ``package``."""
 
     def __init__(self, extra: str, package: str) -> None:
         super().__init__(f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it")

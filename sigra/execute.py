@@ -30,10 +30,10 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
 
 
 def admit(attempt: Running) -> Verdict | None:
-    """Check a job that may have bypassed ``.new()``; give its verdict where it cannot run.
+    """Check a job that may have bypassed ``.new()``; return its verdict if it cannot run.
 
-    Such a job fails for good: no retry would bring the missing key, or make args bind
-    to a function that a deploy has changed.
+    Such a job fails for good: no retry would bring the missing key, or make the args fit
+    a function that a deploy has changed.
     """
     definition, args = attempt.job.definition, attempt.job.args
     context = copy_context()
@@ -85,7 +85,7 @@ async def aexecute(attempt: Running) -> Verdict:
             try:
                 value, raised = await task
             finally:
-                # Of use where the task was cancelled before its first step.
+                # For a task that was cancelled before its first step.
                 coroutine.close()
             if raised is not None:
                 raise raised
@@ -117,12 +117,12 @@ def in_event_loop() -> bool:
 
 
 def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) -> Any:
-    """Run an async worker by a loop of its own, which ends with it."""
+    """Run a coroutine to its end on an event loop of its own."""
     if in_event_loop():
         coroutine.close()
         raise RuntimeError(
-            "the function gave a coroutine inside a running event loop, where it cannot be run "
-            "to its end: make it an async def and use 'await worker.anew(...)'"
+            "the function returned a coroutine inside a running event loop, where it cannot be "
+            "run to its end: make it an async def and use 'await worker.anew(...)'"
         )
     with asyncio.Runner() as runner:
         value, raised = runner.run(_contain(coroutine), context=context)
@@ -132,7 +132,7 @@ def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) ->
 
 
 async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """Keep what a body raises from the loop, which SystemExit would otherwise stop."""
+    """Keep what the body raises away from the loop, which SystemExit would stop."""
     try:
         return await coroutine, None
     except BaseException as error:

@@ -14,7 +14,7 @@ def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
 
 
 class FrozenDict(dict[str, Any]):
-    """Be a dict that refuses every change.
+    """A dict that refuses every change.
 
     Equal to a dict, an instance of dict, and written by json as one. ``.copy()`` and
     ``|`` give a plain dict whose children are still frozen, ``copy.deepcopy`` a plain
@@ -35,7 +35,7 @@ class FrozenDict(dict[str, Any]):
 
 
 class FrozenList(list[Any]):
-    """Be a list that refuses every change; see ``FrozenDict``."""
+    """A list that refuses every change; see ``FrozenDict``."""
 
     __slots__ = ()
 

@@ -18,7 +18,7 @@ State = Literal[
     "available", "scheduled", "executing", "retryable", "completed", "discarded", "cancelled"
 ]
 FINISHED: frozenset[str] = frozenset(("completed", "discarded", "cancelled"))
-"""The states that nothing follows."""
+"""The states in which a job stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Job:
 
     ``id`` (UUIDv7 text), ``worker`` (name), ``args`` (read-only), ``options``,
     ``backend`` (name), ``native_id`` (the queue's own id, or None) and ``duplicate``
-    (True where ``unique`` found an unfinished one, and nothing was enqueued).
+    (True if an unfinished job has the ``unique`` key, so that nothing was enqueued).
     """
 
     definition: Definition
@@ -67,7 +67,7 @@ class Job:
     options: JobOptions
     backend: str
     stamp: tuple[int, int] = field(default_factory=uuid7_parts)
-    """What the id is made of where none is given; its first part is when the job was made,
+    """What the id is made of, unless one is given; its first part is when the job was made,
     in nanoseconds since 1970."""
 
     given_id: str | None = None
@@ -124,7 +124,7 @@ class Job:
 
         ``ticket`` answers for its state and result. ``duplicate``: an unfinished job
         holds the ``unique`` key, so that nothing was enqueued; ``native_id`` and
-        ``ticket`` are then that job's, where the queue tells.
+        ``ticket`` are then that job's, if the queue tells them.
         """
         self.native_id, self.ticket, self.duplicate = native_id, ticket, duplicate
 

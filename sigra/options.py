@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sigra.backend import Backend
 
     class DefaultOptions(TypedDict, total=False):
-        """What a decorator takes as a worker's default options."""
+        """What a decorator takes: the default options of a worker's jobs."""
 
         queue: str
         priority: int
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         conn: Any
 
     class Options(DefaultOptions, total=False):
-        """What ``.new()`` takes beside args."""
+        """What ``.new()`` takes besides the args."""
 
         cross_tenant: bool
 
@@ -40,7 +40,7 @@ Backoff = float | Callable[[int], float]
 class JobOptions:
     """How a job is to be queued, as ``options.queue`` or ``options["queue"]``.
 
-    An option of which nothing was said is None, or its default.
+    An option that was not given is None, or has its default.
     ``priority``: larger runs sooner. ``delay``: seconds. ``run_at``: aware datetime.
     ``max_attempts``: from 1. ``unique``: key of which one unfinished job may exist.
     ``conn``: the caller's open transaction.
@@ -67,7 +67,7 @@ class JobOptions:
         return self.backoff
 
     def due(self, now: float) -> float:
-        """Return when the job is due, in epoch seconds; ``now`` where that is past or unsaid."""
+        """Return when the job is due, in epoch seconds; ``now`` if that is past or was not said."""
         if self.delay is not None:
             return now + self.delay
         return max(now, self.run_at.timestamp()) if self.run_at is not None else now

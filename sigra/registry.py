@@ -23,7 +23,7 @@ def resolve_backend(backend: str | Backend) -> Backend:
     Raises ``UnknownBackendError`` for a name that nothing provides,
     ``MissingExtraError`` where the package behind one of ours is not installed,
     ``ImportError`` where another package's backend cannot be loaded, and ``TypeError``
-    for an object that is no backend.
+    for an object that is not a backend.
     """
     if not isinstance(backend, str):
         return _check(backend)
@@ -70,7 +70,7 @@ def _check(backend: Any) -> Backend:
         raise TypeError(f"{backend.__qualname__} is a class; a backend is an instance of one")
     if not isinstance(backend, Backend):
         raise TypeError(
-            f"{type(backend).__qualname__} is no backend: it needs name, capabilities, "
+            f"{type(backend).__qualname__} is not a backend: it needs name, capabilities, "
             "enqueue() and aenqueue() (sigra.backend.Backend)"
         )
     return backend

@@ -133,13 +133,13 @@ def id_text(value: Any) -> str | None:
     if issubclass(kind, int) and kind is not bool:
         return int.__repr__(value) if int.bit_length(value) <= 1024 else None
     if issubclass(kind, UUID):
-        with suppress(Exception):  # its number may be absent, or be none: then it is no id
+        with suppress(Exception):  # its number may be absent, or not be one
             return str(UUID(int=int.__int__(_uuid_int(value))))
     return None
 
 
 def id_fault(value: object) -> str:
-    """Say why ``id_text`` has no text for a value, without the value."""
+    """Say why ``id_text`` takes a value for no id, without showing the value."""
     kind = {str: "a blank str", int: "a longer int"}.get(type(value), type(value).__qualname__)
     return f"an id is a str, an int of at most 1,024 bits, a UUID or None, not {kind}"
 

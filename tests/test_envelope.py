@@ -173,14 +173,14 @@ NO_IDS = ["", " ", "\u2003", "a\nb", "\x1b[31m", "\u202e", "\ud800", "x" * 257, 
 @pytest.mark.parametrize("id", NO_IDS, ids=range(len(NO_IDS)))
 def test_an_id_that_no_line_and_no_store_takes_is_refused(id: str) -> None:
     """An id is printable, not blank, and of 256 characters at most."""
-    with pytest.raises(EnvelopeError, match="id is no printable text of 1 to 256 characters"):
+    with pytest.raises(EnvelopeError, match="id is not printable text of 1 to 256 characters"):
         read({**pack(made()), "id": id})
 
 
 @pytest.mark.parametrize("id", [*NO_IDS, 7], ids=range(len(NO_IDS) + 1))
 def test_a_hand_built_job_has_no_such_id_either(id: Any) -> None:
     """The queue's own id of it may have been chosen by whoever sent it."""
-    with pytest.raises(EnvelopeError, match="no printable text of 1 to 256 characters"):
+    with pytest.raises(EnvelopeError, match="not printable text of 1 to 256 characters"):
         unpack(TENANT, close.definition, "test", native_id=id)
 
 
@@ -204,7 +204,7 @@ def test_the_last_moment_of_64_bits_is_a_date() -> None:
 
 def test_a_version_that_no_release_will_have_is_waited_for_by_none() -> None:
     """It is refused, and its digits fill no log."""
-    with pytest.raises(EnvelopeError, match="no number that any release has") as caught:
+    with pytest.raises(EnvelopeError, match="not that of any release") as caught:
         read({**PREVIOUS, MARK: 10**4000})
     assert caught.value.version is None
 

@@ -29,7 +29,7 @@ from sigra.scope import AuditScope
 REJECTED = "sigra.audit.rejected"
 
 _FILTERED = AuditResult("disabled", "filtered out by its level")
-_NO_SCHEMA = AuditResult("disabled", "no audit_schema: none passed, of the job, or configured")
+_NO_SCHEMA = AuditResult("disabled", "no audit_schema was passed, declared or configured")
 _NO_JOB = (
     "log_safe() was given a worker's scope where no job runs (a plain call of a worker, or a "
     "thread that its body started), so it logs nothing: pass audit_schema=, or configure() one"
@@ -90,11 +90,11 @@ def log(
     """Log an audit event as ``log_safe`` does, but raise for a call that is not well formed.
 
     ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``, and of
-    all that ``log_safe`` would mend: it is raised for a text or an id of another type, too long,
-    not well-formed or with a secret, and for ``metadata`` that is no dict of strict JSON, as a
-    job's args are, has a secret or takes over 8,192 bytes. Nothing is written then.
-    What structlog, a sink or the schema raise is still only in the result, but with
-    ``conn``: what the store raises while it writes in that transaction is raised.
+    all that ``log_safe`` would mend: it is raised for a text or an id that is of another type,
+    too long, not well-formed or has a secret, and for ``metadata`` that is not a dict of strict
+    JSON (as a job's args are), has a secret or takes over 8,192 bytes. Nothing is written then.
+    What structlog, a sink or the schema raises is still only in the result; with ``conn``, what
+    the store raises while it writes in that transaction is raised.
     """
     tolerant: Any = log_safe
     transaction = keywords.get("conn")

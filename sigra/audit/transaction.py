@@ -15,7 +15,7 @@ Pair = tuple[AuditEvent, Any]
 
 
 class NoAuditStoreError(SigraError, LookupError):
-    """Tell that no configured sink can do what was asked. Attribute: ``task``."""
+    """Report that no configured sink can do what was asked. Attribute: ``task``."""
 
     def __init__(self, task: str) -> None:
         super().__init__(

@@ -18,7 +18,7 @@ _log = logging.getLogger("sigra.job")
 
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
-    """Be the body of every worker's task."""
+    """Run a job: the body of every worker's task."""
     name, request = task.name, task.request
     if args:
         consumed = refuse_positional(name, request.id)

@@ -42,7 +42,7 @@ def task_of(worker: str) -> Any:
 
 
 def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
-    """Be the body of every worker's task."""
+    """Run a job: the body of every worker's task."""
     count_delivery(result.db_result)
     with suppress(UnknownWorkerError):
         # As Django does with tasks, its module is imported where need be.

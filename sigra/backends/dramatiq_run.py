@@ -19,7 +19,7 @@ _RECONNECT = 2.0
 
 
 def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any]) -> None:
-    """Be the body of every worker's actor."""
+    """Run a job: the body of every worker's actor."""
     message = CurrentMessage.get_current_message()
     id = message.message_id
     if args:

@@ -24,7 +24,7 @@ MARK = "sigra"
 
 _NO_LIMIT = 1 << 40
 _LONGEST_ID = 256
-_NO_ID = f"no printable text of 1 to {_LONGEST_ID} characters"
+_NO_ID = f"not printable text of 1 to {_LONGEST_ID} characters"
 _LONGEST_BACKOFF = 1e10
 """Seconds: three centuries, which every queue's dates hold."""
 
@@ -35,8 +35,8 @@ class Delivery:
 
     ``failures``: failed attempts so far. ``snoozes``. ``deliveries``: how often a
     consumer began it before, where the queue itself does not count that. ``lost``: how often
-    one that had begun an earlier run died with it. ``unsigned``: it came so to a consumer that
-    has keys; what follows it does too, and is not vouched for.
+    one that had begun an earlier run died with it. ``unsigned``: it came unsigned to a consumer
+    that has keys; what follows it stays so, for nobody vouches for it.
     """
 
     job: Job
@@ -78,7 +78,7 @@ def pack(
 
 
 def add_delivery(payload: dict[str, Any]) -> None:
-    """Count one delivery more in an envelope; a count that is no number is left to be refused."""
+    """Count one more delivery in an envelope; one that is not a number is left to be refused."""
     deliveries = payload.get("deliveries", 0)
     if type(deliveries) is int:
         payload["deliveries"] = deliveries + 1
@@ -110,7 +110,7 @@ def unpack(
     version = payload[MARK]
     if version not in (VERSION - 1, VERSION):
         if version.bit_length() > 63:
-            raise EnvelopeError("its version is no number that any release has")
+            raise EnvelopeError("its version is not that of any release")
         raise EnvelopeError(
             f"version {version}; this release reads {VERSION - 1} and {VERSION}. Update this "
             "consumer to the producer's release; the job stays in its queue.",

@@ -1,4 +1,4 @@
-"""What adapters of queues share on the consumer's side: what is done with a payload.
+"""What adapters of queues share on the consumer's side: from a payload to a verdict.
 
 A consumer's task body calls ``consume`` (or ``aconsume``) and puts the verdict into the
 queue's own words.
@@ -38,12 +38,12 @@ WAIT_FOR_DEPLOY = 30.0
 
 
 ENDED = "ended"
-"""Where an envelope says what its queue counts as it is run again by hand. It is not signed: who
-can write it can write what the queue counts."""
+"""The field of an envelope with how many runs its queue had counted when the job ended, for a run
+by hand. It is not signed: whoever can write it can also write the queue's own count."""
 
 
 def native(module: str, extra: str) -> Any:
-    """Import a queue's package by name, so that types are checked alike without it.
+    """Import a queue's package by name, so that type checkers see the same without it.
 
     Raises ``MissingExtraError`` naming the extra to install.
     """
@@ -54,7 +54,7 @@ def native(module: str, extra: str) -> Any:
 
 
 def find(worker: str, module: str | None) -> Definition:
-    """Return the worker of that name; import ``module``, its own, first where need be.
+    """Return the worker of that name, importing ``module``, its own, if need be.
 
     Raises ``UnknownWorkerError`` where it is not there either.
     """
@@ -79,7 +79,7 @@ def failures_in(payload: Mapping[str, Any]) -> int:
 def ends_in(payload: Mapping[str, Any]) -> int:
     """Return how many of the runs that a queue counts came to an end, as the envelope says.
 
-    They are its failed ones; or, of a job that ends and is run again by hand, ``ENDED``.
+    These are its failed attempts or, for a job that ended and is run again by hand, ``ENDED``.
     """
     ended = payload.get(ENDED) if MARK in payload else None
     return ended if type(ended) is int else failures_in(payload)
@@ -110,8 +110,8 @@ class Consumed:
     def by_hand(self, ended: int) -> dict[str, Any]:
         """Return the payload for a run that somebody asks the queue for once the job has ended.
 
-        It is the last attempt once more, as after a snooze, so that its events are new ones.
-        ``ended``: how many runs the queue counts by then.
+        It is the last attempt once more, as if that had snoozed, so that its events are new.
+        ``ended``: how many runs the queue will have counted by then.
         """
         delivery = self.delivery
         if delivery is None:
@@ -128,7 +128,7 @@ class Consumed:
 
 
 class Counts(TypedDict, total=False):
-    """What a queue counts of a job itself, where it does; else the envelope's counts hold.
+    """What a queue itself counts of a job; the envelope's counts hold for the rest.
 
     ``deliveries``: those of this run before this one, none of which came to an end.
     ``lost``: those of earlier runs.
@@ -178,7 +178,7 @@ async def aconsume(
 
 
 def refuse_positional(worker: str, native_id: str) -> Consumed:
-    """Return what becomes of a job of the queue's own API with args by position: it ends here."""
+    """Refuse a job that the queue's own API sent with args by position: it ends here."""
     reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
     error = InvalidArgsError("$", reason, worker)
     _log.error("job %s of %s was refused and ends here: %s", brief(native_id), worker, error)
@@ -192,7 +192,7 @@ def _begin(
     native_id: str | None,
     counts: Counts,
 ) -> tuple[Delivery | None, Running | Verdict]:
-    """Return what was delivered, and the attempt that it is or the verdict in its place."""
+    """Return what was delivered, and the attempt to run or the verdict in its place."""
     name = worker if isinstance(worker, str) else worker.name
     try:
         definition = catalog.lookup(worker) if isinstance(worker, str) else worker
@@ -223,7 +223,7 @@ def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery |
 def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
     known: Any = {name: count for name, count in counts.items() if count is not None}
     if any(type(count) is not int or count < 0 for count in known.values()):
-        raise EnvelopeError("what its queue counts is no whole number")
+        raise EnvelopeError("what its queue counts is not a whole number")
     return replace(found, **known) if known else found
 
 

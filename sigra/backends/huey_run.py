@@ -11,7 +11,7 @@ _exceptions = native("huey.exceptions", "huey")
 
 
 def run(task: Any) -> None:
-    """Be the body of every worker's task."""
+    """Run a job: the body of every worker's task."""
     if task.args:
         consumed = refuse_positional(task.worker, task.id)
     else:

@@ -27,7 +27,7 @@ def own_loop() -> asyncio.AbstractEventLoop:
 def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
     """Have ``loop``, which runs in another thread, do the work.
 
-    Raises ``RuntimeError`` where it runs no more, and the connections that it had are lost.
+    Raises ``RuntimeError`` if it no longer runs: the connections that it had are lost.
     """
     if not loop.is_running():
         work.close()
@@ -36,7 +36,7 @@ def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
 
 
 def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
-    """Return what comes of the work, which ``loop`` does; None: the one of our own.
+    """Have ``loop`` (None: the one of our own) do the work, and return what comes of it.
 
     Raises ``EnqueueError`` in a thread whose own loop runs, which would stand still.
     """
@@ -47,7 +47,7 @@ def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -
 
 
 async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
-    """Await the work, which ``loop`` does; None: the running one."""
+    """Have ``loop`` (None: the running one) do the work, and await it."""
     if loop is None or loop is asyncio.get_running_loop():
         return await work
     return await asyncio.wrap_future(_submitted(backend, loop, work))

@@ -25,7 +25,7 @@ _Row: TypeAlias = tuple[int, str, int]
 
 
 async def run(notes: Notes, job: Any, context: Any) -> None:
-    """Be the body of every worker's entrypoint."""
+    """Run a job: the body of every worker's entrypoint."""
     counts = (job.headers or {}).get(_HEADER) or {}
     deliveries = counts.get("deliveries", 0)
     await notes.begin(job, {**counts, "deliveries": deliveries + 1})

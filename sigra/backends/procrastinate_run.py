@@ -23,7 +23,7 @@ _FORGET = "DELETE FROM procrastinate_jobs WHERE task_name = %(name)s AND status 
 
 
 async def run(context: Any, args: Mapping[str, Any]) -> None:
-    """Be the body of every worker's task."""
+    """Run a job: the body of every worker's task."""
     native, payload = context.job, unfit(args)
     definition = catalog.lookup(native.task_name)
     # Our own verdicts keep both counts equal; a rescue raises the native one, and a retry by hand.

@@ -70,7 +70,7 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
 
 
 def _commits_at_once(conn: Any) -> bool:
-    """Tell asyncpg's connection before a transaction, and psycopg's that is in none by itself."""
+    """Tell asyncpg's connection outside a transaction, and psycopg's that begins none by itself."""
     if hasattr(conn, "is_in_transaction"):
         return not conn.is_in_transaction()
     return getattr(conn, "autocommit", False) is True and conn.pgconn.transaction_status == 0

@@ -1,4 +1,4 @@
-"""A second delivery of one attempt is legitimate, and is not kept quiet."""
+"""Second deliveries of one attempt: they are legitimate, and reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KEPT = 10_000
 _lock = threading.Lock()
 _known: dict[str, tuple[int, int, bool]] = {}
 """By a job's id: how many attempts and snoozes it was at, how often it came so, and whether it
-ended. Not by its counts: who replays a job may have changed those that no signature covers."""
+ended. Not by its counts: whoever replays a job may change those that no signature covers."""
 
 
 def report_again(attempt: Running, counted: int) -> None:

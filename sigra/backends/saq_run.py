@@ -20,7 +20,7 @@ would queue one that had been scheduled twice."""
 
 
 async def run(context: dict[str, Any], /, **payload: Any) -> None:
-    """Be the body of every worker's function."""
+    """Run a job: the body of every worker's function."""
     job, worker = context["job"], context["worker"]
     task, job.retry_delay = worker.job_task_contexts[job], AGAIN
     lost = max(0, job.attempts - 1 - ends_in(payload))

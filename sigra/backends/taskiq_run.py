@@ -29,7 +29,7 @@ _RECONNECT = 2.0
 
 
 async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
-    """Be the body of every worker's task."""
+    """Run a job: the body of every worker's task."""
     message = context.message
     name, id = message.task_name, message.task_id
     notes = notes_of(context.broker, schedules)

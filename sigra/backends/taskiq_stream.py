@@ -109,4 +109,4 @@ async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:
 
 
 async def _nothing() -> None:
-    """Be a message that is received."""
+    """Do nothing: its message was received."""
