@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -117,6 +118,35 @@ def test_a_job_runs_in_a_thread_of_the_pool(pool: ThreadBackend) -> None:
     assert job.result(PATIENCE) not in (threading.get_ident(), None)
     assert "completed" == job.state
     assert "thread" == job.backend
+
+
+@worker(name="thread.opens")
+def opens(name: str) -> None:
+    gates[name].set()
+
+
+def test_jobs_that_come_at_once_have_a_thread_each() -> None:
+    """Where two see the same idle thread, the second is not kept waiting for the first."""
+    backend = ThreadBackend(2)
+    with configure(backend=backend):
+        where.new({}).result(PATIENCE)
+        gates["gate"], gates["gate began"] = threading.Event(), threading.Event()
+        pool: Any = backend._pool
+        while not pool._idle:
+            time.sleep(0.01)
+        with pool._lock:
+            producers = [
+                threading.Thread(target=contextvars.copy_context().run, args=(each.new, args))
+                for each, args in [(hold, {"name": "gate"}), (opens, {"name": "gate"})]
+            ]
+            for producer in producers:
+                producer.start()
+            time.sleep(0.2)  # for both to look before either has enqueued
+        for producer in producers:
+            producer.join()
+        assert gates["gate began"].wait(PATIENCE)
+        assert gates["gate"].wait(5)
+    backend.close(PATIENCE)
 
 
 @worker

@@ -61,8 +61,6 @@ class Pool:
         always have room, and are taken while the pool drains too: their parent may be
         what everything else waits for. Raises ``EnqueueError`` once the pool is closed.
         """
-        if self._threads < self.size:
-            self._staff(len(jobs) - self._idle)
         with self._lock:
             if self.phase != "open" or self._line or not self._has_room(jobs):
                 inside = self.runs_here()
@@ -154,32 +152,39 @@ class Pool:
         return not needed or waiting + needed <= self.bound
 
     def _add(self, jobs: Sequence[Job]) -> None:
+        if not self._threads:
+            self._staff(1)  # or raise, before any job is taken
         self._agenda.take(jobs)
-        if self._idle:
-            self._wake(len(jobs))
+        self._serve()
         self._alarm_if_sooner()
 
-    def _wake(self, wanted: int) -> int:
-        """Wake up to ``wanted`` idle threads; return how many that were."""
-        woken = min(wanted, self._idle)
-        self._idle -= woken
-        for _ in range(woken):
+    def _serve(self) -> None:
+        """Have a thread look for each job that is due, as far as there are threads."""
+        if self._idle:
+            self._wake(self._unserved())
+        if self._threads < self.size:
+            self._staff(self._unserved())
+
+    def _unserved(self) -> int:
+        """Count the due jobs for which no thread is about to look."""
+        return len(self._agenda) - (self._threads - self._idle - len(self._running))
+
+    def _wake(self, wanted: int) -> None:
+        """Wake up to ``wanted`` idle threads."""
+        for _ in range(min(wanted, self._idle)):
+            self._idle -= 1
             self._tokens.put(None)
-        return woken
 
     def _staff(self, wanted: int) -> None:
         """Start up to ``wanted`` threads more; ``EnqueueError`` if there is none at all."""
-        for _ in range(wanted):
-            with self._lock:
-                if self._threads >= self.size or self.phase not in ("open", "draining"):
+        for _ in range(min(wanted, self.size - self._threads)):
+            try:
+                start_thread(self._work, f"sigra-{self.name}")
+            except RuntimeError as error:
+                if self._threads:
                     return
-                try:
-                    start_thread(self._work, f"sigra-{self.name}")
-                except RuntimeError as error:
-                    if self._threads:
-                        return
-                    raise EnqueueError(self.name, "no thread can be started") from error
-                self._threads += 1
+                raise EnqueueError(self.name, "no thread can be started") from error
+            self._threads += 1
 
     def _alarm_if_sooner(self) -> None:
         due = self._agenda.next_due()
@@ -193,11 +198,8 @@ class Pool:
         """Bring the jobs whose time has come to the threads; return the next job's time."""
         with self._lock:
             self._agenda.promote()
-            due = len(self._agenda)
-            unserved = due - self._wake(due)
-        with contextlib.suppress(EnqueueError):
-            self._staff(unserved)
-        with self._lock:
+            with contextlib.suppress(EnqueueError):
+                self._serve()
             return self._agenda.next_due()
 
     def _work(self) -> None:
