@@ -12,7 +12,14 @@ from typing import Any, TypeVar
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from sigra.store.database import check_dialect, patient_runner, scrub_file, set_up_sqlite
+from sigra.store.database import (
+    READING,
+    WRITING,
+    check_dialect,
+    patient_runner,
+    scrub_file,
+    set_up_sqlite,
+)
 from sigra.store.forking import Gate
 from sigra.store.statements import ConnectionRunner, Runner
 
@@ -52,12 +59,11 @@ class AsyncDatabase:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
-        return self._wait(self._within("BEGIN IMMEDIATE", {}, work))
+        return self._wait(self._within("BEGIN IMMEDIATE", WRITING, work))
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Read in a transaction of its own."""
-        options = {} if self._begin else {"isolation_level": "REPEATABLE READ"}
-        return self._wait(self._within("BEGIN", options, work))
+        return self._wait(self._within("BEGIN", READING, work))
 
     def scrub(self) -> None:
         """Write SQLite's file anew; on a server that is for its operator to do."""
@@ -68,11 +74,10 @@ class AsyncDatabase:
         async with self._engine.connect() as connection:
             await connection.run_sync(lambda c: scrub_file(c.connection.cursor()))
 
-    async def _within(
-        self, begin: str, options: dict[str, Any], work: Callable[[Connection], T]
-    ) -> T:
+    async def _within(self, begin: str, level: str, work: Callable[[Connection], T]) -> T:
         async with self._engine.connect() as connection:
-            await connection.execution_options(**options)
+            if not self._begin:
+                await connection.execution_options(isolation_level=level)
             async with connection.begin():
                 if self._begin:
                     await connection.exec_driver_sql(begin)

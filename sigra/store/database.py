@@ -20,6 +20,10 @@ _LEFT = "the rows are erased, but their text may be left in the file or in its w
 _PATIENCE = 60.0
 """Seconds in which the log must come to be nobody's: a writer may be busy emptying it too."""
 
+WRITING, READING = "READ COMMITTED", "REPEATABLE READ"
+"""How far a server keeps transactions apart, whatever a given engine has it do: who writes waits for
+the one before and goes on from there, where any other level would fail him or let both through."""
+
 
 class Database(Protocol):
     """What the store asks of a database, be it driven synchronously or not."""

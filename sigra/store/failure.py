@@ -6,23 +6,37 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.exc import DataError, IntegrityError, ProgrammingError, StatementError
+from sqlalchemy.exc import (
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    ProgrammingError,
+    StatementError,
+)
 
 from sigra.audit.event import AuditEvent, AuditResult
 from sigra.audit.failure import settled
 from sigra.audit.read import type_name
 
 _DATA = (
-    ValueError, TypeError, AttributeError, RecursionError, DataError, IntegrityError,
+    StatementError, ValueError, TypeError, AttributeError, OverflowError, RecursionError,
     sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
 )  # fmt: skip
+"""What comes before a driver was asked; and the errors of one that was asked by itself."""
+
+_REFUSED = ("22", "23", "P0001")
+"""PostgreSQL's codes for values that it does not take, and for what a trigger says of its own."""
 
 
 def is_of_the_data(error: Exception) -> bool:
     """Tell whether an event itself cannot be written, now or ever, to a database that is well."""
-    if isinstance(error, StatementError) and not isinstance(error, ProgrammingError):
-        return isinstance(error, _DATA) or isinstance(error.orig, _DATA)
-    return isinstance(error, _DATA)
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, _DATA)
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:  # of asyncpg's errors the class tells less
+        return str(state).startswith(_REFUSED)
+    of_values = isinstance(error, (DataError, IntegrityError, ProgrammingError))
+    return of_values and not error.connection_invalidated
 
 
 def tell_lost(items: Sequence[tuple[AuditEvent, Any]], error: Exception) -> None:

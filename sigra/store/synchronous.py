@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from sigra.store.database import patient_runner, scrub_file, set_up_sqlite
+from sigra.store.database import READING, WRITING, patient_runner, scrub_file, set_up_sqlite
 from sigra.store.forking import Gate
 from sigra.store.statements import CursorRunner, Runner, statements_of
 
@@ -116,14 +116,17 @@ class ServerDatabase:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
-        with self._own().begin() as connection:
-            return work(connection)
+        return self._within(WRITING, work)
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Read in a transaction of its own."""
+        return self._within(READING, work)
+
+    def _within(self, level: str, work: Callable[[Connection], T]) -> T:
         with self._own().connect() as connection:
-            connection.execution_options(isolation_level="REPEATABLE READ")
-            return work(connection)
+            connection.execution_options(isolation_level=level)
+            with connection.begin():
+                return work(connection)
 
     def _own(self) -> Engine:
         # A forked child has no use of its parent's connections, in a given engine neither: two

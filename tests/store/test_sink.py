@@ -8,12 +8,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
 from events import event
-from sqlalchemy import create_engine, func, make_url, select, text
+from sqlalchemy import Connection, create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -95,6 +96,29 @@ def test_an_engine_of_ones_own_is_left_as_it_is(
         assert connection.scalar(select(func.count()).select_from(entries)) == 1
         assert connection.scalar(text("PRAGMA busy_timeout")) == 5_000
     engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("level", ["AUTOCOMMIT", "REPEATABLE READ", "SERIALIZABLE"])
+@pytest.mark.parametrize("make", [create_engine, create_async_engine])
+def test_writers_wait_for_each_other_whatever_an_engine_is_set_to(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], make: Any, level: str
+) -> None:
+    """No isolation level of the application's own engine costs an event, or leaves half of one."""
+    engine = make(new_url("postgresql"), isolation_level=level)
+    sink = open_sink(engine)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: sink.write(event(number)), range(40)))
+
+    def fail(connection: Connection) -> None:
+        connection.execute(entries.delete())
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        sink.database.write(fail)
+    report = verify(sink, all_organizations=True)
+    assert (report.verdict, report.rows) == ("intact", 40)
+    getattr(engine, "sync_engine", engine).dispose()
 
 
 @pytest.mark.parametrize("target", ["sqlite://", "sqlite:///:memory:"])
