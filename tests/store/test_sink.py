@@ -18,7 +18,7 @@ from sqlalchemy import Connection, create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import JSON, DateTime
+from sqlalchemy.types import JSON, BigInteger, DateTime, String
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
@@ -43,6 +43,14 @@ class MyAudit(Base):
     actor_id: Mapped[str | None]
     occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     metadata_: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class Narrow(Base):
+    __tablename__ = "narrow"
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    action: Mapped[str] = mapped_column(String(20))
+    attempt: Mapped[int] = mapped_column(BigInteger)
 
 
 def test_an_event_is_there_when_the_call_returns(sink: SqlAuditSink) -> None:
@@ -289,6 +297,59 @@ def test_a_database_that_comes_back_gets_what_waited(
     (tmp_path / "later").mkdir()
     sink.flush()
     assert sink.count(EVERYONE) == 1
+
+
+REFUSE = {
+    "sqlite": """
+        CREATE TRIGGER refuse BEFORE INSERT ON narrow WHEN new.action = 'refused'
+        BEGIN SELECT RAISE(ABORT, 'not this one'); END""",
+    "postgresql": """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        IF new.action = 'refused' THEN RAISE 'not this one'; END IF; RETURN new; END $$;
+        CREATE TRIGGER refuse BEFORE INSERT ON narrow FOR EACH ROW EXECUTE FUNCTION refuse()""",
+}
+
+
+@pytest.mark.parametrize("driver", [
+    "sqlite", "sqlite+aiosqlite",
+    pytest.param("postgresql+psycopg", marks=pytest.mark.servers),
+    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
+    pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
+])  # fmt: skip
+def test_a_record_that_a_table_refuses_keeps_no_other_from_it(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
+) -> None:
+    """Whatever a driver calls it: a number or text too long, nothing, no text, or a trigger's word."""
+    url = new_url(driver.partition("+")[0])
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(REFUSE[engine.name])
+    sink = open_sink(driven_by(driver, url), batch=FOR_EVER)
+    bad = [{"attempt": 1 << 70}, {"action": object()}, {"action": None}, {"action": "refused"}]
+    bad += [{"action": "x" * 50}, {"action": "a\0b"}] * (engine.name == "postgresql")
+    told: list[Any] = []
+    with configure(on_audit_failure=told.append):
+        for number, changes in enumerate([{}, *bad, {}]):
+            each = event(number)
+            fields = {"event_id": each.event_id, "action": "close", "attempt": 1, **changes}
+            sink.write(each, Narrow(**fields))
+        sink.flush()
+    assert [each.event.target_id for each in told] == [str(n + 1) for n in range(len(bad))]
+    with engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(Narrow)) == 2
+    engine.dispose()
+
+
+def driven_by(driver: str, url: str) -> Any:
+    """Return what opens a database of the tests by another driver."""
+    found = make_url(url).set(drivername=driver)
+    if not driver.endswith("asyncpg"):
+        return found
+    # It takes no options of libpq's.
+    schema = str(found.query["options"]).partition("search_path=")[2].split()[0]
+    settings = {"server_settings": {"search_path": schema}}
+    return create_async_engine(found.set(query={}), connect_args=settings)
 
 
 def test_one_bad_event_keeps_no_other_from_the_store(
