@@ -16,7 +16,7 @@ import pytest
 from attacks import EMPTY, alter, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
-from sqlalchemy import and_, insert, select, text
+from sqlalchemy import Connection, and_, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from sigra.audit import EventFilter
@@ -30,7 +30,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.chain import entry_hash
-from sigra.store.marks import mark_pruned
+from sigra.store.marks import mark_pruned, marks_of
 from sigra.store.tables import chains, entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
@@ -71,6 +71,22 @@ def test_what_follows_a_checkpoint_is_counted(filled: SqlAuditSink) -> None:
     assert report.checkpoint_age.total_seconds() >= 0
     assert found(filled).unanchored == 21
     assert found(filled).checkpoint_age is None
+
+
+def test_one_organization_is_verified_without_the_marks_of_others(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Its own are looked up by the index: each organization gets one a day that something goes."""
+
+    def plan(connection: Connection) -> str:
+        query = marks_of({1: "org:acme"}).compile(
+            connection.engine, compile_kwargs={"literal_binds": True}
+        )
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query}")
+        return " ".join(row[3] for row in rows)
+
+    sink = open_sink(new_url("sqlite"))
+    assert "USING INDEX ix_sigra_audit_marks_chain" in sink.database.read(plan)
 
 
 def test_an_empty_store_is_no_success(sink: SqlAuditSink) -> None:
