@@ -20,9 +20,11 @@ _LEFT = "the rows are erased, but their text may be left in the file or in its w
 _PATIENCE = 60.0
 """Seconds in which the log must come to be nobody's: a writer may be busy emptying it too."""
 
+_NO_FILE = ("", ":memory:", "file:", "file::memory:")
+
 WRITING, READING = "READ COMMITTED", "REPEATABLE READ"
-"""How far a server keeps transactions apart, whatever a given engine has it do: who writes waits for
-the one before and goes on from there, where any other level would fail him or let both through."""
+"""How far a server keeps transactions apart, whatever a given engine is set to: who writes waits
+for the one before and goes on from there; at any other level he would fail, or not wait."""
 
 
 class Database(Protocol):
@@ -58,7 +60,10 @@ def check_kind(name: str) -> None:
 def check_dialect(engine: Engine | AsyncEngine) -> None:
     """Refuse, with ``ValueError``, a database in which nothing would be kept."""
     check_kind(engine.name)
-    if engine.name == "sqlite" and (engine.url.database or ":memory:") == ":memory:":
+    url = engine.url
+    if engine.name == "sqlite" and (
+        (url.database or "") in _NO_FILE or url.query.get("mode") == "memory"
+    ):
         raise ValueError(
             "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
         )

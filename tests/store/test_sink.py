@@ -18,6 +18,7 @@ from sqlalchemy import Connection, create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.pool import QueuePool
 from sqlalchemy.types import JSON, BigInteger, DateTime, String
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
@@ -129,8 +130,12 @@ def test_writers_wait_for_each_other_whatever_an_engine_is_set_to(
     getattr(engine, "sync_engine", engine).dispose()
 
 
-@pytest.mark.parametrize("target", ["sqlite://", "sqlite:///:memory:"])
-def test_a_store_in_memory_is_refused(target: str) -> None:
+@pytest.mark.parametrize("target", [
+    "sqlite://", "sqlite:///:memory:", "sqlite+aiosqlite:///file::memory:?uri=true",
+    "sqlite:///file:?uri=true",
+    create_engine("sqlite:///file:audit?mode=memory&uri=true", poolclass=QueuePool),
+])  # fmt: skip
+def test_a_store_in_memory_is_refused(target: Any) -> None:
     """It would keep nothing."""
     with pytest.raises(ValueError, match="file"):
         SqlAuditSink(target)
