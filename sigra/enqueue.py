@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
@@ -51,15 +51,10 @@ class Enqueuer:
         the function raises is never raised here.
         """
         frozen = self.admit(args)
-        definition = self._definition
-        settings, backend = self._chosen
-        if not options and config.current is settings:
-            chosen, crossing = definition.defaults, False
-        else:
-            chosen, backend, crossing = self.choose(options)
+        chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
             self._fence(frozen)
-        job = Job(definition, frozen, chosen, backend.name)
+        job = Job(self._definition, frozen, chosen, backend.name)
         backend.enqueue((job,))
         return job
 
@@ -94,10 +89,10 @@ class Enqueuer:
         ``first``: the ``index`` that errors give the first item; None for a job on its own,
         whose errors have none.
         """
-        admitted = list(_each(self.admit, items, first))
+        admitted = _each(self.admit, items, first)
         chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
-            list(_each(self._fence, admitted, first))
+            _each(self._fence, admitted, first)
         return [Job(self._definition, frozen, chosen, backend.name) for frozen in admitted], backend
 
     def admit(self, args: Mapping[str, Any]) -> FrozenDict:
@@ -129,13 +124,15 @@ class Enqueuer:
 
         Return these, the backend, and whether the job may be for another organization.
         """
-        definition, settings = self._definition, config.current
+        definition, settings, (known, backend) = self._definition, config.current, self._chosen
+        if not given and known is settings:
+            return definition.defaults, backend, False
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
             reason = f"must be a bool, not {type(crossing).__qualname__}"
             raise InvalidOptionError("cross_tenant", reason, definition.name)
         defaults = definition.defaults
-        chosen = parse_options(given, defaults, definition.name) if given else defaults
+        chosen = parse_options(given, defaults, definition.name)
         backend = settings.choose(definition.backend, chosen.queue)
         check_capabilities(chosen, backend, definition.name)
         if chosen is defaults:
@@ -153,14 +150,15 @@ class Enqueuer:
             raise CrossTenantError(*names, home.id, args["organization_id"])
 
 
-def _each(check: Callable[[Any], Any], items: Iterable[Any], first: int | None) -> Iterator[Any]:
-    """Yield what ``check`` says of each item; give an error its item's index, from ``first``."""
+def _each(check: Callable[[Any], Any], items: Iterable[Any], first: int | None) -> list[Any]:
+    """Return what ``check`` says of each item; give an error its item's index, from ``first``."""
+    answers = []
     for index, item in enumerate(items, first or 0):
         try:
-            answer = check(item)
+            answers.append(check(item))
         except SigraError as error:
             raise (error if first is None else error.at(index)) from None
-        yield answer
+    return answers
 
 
 def _plain(definition: Definition, args: Any) -> dict[str, Any]:

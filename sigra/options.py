@@ -97,6 +97,8 @@ def parse_options(
     Raises ``InvalidOptionError`` for an unknown name, a value of the wrong type or
     range, or ``delay`` together with ``run_at``.
     """
+    if not given:
+        return defaults
     checked: dict[str, Any] = {}
     for name, value in given.items():
         check = _CHECKS.get(name)

@@ -9,7 +9,13 @@ import pytest
 
 from sigra import InvalidOptionError, tenant_worker, worker
 from sigra.backends.sync import SyncBackend
-from sigra.options import JobOptions, check_capabilities, default_backoff, parse_options
+from sigra.options import (
+    PLAIN,
+    JobOptions,
+    check_capabilities,
+    default_backoff,
+    parse_options,
+)
 
 AT = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -27,6 +33,13 @@ def test_an_option_is_an_attribute_or_an_item() -> None:
     for name in ("quque", "retry_delay"):
         with pytest.raises(KeyError, match=name):
             options[name]
+
+
+def test_a_worker_without_options_has_those_that_the_hot_path_knows() -> None:
+    """In-process backends tell such a job, by far the most usual one, by the identity of these."""
+    assert parse_options({}) is PLAIN
+    plain = tenant_worker(name="options.plain", backend=SyncBackend())(lambda scope: None)
+    assert plain.new({"organization_id": "1", "actor_id": None}).options is PLAIN
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -81,21 +80,27 @@ def is_async(conn: Any) -> bool:
     return inspect.iscoroutinefunction(getattr(conn, "execute", None))
 
 
-@contextmanager
-def sending(backend: str, jobs: Sequence[Job] = ()) -> Iterator[None]:
+class sending:
     """Raise as ``EnqueueError`` what a queue raises while jobs are sent.
 
     ``jobs``: the batch, for a queue that takes one after another; the error tells how many
     it took (``accept`` was called).
     """
-    try:
-        yield
-    except SigraError:
-        raise
-    except Exception as error:
-        sent = sum(job.native_id is not None for job in jobs)
-        of = f"; {sent} of the batch's {len(jobs)} jobs were sent" if sent else ""
-        raise EnqueueError(backend, error_text(error.__cause__ or error) + of) from error
+
+    __slots__ = ("_backend", "_jobs")
+
+    def __init__(self, backend: str, jobs: Sequence[Job] = ()) -> None:
+        self._backend, self._jobs = backend, jobs
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, SigraError):
+            sent = sum(job.native_id is not None for job in self._jobs)
+            of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
+            text = error_text(error.__cause__ or error) + of
+            raise EnqueueError(self._backend, text) from error
 
 
 def error_text(error: BaseException | None) -> str:
