@@ -8,7 +8,7 @@ from functools import cache
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, State, choices
+from sigra.cli.names import SCOPE, Names, State, choices, names_in
 from sigra.cli.sources import Definition, Function, dotted
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Expressions(Names):
         super().__init__(state)
         self._tracer, self._function, self._way = tracer, function, way
         self._known: dict[tuple[ast.expr, State], tuple[bool, State]] = {}
+        self._names: dict[ast.AST, frozenset[str]] = {}  # within the bodies of lambdas
 
     def holds(self, node: ast.expr) -> bool:
         """Tell whether a value is the scope or holds it, and follow the calls within."""
@@ -149,8 +150,10 @@ class Expressions(Names):
         """Follow a lambda; tell if its result holds the scope, or what it keeps of its place."""
         before = self.state
         self._enter(node.args, given)
-        names = [n for n in ast.walk(node.body) if isinstance(n, ast.Name)]
-        result = self.holds(node.body) or any(SCOPE in self.facts(name.id) for name in names)
+        if node.body not in self._names:
+            self._names |= names_in(node.body)
+        names = self._names[node.body]
+        result = self.holds(node.body) or (SCOPE in {w for n, w in self.state if n in names})
         self.state = before
         return result
 

@@ -63,3 +63,12 @@ def choices(node: ast.expr) -> list[ast.expr]:
         case ast.BoolOp(values=values):
             return values
     return []
+
+
+def names_in(root: ast.expr) -> dict[ast.AST, frozenset[str]]:
+    """Map each part of an expression to the names within it, found from the inside out, once."""
+    names: dict[ast.AST, frozenset[str]] = {}
+    for node in reversed([*ast.walk(root)]):
+        own = frozenset((node.id,) if isinstance(node, ast.Name) else ())
+        names[node] = own.union(*(names[part] for part in ast.iter_child_nodes(node)))
+    return names

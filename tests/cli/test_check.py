@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
+from types import FrameType
 
 import pytest
 from click.testing import CliRunner, Result
 
 from sigra.cli.app import sigra
+from sigra.cli.flows import find_flows
+from sigra.cli.sources import Sources
 
 AUTH = """
 import sigra
@@ -241,6 +245,32 @@ def test_calls_within_calls_take_no_longer_for_it(tmp_path: Path) -> None:
     """Sixty levels deep, each is looked at once."""
     result = check(tmp_path, f"can_edit({'passes(' * 60}scope{')' * 60})")
     assert 1 == result.exit_code
+
+
+def calls_to_check(folder: Path, body: str) -> int:
+    """Count the calls of functions that it takes to follow one worker's scope."""
+    count = 0
+
+    def profile(_frame: FrameType, event: str, _arg: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    jobs = f"from sigra import tenant_worker\n@tenant_worker\ndef work(scope): {body}\n"
+    (folder / "deep.py").write_text(jobs)
+    sources = Sources([folder / "deep.py"])
+    sys.setprofile(profile)
+    try:
+        find_flows(sources)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@pytest.mark.parametrize("last", ["scope", "0"])
+def test_lambdas_within_lambdas_are_looked_at_once(tmp_path: Path, last: str) -> None:
+    """Ten times as many take about ten times as long."""
+    few, many = (calls_to_check(tmp_path, "lambda: " * n + last) for n in (50, 500))
+    assert many < 15 * few
 
 
 def test_recursion_ends(tmp_path: Path) -> None:
