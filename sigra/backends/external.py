@@ -36,53 +36,102 @@ _log = logging.getLogger("sigra.job")
 WAIT_FOR_DEPLOY = 30.0
 """Seconds after which a job of a newer release is looked at again."""
 
-
 ENDED = "ended"
 """The field of an envelope with how many runs its queue had counted when the job ended, for a run
 by hand. It is not signed: whoever can write it can also write the queue's own count."""
 
 
-def native(module: str, extra: str) -> Any:
-    """Import a queue's package by name, so that type checkers see the same without it.
+def consume(
+    payload: Mapping[str, Any],
+    worker: Definition | str,
+    backend: str,
+    *,
+    native_id: str | None = None,
+    **counts: Unpack[Counts],
+) -> Consumed:
+    """Run what a queue delivered, in this thread; never raise what the function raised.
 
-    Raises ``MissingExtraError`` naming the extra to install.
+    ``worker``: its definition, or its name: where no worker has that, the job waits for a
+    deploy. ``native_id``: the queue's own id, for jobs that were built by hand.
     """
+    delivery, begun = _begin(payload, worker, backend, native_id, counts)
+    verdict = begun if isinstance(begun, Verdict) else execute(begun)
+    return _consumed(payload, verdict, delivery)
+
+
+async def aconsume(
+    payload: Mapping[str, Any],
+    worker: Definition | str,
+    backend: str,
+    *,
+    native_id: str | None = None,
+    **counts: Unpack[Counts],
+) -> Consumed:
+    """Do the same as ``consume`` on this event loop; sync functions run in a thread."""
+    delivery, begun = _begin(payload, worker, backend, native_id, counts)
+    if isinstance(begun, Verdict):
+        verdict = begun
+    elif begun.job.definition.is_async:
+        verdict = await aexecute(begun)
+    else:
+        verdict = await asyncio.to_thread(execute, begun)
+    return _consumed(payload, verdict, delivery)
+
+
+def _begin(
+    payload: Mapping[str, Any],
+    worker: Definition | str,
+    backend: str,
+    native_id: str | None,
+    counts: Counts,
+) -> tuple[Delivery | None, Running | Verdict]:
+    """Return what was delivered, and the attempt to run or the verdict in its place."""
+    name = worker if isinstance(worker, str) else worker.name
     try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError(extra, error.name or extra) from error
+        definition = catalog.lookup(worker) if isinstance(worker, str) else worker
+        delivery = _counted(unpack(payload, definition, backend, native_id), **counts)
+    except UnknownWorkerError as error:
+        _log.error("job %s waits for a consumer that knows it: %s", brief(native_id), error)
+        return None, Verdict("scheduled", error=error, delay=WAIT_FOR_DEPLOY)
+    except SigraError as error:
+        if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
+            _log.warning("a job of %s waits: %s", name, error)
+            return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
+        return None, _refused(name, error, native_id)
+    # A delivery that never came to an end killed its consumer: it counts as an attempt.
+    job, lost = delivery.job, delivery.lost + delivery.deliveries
+    if lost and delivery.failures + lost >= job.options.max_attempts:
+        return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id)
+    attempt = Running(job, delivery.failures + 1, delivery.snoozes, lost=lost)
+    report_again(attempt, delivery.deliveries)
+    return delivery, admit(attempt) or attempt
 
 
-def find(worker: str, module: str | None) -> Definition:
-    """Return the worker of that name, importing ``module``, its own, if need be.
-
-    Raises ``UnknownWorkerError`` where it is not there either.
-    """
-    try:
-        return catalog.lookup(worker)
-    except UnknownWorkerError:
-        if module is None:
-            raise
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise UnknownWorkerError(worker) from error
-    return catalog.lookup(worker)
+def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
+    known: Any = {name: count for name, count in counts.items() if count is not None}
+    if any(type(count) is not int or count < 0 for count in known.values()):
+        raise EnvelopeError("what its queue counts is not a whole number")
+    return replace(found, **known) if known else found
 
 
-def failures_in(payload: Mapping[str, Any]) -> int:
-    """Return the failed attempts that an envelope counts; 0 for a hand-built job."""
-    failures = payload.get("failures") if MARK in payload else 0
-    return failures if type(failures) is int else 0
+def _refused(worker: str, error: SigraError, native_id: str | None) -> Verdict:
+    job = "a job" if native_id is None else f"job {brief(native_id)}"
+    _log.error("%s of %s was refused and ends here: %s", job, worker, error)
+    return Verdict("discarded", error=error)
 
 
-def ends_in(payload: Mapping[str, Any]) -> int:
-    """Return how many of the runs that a queue counts came to an end, as the envelope says.
+def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery | None) -> Consumed:
+    if delivery is not None and verdict.state in FINISHED:
+        note_end(delivery.job)
+    return Consumed(payload, verdict, delivery)
 
-    These are its failed attempts or, for a job that ended and is run again by hand, ``ENDED``.
-    """
-    ended = payload.get(ENDED) if MARK in payload else None
-    return ended if type(ended) is int else failures_in(payload)
+
+def refuse_positional(worker: str, native_id: str) -> Consumed:
+    """Refuse a job that the queue's own API sent with args by position: it ends here."""
+    reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
+    error = InvalidArgsError("$", reason, worker)
+    _log.error("job %s of %s was refused and ends here: %s", brief(native_id), worker, error)
+    return Consumed({}, Verdict("discarded", error=error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,94 +189,44 @@ class Counts(TypedDict, total=False):
     lost: int | None
 
 
-def consume(
-    payload: Mapping[str, Any],
-    worker: Definition | str,
-    backend: str,
-    *,
-    native_id: str | None = None,
-    **counts: Unpack[Counts],
-) -> Consumed:
-    """Run what a queue delivered, in this thread; never raise what the function raised.
+def failures_in(payload: Mapping[str, Any]) -> int:
+    """Return the failed attempts that an envelope counts; 0 for a hand-built job."""
+    failures = payload.get("failures") if MARK in payload else 0
+    return failures if type(failures) is int else 0
 
-    ``worker``: its definition, or its name: where no worker has that, the job waits for a
-    deploy. ``native_id``: the queue's own id, for jobs that were built by hand.
+
+def ends_in(payload: Mapping[str, Any]) -> int:
+    """Return how many of the runs that a queue counts came to an end, as the envelope says.
+
+    These are its failed attempts or, for a job that ended and is run again by hand, ``ENDED``.
     """
-    delivery, begun = _begin(payload, worker, backend, native_id, counts)
-    verdict = begun if isinstance(begun, Verdict) else execute(begun)
-    return _consumed(payload, verdict, delivery)
+    ended = payload.get(ENDED) if MARK in payload else None
+    return ended if type(ended) is int else failures_in(payload)
 
 
-async def aconsume(
-    payload: Mapping[str, Any],
-    worker: Definition | str,
-    backend: str,
-    *,
-    native_id: str | None = None,
-    **counts: Unpack[Counts],
-) -> Consumed:
-    """Do the same as ``consume`` on this event loop; sync functions run in a thread."""
-    delivery, begun = _begin(payload, worker, backend, native_id, counts)
-    if isinstance(begun, Verdict):
-        verdict = begun
-    elif begun.job.definition.is_async:
-        verdict = await aexecute(begun)
-    else:
-        verdict = await asyncio.to_thread(execute, begun)
-    return _consumed(payload, verdict, delivery)
+def find(worker: str, module: str | None) -> Definition:
+    """Return the worker of that name, importing ``module``, its own, if need be.
 
-
-def refuse_positional(worker: str, native_id: str) -> Consumed:
-    """Refuse a job that the queue's own API sent with args by position: it ends here."""
-    reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
-    error = InvalidArgsError("$", reason, worker)
-    _log.error("job %s of %s was refused and ends here: %s", brief(native_id), worker, error)
-    return Consumed({}, Verdict("discarded", error=error))
-
-
-def _begin(
-    payload: Mapping[str, Any],
-    worker: Definition | str,
-    backend: str,
-    native_id: str | None,
-    counts: Counts,
-) -> tuple[Delivery | None, Running | Verdict]:
-    """Return what was delivered, and the attempt to run or the verdict in its place."""
-    name = worker if isinstance(worker, str) else worker.name
+    Raises ``UnknownWorkerError`` where it is not there either.
+    """
     try:
-        definition = catalog.lookup(worker) if isinstance(worker, str) else worker
-        delivery = _counted(unpack(payload, definition, backend, native_id), **counts)
-    except UnknownWorkerError as error:
-        _log.error("job %s waits for a consumer that knows it: %s", brief(native_id), error)
-        return None, Verdict("scheduled", error=error, delay=WAIT_FOR_DEPLOY)
-    except SigraError as error:
-        if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
-            _log.warning("a job of %s waits: %s", name, error)
-            return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
-        return None, _refused(name, error, native_id)
-    # A delivery that never came to an end killed its consumer: it counts as an attempt.
-    job, lost = delivery.job, delivery.lost + delivery.deliveries
-    if lost and delivery.failures + lost >= job.options.max_attempts:
-        return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id)
-    attempt = Running(job, delivery.failures + 1, delivery.snoozes, lost=lost)
-    report_again(attempt, delivery.deliveries)
-    return delivery, admit(attempt) or attempt
+        return catalog.lookup(worker)
+    except UnknownWorkerError:
+        if module is None:
+            raise
+    try:
+        import_module(module)
+    except ImportError as error:
+        raise UnknownWorkerError(worker) from error
+    return catalog.lookup(worker)
 
 
-def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery | None) -> Consumed:
-    if delivery is not None and verdict.state in FINISHED:
-        note_end(delivery.job)
-    return Consumed(payload, verdict, delivery)
+def native(module: str, extra: str) -> Any:
+    """Import a queue's package by name, so that type checkers see the same without it.
 
-
-def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
-    known: Any = {name: count for name, count in counts.items() if count is not None}
-    if any(type(count) is not int or count < 0 for count in known.values()):
-        raise EnvelopeError("what its queue counts is not a whole number")
-    return replace(found, **known) if known else found
-
-
-def _refused(worker: str, error: SigraError, native_id: str | None) -> Verdict:
-    job = "a job" if native_id is None else f"job {brief(native_id)}"
-    _log.error("%s of %s was refused and ends here: %s", job, worker, error)
-    return Verdict("discarded", error=error)
+    Raises ``MissingExtraError`` naming the extra to install.
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(extra, error.name or extra) from error
