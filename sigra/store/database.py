@@ -7,6 +7,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import StaticPool
 
 from sigra.store.statements import ConnectionRunner, Runner
 
@@ -58,7 +59,7 @@ def check_kind(name: str) -> None:
 
 
 def check_dialect(engine: Engine | AsyncEngine) -> None:
-    """Refuse, with ``ValueError``, a database in which nothing would be kept."""
+    """Refuse, with ``ValueError``, what would keep nothing, or mix transactions up."""
     check_kind(engine.name)
     url = engine.url
     if engine.name == "sqlite" and (
@@ -66,6 +67,11 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
     ):
         raise ValueError(
             "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
+        )
+    if isinstance(engine.pool, StaticPool):
+        raise ValueError(
+            "an engine with a StaticPool has one connection, on which transactions of several "
+            "threads would end each other: give one with another pool, or a URL"
         )
 
 

@@ -40,7 +40,8 @@ class SqliteDatabase:
             self._forget()
         with self._gate, self._lock:
             if self._writer is None:
-                self._writer = self._engine.raw_connection()
+                # Of its own pool: the engine's may have one connection, for which readers wait.
+                self._writer = self._engine.pool.recreate().connect()
                 # SQLite copies the pages that a statement changes: not into a file. For the writer
                 # alone, for a VACUUM would then copy the whole store into memory.
                 self._writer.cursor().execute("PRAGMA temp_store = MEMORY")

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import QueuePool, StaticPool
 from sqlalchemy.types import JSON, BigInteger, DateTime, String
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
@@ -139,6 +139,25 @@ def test_a_store_in_memory_is_refused(target: Any) -> None:
     """It would keep nothing."""
     with pytest.raises(ValueError, match="file"):
         SqlAuditSink(target)
+
+
+@pytest.mark.parametrize("make", [create_engine, create_async_engine])
+def test_an_engine_whose_threads_share_a_connection_is_refused(make: Any, tmp_path: Any) -> None:
+    """Two transactions at once would be one, which the first to fail undoes in part."""
+    driver = "sqlite" if make is create_engine else "sqlite+aiosqlite"
+    engine = make(f"{driver}:///{tmp_path}/audit.db", poolclass=StaticPool)
+    with pytest.raises(ValueError, match="give one with another pool"):
+        SqlAuditSink(engine)
+
+
+def test_an_engine_of_one_connection_is_enough(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Reading does not wait for the connection that stays open for writing."""
+    engine = create_engine(new_url("sqlite"), pool_size=1, max_overflow=0, pool_timeout=0.01)
+    sink = open_sink(engine)
+    sink.write(event(1))
+    assert sink.count(EVERYONE) == 1
 
 
 def test_other_databases_are_refused() -> None:
