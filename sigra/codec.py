@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from bisect import bisect_left
 from typing import Any, NoReturn
 
 LEVELS = 64
@@ -108,16 +109,14 @@ class Compiled:
 
     def _find_limit(self) -> int:
         """Return how many levels orjson writes: 254 in all releases so far."""
-        low, high = LEVELS + 1, 1_024
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                self.dumps(_nest(middle)[0])
-            except TypeError:  # orjson.JSONEncodeError is one
-                high = middle
-            else:
-                low = middle
-        return low
+        return bisect_left(range(1_024), x=True, key=self._is_too_deep) - 1
+
+    def _is_too_deep(self, levels: int) -> bool:
+        try:
+            self.dumps(_nest(levels)[0])
+        except TypeError:  # orjson.JSONEncodeError is one
+            return True
+        return False
 
 
 def _nest(levels: int) -> tuple[Any, list[Any]]:

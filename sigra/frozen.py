@@ -13,7 +13,22 @@ def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
     )
 
 
-class FrozenDict(dict[str, Any]):
+class _Copying:
+    """How both kinds are copied and pickled."""
+
+    __slots__ = ()
+
+    def __copy__(self: Any) -> Any:
+        return self.copy()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return thaw(self)
+
+    def __reduce_ex__(self: Any, protocol: object) -> tuple[Any, ...]:
+        return type(self), (self.copy(),)
+
+
+class FrozenDict(dict[str, Any], _Copying):
     """A dict that refuses every change.
 
     Equal to a dict, an instance of dict, and written by json as one. ``.copy()`` and
@@ -24,29 +39,11 @@ class FrozenDict(dict[str, Any]):
 
     __slots__ = ()
 
-    def __copy__(self) -> dict[str, Any]:
-        return self.copy()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return {key: thaw(value) for key, value in self.items()}
-
-    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
-        return FrozenDict, (self.copy(),)
-
-
-class FrozenList(list[Any]):
+class FrozenList(list[Any], _Copying):
     """A list that refuses every change; see ``FrozenDict``."""
 
     __slots__ = ()
-
-    def __copy__(self) -> list[Any]:
-        return self.copy()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
-        return [thaw(value) for value in self]
-
-    def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
-        return FrozenList, (self.copy(),)
 
 
 class _UnreadDict(FrozenDict):
@@ -98,7 +95,7 @@ def _define(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
         setattr(cls, name, method)
 
 
-_READS = "__getitem__ __iter__ __reversed__ __eq__ __ne__ copy __deepcopy__ __reduce_ex__"
+_READS = "__getitem__ __iter__ __reversed__ __eq__ __ne__ copy __reduce_ex__"
 _DICT_READS = f"{_READS} get items keys values __or__"
 _LIST_READS = (
     f"{_READS} __add__ __contains__ __ge__ __gt__ __le__ __lt__ __mul__ __rmul__ count index"

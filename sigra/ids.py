@@ -18,13 +18,9 @@ _timed = re.compile(
 ).fullmatch
 
 
-def _reseed() -> None:
-    _source.seed(os.urandom(32))
-
-
 # A forked child has the parent's state, and would go on to make the parent's ids.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_reseed)
+    os.register_at_fork(after_in_child=lambda: _source.seed(os.urandom(32)))
 
 
 def uuid7_parts() -> tuple[int, int]:
