@@ -1,4 +1,4 @@
-"""Where the end of each call is counted, and a failure told that no event can tell of."""
+"""Count how each call ended, and tell of the failures, which no event can tell of."""
 
 from __future__ import annotations
 

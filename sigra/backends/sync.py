@@ -48,7 +48,7 @@ class _Pump:
         return self.backend._now() if self.moment is None else self.moment
 
     def take(self) -> tuple[Job, LocalTicket] | None:
-        """Take the next job out; close, and return None, where there is none or it is too many."""
+        """Take out the next job; close, and return None, if there is none or ``limit`` have run."""
         while True:
             if not self.waiting:
                 self.open = False

@@ -65,7 +65,7 @@ class ThreadBackend:
             pool.take(jobs, self._timeout, threading.Event())
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
-        """Do the same; where there is no room, the loop goes on meanwhile."""
+        """Do the same; the loop goes on while there is no room."""
         pool = self._open()
         if pool.offer(jobs):
             return

@@ -52,7 +52,7 @@ async def aperform_job(
 
 
 def definition_of(worker: Worker[..., Any]) -> Definition:
-    """Return a worker's definition; raise ``TypeError`` for what is no worker."""
+    """Return a worker's definition; raise ``TypeError`` for anything else."""
     if issubclass(type(worker), Worker):
         return worker.definition
     kind = type(worker).__qualname__

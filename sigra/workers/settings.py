@@ -29,7 +29,7 @@ LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
 
 
 class NotConfiguredError(SigraError, LookupError):
-    """Tell what a worker was not told. Attributes: ``worker``, ``setting``."""
+    """Report what a worker was not told. Attributes: ``worker``, ``setting``."""
 
     def __init__(self, worker: str, setting: str) -> None:
         super().__init__(
@@ -58,7 +58,7 @@ class TokenTable:
 
     def __post_init__(self) -> None:
         if hasattr(self.engine, "sync_engine"):
-            raise TypeError("engine must be an Engine; that of an AsyncEngine is its sync_engine's")
+            raise TypeError("engine must be an Engine: of an AsyncEngine, pass its sync_engine")
         for context, lifetime in self.lifetimes.items():
             if not isinstance(lifetime, timedelta) or lifetime <= timedelta(0):
                 raise ValueError(
@@ -108,14 +108,14 @@ def set_up(*, tokens: TokenTable | None = None, email: EmailSettings | None = No
 
 
 def token_table() -> TokenTable:
-    """Return the host's token table; ``NotConfiguredError`` where it was not told."""
+    """Return the host's token table; ``NotConfiguredError`` before ``set_up`` named it."""
     if _settings.tokens is None:
         raise NotConfiguredError("TokenCleanup", "tokens=TokenTable(engine)")
     return _settings.tokens
 
 
 def email_settings() -> EmailSettings:
-    """Return how emails come about; ``NotConfiguredError`` where it was not told."""
+    """Return how emails come about; ``NotConfiguredError`` before ``set_up`` said it."""
     if _settings.email is None:
         raise NotConfiguredError("EmailDelivery", "email=EmailSettings(...)")
     return _settings.email

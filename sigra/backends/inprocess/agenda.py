@@ -141,7 +141,7 @@ def report_unfinished(jobs: Iterable[Job], why: str) -> None:
 
 
 def unconcluded(job: Job, error: BaseException) -> Verdict:
-    """Give the verdict on a job whose end could not be told, as where a log handler raised."""
-    with contextlib.suppress(BaseException):  # once more, perhaps: what runs the jobs goes on
+    """Return the verdict on a job that could not be concluded: a log handler may have raised."""
+    with contextlib.suppress(BaseException):  # perhaps once more; what runs the jobs goes on
         log.error("job %s of %s could not be concluded", job.id, job.worker, exc_info=error)
     return Verdict("discarded", error=error)
