@@ -24,8 +24,9 @@ _DATA = (
 )  # fmt: skip
 """What comes before a driver was asked; and the errors of one that was asked by itself."""
 
-_REFUSED = ("22", "23", "P0001")
-"""PostgreSQL's codes for values that it does not take, and for what a trigger says of its own."""
+_REFUSED = ("22", "23", "54", "P0001")
+"""PostgreSQL's codes for values that a column, a constraint or an index does not take, and for what
+a trigger says of its own."""
 
 
 def is_of_the_data(error: Exception) -> bool:

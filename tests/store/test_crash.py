@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from drivers import driven_by
 from sqlalchemy import create_engine, select, text
 
 from sigra import (
@@ -161,12 +162,13 @@ def test_jobs_go_on_while_the_database_is_gone(
         server.dispose()
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
 def test_a_connection_that_died_costs_no_event(
-    new_url: Callable[[str], str], open_sink: Callable[..., Any]
+    new_url: Callable[[str], str], open_sink: Callable[..., Any], driver: str
 ) -> None:
     """What was pooled may be dead; the event is written with a new connection."""
     url = new_url("postgresql")
-    sink = open_sink(url)
+    sink = open_sink(driven_by(f"postgresql+{driver}", url))
     assert run_jobs(sink, 1) == ["emitted"]
     other = create_engine(url, isolation_level="AUTOCOMMIT")
     with other.connect() as connection:
