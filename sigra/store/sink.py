@@ -15,6 +15,7 @@ from sigra import config
 from sigra.audit.event import AuditEvent
 from sigra.store.append import append
 from sigra.store.batch import Batch, Batching
+from sigra.store.database import check_kind
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.migrate import ensure_tables
 from sigra.store.opening import open_database
@@ -213,6 +214,7 @@ def _sorted(items: Sequence[Item]) -> tuple[list[AuditEvent], list[Any]]:
 def _write_on(connection: Connection, items: Sequence[Item]) -> None:
     events, records = _sorted(items)
     if events:
+        check_kind(connection.dialect.name)
         append(ConnectionRunner(connection), events)
     if records:
         add_records(connection, records)

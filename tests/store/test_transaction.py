@@ -208,6 +208,16 @@ def test_a_connection_without_a_transaction_is_refused(
     assert (rows(engine), sink.count(ACME)) == (1, 0)
 
 
+def test_a_connection_of_another_kind_of_database_is_refused(
+    engine: Engine, sink: SqlAuditSink
+) -> None:
+    """By a sentence that says where the store runs, as a sink on it would be."""
+    engine.dialect.name = "mysql"
+    with engine.connect() as connection, pytest.raises(ValueError, match="not on mysql"):
+        audit.log("invoice.close", SCOPE, conn=connection)
+    assert sink.count(ACME) == 0
+
+
 def begun_by_a_listener(url: str) -> Engine:
     engine = create_engine(url)
     listen.listen(engine, "connect", lambda driver, _: setattr(driver, "isolation_level", None))
