@@ -125,8 +125,7 @@ def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
 def _moment(value: Any, notes: Notes) -> datetime | None:
     moment = cause = None
     try:
-        if issubclass(type(value), datetime):
-            moment = in_utc(value)
+        moment = in_utc(value) if issubclass(type(value), datetime) else None
     except Exception as error:
         cause = error
     if moment is None:
@@ -144,15 +143,16 @@ def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None
 
 def _text(field: str, value: Any, notes: Notes) -> str:
     """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
-    text = value if type(value) is str else id_text(value) or leaf(value)
+    is_short = type(value) is str and len(value) <= _MAX_TEXT
+    if is_short and value.isascii() and not holds_secret(value):
+        return value  # type: ignore[no-any-return]
+    text = id_text(value) or leaf(value)
     if type(text) is not str:
         text = "true" if text is True else "false" if text is False else repr(text)
     if holds_secret(text[:_MAX_PRINTABLE]):
         notes[0].append(field)
         text = REDACTED
-    elif len(text) > _MAX_TEXT or not text.isascii():
-        text = sized(text)
-    return text if text is value else _as_given(field, value, text, notes)
+    return _as_given(field, value, sized(text), notes)
 
 
 def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from sigra.audit.sanitize import compact, sanitize_value
@@ -12,7 +11,7 @@ from sigra.audit.sanitize import compact, sanitize_value
 _HIDDEN = "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
 _hidden = re.compile(f"[{_HIDDEN}]")
 # The one such character of ASCII that JSON does not escape anyway.
-_DEL = b"\x7f"
+_DEL = 0x7F
 
 
 def line_of(fields: dict[str, Any]) -> bytes:
@@ -22,25 +21,25 @@ def line_of(fields: dict[str, Any]) -> bytes:
     What JSON has no word for is rendered as in metadata; nothing is redacted here.
     """
     try:
-        line = _dump(fields)
+        line = _dump(fields, sanitize_value, _options)
     except (TypeError, ValueError, RecursionError):
-        line = _dump(sanitize_value(fields))
+        line = _dump(sanitize_value(fields), sanitize_value, _options)
     if line.isascii() and _DEL not in line:
         return line
     return _hidden.sub(lambda match: f"\\u{ord(match[0]):04x}", line.decode()).encode()
 
 
-def _best_dump() -> Callable[[Any], bytes]:
+def _best_dump() -> tuple[Callable[..., bytes], int]:
+    """Return what writes JSON of a value, a default for what it has no word for, and options."""
     try:
         import orjson
     except ImportError:  # the extra is not installed
-        return lambda fields: compact(fields).encode()
+        return lambda value, *_: compact(value).encode(), 0
     # Left to themselves these types would be written by rules that are not ours.
-    options = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
-    return partial(orjson.dumps, default=sanitize_value, option=options)
+    return orjson.dumps, orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
-_dump = _best_dump()
+_dump, _options = _best_dump()
 
 
 class JSONRenderer:
@@ -60,8 +59,7 @@ class JSONRenderer:
 
     def __call__(self, _: Any, name: str, event_dict: Any) -> str | bytes:
         """Render one event, as structlog calls a processor."""
-        if "level" not in event_dict:
-            event_dict["level"] = name
+        event_dict.setdefault("level", name)
         line = line_of(event_dict)
         return line.decode() if self.text else line
 

@@ -50,8 +50,7 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     if metadata is None:
         return {}, []
     try:
-        simple = _simple_copy(metadata) if type(metadata) is dict else None
-        if simple is not None:
+        if type(metadata) is dict and (simple := _simple_copy(metadata)) is not None:
             return simple, []
         walk, mapping = _Walk(), mapping_of(metadata)
         plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
