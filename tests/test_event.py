@@ -93,6 +93,19 @@ def test_the_fast_way_makes_the_same_result() -> None:
     )
 
 
+def test_a_results_event_is_made_when_it_is_read() -> None:
+    """A result of a log line has one event, the same as a result made with it, pickled too."""
+    line, event = {name: name for name in (*FIELDS, "level")}, event_of(FIELDS)
+    result = result_of("emitted", None, line, ())
+    assert result.event is result.event
+    assert event == result.event
+    assert AuditResult("emitted", None, event) == result_of("emitted", None, line, ())
+    copies = pickle.loads(pickle.dumps(result)), copy.deepcopy(result), dataclasses.replace(result)
+    assert [result] * 3 == list(copies)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        result.event = None  # type: ignore[misc]
+
+
 def test_a_result_defaults_to_nothing_to_say() -> None:
     """Only the status of a result must be given."""
     result = AuditResult("disabled")

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from sigra.audit.event import LEVELS
-from sigra.audit.line import JSONRenderer, line_of
+from sigra.audit.line import JSONRenderer
 from sigra.frozen import thaw
 
 _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVELS.items()}
@@ -50,14 +50,11 @@ class Channel:
         level = LEVELS[line["outcome"]]
         processors = self.bound._processors
         if self.is_native and len(processors) == 1 and type(processors[0]) is JSONRenderer:
-            line["level"] = level
-            rendered = line_of(line)
-            text = rendered.decode() if processors[0].text else rendered
-            getattr(self.bound._logger, level)(text)
+            getattr(self.bound._logger, level)(processors[0](None, level, line))
             return
         # A processor may change what it is given, and the event may not change.
-        line["metadata"] = thaw(line["metadata"])
-        line["occurred_at"] = line["occurred_at"].isoformat()
+        moment = line["occurred_at"].isoformat()
+        line = {**line, "metadata": thaw(line["metadata"]), "occurred_at": moment}
         if not self.is_native:
             getattr(self.bound, level)(**line)
             return

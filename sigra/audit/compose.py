@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from sigra.audit.event import AuditEvent, Outcome, event_of
+from sigra.audit.event import Outcome
 from sigra.audit.leaf import in_utc, leaf
 from sigra.audit.read import ABSENT, read_member, well_formed
 from sigra.audit.redact import REDACTED, holds_secret
@@ -28,10 +28,6 @@ Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 ``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
-Composed = tuple[AuditEvent, dict[str, Any], list[str]]
-"""An event; the same as the fields of a log line, which shares its metadata; and the paths of
-what was redacted."""
-
 _utc = timezone.utc
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
@@ -42,8 +38,8 @@ _UNFIT = (
 
 
 def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,
-            ordinal: int, faults: Faults | None) -> Composed:  # fmt: skip
-    """Make the event of a call of good form: the one of that number in the job's body."""
+            ordinal: int, faults: Faults | None) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+    """Make an event as a log line, in the order of its fields; name the paths redacted."""
     target_id, target_type, metadata, actor_type, ip, agent, at, organization_id, actor_id = details
     metadata, redacted = sanitize(metadata)
     notes: Notes = (redacted, faults)
@@ -79,7 +75,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
         "job_id": job_id,
         "attempt": attempt,
     }
-    return event_of(line.values()), line, redacted
+    return line, redacted
 
 
 def _id_in(scope: Any, name: str, notes: Notes) -> str | None:

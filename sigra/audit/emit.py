@@ -13,7 +13,7 @@ from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.channel import open_channel
 from sigra.audit.compose import Details, Faults, compose
-from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, result_of
+from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, event_of, result_of
 from sigra.audit.failure import settled
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
 from sigra.audit.read import ABSENT, type_name
@@ -127,8 +127,8 @@ def log_begin(attempt: Running) -> str | None:
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
     nothing: Any = (*[None] * 7, ABSENT, ABSENT)
-    event = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, [])[0]
-    taken = write_record(event, schema, sinks, faults, None, flushing=True)
+    begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, [])[0]
+    taken = write_record(event_of(begun.values()), schema, sinks, faults, None, flushing=True)
     for _ in failed if faults or not sinks else emitted:
         break
     why = f"the audit that is required reached no sink: {'; '.join(faults) or 'there is none'}"
@@ -174,8 +174,8 @@ def _log(
 
 def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, schema: Any) -> None:
     """Raise ``AuditRejectedError`` for what ``log_safe`` would mend, or note in its result."""
-    event, _, redacted = compose(action, outcome, scope, details, None, 0, None)
-    check_metadata(details[2], event.metadata, redacted)
+    line, redacted = compose(action, outcome, scope, details, None, 0, None)
+    check_metadata(details[2], line["metadata"], redacted)
     try:
         check_schema(schema)
     except TypeError as error:
@@ -199,15 +199,16 @@ def _emit(
     if channel is None and not sinks and not faults:
         return _FILTERED
     wrong: Faults = []
-    event, line, redacted = compose(action, outcome, scope, details, job, ordinal, wrong)
+    line, redacted = compose(action, outcome, scope, details, job, ordinal, wrong)
     if wrong and action is not REJECTED:
         raise wrong[0]
+    event: Any = event_of(line.values()) if sinks or schema is not AuditEvent else line
     if channel is not None:
         try:
             channel.send(line)
         except Exception as error:
             faults.append(fault_of("structlog", error))
-    if sinks or schema is not AuditEvent:
+    if event is not line:
         write_record(event, schema, sinks, faults, transaction)
     # One that is held is counted by whoever writes it.
     held = transaction is not None and transaction.held is not None

@@ -92,9 +92,23 @@ def event_of(values: Iterable[Any]) -> AuditEvent:
 
 
 def result_of(
-    status: Status, reason: str | None, event: AuditEvent | None, redacted: tuple[str, ...]
+    status: Status, reason: str | None, event: Any, redacted: tuple[str, ...]
 ) -> AuditResult:
-    """Make a result of its four values."""
+    """Make a result of its four values; in place of an event, the log line that begins with its."""
     result = _ResultDraft(status, reason, event, redacted)
     result.__class__ = AuditResult
     return result  # type: ignore[no-any-return]
+
+
+_event: Any = AuditResult.__dict__["event"]
+
+
+def _read_event(result: AuditResult) -> AuditEvent | None:
+    """Return a result's event, which is made when it is first asked for, as it seldom is."""
+    event = _event.__get__(result)
+    if type(event) is dict:
+        _event.__set__(result, event := event_of([*event.values()][: len(EVENT_FIELDS)]))
+    return event  # type: ignore[no-any-return]
+
+
+AuditResult.event = property(_read_event, _event.__set__)  # type: ignore[misc, assignment]
