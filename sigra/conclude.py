@@ -26,11 +26,15 @@ _OUTCOMES = (Ok, Failure, Snooze, Cancel)
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
-    # By its type: the __class__ of a proxy may raise, or name another.
-    if value is None or not issubclass(type(value), _OUTCOMES):
-        verdict, outcome = DONE if value is None else Verdict("completed", value), "success"
-    else:
+    if value is None:
+        verdict, outcome = DONE, "success"
+    elif issubclass(type(value), _OUTCOMES):  # not isinstance: the __class__ of a proxy may raise
         verdict, outcome = _judge(attempt, value, context)
+    elif type(value) is type and value in _OUTCOMES:
+        forgotten = TypeError(f"the function returned a class: return {value.__name__}(...)")
+        return conclude_error(attempt, forgotten, context)
+    else:
+        verdict, outcome = Verdict("completed", value), "success"
     if attempt.job.definition.action is not None or config.current.sinks:
         _audit(attempt, outcome, context)
     return verdict

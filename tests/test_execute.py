@@ -83,6 +83,14 @@ def test_what_a_function_returns_decides_the_state(returned: Any, state: str, va
     assert (state, value) == (verdict.state, verdict.value)
 
 
+@pytest.mark.parametrize("kind", [Ok, Failure, Snooze, Cancel])
+def test_an_outcome_s_class_is_no_outcome(kind: Any) -> None:
+    """Whoever forgot the parentheses learns of it: the attempt has failed, and not succeeded."""
+    verdict = run(lambda scope, **rest: kind)
+    assert ("discarded", TypeError) == (verdict.state, type(verdict.error))
+    assert f"return {kind.__name__}(...)" in str(verdict.error)
+
+
 def test_a_snooze_comes_back_after_its_seconds() -> None:
     """The delay of a snooze is what was asked for."""
     assert 9.0 == run(lambda scope, **rest: Snooze(9)).delay
