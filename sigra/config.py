@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from sigra.registry import resolve_backend
 from sigra.schema import check_schema
@@ -70,7 +70,7 @@ class configure:
         given: dict[str, tuple[Any, Callable[[Any], Any]]] = {
             "backend": (backend, resolve_backend),
             "backends": (backends, _resolve_all),
-            "sinks": (sinks, lambda sinks: tuple(map(_check_sink, sinks))),
+            "sinks": (sinks, _check_sinks),
             "audit_schema": (audit_schema, check_schema),
             "on_audit_failure": (on_audit_failure, _check_callback),
             "max_args_bytes": (max_args_bytes, _check_limit),
@@ -99,7 +99,13 @@ def _resolve_all(backends: Any) -> Mapping[str, Backend]:
     )
 
 
-def _check_sink(sink: Any) -> Sink:
+def _check_sinks(sinks: Any) -> tuple[Sink, ...]:
+    if hasattr(sinks, "write") or not isinstance(sinks, Iterable):
+        raise TypeError(f"sinks must be a list of them, not {type(sinks).__qualname__}")
+    return tuple(map(_check_sink, sinks))
+
+
+def _check_sink(sink: Any) -> Any:
     if isinstance(sink, type):
         raise TypeError(f"{sink.__qualname__} is a class; a sink is an instance of one")
     for member in ("write", "close"):
@@ -108,7 +114,7 @@ def _check_sink(sink: Any) -> Sink:
                 f"{type(sink).__qualname__} is not a sink: it has no {member}(). A sink has "
                 "write(event, record) and close()."
             )
-    return cast("Sink", sink)
+    return sink
 
 
 def _check_callback(callback: Any) -> Any:

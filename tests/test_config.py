@@ -110,6 +110,8 @@ def test_an_unknown_backend_is_refused(given: Any) -> None:
         ({"backends": {5: "sync"}}, TypeError),
         ({"sinks": [object()]}, TypeError),
         ({"sinks": [AuditLog]}, TypeError),
+        ({"sinks": AuditLog()}, TypeError),
+        ({"sinks": None}, TypeError),
         ({"audit_schema": Cancel}, TypeError),
         ({"on_audit_failure": "print"}, TypeError),
         ({"signing": b"a key"}, TypeError),
