@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from bisect import bisect_left
-from typing import Any, NoReturn
+from typing import Any
 
 LEVELS = 64
 """How deep args may be; they are themselves the first level."""
@@ -18,13 +18,12 @@ class Stdlib:
 
     def __init__(self) -> None:
         # A cycle ends in a RecursionError, so looking for one would only cost time.
-        form: dict[str, Any] = {"allow_nan": False, "check_circular": False}
-        form["separators"] = (",", ":")
+        form: Any = {"allow_nan": False, "check_circular": False, "separators": (",", ":")}
         self._encode = json.JSONEncoder(ensure_ascii=False, **form).encode
         self._encode_ascii = json.JSONEncoder(**form).encode
         self._decode_own = json.JSONDecoder(parse_int=_signed_64).decode
         self._decode = json.JSONDecoder(
-            parse_int=_read_int, parse_float=_read_float, parse_constant=_refuse_constant
+            parse_int=_read_int, parse_float=_read_float, parse_constant=_read_float
         ).decode
 
     def dumps(self, value: Any, /) -> bytes:
@@ -158,14 +157,11 @@ def _read_int(digits: str) -> int | float:
 
 
 def _read_float(digits: str) -> float:
+    """Read a float, but neither what is beyond its range nor ``NaN`` and ``Infinity``."""
     value = float(digits)
     if value - value != 0.0:
         raise ValueError
     return value
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError
 
 
 def _unreadable(where: str) -> ValueError:

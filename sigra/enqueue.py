@@ -131,11 +131,10 @@ class Enqueuer:
         if not isinstance(crossing, bool):
             reason = f"must be a bool, not {type(crossing).__qualname__}"
             raise InvalidOptionError("cross_tenant", reason, definition.name)
-        defaults = definition.defaults
-        chosen = parse_options(given, defaults, definition.name)
+        chosen = parse_options(given, definition.defaults, definition.name)
         backend = settings.choose(definition.backend, chosen.queue)
         check_capabilities(chosen, backend, definition.name)
-        if chosen is defaults:
+        if chosen is definition.defaults:
             self._chosen = settings, backend
         return chosen, backend, crossing
 
@@ -144,10 +143,9 @@ class Enqueuer:
         attempt = running.get()
         if attempt is None or attempt.scope is None or not self._definition.tenant:
             return
-        home = attempt.scope.active_organization
-        if home is not None and args["organization_id"] != home.id:
-            names = self._definition.name, attempt.job.worker
-            raise CrossTenantError(*names, home.id, args["organization_id"])
+        home, asked = attempt.scope.active_organization, args["organization_id"]
+        if home is not None and asked != home.id:
+            raise CrossTenantError(self._definition.name, attempt.job.worker, home.id, asked)
 
 
 def _each(check: Callable[[Any], Any], items: Iterable[Any], first: int | None) -> list[Any]:

@@ -139,9 +139,7 @@ def _key_part(key: str) -> str:
 
 
 def _fail(path: _Path, reason: str) -> NoReturn:
-    parts = []
-    part: _Path | None = path
-    while part is not None:
-        parts.append(part[0])
-        part = part[1]
-    raise InvalidArgsError("".join(reversed(parts)), reason)
+    text, above = path
+    while above is not None:
+        text, above = above[0] + text, above[1]
+    raise InvalidArgsError(text, reason)

@@ -175,10 +175,6 @@ def _aware(value: Any) -> datetime:
     return value
 
 
-def _backoff(value: Any) -> Any:
-    return value if callable(value) else _seconds(value)
-
-
 def _conn(value: Any) -> Any:
     if value is None:
         raise ValueError("is None; pass the open connection, or leave the option out")
@@ -195,7 +191,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "delay": _seconds,
     "run_at": _aware,
     "max_attempts": _positive,
-    "backoff": _backoff,
+    "backoff": lambda value: value if callable(value) else _seconds(value),
     "unique": _text,
     "conn": _conn,
 }
