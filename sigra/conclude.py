@@ -96,7 +96,7 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
         context.run(log_lifecycle, attempt, action, outcome)
     for sink in config.current.sinks:
         try:
-            getattr(sink, "flush", int)()
+            getattr(sink, "flush", int)()  # int() does nothing, as for a sink that queues none
         except Exception as error:
             # By type: its text, and so its traceback, may hold the events' own values.
             log.error("audit events wait: %s", fault_of(type_name(type(sink)), error))  # noqa: TRY400
