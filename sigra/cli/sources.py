@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from sigra.cli.modules import Module, Modules
 from sigra.cli.stars import spread
 
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
@@ -46,20 +48,6 @@ class Function:
         return f"{self.module.path}:{self.node.lineno}"
 
 
-@dataclass(eq=False)
-class Module:
-    """A file: its dotted name, its tree, and what its names stand for elsewhere.
-
-    ``stars``: the modules of which it imports every name.
-    """
-
-    name: str
-    path: Path
-    tree: ast.Module
-    imports: dict[str, str] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
-
-
 class Sources:
     """All files below some paths.
 
@@ -68,12 +56,10 @@ class Sources:
     """
 
     def __init__(self, paths: list[Path]) -> None:
-        self.modules: dict[str, Module] = {}
+        self.modules = Modules(paths)
         self.functions: dict[str, Function] = {}
         self.classes: set[str] = set()
-        self.unreadable: list[tuple[Path, str]] = []
-        for file in sorted({file for path in paths for file in _files(path)}):
-            self._read(file)
+        self.unreadable = self.modules.unreadable
         for module in self.modules.values():
             self._define(module, module.tree.body, module.name, None)
         brought = spread(self.modules, [*self.functions, *self.classes], WORKER | MARK)
@@ -87,12 +73,13 @@ class Sources:
 
     def resolve(self, module: Module, name: str) -> str:
         """Follow a dotted name through imports, re-exports too, to where it is defined."""
-        first, _, rest = name.partition(".")
+        first = name.partition(".")[0]
         own = f"{module.name}.{first}"
+        full = f"{module.name}.{name}"
         if first in module.imports and own not in self.functions and own not in self.classes:
-            full = module.imports[first] + (f".{rest}" if rest else "")
-        else:
-            full = f"{module.name}.{name}"
+            begins = accumulate(name.split("."), "{}.{}".format)
+            *_, known = (begin for begin in begins if begin in module.imports)
+            full = module.imports[known] + name[len(known) :]
         for _ in range(_LONGEST_WAY):
             if full in self.functions or full in self.classes:
                 break
@@ -138,28 +125,6 @@ class Sources:
                 return f"{outer}.{name}"
             outer = outer.rpartition(".")[0]
         return None
-
-    def _read(self, path: Path) -> None:
-        try:
-            tree = ast.parse(path.read_bytes(), filename=str(path))
-        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
-            self.unreadable.append((path, str(error)))
-            return
-        module = Module(_module_name(path), path, tree)
-        package = module.name if path.name == "__init__.py" else module.name.rpartition(".")[0]
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    known = alias.name if alias.asname else alias.name.partition(".")[0]
-                    module.imports[alias.asname or known] = known
-            elif isinstance(node, ast.ImportFrom):
-                base = _absolute(node, package)
-                if node.names[0].name == "*":
-                    module.stars.append(base)
-                    continue
-                for alias in node.names:
-                    module.imports[alias.asname or alias.name] = f"{base}.{alias.name}"
-        self.modules[module.name] = module
 
     def _define(self, module: Module, body: list[ast.stmt], prefix: str, owner: str | None) -> None:
         pending = list[ast.AST](body[::-1])  # no call for each level: "elif" is one, too
@@ -221,30 +186,3 @@ def dotted(node: ast.expr) -> str | None:
         inner = dotted(node.value)
         return None if inner is None else f"{inner}.{node.attr}"
     return None
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for file in path.rglob("*.py"):
-        inner = file.relative_to(path).parts
-        if not any(part.startswith(".") or part == "node_modules" for part in inner):
-            yield file
-
-
-def _module_name(path: Path) -> str:
-    path = path.resolve()
-    parts = [] if path.name == "__init__.py" else [path.stem]
-    folder = path.parent
-    while (folder / "__init__.py").exists():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return ".".join(parts)
-
-
-def _absolute(node: ast.ImportFrom, package: str) -> str:
-    if not node.level:
-        return node.module or ""
-    above = package.split(".")[: len(package.split(".")) - node.level + 1]
-    return ".".join([*above, *([node.module] if node.module else [])])

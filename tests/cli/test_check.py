@@ -352,6 +352,63 @@ def test_a_star_import_hides_no_flow(tmp_path: Path, files: dict[str, str]) -> N
     assert 1 == result.exit_code
 
 
+MAY = "from sigra import request_scope_only\n@request_scope_only\ndef may(who): ..."
+ASKING = "from sigra import tenant_worker\n{}\n@tenant_worker\ndef work(scope): {}may(scope)"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"a/jobs.py": MAY + "\n" + ASKING.format("", ""), "b/jobs.py": ""},
+        {"a/jobs.py": "", "b/jobs.py": MAY + "\n" + ASKING.format("", "")},
+        {"a/auth.py": "may = print", "a/jobs.py": "",
+         "b/auth.py": MAY, "b/jobs.py": ASKING.format("from auth import may", "")},
+        {"a/app/__init__.py": "", "a/app/auth.py": "may = print", "b/app/__init__.py": "",
+         "b/app/auth.py": MAY, "b/app/jobs.py": ASKING.format("import app.auth", "app.auth.")},
+        {"a/setup.py": "", "a/app/jobs.py": ASKING.format("from shared.auth import may", ""),
+         "b/setup.py": "", "b/shared/__init__.py": "", "b/shared/auth.py": MAY},
+        {"app.py": "", "app/__init__.py": MAY, "jobs.py": ASKING.format("from app import may", "")},
+    ],
+)  # fmt: skip
+def test_files_of_one_name_hide_no_flow(tmp_path: Path, files: dict[str, str]) -> None:
+    """Each of several projects is read, and its imports mean its own files before others."""
+    assert 1 == check_tree(tmp_path, files).exit_code
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        ASKING.format("from app.auth import may", ""),
+        ASKING.format("from app import auth", "auth."),
+        ASKING.format("import app.auth", "app.auth."),
+        ASKING.format("from .auth import may", ""),
+        ASKING.format("from . import auth", "auth."),
+        ASKING.format("from app.auth import *", ""),
+    ],
+)
+def test_a_package_needs_no_init_file(tmp_path: Path, jobs: str) -> None:
+    """A flow between files of a folder without ``__init__.py`` is found, as Python imports them."""
+    assert 1 == check_tree(tmp_path, {"app/auth.py": MAY, "app/jobs.py": jobs}).exit_code
+
+
+def test_a_file_of_a_package_is_not_what_its_bare_name_means(tmp_path: Path) -> None:
+    """``app/sigra.py`` of a project does not stand in for the library."""
+    files = {
+        "app/__init__.py": "",
+        "app/sigra.py": "",
+        "app/jobs.py": MAY + "\n" + ASKING.format("", ""),
+    }
+    assert 1 == check_tree(tmp_path, files).exit_code
+
+
+def check_tree(folder: Path, files: dict[str, str]) -> Result:
+    """Write files into a folder, and check all of it."""
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return CliRunner().invoke(sigra, ["check", str(folder)])
+
+
 def test_a_decorator_that_only_a_star_can_have_brought_is_named(tmp_path: Path) -> None:
     """There may be a worker behind it: the status is 2, not that of nothing found."""
     jobs = tmp_path / "jobs.py"

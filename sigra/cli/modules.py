@@ -1,0 +1,125 @@
+"""The Python files below some paths, and which of them an import means."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+
+
+@dataclass(eq=False)
+class Module:
+    """A file: its dotted name, its tree, and what its names stand for elsewhere.
+
+    ``way``: the folders down to it and its own name. ``packaged``: how many of these an import
+    has to name. ``stars``: the modules of which it imports every name.
+    """
+
+    name: str
+    path: Path
+    tree: ast.Module
+    way: tuple[str, ...]
+    packaged: int
+    imports: dict[str, str] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+
+    def goes_by(self, names: Sequence[str]) -> bool:
+        """Tell whether an import of ``a.b.c`` can mean this file, whatever folder is searched."""
+        return len(names) >= self.packaged and self.way[-len(names) :] == tuple(names)
+
+    def shared(self, other: Module) -> int:
+        """Return how far down this file and another lie in the same folder."""
+        pairs = zip(self.way, other.way, strict=False)
+        return len([*takewhile(lambda pair: pair[0] == pair[1], pairs)])
+
+
+class Modules(dict[str, Module]):
+    """All files below some paths, each by a name of its own.
+
+    ``unreadable``: those that are no Python, with the reason.
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        super().__init__()
+        self.unreadable: list[tuple[Path, str]] = []
+        self._called: dict[str, list[Module]] = {}
+        files = sorted({file for path in paths for file in _files(path)})
+        for place, file in {file.resolve(): file for file in files}.items():
+            self._read(file, place)
+        for module in self.values():
+            self._link(module)
+
+    def _read(self, file: Path, place: Path) -> None:
+        try:
+            tree = ast.parse(file.read_bytes(), filename=str(file))
+        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
+            self.unreadable.append((file, str(error)))
+            return
+        way, packaged = _way(place)
+        number, name = packaged, ".".join(way[-packaged:])
+        while name in self:  # of another project, or of a folder that is no package
+            number += 1
+            name = ".".join(way[-number:]) if number <= len(way) else f"{name}_"
+        self[name] = module = Module(name, file, tree, way, packaged)
+        self._called.setdefault(way[-1], []).append(module)
+
+    def _link(self, module: Module) -> None:
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    names = alias.name.split(".")
+                    known = {names[0]: names[:1], alias.name: names}
+                    for name, means in ({alias.asname: names} if alias.asname else known).items():
+                        module.imports[name] = self._meant(module, means)
+            elif isinstance(node, ast.ImportFrom):
+                base = _base(node, module)
+                if node.names[0].name == "*":
+                    module.stars.append(self._meant(module, base))
+                    continue
+                for alias in node.names:
+                    meant = self._meant(module, [*base, alias.name])
+                    module.imports[alias.asname or alias.name] = meant
+
+    def _meant(self, module: Module, names: Sequence[str]) -> str:
+        """Return a dotted name with its beginning as the file is called here that it means.
+
+        Of several such files it is the nearest one.
+        """
+        for end in range(len(names), 0, -1):
+            begin = names[:end]
+            found = [one for one in self._called.get(begin[-1], ()) if one.goes_by(begin)]
+            if found:
+                nearest = max(found, key=module.shared)
+                return ".".join([nearest.name, *names[end:]])
+        return ".".join(names)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        yield path
+        return
+    for file in path.rglob("*.py"):
+        inner = file.relative_to(path).parts
+        if not any(part.startswith(".") or part == "node_modules" for part in inner):
+            yield file
+
+
+def _way(place: Path) -> tuple[tuple[str, ...], int]:
+    """Return the folders down to a file with its name, and how many of them are its packages."""
+    way = place.parts[:-1] if place.name == "__init__.py" else place.with_suffix("").parts
+    packaged = 1
+    folder = place.parents[packaged if place.name == "__init__.py" else 0]
+    while (folder / "__init__.py").exists():
+        packaged, folder = packaged + 1, folder.parent
+    return way, packaged
+
+
+def _base(node: ast.ImportFrom, module: Module) -> list[str]:
+    """Return the names of the module from which a statement imports."""
+    names = node.module.split(".") if node.module else []
+    if not node.level:
+        return names
+    up = node.level - (module.path.name == "__init__.py")
+    return [*module.way[: len(module.way) - up], *names]
