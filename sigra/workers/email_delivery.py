@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from inspect import isawaitable
+from typing import Any
 
 from sigra.decorators import worker
 from sigra.outcome import Cancel
@@ -35,11 +36,18 @@ def EmailDelivery(  # noqa: N802 - it is used as an object
     if build is None:
         return Cancel(f"no builder for emails of type {type!r}")
     asked = id_text(user_id)
-    user = None if asked is None else settings.find_user(asked)
+    user = None if asked is None else _at_once("find_user", settings.find_user(asked))
     if user is None:
         return Cancel(f"no user with id {user_id}")
     ids = {"organization_id": organization_id, "token_id": token_id}
     given = {name: str(value) for name, value in ids.items() if value is not None}
-    if isawaitable(settings.mailer(build(user, **given))):
-        raise TypeError("the mailer is asynchronous: nothing was sent; give one that sends")
+    message = _at_once("the builder", build(user, **given))
+    _at_once("the mailer", settings.mailer(message))
     return None
+
+
+def _at_once(what: str, returned: Any) -> Any:
+    """Return what a function of the host's has returned, unless it would have to be awaited."""
+    if isawaitable(returned):
+        raise TypeError(f"{what} is asynchronous: nothing was sent; give a plain function")
+    return returned

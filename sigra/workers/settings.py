@@ -82,8 +82,9 @@ class EmailSettings:
 
     def __post_init__(self) -> None:
         for function in (self.find_user, *self.builders.values(), self.mailer):
-            if iscoroutinefunction(function):
-                raise TypeError(f"{function.__qualname__} is asynchronous: nobody would await it")
+            if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
+                name = getattr(function, "__qualname__", repr(function))
+                raise TypeError(f"{name} is asynchronous: nobody would await it")
 
 
 @dataclass(frozen=True, slots=True)
