@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from sigra.proxy import Worker
 
 _ID_KEYS = {*TENANT_KEYS, IMPERSONATOR_KEY}
+_SHOWN, _WIDEST = 20, 1_000
+"""How many jobs a failed assertion shows, the last ones, and how much of each."""
 _NOTHING: Any = object()
 """Equal to itself alone, and to what equals anything, such as ``mock.ANY``."""
 
@@ -71,7 +73,11 @@ def assert_enqueued(
     matching = _matching(worker, args, options)
     if matching:
         return matching[-1]
-    seen = "".join(f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in _recorded())
+    jobs = _recorded()
+    lines = [f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in jobs[-_SHOWN:]]
+    seen = "".join(line[:_WIDEST] for line in lines)
+    if len(jobs) > _SHOWN:
+        seen = f"\n  ({len(jobs) - _SHOWN} before these){seen}"
     own = worker.definition.backend
     elsewhere = ""
     if own not in (None, config.current.backend):

@@ -355,6 +355,15 @@ def test_assert_enqueued_shows_what_was(sigra_backend: RecordingBackend) -> None
         assert_enqueued(sweep)
 
 
+def test_assert_enqueued_shows_no_more_than_can_be_read(sigra_backend: RecordingBackend) -> None:
+    """Of many jobs the last ones, and of each its beginning."""
+    for number in range(100):
+        close.new({**TENANT, "pad": "x" * 10_000, "n": number})
+    with pytest.raises(AssertionError, match=r"\(80 before these\)") as caught:
+        assert_enqueued(close, args={"n": -1})
+    assert len(str(caught.value)) < 25_000
+
+
 def test_assert_enqueued_needs_the_fixture() -> None:
     """Without a recording backend it says what is missing."""
     missing = "sigra_backend, .* and no other configure"
