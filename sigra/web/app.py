@@ -60,7 +60,7 @@ def make_app(
     app = Starlette(
         routes=[
             Route("/", pages.events),
-            Route("/event/{event_id}", pages.event),
+            Route("/event/{event_id:path}", pages.event),
             Route("/chains", pages.chains),
             Route("/verify", pages.verification),
             Mount("/static", static),

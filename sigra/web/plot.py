@@ -13,7 +13,11 @@ _STEPS = tuple(
     for seconds in (60, 300, 900, 3600, 4 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
 )
 _MOST_BARS = 60
-_MINUTE = timedelta(minutes=1)
+_UNITS = (
+    (timedelta(days=1), "day"),
+    (timedelta(hours=1), "hour"),
+    (timedelta(minutes=1), "minute"),
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -73,12 +77,6 @@ def draw(counts: Mapping[tuple[datetime, str], int], first: datetime, last: date
 
 
 def _words(step: timedelta) -> str:
-    for unit, name in (
-        (timedelta(days=1), "day"),
-        (timedelta(hours=1), "hour"),
-        (_MINUTE, "minute"),
-    ):
-        number = step // unit
-        if number:
-            return name if number == 1 else f"{number} {name}s"
-    return str(step)
+    unit, name = next(known for known in _UNITS if known[0] <= step)
+    number = step // unit
+    return f"one {name}" if number == 1 else f"{number} {name}s"

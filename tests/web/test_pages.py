@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
 from sigra.web import make_app
 from sigra.web.guard import cookie_of
+from sigra.web.plot import draw
 
 pytestmark = pytest.mark.servers
 
@@ -212,10 +214,11 @@ def test_one_event_is_shown_in_full(client: httpx.Client, sink: SqlAuditSink) ->
 
 
 def test_an_event_that_is_not_there_is_said_so(client: httpx.Client) -> None:
-    """With the id, escaped."""
-    answer = client.get("/event/<script>")
-    assert 404 == answer.status_code
-    assert "<script>" not in answer.text
+    """With the id, escaped, whatever is in it."""
+    for given in ("<script>", "a/b<script>"):
+        answer = client.get(f"/event/{given}")
+        assert (404, True) == (answer.status_code, "No event has the id" in answer.text)
+        assert "<script>" not in answer.text
 
 
 def test_hostile_text_is_only_text(client: httpx.Client, sink: SqlAuditSink, hostile: str) -> None:
@@ -252,6 +255,15 @@ def test_the_plot_counts_what_the_filter_shows(client: httpx.Client) -> None:
     titles = re.findall(r"<title>.*?: (\d+) (\w+)</title>", text)
     assert 40 == sum(int(number) for number, _ in titles)
     assert {"success", "failure", "error"} == {outcome for _, outcome in titles}
+
+
+@pytest.mark.parametrize(
+    ("hours", "each"), [(1, "one minute"), (3, "5 minutes"), (48, "one hour"), (99, "4 hours")]
+)
+def test_the_plot_says_how_long_a_bar_is(hours: int, each: str) -> None:
+    """In words that fit one and several."""
+    first = datetime(2026, 11, 25, tzinfo=timezone.utc)
+    assert each == draw({}, first, first + timedelta(hours=hours)).each
 
 
 @pytest.mark.parametrize(
