@@ -91,7 +91,7 @@ def stats(url: str, machine: bool, **filters: Any) -> None:
 @click.option(
     "--export",
     "folder",
-    type=_FOLDER,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Check this export too; where no organization is said, it alone, without a store.",
 )
 @as_json

@@ -22,11 +22,21 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NO_TABLES = "it has no such tables"
-_MOMENT = click.DateTime(
-    ["%Y-%m-%d", "%Y-%m-%dT%H:%M", *(f"%Y-%m-%dT%H:%M:%S{rest}" for rest in ("", "%z", ".%f%z"))]
-)
 
 Decorator = Callable[[Any], Any]
+
+
+class _Moment(click.ParamType):
+    """A date, or a date and time as ISO 8601 writes it; in UTC if it has no zone."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
+        try:
+            found = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no moment, as 2026-11-25 or 2026-11-25T12:30Z is", param, ctx)
+        return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
 class StoreCommands(click.Group):
@@ -76,11 +86,11 @@ with_filters = _all(
     click.option("--outcome", type=click.Choice(["success", "failure", "error"])),
     click.option(
         "--since",
-        type=_MOMENT,
+        type=_Moment(),
         metavar="MOMENT",
         help="From this moment on, as 2026-11-25 or 2026-11-25T12:30:00Z (UTC if it has no zone).",
     ),
-    click.option("--until", type=_MOMENT, metavar="MOMENT", help="Before this moment."),
+    click.option("--until", type=_Moment(), metavar="MOMENT", help="Before this moment."),
 )
 with_trust = _all(
     click.option(
@@ -127,16 +137,9 @@ def tenancy(given: dict[str, Any]) -> dict[str, Any]:
 
 def which_events(given: dict[str, Any]) -> EventFilter:
     """Take what ``of_organization`` and ``with_filters`` gave; ``MisuseError`` for a bad filter."""
-
-    def utc(moment: datetime | None) -> datetime | None:
-        naive = moment is not None and moment.tzinfo is None
-        return moment.replace(tzinfo=timezone.utc) if moment is not None and naive else moment
-
-    where = tenancy(given)
-    since, until = utc(given.pop("since")), utc(given.pop("until"))
-    actor = given.pop("actor")
+    where, actor = tenancy(given), given.pop("actor")
     try:
-        return event_filter(**where, actor_id=actor, since=since, until=until, **given)
+        return event_filter(**where, actor_id=actor, **given)
     except SigraError as error:
         raise MisuseError(str(error)) from None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import socket
 import sys
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -143,15 +144,14 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
     except ImportError as error:
         raise MisuseError(str(MissingExtraError("web", error.name or "starlette"))) from None
     token = secrets.token_urlsafe(24)
-    config = uvicorn.Config(
-        make_app(store, token=token, **trust),
-        "127.0.0.1",
-        port,
-        log_level="warning",
-        server_header=False,
-    )
-    bound = config.bind_socket()
-    bound.listen()  # whoever reads the address below may come at once
+    app = make_app(store, token=token, **trust)
+    config = uvicorn.Config(app, log_level="warning", server_header=False)
+    try:
+        bound = socket.create_server(("127.0.0.1", port))  # whoever reads the address may come
+    except OSError as error:
+        raise MisuseError(
+            f"the page cannot be served: {error.strerror}; name another port by --port, 0 for any"
+        ) from None
     print(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[bound])

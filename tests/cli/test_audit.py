@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -492,12 +493,37 @@ def test_an_organization_without_a_name_is_misuse(run: Command, name: str) -> No
 
 
 def test_a_moment_may_be_what_the_command_printed(run: Command) -> None:
-    """With its zone, or with another one; without one it is in UTC."""
+    """With its zone, or with another one, or as in a table; without a zone it is in UTC."""
     moment = objects(run("list", *ALL, "--limit", 1, "--json"))[0]["occurred_at"]
     other = datetime.fromisoformat(moment).astimezone(timezone(timedelta(hours=5))).isoformat()
-    for since in (moment, other, moment[:19], moment[:19] + "Z"):
+    table = moment[:19].replace("T", " ")
+    for since in (moment, other, moment[:19], moment[:19] + "Z", moment[:16] + "+00:00", table):
         assert 1 == len(objects(run("list", *ALL, "--since", since, "--json")))
     assert 11 == len(objects(run("list", *ALL, "--until", moment, "--json")))
+
+
+def test_what_is_no_moment_is_shown_what_is_one(run: Command) -> None:
+    """And not the directives of a format."""
+    result = run("list", *ALL, "--since", "yesterday")
+    assert (2, True) == (
+        result.exit_code,
+        "'yesterday' is no moment, as 2026-11-25" in result.stderr,
+    )
+    assert "%" not in result.stderr
+
+
+def test_a_port_that_is_taken_is_misuse(run: Command) -> None:
+    """One line, which says how to come by a free one."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = run("serve", "--port", taken.getsockname()[1])
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "cannot be served: Address already in use" in result.stderr
+    assert "name another port by --port" in result.stderr
+
+
+def test_an_export_that_is_not_there_is_misuse(run: Command, tmp_path: Path) -> None:
+    """It was not looked at, and so is not broken."""
+    assert 2 == run("verify", "--export", tmp_path / "nowhere").exit_code
 
 
 def test_a_public_key_of_another_kind_is_misuse(
