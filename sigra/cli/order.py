@@ -103,11 +103,25 @@ def _check_files(order: Order) -> None:
         )
     if order.rejects is not None and not order.rejects.absolute().parent.is_dir():
         raise MisuseError(f"--rejects {order.rejects}: there is no such folder")
+    if order.audit_log is None and _is_output(order.path):
+        raise MisuseError(
+            f"--args {order.path} is standard output too: every event would be read as a line "
+            "again; write the events to another file"
+        )
     if order.audit_log is not None:
         path = order.audit_log.resolve()
         others = {Path(order.path).resolve(), (order.rejects or Path()).resolve()}
         if path in others:
             raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
+
+
+def _is_output(source: str) -> bool:
+    """Tell whether what is read is the very file that the events are appended to."""
+    try:
+        read, written = os.stat(0 if source == "-" else source), os.stat(1)
+    except OSError:
+        return False
+    return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
 
 
 def _exists(path: Path) -> bool:
@@ -147,6 +161,8 @@ def _close(sink: JSONLinesSink, path: Path | None) -> None:
 @contextmanager
 def _opened(source: str) -> Iterator[BinaryIO]:
     if source == "-":
+        if sys.stdin is None:
+            raise MisuseError("--args - cannot be read: standard input is closed")
         yield sys.stdin.buffer
         return
     try:

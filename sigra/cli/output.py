@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -72,6 +73,8 @@ def claimed_stdout() -> Iterator[Any]:
     What a worker prints, and what a program that it starts prints, would otherwise stand
     between the events. Raises ``OSError`` where standard output is closed.
     """
+    if sys.stdout is None:  # and another file may have its number by now
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     sys.stdout.flush()
     own = os.dup(1)
     before = sys.stdout

@@ -15,6 +15,7 @@ import click
 
 from sigra import catalog, config
 from sigra.backend import Backend
+from sigra.cli.show import printable
 from sigra.definition import Definition
 from sigra.errors import EnqueueError, UnknownBackendError
 from sigra.options import check_capabilities
@@ -31,8 +32,12 @@ class MisuseError(click.ClickException):
 def load_module(name: str) -> Any:
     """Import a module, from the current folder too; ``MisuseError`` where that fails."""
     if name.endswith(".py") or "/" in name or "\\" in name:
-        dotted = ".".join(Path(name).with_suffix("").parts)
-        raise MisuseError(f"{name!r} is a path; name the module as Python imports it: {dotted}")
+        parts = Path(os.path.relpath(name)).with_suffix("").parts
+        there = "change to its folder and " if ".." in parts else ""
+        dotted = parts[-1] if there else ".".join(parts)
+        raise MisuseError(
+            f"{name!r} is a path; {there}name the module as Python imports it: {dotted}"
+        )
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -137,4 +142,5 @@ def _broken(name: str, error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})"
     text = error.msg if isinstance(error, SyntaxError) else str(error)
-    return f"module {name!r} cannot be imported: {type(error).__qualname__}: {text}{where}"
+    told = printable(" ".join(str(text).split()))
+    return f"module {name!r} cannot be imported: {type(error).__qualname__}: {told}{where}"

@@ -213,22 +213,62 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["cli_jobs:nothing"], "plain (nice.name)"),
         (["cli_jobs:not_a_worker"], "is no worker but of type int"),
         (["cli_jobs"], "write MODULE:WORKER"),
-        (["./cli_jobs.py:note"], "name the module as Python imports it: cli_jobs"),
+        (["./cli_jobs.py:note"], "is a path; name the module as Python imports it: cli_jobs"),
+        (
+            ["../app/jobs.py:f"],
+            "; change to its folder and name the module as Python imports it: jobs",
+        ),
+        (
+            ["/etc/jobs.py:f"],
+            "; change to its folder and name the module as Python imports it: jobs",
+        ),
         (["cli_jobs:note", "--backend", "nope"], "no backend is named 'nope'; known are"),
         (["cli_jobs:note", "--backend", "sync", "--workers", "2"], "--workers is for"),
         (["cli_jobs:note", "--args", "absent"], "--args absent cannot be read: No such file"),
         (["cli_jobs:note", "--audit-log", "in.jsonl"], "--audit-log in.jsonl is also read"),
         (["cli_jobs:note", "--rejects", "no/such/folder"], "there is no such folder"),
         (["wrong_at_import:f"], "cannot be imported: ZeroDivisionError: division by zero"),
+        (["gives_up:f"], "cannot be imported: SystemExit: set it up \\x1b first"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     """What cannot work ends with status 2 and one line, without a traceback."""
     (tmp_path / "in.jsonl").write_text("")
     (tmp_path / "wrong_at_import.py").write_text("1 / 0")
+    (tmp_path / "gives_up.py").write_text(r"raise SystemExit('set it up\n\x1b first')")
     result = command("run", "--args", "in.jsonl", "--audit-log", "audit.jsonl", *words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
     assert text in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (0, "Error: --args - cannot be read: standard input is closed\n"),
+        (1, "Error: standard output cannot be written: Bad file descriptor\n"),
+    ],
+)
+def test_a_closed_stream_is_one_clear_line(start, number, text):
+    """As a daemon has it: no traceback."""
+    words = ("run", "cli_jobs:note", "--args", "-")
+    process = start(*words, anew=True, preexec_fn=lambda: os.close(number))
+    _, err = process.communicate(timeout=PATIENCE)
+    assert (2, text) == (process.returncode, err.decode())
+
+
+@pytest.mark.parametrize("source", ["jobs.jsonl", "-"])
+def test_events_are_not_appended_to_what_is_read(start, tmp_path, source):
+    """Every event would be a further line, without end."""
+    path = tmp_path / "jobs.jsonl"
+    path.write_text('{"organization_id": "1", "actor_id": "a", "n": 2}\n')
+    before = path.read_bytes()
+    with path.open("ab") as out, path.open("rb") as given:
+        name = str(path) if source != "-" else "-"
+        words = ("run", "cli_jobs:note", "--args", name)
+        process = start(*words, anew=True, stdout=out, stdin=given)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (2, before) == (process.returncode, path.read_bytes())
+    assert "is standard output too" in err.decode()
 
 
 def test_args_come_from_standard_input_too(command, tmp_path):
