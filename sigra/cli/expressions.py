@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, State, choices, names_in
+from sigra.cli.names import SCOPE, Names, State, choices, items, names_in
 from sigra.cli.sources import Definition, Function, dotted
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
 """Calls whose result holds what they were given."""
+_OWN = {"user", "active_organization", "impersonating_from"}
+"""What a scope has: only ids."""
 
 
 class Expressions(Names):
@@ -50,12 +52,18 @@ class Expressions(Names):
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
         """Let a target be what a value is, and nothing that it was before."""
-        targets, values = _items(target), _items(value)
+        targets, values = items(target), items(value)
         if values and len(targets) == len(values):
             for item, what in [(t, self.what(v)) for t, v in zip(targets, values, strict=True)]:
                 self.put(item, what)
         else:
             self.put(target, self.what(value))
+
+    def keep(self, target: ast.expr, what: Collection[object]) -> None:
+        """Know also, whatever the object is then called, by which name it keeps the scope."""
+        super().keep(target, what)
+        if isinstance(target, ast.Attribute) and SCOPE in what and target.attr not in _OWN:
+            self._tracer.kept.add(target.attr)
 
     def closure(self, node: Definition, given: State, *way: str) -> bool:
         """Follow a function within this one: it sees the names around it, but for its own."""
@@ -83,7 +91,7 @@ class Expressions(Names):
             case ast.Name(id=name):
                 return self._name(name)
             case ast.Attribute(value=value, attr=attr):
-                inside = self.holds(value) and "scope" in attr
+                inside = self.holds(value) and ("scope" in attr or attr in self._tracer.kept)
                 return inside or SCOPE in self.facts(dotted(node))
             case ast.Call():
                 return self._call(node)
@@ -239,9 +247,3 @@ def _returned(node: Definition) -> list[ast.expr]:
     """List the values that a function returns and that are written as names."""
     values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
     return [one for value in values if value for one in choices(value) or [value] if dotted(one)]
-
-
-def _items(node: ast.expr) -> list[ast.expr]:
-    """Return the items of a tuple or list that has as many as are written."""
-    items = node.elts if isinstance(node, (ast.Tuple, ast.List)) else []
-    return [] if any(isinstance(item, ast.Starred) for item in items) else items

@@ -40,7 +40,12 @@ def find_flows(sources: Sources) -> list[Flow]:
                     found.setdefault((flow.place, worker.name, flow.target.name), flow)
     finally:
         sys.setrecursionlimit(frames)
-    return sorted(found.values(), key=lambda flow: flow.place)
+    return sorted(found.values(), key=_where)
+
+
+def _where(flow: Flow) -> tuple[str, int]:
+    path, _, line = flow.place.rpartition(":")
+    return path, int(line)
 
 
 class Tracer:
@@ -49,6 +54,7 @@ class Tracer:
     def __init__(self, sources: Sources, worker: Function) -> None:
         self.sources, self.worker = sources, worker
         self.flows: list[Flow] = []
+        self.kept: set[str] = set()  # the attributes in which objects keep the scope
         self._ends: dict[tuple[object, object], tuple[bool, State]] = {}
 
     def enter(self, function: Function, given: State, way: tuple[str, ...]) -> bool:

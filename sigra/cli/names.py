@@ -65,6 +65,12 @@ def choices(node: ast.expr) -> list[ast.expr]:
     return []
 
 
+def items(node: ast.expr) -> list[ast.expr]:
+    """List the items of a tuple or list that has as many as are written."""
+    found = node.elts if isinstance(node, (ast.Tuple, ast.List)) else []
+    return [] if any(isinstance(item, ast.Starred) for item in found) else found
+
+
 def names_in(root: ast.expr) -> dict[ast.AST, frozenset[str]]:
     """Map each part of an expression to the names within it, found from the inside out, once."""
     names: dict[ast.AST, frozenset[str]] = {}

@@ -44,6 +44,11 @@ may_edit = auth.can_edit
 class Box:
     def __init__(self, scope): self.scope = scope
     def ask(self): return can_edit(self.scope)
+class Keeper:
+    def __init__(self, who): self._who, self.host = who, load()
+    def ask(self): return self._really()
+    def _really(self): return can_edit(self._who)
+    def safe(self): return can_edit(self.host)
 
 @tenant_worker(name="w")
 def work(scope, args):
@@ -76,6 +81,9 @@ def check(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> Result:
         "can_edit(Box(scope))": "can_edit",
         "box = Box(scope)\ncan_edit(box.scope)": "can_edit",
         "Box(scope).ask()": "can_edit",
+        "Keeper(scope).ask()": "can_edit",
+        "keeper = Keeper(scope)\ncan_edit(keeper._who)": "can_edit",
+        "box = Box(None)\nbox.it = scope\nmine = box\ncan_edit(mine.it)": "can_edit",
         "box = Box(scope)\nbox.ask()": "can_edit",
         "self_made = Box(None)\nself_made.owner = scope\ncan_edit(self_made)": "can_edit",
         "policy = Policy()\nif not policy.allows(scope):\n    return": "allows",
@@ -158,6 +166,9 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
     "body",
     [
         "log(scope)",
+        "Keeper(scope).safe()",
+        "Keeper(load()).ask()",
+        "Keeper(scope)\ncan_edit(load()._who)",
         "safe(scope)",
         "can_edit(load(scope.user.id))",
         "can_edit(scope.user)",
@@ -271,6 +282,14 @@ def test_lambdas_within_lambdas_are_looked_at_once(tmp_path: Path, last: str) ->
     """Ten times as many take about ten times as long."""
     few, many = (calls_to_check(tmp_path, "lambda: " * n + last) for n in (50, 500))
     assert many < 15 * few
+
+
+def test_flows_come_in_the_order_of_their_lines(tmp_path: Path) -> None:
+    """Line 9 before line 10."""
+    lines = [f"can_edit(scope, {number})" for number in range(100)]
+    flows = json.loads(check(tmp_path, "\n".join(lines), options=("--json",)).stdout)
+    numbers = [int(flow["place"].rpartition(":")[2]) for flow in flows]
+    assert (100, sorted(numbers)) == (len(numbers), numbers)
 
 
 def test_recursion_ends(tmp_path: Path) -> None:
