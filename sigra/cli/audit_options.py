@@ -26,17 +26,14 @@ _NO_TABLES = "it has no such tables"
 Decorator = Callable[[Any], Any]
 
 
-class _Moment(click.ParamType):
-    """A date, or a date and time as ISO 8601 writes it; in UTC if it has no zone."""
-
-    name = "moment"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> datetime:
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r} is no moment, as 2026-11-25 or 2026-11-25T12:30Z is", param, ctx)
-        return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
+def _moment(text: str) -> datetime:
+    """Read a date, or a date and time as ISO 8601 writes it; in UTC if it has no zone."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        told = f"{text!r} is no moment, as 2026-11-25 or 2026-11-25T12:30Z is"
+        raise click.BadParameter(told) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
 class StoreCommands(click.Group):
@@ -86,11 +83,11 @@ with_filters = _all(
     click.option("--outcome", type=click.Choice(["success", "failure", "error"])),
     click.option(
         "--since",
-        type=_Moment(),
+        type=_moment,
         metavar="MOMENT",
         help="From this moment on, as 2026-11-25 or 2026-11-25T12:30:00Z (UTC if it has no zone).",
     ),
-    click.option("--until", type=_Moment(), metavar="MOMENT", help="Before this moment."),
+    click.option("--until", type=_moment, metavar="MOMENT", help="Before this moment."),
 )
 with_trust = _all(
     click.option(
