@@ -25,7 +25,7 @@ Capability = Literal[
 """What a backend can do. All but the last four are options of ``.new()``: one that is
 not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` answer.
 ``native``: jobs cross a queue that has an API of its own, and can be sent by that too.
-``at_least_once``: no job is lost where a consumer dies, whatever it was doing.
+``at_least_once``: no job is lost when a consumer dies, whatever it was doing.
 ``at_most_once``: one that it had taken is. With neither, see docs/backends.md."""
 
 

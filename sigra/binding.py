@@ -40,7 +40,7 @@ class Binding:
     required: set[str]
     reserved: set[str]
     allowed: set[str] | None
-    """Every key that has a place; None where any key has (``args`` or ``**rest``)."""
+    """Every key that has a place; None if any key has (``args`` or ``**rest``)."""
 
     def check(self, args: Mapping[str, Any]) -> None:
         """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
@@ -129,7 +129,7 @@ def _scope_parameter(function: Callable[..., Any], where: str, parameters: list[
     if first is None or first.kind not in _POSITIONAL:
         raise TypeError(
             f"{where} has no positional parameter for the scope; write it as "
-            "(scope, ...), or use @worker where the job is not a tenant's"
+            "(scope, ...), or use @worker if the job is not a tenant's"
         )
     if first.name in _NOT_A_SCOPE:
         raise TypeError(
@@ -165,7 +165,7 @@ def _takes_scope(function: Callable[..., Any], annotation: Any) -> bool:
         if hasattr(annotation, "__value__"):  # what a ``type`` statement names
             return _takes_scope(function, annotation.__value__)
     except Exception:
-        # A name that only type checkers import: judge by what is written, where it can be seen.
+        # A name that only type checkers import: judge by what is written, if that can be seen.
         return type(annotation) is not str or bool(re.search(r"\b(AuditScope|Any)\b", annotation))
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:

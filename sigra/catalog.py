@@ -33,7 +33,7 @@ def _module(function: Callable[..., Any]) -> str:
 
 
 def register(definition: Definition) -> None:
-    """Enter a worker; ``DuplicateWorkerError`` where another function has its name.
+    """Enter a worker; ``DuplicateWorkerError`` if another function has its name.
 
     A function of the same module executed again (a reload, a second run of ``__main__``,
     the import of what runs as ``__main__``) takes the place of the earlier one.
@@ -56,7 +56,7 @@ def register(definition: Definition) -> None:
 
 
 def lookup(name: str) -> Definition:
-    """Return the worker of that name; ``UnknownWorkerError`` where there is none."""
+    """Return the worker of that name; ``UnknownWorkerError`` if there is none."""
     found = _find(name)
     if found is None:
         raise UnknownWorkerError(name)

@@ -48,7 +48,7 @@ class Stdlib:
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
         """Write and read ``value`` again.
 
-        Raises anything where it is not strict JSON, deeper than ``LEVELS`` or longer
+        Raises anything if it is not strict JSON, deeper than ``LEVELS`` or longer
         than ``max_bytes``. What was coerced on the way shows in the copy, which then
         differs from ``value``.
         """
@@ -173,7 +173,7 @@ Codec = Stdlib | Compiled
 
 
 def choose_codec() -> Codec:
-    """Return orjson's codec where it is installed, unless SIGRA_JSON=stdlib."""
+    """Return orjson's codec if it is installed, unless SIGRA_JSON=stdlib."""
     if os.environ.get("SIGRA_JSON") == "stdlib":
         return Stdlib()
     try:

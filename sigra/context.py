@@ -20,7 +20,7 @@ class Running:
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
     the body has logged. ``lost``: runs that used up an attempt each, for their consumers
     died with them. ``pump`` is the in-process backend's own: it tells there that
-    the body enqueues from inside a job (None where jobs cross a queue).
+    the body enqueues from inside a job (None if jobs cross a queue).
     """
 
     job: Job

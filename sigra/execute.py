@@ -19,7 +19,7 @@ from sigra.verdict import Verdict
 
 
 def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
-    """Return ``args[key]``; raise ``MissingArgError`` where the key is absent.
+    """Return ``args[key]``; raise ``MissingArgError`` if the key is absent.
 
     For a body that takes ``args``: nothing has checked which keys they have.
     """

@@ -54,7 +54,7 @@ def event_id(
 ) -> str:
     """Return the id of an event in a job: the same for a redelivery of the same attempt.
 
-    A UUID, version 8: the time of the job's id where that is a UUIDv7, so that a
+    A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
     job's events lie together in an index, and a hash of all five for the rest.
     """
     # The numbers hold no colon, a name is quoted and the job's id comes last, so that no two

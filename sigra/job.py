@@ -101,7 +101,7 @@ class Job:
 
     @property
     def state(self) -> str:  # no Literal: a checker would take the first that is asserted for all
-        """Return where the job stands; ``UnsupportedError`` where the backend cannot tell."""
+        """Return where the job stands; ``UnsupportedError`` if the backend cannot tell."""
         return self._require("a job's state").state()
 
     def result(self, timeout: float | None = None) -> Any:
@@ -109,7 +109,7 @@ class Job:
 
         Raises the function's own exception, ``JobFailedError`` for ``Failure``,
         ``JobCancelledError`` for ``Cancel``, ``TimeoutError`` while unfinished and
-        ``UnsupportedError`` where the backend cannot tell.
+        ``UnsupportedError`` if the backend cannot tell.
         """
         return self._require("a job's result").result(timeout)
 

@@ -59,7 +59,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
 
 
 def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> FrozenDict:
-    """Let the codec copy, and walk only where the copy differs or fails."""
+    """Let the codec copy, and walk only if the copy differs or fails."""
     try:
         tree = codec.copy(args, max_bytes)
         exact = bool(tree == args)

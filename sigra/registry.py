@@ -21,8 +21,8 @@ def resolve_backend(backend: str | Backend) -> Backend:
     """Return the backend of that name, made on first use and then shared, or the instance.
 
     Raises ``UnknownBackendError`` for a name that nothing provides,
-    ``MissingExtraError`` where the package behind one of ours is not installed,
-    ``ImportError`` where another package's backend cannot be loaded, and ``TypeError``
+    ``MissingExtraError`` if the package behind one of ours is not installed,
+    ``ImportError`` if another package's backend cannot be loaded, and ``TypeError``
     for an object that is not a backend.
     """
     if not isinstance(backend, str):

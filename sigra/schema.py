@@ -30,7 +30,7 @@ def schema_fields(schema: Any) -> Fields:
     It is found once for each type, from what that declares: the fields of a
     dataclass, an attrs, pydantic or msgspec class, the columns of a mapped class, the
     concrete fields of a Django model, the keys of a TypedDict, and otherwise the
-    parameters of the call. Raises ``TypeError`` where there are none.
+    parameters of the call. Raises ``TypeError`` if there are none.
     """
     known = _known.get(id(schema))
     if known is not None:
@@ -61,7 +61,7 @@ def check_schema(schema: Any) -> Any:
 
 
 def build_record(schema: Any, event: Any) -> Any:
-    """Make a record of the event; where the schema is the event's own type, it is the event.
+    """Make a record of the event: the event itself if the schema is its own type.
 
     Its metadata is a copy. Whatever the record type raises passes through.
     """
@@ -168,7 +168,7 @@ def _parameters(schema: Any) -> dict[str, str]:
 
 
 def _signature_names(schema: Any) -> tuple[str, ...] | None:
-    """Name the keywords of a call; None where it takes any, and none where it cannot be told."""
+    """Name the keywords of a call; None if it takes any, and none if that cannot be told."""
     try:
         parameters = inspect.signature(_called(schema), **AS_WRITTEN).parameters.values()
     except (TypeError, ValueError):

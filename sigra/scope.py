@@ -11,7 +11,7 @@ from uuid import UUID
 from sigra.errors import AuditOnlyScopeError
 
 Id = str | int | UUID
-"""What an id may be where it is given; it travels as a string."""
+"""What an id may be when it is given; it travels as a string."""
 
 _uuid_int = UUID.__dict__["int"].__get__
 
@@ -53,7 +53,7 @@ class Identity(_Sealed):
     def __post_init__(self) -> None:
         text = _text("id", self.id)
         if text is None:
-            raise TypeError("an Identity has an id: where there is none, None takes its place")
+            raise TypeError("an Identity has an id; pass None in its place if there is none")
         _set_id(self, text)
 
 
@@ -78,7 +78,7 @@ class AuditScope(_Sealed):
     def build(
         *, actor_id: Id | None, organization_id: Id | None, impersonating_from: Id | None = None
     ) -> AuditScope:
-        """Build a scope from ids (str, int or UUID, or None where there is none).
+        """Build a scope from ids (str, int or UUID, or None if there is none).
 
         Raises ``TypeError`` for any other type and ``ValueError`` for a blank id.
         """
@@ -159,8 +159,8 @@ def tenant_args(scope: object) -> dict[str, str | None]:
     ``scope`` is an ``AuditScope`` or the host's own request scope: an object or a
     mapping with ``user``, ``active_organization`` and, if it likes,
     ``impersonating_from``, each None or something with an ``id``. The answer has
-    ``organization_id`` and ``actor_id``, and ``impersonating_from`` where there is
-    one. Raises ``TypeError`` where a member or its id is absent: absent is not None.
+    ``organization_id`` and ``actor_id``, and ``impersonating_from`` if there is
+    one. Raises ``TypeError`` if a member or its id is absent: absent is not None.
     """
     keys = {
         "organization_id": _read_id(scope, "active_organization"),

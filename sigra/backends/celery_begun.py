@@ -87,7 +87,7 @@ class _Broker:
         self.keeps_notes = driver in ("redis", "amqp")
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        """Call with the channel; with a new one where the broker has closed it meanwhile."""
+        """Call with the channel; with a new one if the broker has closed it meanwhile."""
         with self._lock:
             if self._channel is not None:
                 try:

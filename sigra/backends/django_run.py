@@ -45,7 +45,7 @@ def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
     count_delivery(result.db_result)
     with suppress(UnknownWorkerError):
-        # As Django does with tasks, its module is imported where need be.
+        # As Django does with tasks, its module is imported if need be.
         find(worker, worker.rpartition(".")[0] or worker)
     consumed = consume(unfit(payload), worker, "django", native_id=str(result.db_result.id))
     _settle(result, consumed)

@@ -24,7 +24,7 @@ class DramatiqBackend:
     ``broker``: the user's own, whose middleware and other actors stay as they are; by
     default Dramatiq's global one. ``queue``: where jobs go that name none. A consumer
     listens to the queues that its app declares, by ``broker.declare_queue(name)`` or by a
-    worker's default. Raises ``ValueError`` where messages are pickled.
+    worker's default. Raises ``ValueError`` if messages are pickled.
     """
 
     name = "dramatiq"

@@ -90,7 +90,7 @@ def _find(channel: Any, slot: str, run: str, wanted: int | None = None) -> int:
 
 
 def _on_channel(broker: Any, queue: str, run: str, call: Callable[..., int], *args: Any) -> int:
-    """Call with this thread's channel; with a new one where RabbitMQ has closed it.
+    """Call with this thread's channel; with a new one if RabbitMQ has closed it.
 
     It does so while a long job runs, for nothing is heard from the thread meanwhile.
     """

@@ -34,7 +34,7 @@ class Delivery:
     """A job as a consumer received it, with the counters that travelled along.
 
     ``failures``: failed attempts so far. ``snoozes``. ``deliveries``: how often a
-    consumer began it before, where the queue itself does not count that. ``lost``: how often
+    consumer began it before, if the queue itself does not count that. ``lost``: how often
     one that had begun an earlier run died with it. ``unsigned``: it came unsigned to a consumer
     that has keys; what follows it stays so, for nobody vouches for it.
     """
@@ -90,7 +90,7 @@ def unpack(
     """Read an envelope, or the plain args of a hand-built job.
 
     Raises ``EnvelopeError`` for a version or a form that this release does not read;
-    its ``version`` is set where a newer release wrote it, whose consumers do read it.
+    its ``version`` is set if a newer release wrote it, whose consumers do read it.
     Raises ``InvalidArgsError`` for args that are not strict JSON. Where signing is
     configured, it is verified before anything is read, and what was signed is no
     hand-built job, whatever stands beside the signature.

@@ -51,7 +51,7 @@ def consume(
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the function raised.
 
-    ``worker``: its definition, or its name: where no worker has that, the job waits for a
+    ``worker``: its definition, or its name; if no worker has that name, the job waits for a
     deploy. ``native_id``: the queue's own id, for jobs that were built by hand.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
@@ -136,7 +136,7 @@ def refuse_positional(worker: str, native_id: str) -> Consumed:
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What came of one delivery: its verdict, and the payload to send where it goes on."""
+    """What came of one delivery: its verdict, and the payload to send if the job goes on."""
 
     payload: Mapping[str, Any]
     verdict: Verdict
@@ -207,7 +207,7 @@ def ends_in(payload: Mapping[str, Any]) -> int:
 def find(worker: str, module: str | None) -> Definition:
     """Return the worker of that name, importing ``module``, its own, if need be.
 
-    Raises ``UnknownWorkerError`` where it is not there either.
+    Raises ``UnknownWorkerError`` if it is not there either.
     """
     try:
         return catalog.lookup(worker)

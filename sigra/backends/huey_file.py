@@ -39,7 +39,7 @@ _LEFT = (
 
 
 def huey_on(file: str) -> Any:
-    """Return a huey whose jobs are in an SQLite file; raise ``EnqueueError`` where it cannot."""
+    """Return a huey whose jobs are in an SQLite file; raise ``EnqueueError`` if they cannot be."""
     make_file(file)
     try:
         return _Huey("sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file)
@@ -65,7 +65,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
 
     @contextmanager
     def db(self, commit: bool = False, close: bool = False) -> Iterator[Any]:
-        """Give a cursor: that of this thread's open ``transaction``, where there is one."""
+        """Give a cursor: that of this thread's open ``transaction``, if there is one."""
         cursor = getattr(self._own, "cursor", None)
         if cursor is not None:
             yield cursor

@@ -61,7 +61,7 @@ class Run:
 
 
 def register(definition: Definition) -> None:
-    """Enter a worker by its name; ``ValueError`` where Oban has one of that name itself."""
+    """Enter a worker by its name; ``ValueError`` if Oban itself has one of that name."""
     known = _workers._registry.setdefault(definition.name, Run)
     if known is not Run:
         raise ValueError(f"Oban has a worker {definition.name!r} of its own; give ours a name=")

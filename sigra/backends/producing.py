@@ -21,7 +21,7 @@ def able_to(*further: Capability) -> frozenset[Capability]:
 
 
 def require_json(written: bytes | str, writer: str, cure: str) -> None:
-    """Raise ``ValueError``, which names the cure, where a queue's serializer wrote no JSON."""
+    """Raise ``ValueError``, which names the cure, if a queue's serializer did not write JSON."""
     try:
         json.loads(written)
     except ValueError:

@@ -18,7 +18,7 @@ ended. Not by its counts: whoever replays a job may change those that no signatu
 
 
 def report_again(attempt: Running, counted: int) -> None:
-    """Log a warning, with the job's ids, where this attempt, or its job's end, was seen before.
+    """Log a warning, with the job's ids, if this attempt, or its job's end, was seen before.
 
     ``counted``: how often, by the queue's count. Where that counts nothing, this process
     knows the last 10,000 jobs that it was given itself.

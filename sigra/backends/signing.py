@@ -17,7 +17,7 @@ _TYPE = "sigra.job/1"
 _OPTIONS = ("queue", "priority", "max_attempts", "backoff")
 _SIGNED = (MARK, "id", "worker", "args", *_OPTIONS, "enqueued_at", "failures", "snoozes", "lost")
 _BESIDE = (MARK, "failures", "snoozes", "attempt", "deliveries")
-"""What is read beside the signature, where it is not under it: the release before signed no
+"""What is read beside the signature, if it is not under it: the release before signed no
 version and no counters, and queues count deliveries in what they hold."""
 
 

@@ -28,7 +28,7 @@ class TaskiqBackend:
     ``AioPikaBroker``). ``schedules``: the source from which ``taskiq scheduler`` sends what
     is due later; without one ``delay``, ``run_at`` and retries are refused, and a snoozed
     job waits in its consumer. ``queue``: where jobs go that name none. ``timeout``: seconds
-    after which a broker that does not answer is down. Raises ``ValueError`` where messages
+    after which a broker that does not answer is down. Raises ``ValueError`` if messages
     or schedules are not JSON.
     """
 

@@ -52,7 +52,7 @@ class Notes:
         return int(begun) - 1
 
     async def end(self, id: str, *, comes_again: bool) -> None:
-        """Take a job's note away; where it does not come again, with the next job's, or soon."""
+        """Take a job's note away; if it does not come again, with the next job's, or soon."""
         if comes_again:
             await self._delete([_BEGUN + id])
             return

@@ -83,13 +83,13 @@ class Agenda:
         self._place(job, ticket, wait)
 
     def pop(self) -> Entry | None:
-        """Remove and return the due job that is to run next, or None where none is due."""
+        """Remove and return the due job that is to run next, or None if none is due."""
         if self._ranked and (self._ranked[0][0] < 0 or not self._plain):
             return heapq.heappop(self._ranked)[2:]
         return self._plain.popleft() if self._plain else None
 
     def settle(self, job: Job, ticket: LocalTicket, verdict: Verdict) -> None:
-        """Note what an attempt came to where it is not the end: run again, now or later."""
+        """Note what an attempt came to that is not the last: it runs again, now or later."""
         ticket.settle(verdict)
         self._place(job, ticket, verdict.delay)
 
@@ -108,7 +108,7 @@ class Agenda:
             self._place(job, ticket, 0.0)
 
     def next_due(self) -> float:
-        """Return when the next job comes due by the monotonic clock; infinity where none will."""
+        """Return when the next job comes due by the monotonic clock; infinity if none will."""
         return self._later[0][0] if self._later else math.inf
 
     def leave(self) -> list[Entry]:

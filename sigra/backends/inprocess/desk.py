@@ -145,7 +145,7 @@ class Desk:
 
     async def _run(self) -> None:
         me = asyncio.current_task()
-        # A runner that was cancelled goes no further, even where its job swallowed that.
+        # A runner that was cancelled goes no further, even if its job swallowed that.
         while me is not None and not me.cancelling():
             with self._lock:
                 entry = self._agenda.pop()

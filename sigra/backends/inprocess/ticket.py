@@ -20,7 +20,7 @@ class LocalTicket:
     """Follow one job inside this process.
 
     ``waits``: whether ``result()`` may block until another thread finishes the job;
-    where nothing else would run it meanwhile, it raises ``TimeoutError`` at once.
+    if nothing else would run it meanwhile, it raises ``TimeoutError`` at once.
     """
 
     __slots__ = ("_future", "_given_up", "_state", "failures", "snoozes", "verdict", "waits")
