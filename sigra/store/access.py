@@ -26,8 +26,9 @@ _ALTERED = (
 """What SQLite says of tables that are others than ours: it has one kind of error for all."""
 
 _WRONG, _RIGHT = ("42", "23"), ("42501", "23001", "23503")
-"""PostgreSQL's codes for what is not there or of another type, and for rows that exclude each
-other; and those among them for who may not read, and for an entry that others' rows refer to."""
+"""PostgreSQL's codes for what is not there, or of another type, and for rows that a constraint
+excludes; and those among them for tables that are right: one may not read them, or a row of
+another table refers to theirs."""
 
 _REFERRED_TO = "FOREIGN KEY"
 

@@ -12,7 +12,7 @@ from sigra.store.errors import AuditChainError, AuditNotKeptError
 from sigra.store.statements import Runner
 
 _FAR = 1 << 62
-"""Where no chain comes that nobody has put there: a column holds twice as much."""
+"""A sequence that no chain reaches by itself; a column holds twice as much."""
 
 
 def append(runner: Runner, events: Sequence[AuditEvent]) -> int:

@@ -75,8 +75,8 @@ class Batch(Generic[T]):
         self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         self._since = 0.0
-        # What multiprocessing starts may end without what atexit has: it has its own list, which
-        # is empty as a child begins.
+        # A child of multiprocessing may end without what atexit was given: there is a list of
+        # multiprocessing's own, which is empty when a child begins.
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.Finalize(None, _close_at_exit, (weakref.ref(self),), exitpriority=0)

@@ -21,10 +21,10 @@ from sigra.store.marks import Marked
 from sigra.store.report import Finding, Kind
 
 _SEARCHES = 3
-"""How many rows of a chain are looked for elsewhere in it; of more the kind is a guess."""
+"""Of so many rows of a chain it is looked up where they stood; of more the kind is a guess."""
 
 FINDINGS = 100
-"""So many of a chain are told: nobody's hide another's."""
+"""So many are told of a chain, and those of one chain hide none of another."""
 
 _ODD = "it has a value of a kind that is never written"
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _BUSY_MILLISECONDS = 10_000
 _LEFT = "the rows are erased, but their text may be left in the file or in its write-ahead log"
 _PATIENCE = 60.0
-"""Seconds in which the log must come to be nobody's: a writer may be busy emptying it too."""
+"""Seconds in which all others must let go of the log: a writer may be busy emptying it too."""
 
 _NO_FILE = ("", ":memory:", "file:", "file::memory:")
 

@@ -47,7 +47,7 @@ def diagnose(row: Row, places: Places) -> Diagnosis:
 
 def _moved(row: Row, places: Places) -> Diagnosis:
     """Tell a row that stood elsewhere in the chain from one that was changed."""
-    # One that stood after the last that is left is not among their places.
+    # It may have stood after the last that is left, which is not among the places.
     numbers = (*(number for number, _, _ in places), len(places) + 1)
     try:
         true = next((number for number in numbers if row.hash_at(number) == row.digest), None)

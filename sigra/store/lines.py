@@ -25,7 +25,7 @@ class JSONLinesSink:
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
         self._lock, self._process = threading.Lock(), os.getpid()
         self._owned = isinstance(target, (str, os.PathLike))
-        # Without a buffer, a lock and a rest of which a forked child would inherit.
+        # Without a buffer: a forked child would inherit its lock, and what is left in it.
         self._stream: Any = target
         if self._owned:
             self._stream = open(target, "ab", buffering=0, opener=private)  # type: ignore[arg-type]  # noqa: SIM115

@@ -18,7 +18,7 @@ from sigra.store.tables import marks
 
 _PURPOSE = "mark"
 _BITS = 63
-"""What a sequence takes at most."""
+"""The most that a sequence takes in a column."""
 
 _ALL = select(marks).order_by(marks.c.id)
 

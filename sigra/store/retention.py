@@ -132,7 +132,7 @@ def erase(
                 )
                 erased += len(found)
     if vacuum:
-        # Also where none was left: an earlier call may have been killed before it came to this.
+        # Also where nothing was left to erase: an earlier call may have been killed before this.
         sink.database.scrub()
     _raise(failed)
     return erased

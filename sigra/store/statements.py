@@ -26,7 +26,7 @@ from sigra.store.chain import Row
 from sigra.store.tables import chains, entries, marks
 
 _TOGETHER = 50
-"""How many rows SQLite is given in one statement: more win little."""
+"""How many rows SQLite is given in one statement; more would save little."""
 
 
 class Statement:

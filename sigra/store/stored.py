@@ -24,7 +24,7 @@ _texts_of = itemgetter(*_TEXTS)
 _KINDS = frozenset((str, type(None)))
 _BITS = 64
 _DEEPEST = 256
-"""Levels of metadata: of more, what writes JSON over several lines comes to the stack's end."""
+"""Levels of metadata that are read: more, written as indented JSON, would exhaust the stack."""
 
 
 def event_of(row: Any) -> AuditEvent:
