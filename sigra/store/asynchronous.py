@@ -93,17 +93,25 @@ class AsyncDatabase:
                     threading.Thread(
                         target=_run, args=(self._loop,), name="sigra-audit-store", daemon=True
                     ).start()
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+                # Before close() can have ended the loop, which would never come to it.
+                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+            return future.result()
 
     def close(self) -> None:
-        """Close what the store opened."""
+        """Close what the store opened, once those are done who still use it."""
         if self._pid != os.getpid():
             self._forget()  # its loop runs in a thread of the parent's
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._engine.dispose(), loop).result()
+            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
             loop.call_soon_threadsafe(loop.stop)
+
+    async def _end(self) -> None:
+        # Without the loop the others would wait for ever.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._engine.dispose()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

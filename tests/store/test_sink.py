@@ -276,6 +276,36 @@ def test_a_closed_sink_writes_nothing(sink: SqlAuditSink) -> None:
     sink.database.close()
 
 
+@pytest.mark.parametrize("driver", [
+    "sqlite+aiosqlite",
+    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
+    pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
+])  # fmt: skip
+def test_who_writes_while_the_sink_is_closed_comes_to_an_end(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
+) -> None:
+    """No thread waits for ever for a loop that ended."""
+    sink = open_sink(driven_by(driver, new_url(driver.partition("+")[0])))
+    begun, done = threading.Event(), threading.Event()
+
+    def work(connection: Connection) -> None:
+        begun.set()
+        for _ in range(50):
+            connection.execute(text("SELECT 1")).all()
+        done.set()
+
+    threads = [
+        threading.Thread(target=sink.database.write, args=(work,), daemon=True),
+        threading.Thread(target=lambda: begun.wait() and sink.close(), daemon=True),
+    ]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+    assert done.is_set()
+    assert [each.is_alive() for each in threads] == [False, False]
+
+
 def test_a_full_queue_fails_in_a_bounded_time(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
 ) -> None:
