@@ -119,9 +119,9 @@ def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResul
 
 
 def log_begin(attempt: Running) -> str | None:
-    """Write to every sink, on its disk where it queues, that an attempt begins.
+    """Write to every sink that an attempt begins; one that queues events writes it at once.
 
-    Return why no sink could, and None where one has it.
+    Return None if a sink has it, and otherwise why none has.
     """
     sinks, faults = config.current.sinks, list[str]()
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
