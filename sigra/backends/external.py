@@ -144,17 +144,8 @@ class Consumed:
 
     def following(self) -> dict[str, Any]:
         """Return the payload for the next run of a retryable or snoozed job."""
-        delivery = self.delivery
-        if delivery is None:
-            return dict(self.payload)  # not ours to change: a newer release wrote it
-        retried = self.verdict.state == "retryable"
-        return pack(
-            delivery.job,
-            failures=delivery.failures + retried,
-            snoozes=delivery.snoozes + (self.verdict.state == "scheduled"),
-            lost=delivery.lost + delivery.deliveries,
-            unsigned=delivery.unsigned,
-        )
+        state = self.verdict.state
+        return self._next(failed=state == "retryable", snoozed=state == "scheduled")
 
     def by_hand(self, ended: int) -> dict[str, Any]:
         """Return the payload for a run that somebody asks the queue for once the job has ended.
@@ -162,18 +153,22 @@ class Consumed:
         It is the last attempt once more, as if that had snoozed, so that its events are new.
         ``ended``: how many runs the queue will have counted by then.
         """
+        payload = self._next(failed=False, snoozed=True)
+        return payload if self.delivery is None else payload | {ENDED: ended}
+
+    def _next(self, *, failed: bool, snoozed: bool) -> dict[str, Any]:
         delivery = self.delivery
         if delivery is None:
-            return dict(self.payload)
-        left = delivery.job.options.max_attempts - 1 - delivery.failures
-        payload = pack(
+            return dict(self.payload)  # not ours to change: a newer release wrote it
+        failures = delivery.failures + failed
+        left = max(0, delivery.job.options.max_attempts - 1 - failures)  # beside the next one
+        return pack(
             delivery.job,
-            failures=delivery.failures,
-            snoozes=delivery.snoozes + 1,
+            failures=failures,
+            snoozes=delivery.snoozes + snoozed,
             lost=min(delivery.lost + delivery.deliveries, left),
             unsigned=delivery.unsigned,
         )
-        return payload | {ENDED: ended}
 
 
 class Counts(TypedDict, total=False):

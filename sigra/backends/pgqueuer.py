@@ -49,13 +49,11 @@ class PgQueuerBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        conn = jobs[0].options.conn
         with sending(self.name):
-            require_conn(jobs[0], "psycopg or asyncpg", "pgconn", "fetchrow")
-            queries = self._queries if conn is None else queries_on(conn, self._queries)
+            queries = self._queries_for(jobs[0])
             if isinstance(queries, _queries.SyncQueries):
                 ids = queries.enqueue(**_rows(jobs))
-            elif self._loop is None or conn is not None:
+            elif self._loop is None or queries is not self._queries:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
             else:
                 ids = wait_for(self.name, self._loop, queries.enqueue(**_rows(jobs)))
@@ -63,14 +61,18 @@ class PgQueuerBackend:
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
-        conn = jobs[0].options.conn
         with sending(self.name):
-            require_conn(jobs[0], "psycopg or asyncpg", "pgconn", "fetchrow")
-            queries = self._queries if conn is None else queries_on(conn, self._queries)
+            queries = self._queries_for(jobs[0])
             if isinstance(queries, _queries.SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
                 _accept(jobs, await queries.enqueue(**_rows(jobs)))
+
+    def _queries_for(self, job: Job) -> Any:
+        """Return what writes by the caller's connection, or by our own."""
+        conn = job.options.conn
+        require_conn(job, "psycopg or asyncpg", "pgconn", "fetchrow")
+        return self._queries if conn is None else queries_on(conn, self._queries)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name
