@@ -68,6 +68,12 @@ def rq_consumed() -> Pair:
     )
 
 
+def note_queues(name: str) -> list[str]:
+    """Return the queues on RabbitMQ in which the notes of a queue's jobs are."""
+    slots = import_module("sigra.backends.rabbitmq_notes").SLOTS
+    return [f"{name}.begun.{slot}" for slot in range(slots)]
+
+
 def celery_app(url: str) -> tuple[Any, Callable[[], None]]:
     """Return an app with a queue of its own, and what removes it."""
     name = new_name()
@@ -77,8 +83,7 @@ def celery_app(url: str) -> tuple[Any, Callable[[], None]]:
     def close() -> None:
         with app.connection_for_write() as connection:
             connection.default_channel.queue_purge(name)
-            slots = import_module("sigra.backends.celery_notes").InQueues.slots
-            for queue in (name, *(f"{name}.begun.{slot}" for slot in range(slots))):
+            for queue in (name, *note_queues(name)):
                 connection.default_channel.queue_delete(queue)
         app.close()
         if url == REDIS:
@@ -114,7 +119,7 @@ def dramatiq(url: str, *, consumed: bool = False) -> Pair:
         if url == REDIS:
             forget(name)
             return
-        for queue in (name, f"{name}.DQ", f"{name}.XQ"):
+        for queue in (name, f"{name}.DQ", f"{name}.XQ", *note_queues(name)):
             broker.channel.queue_delete(queue)
         broker.close()
 

@@ -39,18 +39,19 @@ def begun_before(task: Any, lost: int) -> Iterator[int]:
     if request.is_eager:
         yield 0
         return
-    id, before, notes = str(request.id), lost, 0
+    id, before, noted = str(request.id), lost, False
     again = lost > 0 or bool((request.delivery_info or {}).get("redelivered"))
     broker = _broker_of(task.app)
     try:
         if again or (task.note_begins and broker.keeps_notes):
-            before, notes = broker.call(broker.notes.begin, id, lost, again)
+            before = broker.call(broker.notes.begin, id, lost, again)
+            noted = True
     except Exception:
         _log.warning("job %s runs uncounted", brief(id), exc_info=True)
     yield before
     try:
-        if notes:
-            broker.call(broker.notes.end, id, notes)
+        if noted:
+            broker.call(broker.notes.end, id, before + 1)
     except Exception:
         _log.warning("the note of job %s is left to expire", brief(id), exc_info=True)
 

@@ -18,7 +18,7 @@ celery = need("celery")
 
 from sigra import EnqueueError, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
-from sigra.backends.celery_notes import InQueues  # noqa: E402
+from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 
@@ -115,15 +115,18 @@ class CeleryOnRedis(CeleryHarness):
 
 class CeleryOnRabbitMQ(CeleryHarness):
     def slots(self) -> list[str]:
-        return [f"{self.queue}.begun.{n}" for n in range(InQueues.slots)]
+        return [f"{self.queue}.begun.{n}" for n in range(SLOTS)]
 
     def noted(self, ids: Collection[str]) -> set[str]:
         found = set()
-        for slot in self.slots():
-            if self.waiting(slot) > 0:
-                with self.app.connection_for_write() as connection:  # which puts them back
-                    while note := connection.default_channel.basic_get(slot):
-                        found.add(note.body.partition(" ")[2])
+        with self.app.connection_for_write() as connection:  # whose end puts them back
+            for slot in self.slots():
+                channel = connection.channel()
+                try:
+                    while note := channel.basic_get(slot):
+                        found.add(bytes(note.body).decode().partition(" ")[2])
+                except connection.channel_errors:
+                    pass  # no such queue yet
         return found & set(ids)
 
     def failed(self, native_id: str) -> str | None:

@@ -22,7 +22,7 @@ from dramatiq_app import make_broker  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
-from sigra.backends.dramatiq_notes import SLOTS  # noqa: E402
+from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 

@@ -1,0 +1,96 @@
+"""Notes on RabbitMQ of jobs that are begun: a message for each begin, in a few queues.
+
+RabbitMQ cannot change a message, and its mark of what it delivers again does not tell the jobs
+that a dead consumer had begun from those that it had only fetched. So each job that begins
+leaves a note, and takes it away when it ends: what comes again with a note is what was running.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from random import random
+from typing import Any
+from weakref import WeakKeyDictionary
+from zlib import crc32
+
+SLOTS = 64
+"""How many queues share the notes, so that few have to be read to find one: RabbitMQ needs
+milliseconds to make a queue."""
+
+# A queue of another type drops what was read past a few times.
+_KEPT = {"x-message-ttl": 7 * 24 * 3600 * 1000, "x-queue-type": "classic"}
+_declared = WeakKeyDictionary[Any, set[str]]()
+
+
+@dataclass(frozen=True, slots=True)
+class QueueNotes:
+    """The notes of the jobs of ``queue``, each of which says how often its job was begun.
+
+    ``get``: returns the tag and the body of a queue's next message, by a client's channel.
+    ``publish``: writes a message into a queue, and returns when RabbitMQ has it.
+    """
+
+    queue: str
+    get: Callable[[Any, str], tuple[int, bytes] | None]
+    publish: Callable[[Any, str, bytes], object]
+
+    def begin(self, channel: Any, id: str, lost: int, again: bool) -> int:
+        """Leave a note in the place of those before; return how often the job was begun by then.
+
+        ``lost``: how often it was at least. ``again``: whether there may be notes of it.
+        """
+        slot, older = self._slot(channel, id), dict[int, int]()
+        for _ in _tries(8) if again else ():
+            if older := self._read(channel, slot, id):
+                break
+        before = max(lost, *older.values(), 0)
+        self.publish(channel, slot, b"%d %s" % (before + 1, _key(id)))
+        for tag in older:
+            channel.basic_ack(tag)
+        return before
+
+    def end(self, channel: Any, id: str, begun: int | None) -> None:
+        """Take away the note that the job was begun so often; for None any that is there."""
+        slot = self._slot(channel, id)
+        for _ in _tries(50):
+            found = self._read(channel, slot, id, begun)
+            for tag in found:
+                channel.basic_ack(tag)
+            if found or begun is None:
+                return
+
+    def _slot(self, channel: Any, id: str) -> str:
+        """Return the job's queue, which is there."""
+        slot = f"{self.queue}.begun.{crc32(_key(id)) % SLOTS}"
+        declared = _declared.setdefault(channel, set())
+        if slot not in declared:
+            channel.queue_declare(slot, durable=True, auto_delete=False, arguments=_KEPT)
+            declared.add(slot)
+        return slot
+
+    def _read(self, channel: Any, slot: str, id: str, wanted: int | None = None) -> dict[int, int]:
+        """Return what the job's notes say, or the wanted one, by their tags; put others back."""
+        found, others = dict[int, int](), list[int]()
+        while wanted not in found.values() and (note := self.get(channel, slot)):
+            tag, (begun, _, of) = note[0], note[1].partition(b" ")
+            if of == _key(id) and wanted in (None, int(begun)):
+                found[tag] = int(begun)
+            else:
+                others.append(tag)
+        for tag in others:
+            channel.basic_reject(tag, requeue=True)
+        return found
+
+
+def _key(id: str) -> bytes:
+    return id.encode("utf-8", "replace")
+
+
+def _tries(most: int) -> Iterator[None]:
+    """Wait between tries, for another consumer may just be reading a note past; not in step."""
+    yield
+    for _ in range(most - 1):
+        time.sleep(random() / 25)
+        yield
