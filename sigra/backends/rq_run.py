@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from sigra.backends.envelope import MARK
-from sigra.backends.external import Consumed, consume, find, native
+from sigra.backends.external import Consumed, consume, find, native, refuse_positional
 
 _rq = native("rq", "rq")
 
@@ -26,6 +26,8 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
     native = _rq.get_current_job()
     left, native.retries_left = native.retries_left, 0  # what is raised here is final
+    if not isinstance(payload, Mapping):
+        refuse_positional(name, native.id).verdict.unwrap()
     definition = find(name, native.meta.get(MODULE))
     before = None
     if MARK in payload:

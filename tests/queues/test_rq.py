@@ -115,6 +115,12 @@ class TestRQ(QueueContract):
             journal.wait(harness, lambda: reason in (harness.failed(sent) or ""), "its end")
             harness.native.fetch_job(sent).requeue()
 
+    @pytest.mark.parametrize("payload", ["sigra", ["acme", "ann"], None])
+    def test_args_that_are_no_mapping_are_refused(self, harness, journal, payload):
+        sent = harness.native.enqueue(run, workers.echo.name, payload, retry=rq.Retry(max=3)).id
+        journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
+        assert "by position, and a worker takes them by name" in harness.failed(sent)
+
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         sent = harness.send("sigra.tests.unknown", {})
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
