@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, event
+from sqlalchemy import URL, Connection, event, util
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sigra.store.database import (
@@ -24,6 +24,8 @@ from sigra.store.forking import Gate
 from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
+
+_awaited: Any = getattr(util, "await_", None) or util.await_only  # its name before 2.1
 
 
 class AsyncDatabase:
@@ -51,6 +53,7 @@ class AsyncDatabase:
             event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
         self._pid, self._lock = os.getpid(), threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
@@ -86,13 +89,18 @@ class AsyncDatabase:
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         if self._pid != os.getpid():
             self._forget()
+        if threading.current_thread() is self._thread:
+            # Within work that the loop does, as by verify's progress: it cannot wait for itself.
+            found: T = _awaited(coroutine)
+            return found
         with self._gate:
             with self._lock:
                 if self._loop is None:
                     self._loop = asyncio.new_event_loop()
-                    threading.Thread(
+                    self._thread = threading.Thread(
                         target=_run, args=(self._loop,), name="sigra-audit-store", daemon=True
-                    ).start()
+                    )
+                    self._thread.start()
                 # Before close() can have ended the loop, which would never come to it.
                 future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             return future.result()

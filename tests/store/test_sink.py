@@ -306,6 +306,30 @@ def test_who_writes_while_the_sink_is_closed_comes_to_an_end(
     assert [each.is_alive() for each in threads] == [False, False]
 
 
+@pytest.mark.parametrize("driver", [
+    "sqlite", "sqlite+aiosqlite",
+    pytest.param("postgresql+psycopg", marks=pytest.mark.servers),
+    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
+    pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
+])  # fmt: skip
+def test_a_progress_function_may_log_to_the_store_itself(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
+) -> None:
+    """By any driver; the one thread of an asynchronous one does not wait for itself."""
+    sink = open_sink(driven_by(driver, new_url(driver.partition("+")[0])))
+    sink._write([(event(number), None) for number in range(2_000)])
+    found: list[Any] = []
+
+    def check() -> None:
+        progress = lambda done: sink.write(event(done, "other"))  # noqa: E731
+        found.append(verify(sink, organization_id="acme", progress=progress).verdict)
+
+    thread = threading.Thread(target=check, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert (found, sink.count(EventFilter("other"))) == (["intact"], 1)
+
+
 def test_a_full_queue_fails_in_a_bounded_time(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
 ) -> None:
