@@ -35,8 +35,9 @@ class Enqueuer:
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        # Tuples of keys admitted before: presence and binding depend on the keys alone.
-        self._shapes: set[tuple[str, ...]] = set()
+        # Tuples of keys admitted before, and all of each as one text: presence and binding depend
+        # on the keys alone.
+        self._shapes: dict[tuple[str, ...], str] = {}
         # The settings last seen and the backend chosen by them: one pair, so that no other
         # thread ever sees half of it.
         self._chosen: tuple[config.Config | None, Any] = None, None
@@ -100,8 +101,8 @@ class Enqueuer:
         definition = self._definition
         plain = args if type(args) is dict else _plain(definition, args)
         shape = tuple(plain)
-        known = shape in self._shapes
-        if not known:
+        keys = self._shapes.get(shape)
+        if keys is None:
             _check_keys(definition, plain)
         if definition.tenant:
             actor, home = plain["actor_id"], plain["organization_id"]
@@ -110,11 +111,11 @@ class Enqueuer:
             if not actor_fits or not home_fits or IMPERSONATOR_KEY in plain:
                 plain = {**plain, **text_ids(plain, definition.name)}
         try:
-            frozen = freeze(plain, config.current.max_args_bytes)
-            if not known:
+            frozen = freeze(plain, config.current.max_args_bytes, keys=keys or "")
+            if keys is None:
                 definition.binding.check(frozen)
                 if len(self._shapes) < _SHAPES:
-                    self._shapes.add(shape)
+                    self._shapes[shape] = "".join(shape)
         except InvalidArgsError as error:
             raise InvalidArgsError(error.path, error.reason, definition.name) from None
         return frozen

@@ -21,12 +21,13 @@ loads = _codec.loads
 
 
 def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles the time
-    args: dict[str, Any], max_bytes: int, codec: Codec = _codec
+    args: dict[str, Any], max_bytes: int, codec: Codec = _codec, keys: str = ""
 ) -> FrozenDict:
     """Check that args are strict JSON and return a deep, read-only copy.
 
-    The copy equals what a JSON round trip would deliver: tuples are lists, and
-    subclasses of str, int, float, dict, list and tuple their base. Raises
+    ``keys``: all of them as one text, where the caller has it. The copy equals
+    what a JSON round trip would deliver: tuples are lists, and subclasses of
+    str, int, float, dict, list and tuple their base. Raises
     ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
     (args are the first) or makes more than ``max_bytes`` of compact UTF-8.
     """
@@ -50,7 +51,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
         elif value is not None and kind is not bool:
             break
     else:
-        keys = "".join(frozen)
+        keys = keys or "".join(frozen)
         # 6 for an escape such as \u0001; 32 for quotes, a colon, a comma and any number.
         bound = 6 * (chars + len(keys)) + 32 * len(frozen)
         if bound < max_bytes and (keys.isascii() or is_unicode(keys)):
