@@ -19,7 +19,6 @@ from sigra.job import FINISHED
 
 if TYPE_CHECKING:
     from sigra.backends.inprocess.agenda import Entry
-    from sigra.backends.inprocess.ticket import LocalTicket
     from sigra.job import Job
 
 
@@ -205,7 +204,7 @@ class Pool:
     def _work(self) -> None:
         me = threading.get_ident()
         while (entry := self._next(me)) is not None:
-            self._perform(*entry)
+            self._perform(entry)
             # Nothing of a finished job is kept while its thread sleeps.
             del entry
 
@@ -227,7 +226,8 @@ class Pool:
                 self._idle += 1
             self._tokens.get()
 
-    def _perform(self, job: Job, ticket: LocalTicket) -> None:
+    def _perform(self, entry: Entry) -> None:
+        job, ticket = entry
         ticket.move("executing")
         try:
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, self))

@@ -44,19 +44,18 @@ class LocalTicket:
 
     def settle(self, verdict: Verdict) -> bool:
         """Note what an attempt came to; tell whether the job is finished."""
-        if verdict.state == "retryable":
+        state = verdict.state
+        if state == "retryable":
             self.failures += 1
-        elif verdict.state == "scheduled":
+        elif state == "scheduled":
             self.snoozes += 1
         else:
             self.verdict = verdict
-        self._state = verdict.state
-        if self.verdict is None:
-            return False
+        self._state = state
         # No lock: whoever waits stores the future before it reads the verdict.
-        if self._future is not None:
+        if self.verdict is not None and self._future is not None:
             self._resolve(self._future, verdict)
-        return True
+        return self.verdict is not None
 
     def give_up(self, why: str) -> None:
         """Stop waiting: ``result()`` raises ``TimeoutError`` from now on, for those in it too.
