@@ -244,6 +244,14 @@ def test_args_beyond_the_limit_are_refused() -> None:
             note.new({**args, "text": "x" * (room + 1)})
 
 
+def test_keys_that_were_seen_before_count_as_well() -> None:
+    """Keys that a worker has taken before are counted anew for each limit."""
+    args = {**TENANT, "k" * 990: 1}
+    sweep.new(args)
+    with configure(max_args_bytes=1000), pytest.raises(InvalidArgsError, match="1000 are allowed"):
+        sweep.new(args)
+
+
 def test_what_the_caller_changes_later_does_not_reach_the_job() -> None:
     """The job holds a deep copy."""
     lines = [{"price": 1}]
