@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from sigra.enqueue import Enqueuer
 from sigra.errors import EnqueueError, InvalidArgsError
 from sigra.job import Job
+from sigra.proxy import TenantWorker
 from sigra.scope import id_text
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
-    from sigra.proxy import TenantWorker
 
 CHUNK = 500
 """How many jobs go to the backend in one batch."""
@@ -88,9 +88,10 @@ def _prepare(
     tick: str | None,
     options: dict[str, Any],
 ) -> tuple[list[Job], Backend]:
+    if not issubclass(type(worker), TenantWorker):
+        name = getattr(worker, "name", repr(worker))
+        raise TypeError(f"{name} is not a tenant worker: its jobs have no organization")
     definition = worker.definition
-    if not definition.tenant:
-        raise TypeError(f"{definition.name} is not a tenant worker: its jobs have no organization")
     for key in ("organization_id", "actor_id"):
         if key in (args or {}):
             raise InvalidArgsError(f"$.{key}", "the fan-out sets it for each job", definition.name)

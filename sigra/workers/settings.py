@@ -57,7 +57,7 @@ class TokenTable:
     lifetimes: Mapping[str, timedelta] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if hasattr(self.engine, "sync_engine"):
+        if hasattr(self.engine, "sync_engine") or not hasattr(self.engine, "begin"):
             raise TypeError("engine must be an Engine: of an AsyncEngine, pass its sync_engine")
         for context, lifetime in self.lifetimes.items():
             if not isinstance(lifetime, timedelta) or lifetime <= timedelta(0):
@@ -102,6 +102,9 @@ def set_up(*, tokens: TokenTable | None = None, email: EmailSettings | None = No
     To be called where the consumer imports its own workers.
     """
     global _settings
+    for name, given, kind in (("tokens", tokens, TokenTable), ("email", email, EmailSettings)):
+        if given is not None and not isinstance(given, kind):
+            raise TypeError(f"{name} must be {kind.__name__}(...), not {type(given).__qualname__}")
     if tokens is not None:
         _settings = replace(_settings, tokens=tokens)
     if email is not None:

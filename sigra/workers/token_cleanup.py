@@ -7,7 +7,7 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.decorators import worker
-from sigra.workers.settings import LIFETIMES, token_table
+from sigra.workers.settings import LIFETIMES, TokenTable, token_table
 
 BATCH = 1_000
 """How many tokens one transaction deletes."""
@@ -22,29 +22,23 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     batches that were deleted before stay so, and the next run goes on from there.
     """
     sql, place = native("sqlalchemy", "sql"), token_table()
-    table = sql.Table(place.name, sql.MetaData(), schema=place.schema, autoload_with=place.engine)
-    context = _column(table, "context", place.context)
-    inserted_at = _column(table, "inserted_at", place.inserted_at)
+    engine, table = place.engine, _table(sql, place)
+    context, inserted_at = table.c[place.context], table.c[place.inserted_at]
     keys = list(table.primary_key)
-    if not keys:
-        raise TypeError(f"table {table.fullname} has no primary key to delete its rows by")
-    if not isinstance(inserted_at.type, sql.DateTime):
-        # Anything else compares with a moment as it likes, and a token may be alive.
-        raise TypeError(
-            f"column {inserted_at} must be a DATETIME or TIMESTAMP, not {inserted_at.type}"
-        )
     key = keys[0] if len(keys) == 1 else sql.tuple_(*keys)
     now = datetime.now(timezone.utc)
     if not getattr(inserted_at.type, "timezone", False):
         now = now.replace(tzinfo=None)
     deleted = {}
+    eldest = now - datetime.min.replace(tzinfo=now.tzinfo)
     for name, lifetime in {**LIFETIMES, **place.lifetimes}.items():
-        dead = sql.and_(context == name, inserted_at < now - lifetime)
-        if place.engine.name == "sqlite":  # where a number is less than every text
+        # No token is older than the calendar: timedelta.max is for ever.
+        dead = sql.and_(context == name, inserted_at < now - min(lifetime, eldest))
+        if engine.name == "sqlite":  # where a number is less than every text
             dead = sql.and_(dead, sql.func.typeof(inserted_at) == "text")
         deleted[name] = 0
         while True:
-            with place.engine.begin() as conn:
+            with engine.begin() as conn:
                 found = conn.execute(sql.select(*keys).where(dead).limit(BATCH)).all()
                 chosen = [row[0] for row in found] if len(keys) == 1 else [tuple(r) for r in found]
                 gone = conn.execute(sql.delete(table).where(key.in_(chosen), dead)).rowcount
@@ -52,6 +46,27 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
             if len(found) < BATCH or not gone:  # what a trigger or a policy keeps, it keeps
                 break
     return deleted
+
+
+def _table(sql: Any, place: TokenTable) -> Any:
+    """Read what the host's table is like; raise for one whose rows cannot be told dead."""
+    meta, engine = sql.MetaData(), place.engine
+    try:
+        table = sql.Table(place.name, meta, schema=place.schema, autoload_with=engine)
+    except sql.exc.NoSuchTableError as error:
+        raise LookupError(
+            f"there is no table {error}: name its own by TokenTable(name=..., schema=...)"
+        ) from None
+    _column(table, "context", place.context)
+    inserted_at = _column(table, "inserted_at", place.inserted_at)
+    if not table.primary_key:
+        raise TypeError(f"table {table.fullname} has no primary key to delete its rows by")
+    if not isinstance(inserted_at.type, sql.DateTime):
+        # Anything else compares with a moment as it likes, and a token may be alive.
+        raise TypeError(
+            f"column {inserted_at} must be a DATETIME or TIMESTAMP, not {inserted_at.type}"
+        )
+    return table
 
 
 def _column(table: Any, setting: str, name: str) -> Any:

@@ -114,6 +114,12 @@ def test_an_agnostic_worker_is_refused() -> None:
         for_each_organization(agnostic, ["acme"])  # type: ignore[arg-type]
 
 
+def test_a_plain_function_is_refused() -> None:
+    """As a decorator that was forgotten leaves it."""
+    with pytest.raises(TypeError, match="function .* is not a tenant worker"):
+        for_each_organization(remind.__wrapped__, ["acme"])
+
+
 def test_a_tenants_own_job_cannot_fan_out_to_others() -> None:
     """The fence between organizations holds here too."""
 

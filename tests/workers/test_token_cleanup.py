@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sql
@@ -159,6 +160,35 @@ def test_a_lifetime_of_nothing_is_refused(engine: sql.Engine) -> None:
     """It would delete tokens that are alive."""
     with pytest.raises(ValueError, match="'session' must be a timedelta above zero"):
         TokenTable(engine, lifetimes={"session": timedelta(0)})
+
+
+def test_a_lifetime_without_end_is_one(engine: sql.Engine) -> None:
+    """``timedelta.max`` keeps the tokens of its context, and those of others still go."""
+    table = make(engine)
+    fill(engine, table, ("session", timedelta(days=9999)), ("api_refresh", timedelta(days=31)))
+    set_up(tokens=TokenTable(engine, lifetimes={"session": timedelta.max}))
+    TokenCleanup.new({}).result()
+    assert ["session"] == left(engine, table)
+
+
+def test_a_table_that_is_not_there_is_named(engine: sql.Engine) -> None:
+    """With the setting that names another."""
+    set_up(tokens=TokenTable(engine, "user_token"))
+    with pytest.raises(LookupError, match=r"no table user_token: .* TokenTable\(name="):
+        perform_job(TokenCleanup, {})
+
+
+@pytest.mark.parametrize("given", [{"tokens": "sqlite://"}, {"email": print}])
+def test_settings_of_another_type_are_refused(given: dict[str, Any]) -> None:
+    """Where they are set up, and not in a consumer's first job."""
+    with pytest.raises(TypeError, match=r"must be (TokenTable|EmailSettings)\(...\), not"):
+        set_up(**given)
+
+
+def test_what_is_no_engine_is_refused() -> None:
+    """A URL is not one."""
+    with pytest.raises(TypeError, match="engine must be an Engine"):
+        TokenTable("sqlite://")  # type: ignore[arg-type]
 
 
 def test_without_a_table_the_job_says_what_to_set() -> None:
