@@ -19,14 +19,12 @@ class RejectFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = 0
         self._file: BinaryIO | None = None
 
     def set_aside(self, line: Line, reader: LineReader) -> None:
         """Copy a line, in chunks where it is not whole. Raises ``OSError``."""
         if self._file is None:
             self._file = open(self.path, "xb", opener=private)  # noqa: SIM115
-        self.lines += 1
         self._file.write(line.data)
         if not line.whole:
             for chunk in reader.rest():
