@@ -24,7 +24,7 @@ def list_workers(module: str, *, as_json: bool) -> None:
         console.print(f"Workers of {module}", style="bold", markup=False)
         console.print(listing(columns, rows))
     else:
-        print(f"module {module} defines no worker")
+        print(f"module {module} defines no worker, nor does a submodule that it imports")
 
 
 def describe(definition: Definition) -> dict[str, Any]:

@@ -49,7 +49,8 @@ def test_the_table_shows_the_names_that_queues_show(command, monkeypatch):
 
 def test_a_module_without_workers_says_so(command):
     """No empty table: a sentence."""
-    assert "module json defines no worker\n" == command("workers", "json").stdout
+    told = "module json defines no worker, nor does a submodule that it imports\n"
+    assert told == command("workers", "json").stdout
 
 
 def test_an_unknown_module_is_one_line(command):
