@@ -103,7 +103,7 @@ class _Pages:
         first = max(which.since or last - _SPAN, _EARLIEST)
         shown = EventFilter(
             which.organization_id, which.all_organizations, which.actor_id, which.action,
-            first, which.until, which.outcome,
+            first, last, which.outcome,
         )  # fmt: skip
         counts = activity(self._sink.database, shown, step_of(first, last))
         return draw(counts, first, last)

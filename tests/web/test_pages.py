@@ -257,6 +257,25 @@ def test_the_plot_counts_what_the_filter_shows(client: httpx.Client) -> None:
     assert {"success", "failure", "error"} == {outcome for _, outcome in titles}
 
 
+def test_an_event_of_the_future_flattens_no_bar(tmp_path: Path) -> None:
+    """The plot counts what lies between its ends, and an hour that is to come does not."""
+    sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        now = datetime.now(timezone.utc)
+        for days in (400, 400, -1):
+            log("invoice.close", None, occurred_at=now + timedelta(days=days))
+    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
+
+    async def look() -> str:
+        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as browser:
+            return (await browser.get(f"http://127.0.0.1/?token={TOKEN}")).text
+
+    text = asyncio.run(look())
+    sink.close()
+    assert "1 events, at most 1 a bar" in text
+    assert all(float(x) < 720 for x in re.findall(r' x="([\d.]+)"', text))
+
+
 @pytest.mark.parametrize(
     ("hours", "each"), [(1, "one minute"), (3, "5 minutes"), (48, "one hour"), (99, "4 hours")]
 )
