@@ -172,7 +172,13 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
         raise
     except Exception as error:
         reason = getattr(error, "orig", error)  # the driver's, without SQLAlchemy's lines
-        raise MisuseError(f"the audit store cannot be opened: {reason}") from error
+        told = f"the audit store cannot be opened: {reason}"
+        if "readonly" in str(reason):
+            told += (
+                "; one that you may only read, and that nobody writes to meanwhile, is named "
+                f"sqlite:///file:{path.absolute()}?immutable=1&uri=true"
+            )
+        raise MisuseError(told) from error
     return sink
 
 

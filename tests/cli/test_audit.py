@@ -11,9 +11,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -464,6 +465,34 @@ def test_no_command_changes_what_is_no_store(
     result = CliRunner().invoke(sigra, ["audit", *words, "--store", f"sqlite:///{path}"])
     assert (2, True) == (result.exit_code, "no audit store" in result.stderr)
     assert before == (path.read_bytes(), sorted(tmp_path.iterdir()))
+
+
+@contextmanager
+def only_readable(database: Path) -> Iterator[Path]:
+    """Yield a copy that this process may not write, nor anything beside it."""
+    me = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(shutil.copy(database, folder))
+        path.chmod(0o444)
+        path.parent.chmod(0o555)
+        if me == 0:  # who may write everything
+            os.seteuid(65_534)
+        try:
+            yield path
+        finally:
+            if me == 0:
+                os.seteuid(me)
+            path.parent.chmod(0o700)
+
+
+def test_a_store_that_may_only_be_read_is_told_by_which_name_it_can_be(database: Path) -> None:
+    """The name in the message is one that works."""
+    words = ["audit", "list", *ALL, "--json", "--store"]
+    with only_readable(database) as path:
+        refused = CliRunner().invoke(sigra, [*words, f"sqlite:///{path}"])
+        assert 2 == refused.exit_code
+        (name,) = re.findall(r"is named (\S+)$", refused.stderr)
+        assert 12 == len(objects(CliRunner().invoke(sigra, [*words, name])))
 
 
 def test_a_url_may_have_options(database: Path) -> None:
