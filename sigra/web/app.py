@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -101,10 +102,7 @@ class _Pages:
     def _plot(self, which: EventFilter) -> Any:
         last = max(which.until or datetime.now(timezone.utc), _EARLIEST)
         first = max(which.since or last - _SPAN, _EARLIEST)
-        shown = EventFilter(
-            which.organization_id, which.all_organizations, which.actor_id, which.action,
-            first, last, which.outcome,
-        )  # fmt: skip
+        shown = replace(which, since=first, until=last)
         counts = activity(self._sink.database, shown, step_of(first, last))
         return draw(counts, first, last)
 
