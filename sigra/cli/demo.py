@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -21,24 +20,11 @@ from sigra.cli.show import Bar, listing, printable, stderr_console
 from sigra.config import configure
 from sigra.errors import AuditOnlyScopeError, MissingTenantKeysError
 from sigra.job import FINISHED, Job
+from sigra.testing import AuditLog
 
 _WIDEST = 96
 _HOME = "books"
 """The organization whose audit lines are shown: the small one."""
-
-
-class _Trail:
-    """A sink that keeps every event."""
-
-    def __init__(self) -> None:
-        self.events: list[AuditEvent] = []
-
-    def write(self, event: AuditEvent, record: Any = None) -> None:  # noqa: ARG002
-        """Keep one event; ``list.append`` is safe for threads."""
-        self.events.append(event)
-
-    def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
 
 
 def tell() -> None:
@@ -51,14 +37,14 @@ def tell() -> None:
         f"Three organizations hand {len(steps):,} jobs to eight threads. Every job says for "
         "which organization and on whose behalf it runs.",
     )
-    trail, log = _Trail(), FailureLog(lambda _: None)
+    trail, log = AuditLog(), FailureLog(lambda _: None)
     backend = ThreadBackend(max_workers=8)
     with configure(backend=backend, sinks=[trail]), muted_structlog(), log.attached():
         jobs, seconds = _run(steps)
         refusal = _refused_args()
         backend.close()
-    _show_outcomes(console, jobs, trail.events, seconds)
-    _show_trail(console, trail.events)
+    _show_outcomes(console, jobs, trail, seconds)
+    _show_trail(console, trail)
     _show_failures(console, log)
     _show_refusals(console, refusal, jobs)
 
