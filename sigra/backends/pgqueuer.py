@@ -21,6 +21,7 @@ from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 from sigra.job import Job
 from sigra.json import dumps
+from sigra.options import PLAIN
 
 _queries = native("pgqueuer.queries", "pgqueuer")
 
@@ -70,9 +71,10 @@ class PgQueuerBackend:
 
     def _queries_for(self, job: Job) -> Any:
         """Return what writes by the caller's connection, or by our own."""
-        conn = job.options.conn
+        if job.options.conn is None:
+            return self._queries
         require_conn(job, "psycopg or asyncpg", "pgconn", "fetchrow")
-        return self._queries if conn is None else queries_on(conn, self._queries)
+        return queries_on(job.options.conn, self._queries)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name
@@ -85,7 +87,7 @@ class PgQueuerBackend:
 
 def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
     options, count = jobs[0].options, len(jobs)  # of a batch only the unique keys differ
-    wait = options.wait(time.time())
+    wait = 0.0 if options is PLAIN else options.wait(time.time())
     rows: dict[str, Any] = {
         "entrypoint": [jobs[0].worker] * count,
         "payload": [dumps(pack(job)) for job in jobs],
