@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
+
+by_every_driver = pytest.mark.parametrize("driver", [
+    "sqlite", "sqlite+aiosqlite",
+    pytest.param("postgresql+psycopg", marks=pytest.mark.servers),
+    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
+    pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
+])  # fmt: skip
 
 
 def driven_by(driver: str, url: str) -> Any:

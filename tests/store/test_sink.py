@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from drivers import driven_by
+from drivers import by_every_driver, driven_by
 from events import event
 from sqlalchemy import URL, Connection, create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
@@ -306,12 +306,7 @@ def test_who_writes_while_the_sink_is_closed_comes_to_an_end(
     assert [each.is_alive() for each in threads] == [False, False]
 
 
-@pytest.mark.parametrize("driver", [
-    "sqlite", "sqlite+aiosqlite",
-    pytest.param("postgresql+psycopg", marks=pytest.mark.servers),
-    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
-    pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
-])  # fmt: skip
+@by_every_driver
 def test_a_progress_function_may_log_to_the_store_itself(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
 ) -> None:
@@ -394,12 +389,7 @@ REFUSE = {
 }
 
 
-@pytest.mark.parametrize("driver", [
-    "sqlite", "sqlite+aiosqlite",
-    pytest.param("postgresql+psycopg", marks=pytest.mark.servers),
-    pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
-    pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
-])  # fmt: skip
+@by_every_driver
 def test_a_record_that_a_table_refuses_keeps_no_other_from_it(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
 ) -> None:
