@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from sigra.backends.rabbitmq_notes import QueueNotes
-
-_WEEK = 7 * 24 * 3600
+from sigra.backends.rabbitmq_notes import WEEK, QueueNotes
 
 
 class InRedis:
@@ -17,8 +15,8 @@ class InRedis:
         """Leave a note."""
         key, before = f"sigra.begun.{id}", lost
         if again:  # not GET, for which kombu forgets its global_keyprefix
-            before = max(lost, int(channel.client.set(key, lost, ex=_WEEK, get=True) or 0))
-        channel.client.set(key, before + 1, ex=_WEEK)
+            before = max(lost, int(channel.client.set(key, lost, ex=WEEK, get=True) or 0))
+        channel.client.set(key, before + 1, ex=WEEK)
         return before
 
     def end(self, channel: Any, id: str, begun: int | None) -> None:  # noqa: ARG002

@@ -129,9 +129,7 @@ def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery |
 def refuse_positional(worker: str, native_id: str) -> Consumed:
     """Refuse a job that the queue's own API sent with args by position: it ends here."""
     reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
-    error = InvalidArgsError("$", reason, worker)
-    _log.error("job %s of %s was refused and ends here: %s", brief(native_id), worker, error)
-    return Consumed({}, Verdict("discarded", error=error))
+    return Consumed({}, _refused(worker, InvalidArgsError("$", reason, worker), native_id))
 
 
 @dataclass(frozen=True, slots=True)

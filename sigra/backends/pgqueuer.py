@@ -21,7 +21,6 @@ from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 from sigra.job import Job
 from sigra.json import dumps
-from sigra.options import PLAIN
 
 _queries = native("pgqueuer.queries", "pgqueuer")
 
@@ -87,7 +86,7 @@ class PgQueuerBackend:
 
 def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
     options, count = jobs[0].options, len(jobs)  # of a batch only the unique keys differ
-    wait = 0.0 if options is PLAIN else options.wait(time.time())
+    wait = options.wait(time.time())
     rows: dict[str, Any] = {
         "entrypoint": [jobs[0].worker] * count,
         "payload": [dumps(pack(job)) for job in jobs],

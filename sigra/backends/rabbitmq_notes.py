@@ -19,8 +19,11 @@ SLOTS = 64
 """How many queues share the notes, so that few have to be read to find one: RabbitMQ needs
 milliseconds to make a queue."""
 
+WEEK = 7 * 24 * 3600
+"""Seconds for which a note is kept that nobody takes away."""
+
 # A queue of another type drops what was read past a few times.
-_KEPT = {"x-message-ttl": 7 * 24 * 3600 * 1000, "x-queue-type": "classic"}
+_KEPT = {"x-message-ttl": WEEK * 1000, "x-queue-type": "classic"}
 _declared = WeakKeyDictionary[Any, set[str]]()
 
 

@@ -108,12 +108,11 @@ def _files(path: Path) -> Iterator[Path]:
 
 def _way(place: Path) -> tuple[tuple[str, ...], int]:
     """Return the folders down to a file with its name, and how many of them are its packages."""
-    way = place.parts[:-1] if place.name == "__init__.py" else place.with_suffix("").parts
-    packaged = 1
-    folder = place.parents[packaged if place.name == "__init__.py" else 0]
+    own = place.parent if place.name == "__init__.py" else place.with_suffix("")
+    packaged, folder = 1, own.parent
     while (folder / "__init__.py").exists():
         packaged, folder = packaged + 1, folder.parent
-    return way, packaged
+    return own.parts, packaged
 
 
 def _base(node: ast.ImportFrom, module: Module) -> list[str]:
