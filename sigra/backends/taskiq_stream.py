@@ -35,6 +35,7 @@ class Notes:
         self._redis = None if pool is None else redis(connection_pool=pool)
         self._ended: list[str] = []
         self._clearing: asyncio.Task[None] | None = None
+        self._deletes = asyncio.Lock()
 
     async def begin(self, id: str) -> int:
         """Note that a job is begun; return how often it was, and never ended."""
@@ -66,10 +67,11 @@ class Notes:
         await self.clear()
 
     async def clear(self) -> None:
-        """Take away the notes of all jobs that have ended."""
-        ended, self._ended = self._ended, []
-        if ended:
-            await self._delete(ended)
+        """Take away the notes of all jobs that have ended; return when they are gone."""
+        async with self._deletes:
+            ended, self._ended = self._ended, []
+            if ended:
+                await self._delete(ended)
 
     async def _delete(self, keys: list[str]) -> None:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from servers import need
 taskiq = need("taskiq")
 
 import redis  # noqa: E402
+import redis.asyncio as async_redis  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
 from taskiq_app import make_broker, make_schedules  # noqa: E402
 from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
@@ -24,6 +27,7 @@ from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBr
 from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
+from sigra.backends.taskiq_stream import Notes  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS, ContractCase  # noqa: E402
 
@@ -122,6 +126,35 @@ class TestTaskiqOnRedis(TaskiqContract):
         journal.wait(harness, lambda: harness.direct.get(note) == "1", "its note")
         journal.wait(harness, lambda: harness.direct.get(note) is None, "its end")
         assert journal.audited("contract.ended") == {job.id}
+
+
+def test_notes_that_are_being_taken_away_are_waited_for(redis_alone):
+    """A consumer that stops in just that moment would leave them."""
+
+    url = redis_alone.split()[0]
+
+    async def clear_twice() -> int:
+        pool = async_redis.BlockingConnectionPool.from_url(url, max_connections=1)
+        notes, id = Notes(pool), uuid.uuid4().hex
+        await notes.begin(id)
+        await notes.end(id, comes_again=False)
+        only = await pool.get_connection()
+        first = asyncio.create_task(notes.clear())
+        await asyncio.sleep(0)
+        later = asyncio.create_task(_release(pool, only))
+        await notes.clear()
+        with redis.Redis.from_url(url) as direct:
+            left = direct.exists(f"sigra:begun:{id}")
+        await asyncio.gather(first, later)
+        await pool.disconnect()
+        return left
+
+    assert asyncio.run(clear_twice()) == 0
+
+
+async def _release(pool, connection):
+    await asyncio.sleep(0.1)
+    await pool.release(connection)
 
 
 class AloneHarness(TaskiqHarness):
