@@ -73,7 +73,7 @@ def time_text(moment: datetime) -> str:
     if moment.tzinfo is not timezone.utc:
         moment = moment.astimezone(timezone.utc)
     # As isoformat("T", "microseconds") writes it, in two thirds of the time.
-    return "%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00" % (
+    return "%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00" % (  # noqa: UP031
         moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second,
         moment.microsecond,
     )  # fmt: skip

@@ -179,6 +179,12 @@ def test_no_organization_is_named_like_the_chain_without_one() -> None:
     assert [organization_of(chain_tag(name)) for name in ("none", "", None)] == ["none", "", None]
 
 
+@given(st.datetimes(timezones=st.just(timezone.utc)))
+def test_a_time_is_read_back_from_its_text(moment: datetime) -> None:
+    """It is written as Python itself would."""
+    assert time_text(moment) == moment.isoformat("T", "microseconds")
+
+
 def test_a_time_s_text_sorts_as_the_time() -> None:
     """All are in UTC and equally long."""
     zone = timezone(timedelta(hours=5))
