@@ -101,6 +101,8 @@ def _matching(
     worker: Worker[..., Any], args: Mapping[str, Any] | None, options: dict[str, Any]
 ) -> list[Job]:
     definition = definition_of(worker)
+    if args is not None and not isinstance(args, Mapping):
+        raise TypeError(f"args must be a mapping of names to values, not {type(args).__qualname__}")
     # All as .new() has it: a test may ask by the id of a row, a tuple or a timedelta.
     wanted = _as_json(dict(args or {}))
     if definition.tenant:

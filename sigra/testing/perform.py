@@ -67,6 +67,9 @@ def _prepare(
     options: dict[str, Any],
 ) -> Running:
     definition = definition_of(worker)
+    for name, value, least in (("attempt", attempt, 1), ("snoozes", snoozes, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
     frozen = Enqueuer(definition).admit(args)
     chosen = parse_options(options, definition.defaults, definition.name)
     return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes)

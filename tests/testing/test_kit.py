@@ -253,6 +253,17 @@ def test_perform_job_can_be_a_later_attempt() -> None:
     assert Ok((2, 3, 5)) == perform_job(facts, TENANT, attempt=2, snoozes=3, max_attempts=5)
 
 
+@pytest.mark.parametrize(
+    "turn", [{"attempt": 0}, {"attempt": True}, {"attempt": "2"}, {"snoozes": -1}, {"snoozes": 1.5}]
+)
+def test_perform_job_refuses_a_turn_that_no_queue_gives(turn: Any) -> None:
+    """Attempts count from 1, snoozes from 0, and a body that saw anything else was tested for nothing."""
+    with pytest.raises(
+        ValueError, match=f"^{next(iter(turn))} must be an int of at least [01], not"
+    ):
+        perform_job(close, TENANT, **turn)
+
+
 def test_perform_job_runs_an_async_worker() -> None:
     """Outside a loop a coroutine is run to its end."""
     assert Ok(4) == perform_job(later, {**TENANT, "n": 4})
@@ -325,6 +336,16 @@ def test_assert_enqueued_refuses_an_option_that_there_is_not() -> None:
             pytest.raises(InvalidOptionError, match="dealy"),
         ):
             refute_enqueued(close, dealy=value)
+
+
+@pytest.mark.parametrize("ask", [assert_enqueued, refute_enqueued])
+@pytest.mark.parametrize("args", [[1], [], "ab", 3])
+def test_asking_by_args_takes_a_mapping(
+    ask: Callable[..., object], args: Any, sigra_backend: RecordingBackend
+) -> None:
+    """What no job can have as args is named as the mistake that it is."""
+    with pytest.raises(TypeError, match=f"^args must be a mapping .* not {type(args).__name__}$"):
+        ask(close, args=args)
 
 
 def test_a_duplicate_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
