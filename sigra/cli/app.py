@@ -11,7 +11,7 @@ import click
 
 import sigra as library
 from sigra.cli.audit import audit
-from sigra.cli.output import give_up_stdout
+from sigra.cli.output import PIPE_STATUS, give_up_stdout
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SOURCE = click.Path(exists=True, path_type=Path)
@@ -22,7 +22,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 class _Commands(click.Group):
     """End with the status that a shell expects after Ctrl-C, wherever it is pressed.
 
-    Where standard output can take no more, say so in one line and end with 1.
+    As it expects it too after a closed pipe. Where standard output can take no more, say so
+    in one line and end with 1.
     """
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -44,6 +45,9 @@ class _Commands(click.Group):
                     sys.stdout.flush()  # what fails later is told by nobody
         except KeyboardInterrupt:
             ctx.exit(130)
+        except BrokenPipeError:  # before click, which would end with 1
+            give_up_stdout()
+            ctx.exit(PIPE_STATUS)
 
 
 @click.group(

@@ -12,6 +12,9 @@ from typing import Any
 
 import structlog
 
+PIPE_STATUS = 141
+"""What a shell shows for a program that a closed pipe has ended."""
+
 
 class EventStream:
     """Take lines of bytes for a pipe, a file or a terminal.

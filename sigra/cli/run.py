@@ -8,10 +8,11 @@ from pathlib import Path
 from sigra.audit.stats import audit_stats
 from sigra.cli.failures import FailureLog
 from sigra.cli.lane import Lane
+from sigra.cli.output import PIPE_STATUS
 from sigra.cli.reader import BadLineError, Line, LineReader, parse
 from sigra.cli.rejects import RejectFile
 from sigra.cli.show import Bar
-from sigra.cli.stop import GRACE, PIPE_STATUS, Stop
+from sigra.cli.stop import GRACE, Stop
 from sigra.cli.summary import Report
 from sigra.errors import (
     EnqueueError,

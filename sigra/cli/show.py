@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich import box
 from rich.console import Console
@@ -24,17 +25,28 @@ from rich.text import Text
 _REFRESH = 0.1
 
 
+class PlainConsole(Console):
+    """A console of text without guesses; a closed pipe is the error that it is to print()."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(highlight=False, emoji=False, **given)
+
+    def on_broken_pipe(self) -> None:
+        """Raise it, where Rich would end the process with 1."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def stderr_console() -> Console:
     """Return a console on stderr that is a terminal if, and only if, stderr is one."""
     terminal = sys.stderr.isatty()
     # Else FORCE_COLOR in the environment would draw a bar into a pipe.
-    return Console(stderr=True, force_terminal=terminal, highlight=False, emoji=False)
+    return PlainConsole(stderr=True, force_terminal=terminal)
 
 
 def stdout_console() -> Console:
     """Return a console on stdout; where that is no terminal, a row of a table stays one line."""
     wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
-    return Console(highlight=False, emoji=False, width=wide)
+    return PlainConsole(width=wide)
 
 
 def printable(text: str) -> str:

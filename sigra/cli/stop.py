@@ -11,13 +11,12 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self, TypeVar
 
+from sigra.cli.output import PIPE_STATUS
+
 T = TypeVar("T")
 
 GRACE = 5.0
 """Seconds that running jobs have to finish once the command is to end soon."""
-
-PIPE_STATUS = 141
-"""What a shell shows for a program that a closed pipe has ended."""
 
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
 

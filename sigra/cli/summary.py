@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sigra.cli.output import PIPE_STATUS
 from sigra.cli.show import Row, figures, listing, printable
-from sigra.cli.stop import PIPE_STATUS
 
 _TOP = 10
 

@@ -110,18 +110,34 @@ def test_an_export_that_finds_no_room_says_so(
 
 PAGES = [
     ("audit", *words, *machine)
-    for words in [("list", *ALL, "--limit", "400"), ("tail", *ALL, "-n", "400")]
+    for words in [
+        ("list", *ALL, "--limit", "400"), ("tail", *ALL, "-n", "400"),
+        ("stats", *ALL), ("verify", *ALL),
+    ]
     for machine in [(), ("--json",)]
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("words", PAGES, ids=" ".join)
 def test_a_reader_who_went_away_is_no_error(
     start: Start, store: str, words: tuple[str, ...]
 ) -> None:
-    """As with ``| head -1``: nothing is said."""
+    """As with ``| head -1``: nothing is said, and the status is that of any program that ends so."""
     reading, writing = os.pipe()
     os.close(reading)
     with open(writing, "wb") as nobody:
         process = start(*words, "--store", store, stdout=nobody)
-    assert (1, []) == (process.wait(240), told(process, but="more:"))
+    assert (141, []) == (process.wait(240), told(process, but="more:"))
+
+
+@pytest.mark.parametrize(
+    "words", [("demo",), ("workers", "cli_jobs"), ("check", "cli_jobs.py", "--json")], ids=" ".join
+)
+def test_a_closed_pipe_ends_any_command_alike(start: Start, words: tuple[str, ...]) -> None:
+    """As it ends ``sigra run``: 1 would say that a flow was found, or a job failed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as nobody:
+        process = start(*words, stdout=nobody)
+    errors = process.communicate(timeout=240)[1]
+    assert (141, False) == (process.returncode, b"Error" in errors)
