@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sigra.cli.flows import Flow, find_flows
+from sigra.cli.show import counted
 from sigra.cli.sources import Sources
 
 _NONE_MARKED = "; mark the functions that decide on access with @request_scope_only"
@@ -32,8 +33,9 @@ def report(paths: list[Path], *, as_json: bool) -> int:
         workers = sum(function.worker for function in sources.functions.values())
         marked = sum(function.marked for function in sources.functions.values())
         print(
-            f"{len(flows)} flows of {workers} workers' scopes into {marked} marked functions, "
-            f"in {len(sources.modules)} files{'' if marked else _NONE_MARKED}",
+            f"{counted(len(flows), 'flow')} of the scopes of {counted(workers, 'worker')} into "
+            f"{counted(marked, 'marked function')}, in {counted(len(sources.modules), 'file')}"
+            f"{'' if marked else _NONE_MARKED}",
             file=sys.stderr,
         )
     if sources.unreadable or sources.unknown:

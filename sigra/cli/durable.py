@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra.cli.follow import Entry, FollowingBackend
 from sigra.cli.lane import Lane
+from sigra.cli.show import counted
 from sigra.cli.target import MisuseError
 from sigra.context import running
 
@@ -81,8 +82,9 @@ class FileLane(Lane):
         left = self.backend.counts["left"]
         if left and not resume:
             raise MisuseError(
-                f"{self.file} holds {left} jobs that an earlier run has not finished: run the "
-                "command without --args to finish them, or set SIGRA_HUEY_FILE to another file"
+                f"{self.file} holds {counted(left, 'job')} that an earlier run has not finished: "
+                "run the command without --args to finish them, or set SIGRA_HUEY_FILE to another "
+                "file"
             )
         self._consumer = inner.huey.create_consumer(
             workers=workers, periodic=False, initial_delay=0.01, max_delay=0.1

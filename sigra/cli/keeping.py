@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
 
-from sigra.cli.show import Bar, stderr_console
+from sigra.cli.show import Bar, counted, stderr_console
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
 from sigra.store import (
@@ -25,7 +25,8 @@ from sigra.store import (
     take_checkpoint,
     vacuum,
 )
-from sigra.store.errors import CheckpointOrderError, InvalidQueryError
+from sigra.store.errors import CheckpointOrderError
+from sigra.store.marks import check_reason
 from sigra.store.reading import id_as_logged
 
 
@@ -72,7 +73,7 @@ def export_store(
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}
         print(json.dumps(facts))
     else:
-        print(f"{events:,} events in {files:,} {'file' if files == 1 else 'files'} in {folder}")
+        print(f"{counted(events, 'event')} in {counted(files, 'file')} in {folder}")
 
 
 def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None:
@@ -86,7 +87,7 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None
     if machine:
         print(json.dumps({"removed": removed, "before": before.isoformat()}))
     else:
-        print(f"{removed:,} events older than {before:%Y-%m-%d %H:%M} UTC removed")
+        print(f"{counted(removed, 'event')} older than {before:%Y-%m-%d %H:%M} UTC removed")
 
 
 def erase_persons(
@@ -100,16 +101,17 @@ def erase_persons(
 ) -> None:
     """Erase persons one after the other, then their text on the disk, and say how many events."""
     try:
+        check_reason(reason)
         for person in persons:  # all, before anything of the first one is gone
             id_as_logged("person", person)
-    except InvalidQueryError as error:
+    except ValueError as error:
         raise MisuseError(str(error)) from None
     erased = sum(
         erase(store, person, reason=reason, signer=signer, vacuum=False, **which)
         for person in persons
     )
     vacuum(store)
-    print(json.dumps({"erased": erased}) if machine else f"{erased:,} events erased")
+    print(json.dumps({"erased": erased}) if machine else f"{counted(erased, 'event')} erased")
 
 
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:
@@ -122,7 +124,7 @@ def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: 
     if machine:
         print(json.dumps({"file": str(file), "number": number, "chains": length}))
     else:
-        print(f"checkpoint {number} of {length:,} chains in {file}")
+        print(f"checkpoint {number} of {counted(length, 'chain')} in {file}")
 
 
 def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[int, Checkpoint]:

@@ -63,6 +63,11 @@ def inline(text: str) -> str:
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def counted(number: int, thing: str) -> str:
+    """Return how many things there are: ``1 job``, ``2,000 jobs``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 class Bar:
     """Draw how far a command is, where stderr is a terminal; else draw nothing.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sigra.cli.output import PIPE_STATUS
-from sigra.cli.show import Row, figures, listing, printable
+from sigra.cli.show import Row, counted, figures, listing, printable
 
 _TOP = 10
 
@@ -110,12 +110,12 @@ def _notes(report: Report) -> list[str]:
             "show how those that are enqueued end."
         )
     if report.unfinished and report.kept_in is not None:
-        notes.append(f"Not finished: {report.unfinished} jobs, kept in {report.kept_in}")
+        notes.append(f"Not finished: {counted(report.unfinished, 'job')}, kept in {report.kept_in}")
         notes.append(f"To finish them: sigra run {report.target} --backend {report.backend}")
     elif report.unfinished_lines:
         notes.append(f"Not finished: the jobs of line {_ranges(report.unfinished_lines)}")
     elif report.unfinished:
-        notes.append(f"Not finished: {report.unfinished} jobs that jobs had enqueued")
+        notes.append(f"Not finished: {counted(report.unfinished, 'job')} that jobs had enqueued")
     if report.stopped is not None:
         notes.append(f"Stopped: {report.stopped[0]}")
     if report.next_line is not None:

@@ -41,6 +41,12 @@ class Marked:
     linked: bool = False  # whether that one names the one before it; those of old do not
 
 
+def check_reason(reason: Any) -> None:
+    """Refuse what would tell nobody why events are gone for good."""
+    if not isinstance(reason, str) or not reason.strip():
+        raise ValueError(f"reason must be a str that says why, and not be blank: {reason!r}")
+
+
 def mark_pruned(
     connection: Connection, chain: int, tag: str, last: tuple[int, bytes], reason: str,
     signer: Signer | None,

@@ -18,7 +18,7 @@ from sigra.store.chain import organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.errors import AuditChainError, InvalidQueryError
 from sigra.store.keys import Signer
-from sigra.store.marks import mark_erased, mark_pruned
+from sigra.store.marks import check_reason, mark_erased, mark_pruned
 from sigra.store.query import is_place, of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, id_as_logged, tenancy, utc
 from sigra.store.statements import ConnectionRunner
@@ -57,6 +57,7 @@ def prune(
     are done.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
+    check_reason(reason)
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
     sink.flush()
@@ -117,6 +118,7 @@ def erase(
     after a VACUUM FULL. Raises ``AuditChainError`` as ``prune`` does.
     """
     which_chains = tenancy(**which)
+    check_reason(reason)
     names = _names(person_id)
     sink.flush()
     sink.prepare()

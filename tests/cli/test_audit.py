@@ -406,6 +406,18 @@ def test_erase_takes_all_persons_or_none(run: Command) -> None:
     assert 0 == json.loads(run("verify", *ALL, "--json").stdout)["erased"]
 
 
+def test_erase_wants_to_be_told_why(run: Command) -> None:
+    """A blank reason, as of a variable that was not set, would stand in the marks for ever."""
+    result = run("erase", *ALL, "--person", "ann", "--reason", " ")
+    assert (2, True) == (result.exit_code, "reason" in result.stderr)
+    assert 0 == json.loads(run("verify", *ALL, "--json").stdout)["erased"]
+
+
+def test_one_is_not_told_as_many(run: Command) -> None:
+    """``1 event``: a person reads it."""
+    assert run("cleanup", "--retention-days", 11).stdout.startswith("1 event older than")
+
+
 @pytest.mark.parametrize("url", ["sqlite:///nowhere.db", "postgresql+psycopg://u@127.0.0.1:1/x"])
 def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
     """A typing error makes no empty store."""

@@ -249,7 +249,7 @@ def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:
     assert line.startswith(f"{jobs}:7: the audit-only scope of worker app.jobs0.work ({jobs}:")
     assert f"reaches app.auth.can_edit ({auth}:6) by way of app.jobs0.inner" in line
     assert "authorize before .new()" in line
-    assert "1 flows of 1 workers' scopes into 3 marked functions, in 3 files" in result.stderr
+    assert "1 flow of the scopes of 1 worker into 3 marked functions, in 3 files" in result.stderr
 
 
 def test_calls_within_calls_take_no_longer_for_it(tmp_path: Path) -> None:

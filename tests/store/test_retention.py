@@ -273,6 +273,15 @@ def test_nobody_is_erased_by_what_is_no_id(filled: SqlAuditSink, person: Any) ->
         erase(filled, person, reason="request", all_organizations=True)
 
 
+@pytest.mark.parametrize("reason", ["", " ", None, 5])
+def test_nothing_goes_without_a_reason(filled: SqlAuditSink, reason: Any) -> None:
+    """A mark that says nothing stays as long as the chain, and what it is about is gone."""
+    with pytest.raises(ValueError, match="^reason must be a str that says why"):
+        erase(filled, "ann", reason=reason, all_organizations=True)
+    with pytest.raises(ValueError, match="^reason must be a str that says why"):
+        next(prune(filled, NOON, reason=reason, all_organizations=True))
+
+
 def test_a_person_s_id_may_be_a_number(sink: SqlAuditSink) -> None:
     """As it may be where events are logged."""
     sink.write(event(1, actor_id="7"))
