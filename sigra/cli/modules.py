@@ -14,7 +14,8 @@ class Module:
     """A file: its dotted name, its tree, and what its names stand for elsewhere.
 
     ``way``: the folders down to it and its own name. ``packaged``: how many of these an import
-    has to name. ``stars``: the modules of which it imports every name.
+    has to name. ``stars``: the modules of which it imports every name. ``tried``: what names
+    are imported as in a ``try``; where that fails they may stand for something else.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Module:
     packaged: int
     imports: dict[str, str] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
+    tried: dict[str, list[str]] = field(default_factory=dict)
 
     def goes_by(self, names: Sequence[str]) -> bool:
         """Tell whether an import of ``a.b.c`` can mean this file, whatever folder is searched."""
@@ -66,8 +68,11 @@ class Modules(dict[str, Module]):
         self._called.setdefault(way[-1], []).append(module)
 
     def _link(self, module: Module) -> None:
-        for node in ast.walk(module.tree):
-            if isinstance(node, ast.Import):
+        tried = set[ast.stmt]()
+        for node in ast.walk(module.tree):  # from the outside in
+            if isinstance(node, (ast.Try, ast.TryStar)):
+                tried.update(node.body)
+            elif isinstance(node, ast.Import):
                 for alias in node.names:
                     names = alias.name.split(".")
                     known = {names[0]: names[:1], alias.name: names}
@@ -81,6 +86,8 @@ class Modules(dict[str, Module]):
                 for alias in node.names:
                     meant = self._meant(module, [*base, alias.name])
                     module.imports[alias.asname or alias.name] = meant
+                    if node in tried:
+                        module.tried.setdefault(alias.asname or alias.name, []).append(meant)
 
     def _meant(self, module: Module, names: Sequence[str]) -> str:
         """Return a dotted name with its beginning as the file is called here that it means.

@@ -74,21 +74,29 @@ class Sources:
     def resolve(self, module: Module, name: str) -> str:
         """Follow a dotted name through imports, re-exports too, to where it is defined."""
         first = name.partition(".")[0]
+        for begin in module.tried.get(first, ()):
+            if (found := self._defined(begin + name[len(first) :])) is not None:
+                return found
         own = f"{module.name}.{first}"
         full = f"{module.name}.{name}"
         if first in module.imports and own not in self.functions and own not in self.classes:
             begins = accumulate(name.split("."), "{}.{}".format)
             *_, known = (begin for begin in begins if begin in module.imports)
             full = module.imports[known] + name[len(known) :]
-        for _ in range(_LONGEST_WAY):
-            if full in self.functions or full in self.classes:
-                break
-            home, _, last = full.rpartition(".")
-            target = self.modules[home].imports.get(last) if home in self.modules else None
-            if target is None:
-                break
-            full = target
-        return full
+        return self._defined(full) or full
+
+    def _defined(self, full: str, steps: int = _LONGEST_WAY) -> str | None:
+        """Follow re-exports, first those that are tried; None if they end with what is unknown."""
+        home, _, last = full.rpartition(".")
+        module = self.modules.get(home)
+        if module is not None and steps:
+            for begin in module.tried.get(last, ()):
+                if (found := self._defined(begin, steps - 1)) is not None:
+                    return found
+        if full in self.functions or full in self.classes or full in WORKER | MARK:
+            return full
+        target = None if module is None else module.imports.get(last)
+        return self._defined(target, steps - 1) if target is not None and steps else None
 
     def made(self, here: Function, node: ast.expr) -> str | None:
         """Return the class of the tree that a value is a new object of, None for any other."""

@@ -394,6 +394,39 @@ def test_files_of_one_name_hide_no_flow(tmp_path: Path, files: dict[str, str]) -
     assert 1 == check_tree(tmp_path, files).exit_code
 
 
+TRIED = "try:\n    from {} import {}\nexcept ImportError:\n    {}\n"
+OPEN = "def may(who): return True"
+
+
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        ASKING.format(TRIED.format("auth", "may", OPEN), ""),
+        ASKING.format(TRIED.format("auth", "may", "from open import may"), ""),
+        ASKING.format(TRIED.format("elsewhere", "may", "from auth import may"), ""),
+        ASKING.format(
+            TRIED.format("elsewhere", "may", MAY.replace("\n", "\n    ")), ""
+        ),
+        ASKING.format(
+            "from auth import may\n"
+            + TRIED.format("sigra", "tenant_worker", "def tenant_worker(f): return f"), ""
+        ),
+        MAY.replace(
+            "from sigra import request_scope_only",
+            TRIED.format("sigra", "request_scope_only", "def request_scope_only(f): return f"),
+        ) + "\n" + ASKING.format("", ""),
+        ASKING.format("from compat import may", ""),
+    ],
+)  # fmt: skip
+def test_what_stands_in_for_a_failed_import_hides_no_flow(tmp_path: Path, jobs: str) -> None:
+    """Of the two that a name may be, the one that is known to decide, or to be Sigra's, counts."""
+    compat = TRIED.format("auth", "may", OPEN)
+    for name, text in {"auth": MAY, "open": OPEN, "compat": compat, "jobs": jobs}.items():
+        (tmp_path / f"{name}.py").write_text(text)
+    result = CliRunner().invoke(sigra, ["check", str(tmp_path)])
+    assert (1, 1) == (result.exit_code, len(result.stdout.splitlines())), result.output
+
+
 @pytest.mark.parametrize(
     "jobs",
     [
