@@ -8,6 +8,7 @@ from typing import Any
 
 from sigra.store.anchors import Anchored
 from sigra.store.chain import (
+    SALT_BYTES,
     actor_begins,
     commit,
     entry_hash,
@@ -114,7 +115,8 @@ class ChainCheck:
             elif payload is None or salt is None:
                 reason = f"its {'payload' if payload is None else 'salt'} alone is gone"
                 self.find(sequence, event_id, "changed", reason)
-            elif commit(salt, payload) != commitment:
+            # The commitment does not say where the salt ends.
+            elif len(salt) != SALT_BYTES or commit(salt, payload) != commitment:
                 self.find(sequence, event_id, "changed", "its payload is not what was committed to")
             elif not (payload.startswith(actor_begins(actor_id)) or _is_copy(actor_id, payload)):
                 reason = "its actor_id is not that of its payload"

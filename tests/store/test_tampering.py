@@ -133,6 +133,18 @@ def hash_anew(sink: SqlAuditSink, number: int, **changes: Any) -> None:
     alter(sink, lambda c: c.execute(entries.update().where(one).values(now)))
 
 
+def test_a_payload_whose_beginning_became_salt_is_found(sink: SqlAuditSink) -> None:
+    """The commitment covers both as one text, so the salt's length says where a payload begins."""
+    within = '{"actor_id":"bob",'  # as a payload begins, in what a tenant may write
+    sink.write(event(1, metadata={"before": {"actor_id": "bob", "role": "clerk"}}))
+    kept = read_state(sink)["entries"][0]
+    cut = kept["payload"].index(within)
+    salt, payload = kept["salt"] + kept["payload"][:cut].encode(), kept["payload"][cut:]
+    moved = entries.update().values(salt=salt, payload=payload, actor_id="bob")
+    alter(sink, lambda c: c.execute(moved))
+    assert first(found(sink)) == ("changed", 1)
+
+
 def test_an_entry_that_was_hashed_anew_is_found(filled: SqlAuditSink) -> None:
     """The one after it names another hash."""
     hash_anew(filled, 5, action="invoice.open")
