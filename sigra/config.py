@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -76,8 +77,7 @@ class configure:
             "max_args_bytes": (max_args_bytes, _check_limit),
             "signing": (signing, _check_signing),
         }
-        named = {name: pair for name, pair in given.items() if pair[0] is not _UNCHANGED}
-        changes = {name: check(value) for name, (value, check) in named.items()}
+        changes = {name: check(to) for name, (to, check) in given.items() if to is not _UNCHANGED}
         global current
         with _lock:
             self._before, current = current, replace(current, **changes)
@@ -109,17 +109,18 @@ def _check_sink(sink: Any) -> Any:
     if isinstance(sink, type):
         raise TypeError(f"{sink.__qualname__} is a class; a sink is an instance of one")
     for member in ("write", "close"):
-        if not callable(getattr(sink, member, None)):
+        # Nothing would await what an async one returns, and so nothing would be written.
+        if not callable(method := getattr(sink, member, None)) or iscoroutinefunction(method):
             raise TypeError(
-                f"{type(sink).__qualname__} is not a sink: it has no {member}(). A sink has "
-                "write(event, record) and close()."
+                f"{type(sink).__qualname__} is not a sink: it has no plain {member}(). A sink has "
+                "write(event, record) and close(), neither of them async."
             )
     return sink
 
 
 def _check_callback(callback: Any) -> Any:
-    if callback is not None and not callable(callback):
-        raise TypeError("on_audit_failure must be a function of one AuditResult, or None")
+    if callback is not None and (not callable(callback) or iscoroutinefunction(callback)):
+        raise TypeError("on_audit_failure must be a plain function of one AuditResult, or None")
     return callback
 
 

@@ -127,6 +127,20 @@ def test_a_wrong_setting_is_refused(given: Any, kind: Any) -> None:
         configure(**given)
 
 
+async def _tell(_: Any) -> None: ...
+
+
+class _AsyncSink(AuditLog):
+    async def write(self, event: Any, record: Any) -> None: ...  # type: ignore[override]
+
+
+@pytest.mark.parametrize("given", [{"sinks": [_AsyncSink()]}, {"on_audit_failure": _tell}])
+def test_what_would_have_to_be_awaited_is_refused(given: Any) -> None:
+    """Events and failures are handed over in a plain call: an async function would never run."""
+    with pytest.raises(TypeError, match="plain"):
+        configure(**given)
+
+
 def test_a_refused_call_changes_nothing() -> None:
     """Good settings beside a bad one are not applied."""
     before = config.current
