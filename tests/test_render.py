@@ -149,7 +149,8 @@ def test_anything_becomes_strict_json(value: Any, rendered: tuple[Any, ...]) -> 
 
 SIGNS = [
     "\n", "\r", "\x00", "\x1b", "\x7f", "\x85", "\x9b", "\u00ad", "\u061c", "\u200b", "\u200e",
-    "\u202e", "\u2028", "\u2029", "\u2060", "\u2066", "\u2069", "\ufeff",
+    "\u202e", "\u2028", "\u2029", "\u2060", "\u2066", "\u2069", "\ufeff", "\u034f", "\u115f",
+    "\u17b4", "\u180b", "\u3164", "\ufe0f", "\uffa0", "\ufff9", "\U000e0041", "\U000e0100",
 ]  # fmt: skip
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from sigra.audit.sanitize import compact, sanitize_value
 
-_HIDDEN = "\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-_hidden = re.compile(f"[{_HIDDEN}]")
-# The one such character of ASCII that JSON does not escape anyway.
-_DEL = 0x7F
+hidden = re.compile(
+    "[\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+"""What cannot be seen, ends a line or turns it around, as far as JSON does not escape it."""
 
 
 def line_of(fields: dict[str, Any]) -> bytes:
@@ -24,9 +27,9 @@ def line_of(fields: dict[str, Any]) -> bytes:
         line = _dump(fields, sanitize_value, _options)
     except (TypeError, ValueError, RecursionError):
         line = _dump(sanitize_value(fields), sanitize_value, _options)
-    if line.isascii() and _DEL not in line:
+    if line.isascii() and 0x7F not in line:  # the one of them in ASCII that JSON does not escape
         return line
-    return _hidden.sub(lambda match: f"\\u{ord(match[0]):04x}", line.decode()).encode()
+    return hidden.sub(lambda match: encode_basestring_ascii(match[0])[1:-1], line.decode()).encode()
 
 
 def _best_dump() -> tuple[Callable[..., bytes], int]:
@@ -42,6 +45,7 @@ def _best_dump() -> tuple[Callable[..., bytes], int]:
 _dump, _options = _best_dump()
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class JSONRenderer:
     """Render an event to one line of strict JSON, in one step.
 
@@ -52,16 +56,10 @@ class JSONRenderer:
     standard library. Any event may pass through it, not only those of ``log_safe``.
     """
 
-    __slots__ = ("text",)
-
-    def __init__(self, *, text: bool = False) -> None:
-        self.text = text
+    text: bool = False
 
     def __call__(self, _: Any, name: str, event_dict: Any) -> str | bytes:
         """Render one event, as structlog calls a processor."""
         event_dict.setdefault("level", name)
         line = line_of(event_dict)
         return line.decode() if self.text else line
-
-    def __repr__(self) -> str:
-        return f"JSONRenderer(text={self.text})"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sigra.audit.event import EVENT_FIELDS
+from sigra.audit.line import hidden
 from sigra.errors import MissingExtraError
 from sigra.store.private import private
 
@@ -122,5 +123,5 @@ def _cell(value: Any) -> str:
         return ""
     if not isinstance(value, str):
         return json.dumps(value).replace(";", "\\u003b")  # it is the same JSON
-    seen = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    seen = "".join(c if c.isprintable() and not hidden.match(c) else ascii(c)[1:-1] for c in value)
     return _formula.sub(r"\1'", seen)

@@ -7,12 +7,15 @@ import unicodedata
 from datetime import datetime
 from typing import Any
 
+from sigra.audit.line import hidden
+
 
 def plain(value: object) -> str:
     """Show every character: what would hide, or turn the text around, as its code."""
     return "".join(
         character
-        if character.isprintable() or unicodedata.category(character) in ("Zs", "Mn", "Mc")
+        if (character.isprintable() or unicodedata.category(character) == "Zs")
+        and not hidden.match(character)
         else f"\\u{{{ord(character):x}}}"
         for character in str(value)
     )

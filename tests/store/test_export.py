@@ -150,7 +150,7 @@ def test_no_cell_of_a_csv_is_a_formula_whatever_separates_them(
     assert [] == verify_export(tmp_path / "out")
 
 
-@pytest.mark.parametrize("text", [*HIDDEN, "a\x00b", "x\x9b31m", "a\u2028b"])
+@pytest.mark.parametrize("text", [*HIDDEN, "a\x00b", "x\x9b31m", "a\u2028b", "acme\u3164\ufe0f"])
 def test_a_csv_shows_what_cannot_be_seen(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], tmp_path: Path, text: str
 ) -> None:
@@ -160,6 +160,7 @@ def test_a_csv_shows_what_cannot_be_seen(
     manifest = export(sink, tmp_path / "out", format="csv", organization_id="acme")
     data = (tmp_path / "out" / manifest.files[0].file).read_bytes().decode()
     assert all(line.isprintable() for line in data.split("\r\n"))
+    assert not {"\u3164", "\ufe0f"} & {*data}
     assert [2, ""] == [data.count("\r\n"), data.split("\r\n")[-1]]
 
 

@@ -18,7 +18,7 @@ HOSTILE = (
     "'; alert(1); //",
     "{{ 'jin' ~ 'ja' }}",
     "javascript:document.title='owned'",
-    "\u202egnp.exe",
+    "\u202egnp.exe\u3164\u034f\ufe0f\U000e0100",
     "a\x00b\x1b[31m\u2028c",
     "&lt;b&gt; %3Cscript%3E",
     "</td></tr></table><iframe src=//evil.example>",

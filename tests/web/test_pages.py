@@ -235,6 +235,8 @@ def test_hostile_text_is_only_text(client: httpx.Client, sink: SqlAuditSink, hos
         shown = re.sub(r'value="[^"]*"', "", answer.text)
         for sign in ("<script>", "<img", "<iframe", "\u202e", "\x1b", "\u2028", "jinja"):
             assert sign not in shown
+        for sign in "\u3164\u034f\ufe0f\U000e0100":
+            assert sign not in shown
 
 
 def test_chains_are_listed_and_verified(client: httpx.Client) -> None:
