@@ -374,6 +374,7 @@ def test_keys_are_known_before_anything_is_signed() -> None:
         ({"current": None}, "signs nothing"),
         ({"lifetime": 0}, "above zero"),
         ({"lifetime": -1}, "above zero"),
+        ({"lifetime": float("inf")}, "None: for ever"),
     ],
 )
 def test_settings_that_protect_nothing_are_refused(changes: dict[str, Any], reason: str) -> None:
@@ -385,3 +386,11 @@ def test_settings_that_protect_nothing_are_refused(changes: dict[str, Any], reas
 def test_no_key_is_shown() -> None:
     """A settings object may end up in a log."""
     assert "kkk" not in repr(signing())
+
+
+@pytest.mark.parametrize("changes", [{"current": KEY}, {"keys": {KEY: "a"}}])
+def test_no_key_is_shown_by_an_error(changes: dict[str, Any]) -> None:
+    """Whoever puts a key where its id belongs finds it in no traceback."""
+    with pytest.raises(ValueError) as raised:
+        signing(**changes)
+    assert "kkk" not in str(raised.value)

@@ -11,6 +11,7 @@ from sigra.errors import EnvelopeError, brief
 from sigra.json import dumps, loads
 
 SHORTEST_KEY = 32
+_LONGEST_LIFETIME = 1e10  # seconds, as the longest backoff
 _TYPE = "sigra.job/1"
 """Part of what is signed: it fixes the algorithm, and no other use of a key can be taken for it."""
 
@@ -42,6 +43,10 @@ class Signing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", dict(self.keys))
         for name, key in self.keys.items():
+            if not isinstance(name, str):  # and perhaps a key itself, which no error may show
+                raise ValueError(
+                    "keys maps ids, which are texts, to keys: perhaps they are swapped"
+                )
             if not isinstance(key, bytes) or len(key) < SHORTEST_KEY:
                 raise ValueError(
                     f"key {name!r} must be at least {SHORTEST_KEY} random bytes: make it with "
@@ -50,9 +55,11 @@ class Signing:
         if self.current is None and not self.accept_unsigned:
             raise ValueError("current=None signs nothing: say accept_unsigned=True too")
         if self.current is not None and self.current not in self.keys:
-            raise ValueError(f"current is {self.current!r}, which is not among the keys")
-        if self.lifetime is not None and not self.lifetime > 0:
-            raise ValueError(f"lifetime must be seconds above zero, not {self.lifetime!r}")
+            raise ValueError(f"current is not among the keys, whose ids are {sorted(self.keys)}")
+        if self.lifetime is not None and not 0 < self.lifetime <= _LONGEST_LIFETIME:
+            raise ValueError(
+                f"lifetime must be seconds above zero (None: for ever), not {self.lifetime!r}"
+            )
 
     def seal(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return the envelope with its args under a signature that covers all but deliveries."""
