@@ -91,10 +91,11 @@ def log(
 
     ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``, and of
     all that ``log_safe`` would mend: it is raised for a text or an id that is of another type,
-    too long, not well-formed or has a secret, and for ``metadata`` that is not a dict of strict
-    JSON (as a job's args are), has a secret or takes over 8,192 bytes. Nothing is written then.
-    What structlog, a sink or the schema raises is still only in the result; with ``conn``, what
-    the store raises while it writes in that transaction is raised.
+    too long or not well-formed, for a text that has a secret (a target's id too), and for
+    ``metadata`` that is not a dict of strict JSON (as a job's args are), has a secret or takes
+    over 8,192 bytes. Nothing is written then. What structlog, a sink or the schema raises is
+    still only in the result; with ``conn``, what the store raises while it writes in that
+    transaction is raised.
     """
     tolerant: Any = log_safe
     transaction = keywords.get("conn")
