@@ -57,7 +57,7 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
 
 _OPENED = (list, tuple, set, frozenset, deque, dict, types.MethodType, functools.partial,
            BaseException, MappingView, types.CellType, types.GeneratorType, types.CoroutineType,
-           types.AsyncGeneratorType)  # fmt: skip
+           types.AsyncGeneratorType, types.BuiltinMethodType, types.MethodWrapperType)  # fmt: skip
 """What is asked of the interpreter what it holds: no ``__iter__`` of a subclass is run."""
 
 _BARE = frozenset({list, tuple, set, frozenset, dict})

@@ -151,6 +151,8 @@ WRAPPERS = [
     lambda inner: Model(inner=inner),
     lambda inner: Plain(inner).method,
     lambda inner: partial(print, inner),
+    lambda inner: {"scope": inner}.get,
+    lambda inner: [inner].__len__,
     Data,
     Slotted,
     Attrs,
