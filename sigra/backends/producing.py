@@ -32,10 +32,17 @@ def require_json(written: bytes | str, writer: str, cure: str) -> None:
 
 
 def due_at(options: JobOptions) -> datetime | None:
-    """Return when a job is due, as aware UTC; None for at once."""
+    """Return when a job is due, as aware UTC; None for at once.
+
+    Raises ``InvalidOptionError`` where that is beyond the year 9999.
+    """
     if options.delay is None and options.run_at is None:
         return None
-    return datetime.fromtimestamp(options.due(time.time()), timezone.utc)
+    try:
+        return datetime.fromtimestamp(options.due(time.time()), timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        name = "run_at" if options.delay is None else "delay"
+        raise InvalidOptionError(name, "no queue's dates go beyond the year 9999 in UTC") from None
 
 
 def unique_key(job: Job) -> str | None:
