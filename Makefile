@@ -2,9 +2,12 @@
 # Nothing but git, make and python3 (3.11 or newer) has to be there.
 
 PYTHONS := $(shell .ci/pythons)
+ifeq ($(PYTHONS)$(filter help clean,$(or $(MAKECMDGOALS),help)),)
+$(error Python 3.11, 3.12 or 3.13 with its venv is needed (Debian: apt-get install python3-venv))
+endif
 OLDEST := $(firstword $(PYTHONS))
 NEWEST := $(lastword $(PYTHONS))
-VERSION = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VERSION = $(if $(1),$(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 OLD := .venv-$(call VERSION,$(OLDEST))
 NEW := .venv-$(call VERSION,$(NEWEST))
 QUEUES = $(shell $(NEWEST) .ci/queues)
@@ -22,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## say what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 28
 
-$(OLD)/.ready $(NEW)/.ready: pyproject.toml
+$(sort $(OLD)/.ready $(NEW)/.ready): pyproject.toml
 	@echo "preparing $(@D) (once)"
 	@$(if $(filter $(OLD)/.ready,$@),$(OLDEST),$(NEWEST)) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --upgrade pip
