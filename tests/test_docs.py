@@ -17,7 +17,8 @@ from sybil import Example, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
-from sigra import configure
+import sigra
+from sigra import SigraError, audit, configure, store, workers
 from sigra.workers import settings
 
 ROOT = Path(__file__).parents[1]
@@ -73,6 +74,16 @@ def test_each_snippet_of_the_page_runs_and_prints_what_it_says(page: Path) -> No
     for example in examples:
         example.evaluate()
     assert examples or "```python" not in page.read_text()
+
+
+def test_each_error_that_a_page_names_can_be_caught() -> None:
+    """What Sigra raises and the guide names is public in one of its packages."""
+    public = {name for module in (sigra, audit, store, workers) for name in module.__all__}
+    named = {name for page in PAGES for name in re.findall(r"\b[A-Z]\w+Error\b", page.read_text())}
+    classes = [SigraError]
+    for each in classes:
+        classes += each.__subclasses__()
+    assert set() == {each.__name__ for each in classes} & named - public
 
 
 _SPOILT = """

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         take_checkpoint,
     )
     from sigra.store.errors import (
+        AsyncConnectionError,
         AuditChainError,
         AuditNotKeptError,
         AuditTablesError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sigra.store.verification import verify
 
 _HOMES = {
+    "AsyncConnectionError": "errors",
     "AuditChainError": "errors",
     "AuditNotKeptError": "errors",
     "AuditTablesError": "errors",
@@ -60,6 +62,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncConnectionError",
     "AuditChainError",
     "AuditNotKeptError",
     "AuditTablesError",
