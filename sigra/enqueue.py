@@ -51,49 +51,49 @@ class Enqueuer:
         ``CrossTenantError`` or ``EnqueueError``, and then nothing was enqueued. What
         the function raises is never raised here.
         """
-        frozen = self.admit(args)
-        chosen, backend, crossing = self.choose(options)
-        if not crossing and running.get() is not None:
-            self._fence(frozen)
-        job = Job(self._definition, frozen, chosen, backend.name)
+        job, backend = self.prepare(args, options)
         backend.enqueue((job,))
         return job
 
     async def anew(self, args: Mapping[str, Any], /, **options: Any) -> Job:
         """Do the same as ``new`` without blocking the running event loop."""
-        jobs, backend = self.prepare((args,), options)
-        await backend.aenqueue(jobs)
-        return jobs[0]
+        job, backend = self.prepare(args, options)
+        await backend.aenqueue((job,))
+        return job
 
     def new_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]:
         """Validate every item, then enqueue all in one batch; none if one is bad.
 
         Raises what ``new`` raises; the error's ``index`` says which item it is about.
         """
-        jobs, backend = self.prepare(args, options, first=0)
+        jobs, backend = self._prepare_all(args, options)
         if jobs:
             backend.enqueue(jobs)
         return jobs
 
     async def anew_many(self, args: Iterable[Mapping[str, Any]], /, **options: Any) -> list[Job]:
         """Do the same as ``new_many`` without blocking the running event loop."""
-        jobs, backend = self.prepare(args, options, first=0)
+        jobs, backend = self._prepare_all(args, options)
         if jobs:
             await backend.aenqueue(jobs)
         return jobs
 
-    def prepare(
-        self, items: Iterable[Mapping[str, Any]], options: dict[str, Any], first: int | None = None
-    ) -> tuple[list[Job], Backend]:
-        """Validate all items and make their jobs, but send none; return these and their backend.
-
-        ``first``: the ``index`` that errors give the first item; None for a job on its own,
-        whose errors have none.
-        """
-        admitted = _each(self.admit, items, first)
+    def prepare(self, args: Mapping[str, Any], options: dict[str, Any]) -> tuple[Job, Backend]:
+        """Validate args and make their job, but do not send it; return it and its backend."""
+        frozen = self.admit(args)
         chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
-            _each(self._fence, admitted, first)
+            self._fence(frozen)
+        return Job(self._definition, frozen, chosen, backend.name), backend
+
+    def _prepare_all(
+        self, items: Iterable[Mapping[str, Any]], options: dict[str, Any]
+    ) -> tuple[list[Job], Backend]:
+        """Do the same with many items, all of which are validated first."""
+        admitted = _each(self.admit, items)
+        chosen, backend, crossing = self.choose(options)
+        if not crossing and running.get() is not None:
+            _each(self._fence, admitted)
         return [Job(self._definition, frozen, chosen, backend.name) for frozen in admitted], backend
 
     def admit(self, args: Mapping[str, Any]) -> FrozenDict:
@@ -149,14 +149,14 @@ class Enqueuer:
             raise CrossTenantError(self._definition.name, attempt.job.worker, home.id, asked)
 
 
-def _each(check: Callable[[Any], Any], items: Iterable[Any], first: int | None) -> list[Any]:
-    """Return what ``check`` says of each item; give an error its item's index, from ``first``."""
+def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+    """Return what ``check`` says of each item; give an error its item's index, from 0."""
     answers = []
-    for index, item in enumerate(items, first or 0):
+    for index, item in enumerate(items):
         try:
             answers.append(check(item))
         except SigraError as error:
-            raise (error if first is None else error.at(index)) from None
+            raise error.at(index) from None
     return answers
 
 
@@ -178,7 +178,5 @@ def _check_keys(definition: Definition, args: dict[str, Any]) -> None:
         if not isinstance(key, str):
             reason = f"args are a mapping with str keys; one key is {type(key).__qualname__}"
             raise InvalidArgsError("$", reason, definition.name)
-    if definition.tenant:
-        missing = tuple(key for key in TENANT_KEYS if key not in args)
-        if missing:
-            raise MissingTenantKeysError(definition.name, missing)
+    if definition.tenant and (missing := tuple(key for key in TENANT_KEYS if key not in args)):
+        raise MissingTenantKeysError(definition.name, missing)

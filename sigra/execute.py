@@ -144,5 +144,4 @@ async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
 def _is_cancellation(error: BaseException) -> bool:
     """Tell whether this task is being cancelled: a body may raise ``CancelledError`` itself."""
     task = asyncio.current_task()
-    cancelling = task is not None and task.cancelling() > 0
-    return cancelling and isinstance(error, asyncio.CancelledError)
+    return bool(task and task.cancelling()) and isinstance(error, asyncio.CancelledError)

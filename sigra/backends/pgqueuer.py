@@ -22,7 +22,7 @@ from sigra.execute import in_event_loop
 from sigra.job import Job
 from sigra.json import dumps
 
-_queries = native("pgqueuer.queries", "pgqueuer")
+_SyncQueries = native("pgqueuer.queries", "pgqueuer").SyncQueries
 
 
 class PgQueuerBackend:
@@ -39,7 +39,7 @@ class PgQueuerBackend:
 
     def __init__(self, native: Any = None) -> None:
         if native is None:
-            native = _queries.SyncQueries(PooledDriver())
+            native = _SyncQueries(PooledDriver())
         self._loop = asyncio.get_running_loop() if in_event_loop() else None
         self._native, self._known = native, set[str]()
         self._queries = getattr(native, "queries", native)
@@ -51,7 +51,7 @@ class PgQueuerBackend:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
         with sending(self.name):
             queries = self._queries_for(jobs[0])
-            if isinstance(queries, _queries.SyncQueries):
+            if isinstance(queries, _SyncQueries):
                 ids = queries.enqueue(**_rows(jobs))
             elif self._loop is None or queries is not self._queries:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
@@ -63,7 +63,7 @@ class PgQueuerBackend:
         """Do the same without blocking the loop."""
         with sending(self.name):
             queries = self._queries_for(jobs[0])
-            if isinstance(queries, _queries.SyncQueries):
+            if isinstance(queries, _SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
                 _accept(jobs, await queries.enqueue(**_rows(jobs)))

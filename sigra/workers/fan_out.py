@@ -9,7 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sigra.enqueue import Enqueuer
-from sigra.errors import EnqueueError, InvalidArgsError
+from sigra.errors import EnqueueError, InvalidArgsError, SigraError
 from sigra.job import Job
 from sigra.proxy import TenantWorker
 from sigra.scope import id_text
@@ -104,8 +104,11 @@ def _prepare(
     for index, id in enumerate(dict.fromkeys(map(_id, count(), organizations))):
         item = {**(args or {}), "organization_id": id, "actor_id": None}
         own = {**options, "unique": f"{tick} {id}"} if keyed else dict(options)
-        prepared, backend = enqueuer.prepare((item,), own, first=index)
-        jobs += prepared
+        try:
+            job, backend = enqueuer.prepare(item, own)
+        except SigraError as error:
+            raise error.at(index) from None
+        jobs.append(job)
     return jobs, backend
 
 
