@@ -54,8 +54,11 @@ def make_app(
 ) -> ASGIApp:
     """Return the ASGI application: read-only pages on ``sink`` for whoever has ``token``.
 
-    ``checkpoints`` and ``public_keys`` are what ``sigra.store.verify`` takes.
+    ``checkpoints`` and ``public_keys`` are what ``sigra.store.verify`` takes. Raises ``ValueError``
+    for a blank token, which anybody has.
     """
+    if not token.strip():
+        raise ValueError("the token is blank: make one with secrets.token_urlsafe(24)")
     pages = _Pages(sink, partial(verify, sink, checkpoints=checkpoints, public_keys=public_keys))
     static = StaticFiles(directory=Path(__file__).parent / "static")
     app = Starlette(

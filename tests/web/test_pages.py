@@ -93,6 +93,13 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(
     assert "samesite=strict" in cookie
 
 
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_page_with_a_blank_token_is_none(sink: SqlAuditSink, blank: str) -> None:
+    """An unset variable of the environment does not let everybody in."""
+    with pytest.raises(ValueError, match="blank"):
+        make_app(sink, token=blank)
+
+
 def test_another_port_of_the_machine_is_not_sent_the_token(client: httpx.Client) -> None:
     """It is sent the cookie, of which no address can be made that opens the page."""
     sent = client.build_request("GET", "http://127.0.0.1:1/").headers["cookie"]
