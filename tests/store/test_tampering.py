@@ -94,6 +94,19 @@ def test_an_empty_store_is_no_success(sink: SqlAuditSink) -> None:
     assert found(sink).verdict == "empty"
 
 
+def test_a_chain_under_another_name_is_found_by_who_verifies_all(filled: SqlAuditSink) -> None:
+    """Alone the organization has no row, or a chain begun anew; a checkpoint says what it lacks."""
+    checkpoint = take_checkpoint(filled, KEY)
+    renamed = chains.update().where(chains.c.tag == "org:acme").values(tag="org:hidden")
+    alter(filled, lambda c: c.execute(renamed))
+    assert verify(filled, organization_id="acme").verdict == "empty"
+    filled.write(event(10))
+    report = verify(filled, organization_id="acme")
+    assert (report.verdict, report.rows) == ("intact", 1)
+    assert {one.kind for one in found(filled).findings} == {"changed"}
+    assert first(found(filled, [checkpoint]))[0] == "truncated"
+
+
 def test_an_emptied_store_is_broken(filled: SqlAuditSink) -> None:
     """A checkpoint remembers what there was."""
     checkpoint = take_checkpoint(filled, KEY)
