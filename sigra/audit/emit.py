@@ -124,12 +124,13 @@ def log_begin(attempt: Running) -> str | None:
 
     Return None if a sink has it, and otherwise why none has.
     """
-    sinks, faults = config.current.sinks, list[str]()
+    # Past a store's queue: what is refused there is told later, and raised to nobody.
+    sinks, faults, alone = config.current.sinks, list[str](), Transaction(None, strict=True)
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
     nothing: Any = (*[None] * 7, ABSENT, ABSENT)
     begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, [])[0]
-    taken = write_record(event_of(begun.values()), schema, sinks, faults, None, flushing=True)
+    taken = write_record(event_of(begun.values()), schema, sinks, faults, alone, flushing=True)
     for _ in failed if faults or not sinks else emitted:
         break
     why = f"the audit that is required reached no sink: {'; '.join(faults) or 'there is none'}"

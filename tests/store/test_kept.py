@@ -9,7 +9,7 @@ import pytest
 from events import event
 from sqlalchemy import text
 
-from sigra import AuditEvent, AuditScope, configure, log_safe
+from sigra import AuditEvent, AuditScope, SyncBackend, configure, log_safe, tenant_worker
 from sigra.audit import EventFilter
 from sigra.store import AuditNotKeptError, Batching, SqlAuditSink, verify
 
@@ -73,6 +73,27 @@ def test_a_driver_that_counts_no_rows_tells_of_a_swallowed_event(
     swallow(sink)
     with pytest.raises(AuditNotKeptError):
         sink._write([(event(number, actor_id="mallory"), None) for number in range(3)])
+
+
+ran: list[str] = []
+
+
+@tenant_worker(audit_schema=AuditEvent, audit_required=True)
+def pay(scope: AuditScope) -> None:
+    assert scope.user is not None
+    ran.append(scope.user.id)
+
+
+def test_no_body_runs_whose_begin_a_batching_sink_would_be_refused(
+    url: str, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """An audit that is required is written at once: of what is queued the loss is told too late."""
+    ran.clear()
+    swallow(open_sink(url))
+    sink = open_sink(url, batch=FOR_EVER)
+    with configure(sinks=[sink], backend=SyncBackend()):
+        jobs = [pay.new({"organization_id": "acme", "actor_id": who}) for who in ("mallory", "ann")]
+    assert (["discarded", "completed"], ["ann"]) == ([job.state for job in jobs], ran)
 
 
 def test_an_id_that_another_organization_has_is_refused(sink: SqlAuditSink) -> None:
