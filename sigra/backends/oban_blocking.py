@@ -7,14 +7,14 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from sigra.backends.pool import own_pool
+from sigra.backends.pool import OwnPool
 
 
 @cache
 def pool_like(pool: Any) -> Any:
     """Make a blocking pool like the instance's own."""
     size, timeout = pool.max_size, pool.timeout
-    return own_pool(pool.conninfo, kwargs=pool.kwargs, max_size=size, timeout=timeout)
+    return OwnPool(pool.conninfo, kwargs=pool.kwargs, max_size=size, timeout=timeout)
 
 
 def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:

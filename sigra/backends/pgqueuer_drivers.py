@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from sigra.backends.external import native
-from sigra.backends.pool import own_pool
+from sigra.backends.pool import OwnPool
 from sigra.backends.producing import is_async
 
 _settings = native("pgqueuer.domain.settings", "pgqueuer")
@@ -42,7 +42,7 @@ class PooledDriver:
     @cached_property
     def _pool(self) -> Any:
         settings = _settings.ConnectionSettings()
-        return own_pool(
+        return OwnPool(
             settings.dsn or "",
             max_size=settings.pool_max_size,
             timeout=settings.connect_timeout or 10.0,

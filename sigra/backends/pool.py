@@ -3,18 +3,81 @@
 from __future__ import annotations
 
 import atexit
+import os
+from collections.abc import Generator
 from importlib import import_module
+from time import monotonic
 from typing import Any
 
 
-def own_pool(conninfo: Any, **options: Any) -> Any:
-    """Open a psycopg ``ConnectionPool`` that connects when it has to, and closes at exit.
+class OwnPool:
+    """A psycopg ``ConnectionPool`` that connects when it has to, and closes at exit.
 
-    Its threads belong to this process alone: make it when the first job is sent, since a
-    server may fork until then. A connection that the server closed is replaced unseen.
+    Each process has its own: who shared a connection with a fork would read the other's
+    answers. A connection that the server closed is replaced unseen, and one by which it gave no
+    answer for ``timeout`` seconds is given up.
     """
-    pool_class = import_module("psycopg_pool").ConnectionPool
-    check = pool_class.check_connection
-    pool = pool_class(conninfo, min_size=0, check=check, open=True, **options)
-    atexit.register(pool.close)  # else the interpreter waits for each of its threads
-    return pool
+
+    def __init__(self, conninfo: Any, *, timeout: float, **options: Any) -> None:
+        self._conninfo, self._options = conninfo, {**options, "timeout": timeout}
+        self._pools: dict[int, Any] = {}  # the parent's too: to close it would end its connections
+
+    def connection(self) -> Any:
+        """Return a context manager that lends a connection of this process."""
+        pool = self._pools.get(os.getpid())
+        return (pool or self._pool_here()).connection()
+
+    def _pool_here(self) -> Any:
+        pool_class, pid = import_module("psycopg_pool").ConnectionPool, os.getpid()
+        made = pool_class(
+            self._conninfo,
+            connection_class=_giving_up_after(self._options["timeout"]),
+            min_size=0,
+            check=pool_class.check_connection,
+            open=True,
+            **self._options,
+        )
+        pool = self._pools.setdefault(pid, made)
+        if pool is made:
+            atexit.register(_close, pool, pid)  # else the interpreter waits for each of its threads
+        else:
+            made.close()  # another thread was faster
+        return pool
+
+
+def _close(pool: Any, pid: int) -> None:
+    if pid == os.getpid():
+        pool.close()
+
+
+def _giving_up_after(seconds: float) -> Any:
+    """Return psycopg's class of connections, whose waits for the server end after so long."""
+    psycopg = import_module("psycopg")
+
+    def wait(self: Any, work: Any, *args: Any, **options: Any) -> Any:
+        bounded = _until(monotonic() + seconds, work)
+        try:
+            return psycopg.Connection.wait(self, bounded, *args, **options)
+        except _SilentError:
+            self.pgconn.finish()  # an answer that came after all would be taken for the next one
+            raise psycopg.OperationalError(
+                f"the server gave no answer within {seconds:g} s"
+            ) from None
+
+    return type("Connection", (psycopg.Connection,), {"wait": wait})
+
+
+def _until(deadline: float, work: Any) -> Generator[Any, Any, Any]:
+    """Do psycopg's work, which yields for what it waits and is told what came: 0 for nothing."""
+    came = None
+    try:
+        while True:
+            came = yield work.send(came)
+            if not came and monotonic() > deadline:
+                raise _SilentError
+    except StopIteration as end:
+        return end.value
+
+
+class _SilentError(Exception):
+    """The server sent nothing for too long."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ClassVar
 
+import prefork
 import pytest
+from consumer import HERE
 from consumer_side import tokens_of
 from older_release import older_pack
 from queue_harness import QueueHarness
@@ -198,3 +203,30 @@ class QueueContract(ConsumerContract):
         journal.wait(harness, lambda: len(attempts()) >= every, f"{every} attempts")
         assert set(attempts()) == {(id, attempt) for id in expected for attempt in (1, 2)}
         assert self.repeats_at_stop or len(attempts()) == every
+
+
+class OwnPoolContract(QueueContract):
+    """What queues keep whose producers have connections of our own to PostgreSQL.
+
+    Their harness is one of ``OwnPoolHarness``.
+    """
+
+    def test_a_producer_that_forks_sends_from_both_processes(self, harness: Any) -> None:
+        before = len(harness.rows())
+        queue = harness.backend.name
+        program = [sys.executable, str(HERE / "prefork.py"), queue, harness.server]
+        subprocess.run(program, check=True, timeout=harness.patience)
+        assert len(harness.rows()) - before == 4 * prefork.EACH
+
+    @pytest.mark.parametrize("stalls", ["server", "table"])
+    def test_a_server_that_gives_no_answer_is_an_enqueue_error(
+        self, harness: Any, stalls: str
+    ) -> None:
+        """Nothing of the batch is sent, neither then nor later, and the next job is."""
+        workers.echo.new(IDS, delay=3600)  # from now on a connection is open
+        with ThreadPoolExecutor() as thread, harness.stalled(stalls):
+            sending = thread.submit(workers.echo.new_many, [IDS] * 2, delay=3600)
+            with pytest.raises(EnqueueError, match=r"PoolTimeout|gave no answer within"):
+                sending.result(harness.patience)
+        workers.echo.new(IDS, delay=3600)
+        assert len(harness.rows()) == 2

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psycopg
 from consumer import Consumer
 from proxy import Proxy
 
@@ -95,3 +97,33 @@ class QueueHarness:
 
     def remove(self) -> None:
         """Remove what the run left on the server, and close this process's connections."""
+
+
+class OwnPoolHarness(QueueHarness):
+    """What a queue's harness has beside it whose producers have connections of our own.
+
+    ``table``: the one with the jobs.
+    """
+
+    table: ClassVar[str]
+
+    def query(self, query: str, *args: Any) -> list[Any]:
+        """Return the rows of a statement, as dicts."""
+        with psycopg.connect(self.server, row_factory=psycopg.rows.dict_row) as conn:
+            cursor = conn.execute(query, args)
+            return cursor.fetchall() if cursor.description else []
+
+    def rows(self, where: str = "true", *args: Any) -> list[Any]:
+        """Return those of the jobs for which the condition holds."""
+        return self.query(f"SELECT * FROM {self.table} WHERE {where} ORDER BY id", *args)
+
+    @contextmanager
+    def stalled(self, what: str) -> Iterator[None]:
+        """Have the whole server, or the table alone, give no answer meanwhile."""
+        if what == "server":
+            with self.proxy.held():
+                yield
+        else:
+            with psycopg.connect(self.server) as conn:
+                conn.execute(f"LOCK TABLE {self.table}")
+                yield

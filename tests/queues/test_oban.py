@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from consumer import BIN
-from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_contract import OwnPoolContract
+from queue_harness import OwnPoolHarness
 from servers import need
 
 oban = need("oban")
@@ -38,7 +38,8 @@ stager = { interval = 0.2 }
 """
 
 
-class ObanHarness(QueueHarness):
+class ObanHarness(OwnPoolHarness):
+    table = "oban_jobs"
     ready = "Oban started"
 
     def __init__(self, server: str, folder: Path) -> None:
@@ -65,14 +66,6 @@ class ObanHarness(QueueHarness):
 
     def send_note(self, text: str) -> None:
         self.send("oban_app.note", {"text": text})
-
-    def query(self, query: str, *args: Any) -> list[Any]:
-        with psycopg.connect(self.server, row_factory=psycopg.rows.dict_row) as conn:
-            cursor = conn.execute(query, args)
-            return cursor.fetchall() if cursor.description else []
-
-    def rows(self) -> list[Any]:
-        return self.query("SELECT * FROM oban_jobs ORDER BY id")
 
     def row(self, native_id: str) -> dict[str, Any]:
         (row,) = self.query("SELECT * FROM oban_jobs WHERE id = %s", native_id)
@@ -117,7 +110,7 @@ def harness(harness: ObanHarness, journal: Journal) -> Iterator[ObanHarness]:
     journal.clear()
 
 
-class TestOban(QueueContract):
+class TestOban(OwnPoolContract):
     harness_class, server = ObanHarness, "postgres"
 
     @pytest.mark.parametrize(

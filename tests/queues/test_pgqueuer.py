@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from consumer import BIN
-from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_contract import OwnPoolContract
+from queue_harness import OwnPoolHarness
 from servers import need
 
 need("pgqueuer")
@@ -42,7 +42,8 @@ pgq run pgqueuer_app:main --dequeue-timeout=1 --heartbeat-timeout=5 --batch-size
 """
 
 
-class PgQueuerHarness(QueueHarness):
+class PgQueuerHarness(OwnPoolHarness):
+    table = "pgqueuer"
     command = COMMAND.split()
     ready = "Running: PgQueuer"
     concurrency = 4
@@ -56,14 +57,6 @@ class PgQueuerHarness(QueueHarness):
 
     def remove(self) -> None:
         del os.environ["PGDSN"]
-
-    def query(self, query: str, *args: Any) -> list[Any]:
-        with psycopg.connect(self.server, row_factory=psycopg.rows.dict_row) as conn:
-            cursor = conn.execute(query, args)
-            return cursor.fetchall() if cursor.description else []
-
-    def rows(self, where: str = "true", *args: Any) -> list[Any]:
-        return self.query(f"SELECT * FROM pgqueuer WHERE {where} ORDER BY id", *args)
 
     def log(self, native_id: str) -> list[Any]:
         return self.query("SELECT * FROM pgqueuer_log WHERE job_id = %s ORDER BY id", native_id)
@@ -112,7 +105,7 @@ def harness(harness: PgQueuerHarness, journal: Journal) -> Iterator[PgQueuerHarn
     journal.clear()
 
 
-class TestPgQueuer(QueueContract):
+class TestPgQueuer(OwnPoolContract):
     harness_class, server = PgQueuerHarness, "postgres"
 
     @pytest.mark.parametrize(
