@@ -183,7 +183,8 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     Exit status:
       0    no such flow was found
       1    there is one
-      2    a PATH does not exist, or a file in it is no Python
+      2    a PATH does not exist, a file in it is no Python, or a star import from
+           outside PATH brings a decorator
     """  # noqa: D301
     from sigra.cli.check import report
 
