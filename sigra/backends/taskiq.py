@@ -11,7 +11,8 @@ from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for, within
-from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.producing import able_to, sending
+from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, begin_work, send
 from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition
@@ -28,8 +29,8 @@ class TaskiqBackend:
     ``AioPikaBroker``). ``schedules``: the source from which ``taskiq scheduler`` sends what
     is due later; without one ``delay``, ``run_at`` and retries are refused, and a snoozed
     job waits in its consumer. ``queue``: where jobs go that name none. ``timeout``: seconds
-    after which a broker that does not answer is down. Raises ``ValueError`` if messages
-    or schedules are not JSON.
+    after which a broker that does not answer is down. Raises ``ValueError`` if messages,
+    schedules or results are not JSON.
     """
 
     name = "taskiq"
@@ -38,15 +39,12 @@ class TaskiqBackend:
     def __init__(
         self, broker: Any, schedules: Any = None, *, queue: str | None = None, timeout: float = 10.0
     ) -> None:
-        cure = "set broker.with_serializer(JSONSerializer())"
-        require_json(broker.serializer.dumpb([1]), "this taskiq broker", cure)
+        for part in (broker, schedules, broker.result_backend):
+            refuse_pickle(part)
         if not (is_stream(broker) or hasattr(broker, "write_channel")):
             self.capabilities -= {"at_least_once"}  # neither Redis streams nor RabbitMQ
         if schedules is None:
             self.capabilities &= {"queue", "native", "at_least_once"}
-        elif hasattr(schedules, "_serializer"):
-            cure = f"make it {type(schedules).__name__}(..., serializer=JSONSerializer())"
-            require_json(schedules._serializer.dumpb([1]), "this taskiq schedule source", cure)
         self.broker, self.schedules = broker, schedules
         self._queue, self._timeout = queue, timeout
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -98,6 +96,7 @@ class TaskiqBackend:
             raise
 
     def _started(self, _: Any) -> None:
+        refuse_pickle(self.broker.result_backend)  # which may have been set since
         self._loop = asyncio.get_running_loop()
         if self.broker.is_worker_process:
             self._awake = begin_work(self.broker, self.schedules)

@@ -22,7 +22,12 @@ import redis  # noqa: E402
 import redis.asyncio as async_redis  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
 from taskiq_app import make_broker, make_schedules  # noqa: E402
-from taskiq_redis import ListQueueBroker, ListRedisScheduleSource, RedisStreamBroker  # noqa: E402
+from taskiq_redis import (  # noqa: E402
+    ListQueueBroker,
+    ListRedisScheduleSource,
+    RedisAsyncResultBackend,
+    RedisStreamBroker,
+)
 
 from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
@@ -204,6 +209,24 @@ def test_pickle_is_refused():
 def test_schedules_that_pickle_are_refused():
     with pytest.raises(ValueError, match=r"ListRedisScheduleSource\(..., serializer=JSONSer"):
         TaskiqBackend(RedisStreamBroker(NOWHERE), ListRedisScheduleSource(NOWHERE))
+
+
+def test_results_that_are_pickled_are_refused():
+    """Whoever reads one would run what somebody else has put into Redis."""
+    results = RedisAsyncResultBackend(NOWHERE)
+    broker = RedisStreamBroker(NOWHERE).with_result_backend(results)
+    with pytest.raises(ValueError, match=r"RedisAsyncResultBackend\(..., serializer=JSONSer"):
+        TaskiqBackend(broker)
+    results = RedisAsyncResultBackend(NOWHERE, serializer=JSONSerializer())
+    TaskiqBackend(RedisStreamBroker(NOWHERE).with_result_backend(results))
+
+
+def test_a_result_backend_that_is_set_later_is_looked_at_when_the_broker_starts():
+    """The order of an app's lines does not decide whether its results are pickled."""
+    TaskiqBackend(broker := taskiq.InMemoryBroker())
+    broker.with_result_backend(RedisAsyncResultBackend(NOWHERE))
+    with pytest.raises(ValueError, match="does not write JSON"):
+        asyncio.run(broker.startup())
 
 
 def test_a_broker_that_acknowledges_nothing_may_lose_jobs():
