@@ -49,17 +49,16 @@ def uuid7() -> str:
     return uuid7_text(uuid7_parts())
 
 
-def event_id(
-    job_id: str, attempt: int, snoozes: int, ordinal: int, organization_id: str | None = None
-) -> str:
+def event_id(job_id: str, attempt: int, snoozes: int, ordinal: int, told: object = None) -> str:
     """Return the id of an event in a job: the same for a redelivery of the same attempt.
 
     A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
-    job's events lie together in an index, and a hash of all five for the rest.
+    job's events lie together in an index, and a hash of all five for the rest. ``told``, of texts
+    and None: what tells an event from another one that a redelivery logs in its place.
     """
-    # The numbers hold no colon, a name is quoted and the job's id comes last, so that no two
+    # The numbers hold no colon, texts are quoted and the job's id comes last, so that no two
     # inputs read the same.
-    source = f"{attempt}:{snoozes}:{ordinal}:{organization_id!a}:{job_id}"
+    source = f"{attempt}:{snoozes}:{ordinal}:{told!a}:{job_id}"
     text = _blake2b()(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     time = _time_of(job_id) or f"{text[:8]}-{text[8:12]}"
     return f"{time}-8{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"

@@ -803,9 +803,30 @@ def test_a_redelivered_attempt_has_the_same_ids() -> None:
 def test_the_events_of_a_body_are_counted_from_one() -> None:
     """The ids of a body's events are those of the places 1, 2 and 3; 0 is the attempt's end."""
     job = "0198f3a0-0000-7000-8000-000000000001"
-    assert [event_id(job, 1, 0, place, "42") for place in (1, 2, 3)] == ids()
+    told = ("42", "7", "a.b", "success", None, None)
+    assert [event_id(job, 1, 0, place, told) for place in (1, 2, 3)] == ids()
     end = in_job(lambda: log_lifecycle(running.get(), "work.done", "success"))  # type: ignore[arg-type]
-    assert event_id(job, 1, 0, 0, "42") == end.event.event_id
+    told = ("42", "7", "work.done", "success", None, None)
+    assert event_id(job, 1, 0, 0, told) == end.event.event_id
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"action": "a.c"},
+        {"outcome": "failure"},
+        {"target_id": 8},
+        {"target_type": "order"},
+        {"actor_id": "8"},
+    ],
+)
+def test_another_event_in_the_same_place_has_another_id(other: dict[str, Any]) -> None:
+    """A body that goes on after a crash, with what is left, logs nothing that passes for done."""
+
+    def body(action: str = "a.b", target_id: int = 7, **details: Any) -> str:
+        return log_safe(action, SCOPE, target_id=target_id, **details).event.event_id  # type: ignore[union-attr]
+
+    assert in_job(lambda: body(**other)) != in_job(body)
 
 
 def test_the_event_of_another_organization_takes_no_id() -> None:

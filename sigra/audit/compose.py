@@ -52,13 +52,8 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
     if actor_id is not ABSENT:
         actor = _checked_id("actor_id", actor_id, notes)
     acting = "user" if actor else "system"
-    if job is None:
-        identity, worker, job_id, attempt = uuid7(), None, None, None
-    else:
-        worker, job_id, attempt = job.job.definition.name, job.job.id, job.attempt
-        identity = event_id(job_id, attempt, job.snoozes, ordinal, organization)
     line = {
-        "event_id": identity,
+        "event_id": None if job else uuid7(),
         "event": action,
         "outcome": outcome,
         "organization_id": organization,
@@ -71,10 +66,14 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
         "user_agent": None if agent is None else _text("user_agent", agent, notes),
         "metadata": metadata,
         "occurred_at": datetime.now(_utc) if at is None else _moment(at, notes),
-        "worker": worker,
-        "job_id": job_id,
-        "attempt": attempt,
+        "worker": job and job.job.definition.name,
+        "job_id": job and job.job.id,
+        "attempt": job and job.attempt,
     }
+    if job is not None:
+        # Not its place alone: a body that is run again after a crash goes on with what is left.
+        told = organization, actor, action, outcome, line["target_type"], line["target_id"]
+        line["event_id"] = event_id(job.job.id, job.attempt, job.snoozes, ordinal, told)
     return line, redacted
 
 

@@ -11,6 +11,8 @@ from sqlalchemy import text
 
 from sigra import AuditEvent, AuditScope, SyncBackend, configure, log_safe, tenant_worker
 from sigra.audit import EventFilter
+from sigra.backends.envelope import pack
+from sigra.backends.external import consume
 from sigra.store import AuditNotKeptError, Batching, SqlAuditSink, verify
 
 EVERYONE = EventFilter(all_organizations=True)
@@ -94,6 +96,28 @@ def test_no_body_runs_whose_begin_a_batching_sink_would_be_refused(
     with configure(sinks=[sink], backend=SyncBackend()):
         jobs = [pay.new({"organization_id": "acme", "actor_id": who}) for who in ("mallory", "ann")]
     assert (["discarded", "completed"], ["ann"]) == ([job.state for job in jobs], ran)
+
+
+left: list[int] = []
+
+
+@tenant_worker(audit_schema=AuditEvent, max_attempts=2)
+def close_all(scope: AuditScope) -> None:
+    for number in left.copy():
+        left.remove(number)
+        log_safe("invoice.close", scope, target_id=number)
+        if number == 2:
+            raise SystemExit
+
+
+def test_an_attempt_that_goes_on_where_it_died_keeps_all_its_events(sink: SqlAuditSink) -> None:
+    """It is the same attempt with other things to do: none of its events passes for an earlier."""
+    left[:] = [1, 2, 3, 4]
+    with configure(sinks=[sink], backend=SyncBackend()):
+        payload = pack(close_all.new({"organization_id": "acme", "actor_id": "ann"}, delay=1))
+        consume(payload, close_all.definition, "test")
+        consume(payload, close_all.definition, "test", deliveries=1)
+    assert ["4", "3", "2", "1"] == events_of(sink, "acme")
 
 
 def test_an_id_that_another_organization_has_is_refused(sink: SqlAuditSink) -> None:
