@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterable, Iterator
-from functools import cache
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, State, choices, items, names_in
+from sigra.cli.names import SCOPE, Names, State, choices, items, names_in, returned
 from sigra.cli.sources import Definition, Function, dotted
 
 if TYPE_CHECKING:
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
 
 _HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
 """Calls whose result holds what they were given."""
+_FILLERS = {"append", "appendleft", "extend", "insert", "add", "update", "setdefault", "put"}
+"""Methods by which a list, set, dict or queue takes what it is given."""
+_GIVERS = {"get", "setdefault", "pop", "popleft", "popitem", "values", "items", "copy"}
+"""Those by which it gives it back."""
 _OWN = {"user", "active_organization", "impersonating_from"}
 """What a scope has: only ids."""
 
@@ -176,11 +179,15 @@ class Expressions(Names):
             result |= self._follow(called, node, node)
         if given and not found and not last[:1].isupper():
             self._hand_over(node)
+        if not found and isinstance(node.func, ast.Attribute) and node.func.attr in _GIVERS:
+            result |= self.holds(node.func.value)
         # A class that was given the scope, here or elsewhere, keeps it for what is known.
         return result or (given and (last in _HOLDERS or last[:1].isupper()))
 
     def _hand_over(self, node: ast.Call) -> None:
-        """Let what is not in the tree (``map``, ``partial``, a pool) call what it is given."""
+        """Let what is not in the tree (``map``, a pool, a list) call or keep what it is given."""
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLERS:
+            self.keep(node.func.value, {SCOPE})
         for number, arg in enumerate(node.args):
             for called in self._called(arg):
                 self._follow(called, ast.Call(arg, node.args[number + 1 :], node.keywords), node)
@@ -194,7 +201,7 @@ class Expressions(Names):
         elif isinstance(node, ast.Call):
             for maker in self._called(node.func):
                 if isinstance(maker, Function):
-                    for value in _returned(maker.node):
+                    for value in returned(maker.node):
                         yield from self._tracer.sources.called(maker, value, ())
         known = [f for f in self.facts(dotted(node)) if isinstance(f, (Function, ast.Lambda))]
         yield from sorted(known, key=lambda one: getattr(one, "place", ""))
@@ -240,10 +247,3 @@ class Expressions(Names):
     def _passed(self, value: ast.expr) -> set[object]:
         """Return what is known of a value in another function too: there names are others."""
         return {what for what in self.what(value) if not isinstance(what, Definition)}
-
-
-@cache
-def _returned(node: Definition) -> list[ast.expr]:
-    """List the values that a function returns and that are written as names."""
-    values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
-    return [one for value in values if value for one in choices(value) or [value] if dotted(one)]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection
+from functools import cache
 
-from sigra.cli.sources import dotted
+from sigra.cli.sources import Definition, dotted
 
 SCOPE = object()
 """What a name is that is a worker's scope, or an object in which it can be found."""
@@ -78,3 +79,10 @@ def names_in(root: ast.expr) -> dict[ast.AST, frozenset[str]]:
         own = frozenset((node.id,) if isinstance(node, ast.Name) else ())
         names[node] = own.union(*(names[part] for part in ast.iter_child_nodes(node)))
     return names
+
+
+@cache
+def returned(node: Definition) -> list[ast.expr]:
+    """List the values that a function returns and that are written as names."""
+    values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+    return [one for value in values if value for one in choices(value) or [value] if dotted(one)]
