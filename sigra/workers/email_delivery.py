@@ -34,11 +34,11 @@ def EmailDelivery(  # noqa: N802 - it is used as an object
     settings = email_settings()
     build = settings.builders.get(type) if isinstance(type, str) else None
     if build is None:
-        return Cancel(f"no builder for emails of type {type!r}")
+        return Cancel("no builder for emails of its type")
     asked = id_text(user_id)
     user = None if asked is None else _at_once("find_user", settings.find_user(asked))
     if user is None:
-        return Cancel(f"no user with id {user_id}")
+        return Cancel("no user with its user_id")
     ids = {"organization_id": organization_id, "token_id": token_id}
     given = {name: str(value) for name, value in ids.items() if value is not None}
     message = _at_once("the builder", build(user, **given))

@@ -90,8 +90,8 @@ def test_an_unknown_type_or_user_is_cancelled(inbox: Inbox) -> None:
     """No retry would find them."""
     unknown = perform_job(EmailDelivery, {"type": "spam", "user_id": 7})
     nobody = perform_job(EmailDelivery, {"type": "confirm", "user_id": 8})
-    assert Cancel("no builder for emails of type 'spam'") == unknown
-    assert Cancel("no user with id 8") == nobody
+    assert Cancel("no builder for emails of its type") == unknown
+    assert Cancel("no user with its user_id") == nobody
     assert [] == inbox.envelopes
 
 
