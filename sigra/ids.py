@@ -10,6 +10,10 @@ from random import Random
 from time import time_ns
 from typing import Any
 
+Told = tuple[str | None, str | None, str, str, str | None, str | None]
+"""What tells an event from another that a redelivery logs in its place: organization, actor,
+action, outcome, and the target's type and id."""
+
 # An instance of our own: a user's random.seed() would otherwise make ids repeat.
 _source = Random(os.urandom(32))
 _random_bits = _source.getrandbits
@@ -49,16 +53,19 @@ def uuid7() -> str:
     return uuid7_text(uuid7_parts())
 
 
-def event_id(job_id: str, attempt: int, snoozes: int, ordinal: int, told: object = None) -> str:
+def event_id(job_id: str, attempt: int, snoozes: int, ordinal: int, told: Told) -> str:
     """Return the id of an event in a job: the same for a redelivery of the same attempt.
 
     A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
-    job's events lie together in an index, and a hash of all five for the rest. ``told``, of texts
-    and None: what tells an event from another one that a redelivery logs in its place.
+    job's events lie together in an index, and a hash of all five for the rest.
     """
-    # The numbers hold no colon, texts are quoted and the job's id comes last, so that no two
-    # inputs read the same.
-    source = f"{attempt}:{snoozes}:{ordinal}:{told!a}:{job_id}"
+    organization, actor, action, outcome, kind, target = told
+    # The numbers, action and outcome hold no colon, the others are quoted and the job's id comes
+    # last, so that no two inputs read the same.
+    source = (
+        f"{attempt}:{snoozes}:{ordinal}:{organization!a}:{actor!a}:{action}:{outcome}:"
+        f"{kind!a}:{target!a}:{job_id}"
+    )
     text = _blake2b()(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     time = _time_of(job_id) or f"{text[:8]}-{text[8:12]}"
     return f"{time}-8{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"

@@ -52,7 +52,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
     if actor_id is not ABSENT:
         actor = _checked_id("actor_id", actor_id, notes)
     acting = "user" if actor else "system"
-    line = {
+    line: dict[str, Any] = {
         "event_id": None if job else uuid7(),
         "event": action,
         "outcome": outcome,
