@@ -55,13 +55,13 @@ class QueueNotes:
         return before
 
     def end(self, channel: Any, id: str, begun: int | None) -> None:
-        """Take away the note that the job was begun so often; for None any that is there."""
+        """Take away the note that the job was begun so often; for None any, if it has one."""
         slot = self._slot(channel, id)
-        for _ in _tries(50):
+        for _ in _tries(8 if begun is None else 50):
             found = self._read(channel, slot, id, begun)
             for tag in found:
                 channel.basic_ack(tag)
-            if found or begun is None:
+            if found:
                 return
 
     def _slot(self, channel: Any, id: str) -> str:

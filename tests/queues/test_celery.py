@@ -193,10 +193,14 @@ class CeleryContract(QueueContract):
         limit = {"time_limit": 2} if by == "a time limit" else {}
         payload = {**IDS, "seconds": 60}
         sent = harness.app.send_task(workers.waits.name, kwargs=payload, **limit).id
-        journal.wait(harness, lambda: bool(harness.noted([sent])), "its note")
         if not limit:
+            journal.wait(harness, lambda: bool(journal.runs(workers.waits.name)), "its begin")
+            assert harness.noted([sent]) == {sent}
             harness.app.control.revoke(sent, terminate=True, signal="SIGKILL")
-        journal.wait(harness, lambda: not harness.noted([sent]), "no note")
+        killed = rf"Hard time limit .*{sent}|Terminating {sent}"
+        journal.wait(harness, lambda: bool(harness.logged(killed)), "its end")
+        harness.stop()  # so that all that follows its end is done
+        assert harness.noted([sent]) == set()
         assert len(journal.runs(workers.waits.name)) <= 1
         assert journal.audited("contract.ended") == set()
 

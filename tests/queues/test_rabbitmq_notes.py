@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from zlib import crc32
@@ -79,6 +80,19 @@ def test_a_job_has_one_note_however_often_it_was_begun(channel, notes):
     """It counts all begins, and one end takes it away."""
     assert [notes.begin(channel, "a", 0, again) for again in (False, True, True)] == [0, 1, 2]
     notes.end(channel, "a", 3)
+    assert notes.begin(channel, "a", 0, again=True) == 0
+
+
+def test_a_note_that_another_just_reads_past_goes_when_celery_kills_its_job(channel, notes):
+    """Whoever takes it away then does not know how often the job was begun."""
+    looks = []
+
+    def get(*of):
+        looks.append(of)
+        return notes.get(*of) if len(looks) > 1 else None  # as of a queue that has no note
+
+    notes.begin(channel, "a", 0, again=False)
+    replace(notes, get=get).end(channel, "a", None)
     assert notes.begin(channel, "a", 0, again=True) == 0
 
 
