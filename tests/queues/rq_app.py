@@ -28,6 +28,12 @@ def dies_as_it_is_put_off(scope: AuditScope, args: Any, job: Any, marker: str) -
     return Snooze(1)
 
 
+@tenant_worker(name="sigra.tests.snoozes_for_an_hour")
+def snoozes_for_an_hour(scope: AuditScope, args: Any, job: Any) -> Snooze | None:
+    record(scope, args)
+    return None if job.snoozes else Snooze(3600)
+
+
 def _die(*_: Any, **__: Any) -> None:
     for pid in (os.getppid(), os.getpid()):
         os.kill(pid, signal.SIGKILL)

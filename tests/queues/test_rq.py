@@ -144,10 +144,11 @@ class TestRQ(QueueContract):
 
     def test_a_job_that_snoozes_may_be_taken_and_not_begun_again(self, harness, journal):
         """Each run of it leaves as many of RQ's own retries as it had at first."""
-        job = self.taken_and_not_begun(harness, workers.snoozes, {**IDS, "times": 1})
+        job = self.taken_and_not_begun(harness, rq_app.snoozes_for_an_hour, IDS)
         later = harness.native.scheduled_job_registry
         journal.wait(harness, lambda: job.id in later, "the snooze")
         assert harness.native.fetch_job(job.id).retries_left == 1
+        harness.direct.zadd(later.key, {job.id: 1}, xx=True)  # the hour is over
         journal.wait(harness, lambda: len(journal.runs(job.worker)) == 2, "both runs")
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
 
