@@ -1,11 +1,13 @@
 """What every consumer's app module imports before its backend: the suite's workers, recorded.
 
-``note`` is the body of a task of the application's own, which Sigra knows nothing of.
+``note`` is the body of a task of the application's own, which Sigra knows nothing of; ``held``
+is a worker that the test lets end.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 if os.environ.get("SIGRA_TEST_OLDER"):
     import older_release
@@ -13,10 +15,12 @@ if os.environ.get("SIGRA_TEST_OLDER"):
     older_release.be_older()
 
 from email.message import EmailMessage  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 from sqlalchemy import create_engine  # noqa: E402
 
-from sigra.testing.contract_workers import record_events  # noqa: E402
+from sigra import AuditEvent, tenant_worker  # noqa: E402
+from sigra.testing.contract_workers import record, record_events  # noqa: E402
 from sigra.workers import EmailSettings, TokenTable, set_up  # noqa: E402
 
 if os.environ.get("SIGRA_TEST_CONSUMER"):
@@ -24,6 +28,14 @@ if os.environ.get("SIGRA_TEST_CONSUMER"):
 
 URL = os.environ.get("SIGRA_TEST_URL", "")
 QUEUE = os.environ.get("SIGRA_TEST_QUEUE", "")
+
+
+@tenant_worker(name="queues.held", audit_schema=AuditEvent, action="queues.held")
+def held(scope, args, until):
+    """Run until there is a file of that name."""
+    record(scope, args)
+    while not Path(until).exists():
+        time.sleep(0.02)
 
 
 def note(text: str) -> None:

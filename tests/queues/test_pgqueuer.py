@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from consumer import BIN
+from consumer_side import held
 from queue_contract import OwnPoolContract
 from queue_harness import OwnPoolHarness
 from servers import need
@@ -217,12 +218,15 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
-        first = contract_workers.waits.new({**IDS, "seconds": 4}, unique="k")
+        end = harness.folder / "end"
+        args = {**IDS, "until": str(end)}
+        first = held.new(args, unique="k")
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
         assert [row["status"] for row in harness.rows("id = %s", first.native_id)] == ["picked"]
-        assert contract_workers.waits.new({**IDS, "seconds": 0}, unique="k").duplicate
+        assert held.new(args, unique="k").duplicate
         batch = contract_workers.echo.new_many([IDS] * 3, unique="k")
         assert [job.duplicate for job in batch] == [False, True, True]
+        end.touch()
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_an_async_transaction_of_psycopg(self, harness: PgQueuerHarness, commit: bool) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consumer_side import held
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
 from servers import need
@@ -242,12 +243,15 @@ class TestProcrastinate(QueueContract):
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
         self, harness: Any, journal: Journal
     ) -> None:
-        first = contract_workers.waits.new({**IDS, "seconds": 4}, unique="k")
+        end = harness.folder / "end"
+        args = {**IDS, "until": str(end)}
+        first = held.new(args, unique="k")
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
         assert harness.row(first)["status"] == "doing"
-        assert contract_workers.waits.new({**IDS, "seconds": 0}, unique="k").duplicate
+        assert held.new(args, unique="k").duplicate
         batch = contract_workers.echo.new_many([IDS] * 3, unique="k")
         assert [job.duplicate for job in batch] == [False, True, True]
+        end.touch()
 
     @pytest.mark.parametrize(
         "value", ["a\x00b", 1e16, [1e300, -0.0, 1e-7, 2.0], {"10e+5 ": "\\u0000"}]
