@@ -91,25 +91,28 @@ class SyncBackend:
                 self._refuse_in_loop()
         outer = self._pump() if running.get() is not None else None
         pump = outer or _Pump(self)
+        # Of a batch with a unique key no job ends before the last is taken.
+        apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
         for job in jobs:
-            if (ticket := self._take(job, pump)) is not None and outer is None:
+            if (ticket := self._take(job, pump)) is not None and apart:
                 self._run(job, ticket, pump)
             elif ticket is not None:
                 heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
-        if outer is not None and not pump.open and (left := pump.take()) is not None:
-            self._run(*left, pump)  # the job around it has ended meanwhile, in another thread
+        if not apart and (outer is None or not pump.open) and (left := pump.take()) is not None:
+            self._run(*left, pump)  # or the job around it has ended meanwhile, in another thread
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same: async functions on this loop, the others in a thread beside it."""
         outer = self._pump()
         pump = outer or _Pump(self)
+        apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
         for job in jobs:
             if (ticket := self._take(job, pump)) is None:
                 continue
             heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
-            if outer is None:
+            if apart:
                 await self._arun_waiting(pump)
-        if not pump.open:
+        if outer is None or not pump.open:
             await self._arun_waiting(pump)
 
     def drain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
@@ -231,14 +234,11 @@ class SyncBackend:
         return now, now + until
 
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
-        """Take the next job that is due by ``target``, and let time go on to it, or to ``target``.
-
-        ``inline``: leave one that cannot run here.
-        """
+        """Take the next job due by ``target``, and let time go on to it, or to ``target``."""
         with self._lock:
             entry = next((each for each in self._scheduled[:1] if each[0] <= target), None)
             if entry is not None:
-                if inline and entry[3].definition.is_async:
+                if inline and entry[3].definition.is_async:  # it is left where it cannot run
                     self._refuse_in_loop()
                 heapq.heappop(self._scheduled)
             self._ahead = max(self._ahead, (target if entry is None else entry[0]) - time.time())

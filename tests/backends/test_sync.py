@@ -348,6 +348,15 @@ def test_a_unique_key_is_free_after_the_job(sync: SyncBackend) -> None:
     assert [False, False] == [job.duplicate for job in jobs]
 
 
+def test_a_unique_key_is_one_for_a_batch(sync: SyncBackend) -> None:
+    """The first job of it has the key: none has run before the last is enqueued."""
+    batch = [{"n": n} for n in range(3)]
+    assert [False, True, True] == [job.duplicate for job in note.new_many(batch, unique="k")]
+    jobs = asyncio.run(note.anew_many(batch, unique="k"))
+    assert [False, True, True] == [job.duplicate for job in jobs]
+    assert [0, 0] == ran
+
+
 def test_a_unique_key_is_kept_through_a_retry(sync: SyncBackend) -> None:
     """A job that waits for its retry is unfinished."""
     failing.new({}, unique="k")
