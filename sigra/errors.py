@@ -99,17 +99,14 @@ class CrossTenantError(SigraError):
     ``running_organization_id``, ``organization_id`` (the one asked for, or None).
     """
 
-    def __init__(
-        self, worker: str, running_worker: str, home_id: str, organization_id: str | None
-    ) -> None:
+    def __init__(self, worker: str, running: str, home: str, organization_id: str | None) -> None:
         to = "no organization" if organization_id is None else f"organization {organization_id!r}"
         super().__init__(
-            f"a job of {running_worker!r} for organization {home_id!r} enqueues "
-            f"{worker!r} for {to}. Pass **tenant_args(scope) to stay in the same organization, "
-            "or cross_tenant=True to .new() where crossing is meant."
+            f"a job of {running!r} for organization {home!r} enqueues {worker!r} for {to}. Pass "
+            "**tenant_args(scope) to stay in it, or cross_tenant=True to .new() to cross over."
         )
         self.worker, self.organization_id = worker, organization_id
-        self.running_worker, self.running_organization_id = running_worker, home_id
+        self.running_worker, self.running_organization_id = running, home
 
 
 class EnqueueError(SigraError):
@@ -239,5 +236,8 @@ class MissingExtraError(SigraError, ImportError):
     """Name the extra that brings a missing package. Attributes: ``extra``, ``package``."""
 
     def __init__(self, extra: str, package: str) -> None:
-        super().__init__(f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it")
+        since = " on Python 3.12 or newer" if extra in ("django", "oban") else ""
+        super().__init__(
+            f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it{since}"
+        )
         self.extra, self.package = extra, package

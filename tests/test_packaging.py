@@ -106,6 +106,14 @@ def test_the_version_is_the_packages() -> None:
     assert installed == sigra.__version__
 
 
+def test_the_error_of_an_extra_names_the_python_that_it_needs() -> None:
+    """On an older one ``pip install`` brings nothing, and says nothing."""
+    for extra, needed in PROJECT["optional-dependencies"].items():
+        _, _, least = needed[0].partition("python_version >= ")
+        told = str(sigra.MissingExtraError(extra, "it"))
+        assert told.endswith(f"on Python {least[1:-1]} or newer" if least else "brings it")
+
+
 def entry_points() -> list[str]:
     """List the targets of the entry points, as ``module:name``."""
     groups: dict[str, dict[str, str]] = PROJECT["entry-points"]
