@@ -8,6 +8,7 @@ that away: what comes again with a note is what was running.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -109,10 +110,12 @@ class _Broker:
             raise
 
 
-_brokers = WeakKeyDictionary[Any, _Broker]()
+_brokers = WeakKeyDictionary[Any, dict[int, _Broker]]()
 
 
 def _broker_of(app: Any) -> _Broker:
-    if app not in _brokers:
-        _brokers[app] = _Broker(app)
-    return _brokers[app]
+    """Return this process's own; a forked one leaves its parent's connection alone, and open."""
+    each, process = _brokers.setdefault(app, {}), os.getpid()
+    if process not in each:
+        each[process] = _Broker(app)
+    return each[process]

@@ -204,6 +204,16 @@ class CeleryContract(QueueContract):
         assert len(journal.runs(workers.waits.name)) <= 1
         assert journal.audited("contract.ended") == set()
 
+    def test_the_children_that_follow_killed_ones_run_jobs(self, harness, journal):
+        """Their parent took the notes away, by a connection that is not theirs."""
+        kwargs = {**IDS, "seconds": 60}
+        app, name = harness.app, workers.waits.name
+        sent = [app.send_task(name, kwargs=kwargs, time_limit=2).id for _ in range(2)]
+        journal.wait(harness, lambda: harness.noted(sent) == set(sent), "their notes")
+        journal.wait(harness, lambda: harness.noted(sent) == set(), "no notes")
+        workers.echo.new_many([IDS] * 20)
+        journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) >= 20, "20 jobs")
+
     def test_a_job_that_kills_its_consumer_at_once_is_begun_once(self, harness, journal):
         """The broker has the note before the body begins."""
         job = kills_all.new(IDS)
