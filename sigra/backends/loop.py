@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
 from functools import cache
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from sigra.backends.producing import sending
 from sigra.errors import EnqueueError
@@ -15,11 +17,22 @@ from sigra.execute import in_event_loop
 
 Work: TypeAlias = Coroutine[Any, Any, Any]
 
+_CURE = "connect it in one that lasts, in each process"
+
+
+_process_of = WeakKeyDictionary[asyncio.AbstractEventLoop, int]()
+"""In which process a loop was first seen: to one that was forked since it still seems to run."""
+
+
+def own_loop() -> asyncio.AbstractEventLoop:
+    """Return this process's loop of our own, in a thread, for producers that have none."""
+    return _loop_of(os.getpid())
+
 
 @cache
-def own_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop of our own, in a thread, for producers that have none."""
+def _loop_of(process: int) -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
+    _process_of[loop] = process
     threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
     return loop
 
@@ -27,12 +40,27 @@ def own_loop() -> asyncio.AbstractEventLoop:
 def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
     """Have ``loop``, which runs in another thread, do the work.
 
-    Raises ``RuntimeError`` if it no longer runs: the connections that it had are lost.
+    Raises ``RuntimeError`` if it does not run in this process, or no longer: the connections
+    that it had are lost.
     """
-    if not loop.is_running():
+    forked = _process_of.setdefault(loop, os.getpid()) != os.getpid()
+    if forked or not loop.is_running():
         work.close()
-        raise RuntimeError("the event loop that this queue was connected in has ended")
+        lost = "is in the process that this one was forked from" if forked else "has ended"
+        raise RuntimeError(f"the event loop that this queue was connected in {lost}: {_CURE}")
     return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+async def answered(work: Work, seconds: float) -> Any:
+    """Await the work of a queue that is down if it does not answer within so many seconds."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await work
+    except TimeoutError:
+        if limit.expired():
+            raise TimeoutError(f"no answer within {seconds:g} s") from None
+        raise
 
 
 def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
@@ -46,9 +74,9 @@ def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -
     return _submitted(backend, loop or own_loop(), work).result()
 
 
-async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
-    """Have ``loop`` (None: the running one) do the work, and await it."""
-    if loop is None or loop is asyncio.get_running_loop():
+async def within(backend: str, loop: asyncio.AbstractEventLoop, work: Work) -> Any:
+    """Have ``loop``, which may be the running one, do the work, and await it."""
+    if loop is asyncio.get_running_loop():
         return await work
     return await asyncio.wrap_future(_submitted(backend, loop, work))
 

@@ -10,13 +10,16 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.loop import wait_for, within
+from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, require_json, sending, unique_key
 from sigra.backends.saq_run import AGAIN, run
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
 _saq = native("saq", "saq")
+
+_TIMEOUT = 10.0
+"""Seconds after which a server that does not answer is down; SAQ itself would wait for ever."""
 
 _KEEP_DEAD = 365 * 24 * 3600
 """Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
@@ -61,10 +64,10 @@ class SaqBackend:
 
     async def _send(self, queue: Any, jobs: Sequence[Job]) -> None:
         with sending(self.name, jobs):
-            await queue.connect()
+            await answered(queue.connect(), _TIMEOUT)
             for job in jobs:
                 native = self._native(job)
-                taken = await queue.enqueue(native)
+                taken = await answered(queue.enqueue(native), _TIMEOUT)
                 job.accept(native_id=native.key, duplicate=taken is None)
 
     def _native(self, job: Job) -> Any:

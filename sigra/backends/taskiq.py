@@ -10,7 +10,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.loop import wait_for, within
+from sigra.backends.loop import answered, own_loop, wait_for, within
 from sigra.backends.producing import able_to, sending
 from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, begin_work, send
@@ -59,9 +59,12 @@ class TaskiqBackend:
         wait_for(self.name, self._loop, self._send(jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
-        """Send the jobs by this event loop, or by the one that the broker was started in."""
+        """Send the jobs by the loop that the broker was started in, or by one of our own.
+
+        Not by this one, which may end before the process does.
+        """
         self._check_queue(jobs[0])
-        await within(self.name, self._loop, self._send(jobs))
+        await within(self.name, self._loop or own_loop(), self._send(jobs))
 
     async def _send(self, jobs: Sequence[Job]) -> None:
         with sending(self.name, jobs):
@@ -71,8 +74,8 @@ class TaskiqBackend:
                 delay, queue = job.options.wait(time.time()), job.options.queue or self._queue
                 labels = LABELS if queue is None else {**LABELS, "queue_name": queue}
                 kicker = AsyncKicker(job.worker, self.broker, dict(labels))
-                async with asyncio.timeout(self._timeout):
-                    await send(kicker.with_task_id(job.id), self.schedules, pack(job), delay)
+                sent = send(kicker.with_task_id(job.id), self.schedules, pack(job), delay)
+                await answered(sent, self._timeout)
                 job.accept(native_id=job.id)
 
     def _check_queue(self, job: Job) -> None:
@@ -89,8 +92,7 @@ class TaskiqBackend:
     async def _start(self) -> None:
         """Start a broker that the application did not, so that its queues are there."""
         try:
-            async with asyncio.timeout(self._timeout):
-                await self.broker.startup()
+            await answered(self.broker.startup(), self._timeout)
         except BaseException:
             self._loop = None
             raise

@@ -149,6 +149,14 @@ class TestSaqOnRedis(QueueContract):
         with pytest.raises(EnqueueError, match=r"await worker\.anew"):
             asyncio.run(enqueue())
 
+    def test_a_server_that_does_not_answer_is_an_enqueue_error(self, harness, monkeypatch):
+        """And when it does again, the same process sends on."""
+        monkeypatch.setattr("sigra.backends.saq._TIMEOUT", 0.2)
+        with harness.proxy.held(), pytest.raises(EnqueueError, match=r"no answer within 0\.2 s"):
+            workers.agnostic.new({})
+        monkeypatch.undo()
+        assert harness.kept(workers.echo.new(IDS, delay=60).id)
+
 
 class SaqPostgresHarness(SaqHarness):
     def connect(self) -> Any:

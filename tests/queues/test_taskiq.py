@@ -165,6 +165,19 @@ async def _release(pool, connection):
     await pool.release(connection)
 
 
+def test_jobs_are_sent_from_one_event_loop_after_another(redis_alone):
+    """Of a broker that the application did not start: its connections outlive the first."""
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    broker = make_broker(url, queue)
+    with configure(backend=TaskiqBackend(broker, make_schedules(url, queue), queue=queue)):
+        sent = [asyncio.run(workers.echo.anew(IDS)).id for _ in range(2)]
+        sent.append(workers.echo.new(IDS).id)
+    submit(own_loop(), broker.shutdown()).result()
+    with redis.Redis.from_url(url) as direct:
+        arrived = str(direct.xrange(queue))
+    assert [id for id in sent if id not in arrived] == []
+
+
 class AloneHarness(TaskiqHarness):
     """A consumer without a scheduler."""
 

@@ -1,0 +1,84 @@
+"""The event loop of our own, by which queues that only await are reached from elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from sigra import EnqueueError
+from sigra.backends.loop import answered, own_loop, submit, wait_for, within
+
+
+async def _double(number: int) -> int:
+    return 2 * number
+
+
+async def _never() -> Any:
+    await asyncio.Event().wait()
+
+
+_FORKED = """
+import os, warnings
+from test_loop import _double
+from sigra.backends.loop import own_loop, submit
+
+warnings.simplefilter("ignore")  # that this process has threads
+parents = own_loop()
+assert submit(parents, _double(1)).result() == 2
+if os.fork() == 0:
+    try:
+        submit(parents, _double(2))
+    except RuntimeError as error:
+        print(error, flush=True)
+    print(submit(own_loop(), _double(21)).result(), flush=True)
+else:
+    _, status = os.wait()
+    raise SystemExit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_not() -> None:
+    """A thread does not live on in a fork: to wait for its loop would be to wait for ever."""
+    here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED],
+        env={**os.environ, "PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    told, doubled = done.stdout.splitlines()
+    assert "is in the process that this one was forked from" in told
+    assert doubled == "42"
+
+
+def test_a_loop_that_has_ended_is_said_to_have() -> None:
+    ended = asyncio.new_event_loop()
+    ended.close()
+    with pytest.raises(RuntimeError, match="has ended: connect it in one that lasts"):
+        submit(ended, _double(1))
+
+
+def test_in_a_running_loop_one_is_told_to_await() -> None:
+    async def blocks() -> None:
+        wait_for("taskiq", own_loop(), _double(1))
+
+    with pytest.raises(EnqueueError, match=r"await worker\.anew"):
+        asyncio.run(blocks())
+
+
+def test_another_loop_is_awaited() -> None:
+    assert [asyncio.run(within("taskiq", own_loop(), _double(n))) for n in (1, 2)] == [2, 4]
+
+
+def test_what_does_not_answer_is_said_not_to() -> None:
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        asyncio.run(answered(_never(), 0.01))
