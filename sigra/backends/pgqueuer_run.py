@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any, TypeAlias
 
 from sigra.backends.external import Consumed, aconsume, native
+from sigra.backends.insist import insist
 from sigra.backends.jsonb import writable
 from sigra.errors import InvalidArgsError
 from sigra.json import dumps, loads
@@ -18,8 +19,8 @@ _HEADER = "sigra"
 """The header in which a job's counters travel, since PgQueuer counts retries alone."""
 
 _NOTE = """UPDATE {table} AS job
-SET headers = note.headers::jsonb, attempts = job.attempts - note.spared
-FROM unnest($1::bigint[], $2::text[], $3::int[]) AS note (id, headers, spared)
+SET headers = note.headers::jsonb, attempts = note.attempts
+FROM unnest($1::bigint[], $2::text[], $3::int[]) AS note (id, headers, attempts)
 WHERE job.id = note.id"""
 _Row: TypeAlias = tuple[int, str, int]
 
@@ -91,14 +92,16 @@ class Notes:
         await self._write(rows)
 
     async def _write(self, rows: list[_Row]) -> None:
+        columns = [*map(list, zip(*rows, strict=True))]
         try:
-            await self._driver.execute(self._statement, *map(list, zip(*rows, strict=True)))
+            await insist(lambda: self._driver.execute(self._statement, *columns))
         except Exception as error:  # the database went away: no fault of the job
             raise _pgqueuer.RetryRequested(timedelta(seconds=1)) from error
 
 
 def _row(job: Any, counts: Mapping[str, Any], spared: bool = False) -> _Row:
-    return job.id, dumps({**(job.headers or {}), _HEADER: counts}).decode(), int(spared)
+    headers = dumps({**(job.headers or {}), _HEADER: counts}).decode()
+    return job.id, headers, job.attempts - spared
 
 
 def _read(job: Any) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import submit
 from sigra.backends.procrastinate_insert import accept, insert
-from sigra.backends.procrastinate_run import Strategy, is_ours, look_for_lost, run
+from sigra.backends.procrastinate_rescue import look_for_lost
+from sigra.backends.procrastinate_run import Strategy, is_ours, run
 from sigra.backends.producing import able_to, is_async, require_conn, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
@@ -48,7 +49,7 @@ class ProcrastinateBackend:
         self._loop: asyncio.AbstractEventLoop | None = None
         catalog.subscribe(self._register)
         if rescue_after is not None:
-            look_for_lost(app, rescue_after)
+            look_for_lost(app, rescue_after, is_ours)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sigra import catalog
 from sigra.backends.external import Consumed, aconsume, ends_in, native
+from sigra.backends.insist import insist
 from sigra.backends.jsonb import fit, unfit
+from sigra.backends.procrastinate_rescue import let_go
 
 _procrastinate = native("procrastinate", "procrastinate")
-
-RESCUE = "sigra.rescue"
-"""The periodic task that brings back the jobs of a worker that died."""
 
 _COUNT = """
 UPDATE procrastinate_jobs SET args = %(args)s::jsonb, attempts = %(attempts)s
 WHERE id = %(id)s AND status = 'doing'
 """
-_FORGET = "DELETE FROM procrastinate_jobs WHERE task_name = %(name)s AND status = 'succeeded'"
 
 
 async def run(context: Any, args: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
     native, payload = context.job, unfit(args)
+    if (whole := asyncio.current_task()) is not None:
+        whole.add_done_callback(partial(let_go, context))
     definition = catalog.lookup(native.task_name)
     # Our own verdicts keep both counts equal; a rescue raises the native one, and a retry by hand.
     lost = max(0, native.attempts - ends_in(payload))
@@ -59,15 +61,27 @@ async def _settle(context: Any, consumed: Consumed) -> None:
             # For "retry" in procrastinate's shell, which adds one attempt more.
             if consumed.delivery is not None:
                 attempts = context.job.attempts
-                await _note(context, consumed.by_hand(attempts + 2), attempts + 1)
+                with suppress(_AgainError):
+                    await _note(context, consumed.by_hand(attempts + 2), attempts + 1)
             verdict.unwrap()
 
 
 async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
-    """Write what the next run has to know; the end of this one adds one to attempts."""
-    await context.app.connector.execute_query_async(
-        _COUNT, args=fit(payload), attempts=attempts - 1, id=context.job.id
-    )
+    """Write what the next run has to know; the end of this one adds one to attempts.
+
+    Raises ``_AgainError`` if it cannot be written: the run then counts as one that died.
+    """
+    facts = {"args": fit(payload), "attempts": attempts - 1, "id": context.job.id}
+    write = partial(context.app.connector.execute_query_async, _COUNT, **facts)
+    away = _procrastinate.exceptions.ConnectorException
+    writing = asyncio.ensure_future(insist(write, away))
+    try:
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await writing  # a stop comes too late to cut it off
+    except away as error:
+        raise _AgainError("could not be written down", 1.0) from error
 
 
 class _AgainError(Exception):
@@ -92,18 +106,3 @@ class Strategy:
 def is_ours(app: Any, name: str) -> bool:
     """Tell a task that runs a worker."""
     return name in app.tasks and isinstance(app.tasks[name].retry_strategy, Strategy)
-
-
-def look_for_lost(app: Any, after: float) -> None:
-    """Have the app look now and then for jobs whose worker gave no sign of life so long."""
-
-    async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
-        manager = context.app.job_manager
-        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):
-            if is_ours(context.app, job.task_name):
-                await manager.retry_job(job)
-        await context.app.connector.execute_query_async(_FORGET, name=RESCUE)
-
-    if RESCUE not in app.tasks:
-        task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(rescue)
-        app.periodic(cron="* * * * * */10")(task)

@@ -127,3 +127,21 @@ class OwnPoolHarness(QueueHarness):
             with psycopg.connect(self.server) as conn:
                 conn.execute(f"LOCK TABLE {self.table}")
                 yield
+
+
+@contextmanager
+def failing(server: str, updates: str, times: int) -> Iterator[None]:
+    """Have a PostgreSQL refuse the first so many of these updates (``OF args ON jobs WHEN ...``)."""
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute("CREATE SEQUENCE failing")
+        conn.execute(f"""CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF nextval('failing') <= {times} THEN RAISE 'not now'; END IF; RETURN NEW; END $$""")
+        of_on, _, when = updates.partition(" WHEN ")
+        condition = f"WHEN ({when})" if when else ""
+        conn.execute(f"""CREATE TRIGGER failing BEFORE UPDATE {of_on}
+            FOR EACH ROW {condition} EXECUTE FUNCTION fail()""")
+        try:
+            yield
+        finally:
+            conn.execute("DROP FUNCTION fail CASCADE")
+            conn.execute("DROP SEQUENCE failing")

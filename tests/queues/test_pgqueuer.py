@@ -16,7 +16,7 @@ import pytest
 from consumer import BIN
 from consumer_side import held
 from queue_contract import OwnPoolContract
-from queue_harness import OwnPoolHarness
+from queue_harness import OwnPoolHarness, failing
 from servers import need
 
 need("pgqueuer")
@@ -146,6 +146,20 @@ class TestPgQueuer(OwnPoolContract):
 
         journal.wait(harness, lambda: waits(snoozed, 0, 0, 2), "two snoozes")
         journal.wait(harness, lambda: waits(failed, 1, 1, 0), "a failure")
+
+    def test_what_cannot_be_noted_at_once_is_noted_later(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """That a job begins, and how it goes on: PgQueuer itself would count it as failed."""
+        with failing(harness.server, "OF headers, execute_after ON pgqueuer", times=2):
+            self._run(harness, journal, contract_workers.echo, IDS)
+        args = {**IDS, "times": 1}
+        job = contract_workers.snoozes.new(args, delay=1)
+        update = f"OF headers, execute_after ON pgqueuer WHEN NEW.id = {job.native_id}"
+        update += " AND NEW.headers->'sigra'->>'snoozes' = '1'"
+        with failing(harness.server, update, times=2):
+            journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
+        assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
 
     def test_a_job_that_is_queued_again_by_hand_has_its_attempts_anew(
         self, harness: PgQueuerHarness, journal: Journal

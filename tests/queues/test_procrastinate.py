@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from consumer_side import held
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, failing
 from servers import need
 
 procrastinate = need("procrastinate")
@@ -138,6 +138,37 @@ class TestProcrastinate(QueueContract):
         assert (row["status"], row["attempts"]) == ("succeeded", 1)
         assert (row["args"]["snoozes"], row["args"]["failures"]) == (2, 0)
         assert harness.logged("Error: snoozed, and runs again in 1 s")
+
+    def test_a_snooze_that_cannot_be_written_at_once_is_written_later(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        with failing(harness.server, "OF args ON procrastinate_jobs", times=2):
+            job = contract_workers.snoozes.new({**IDS, "times": 1})
+            harness.settle()
+        assert harness.row(job)["status"] == "succeeded"
+        assert [run["snoozes"] for run in journal.runs()] == [0, 1]
+
+    def test_an_outcome_that_can_never_be_written_costs_an_attempt(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """The job comes again as the attempt that it was, and ends when none is left."""
+        with failing(harness.server, "OF args ON procrastinate_jobs", times=10**6):
+            job = contract_workers.recovers.new({**IDS, "failures": 9}, max_attempts=2, backoff=0)
+            harness.settle()
+        assert [run["attempt"] for run in journal.runs()] == [1, 1]
+        assert harness.row(job)["status"] == "failed"
+
+    def test_a_job_whose_end_cannot_be_written_runs_again(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """Its worker, which lives on, lets it go: else it would hold its unique key for ever."""
+        update = "OF status ON procrastinate_jobs WHEN NEW.status = 'succeeded' AND NEW.id = {}"
+        job = contract_workers.echo.new(IDS, max_attempts=2, delay=1, unique="k")
+        with failing(harness.server, update.format(job.native_id), times=1):
+            harness.settle()
+        assert [run["attempt"] for run in journal.runs()] == [1, 1]
+        assert len({event["event_id"] for event in journal.events("contract.echo")}) == 1
+        assert harness.row(job)["status"] == "succeeded"
 
     def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
         self, harness: Any, journal: Journal

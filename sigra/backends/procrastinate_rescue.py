@@ -1,0 +1,61 @@
+"""Let jobs run again that procrastinate takes for running, and which run no more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sigra.backends.external import native
+from sigra.backends.insist import insist
+from sigra.errors import brief
+
+_procrastinate = native("procrastinate", "procrastinate")
+
+_log = logging.getLogger("sigra.job")
+
+RESCUE = "sigra.rescue"
+"""The periodic task that brings back the jobs of a worker that died."""
+
+_LET_GO = """
+UPDATE procrastinate_jobs SET worker_id = NULL
+WHERE id = %(id)s AND status = 'doing' AND worker_id = %(worker)s
+"""
+_FORGET = "DELETE FROM procrastinate_jobs WHERE task_name = %(name)s AND status = 'succeeded'"
+
+_letting_go = set[asyncio.Task[None]]()
+
+
+def let_go(context: Any, whole: asyncio.Task[Any]) -> None:
+    """Give up a job whose end procrastinate could not write: as if its worker had died.
+
+    Else it would count as running, and hold its unique key, for as long as the worker runs.
+    """
+    error = None if whole.cancelled() else whole.exception()
+    if not isinstance(error, _procrastinate.exceptions.ConnectorException):
+        return
+    job = context.job
+    unwritten = "job %s ended, which could not be written: it runs again"
+    _log.error(unwritten, brief(str(job.id)), exc_info=error)
+    facts = {"id": job.id, "worker": job.worker_id}
+    write = partial(context.app.connector.execute_query_async, _LET_GO, **facts)
+    task = whole.get_loop().create_task(insist(write))
+    _letting_go.add(task)
+    task.add_done_callback(_letting_go.discard)
+
+
+def look_for_lost(app: Any, after: float, is_ours: Callable[[Any, str], bool]) -> None:
+    """Have the app look now and then for jobs whose worker gave no sign of life so long."""
+
+    async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
+        manager = context.app.job_manager
+        for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):
+            if is_ours(context.app, job.task_name):
+                await manager.retry_job(job)
+        await context.app.connector.execute_query_async(_FORGET, name=RESCUE)
+
+    if RESCUE not in app.tasks:
+        task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(rescue)
+        app.periodic(cron="* * * * * */10")(task)
