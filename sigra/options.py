@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sigra.errors import InvalidOptionError
+from sigra.json import is_unicode
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
@@ -62,9 +63,7 @@ class JobOptions:
         """Return the seconds to wait after the failed ``attempt`` (from 1)."""
         if self.backoff is None:
             return default_backoff(attempt)
-        if callable(self.backoff):
-            return _seconds(self.backoff(attempt))
-        return self.backoff
+        return _seconds(self.backoff(attempt)) if callable(self.backoff) else self.backoff
 
     def due(self, now: float) -> float:
         """Return when the job is due, in epoch seconds; ``now`` if that is past or was not said."""
@@ -133,8 +132,8 @@ def check_capabilities(options: JobOptions, backend: Backend, worker: str | None
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a str, not {_kind(value)}")
-    if not value.strip():
-        raise ValueError("must not be blank")
+    if not value.strip() or not is_unicode(value):
+        raise ValueError("must not be blank, nor have a lone surrogate, which no queue carries")
     return str.__str__(value)  # str() would show one from an enumeration as another
 
 

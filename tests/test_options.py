@@ -69,6 +69,7 @@ def test_a_right_value_is_kept(name: str, given: Any, kept: Any) -> None:
     [
         ("queue", 1),
         ("queue", " "),
+        ("queue", "\ud800"),
         ("priority", "1"),
         ("priority", True),
         ("priority", 1.5),
