@@ -106,10 +106,11 @@ def _on_rabbitmq(conf: Any) -> bool:
 
 def _refuse_pickle(conf: Any) -> None:
     accepted = set(conf.accept_content or ())
-    if conf.task_serializer in _PICKLE or accepted & _PICKLE:
+    results = {conf.result_serializer, *(conf.result_accept_content or ())}
+    if (accepted | results | {conf.task_serializer}) & _PICKLE:
         raise ValueError(
             "this Celery app uses pickle, by which whoever can write to the broker runs any code "
-            "in its consumers: set task_serializer='json' and accept_content=['json']"
+            "in who reads: set task_serializer='json' and accept_content=['json'], for results too"
         )
     if not accepted & {"json", "application/json"}:
         raise ValueError("this Celery app does not accept JSON: add 'json' to accept_content")

@@ -257,7 +257,13 @@ class TestCeleryOnRabbitMQ(CeleryContract):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"task_serializer": "pickle"}, {"accept_content": ["json", "pickle"]}]
+    "setting",
+    [
+        {"task_serializer": "pickle"},
+        {"accept_content": ["json", "pickle"]},
+        {"result_serializer": "pickle"},
+        {"result_accept_content": ["json", "application/x-python-serialize"]},
+    ],
 )
 def test_pickle_is_refused(setting):
     app = celery.Celery(set_as_current=False)
