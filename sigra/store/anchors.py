@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
 
+from sigra.store.check import Anchored
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.keys import PublicKeys
 from sigra.store.report import Finding
-
-
-class Anchored(NamedTuple):
-    """The hashes that a chain must have at some sequences, and the last of these."""
-
-    hashes: dict[int, str]
-    last: int
 
 
 class Anchors:

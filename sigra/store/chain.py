@@ -110,6 +110,12 @@ def commit(salt: bytes, payload: str) -> bytes:
     return sha256(salt + payload.encode()).digest()
 
 
+def is_committed(commitment: bytes, salt: bytes, payload: str) -> bool:
+    """Tell whether salt and payload are what a commitment is to."""
+    # It does not say where the salt ends.
+    return len(salt) == SALT_BYTES and commit(salt, payload) == commitment
+
+
 def entry_hash(
     tag: str, sequence: int, previous: bytes, event_id: str, occurred_at: str, action: str,
     worker: str | None, outcome: str, commitment: bytes, version: str = VERSION,
@@ -143,6 +149,14 @@ def is_hash(
         )  # fmt: skip
     except (TypeError, ValueError, AttributeError):
         return False  # a value of a type, or with characters, that is never written
+
+
+def is_sound(entry: Any, tag: str) -> bool:
+    """Tell whether the hash of a row of ``entries`` is that of its fields in the chain so named."""
+    return is_hash(
+        entry.hash, tag, entry.sequence, entry.previous, entry.event_id, entry.occurred_at,
+        entry.action, entry.worker, entry.outcome, entry.commitment,
+    )  # fmt: skip
 
 
 def link(

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from sigra.store.anchors import Anchored
 from sigra.store.chain import (
-    SALT_BYTES,
     actor_begins,
-    commit,
     entry_hash,
+    is_committed,
     is_hash,
     organization_of,
     version_of,
@@ -28,6 +26,13 @@ FINDINGS = 100
 """So many are told of a chain, and those of one chain hide none of another."""
 
 _ODD = "it has a value of a kind that is never written"
+
+
+class Anchored(NamedTuple):
+    """The hashes that a chain must have at some sequences, and the last of these."""
+
+    hashes: dict[int, str]
+    last: int
 
 
 class ChainCheck:
@@ -115,8 +120,7 @@ class ChainCheck:
             elif payload is None or salt is None:
                 reason = f"its {'payload' if payload is None else 'salt'} alone is gone"
                 self.find(sequence, event_id, "changed", reason)
-            # The commitment does not say where the salt ends.
-            elif len(salt) != SALT_BYTES or commit(salt, payload) != commitment:
+            elif not is_committed(commitment, salt, payload):
                 self.find(sequence, event_id, "changed", "its payload is not what was committed to")
             elif not (payload.startswith(actor_begins(actor_id)) or _is_copy(actor_id, payload)):
                 reason = "its actor_id is not that of its payload"

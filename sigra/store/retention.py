@@ -6,7 +6,6 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true, update
@@ -14,12 +13,13 @@ from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true
 from sigra.scope import Id, id_text
 from sigra.store.access import read_tables, write_tables
 from sigra.store.append import lock_chain
-from sigra.store.chain import organization_of, time_text
+from sigra.store.beginning import beginning, placed
+from sigra.store.chain import is_committed, is_sound, organization_of, time_text
 from sigra.store.database import Database
 from sigra.store.errors import AuditChainError, InvalidQueryError
 from sigra.store.keys import Signer
 from sigra.store.marks import check_reason, mark_erased, mark_pruned
-from sigra.store.query import is_place, of_tenancy
+from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, id_as_logged, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.stored import is_text
@@ -53,8 +53,8 @@ def prune(
     ``which`` is ``organization_id=`` or ``all_organizations=True``. Only the beginning of a chain
     goes: an old event that was written after a newer one stays until that one is old too. Each
     batch leaves a mark, signed where there is a signer. What stops half-way is taken up by the
-    next call. Raises ``AuditChainError`` for a chain whose entries cannot be read, once the others
-    are done.
+    next call. Raises ``AuditChainError`` for a chain whose old entries are not as they were
+    written, once the others are done: they stay.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
     check_reason(reason)
@@ -83,18 +83,10 @@ def _prune_some(
     connection: Connection, tag: str, limit: str, batch: int, reason: str, signer: Signer | None
 ) -> int:
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
-    query = (
-        select(entries.c.chain, entries.c.sequence, entries.c.hash, entries.c.occurred_at)
-        .where(entries.c.chain == chain)
-        .order_by(entries.c.sequence)
-        .limit(batch)
-    )
-    with connection.execute(query) as oldest:
-        old = list(takewhile(lambda row: _checked(tag, row).occurred_at < limit, oldest))
+    old = beginning(connection, chain, tag, limit, batch)
     if old:
-        last = old[-1]
-        mark_pruned(connection, chain, tag, (last.sequence, last.hash), reason, signer)
-        gone = and_(entries.c.chain == chain, entries.c.sequence <= last.sequence)
+        mark_pruned(connection, chain, tag, old[-1], reason, signer)
+        gone = and_(entries.c.chain == chain, entries.c.sequence <= old[-1][0])
         connection.execute(delete(entries).where(gone))
     return len(old)
 
@@ -115,7 +107,8 @@ def erase(
     such an event is its id, time, action, outcome and worker. A mark tells of each, signed
     where there is a signer. The text is then taken off SQLite's disk too, by ``vacuum``: where
     that is False, it is for the caller to call; on PostgreSQL it is gone from the tables' files
-    after a VACUUM FULL. Raises ``AuditChainError`` as ``prune`` does.
+    after a VACUUM FULL. An event that is not as it was written goes without a mark, and ``verify``
+    still misses it; where its place cannot be read, ``AuditChainError`` is raised as by ``prune``.
     """
     which_chains = tenancy(**which)
     check_reason(reason)
@@ -160,33 +153,38 @@ def vacuum(sink: SqlAuditSink) -> None:
     sink.database.scrub()
 
 
-def _of_person(
-    database: Database, tag: str, names: Collection[str]
-) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield sequences and hashes of a person's events, some at a time, with nothing locked."""
+def _of_person(database: Database, tag: str, names: Collection[str]) -> Iterator[list[Any]]:
+    """Yield a person's events, some at a time, with nothing locked."""
     after = 0
     while True:
         query = _mentions(database.dialect, tag, after, names)
         rows = read_tables(database, lambda connection: connection.execute(query).all())  # noqa: B023
-        theirs = [_checked(tag, row) for row in rows if _is_of(row.payload, names)]
-        found = [(row.sequence, row.hash) for row in theirs]
-        if found:
-            yield found
+        theirs = [placed(tag, row) for row in rows if _is_of(row.payload, names)]
+        if theirs:
+            yield theirs
         if len(rows) < _ERASED_AT_ONCE:
             return
         after = rows[-1].sequence
 
 
 def _erase_some(
-    connection: Connection, tag: str, found: list[tuple[int, bytes]], reason: str,
-    signer: Signer | None,
-) -> None:  # fmt: skip
+    connection: Connection, tag: str, found: list[Any], reason: str, signer: Signer | None
+) -> None:
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
-    mark_erased(connection, chain, tag, found, reason, signer)
-    numbers = [number for number, _ in found]
-    theirs = and_(entries.c.chain == chain, entries.c.sequence.in_(numbers))
+    # What somebody has changed goes too, but nobody signs for it: verify still misses it.
+    whole = [(row.sequence, row.hash) for row in found if _is_whole(row, tag)]
+    if whole:
+        mark_erased(connection, chain, tag, whole, reason, signer)
+    theirs = and_(entries.c.chain == chain, entries.c.sequence.in_([row.sequence for row in found]))
     nothing = {"salt": None, "payload": None, "actor_id": None}
     connection.execute(update(entries).where(theirs).values(nothing))
+
+
+def _is_whole(row: Any, tag: str) -> bool:
+    try:
+        return is_sound(row, tag) and is_committed(row.commitment, row.salt, row.payload)
+    except (TypeError, ValueError, AttributeError):
+        return False
 
 
 def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any:
@@ -235,10 +233,3 @@ def _raise(failed: list[AuditChainError]) -> None:
 def _check_tag(tag: Any) -> None:
     if not is_text(tag):
         raise AuditChainError.odd(tag)
-
-
-def _checked(tag: str, row: Any) -> Any:
-    """Return an entry whose place in its chain can be written in a mark."""
-    if not is_place(row) or type(row.hash) is not bytes:
-        raise AuditChainError.odd(tag, row.sequence)
-    return row

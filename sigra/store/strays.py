@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, func, select, union
 
-from sigra.store.chain import is_hash, organization_of
+from sigra.store.chain import is_sound, organization_of
 from sigra.store.report import Finding
 from sigra.store.tables import chains, entries, marks
 
@@ -34,7 +34,7 @@ def find_strays(
         texts = connection.scalars(select(marks.c.body).where(marks.c.chain == chain)).all()
         named = [tag for tag in map(_tag_of, texts) if tag is not None]
         if first is not None:
-            named = [tag for tag in (*tags, *named) if _is_of(first, tag)]
+            named = [tag for tag in (*tags, *named) if is_sound(first, tag)]
         tag = next(iter(named), None)
         if everything or tag in tags:
             reason = f"the row of chain {chain} is gone: {count} entries and {len(texts)} marks"
@@ -65,13 +65,6 @@ _numbers = union(
     *(query(table) for table in (entries, marks) for query in (_without_row, _of_none))
 ).subquery()
 _WITHOUT_ROW = str(select(_numbers.c.chain).order_by(_numbers.c.chain))
-
-
-def _is_of(entry: Any, tag: str) -> bool:
-    return is_hash(
-        entry.hash, tag, entry.sequence, entry.previous, entry.event_id, entry.occurred_at,
-        entry.action, entry.worker, entry.outcome, entry.commitment,
-    )  # fmt: skip
 
 
 def _tag_of(mark: str) -> str | None:

@@ -15,9 +15,8 @@ from sqlalchemy import Connection, LargeBinary, Text, and_, cast, literal, selec
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store import Finding, SqlAuditSink, verify
-from sigra.store.anchors import Anchored
 from sigra.store.chain import organization_of
-from sigra.store.check import ChainCheck
+from sigra.store.check import Anchored, ChainCheck
 from sigra.store.marks import Marked
 from sigra.store.tables import chains, entries
 

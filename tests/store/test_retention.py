@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
-from sqlalchemy import and_, insert, select
+from sqlalchemy import and_, func, insert, select
 
 from sigra import AuditEvent, AuditScope, audit, configure, log_safe
 from sigra.audit import EventFilter
@@ -25,7 +25,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.canonical import canonical
-from sigra.store.errors import InvalidQueryError
+from sigra.store.errors import AuditChainError, InvalidQueryError
 from sigra.store.tables import entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
@@ -76,6 +76,68 @@ def test_pruning_that_stopped_is_taken_up(filled: SqlAuditSink) -> None:
     assert again == [("acme", 4), ("acme", 2)]
     report = verified(filled)
     assert (report.verdict, report.pruned, report.rows) == ("intact", 10, 10)
+
+
+LONG_AGO = "1999-01-01T00:00:00.000000+00:00"
+OLD = and_(entries.c.chain == 1, entries.c.sequence <= 3)
+MIDDLE = and_(entries.c.chain == 1, entries.c.sequence == 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        entries.update().where(OLD).values(occurred_at=LONG_AGO),
+        entries.delete().where(MIDDLE),
+        entries.update().where(MIDDLE).values(actor_id="bob"),
+        entries.update().where(MIDDLE).values(salt=None, payload=None, actor_id=None),
+    ],
+    ids=["dated back", "removed", "changed", "emptied"],
+)
+def test_nobody_signs_that_what_was_tampered_with_was_pruned(
+    filled: SqlAuditSink, change: Any
+) -> None:
+    """Retention hides no attack: the chain stays as it is, and the others are pruned."""
+    filled.database.write(lambda c: c.execute(change))
+    steps = prune(
+        filled, NOON + timedelta(minutes=5), reason="old", signer=KEY, all_organizations=True
+    )
+    assert next(steps) == ("other", 5)
+    with pytest.raises(AuditChainError, match="of which verify says"):
+        next(steps)
+    report = verified(filled)
+    assert (report.verdict, report.pruned) == ("broken", 5)
+
+
+def test_a_mark_that_is_put_before_all_opens_no_way_for_what_was_removed(
+    filled: SqlAuditSink,
+) -> None:
+    """It could be taken away again, once the next mark is signed after the last that there was."""
+    limit = NOON + timedelta(minutes=2)
+    list(prune(filled, limit, reason="old", signer=KEY, organization_id="acme"))
+    nothing = insert(marks).values(id=-1, chain=1, body="nothing")
+    third = and_(entries.c.chain == 1, entries.c.sequence == 3)
+    filled.database.write(lambda c: (c.execute(nothing), c.execute(entries.delete().where(third))))
+    with pytest.raises(AuditChainError):
+        list(prune(filled, NOON + timedelta(minutes=5), reason="old", signer=KEY,
+                   organization_id="acme"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"payload": func.replace(entries.c.payload, '"target_id":"1"', '"target_id":"eve"')},
+        {"outcome": "denied", "payload": func.replace(entries.c.payload, "ann", "eve")},
+    ],
+    ids=["payload", "both"],
+)
+def test_nobody_signs_that_what_was_tampered_with_was_erased(
+    filled: SqlAuditSink, change: Any
+) -> None:
+    """Who writes a person into another's event has its text erased, and it is missed."""
+    filled.database.write(lambda c: c.execute(entries.update().where(MIDDLE).values(change)))
+    assert erase(filled, "eve", reason="asked", signer=KEY, organization_id="acme") == 1
+    (finding,) = verified(filled).findings
+    assert finding.sequence == 2
 
 
 def test_only_the_beginning_of_a_chain_goes(sink: SqlAuditSink) -> None:

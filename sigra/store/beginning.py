@@ -1,0 +1,55 @@
+"""The beginning of a chain, looked at before anybody signs that it may go."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from sigra.store.check import Anchored, ChainCheck
+from sigra.store.errors import AuditChainError
+from sigra.store.marks import read_marks
+from sigra.store.query import is_place
+from sigra.store.report import Finding
+from sigra.store.tables import entries, marks
+
+_AT_ONCE = 1_000
+
+
+def beginning(
+    connection: Connection, chain: int, tag: str, limit: str, most: int
+) -> list[tuple[int, bytes]]:
+    """Return sequences and hashes of a chain's first entries that are older than a moment.
+
+    Raises ``AuditChainError`` where ``verify`` would find one of them: who dated an entry back, or
+    took some away, is not to have them signed for as pruned.
+    """
+    found: list[Finding] = []
+    marked = read_marks(connection, {chain: tag}, None)[chain]
+    check = ChainCheck(SimpleNamespace(tag=tag), marked, Anchored({}, 0), lambda: (), found.append)
+    found.clear()  # of marks verify goes on to tell
+    # One that cannot be read, if it is the last, keeps nothing from going: the next mark names it
+    # as it is, so that verify says for ever that somebody was there.
+    last = connection.scalar(select(func.max(marks.c.id)).where(marks.c.chain == chain))
+    query = select(entries).where(entries.c.chain == chain).order_by(entries.c.sequence).limit(most)
+    old: list[tuple[int, bytes]] = []
+    with connection.execute(query.execution_options(yield_per=_AT_ONCE)) as rows:
+        for row in rows:
+            if placed(tag, row).occurred_at >= limit:
+                break
+            if last not in marked.bad:
+                check.row(*row)
+            if found:
+                reason = f"hold an entry, {found[0].sequence}, of which verify says: "
+                reason += f"{found[0].reason}. Nothing from there on is pruned"
+                raise AuditChainError(tag, reason)
+            old.append((row.sequence, row.hash))
+    return old
+
+
+def placed(tag: str, row: Any) -> Any:
+    """Return an entry whose place in its chain can be written in a mark."""
+    if not is_place(row) or type(row.hash) is not bytes:
+        raise AuditChainError.odd(tag, row.sequence)
+    return row
