@@ -72,10 +72,12 @@ class Consumer:
                 start_new_session=True,
             )
         deadline = time.monotonic() + timeout
+        going_on = True  # as of before its output was read: it may be killed as soon as it is ready
         while not re.search(self._ready, self.output[before:]):
-            if not self.alive or time.monotonic() > deadline:
+            if not going_on or time.monotonic() > deadline:
                 self.kill()
                 raise AssertionError(f"the consumer did not become ready:\n{self.output[before:]}")
+            going_on = self.alive
             time.sleep(0.05)
 
     def stop(self, timeout: float = 120.0) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import threading
+
 import consumer_side
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -27,9 +30,29 @@ def make_broker(url, queue):
     return broker
 
 
+class AfterBoot(dramatiq.Middleware, logging.Handler):
+    """Let no job run, and kill its consumer, that Dramatiq's main process has not heard of yet.
+
+    That would wait for it for half a minute, or for ever if it died as it said so.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self._booted = threading.Event()
+
+    def emit(self, record):
+        if "Worker process is ready" in record.getMessage():
+            self._booted.set()
+
+    def before_process_message(self, broker, message):
+        self._booted.wait()
+
+
 if consumer_side.URL:
     broker = make_broker(consumer_side.URL, consumer_side.QUEUE)
     dramatiq.set_broker(broker)
+    broker.add_middleware(after_boot := AfterBoot())
+    logging.getLogger().addHandler(after_boot)  # behind the one that writes
     backend = DramatiqBackend(broker, queue=consumer_side.QUEUE)
     note = dramatiq.actor(
         consumer_side.note, actor_name="native.note", queue_name=consumer_side.QUEUE
