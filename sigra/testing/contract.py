@@ -22,7 +22,11 @@ from sigra.testing.harness import Harness, Journal
 
 
 class BackendContract(OutcomeContract):
-    """One promise of the contract a test."""
+    """The suite that a backend must pass: subclass it, beside fixtures ``harness`` and ``journal``.
+
+    Each test is one promise; one is skipped where a capability is not declared. ``delay``: by
+    how many seconds a job is delayed (1); less where a queue tells fractions apart.
+    """
 
     def test_absent_keys_fail_at_enqueue_and_reach_no_consumer(
         self, harness: Harness, journal: Journal

@@ -34,7 +34,7 @@ undeployed = _undeployed()
 
 
 class ConsumerContract(BackendContract):
-    """What holds when consumers are killed, stopped and deployed.
+    """The whole suite: also what holds when consumers are killed, stopped and deployed.
 
     ``repeats_at_stop``: True where the queue itself may deliver a job that ended during a
     graceful stop once more, whoever wrote it.
