@@ -209,6 +209,23 @@ def test_impersonation_is_shown_plainly(client: httpx.Client) -> None:
     assert "system" == rows(client.get("/", params={"without": "1"}).text)[0][2]
 
 
+def test_no_id_passes_for_an_impersonation(tmp_path: Path) -> None:
+    """Whoever is called "ann as bob" is not shown in the way of Ann who acted as Bob."""
+    sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        log("invoice.close", None, actor_id="ann as bob", organization_id="acme")
+    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
+
+    async def look() -> str:
+        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as browser:
+            return (await browser.get(f"http://127.0.0.1/?token={TOKEN}")).text
+
+    text = asyncio.run(look())
+    sink.close()
+    assert "<bdi>ann as bob</bdi>" in text
+    assert 'class="as"' not in text
+
+
 def test_one_event_is_shown_in_full(client: httpx.Client, sink: SqlAuditSink) -> None:
     """Every field, and its place in the chain."""
     which = event_filter(organization_id="acme", outcome="failure")
