@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from sigra.store.statements import ConnectionRunner, Runner
 
@@ -72,6 +72,11 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
         raise ValueError(
             "an engine with a StaticPool has one connection, on which transactions of several "
             "threads would end each other: give one with another pool, or a URL"
+        )
+    if isinstance(engine.pool, SingletonThreadPool):
+        raise ValueError(
+            "an engine with a SingletonThreadPool closes connections that other threads use, once "
+            "there are more than a few: give one with another pool, or a URL"
         )
 
 

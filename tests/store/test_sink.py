@@ -20,7 +20,7 @@ from sqlalchemy import URL, Connection, create_engine, func, make_url, select, t
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 from sqlalchemy.types import JSON, BigInteger, DateTime, String
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
@@ -143,11 +143,17 @@ def test_a_store_in_memory_is_refused(target: Any) -> None:
         SqlAuditSink(target)
 
 
-@pytest.mark.parametrize("make", [create_engine, create_async_engine])
-def test_an_engine_whose_threads_share_a_connection_is_refused(make: Any, tmp_path: Any) -> None:
-    """Two transactions at once would be one, which the first to fail undoes in part."""
-    driver = "sqlite" if make is create_engine else "sqlite+aiosqlite"
-    engine = make(f"{driver}:///{tmp_path}/audit.db", poolclass=StaticPool)
+@pytest.mark.parametrize(("make", "driver", "pool"), [
+    (create_engine, "sqlite", StaticPool),
+    (create_async_engine, "sqlite+aiosqlite", StaticPool),
+    (create_engine, "sqlite", SingletonThreadPool),
+    (create_engine, "postgresql+psycopg", SingletonThreadPool),
+])  # fmt: skip
+def test_an_engine_whose_threads_share_or_lose_a_connection_is_refused(
+    make: Any, driver: str, pool: Any, tmp_path: Any
+) -> None:
+    """Two transactions at once would be one, or one would end in the middle."""
+    engine = make(f"{driver}:///{tmp_path}/audit.db", poolclass=pool)
     with pytest.raises(ValueError, match="give one with another pool"):
         SqlAuditSink(engine)
 
