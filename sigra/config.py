@@ -50,11 +50,12 @@ current = Config()
 class configure:
     """Change the settings that are named and nothing else, from now on.
 
-    As a context manager, restore on exit what was before. Settings: ``backend`` (a
-    name or an instance), ``backends`` (queue name to backend), ``sinks``,
-    ``audit_schema``, ``on_audit_failure`` (called with the ``AuditResult``),
-    ``max_args_bytes`` (of compact UTF-8) and ``signing`` (of envelopes). Raises
-    ``UnknownBackendError``, ``TypeError`` or ``ValueError`` and then changes nothing.
+    As a context manager, restore on exit all settings as they were before, also those that
+    another call has changed meanwhile. Settings: ``backend`` (a name or an instance),
+    ``backends`` (queue name to backend), ``sinks``, ``audit_schema``, ``on_audit_failure``
+    (called with the ``AuditResult``), ``max_args_bytes`` (of compact UTF-8) and ``signing``
+    (of envelopes). Raises ``UnknownBackendError``, ``TypeError`` or ``ValueError`` and then
+    changes nothing.
     """
 
     def __init__(

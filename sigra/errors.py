@@ -100,10 +100,10 @@ class CrossTenantError(SigraError):
     """
 
     def __init__(self, worker: str, running: str, home: str, organization_id: str | None) -> None:
-        to = "no organization" if organization_id is None else f"organization {organization_id!r}"
+        to = f"organization '{brief(organization_id)}'" if organization_id else "no organization"
         super().__init__(
-            f"a job of {running!r} for organization {home!r} enqueues {worker!r} for {to}. Pass "
-            "**tenant_args(scope) to stay in it, or cross_tenant=True to .new() to cross over."
+            f"a job of {running!r} for organization '{brief(home)}' enqueues {worker!r} for {to}. "
+            "Pass **tenant_args(scope) to stay in it, or cross_tenant=True to .new() to cross over."
         )
         self.worker, self.organization_id = worker, organization_id
         self.running_worker, self.running_organization_id = running, home

@@ -227,3 +227,4 @@ def test_a_job_s_id_breaks_no_line(error: SigraError) -> None:
 def test_a_job_s_id_fills_no_line() -> None:
     """An id of any length is cut where it is shown."""
     assert len(str(errors.JobFailedError("x" * 5_000_000, "a.b", "why"))) < 400
+    assert len(str(errors.CrossTenantError("a", "b", "x" * 5_000_000, "y" * 5_000_000))) < 700
