@@ -140,7 +140,7 @@ def _broken(name: str, error: BaseException) -> str:
         if not frame.filename.startswith("<frozen") and frame.filename != __file__:
             where = f" ({frame.filename}:{frame.lineno})"
     if isinstance(error, SyntaxError):
-        where = f" ({error.filename}:{error.lineno})"
+        where = f" ({error.filename}:{error.lineno})" if error.filename else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     told = printable(" ".join(str(text).split()))
     return f"module {name!r} cannot be imported: {type(error).__qualname__}: {told}{where}"

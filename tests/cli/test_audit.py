@@ -361,6 +361,16 @@ def test_checkpoints_without_a_key_are_misuse(run: Command, tmp_path: Path) -> N
     assert (2, True) == (result.exit_code, "without --public-key" in result.stderr)
 
 
+def test_no_checkpoint_is_none_to_trust(
+    run: Command, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """Whoever empties their file would else be told that all is intact."""
+    (tmp_path / "kept").touch()
+    trust = ("--public-key", keys["public"], "--checkpoints", tmp_path / "kept")
+    result = run("verify", *ALL, *trust)
+    assert (2, True) == (result.exit_code, "holds no checkpoint" in result.stderr)
+
+
 @pytest.mark.parametrize("form", ["jsonl", "csv", "parquet"])
 def test_an_export_is_verified_with_the_store(
     run: Command, keys: dict[str, Path], tmp_path: Path, form: str

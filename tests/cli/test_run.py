@@ -229,12 +229,17 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["cli_jobs:note", "--rejects", "no/such/folder"], "there is no such folder"),
         (["wrong_at_import:f"], "cannot be imported: ZeroDivisionError: division by zero"),
         (["gives_up:f"], "cannot be imported: SystemExit: set it up \\x1b first"),
+        (
+            ["binary:f"],
+            "cannot be imported: SyntaxError: source code string cannot contain null bytes\n",
+        ),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     """What cannot work ends with status 2 and one line, without a traceback."""
     (tmp_path / "in.jsonl").write_text("")
     (tmp_path / "wrong_at_import.py").write_text("1 / 0")
+    (tmp_path / "binary.py").write_bytes(b"\0")
     (tmp_path / "gives_up.py").write_text(r"raise SystemExit('set it up\n\x1b first')")
     result = command("run", "--args", "in.jsonl", "--audit-log", "audit.jsonl", *words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
