@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 
 from sigra.errors import MissingExtraError
@@ -11,6 +12,7 @@ from sigra.errors import MissingExtraError
 def main() -> None:
     """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
     gc.disable()
+    _take_places()
     try:
         from sigra.cli.app import sigra
     except ModuleNotFoundError as error:
@@ -23,3 +25,11 @@ def main() -> None:
         gc.freeze()  # what is loaded lives until the end: no garbage is looked for among it
         gc.enable()
     sigra(prog_name="sigra")
+
+
+def _take_places() -> None:
+    """Open nothing in the place of a closed stream: what is written to that would go there."""
+    while (place := os.open(os.devnull, os.O_RDWR)) < 3:
+        if place == 2:
+            sys.stderr = os.fdopen(2, "w", closefd=False)
+    os.close(place)

@@ -15,8 +15,8 @@ from sigra.cli.output import PIPE_STATUS, give_up_stdout
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SOURCE = click.Path(exists=True, path_type=Path)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What the system says where a file, or the disk below it, takes no more."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What the system says where a file, or the disk below it, takes no more, or it is closed."""
 
 
 class _Commands(click.Group):

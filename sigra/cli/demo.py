@@ -16,7 +16,7 @@ from sigra.backends.thread import ThreadBackend
 from sigra.cli import story
 from sigra.cli.failures import FailureLog
 from sigra.cli.output import muted_structlog
-from sigra.cli.show import Bar, PlainConsole, listing, printable, stderr_console
+from sigra.cli.show import Bar, PlainConsole, listing, printable, stderr_console, stdout
 from sigra.config import configure
 from sigra.errors import AuditOnlyScopeError, MissingTenantKeysError
 from sigra.job import FINISHED, Job
@@ -29,7 +29,7 @@ _HOME = "books"
 
 def tell() -> None:
     """Run the story and print it to standard output, with a bar on stderr meanwhile."""
-    console = PlainConsole()
+    console = PlainConsole(file=stdout())
     console.width = min(console.width, _WIDEST)
     steps = list(story.steps())
     _say(

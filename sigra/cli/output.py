@@ -64,6 +64,8 @@ def _ignore(*_: object) -> None:
 
 def give_up_stdout() -> None:
     """Let what standard output has not taken go nowhere: else Python tries again as it ends."""
+    if sys.stdout is None:
+        return
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)

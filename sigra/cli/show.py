@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TextIO
 
 from rich import box
 from rich.console import Console
@@ -36,6 +36,13 @@ class PlainConsole(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
+def stdout() -> TextIO:
+    """Return standard output; ``OSError`` where it is closed."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    return sys.stdout
+
+
 def stderr_console() -> Console:
     """Return a console on stderr that is a terminal if, and only if, stderr is one."""
     terminal = sys.stderr.isatty()
@@ -45,7 +52,7 @@ def stderr_console() -> Console:
 
 def stdout_console() -> Console:
     """Return a console on stdout; where that is no terminal, a row of a table stays one line."""
-    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
+    wide = None if stdout().isatty() or "COLUMNS" in os.environ else 10_000
     return PlainConsole(width=wide)
 
 

@@ -36,9 +36,7 @@ def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, An
     except (ValueError, TypeError, OSError) as error:
         raise MisuseError(f"the checkpoints cannot be read: {error}") from error
     if checkpoints is not None and not kept:
-        raise MisuseError(
-            f"{checkpoints} holds no checkpoint: what is cut off would not be missed"
-        )
+        raise MisuseError(f"{checkpoints} holds no checkpoint: what is cut off would not be missed")
     return {"public_keys": found, "checkpoints": kept}
 
 

@@ -261,6 +261,29 @@ def test_a_closed_stream_is_one_clear_line(start, number, text):
     assert (2, text) == (process.returncode, err.decode())
 
 
+def test_a_closed_stderr_ends_nothing(start, number_file, tmp_path):
+    """What is to be told is told to nobody, and no file that is opened takes its place."""
+    log = tmp_path / "audit.jsonl"
+    words = ("run", "cli_jobs:loud", "--args", number_file(2), "--backend", "sync")
+    process = start(
+        *words, "--audit-log", str(log), anew=True, preexec_fn=lambda: os.close(2)
+    )  # fmt: skip
+    assert (b"", b"") == process.communicate(timeout=PATIENCE)
+    lines = log.read_text().splitlines()
+    assert (0, ["number.note"] * 2) == (
+        process.returncode, [json.loads(line)["action"] for line in lines]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("workers", "cli_jobs"), ("demo",)], ids=" ".join)
+def test_any_command_says_that_standard_output_is_closed(start, words):
+    """As sigra run does: what was asked for reaches nobody."""
+    process = start(*words, anew=True, preexec_fn=lambda: os.close(1))
+    _, err = process.communicate(timeout=PATIENCE)
+    said = "Error: standard output cannot be written: Bad file descriptor\n"
+    assert (1, said) == (process.returncode, err.decode())
+
+
 @pytest.mark.parametrize("source", ["jobs.jsonl", "-"])
 def test_events_are_not_appended_to_what_is_read(start, tmp_path, source):
     """Every event would be a further line, without end."""
