@@ -44,12 +44,14 @@ class StoreCommands(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            reason = getattr(error, "orig", None)  # the driver's, in an error of SQLAlchemy's
+            # The driver's, in an error of SQLAlchemy's or on its own.
+            reason = getattr(error, "orig", error if isinstance(error, sqlite3.Error) else None)
             if reason is None and not isinstance(error, (SigraError, TimeoutError)):
                 raise
             from sigra.cli.show import inline
 
             told = str(error) if reason is None else f"the audit store cannot be used: {reason}"
+            told = "; ".join([told, *getattr(error, "__notes__", ())])
             raise click.ClickException(inline(told)) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -40,18 +41,31 @@ class Module:
 class Modules(dict[str, Module]):
     """All files below some paths, each by a name of its own.
 
-    ``unreadable``: those that are no Python, with the reason.
+    ``unreadable``: those that are no Python, and folders, with the reason.
     """
 
     def __init__(self, paths: list[Path]) -> None:
         super().__init__()
         self.unreadable: list[tuple[Path, str]] = []
         self._called: dict[str, list[Module]] = {}
-        files = sorted({file for path in paths for file in _files(path)})
+        files = sorted({file for path in paths for file in self._files(path)})
         for place, file in {file.resolve(): file for file in files}.items():
             self._read(file, place)
         for module in self.values():
             self._link(module)
+
+    def _files(self, path: Path) -> Iterator[Path]:
+        if path.is_file():
+            yield path
+            return
+        for folder, inner, names in os.walk(path, onerror=self._miss):
+            inner[:] = [name for name in inner if not _is_passed_over(name)]
+            for name in names:
+                if name.endswith(".py") and not _is_passed_over(name):
+                    yield Path(folder, name)
+
+    def _miss(self, error: OSError) -> None:
+        self.unreadable.append((Path(error.filename), str(error)))
 
     def _read(self, file: Path, place: Path) -> None:
         try:
@@ -103,14 +117,8 @@ class Modules(dict[str, Module]):
         return ".".join(names)
 
 
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_file():
-        yield path
-        return
-    for file in path.rglob("*.py"):
-        inner = file.relative_to(path).parts
-        if not any(part.startswith(".") or part == "node_modules" for part in inner):
-            yield file
+def _is_passed_over(name: str) -> bool:
+    return name.startswith(".") or name == "node_modules"
 
 
 def _way(place: Path) -> tuple[tuple[str, ...], int]:

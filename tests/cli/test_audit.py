@@ -423,6 +423,14 @@ def test_erase_wants_to_be_told_why(run: Command) -> None:
     assert 0 == json.loads(run("verify", *ALL, "--json").stdout)["erased"]
 
 
+def test_an_erasure_that_cannot_clear_the_disk_says_so(run: Command, database: Path) -> None:
+    """In one line, with what is left to do, whoever's error it was."""
+    store = f"sqlite:///file:{database}?immutable=1&uri=true"
+    result = run("erase", *ALL, "--person", "nobody", "--reason", "asked for", "--store", store)
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n")), result.output
+    assert "readonly database; the rows are erased, but their text may be left" in result.stderr
+
+
 def test_one_is_not_told_as_many(run: Command) -> None:
     """``1 event``: a person reads it."""
     assert run("cleanup", "--retention-days", 11).stdout.startswith("1 event older than")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
 
@@ -319,6 +321,25 @@ def test_a_file_that_is_no_python_is_named(tmp_path: Path) -> None:
     assert "broken.py: cannot be read as Python" in result.stderr
     assert "deep.py: cannot be read as Python" in result.stderr
     assert "app.auth.can_edit" in result.stdout
+
+
+def test_a_folder_that_cannot_be_read_is_named() -> None:
+    """What was not looked at is not said to be without flows."""
+    me = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        closed = Path(folder, "closed")
+        closed.mkdir()
+        Path(folder).chmod(0o755)
+        closed.chmod(0)
+        if me == 0:  # who may read everything
+            os.seteuid(65_534)
+        try:
+            result = CliRunner().invoke(sigra, ["check", folder])
+        finally:
+            if me == 0:
+                os.seteuid(me)
+            closed.chmod(0o700)
+    assert (2, True) == (result.exit_code, f"{closed}: cannot be read" in result.stderr)
 
 
 @pytest.mark.parametrize(
