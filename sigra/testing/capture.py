@@ -94,7 +94,7 @@ def refute_enqueued(
     """Assert that no job of ``worker`` with such args and options was enqueued."""
     matching = _matching(worker, args, options)
     if matching:
-        raise AssertionError(f"{len(matching)} such jobs were enqueued, the last: {matching[-1]!r}")
+        raise AssertionError(f"such jobs were enqueued: {len(matching)}, the last {matching[-1]!r}")
 
 
 def _matching(
