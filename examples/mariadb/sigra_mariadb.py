@@ -61,7 +61,7 @@ def settle(cursor, id, worker, payload, begun):
         cursor.execute("DELETE FROM sigra_job WHERE id = %s", (id,))
     else:
         due = time() + verdict.delay if verdict.state in ("retryable", "scheduled") else None
-        error = verdict.error and error_text(verdict.error)
+        error = None if verdict.error is None else error_text(verdict.error)[:10_000]
         cursor.execute(SETTLE, (json.dumps(consumed.following()), due, error, id))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sigra.backends.django_rescue import RESCUE, count_delivery, rescue, send_again, watch
 from sigra.backends.external import Consumed, consume, find, native
-from sigra.backends.jsonb import unfit
+from sigra.backends.jsonb import unfit, writable
 from sigra.errors import UnknownWorkerError
 
 _tasks = native("django.tasks", "django")
@@ -53,9 +53,8 @@ def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
 
 def _settle(result: Any, consumed: Consumed) -> None:
     verdict = consumed.verdict
-    match verdict.state:
-        case "retryable" | "scheduled":
-            send_again(result.task, consumed.following(), verdict.delay)
-            verdict.unwrap()  # this row is shown as failed, and the next one goes on
-        case "cancelled" | "discarded":
-            verdict.unwrap()
+    if verdict.state in ("retryable", "scheduled"):
+        send_again(result.task, consumed.following(), verdict.delay)
+    if verdict.error is not None:
+        # The row is shown as failed; of a retry the next one goes on.
+        raise writable(verdict.error)

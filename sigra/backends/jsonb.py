@@ -39,8 +39,19 @@ def unfit(payload: Mapping[str, Any]) -> dict[str, Any]:
 def writable(error: BaseException) -> Exception:
     """Return what a queue may raise and write down: ``error``, or else its text.
 
-    jsonb refuses NUL and lone surrogates, and what is no ``Exception`` ends a consumer.
+    jsonb refuses NUL and lone surrogates, and what is no ``Exception``, or has no text, ends a
+    consumer.
     """
     text = "".join(traceback.format_exception(error))
     safe = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-    return error if isinstance(error, Exception) and safe == text else RuntimeError(safe)
+    if isinstance(error, Exception) and safe == text and _has_text(error):
+        return error
+    return RuntimeError(safe)
+
+
+def _has_text(error: Exception) -> bool:
+    try:
+        str(error)
+    except Exception:
+        return False
+    return True

@@ -111,5 +111,9 @@ class sending:
 
 
 def error_text(error: BaseException | None) -> str:
-    """Return what queues show of an error: its type and its text."""
-    return f"{type(error).__qualname__}: {error}".strip()
+    """Return what queues show of an error, its type and its text, as any of them can write it."""
+    try:
+        text = f"{type(error).__qualname__}: {error}".strip()
+    except Exception:
+        text = f"{type(error).__qualname__}: <exception str() failed>"  # as tracebacks have it
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

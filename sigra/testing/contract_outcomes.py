@@ -20,6 +20,8 @@ class OutcomeContract(ContractCase):
             ("failure", "failure"),
             ("cancel", "failure"),
             ("raise", "error"),
+            ("mute", "error"),
+            ("unwritable", "error"),
             ("exit", "error"),
         ],
     )
@@ -43,13 +45,13 @@ class OutcomeContract(ContractCase):
         self._run(harness, journal, workers.agnostic, {})
         assert len(journal.runs("sigra.contract.ends")) == 1
 
-    @pytest.mark.parametrize("failures", [1, 2])
+    @pytest.mark.parametrize(("failures", "mute"), [(1, False), (2, False), (2, True)])
     def test_a_failed_attempt_is_retried_with_the_same_scope(
-        self, harness: Harness, journal: Journal, failures: int
+        self, harness: Harness, journal: Journal, failures: int, mute: bool
     ) -> None:
-        """Attempts count from 1, each with the same ids and the same job."""
+        """Attempts count from 1, each with the same ids and the same job, whatever was raised."""
         self._require(harness, "max_attempts", "backoff")
-        args = {**IDS, "impersonating_from": "eve", "failures": failures}
+        args = {**IDS, "impersonating_from": "eve", "failures": failures, "mute": mute}
         _, runs = self._run(
             harness, journal, workers.recovers, args, failures + 1, max_attempts=3, backoff=0
         )

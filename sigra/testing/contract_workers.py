@@ -109,6 +109,13 @@ def agnostic(args: Mapping[str, Any]) -> None:
     record(None, args)
 
 
+class MuteError(Exception):
+    """An error that has no text."""
+
+    def __str__(self) -> str:
+        raise TypeError("mute")
+
+
 @tenant_worker(name="sigra.contract.ends", audit_schema=AuditEvent, action="contract.ends")
 def ends(scope: AuditScope, args: Mapping[str, Any], how: str) -> Any:
     """End in the way that args ask for."""
@@ -122,6 +129,10 @@ def ends(scope: AuditScope, args: Mapping[str, Any], how: str) -> Any:
             return Cancel("said so")
         case "raise":
             raise ValueError("said so")
+        case "mute":
+            raise MuteError
+        case "unwritable":
+            raise ValueError("\0, which PostgreSQL cannot write")
         case "exit":
             raise SystemExit(3)
         case "interrupt":
@@ -134,7 +145,7 @@ def recovers(scope: AuditScope, args: Mapping[str, Any], job: JobInfo, failures:
     """Raise in the first ``failures`` attempts, then succeed."""
     record(scope, args)
     if job.attempt <= failures:
-        raise RuntimeError(f"attempt {job.attempt}")
+        raise MuteError if args.get("mute") else RuntimeError(f"attempt {job.attempt}")
     return "recovered"
 
 

@@ -25,6 +25,8 @@ from sigra import (
 )
 from sigra.backends.envelope import MARK, VERSION, add_delivery, pack
 from sigra.backends.external import Consumed, aconsume, consume
+from sigra.backends.jsonb import writable
+from sigra.backends.producing import error_text
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
 ran: list[Any] = []
@@ -404,3 +406,25 @@ def test_a_queue_s_count_that_is_none_ends_the_job(name: str, count: Any) -> Non
     """Who can write to a queue can write its counts, and raises nothing in a consumer."""
     done = take(envelope(), **{name: count})
     assert ("discarded", EnvelopeError, []) == (done.verdict.state, type(done.verdict.error), ran)
+
+
+class MuteError(Exception):
+    """An error that has no text."""
+
+    def __str__(self) -> str:
+        raise TypeError("mute")
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ValueError("why"), "ValueError: why"),
+        (ValueError("\udc80\0"), "ValueError: \\udc80\\x00"),
+        (MuteError(), "MuteError: <exception str() failed>"),
+        (SystemExit(3), "SystemExit: 3"),
+    ],
+)
+def test_any_error_can_be_shown_by_a_queue(error: BaseException, shown: str) -> None:
+    """One that has no text, or a text that no database takes, would end the consumer instead."""
+    assert shown == error_text(error)
+    assert shown in error_text(writable(error))
