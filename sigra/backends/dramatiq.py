@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
+from weakref import ref
 
 from sigra import catalog
 from sigra.backends.dramatiq_run import CurrentMessage, run
@@ -37,6 +40,9 @@ class DramatiqBackend:
         self.queue = queue
         if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
             self.broker.add_middleware(CurrentMessage())
+        if hasattr(self.broker, "connections") and hasattr(os, "register_at_fork"):
+            known = ref(self.broker)
+            os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -77,3 +83,13 @@ class DramatiqBackend:
         retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
         _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker, **retries)
+
+
+_left: list[Any] = []
+
+
+def _leave_to_parent(broker: Any) -> None:
+    """Have a forked process connect to RabbitMQ itself; its parent's connections stay open."""
+    if broker is not None:
+        _left.append((broker.state, broker.connections, broker.channels))
+        broker.state, broker.connections, broker.channels = threading.local(), set(), set()

@@ -28,6 +28,13 @@ def backend_of(queue: str, url: str) -> Backend:
 
         oban.Oban(pool=AsyncConnectionPool(url, open=False, timeout=5))
         return ObanBackend()
+    if queue == "dramatiq":
+        from dramatiq_app import make_broker
+
+        from sigra.backends.dramatiq import DramatiqBackend
+
+        name = os.environ["SIGRA_TEST_QUEUE"]
+        return DramatiqBackend(make_broker(url, name), queue=name)
     from sigra.backends.pgqueuer import PgQueuerBackend
 
     os.environ["PGDSN"] = url

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import prefork
 import pytest
+from consumer import HERE
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
 from servers import need
@@ -109,6 +114,20 @@ class TestDramatiqOnRedis(DramatiqContract):
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
     harness_class, server = RabbitMQHarness, "rabbitmq"
+
+    def test_a_producer_that_forks_sends_from_both_processes(self, harness):
+        """Parent and child do not read each other's answers."""
+        queue, channel = f"{harness.queue}-forks", harness.direct.channel
+        program = [sys.executable, str(HERE / "prefork.py"), "dramatiq", harness.server]
+        try:
+            env = {**os.environ, "SIGRA_TEST_QUEUE": queue}
+            subprocess.run(program, env=env, check=True, timeout=harness.patience)
+            delayed = channel.queue_declare(f"{queue}.DQ", passive=True)
+            assert delayed.method.message_count == 4 * prefork.EACH
+        finally:
+            for each in (queue, f"{queue}-other"):
+                for end in ("", ".DQ", ".XQ"):
+                    channel.queue_delete(each + end)
 
 
 def test_pickle_is_refused():
