@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.celery_begun import RETRY_POLICY, forget_killed
+from sigra.backends.celery_begun import forget_killed
 from sigra.backends.celery_run import keep, run
+from sigra.backends.celery_send import RETRY_POLICY, on_rabbitmq, producer
 from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit
@@ -54,7 +55,7 @@ class CeleryBackend:
     def __init__(self, app: Any = None, *, note_begins: bool = True) -> None:
         self.app = _celery.current_app._get_current_object() if app is None else app
         _refuse_pickle(self.app.conf)
-        if _on_rabbitmq(self.app.conf):
+        if on_rabbitmq(self.app.conf):
             self.capabilities |= {"at_least_once"}
         self._note_begins = note_begins
         self.unknown_queue = f"{self.app.conf.task_default_queue}.unknown"
@@ -63,17 +64,20 @@ class CeleryBackend:
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Send the jobs, over one connection; a broker that is down is tried three times."""
-        with sending(self.name, jobs), self.app.producer_or_acquire() as producer:
+        """Send the jobs, over one connection; a broker that is down is tried three times.
+
+        Each has arrived when it returns: RabbitMQ has confirmed it, or Redis answered.
+        """
+        with sending(self.name, jobs), producer(self.app) as own:
             for job in jobs:
-                self._send(job, producer)
+                self._send(job, own)
                 job.accept(native_id=job.id)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Celery itself only blocks."""
         await asyncio.to_thread(self.enqueue, jobs)
 
-    def _send(self, job: Job, producer: Any) -> None:
+    def _send(self, job: Job, own: Any) -> None:
         options, kwargs = job.options, fit(pack(job))
         self.app.tasks[job.worker].apply_async(
             kwargs=kwargs,
@@ -81,7 +85,7 @@ class CeleryBackend:
             task_id=job.id,
             countdown=options.delay,
             eta=options.run_at,
-            producer=producer,
+            producer=own,
             retry_policy=RETRY_POLICY,
             **({} if options.queue is None else {"queue": options.queue}),
         )
@@ -92,16 +96,6 @@ class CeleryBackend:
 
     def _register(self, definition: Definition) -> None:
         self.app.task(run, name=definition.name, note_begins=self._note_begins, **_TASK)
-
-
-def _on_rabbitmq(conf: Any) -> bool:
-    """Tell RabbitMQ, which holds what a consumer takes until that has acknowledged it.
-
-    On Redis kombu takes a message off its queue first, and then notes that it has it.
-    """
-    urls = conf.broker_read_url or ()
-    each = urls.split(";") if isinstance(urls, str) else urls
-    return bool(each) and {url.partition("://")[0] for url in each} <= {"amqp", "amqps", "pyamqp"}
 
 
 def _refuse_pickle(conf: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sigra.backends.celery_notes import InQueues, InRedis
+from sigra.backends.celery_send import RETRY_POLICY
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.errors import brief
@@ -24,9 +25,6 @@ _signals = native("celery.signals", "celery")
 _TimeLimitExceeded = native("celery.exceptions", "celery").TimeLimitExceeded
 
 _log = logging.getLogger("sigra.job")
-
-RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
-"""How often a broker that is down is tried."""
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from sigra.backends.celery_begun import RETRY_POLICY, begun_before
+from sigra.backends.celery_begun import begun_before
+from sigra.backends.celery_send import RETRY_POLICY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
@@ -54,7 +55,8 @@ def _send_again(task: Any, consumed: Consumed) -> None:
         retries=failures_in(payload),
     )
     try:
-        again.apply_async(retry_policy=RETRY_POLICY)
+        with producer(task.app) as own:
+            again.apply_async(producer=own, retry_policy=RETRY_POLICY)
     except Exception as error:
         # Not acknowledged: the broker delivers this run again when it is back.
         raise _exceptions.Reject(error_text(error), requeue=True) from error
@@ -66,4 +68,5 @@ def keep(app: Any, queue: str, name: str, id: str, message: Any) -> None:
     if isinstance(kwargs, dict) and MARK in kwargs:
         _log.error("job %s waits in queue %s: no worker is named %r", brief(id), queue, name)
         again = {"kwargs": kwargs, "task_id": id, "queue": queue, "retries": retries}
-        app.send_task(name, serializer="json", **again)
+        with producer(app) as own:
+            app.send_task(name, serializer="json", producer=own, **again)

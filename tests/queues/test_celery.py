@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,22 @@ class CeleryContract(QueueContract):
         assert len(journal.runs(kills_all.name)) == 1
         self._run(harness, journal, workers.agnostic, {})
         assert harness.noted([job.id]) == set()
+
+    def test_a_broker_that_gives_no_answer_is_an_enqueue_error(self, harness, monkeypatch):
+        """What it may not have is not recorded as sent, and the next job is."""
+        soon = {"read_timeout": 0.5, "write_timeout": 0.5, "confirm_publish": True}
+        short = {"amqp": soon, "redis": {"socket_timeout": 0.5}}
+        monkeypatch.setattr("sigra.backends.celery_send._OPTIONS", short)
+        app = celery.Celery("sigra_tests", set_as_current=False)
+        app.conf.update(harness.settings())
+        with configure(backend=CeleryBackend(app)):
+            workers.echo.new(IDS)  # from now on it is connected
+            with ThreadPoolExecutor() as thread, harness.proxy.held():
+                sending = thread.submit(workers.echo.new, IDS)
+                with pytest.raises(EnqueueError, match="TimeoutError"):
+                    sending.result(harness.patience)
+            workers.echo.new(IDS)
+        app.close()
 
     def _comes_again(self, harness, journal, job):
         """Wait until it was refused, and has ended; a second begin would be in the journal."""

@@ -1,0 +1,55 @@
+"""Producers of our own on a Celery app's broker, which has what they sent or is given up.
+
+By itself py-amqp writes a message to its socket and does not ask whether RabbitMQ has it, and
+kombu waits for ever for a Redis that takes connections and gives no answer.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sigra.backends.external import native
+
+_pools = native("kombu.pools", "celery")
+
+RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
+"""How often a broker that is down is tried."""
+
+_TIMEOUT = 10.0
+"""Seconds after which one that gives no answer is down, each time that it is tried."""
+
+_OPTIONS = {
+    "amqp": {"confirm_publish": True, "read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT},
+    "redis": {"socket_timeout": _TIMEOUT},
+}
+
+_pool_of = WeakKeyDictionary[Any, dict[int, Any]]()
+
+
+def producer(app: Any) -> Any:
+    """Take a producer that returns once the broker has the message; ``with`` gives it back."""
+    each, process = _pool_of.setdefault(app, {}), os.getpid()
+    if process not in each:
+        # A forked process leaves its parent's connections alone, and open.
+        each[process] = _new_pool(app)
+    return each[process].acquire(block=True, timeout=app.conf.broker_pool_acquire_timeout)
+
+
+def _new_pool(app: Any) -> Any:
+    connection = app.connection_for_write()
+    options = _OPTIONS.get(connection.transport.driver_type, {})
+    connection.transport_options = {**options, **connection.transport_options}
+    limit = app.conf.broker_pool_limit
+    return _pools.ProducerPool(connections=connection.Pool(limit=limit), limit=limit)
+
+
+def on_rabbitmq(conf: Any) -> bool:
+    """Tell RabbitMQ, which holds what a consumer takes until that has acknowledged it.
+
+    On Redis kombu takes a message off its queue first, and then notes that it has it.
+    """
+    urls = conf.broker_read_url or ()
+    each = urls.split(";") if isinstance(urls, str) else urls
+    return bool(each) and {url.partition("://")[0] for url in each} <= {"amqp", "amqps", "pyamqp"}
