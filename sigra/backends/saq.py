@@ -35,7 +35,7 @@ class SaqBackend:
     """
 
     name = "saq"
-    capabilities = able_to("queue", "unique", "at_least_once")
+    capabilities = able_to("queue", "unique")
 
     def __init__(self, queue: Any = None, *others: Any, heartbeat: int = 15) -> None:
         self.queue = _saq.Queue.from_url("redis://localhost") if queue is None else queue
@@ -47,6 +47,9 @@ class SaqBackend:
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ takes a finished job's key for held within the same second.
                 self.capabilities -= {"unique"}
+        if all(hasattr(each, "pool") for each in self._queues.values()):  # PostgreSQL's
+            # On Redis a sweep takes a lost job off every list, and queues it five seconds later.
+            self.capabilities |= {"at_least_once"}
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs from outside of event loops, by the queue's loop or one of our own."""

@@ -172,6 +172,9 @@ class SaqPostgresHarness(SaqHarness):
 class TestSaqOnPostgres(QueueContract):
     harness_class, server = SaqPostgresHarness, "postgres"
 
+    def test_no_job_is_lost(self, harness):
+        assert "at_least_once" in harness.backend.capabilities
+
 
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
@@ -185,6 +188,29 @@ def test_a_queue_whose_loop_has_ended_sends_nothing():
     asyncio.run(queue.connect())
     with configure(backend=SaqBackend(queue)), pytest.raises(EnqueueError, match="has ended"):
         workers.echo.new(IDS)
+
+
+def test_on_redis_a_job_may_be_lost(redis):
+    """That of a dead consumer is on no list while SAQ sweeps, and stays so if that dies too."""
+
+    async def die_sweeping() -> int:
+        queue = saq.Queue.from_url(redis, name="swept")
+        await queue.enqueue("f", heartbeat=1, timeout=0, retries=2)
+        lost = await queue.dequeue(timeout=5)
+        await lost.update(status="active", touched=1)  # long ago
+        sweeping = asyncio.create_task(queue.sweep())
+        while await queue.count("active"):
+            await asyncio.sleep(0.01)
+        sweeping.cancel()
+        await queue.redis.delete(queue.namespace("sweep"))
+        await queue.sweep()
+        left = sum([await queue.count(kind) for kind in ("queued", "active", "incomplete")])
+        await queue.disconnect()
+        return left
+
+    backend = SaqBackend(saq.Queue.from_url(redis, name="swept"))
+    assert asyncio.run(die_sweeping()) == 0
+    assert "at_least_once" not in backend.capabilities
 
 
 def test_by_name_it_is_saqs_own_default_queue():
