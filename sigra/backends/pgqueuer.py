@@ -14,7 +14,8 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_drivers import PooledDriver, queries_on
-from sigra.backends.pgqueuer_run import Notes, run
+from sigra.backends.pgqueuer_notes import Notes
+from sigra.backends.pgqueuer_run import run
 from sigra.backends.producing import able_to, require_conn, sending, unique_key
 from sigra.definition import Definition
 from sigra.errors import EnqueueError

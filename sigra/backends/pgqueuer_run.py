@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 from sigra.backends.external import Consumed, aconsume, native
-from sigra.backends.insist import insist
 from sigra.backends.jsonb import writable
+from sigra.backends.pgqueuer_notes import Notes, counts_of
 from sigra.errors import InvalidArgsError
-from sigra.json import dumps, loads
+from sigra.json import loads
 
 _pgqueuer = native("pgqueuer", "pgqueuer")
-
-_HEADER = "sigra"
-"""The header in which a job's counters travel, since PgQueuer counts retries alone."""
-
-_NOTE = """UPDATE {table} AS job
-SET headers = note.headers::jsonb, attempts = note.attempts
-FROM unnest($1::bigint[], $2::text[], $3::int[]) AS note (id, headers, attempts)
-WHERE job.id = note.id"""
-_Row: TypeAlias = tuple[int, str, int]
 
 
 async def run(notes: Notes, job: Any, context: Any) -> None:
     """Run a job: the body of every worker's entrypoint."""
-    counts = (job.headers or {}).get(_HEADER) or {}
+    counts = counts_of(job)
     deliveries = counts.get("deliveries", 0)
-    await notes.begin(job, {**counts, "deliveries": deliveries + 1})
+    counts = {**counts, "deliveries": deliveries + 1}
+    await notes.begin(job, counts)
     consumed = await aconsume(
         _read(job),
         job.entrypoint,
@@ -51,7 +42,7 @@ async def _settle(
         case "retryable" | "scheduled":
             following = consumed.following() if consumed.delivery else counts
             counts = {name: following.get(name) for name in ("failures", "snoozes", "lost")}
-            await notes.write(job, counts, spared=verdict.state == "scheduled")
+            await notes.write(job, counts, job.attempts - (verdict.state == "scheduled"))
             reason = None if error is None else str(writable(error))
             raise _pgqueuer.RetryRequested(timedelta(seconds=verdict.delay), reason)
         case "cancelled":
@@ -59,49 +50,8 @@ async def _settle(
         case "discarded" if error is not None:
             # Who queues it again by hand, has all attempts anew, and events of their own.
             again = {"snoozes": consumed.delivery.snoozes + 1} if consumed.delivery else {}
-            await notes.write(job, again)
+            await notes.write_end(job, counts, again)
             raise writable(error)
-
-
-class Notes:
-    """What the next deliveries of jobs have to know, in the headers of their rows.
-
-    PgQueuer starts the jobs of a batch together: what is noted of their begins is written in one
-    statement. As they end each is written alone, for PgQueuer's heartbeats lock rows meanwhile.
-    """
-
-    def __init__(self, queries: Any) -> None:
-        self._driver = queries.driver
-        self._statement = _NOTE.format(table=queries.qbq.qualified.queue_table)
-        self._begun: list[_Row] = []
-        self._written: asyncio.Task[None] | None = None
-
-    async def begin(self, job: Any, counts: Mapping[str, Any]) -> None:
-        """Return when the counts are written, with those of the jobs that begin now too."""
-        self._begun.append(_row(job, counts))
-        if self._written is None:
-            self._written = asyncio.get_running_loop().create_task(self._write_begun())
-        await asyncio.shield(self._written)
-
-    async def write(self, job: Any, counts: Mapping[str, Any], *, spared: bool = False) -> None:
-        """Write the counts; ``spared``: the retry counts for none."""
-        await self._write([_row(job, counts, spared)])
-
-    async def _write_begun(self) -> None:
-        rows, self._begun, self._written = self._begun, [], None
-        await self._write(rows)
-
-    async def _write(self, rows: list[_Row]) -> None:
-        columns = [*map(list, zip(*rows, strict=True))]
-        try:
-            await insist(lambda: self._driver.execute(self._statement, *columns))
-        except Exception as error:  # the database went away: no fault of the job
-            raise _pgqueuer.RetryRequested(timedelta(seconds=1)) from error
-
-
-def _row(job: Any, counts: Mapping[str, Any], spared: bool = False) -> _Row:
-    headers = dumps({**(job.headers or {}), _HEADER: counts}).decode()
-    return job.id, headers, job.attempts - spared
 
 
 def _read(job: Any) -> dict[str, Any]:

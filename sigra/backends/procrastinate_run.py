@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.external import Consumed, aconsume, ends_in, native
+from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.insist import insist
 from sigra.backends.jsonb import fit, unfit
 from sigra.backends.procrastinate_rescue import let_go
@@ -29,7 +29,9 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
         whole.add_done_callback(partial(let_go, context))
     definition = catalog.lookup(native.task_name)
     # Our own verdicts keep both counts equal; a rescue raises the native one, and a retry by hand.
-    lost = max(0, native.attempts - ends_in(payload))
+    lost = native.attempts - ends_in(payload)
+    if lost < 0:  # it came from elsewhere, or died once it was noted to have ended
+        lost = int(ENDED in payload)
     work = asyncio.ensure_future(
         aconsume(payload, definition, "procrastinate", native_id=str(native.id), deliveries=lost)
     )

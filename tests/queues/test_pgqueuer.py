@@ -32,7 +32,7 @@ from sqlalchemy.orm import Session  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.pgqueuer import PgQueuerBackend  # noqa: E402
-from sigra.backends.pgqueuer_run import Notes  # noqa: E402
+from sigra.backends.pgqueuer_notes import Notes  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
@@ -160,6 +160,21 @@ class TestPgQueuer(OwnPoolContract):
         with failing(harness.server, update, times=2):
             journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
+
+    def test_a_job_that_failed_for_good_stays_so_where_its_consumer_dies_then(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """It is not begun anew, though PgQueuer has not written its end."""
+        with failing(harness.server, "OF status ON pgqueuer WHEN NEW.status = 'failed'", 10**6):
+            args = {**IDS, "failures": 9}
+            job, _ = self._run(
+                harness, journal, contract_workers.recovers, args, 2, max_attempts=2, backoff=0
+            )
+            journal.wait(harness, lambda: bool(harness.logged("Flush failed")), "the refusal")
+            harness.kill()
+        harness.start()
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
+        assert [run["attempt"] for run in journal.runs()] == [1, 2]
 
     def test_a_job_that_is_queued_again_by_hand_has_its_attempts_anew(
         self, harness: PgQueuerHarness, journal: Journal

@@ -170,6 +170,18 @@ class TestProcrastinate(QueueContract):
         assert len({event["event_id"] for event in journal.events("contract.echo")}) == 1
         assert harness.row(job)["status"] == "succeeded"
 
+    def test_a_job_that_failed_for_good_stays_so_where_its_end_cannot_be_written(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """It is not begun anew, as one that somebody retries by hand is."""
+        update = "OF status ON procrastinate_jobs WHEN NEW.status = 'failed' AND NEW.id = {}"
+        args = {**IDS, "failures": 9}
+        job = contract_workers.recovers.new(args, max_attempts=2, backoff=0, delay=1)
+        with failing(harness.server, update.format(job.native_id), times=1):
+            harness.settle()
+        assert [run["attempt"] for run in journal.runs()] == [1, 2]
+        assert harness.row(job)["status"] == "failed"
+
     def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
         self, harness: Any, journal: Journal
     ) -> None:

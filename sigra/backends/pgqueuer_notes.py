@@ -1,0 +1,80 @@
+"""Note in the rows of PgQueuer's jobs what their next deliveries have to know."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from sigra.backends.external import native
+from sigra.backends.insist import insist
+from sigra.json import dumps
+
+_pgqueuer = native("pgqueuer", "pgqueuer")
+
+_HEADER = "sigra"
+"""The header in which a job's counters travel, since PgQueuer counts retries alone."""
+
+_AGAIN = "again"
+
+_NOTE = """UPDATE {table} AS job
+SET headers = note.headers::jsonb, attempts = note.attempts
+FROM unnest($1::bigint[], $2::text[], $3::int[]) AS note (id, headers, attempts)
+WHERE job.id = note.id"""
+_Row: TypeAlias = tuple[int, str, int]
+
+
+def counts_of(job: Any) -> Mapping[str, Any]:
+    """Return what was noted of a job, or for its next run by hand, which has PgQueuer count anew.
+
+    One that ended has attempts still if its consumer died before PgQueuer had written the end.
+    """
+    counts: Mapping[str, Any] = (job.headers or {}).get(_HEADER) or {}
+    return counts[_AGAIN] if _AGAIN in counts and job.attempts == 0 else counts
+
+
+class Notes:
+    """What the next deliveries of jobs have to know, in the headers of their rows.
+
+    PgQueuer starts the jobs of a batch together: what is noted of their begins is written in one
+    statement. As they end each is written alone, for PgQueuer's heartbeats lock rows meanwhile.
+    """
+
+    def __init__(self, queries: Any) -> None:
+        self._driver = queries.driver
+        self._statement = _NOTE.format(table=queries.qbq.qualified.queue_table)
+        self._begun: list[_Row] = []
+        self._written: asyncio.Task[None] | None = None
+
+    async def begin(self, job: Any, counts: Mapping[str, Any]) -> None:
+        """Return when the counts are written, with those of the jobs that begin now too."""
+        self._begun.append(_row(job, counts, job.attempts))
+        if self._written is None:
+            self._written = asyncio.get_running_loop().create_task(self._write_begun())
+        await asyncio.shield(self._written)
+
+    async def write(self, job: Any, counts: Mapping[str, Any], attempts: int) -> None:
+        """Write the counts; ``attempts``: PgQueuer's own, to which a retry adds one."""
+        await self._write([_row(job, counts, attempts)])
+
+    async def write_end(
+        self, job: Any, counts: Mapping[str, Any], again: Mapping[str, Any]
+    ) -> None:
+        """Write the counts, and those for who queues the ended job ``again`` by hand."""
+        await self.write(job, {**counts, _AGAIN: again}, job.attempts + 1)
+
+    async def _write_begun(self) -> None:
+        rows, self._begun, self._written = self._begun, [], None
+        await self._write(rows)
+
+    async def _write(self, rows: list[_Row]) -> None:
+        columns = [*map(list, zip(*rows, strict=True))]
+        try:
+            await insist(lambda: self._driver.execute(self._statement, *columns))
+        except Exception as error:  # the database went away: no fault of the job
+            raise _pgqueuer.RetryRequested(timedelta(seconds=1)) from error
+
+
+def _row(job: Any, counts: Mapping[str, Any], attempts: int) -> _Row:
+    return job.id, dumps({**(job.headers or {}), _HEADER: counts}).decode(), attempts
