@@ -13,6 +13,7 @@ from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
 from sigra.backends.huey_json import JSONSerializer
 from sigra.errors import EnqueueError
+from sigra.store.forking import Gate
 from sigra.store.private import make_file
 
 _Huey = native("huey.api", "huey").Huey
@@ -58,10 +59,11 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
 
     ddl = [*_SqliteStorage.ddl, _TAKEN]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, name: str = "huey", filename: str = "huey.db", **kwargs: Any) -> None:
         self._own, self._claiming = threading.local(), threading.Lock()
         self._claimed: sqlite3.Connection | None = None
-        super().__init__(*args, **kwargs)
+        self._gate = Gate(self.close, filename)  # for who forks, as sigra.store has it
+        super().__init__(name, filename, **kwargs)
 
     @contextmanager
     def db(self, commit: bool = False, close: bool = False) -> Iterator[Any]:
@@ -70,7 +72,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
         if cursor is not None:
             yield cursor
             return
-        with super().db(commit=commit, close=close) as cursor:
+        with self._gate, super().db(commit=commit, close=close) as cursor:
             yield cursor
 
     @contextmanager

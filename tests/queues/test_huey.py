@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -165,6 +167,49 @@ class TestHueyOnTheDefaultFile(HueyContract):
     def test_no_job_is_lost(self, harness):
         assert "at_most_once" not in harness.backend.capabilities
         assert "at_least_once" in harness.backend.capabilities
+
+
+FORKING = """
+import os, signal, threading
+from sigra import configure
+from sigra.backends.huey import HueyBackend
+from sigra.testing.contract_workers import echo
+from sigra.testing.contract_case import IDS
+
+backend = HueyBackend()
+configure(backend=backend)
+writing, forking = threading.Event(), threading.Event()
+os.register_at_fork(before=forking.set)
+
+def write():
+    with backend.huey.storage.transaction():
+        echo.new(IDS)
+        writing.set()
+        forking.wait()
+
+writer = threading.Thread(target=write)
+writer.start()
+writing.wait()
+closed, close = os.pipe()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    os.read(closed, 1)
+    echo.new(IDS)
+    os._exit(0)
+writer.join()
+backend.huey.storage.close()
+os.write(close, b"x")
+assert os.waitpid(child, 0)[1] == 0
+echo.new(IDS)
+"""
+
+
+def test_a_producer_that_forks_while_a_thread_writes_loses_no_job_of_either_process(file_backend):
+    """The child's job was lost where the parent closed the file after the fork."""
+    program = [sys.executable, "-W", "ignore", "-c", FORKING]
+    subprocess.run(program, check=True)
+    assert file_backend.huey.pending_count() == 3
 
 
 @tenant_worker(name="sigra.tests.huey.producer")
