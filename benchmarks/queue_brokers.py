@@ -78,7 +78,8 @@ def celery_app(url: str) -> tuple[Any, Callable[[], None]]:
     """Return an app with a queue of its own, and what removes it."""
     name = new_name()
     app = import_module("celery").Celery(broker=url, set_as_current=False)
-    app.conf.update(task_default_queue=name)
+    confirmed = {"broker_transport_options": {"confirm_publish": True}} if url != REDIS else {}
+    app.conf.update(task_default_queue=name, **confirmed)
 
     def close() -> None:
         with app.connection_for_write() as connection:
