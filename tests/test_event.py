@@ -248,22 +248,6 @@ def test_no_hidden_character_stands_raw(sign: str) -> None:
     assert f"x{sign}y" == json.loads(text)["target_id"]
 
 
-def test_a_thread_may_log_while_it_writes() -> None:
-    """A signal's handler that comes in the middle of a line writes its own, and does not wait."""
-
-    class Interrupted(io.BytesIO):
-        def flush(self) -> None:
-            if self.getvalue().count(b"\n") == 1:
-                sink.write(AuditEvent(action="c.d"))
-
-    stream = Interrupted()
-    sink = JSONLinesSink(stream)
-    write = threading.Thread(target=sink.write, args=(AuditEvent(action="a.b"),), daemon=True)
-    write.start()
-    write.join(30)
-    assert ["a.b", "c.d"] == [line["action"] for line in lines_of(stream)]
-
-
 def test_lines_of_threads_do_not_mix() -> None:
     """Events written by several threads at once are whole lines, none missing."""
     stream = io.BytesIO()

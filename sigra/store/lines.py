@@ -23,8 +23,7 @@ class JSONLinesSink:
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
-        # Its thread may come again, from a signal's handler or a finalizer that logs.
-        self._lock, self._process = threading.RLock(), os.getpid()
+        self._lock, self._process = threading.Lock(), os.getpid()
         self._owned = isinstance(target, (str, os.PathLike))
         # Without a buffer: a forked child would inherit its lock, and what is left in it.
         self._stream: Any = target
@@ -58,10 +57,10 @@ class JSONLinesSink:
             raise
         self._fault = None
 
-    def _own_lock(self) -> threading.RLock:
+    def _own_lock(self) -> threading.Lock:
         """Return the lock of this process: a thread of the parent's may hold the inherited one."""
         if self._process != os.getpid():
-            self._lock, self._process = threading.RLock(), os.getpid()
+            self._lock, self._process = threading.Lock(), os.getpid()
         return self._lock
 
     def close(self) -> None:
