@@ -202,6 +202,12 @@ def test_a_bad_filter_is_explained(
     assert "<script>" not in answer.text
 
 
+async def front_page(sink: SqlAuditSink) -> str:
+    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
+    async with httpx.AsyncClient(transport=transport, follow_redirects=True) as browser:
+        return (await browser.get(f"http://127.0.0.1/?token={TOKEN}")).text
+
+
 def test_impersonation_is_shown_plainly(client: httpx.Client) -> None:
     """Ann acted, as Bob; a system job has no person."""
     (row,) = rows(client.get("/", params={"action": "user.impersonate"}).text)
@@ -214,13 +220,7 @@ def test_no_id_passes_for_an_impersonation(tmp_path: Path) -> None:
     sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
     with configure(sinks=[sink], audit_schema=AuditEvent):
         log("invoice.close", None, actor_id="ann as bob", organization_id="acme")
-    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
-
-    async def look() -> str:
-        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as browser:
-            return (await browser.get(f"http://127.0.0.1/?token={TOKEN}")).text
-
-    text = asyncio.run(look())
+    text = asyncio.run(front_page(sink))
     sink.close()
     assert "<bdi>ann as bob</bdi>" in text
     assert 'class="as"' not in text
@@ -290,15 +290,9 @@ def test_an_event_of_the_future_flattens_no_bar(tmp_path: Path) -> None:
         now = datetime.now(timezone.utc)
         for days in (400, 400, -1):
             log("invoice.close", None, occurred_at=now + timedelta(days=days))
-    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
-
-    async def look() -> str:
-        async with httpx.AsyncClient(transport=transport, follow_redirects=True) as browser:
-            return (await browser.get(f"http://127.0.0.1/?token={TOKEN}")).text
-
-    text = asyncio.run(look())
+    text = asyncio.run(front_page(sink))
     sink.close()
-    assert "1 events, at most 1 a bar" in text
+    assert "1 event, at most 1 a bar" in text
     assert all(float(x) < 720 for x in re.findall(r' x="([\d.]+)"', text))
 
 
