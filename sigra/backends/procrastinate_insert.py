@@ -11,8 +11,9 @@ from sigra.backends.jsonb import fit
 from sigra.backends.producing import due_at, unique_key
 from sigra.job import Job
 
-# In one statement, so that it sees a job as waiting or as running and never as neither,
-# and without an error, which would end the caller's transaction.
+# In one statement, so that it sees a job as waiting or as running and not as neither (unless it
+# first waits for another producer's transaction, and a worker begins that one's job at once), and
+# without an error, which would end the caller's transaction.
 _DEFER_UNIQUE = """
 INSERT INTO procrastinate_jobs
     (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
