@@ -48,6 +48,7 @@ class Notes:
                     pipeline.delete(*ended)
                 *_, begun, _ = await pipeline.incr(key).expire(key, _WEEK).execute()
         except Exception:
+            self._ended += ended
             _log.warning("job %s runs uncounted", brief(id), exc_info=True)
             return 0
         return int(begun) - 1

@@ -86,6 +86,11 @@ class Proxy:
         self._listener = listener = socket.create_server(("127.0.0.1", self._port))
         threading.Thread(target=self._serve, args=(listener,), daemon=True).start()
 
+    def close(self) -> None:
+        """Break every connection for good, and give the port back."""
+        self.cut()
+        self._place.close()
+
 
 def _end(end: socket.socket) -> None:
     """Wake whoever waits on the socket, which closing it alone would not."""

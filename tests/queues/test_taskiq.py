@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from consumer import Consumer
 from consumer_side import held
+from proxy import Proxy
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
 from servers import need
@@ -158,6 +159,30 @@ def test_notes_that_are_being_taken_away_are_waited_for(redis_alone):
         return left
 
     assert asyncio.run(clear_twice()) == 0
+
+
+def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_alone):
+    """A connection that breaks in just that moment leaves none of them for a week."""
+    url, ended, other, later = redis_alone.split()[0], *(uuid.uuid4().hex for _ in range(3))
+    proxy = Proxy(url)
+
+    async def begin_all() -> None:
+        pool = async_redis.ConnectionPool.from_url(proxy.url)
+        notes = Notes(pool)
+        await notes.begin(ended)
+        await notes.end(ended, comes_again=False)
+        proxy.cut()
+        await notes.begin(other)
+        proxy.restore()
+        await notes.begin(later)
+        await pool.disconnect()
+
+    asyncio.run(begin_all())
+    proxy.close()
+    with redis.Redis.from_url(url) as direct:
+        there = [bool(direct.exists(f"sigra:begun:{id}")) for id in (ended, other, later)]
+        direct.delete(f"sigra:begun:{later}")
+    assert there == [False, False, True]
 
 
 async def _release(pool, connection):
