@@ -8,15 +8,13 @@ that away: what comes again with a note is what was running.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from sigra.backends.celery_notes import InQueues, InRedis
-from sigra.backends.celery_send import RETRY_POLICY
+from sigra.backends.celery_send import RETRY_POLICY, Own
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.errors import brief
@@ -108,12 +106,4 @@ class _Broker:
             raise
 
 
-_brokers = WeakKeyDictionary[Any, dict[int, _Broker]]()
-
-
-def _broker_of(app: Any) -> _Broker:
-    """Return this process's own; a forked one leaves its parent's connection alone, and open."""
-    each, process = _brokers.setdefault(app, {}), os.getpid()
-    if process not in each:
-        each[process] = _Broker(app)
-    return each[process]
+_broker_of = Own(_Broker)

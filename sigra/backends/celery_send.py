@@ -7,10 +7,13 @@ kombu waits for ever for a Redis that takes connections and gives no answer.
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from sigra.backends.external import native
+
+T = TypeVar("T")
 
 _pools = native("kombu.pools", "celery")
 
@@ -25,16 +28,24 @@ _OPTIONS = {
     "redis": {"socket_timeout": _TIMEOUT},
 }
 
-_pool_of = WeakKeyDictionary[Any, dict[int, Any]]()
+
+class Own(Generic[T]):
+    """What each process makes of an app for itself; a forked one leaves its parent's, and open."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make, self._made = make, WeakKeyDictionary[Any, dict[int, T]]()
+
+    def __call__(self, app: Any) -> T:
+        """Return this process's own."""
+        each, process = self._made.setdefault(app, {}), os.getpid()
+        if process not in each:
+            each[process] = self._make(app)
+        return each[process]
 
 
 def producer(app: Any) -> Any:
     """Take a producer that returns once the broker has the message; ``with`` gives it back."""
-    each, process = _pool_of.setdefault(app, {}), os.getpid()
-    if process not in each:
-        # A forked process leaves its parent's connections alone, and open.
-        each[process] = _new_pool(app)
-    return each[process].acquire(block=True, timeout=app.conf.broker_pool_acquire_timeout)
+    return _pool_of(app).acquire(block=True, timeout=app.conf.broker_pool_acquire_timeout)
 
 
 def _new_pool(app: Any) -> Any:
@@ -43,6 +54,9 @@ def _new_pool(app: Any) -> Any:
     connection.transport_options = {**options, **connection.transport_options}
     limit = app.conf.broker_pool_limit
     return _pools.ProducerPool(connections=connection.Pool(limit=limit), limit=limit)
+
+
+_pool_of = Own(_new_pool)
 
 
 def on_rabbitmq(conf: Any) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sigra.backends.envelope import MARK
+from sigra.backends.producing import carried
 from sigra.json import dumps
 
 _UNSAFE = re.compile(rb"\\u0000|[\[:,]-?\d[\d.]*e\+?\d|[\[:,]-0\.0")
@@ -43,7 +44,7 @@ def writable(error: BaseException) -> Exception:
     consumer.
     """
     text = "".join(traceback.format_exception(error))
-    safe = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    safe = carried(text)
     if isinstance(error, Exception) and safe == text and _has_text(error):
         return error
     return RuntimeError(safe)

@@ -116,4 +116,9 @@ def error_text(error: BaseException | None) -> str:
         text = f"{type(error).__qualname__}: {error}".strip()
     except Exception:
         text = f"{type(error).__qualname__}: <exception str() failed>"  # as tracebacks have it
+    return carried(text)
+
+
+def carried(text: str) -> str:
+    """Return a text as any queue can write it: NUL and lone surrogates escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
