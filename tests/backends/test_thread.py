@@ -784,7 +784,10 @@ def test_the_interpreters_exit_finishes_what_is_due() -> None:
     lines = done.stdout.split("\n")
     later = next(line.removeprefix("later ") for line in lines if line.startswith("later"))
     finished = {line for line in lines if line.startswith("ran")}
-    assert {*(f"ran {n}" for n in (0, 1, 2, 3, "child")), "ran in a thread"} == finished
+    expected = {*(f"ran {n}" for n in (0, 1, 2, 3, "child")), "ran in a thread"}
+    if (3, 12) <= sys.version_info < (3, 12, 2):
+        expected.remove("ran in a thread")  # these start no thread more once they exit
+    assert expected == finished
     warnings = [line for line in done.stderr.split("\n") if ":WARNING:" in line]
     assert 1 == len(warnings)
     assert f"job {later} of __main__.work" in warnings[0]
