@@ -8,8 +8,9 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.celery_begun import forget_killed
-from sigra.backends.celery_run import keep, run
+from sigra.backends.celery_run import run
 from sigra.backends.celery_send import RETRY_POLICY, on_rabbitmq, producer
+from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit
@@ -18,7 +19,6 @@ from sigra.definition import Definition
 from sigra.job import Job
 
 _celery = native("celery", "celery")
-_signals = native("celery.signals", "celery")
 
 _PICKLE = {"pickle", "application/x-python-serialize"}
 # ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with
@@ -58,8 +58,8 @@ class CeleryBackend:
         if on_rabbitmq(self.app.conf):
             self.capabilities |= {"at_least_once"}
         self._note_begins = note_begins
-        self.unknown_queue = f"{self.app.conf.task_default_queue}.unknown"
-        _signals.task_unknown.connect(self._keep_unknown, weak=False)
+        self.unknown_queue = unknown_queue_of(self.app)
+        self.app.steps["consumer"].add(KeepUnknown)
         forget_killed(self.app)
         catalog.subscribe(self._register)
 
@@ -89,10 +89,6 @@ class CeleryBackend:
             retry_policy=RETRY_POLICY,
             **({} if options.queue is None else {"queue": options.queue}),
         )
-
-    def _keep_unknown(self, sender: Any, name: str, id: str, message: Any, **_: Any) -> None:
-        if sender.app is self.app:
-            keep(self.app, self.unknown_queue, name, id, message)
 
     def _register(self, definition: Definition) -> None:
         self.app.task(run, name=definition.name, note_begins=self._note_begins, **_TASK)

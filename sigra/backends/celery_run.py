@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.celery_send import RETRY_POLICY, producer
-from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.producing import error_text
-from sigra.errors import brief
 
 _exceptions = native("celery.exceptions", "celery")
-
-_log = logging.getLogger("sigra.job")
 
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
@@ -60,13 +55,3 @@ def _send_again(task: Any, consumed: Consumed) -> None:
     except Exception as error:
         # Not acknowledged: the broker delivers this run again when it is back.
         raise _exceptions.Reject(error_text(error), requeue=True) from error
-
-
-def keep(app: Any, queue: str, name: str, id: str, message: Any) -> None:
-    """Keep a job whose worker is not imported here; Celery itself would drop it."""
-    kwargs, retries = message.payload[1], message.headers.get("retries") or 0
-    if isinstance(kwargs, dict) and MARK in kwargs:
-        _log.error("job %s waits in queue %s: no worker is named %r", brief(id), queue, name)
-        again = {"kwargs": kwargs, "task_id": id, "queue": queue, "retries": retries}
-        with producer(app) as own:
-            app.send_task(name, serializer="json", producer=own, **again)

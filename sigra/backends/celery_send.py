@@ -16,6 +16,7 @@ from sigra.backends.external import native
 T = TypeVar("T")
 
 _pools = native("kombu.pools", "celery")
+_ConnectionPool = native("kombu.connection", "celery").ConnectionPool
 
 RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 """How often a broker that is down is tried."""
@@ -43,6 +44,10 @@ class Own(Generic[T]):
         return each[process]
 
 
+class _OwnPool(_ConnectionPool):  # type: ignore[misc, valid-type]
+    close_after_fork = False  # a child would end its parent's connections, amid what that sends
+
+
 def producer(app: Any) -> Any:
     """Take a producer that returns once the broker has the message; ``with`` gives it back."""
     return _pool_of(app).acquire(block=True, timeout=app.conf.broker_pool_acquire_timeout)
@@ -53,7 +58,7 @@ def _new_pool(app: Any) -> Any:
     options = _OPTIONS.get(connection.transport.driver_type, {})
     connection.transport_options = {**options, **connection.transport_options}
     limit = app.conf.broker_pool_limit
-    return _pools.ProducerPool(connections=connection.Pool(limit=limit), limit=limit)
+    return _pools.ProducerPool(connections=_OwnPool(connection, limit), limit=limit)
 
 
 _pool_of = Own(_new_pool)

@@ -18,6 +18,7 @@ from sigra.testing.contract_workers import record
 app = Celery("sigra_tests")
 app.conf.update(json.loads(os.environ["SIGRA_CELERY"]))
 backend = CeleryBackend(app, note_begins="SIGRA_UNNOTED" not in os.environ)
+CeleryBackend(app)  # a second one, which changes nothing
 app.task(name="native.note")(consumer_side.note)
 
 

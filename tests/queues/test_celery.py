@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +27,7 @@ from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.contract_consumers import undeployed  # noqa: E402
 
 
 @tenant_worker(name="queues.kills_all")
@@ -140,6 +146,19 @@ class CeleryOnRabbitMQ(CeleryHarness):
         self.app.close()
 
 
+@contextmanager
+def alone(harness: CeleryHarness, *words: str, **env: str) -> Iterator[None]:
+    """Put another consumer, which is to be started, in the place of the harness's own."""
+    harness.stop()
+    own = harness.consumer
+    harness.consumer = harness.another(f"alone-{time.monotonic_ns()}", *words, **env)
+    try:
+        yield
+    finally:
+        harness.kill()
+        harness.consumer = own
+
+
 class CeleryContract(QueueContract):
     # Celery's pool may end before it reads of a job's end: 1 of 75 stops of a plain app.
     repeats_at_stop = True
@@ -166,10 +185,7 @@ class CeleryContract(QueueContract):
 
         Where begins are not noted, one more is needed to tell.
         """
-        harness.stop()
-        own, env = harness.consumer, {} if noted else {"SIGRA_UNNOTED": "1"}
-        harness.consumer = harness.another(f"alone-{time.monotonic_ns()}", *pool.split(), **env)
-        try:
+        with alone(harness, *pool.split(), **({} if noted else {"SIGRA_UNNOTED": "1"})):
             job = kills_all.new({**IDS, "seconds": 1}, max_attempts=attempts)
             innocent = [each.id for each in workers.echo.new_many([IDS] * 20)]
 
@@ -181,9 +197,6 @@ class CeleryContract(QueueContract):
 
             journal.wait(harness, over, "the jobs' ends")
             harness.stop()
-        finally:
-            harness.kill()
-            harness.consumer = own
         assert len(journal.runs(kills_all.name)) == attempts + (not noted)
         ran = [run["job_id"] for run in journal.runs(workers.echo.name)]
         assert sorted(ran) == sorted(innocent)
@@ -228,6 +241,44 @@ class CeleryContract(QueueContract):
         assert len(journal.runs(kills_all.name)) == 1
         self._run(harness, journal, workers.agnostic, {})
         assert harness.noted([job.id]) == set()
+
+    def test_a_job_of_an_unknown_worker_is_kept_once_and_as_it_was_sent(self, harness, journal):
+        """Also where the app may make no queue, and where Celery cannot write that a task failed."""
+        settings = {**harness.settings(), "task_create_missing_queues": False}
+        settings |= {"result_backend": "redis://127.0.0.1:1/0"}
+        queue = harness.backend.unknown_queue
+        with harness.app.connection_for_write() as connection:
+            channel = connection.default_channel
+            if harness.waiting(queue) > 0:
+                channel.queue_purge(queue)
+            with alone(harness, SIGRA_CELERY=json.dumps(settings)):
+                harness.start()
+                job = undeployed.new(IDS, delay=3600)
+                journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
+            message = channel.basic_get(queue, no_ack=True)
+        due = datetime.fromisoformat(message.headers["eta"]).timestamp()
+        assert due == pytest.approx(time.time() + 3600, abs=600)
+
+    def test_a_forked_process_leaves_its_parent_s_connections(self, harness):
+        """It ended them, and what waited for RabbitMQ's answer was sent twice."""
+        app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.forks"
+        app.conf.update({**harness.settings(), "task_default_queue": queue})
+        child = get_context("fork").Process(target=os.getpid)
+        try:
+            with configure(backend=CeleryBackend(app)), ThreadPoolExecutor() as thread:
+                workers.echo.new(IDS)  # from now on it is connected
+                with harness.proxy.held():
+                    sending = thread.submit(workers.echo.new, IDS)
+                    time.sleep(0.5)
+                    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+                        child.start()
+                    child.join()
+                sending.result(harness.patience)
+            assert harness.waiting(queue) == 2
+        finally:
+            with app.connection_for_write() as connection:
+                connection.default_channel.queue_delete(queue)
+            app.close()
 
     def test_a_broker_that_gives_no_answer_is_an_enqueue_error(self, harness, monkeypatch):
         """What it may not have is not recorded as sent, and the next job is."""
