@@ -22,6 +22,8 @@ from sigra.options import check_capabilities
 from sigra.proxy import Worker
 from sigra.registry import resolve_backend
 
+_IMPORTING = (__file__, import_module.__code__.co_filename)
+
 
 class MisuseError(click.ClickException):
     """End the command with one line and status 2: it was called in a way that cannot work."""
@@ -137,7 +139,7 @@ def _broken(name: str, error: BaseException) -> str:
     """Say in one line how a module failed, and where: the last frame outside the import system."""
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith("<frozen") and frame.filename != __file__:
+        if not frame.filename.startswith("<frozen") and frame.filename not in _IMPORTING:
             where = f" ({frame.filename}:{frame.lineno})"
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})" if error.filename else ""
