@@ -1,18 +1,12 @@
-"""Ids of jobs and of audit events: captured cheaply, written out only when read."""
+"""Ids of jobs and of events outside of them: captured cheaply, written out only when read."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import lru_cache
 from random import Random
 from time import time_ns
-from typing import Any
-
-Told = tuple[str | None, str | None, str, str, str | None, str | None]
-"""What tells an event from another that a redelivery logs in its place: organization, actor,
-action, outcome, and the target's type and id."""
 
 # An instance of our own: a user's random.seed() would otherwise make ids repeat.
 _source = Random(os.urandom(32))
@@ -53,35 +47,7 @@ def uuid7() -> str:
     return uuid7_text(uuid7_parts())
 
 
-def event_id(job_id: str, attempt: int, snoozes: int, ordinal: int, told: Told) -> str:
-    """Return the id of an event in a job: the same for a redelivery of the same attempt.
-
-    A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
-    job's events lie together in an index, and a hash of all five for the rest.
-    """
-    organization, actor, action, outcome, kind, target = told
-    # The numbers, action and outcome hold no colon, the others are quoted and the job's id comes
-    # last, so that no two inputs read the same.
-    source = (
-        f"{attempt}:{snoozes}:{ordinal}:{organization!a}:{actor!a}:{action}:{outcome}:"
-        f"{kind!a}:{target!a}:{job_id}"
-    )
-    text = _blake2b()(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    time = _time_of(job_id) or f"{text[:8]}-{text[8:12]}"
-    return f"{time}-8{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"
-
-
-@cache
-def _blake2b() -> Callable[..., Any]:
-    from hashlib import blake2b  # here, for it takes longer to import than the rest of the core
-
-    return blake2b
-
-
 @lru_cache(maxsize=256)
-def _time_of(job_id: str) -> str | None:
+def time_of(job_id: str) -> str | None:
     """Return the time that leads a UUIDv7, None of any other id; a body asks for each event."""
     return job_id[:13] if _timed(job_id) else None
-
-
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}

@@ -26,12 +26,12 @@ import structlog
 
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
 from sigra.audit import AuditStats, audit_stats, log, log_safe
+from sigra.audit.compose import event_id
 from sigra.audit.emit import log_lifecycle
 from sigra.audit.failure import _windows
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.frozen import FrozenDict
-from sigra.ids import event_id
 
 SCOPE = AuditScope.build(actor_id=7, organization_id=42)
 
@@ -461,6 +461,14 @@ MENDED: list[tuple[str, dict[str, Any]]] = [
     ("actor_id", {"actor_id": "\udfffx"}),
     ("organization_id", {"organization_id": "x" * 2_000}),
     ("scope.user.id", {"scope": AuditScope.build(actor_id="x" * 2_000, organization_id=1)}),
+    (
+        "scope.active_organization.id",
+        {"scope": AuditScope.build(actor_id=1, organization_id="\xe4" * 300)},
+    ),
+    (
+        "scope.impersonating_from.id",
+        {"scope": AuditScope.build(actor_id=1, organization_id=1, impersonating_from="x" * 2_000)},
+    ),
     ("scope.user", {"scope": {"user": "\ud800", "active_organization": 1}}),
     ("audit_schema", {"audit_schema": 5}),
     ("audit_schema", {"audit_schema": object}),
@@ -804,10 +812,10 @@ def test_the_events_of_a_body_are_counted_from_one() -> None:
     """The ids of a body's events are those of the places 1, 2 and 3; 0 is the attempt's end."""
     job = "0198f3a0-0000-7000-8000-000000000001"
     told = ("42", "7", "a.b", "success", None, None)
-    assert [event_id(job, 1, 0, place, told) for place in (1, 2, 3)] == ids()
+    assert [event_id(job, 1, 0, place, *told) for place in (1, 2, 3)] == ids()
     end = in_job(lambda: log_lifecycle(running.get(), "work.done", "success"))  # type: ignore[arg-type]
     told = ("42", "7", "work.done", "success", None, None)
-    assert event_id(job, 1, 0, 0, told) == end.event.event_id
+    assert event_id(job, 1, 0, 0, *told) == end.event.event_id
 
 
 @pytest.mark.parametrize(

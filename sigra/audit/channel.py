@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from sigra.audit.event import LEVELS
-from sigra.audit.line import JSONRenderer
+from sigra.audit.line import JSONRenderer, line_of
 from sigra.frozen import thaw
 
 _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVELS.items()}
@@ -29,39 +29,42 @@ def _always(_: Any, __: int) -> bool:
 class Channel:
     """A bound logger, what it was made from, and which outcomes are logged.
 
-    ``is_native``: its class is structlog's own, whose level is settled.
+    ``processors`` and ``logger`` are what it wraps where its class is structlog's own, whose
+    level is settled; of another they are None.
     """
 
-    __slots__ = ("allows", "bound", "is_native", "made_from")
+    __slots__ = ("allows", "bound", "logger", "made_from", "processors")
 
     def __init__(self, made_from: tuple[Any, ...]) -> None:
         self.made_from = made_from
         self.bound: Any = structlog.get_logger("sigra.audit").bind()
+        self.processors = self.logger = None
         kind: Any = type(self.bound)
         # On the class: a generic BoundLogger would take the name for that of a log method.
         asked: Any = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", _always)
-        self.is_native = kind in _native and asked is not _always
         self.allows: Callable[[str], bool] = lambda outcome: asked(self.bound, _NUMBERS[outcome])
-        if self.is_native:
+        if kind in _native and asked is not _always:
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
+            self.processors, self.logger = self.bound._processors, self.bound._logger
 
     def send(self, line: dict[str, Any]) -> None:
         """Log one event. Whatever a processor or the logger raises passes through."""
-        level = LEVELS[line["outcome"]]
-        processors = self.bound._processors
-        if self.is_native and len(processors) == 1 and type(processors[0]) is JSONRenderer:
-            getattr(self.bound._logger, level)(processors[0](None, level, line))
+        level, processors = LEVELS[line["outcome"]], self.processors
+        if processors is not None and len(processors) == 1 and type(processors[0]) is JSONRenderer:
+            line["level"] = level
+            text = line_of(line)
+            getattr(self.logger, level)(text.decode() if processors[0].text else text)
             return
         # A processor may change what it is given, and the event may not change.
         moment = line["occurred_at"].isoformat()
         line = {**line, "metadata": thaw(line["metadata"]), "occurred_at": moment}
-        if not self.is_native:
+        if processors is None:
             getattr(self.bound, level)(**line)
             return
         # What the class's own methods come to, without handing sixteen keywords on thrice.
         try:
             arguments, keywords = self.bound._process_event(level, None, line)
-            getattr(self.bound._logger, level)(*arguments, **keywords)
+            getattr(self.logger, level)(*arguments, **keywords)
         except structlog.DropEvent:
             pass
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from hashlib import blake2b, sha256
 from typing import Any
 
 from sigra.audit.event import Outcome
@@ -12,21 +13,21 @@ from sigra.audit.redact import REDACTED, holds_secret
 from sigra.audit.sanitize import sanitize
 from sigra.context import Running
 from sigra.errors import AuditRejectedError
-from sigra.ids import event_id, uuid7
+from sigra.ids import time_of, uuid7
 from sigra.scope import AuditScope, id_text
-
-Faults = list[AuditRejectedError]
-"""What is wrong with a call: an id of no such type, a moment without a zone, a scope
-that cannot be read. None takes the place of what it spoils."""
-
-Notes = tuple[list[str], Faults | None]
-"""The paths of what was redacted, and the faults. None: the first is raised, and that the event
-would have another value than was passed is one."""
 
 Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 """The optional arguments, as they came: ``target_id``, ``target_type``, ``metadata``,
 ``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
+
+LENIENT, PLAIN, EXACT = range(3)
+"""What raises ``AuditRejectedError``: nothing, for None takes the place of what cannot be read; an
+id of no such type, a moment without a zone, or a scope that cannot be read; and besides, that
+the event would have another value than was passed."""
+
+Notes = tuple[list[str], int]
+"""The paths of what was redacted, and what raises."""
 
 _utc = timezone.utc
 _MAX_TEXT = 256
@@ -38,55 +39,83 @@ _UNFIT = (
 
 
 def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,
-            ordinal: int, faults: Faults | None) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+            ordinal: int, raising: int) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """Make an event as a log line, in the order of its fields; name the paths redacted."""
-    target_id, target_type, metadata, actor_type, ip, agent, at, organization_id, actor_id = details
+    target_id, target_type, metadata, actor_type, ip, agent, at, organization, actor = details
     metadata, redacted = sanitize(metadata)
-    notes: Notes = (redacted, faults)
-    if organization_id is ABSENT:
-        organization = _id_in(scope, "active_organization", notes)
-    else:
-        organization = _checked_id("organization_id", organization_id, notes)
-    user = _id_in(scope, "user", notes)
-    actor = _id_in(scope, "impersonating_from", notes) or user
-    if actor_id is not ABSENT:
-        actor = _checked_id("actor_id", actor_id, notes)
+    notes: Notes = (redacted, raising)
+    organization, user, impersonator = _ids_of(scope, organization, notes)
+    actor = impersonator or user if actor is ABSENT else _checked_id("actor_id", actor, notes)
     acting = "user" if actor else "system"
+    target_id = None if target_id is None else _text("target_id", target_id, notes)
+    target_type = None if target_type is None else _text("target_type", target_type, notes)
+    if job is None:
+        event, worker, job_id, attempt = uuid7(), None, None, None
+    else:
+        worker, job_id, attempt = job.job.definition.name, job.job.id, job.attempt
+        event = event_id(job_id, attempt, job.snoozes, ordinal,
+                         organization, actor, action, outcome, target_type, target_id)  # fmt: skip
     line: dict[str, Any] = {
-        "event_id": None if job else uuid7(),
-        "event": action,
-        "outcome": outcome,
-        "organization_id": organization,
-        "actor_id": actor,
-        "effective_user_id": user,
+        "event_id": event, "event": action, "outcome": outcome,
+        "organization_id": organization, "actor_id": actor, "effective_user_id": user,
         "actor_type": acting if actor_type is None else _text("actor_type", actor_type, notes),
-        "target_id": None if target_id is None else _text("target_id", target_id, notes),
-        "target_type": None if target_type is None else _text("target_type", target_type, notes),
+        "target_id": target_id, "target_type": target_type,
         "ip_address": None if ip is None else _text("ip_address", ip, notes),
         "user_agent": None if agent is None else _text("user_agent", agent, notes),
         "metadata": metadata,
         "occurred_at": datetime.now(_utc) if at is None else _moment(at, notes),
-        "worker": job and job.job.definition.name,
-        "job_id": job and job.job.id,
-        "attempt": job and job.attempt,
-    }
-    if job is not None:
-        # Not its place alone: a body that is run again after a crash goes on with what is left.
-        told = organization, actor, action, outcome, line["target_type"], line["target_id"]
-        line["event_id"] = event_id(job.job.id, job.attempt, job.snoozes, ordinal, told)
+        "worker": worker, "job_id": job_id,
+    }  # fmt: skip
+    line["attempt"] = attempt  # of more than 15 keys at once Python makes a dict one by one
     return line, redacted
 
 
-def _id_in(scope: Any, name: str, notes: Notes) -> str | None:
+def event_id(
+    job_id: str, attempt: int, snoozes: int, ordinal: int, organization: str | None,
+    actor: str | None, action: str, outcome: str, kind: str | None, target: str | None,
+) -> str:  # fmt: skip
+    """Return the id of an event in a job: the same for a redelivery of the same attempt.
+
+    A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
+    job's events lie together in an index, and a hash of all ten for the rest. Its place alone
+    would not do: a body that is run again after a crash goes on with what is left.
+    """
+    # The numbers, action and outcome hold no colon, the others are quoted and the job's id comes
+    # last, so that no two inputs read the same.
+    source = (
+        f"{attempt}:{snoozes}:{ordinal}:{organization!a}:{actor!a}:{action}:{outcome}:"
+        f"{kind!a}:{target!a}:{job_id}"
+    )
+    text = blake2b(source.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    time = time_of(job_id) or f"{text[:8]}-{text[8:12]}"
+    return f"{time}-8{text[13:16]}-{_VARIANTS[text[16]]}{text[17:20]}-{text[20:]}"
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+
+
+def _ids_of(scope: Any, organization: Any, notes: Notes) -> tuple[Any, Any, Any]:
+    """Return the ids of organization (as it was passed, if it was), user and impersonator."""
+    if organization is not ABSENT:
+        organization = _checked_id("organization_id", organization, notes)
+    elif type(scope) is not AuditScope:
+        organization = _id_in(scope, "active_organization", notes)
+    elif (organization := scope.active_organization) is not None:
+        organization = _checked_id("scope.active_organization.id", organization.id, notes)
+    if type(scope) is not AuditScope:
+        user = _id_in(scope, "user", notes)
+        return organization, user, _id_in(scope, "impersonating_from", notes)
+    user = scope.user
+    if user is not None:
+        user = _checked_id("scope.user.id", user.id, notes)
+    if scope.impersonating_from is None:
+        return organization, user, None
+    impersonator = scope.impersonating_from.id
+    return organization, user, _checked_id("scope.impersonating_from.id", impersonator, notes)
+
+
+def _id_in(scope: Any, name: str, notes: Notes) -> Any:
     """Read the id in a member of a scope, which may be None, an id, or have an ``id``."""
-    if type(scope) is AuditScope:
-        identity = getattr(scope, name)
-        if identity is None:
-            return None
-        text = identity.id
-        if type(text) is str and len(text) <= _MAX_TEXT and text.isascii() and text.strip():
-            return text
-        return _checked_id(f"scope.{name}.id", text, notes)
     if scope is None:
         return None
     field = f"scope.{name}"
@@ -98,23 +127,21 @@ def _id_in(scope: Any, name: str, notes: Notes) -> str | None:
             field += ".id"
             member = read_member(member, "id")
     except Exception as error:
-        _fault(notes, field, "reading it raised an exception", error)
-        return None
+        return _fault(notes, field, "reading it raised an exception", error)
     if member is not ABSENT:
         return _checked_id(field, member, notes)
-    _fault(notes, field, "it is absent; set it to None where there is none")
-    return None
+    return _fault(notes, field, "it is absent; set it to None where there is none")
 
 
 def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
-    """Return an id as text, None for None, and None with a fault for what is no id."""
+    """Return an id as text, and None for None."""
+    if type(value) is str and len(value) <= _MAX_TEXT and value.isascii() and value.strip():
+        return value
     text = id_text(value)
     if text is not None:
         return _as_given(field, text, sized(text, apart=True), notes)
-    if value is not None:
-        reason = "an id is a str that is not blank, an int of 1,024 bits, a UUID or None"
-        _fault(notes, field, reason)
-    return None
+    reason = "an id is a str that is not blank, an int of 1,024 bits, a UUID or None"
+    return None if value is None else _fault(notes, field, reason)
 
 
 def _moment(value: Any, notes: Notes) -> datetime | None:
@@ -123,17 +150,15 @@ def _moment(value: Any, notes: Notes) -> datetime | None:
         moment = in_utc(value) if issubclass(type(value), datetime) else None
     except Exception as error:
         cause = error
-    if moment is None:
-        _fault(notes, "occurred_at", "it must be an aware datetime, whose zone can be read", cause)
-    return moment
+    reason = "it must be an aware datetime, whose zone can be read"
+    return moment or _fault(notes, "occurred_at", reason, cause)
 
 
-def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None) -> None:
-    fault = AuditRejectedError(field, reason)
-    fault.__cause__ = cause
-    if notes[1] is None:
-        raise fault
-    notes[1].append(fault)
+def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None) -> Any:
+    """Raise for what no event can have, or return None in its place."""
+    if notes[1] != LENIENT:
+        raise AuditRejectedError(field, reason) from cause
+    return None
 
 
 def _text(field: str, value: Any, notes: Notes) -> str:
@@ -152,7 +177,7 @@ def _text(field: str, value: Any, notes: Notes) -> str:
 
 def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
     """Return what an event has of a value; raise where to a strict caller that is another."""
-    if notes[1] is None:
+    if notes[1] == EXACT:
         given = id_text(value) if field == "target_id" else None
         if kept != (str.__str__(value) if issubclass(type(value), str) else given):
             raise AuditRejectedError(field, _UNFIT)
@@ -168,7 +193,5 @@ def sized(given: str, *, apart: bool = False) -> str:
     longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT
     if len(text) <= longest and (text == given or not apart):
         return text
-    import hashlib  # here, for it takes longer to import than the rest of the core
-
-    digest = hashlib.sha256(given[: 1 << 20].encode(errors="surrogatepass")).hexdigest()
+    digest = sha256(given[: 1 << 20].encode(errors="surrogatepass")).hexdigest()
     return f"{text[: _MAX_TEXT - 80]}...sha256:{digest}"

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.channel import open_channel
-from sigra.audit.compose import Details, Faults, compose
+from sigra.audit.compose import EXACT, LENIENT, PLAIN, Details, compose
 from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, event_of, result_of
 from sigra.audit.failure import settled
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
@@ -129,7 +129,7 @@ def log_begin(attempt: Running) -> str | None:
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
     nothing: Any = (*[None] * 7, ABSENT, ABSENT)
-    begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, [])[0]
+    begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, LENIENT)[0]
     taken = write_record(event_of(begun.values()), schema, sinks, faults, alone, flushing=True)
     for _ in failed if faults or not sinks else emitted:
         break
@@ -176,7 +176,7 @@ def _log(
 
 def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, schema: Any) -> None:
     """Raise ``AuditRejectedError`` for what ``log_safe`` would mend, or note in its result."""
-    line, redacted = compose(action, outcome, scope, details, None, 0, None)
+    line, redacted = compose(action, outcome, scope, details, None, 0, EXACT)
     check_metadata(details[2], line["metadata"], redacted)
     try:
         check_schema(schema)
@@ -200,10 +200,8 @@ def _emit(
     sinks = config.current.sinks
     if channel is None and not sinks and not faults:
         return _FILTERED
-    wrong: Faults = []
-    line, redacted = compose(action, outcome, scope, details, job, ordinal, wrong)
-    if wrong and action is not REJECTED:
-        raise wrong[0]
+    raising = LENIENT if action is REJECTED else PLAIN
+    line, redacted = compose(action, outcome, scope, details, job, ordinal, raising)
     event: Any = event_of(line.values()) if sinks or schema is not AuditEvent else line
     if channel is not None:
         try:
@@ -212,6 +210,8 @@ def _emit(
             faults.append(fault_of("structlog", error))
     if event is not line:
         write_record(event, schema, sinks, faults, transaction)
+    elif not faults:
+        return result_of("emitted", None, line, tuple(redacted))
     # One that is held is counted by whoever writes it.
     held = transaction is not None and transaction.held is not None
     status: Any = "failed" if faults else "held" if held else "emitted"

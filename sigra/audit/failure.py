@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import suppress
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -15,6 +16,7 @@ from sigra.audit.stats import disabled, failed
 
 _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
+_COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
 
 # A sink that is down fails for every event: beyond this many lines for one reason in one
 # second, the rest are counted, and the next line says how many they were.
@@ -25,7 +27,7 @@ _windows: dict[str | None, tuple[float, int]] = {}
 
 def settled(result: AuditResult, action: Any) -> AuditResult:
     """Count what is disabled or failed, tell of it where it is a failure, and return it."""
-    for _ in {"disabled": disabled, "failed": failed}.get(result.status, ()):
+    for _ in _COUNTS.get(result.status, ()):
         break
     if result.status == "failed":
         try:  # noqa: SIM105 - as a context manager it takes as long as all the rest
@@ -54,8 +56,7 @@ def _tell(result: AuditResult, action: Any) -> None:
             with suppress(Exception):
                 _log.error("audit event %s failed: %s%s", name, result.reason, more)
         if callback is not None:
-            with suppress(Exception):
-                callback(result)
+            callback(result)
     finally:
         _thread.telling = False
 

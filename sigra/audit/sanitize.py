@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import deque
+from hashlib import sha256
 from typing import Any
 
 from sigra.audit.leaf import leaf
@@ -39,7 +40,9 @@ _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
 
 
-def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
+def sanitize(  # noqa: C901 - one loop, though long: a call for each value takes longer
+    metadata: Any,
+) -> tuple[dict[str, Any], list[str]]:
     """Return metadata as plain JSON, and the paths of what was redacted.
 
     What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
@@ -49,9 +52,33 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     """
     if metadata is None:
         return {}, []
-    try:
-        if type(metadata) is dict and (simple := _simple_copy(metadata)) is not None:
+    # Most is flat, short and harmless, and copied in one loop.
+    if type(metadata) is dict and len(metadata) <= _SIMPLE_ITEMS:
+        simple, left = metadata.copy(), _SIMPLE_TEXT
+        for key, value in simple.items():
+            if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
+                break
+            kind = type(value)
+            if kind is str:
+                left -= len(value)
+                if left < 0 or not value.isascii() or (len(value) > 5 and holds_secret(value)):
+                    break
+            elif kind is int:
+                if not -_HALF <= value < _HALF:
+                    break
+            elif kind is float:
+                if value - value != 0.0:  # infinity and NaN alone
+                    break
+            elif value is not None and kind is not bool:
+                break
+        else:
             return simple, []
+    return _walked(metadata)
+
+
+def _walked(metadata: Any) -> tuple[dict[str, Any], list[str]]:
+    """Do the same for what may be nested, large or secret."""
+    try:
         walk, mapping = _Walk(), mapping_of(metadata)
         plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
     except RuntimeError as error:
@@ -59,9 +86,7 @@ def sanitize(metadata: Any) -> tuple[dict[str, Any], list[str]]:
         return {"unreadable": type(error).__name__}, []
     data = compact(plain).encode()
     if len(data) > MAX_BYTES or walk.left < 0:
-        import hashlib  # here, for it takes longer to import than the rest of the core
-
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha256(data).hexdigest()
         plain = {"truncated": True, "bytes": len(data), "sha256": digest}
     return plain, walk.redacted
 
@@ -80,28 +105,6 @@ def check_metadata(metadata: Any, kept: dict[str, Any], redacted: list[str]) -> 
         raise AuditRejectedError("metadata", f"at {error.path}: {error.reason}") from None
     if kept != given:
         raise AuditRejectedError("metadata", f"it is no dict of up to {MAX_BYTES:,} bytes as JSON")
-
-
-def _simple_copy(metadata: dict[Any, Any]) -> dict[str, Any] | None:
-    """Copy metadata that is flat, short and harmless, as most is; None where it is not."""
-    if len(metadata) > _SIMPLE_ITEMS:
-        return None
-    simple, left = metadata.copy(), _SIMPLE_TEXT
-    for key, value in simple.items():
-        if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
-            return None
-        kind = type(value)
-        if kind is str:
-            left -= len(value)
-            if left < 0 or not value.isascii() or (len(value) > 5 and holds_secret(value)):
-                return None
-        elif kind is int:
-            if not -_HALF <= value < _HALF:
-                return None
-        # Infinity and NaN alone leave something when taken from themselves.
-        elif not (value is None or kind is bool or (kind is float and value - value == 0.0)):
-            return None
-    return simple
 
 
 def _is_simple(key: str) -> bool:
