@@ -27,25 +27,34 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     keys = list(table.primary_key)
     key = keys[0] if len(keys) == 1 else sql.tuple_(*keys)
     now = datetime.now(timezone.utc)
-    if not getattr(inserted_at.type, "timezone", False):
-        now = now.replace(tzinfo=None)
     deleted = {}
-    eldest = now - datetime.min.replace(tzinfo=now.tzinfo)
+    eldest = now - datetime.min.replace(tzinfo=timezone.utc)
     for name, lifetime in {**LIFETIMES, **place.lifetimes}.items():
-        # No token is older than the calendar: timedelta.max is for ever.
-        dead = sql.and_(context == name, inserted_at < now - min(lifetime, eldest))
-        if engine.name == "sqlite":  # where a number is less than every text
-            dead = sql.and_(dead, sql.func.typeof(inserted_at) == "text")
         deleted[name] = 0
+        if isinstance(context.type, sql.Enum) and name not in context.type.enums:
+            continue  # no token has it, and PostgreSQL refuses to look for it
+        # No token is older than the calendar: timedelta.max is for ever.
+        dead = context == name, *_before(sql, engine.name, inserted_at, now - min(lifetime, eldest))
         while True:
             with engine.begin() as conn:
-                found = conn.execute(sql.select(*keys).where(dead).limit(BATCH)).all()
+                found = conn.execute(sql.select(*keys).where(*dead).limit(BATCH)).all()
                 chosen = [row[0] for row in found] if len(keys) == 1 else [tuple(r) for r in found]
-                gone = conn.execute(sql.delete(table).where(key.in_(chosen), dead)).rowcount
+                gone = conn.execute(sql.delete(table).where(key.in_(chosen), *dead)).rowcount
             deleted[name] += gone
             if len(found) < BATCH or not gone:  # what a trigger or a policy keeps, it keeps
                 break
     return deleted
+
+
+def _before(sql: Any, dialect: str, column: Any, limit: datetime) -> list[Any]:
+    """Return the conditions for the moment in a column to be before another one."""
+    naive = limit.replace(tzinfo=None)
+    if dialect == "sqlite":
+        # It compares texts as they stand, whichever time zone they name, and takes a number for a
+        # day, which is less than every text.
+        moment = sql.func.datetime(column)
+        return [moment < naive.isoformat(" ", "seconds"), sql.func.typeof(column) == "text"]
+    return [column < (limit if column.type.timezone else naive)]
 
 
 def _table(sql: Any, place: TokenTable) -> Any:

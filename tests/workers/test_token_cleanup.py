@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sql
+from servers import own_database
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra import SyncBackend, configure
@@ -217,6 +218,57 @@ def test_a_moment_that_sqlite_keeps_as_a_number_is_left_alone(engine: sql.Engine
     set_up(tokens=TokenTable(engine))
     assert perform_job(TokenCleanup, {}).value["session"] == 0
     assert left(engine, table) == ["session"]
+
+
+@pytest.mark.parametrize("separator", [" ", "T"])
+@pytest.mark.parametrize("hours", [-8, 0, 14])
+def test_a_moment_that_sqlite_keeps_with_its_time_zone_is_understood(
+    engine: sql.Engine, separator: str, hours: int
+) -> None:
+    """As text, a moment of a zone in the west is hours older than it is: its token is alive."""
+    make(engine)
+    zone = timezone(timedelta(hours=hours))
+    ages = {"magic_link": (MINUTE, MINUTE * 16), "session": (timedelta(days=59),)}
+    with engine.begin() as conn:
+        for context, age in [(name, age) for name, each in ages.items() for age in each]:
+            born = (datetime.now(zone) - age).isoformat(separator)
+            row = "INSERT INTO tokens (context, inserted_at) VALUES (?, ?)"
+            conn.exec_driver_sql(row, (context, born))
+    set_up(tokens=TokenTable(engine))
+    deleted = perform_job(TokenCleanup, {}).value
+    assert (deleted["magic_link"], deleted["session"]) == (1, 0)
+
+
+@pytest.fixture(params=["UTC", "America/Los_Angeles", "Pacific/Kiritimati"])
+def postgres(postgres_server: str, request: pytest.FixtureRequest) -> Iterator[sql.Engine]:
+    zone = {"options": f"-ctimezone={request.param}"}
+    with own_database(postgres_server) as url:
+        place = sql.make_url(url).set(drivername="postgresql+psycopg")
+        engine = sql.create_engine(place, connect_args=zone)
+        yield engine
+        engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("kind", "now"),
+    [("TIMESTAMPTZ", "now()"), ("TIMESTAMP", "now() AT TIME ZONE 'UTC'")],
+    ids=["zoned", "naive"],
+)
+def test_postgresql_tells_the_dead_whatever_its_time_zone(
+    postgres: sql.Engine, kind: str, now: str
+) -> None:
+    """Contexts may be an enum that has some of ours: no token has the others."""
+    columns = f"id SERIAL PRIMARY KEY, context kind, inserted_at {kind}"
+    row = f"INSERT INTO tokens (context, inserted_at) SELECT 'magic_link', {now} - interval"
+    with postgres.begin() as conn:
+        conn.exec_driver_sql("CREATE TYPE kind AS ENUM ('magic_link', 'session', 'invite')")
+        conn.exec_driver_sql(f"CREATE TABLE tokens ({columns})")
+        conn.exec_driver_sql(f"{row} '14 minutes'")
+        conn.exec_driver_sql(f"{row} '16 minutes'")
+    set_up(tokens=TokenTable(postgres))
+    deleted = perform_job(TokenCleanup, {}).value
+    assert deleted == dict.fromkeys(LIFETIMES, 0) | {"magic_link": 1}
 
 
 def test_an_asynchronous_engine_is_refused() -> None:
