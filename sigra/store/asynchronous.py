@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
@@ -20,7 +19,7 @@ from sigra.store.database import (
     scrub_file,
     set_up_sqlite,
 )
-from sigra.store.forking import Gate
+from sigra.store.forking import Gate, PerProcess
 from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
@@ -42,6 +41,7 @@ class AsyncDatabase:
         self.dialect = engine.name
         self._begin = engine.name == "sqlite"
         self._given = engine
+        self._process = PerProcess()
         self._forget()
         self._gate = Gate(self.close, engine.url.database or "") if self._begin else nullcontext()
 
@@ -51,7 +51,7 @@ class AsyncDatabase:
         self._engine = create_async_engine(self._given.url, pool=pool)
         if self._begin:
             event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
-        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -87,8 +87,7 @@ class AsyncDatabase:
                 return await connection.run_sync(work)
 
     def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._pid != os.getpid():
-            self._forget()
+        self._process.check(self._forget)
         if threading.current_thread() is self._thread:
             # Within work that the loop does, as by verify's progress: it cannot wait for itself.
             found: T = _awaited(coroutine)
@@ -96,19 +95,18 @@ class AsyncDatabase:
         with self._gate:
             with self._lock:
                 if self._loop is None:
-                    self._loop = asyncio.new_event_loop()
-                    self._thread = threading.Thread(
-                        target=_run, args=(self._loop,), name="sigra-audit-store", daemon=True
-                    )
-                    self._thread.start()
+                    try:
+                        self._loop, self._thread = _start()
+                    except RuntimeError:  # no thread can be had now: the next call tries again
+                        coroutine.close()
+                        raise
                 # Before close() can have ended the loop, which would never come to it.
                 future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
             return future.result()
 
     def close(self) -> None:
         """Close what the store opened, once those are done who still use it."""
-        if self._pid != os.getpid():
-            self._forget()  # its loop runs in a thread of the parent's
+        self._process.check(self._forget)  # its loop runs in a thread of the parent's
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
@@ -120,6 +118,17 @@ class AsyncDatabase:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
         await self._engine.dispose()
+
+
+def _start() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=_run, args=(loop,), name="sigra-audit-store", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        loop.close()
+        raise
+    return loop, thread
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import sys
 import threading
 import weakref
@@ -16,6 +15,7 @@ from time import monotonic
 from typing import Any, Generic, TypeVar
 
 from sigra.store.errors import AuditBacklogError, AuditLostError
+from sigra.store.forking import PerProcess
 
 T = TypeVar("T")
 
@@ -63,13 +63,13 @@ class Batch(Generic[T]):
     ) -> None:
         self._settings, self._write, self._lost = settings, write, lost
         self._closed = False
+        self._process = PerProcess()
         self._begin()
         # A reference that does not keep it, nor the sink that owns it, alive until the exit.
         atexit.register(_close_at_exit, weakref.ref(self))
 
     def _begin(self) -> None:
         # Also in a forked child: what waits is the parent's to write.
-        self._pid = os.getpid()
         self._waiting: deque[T] = deque()
         self._changed = threading.Condition()
         self._writing = threading.Lock()
@@ -83,8 +83,7 @@ class Batch(Generic[T]):
 
     def add(self, item: T) -> None:
         """Queue an event; raise ``AuditBacklogError`` where there is no room in time."""
-        if self._pid != os.getpid():
-            self._begin()
+        self._process.check(self._begin)
         settings, waiting = self._settings, self._waiting
         with self._changed:
             if len(waiting) >= settings.queue and not self._changed.wait_for(
@@ -93,28 +92,27 @@ class Batch(Generic[T]):
                 raise AuditBacklogError(len(waiting), settings.timeout)
             if self._closed:
                 raise RuntimeError("the audit sink is closed")
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="sigra-audit-batch", daemon=True)
+                thread.start()  # where none can be had, the next event tries again
+                self._thread = thread
             if not waiting:
                 self._since = monotonic()
             waiting.append(item)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="sigra-audit-batch", daemon=True
-                )
-                self._thread.start()
             if len(waiting) == 1 or len(waiting) == settings.size:
                 self._changed.notify_all()
 
     def flush(self) -> None:
         """Write what waits now, or what another thread has not written of it; raise if it fails."""
-        if self._pid != os.getpid() or not self._waiting:
+        self._process.check(self._begin)
+        if not self._waiting:
             return
         with self._writing:
             self._drain()
 
     def close(self) -> None:
         """Write what waits and end the thread; raise ``AuditLostError`` for what cannot be."""
-        if self._pid != os.getpid():
-            self._begin()  # before a lock is taken: a thread of the parent's may have held it
+        self._process.check(self._begin)  # before a lock is taken, which a thread may have held
         with self._changed:
             self._closed = True
             self._changed.notify_all()

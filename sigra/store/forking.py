@@ -12,6 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 
 _PATIENCE = 10.0
 """Seconds that a fork waits for those who use a file; then it goes on with the file open."""
@@ -23,6 +24,22 @@ _inherited: set[str] = set()
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _shut: list[Gate] = []
 _forking = threading.Lock()
+_renewing = threading.Lock()
+
+
+class PerProcess:
+    """Have what a process owns made anew in a forked child, by the first thread that needs it."""
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    def check(self, renew: Callable[[], object]) -> None:
+        """Call ``renew`` where the process is another than before; all others wait for it."""
+        if self._pid != os.getpid():
+            with _renewing:
+                if self._pid != os.getpid():
+                    renew()
+                    self._pid = os.getpid()
 
 
 class Gate:
@@ -36,6 +53,7 @@ class Gate:
         self._file = os.path.realpath(file)
         self.renew()
         _gates.add(self)
+        _hear_of_forks()
 
     def renew(self) -> None:
         """Begin anew, in a child, where nobody else is."""
@@ -86,8 +104,8 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    global _forking
-    _forking = threading.Lock()
+    global _forking, _renewing
+    _forking, _renewing = threading.Lock(), threading.Lock()
     _shut.clear()
     _inherited.update(_open)
     _open.clear()
@@ -95,5 +113,11 @@ def _in_child() -> None:
         gate.renew()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+@cache
+def _hear_of_forks() -> None:
+    """Register once, and late: who registers last is asked first.
+
+    Those who use a file log too, and could not while ``logging`` holds its lock for the fork.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
@@ -17,6 +16,7 @@ from sigra.store.append import append
 from sigra.store.batch import Batch, Batching
 from sigra.store.database import check_kind
 from sigra.store.failure import is_of_the_data, tell_lost
+from sigra.store.forking import PerProcess
 from sigra.store.migrate import ensure_tables
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
@@ -68,7 +68,8 @@ class SqlAuditSink:
         self._schema = audit_schema
         self._ready = not create_tables
         self._closed = False
-        self._preparing, self._pid = threading.Lock(), os.getpid()
+        self._process = PerProcess()
+        self._begin()
         self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
 
     def write(self, event: AuditEvent, record: Any = None) -> None:
@@ -156,13 +157,15 @@ class SqlAuditSink:
 
     def prepare(self) -> None:
         """Make the store's own tables where they are not there yet."""
-        if self._pid != os.getpid():
-            # In a forked child, a thread of the parent's may have held it.
-            self._preparing, self._pid = threading.Lock(), os.getpid()
+        self._process.check(self._begin)
         with self._preparing:
             if not self._ready:
                 ensure_tables(self.database)
                 self._ready = True
+
+    def _begin(self) -> None:
+        # Also in a forked child: a thread of the parent's may have held it.
+        self._preparing = threading.Lock()
 
     def _write_some(self, items: Sequence[Item]) -> None:
         """Write a batch; where one event in it is at fault, write the others and tell of it."""

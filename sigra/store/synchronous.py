@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, create_engine, event
 
 from sigra.store.database import READING, WRITING, patient_runner, scrub_file, set_up_sqlite
-from sigra.store.forking import Gate
+from sigra.store.forking import Gate, PerProcess
 from sigra.store.statements import CursorRunner, Runner, statements_of
 
 T = TypeVar("T")
@@ -31,13 +30,12 @@ class SqliteDatabase:
         event.listen(self._engine, "connect", set_up_sqlite)
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
-        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._process, self._lock = PerProcess(), threading.Lock()
         self._gate = Gate(self.close, engine.url.database or "")
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
-        if self._pid != os.getpid():
-            self._forget()
+        self._process.check(self._forget)
         with self._gate, self._lock:
             if self._writer is None:
                 # Of its own pool: the engine's may have one connection, for which readers wait.
@@ -58,7 +56,7 @@ class SqliteDatabase:
     def _forget(self) -> None:
         # A forked child can neither use the parent's connections nor close them.
         self._inherited, self._writer = self._writer, None
-        self._pid, self._lock = os.getpid(), threading.Lock()
+        self._lock = threading.Lock()
         self._engine.dispose(close=False)
 
     def _drop_writer(self) -> None:
@@ -76,16 +74,14 @@ class SqliteDatabase:
         return self._within("BEGIN", work)
 
     def _within(self, begin: str, work: Callable[[Connection], T]) -> T:
-        if self._pid != os.getpid():
-            self._forget()
+        self._process.check(self._forget)
         with self._gate, self._engine.begin() as connection:
             connection.exec_driver_sql(begin)
             return work(connection)
 
     def scrub(self) -> None:
         """Write the file anew, and empty the write-ahead log."""
-        if self._pid != os.getpid():
-            self._forget()
+        self._process.check(self._forget)
         with self._gate:
             connection = self._engine.raw_connection()
             try:
@@ -95,8 +91,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close what the store opened."""
-        if self._pid != os.getpid():
-            self._forget()  # before a lock is taken: a thread of the parent's may have held it
+        self._process.check(self._forget)  # before a lock is taken, which a thread may have held
         with self._lock:
             if self._writer is not None:
                 self._drop_writer()
@@ -108,7 +103,7 @@ class ServerDatabase:
 
     def __init__(self, engine: Engine, owned: bool) -> None:
         self._engine, self._owned = engine, owned
-        self._pid = os.getpid()
+        self._process = PerProcess()
         self.dialect = engine.name
 
     def transact(self, work: Callable[[Runner], T]) -> T:
@@ -132,9 +127,7 @@ class ServerDatabase:
     def _own(self) -> Engine:
         # A forked child has no use of its parent's connections, in a given engine neither: two
         # processes on one socket read each other's answers, and take what was lost for written.
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._engine.dispose(close=False)
+        self._process.check(lambda: self._engine.dispose(close=False))
         return self._engine
 
     def scrub(self) -> None:

@@ -212,6 +212,71 @@ def test_a_forked_child_writes_with_connections_of_its_own(
     assert verify(sink, all_organizations=True).verdict == "intact"
 
 
+@pytest.mark.parametrize(
+    ("driver", "batch"),
+    [("sqlite", "None"), ("sqlite+aiosqlite", "None"), ("sqlite", "Batching(500, 3600)")],
+)
+def test_the_threads_of_a_forked_child_begin_at_once(
+    tmp_path: Path, driver: str, batch: str
+) -> None:
+    """None uses what was the parent's while another puts it aside, and none what another has made."""
+    url = f"{driver}:///{tmp_path}/audit.db"
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from threading import Barrier, Thread\n"
+        "from events import event\n"
+        "from sigra.store import Batching, SqlAuditSink\n"
+        f"sink = SqlAuditSink(sys.argv[1], batch={batch}); sink.prepare()\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "def write(number):\n"
+        "    start.wait(); sink.write(event(number))\n"
+        "for child in range(60):\n"
+        "    if os.fork() == 0:\n"
+        "        start = Barrier(8)\n"
+        "        threads = [Thread(target=write, args=(child * 8 + n,)) for n in range(8)]\n"
+        "        for thread in threads: thread.start()\n"
+        "        for thread in threads: thread.join()\n"
+        "        sink.flush(); os._exit(0)\n"
+        "    os.wait()\n"
+        "sink.close()\n"
+    )
+    run_forking(code, url)
+    sink = SqlAuditSink(url)
+    assert sink.count(EventFilter("acme")) == 480
+    assert verify(sink, all_organizations=True).verdict == "intact"
+    sink.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory has no such limit")
+@pytest.mark.parametrize(
+    ("driver", "batch"), [("sqlite", "Batching(1, 0.01, 4, 9)"), ("sqlite+aiosqlite", "None")]
+)
+def test_an_event_that_no_thread_can_be_had_for_fails_and_no_later_one(
+    tmp_path: Path, driver: str, batch: str
+) -> None:
+    """Nobody waits for a thread that was never started, nor for room that it would make."""
+    code = (
+        "import resource, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "from events import event\n"
+        "from sigra.store import Batching, SqlAuditSink\n"
+        f"sink = SqlAuditSink(sys.argv[1], batch={batch})\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "before = resource.getrlimit(resource.RLIMIT_AS)\n"
+        "threading.stack_size(1 << 30)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), before[1]))\n"
+        "try: sink.write(event(0))\n"
+        "except RuntimeError: failed = True\n"
+        "threading.stack_size(0); resource.setrlimit(resource.RLIMIT_AS, before)\n"
+        "assert failed\n"
+        "for number in range(1, 9): sink.write(event(number))\n"
+        "sink.close()\n"
+    )
+    run_forking(code, f"{driver}:///{tmp_path}/audit.db")
+    sink = SqlAuditSink(f"sqlite:///{tmp_path}/audit.db")
+    assert sink.count(EventFilter("acme")) == 8
+    sink.close()
+
+
 def test_a_forked_child_shares_no_connection_of_a_given_engine(
     new_url: Callable[[str], str],
 ) -> None:
