@@ -286,7 +286,7 @@ def test_a_path_cannot_be_broken_out_of() -> None:
         "key ASIAIOSFODNN7EXAMPLE used",
         "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
         "gho_16C7e42F292c6912E7710c838347Ae178B4a",
-        "github_pat_11ABCDEFG0abcdefghij",
+        "github_pat_11ABCDEFG0_abcdefxyz",
         "xoxb-123456789012-abcdefghijkl",
         "xoxp-123456789012-abcdefghijkl",
         "sk_live_4eC39HqLyjWDarjtT1zdp7dc",

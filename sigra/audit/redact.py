@@ -116,7 +116,17 @@ _value = re.compile(
     re.VERBOSE,
 ).search
 _SHORTEST = 11
-_plain_parts = ("://", "eyJ", "-----BEGIN", "AKIA", "ASIA", "xox", "k_live_", "k_test_")
+_plain_parts = (
+    "://",
+    "github_pat_",
+    "eyJ",
+    "-----BEGIN",
+    "AKIA",
+    "ASIA",
+    "xox",
+    "k_live_",
+    "k_test_",
+)
 
 
 def holds_secret(text: str) -> bool:
@@ -130,6 +140,5 @@ def holds_secret(text: str) -> bool:
     for part in _plain_parts:
         if part in text:
             return _value(text) is not None
-    if ("_" in text and "gh" in text) or "Bearer" in text or "bearer" in text.lower():
-        return _value(text) is not None
-    return False
+    likely = ("_" in text and "gh" in text) or "bearer" in text.lower()
+    return likely and _value(text) is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from sigra import AuditEvent, AuditScope, configure
 from sigra.audit import JSONLinesSink, JSONRenderer, log_safe
-from sigra.audit.redact import REDACTED, SECRET, key_verdict
+from sigra.audit.redact import REDACTED, SECRET, _value, holds_secret, key_verdict
 from sigra.audit.sanitize import sanitize
 from sigra.audit.words import ALLOWED, BENIGN, DESCRIBING, JOINED, METRIC, WHOLE
 
@@ -175,3 +176,12 @@ def test_every_allowed_name_is_no_secrets_name() -> None:
 def test_the_lists_do_not_contradict_each_other() -> None:
     """No word is at once that of a secret and one that tells of a secret."""
     assert not (WHOLE | JOINED) & (DESCRIBING | METRIC)
+
+
+@pytest.mark.parametrize("form", _value.__self__.pattern.split("\n    | "))
+@given(st.data())
+def test_no_text_that_the_pattern_finds_is_spared_the_search(
+    form: str, data: st.DataObject
+) -> None:
+    """What makes most searches short passes over no token, key or URL with a password."""
+    assert holds_secret(data.draw(st.from_regex(re.compile(form, re.VERBOSE))))
