@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -20,10 +19,6 @@ _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVEL
 _native = frozenset(
     structlog.make_filtering_bound_logger(level) for level in range(0, logging.CRITICAL + 1, 10)
 )
-
-
-def _always(_: Any, __: int) -> bool:
-    return True
 
 
 class Channel:
@@ -41,9 +36,9 @@ class Channel:
         self.processors = self.logger = None
         kind: Any = type(self.bound)
         # On the class: a generic BoundLogger would take the name for that of a log method.
-        asked: Any = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", _always)
-        self.allows: Callable[[str], bool] = lambda outcome: asked(self.bound, _NUMBERS[outcome])
-        if kind in _native and asked is not _always:
+        asked: Any = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None)
+        self.allows: Any = lambda outcome: not asked or asked(self.bound, _NUMBERS[outcome])
+        if kind in _native:
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
             self.processors, self.logger = self.bound._processors, self.bound._logger
 

@@ -20,7 +20,7 @@ from sigra.audit.read import ABSENT, type_name
 from sigra.audit.sanitize import check_metadata
 from sigra.audit.sink import fault_of, write_record
 from sigra.audit.stats import emitted, failed
-from sigra.audit.transaction import Transaction, stores, taken_from
+from sigra.audit.transaction import Transaction, stores, transaction_of
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.schema import check_schema
@@ -98,10 +98,10 @@ def log(
     transaction is raised.
     """
     tolerant: Any = log_safe
-    transaction = keywords.get("conn")
-    if transaction is not None and type(transaction) is not Transaction:
+    transaction = transaction_of(keywords.get("conn"), strict=True)
+    if transaction is not None:
         stores()
-        keywords["conn"] = transaction = Transaction(transaction, strict=True)
+        keywords["conn"] = transaction
     result: AuditResult = tolerant(action, scope, STRICT, *surplus, **keywords)
     if transaction is not None and transaction.error is not None:
         raise transaction.error
@@ -153,7 +153,7 @@ def _log(
             schema = config.current.audit_schema
         if schema is None and job is None and type(scope) is AuditScope:
             _warn_of_no_job(5 if surplus else 4)
-    transaction = taken_from(unknown) if unknown else None
+    transaction = transaction_of(unknown.pop("conn", None), strict=False) if unknown else None
     try:
         if (
             surplus or unknown or scope is ABSENT or not type(action) is type(outcome) is str
@@ -191,8 +191,13 @@ def _emit(
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
         return _NO_SCHEMA
-    faults = [] if transaction is None else transaction.faults()
+    faults: list[str] = []
     channel = None
+    if transaction is not None:
+        try:
+            stores()
+        except Exception as error:
+            faults.append(fault_of("conn", error))
     try:
         channel = open_channel(outcome)
     except Exception as error:

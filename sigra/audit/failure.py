@@ -26,39 +26,35 @@ _windows: dict[str | None, tuple[float, int]] = {}
 
 
 def settled(result: AuditResult, action: Any) -> AuditResult:
-    """Count what is disabled or failed, tell of it where it is a failure, and return it."""
+    """Count what is disabled or failed, tell of it where it is a failure, and return it.
+
+    What fails while a failure is being told is counted and not told, or it would never end.
+    """
     for _ in _COUNTS.get(result.status, ()):
         break
-    if result.status == "failed":
-        try:  # noqa: SIM105 - as a context manager it takes as long as all the rest
+    if result.status == "failed" and not getattr(_thread, "telling", False):
+        _thread.telling = True
+        try:
             _tell(result, action)
         except Exception:  # noqa: S110 - it is counted, and in the caller's hand
             pass
+        finally:
+            _thread.telling = False
     return result
 
 
 def _tell(result: AuditResult, action: Any) -> None:
-    """Write a failure to the standard logger and offer it to ``on_audit_failure``.
-
-    What fails while a failure is being told is counted and not told, or it would
-    never end.
-    """
+    """Write a failure to the standard logger and offer it to ``on_audit_failure``."""
     left_out = _left_out(result.reason)
+    if left_out is not None:
+        # Names only: the action's, of fields and of types.
+        name = action if type(action) is str and action in accepted else "(no valid action)"
+        more = f" (and {left_out} more like it before)" if left_out else ""
+        with suppress(Exception):
+            _log.error("audit event %s failed: %s%s", name, result.reason, more)
     callback = config.current.on_audit_failure
-    if (left_out is None and callback is None) or getattr(_thread, "telling", False):
-        return
-    _thread.telling = True
-    try:
-        if left_out is not None:
-            # Names only: the action's, of fields and of types.
-            name = action if type(action) is str and action in accepted else "(no valid action)"
-            more = f" (and {left_out} more like it before)" if left_out else ""
-            with suppress(Exception):
-                _log.error("audit event %s failed: %s%s", name, result.reason, more)
-        if callback is not None:
-            callback(result)
-    finally:
-        _thread.telling = False
+    if callback is not None:
+        callback(result)
 
 
 def _left_out(reason: str | None) -> int | None:

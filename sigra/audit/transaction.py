@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from sigra import config
 from sigra.audit.event import AuditEvent
-from sigra.audit.sink import Sink, fault_of
+from sigra.audit.sink import Sink
 from sigra.errors import SigraError
 
 Pair = tuple[AuditEvent, Any]
@@ -60,21 +60,10 @@ class Transaction:
         elif not self.held or self.held[-1][0] is not event:
             self.held.append((event, record))
 
-    def faults(self) -> list[str]:
-        """Return what stands against writing at all: there may be no store."""
-        try:
-            stores()
-        except NoAuditStoreError as error:
-            return [fault_of("conn", error)]
-        return []
 
-
-def taken_from(keywords: dict[str, Any]) -> Transaction | None:
-    """Take ``conn`` out of a call's keywords; return its transaction, None without one."""
-    conn = keywords.pop("conn", None)
-    if conn is None or type(conn) is Transaction:
-        return conn
-    return Transaction(conn, strict=False)
+def transaction_of(conn: Any, *, strict: bool) -> Transaction | None:
+    """Return the transaction of a call with this ``conn``: one that is made already stays so."""
+    return conn if conn is None or type(conn) is Transaction else Transaction(conn, strict=strict)
 
 
 def stores() -> Sequence[TransactionalSink]:
