@@ -16,6 +16,9 @@ from sigra.store.database import Database
 from sigra.store.errors import InvalidQueryError
 from sigra.store.reading import MOST, EventFilter, Page
 
+_STATE = "_sa_instance_state"
+"""Where SQLAlchemy keeps what it knows of a record."""
+
 Position = tuple[datetime, str]
 """Where a page ends: the time and the id of its last event."""
 
@@ -30,7 +33,7 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
 
     A class whose ``event_id`` is not unique may get one twice from two processes at once.
     """
-    from sqlalchemy.orm import Session, make_transient
+    from sqlalchemy.orm import Session
 
     with Session(connection, expire_on_commit=False) as session:
         for record in records:
@@ -39,10 +42,20 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
                 same = select(func.count()).where(kind.event_id == record.event_id)
                 if session.scalar(same):
                     continue
-            make_transient(record)  # another store may have added it to a session of its own
-            session.add(record)
+            session.add(_copy(record))
         session.flush()
         session.expunge_all()
+
+
+def _copy(record: Any) -> Any:
+    """Return a new record of the same values, for a session to own, and to give keys and defaults.
+
+    Other stores are given the record too, and a thread may try again to add it.
+    """
+    fresh: Any = inspect(record).manager.new_instance()
+    values = {name: value for name, value in vars(record).items() if name != _STATE}
+    vars(fresh).update(values)
+    return fresh
 
 
 def record_page(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true, update
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from sigra.store.sink import SqlAuditSink
 
 _ERASED_AT_ONCE = 1_000
+_TURN = 0.1
+"""Seconds after which whoever waits for SQLite's lock looks for it again: nobody stands in a queue,
+and a batch that followed at once would have it before all of them."""
+
 _IDS = ("actor_id", "effective_user_id", "target_id")
 
 
@@ -69,14 +74,22 @@ def prune(
             _check_tag(tag)
             more = True
             while more:
+                begun = monotonic()
                 count = write_tables(
                     sink.database,
                     lambda c: _prune_some(c, tag, limit, batch, reason, signer),  # noqa: B023
                 )
+                _give_way(sink.database, monotonic() - begun)
                 if count:
                     yield Pruned(organization_of(tag), count)
                 more = count == batch
     _raise(failed)
+
+
+def _give_way(database: Database, held: float) -> None:
+    """Leave SQLite's lock alone as long as it was held, in seconds, or until others look again."""
+    if database.dialect == "sqlite":
+        sleep(min(held, _TURN))
 
 
 def _prune_some(

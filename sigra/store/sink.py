@@ -17,7 +17,7 @@ from sigra.store.batch import Batch, Batching
 from sigra.store.database import check_kind
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.forking import PerProcess
-from sigra.store.migrate import ensure_tables
+from sigra.store.migrate import HEAD, ensure_tables, version
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
 from sigra.store.reading import EventFilter, Page
@@ -66,7 +66,7 @@ class SqlAuditSink:
         self._signer = signer
         self.database = open_database(target)
         self._schema = audit_schema
-        self._ready = not create_tables
+        self._ready, self._seen = not create_tables, False
         self._closed = False
         self._process = PerProcess()
         self._begin()
@@ -91,9 +91,9 @@ class SqlAuditSink:
         if conn is None:
             self._write(items)
             return
-        if not all(record for _, record in items):
+        if self.database.dialect == "sqlite" and not all(record for _, record in items):
             self.prepare()
-        write_within(conn, lambda connection: _write_on(connection, items), savepoint=savepoint)
+        write_within(conn, lambda c: self._write_on(c, items), savepoint=savepoint)
 
     def flush(self) -> None:
         """Write what is queued; raise what the database raises, and then keep it queued."""
@@ -201,6 +201,20 @@ class SqlAuditSink:
         if records:
             self.database.write(lambda connection: add_records(connection, records))
 
+    def _write_on(self, connection: Connection, items: Sequence[Item]) -> None:
+        events, records = _sorted(items)
+        if events:
+            check_kind(connection.dialect.name)
+            if not (self._ready or self._seen):
+                # With the caller's connection: it, and those of all who wait here, may be the last
+                # that a pool has.
+                self._seen = version(connection) == HEAD
+                if not self._seen:
+                    self.prepare()
+            append(ConnectionRunner(connection), events)
+        if records:
+            add_records(connection, records)
+
 
 def _item(event: AuditEvent, record: Any) -> Item:
     kind = type(record)
@@ -212,12 +226,3 @@ def _sorted(items: Sequence[Item]) -> tuple[list[AuditEvent], list[Any]]:
     """Tell events for the store's own tables from records of mapped classes."""
     events = [event for event, record in items if record is None]
     return events, [record for _, record in items if record is not None]
-
-
-def _write_on(connection: Connection, items: Sequence[Item]) -> None:
-    events, records = _sorted(items)
-    if events:
-        check_kind(connection.dialect.name)
-        append(ConnectionRunner(connection), events)
-    if records:
-        add_records(connection, records)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -350,7 +353,38 @@ def test_a_person_s_id_may_be_a_number(sink: SqlAuditSink) -> None:
     assert erase(sink, 7, reason="request", all_organizations=True) == 1
 
 
-@pytest.mark.parametrize("batch", [0, -1, True, 2.5])
+def test_writers_of_sqlite_have_their_turn_between_batches(
+    tmp_path: Path, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Who waits there stands in no queue: the next batch would have the lock before him."""
+    sink = open_sink(f"sqlite:///{tmp_path}/audit.db")
+    for start in range(0, 12_000, 1_000):
+        sink.write_in(None, [(event(start + n), None) for n in range(1_000)], savepoint=False)
+    other = sqlite3.connect(
+        tmp_path / "audit.db", timeout=60, isolation_level=None, check_same_thread=False
+    )
+    turns, ended = list[int](), threading.Event()
+
+    def write() -> None:
+        while not ended.is_set():
+            other.execute("BEGIN IMMEDIATE").execute("COMMIT")
+            turns.append(len(steps))
+
+    steps: list[Any] = []
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    for step in prune(
+        sink, NOON + timedelta(days=99), reason="old", batch=1_000, organization_id="acme"
+    ):
+        steps.append(step)
+    ended.set()
+    thread.join()
+    other.close()
+    assert len(steps) == 12
+    assert len(set(turns)) > 6
+
+
+@pytest.mark.parametrize("batch", [0, -1, True, 1.5])
 def test_a_batch_is_of_one_event_at_least(filled: SqlAuditSink, batch: Any) -> None:
     """A batch of none would never end."""
     with pytest.raises(ValueError, match="batch"):

@@ -48,6 +48,15 @@ class MyAudit(Base):
     metadata_: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
+class Numbered(Base):
+    __tablename__ = "numbered"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(unique=True)
+    action: Mapped[str]
+    occurred_at: Mapped[datetime]
+
+
 class Narrow(Base):
     __tablename__ = "narrow"
 
@@ -452,6 +461,22 @@ def test_a_mapped_class_of_ones_own_is_written_and_read(url: str, open_sink: Any
     assert [record.metadata_["n"] for record in first.events + rest.events] == [2, 1, 0]
     assert (count, len(streamed), rest.cursor) == (3, 3, None)
     engine.dispose()
+
+
+def test_a_record_is_given_its_key_by_each_store_of_its_own(tmp_path: Any, open_sink: Any) -> None:
+    """One store's next number may be taken in another."""
+    engines = [create_engine(f"sqlite:///{tmp_path}/{name}.db") for name in "ab"]
+    for each in engines:
+        Base.metadata.create_all(each)
+    first, second = map(open_sink, engines)
+    with configure(sinks=[second], audit_schema=Numbered):
+        log_safe("invoice.open", None, organization_id="acme")
+    with configure(sinks=[first, second], audit_schema=Numbered):
+        assert log_safe("invoice.close", None, organization_id="acme").status == "emitted"
+        assert [record.number for record in first.stream(EVERYONE)] == [1]
+        assert [record.number for record in second.stream(EVERYONE)] == [2, 1]
+    for each in engines:
+        each.dispose()
 
 
 def _same(record: MyAudit) -> dict[str, Any]:

@@ -348,6 +348,18 @@ def test_whoever_waits_for_his_own_transaction_is_told(
     getattr(given, "sync_engine", given).dispose()
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_the_caller_s_connection_may_be_the_last_of_a_pool(url: str, open_sink: Any) -> None:
+    """Also for the first event: of a pool that all threads wait for, none would let go."""
+    engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=1)
+    sink = open_sink(engine)
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.begin() as connection:
+        assert log_safe("invoice.close", SCOPE, conn=connection).status == "emitted"
+    assert sink.count(ACME) == 1
+    engine.dispose()
+
+
 def test_other_sinks_hear_of_it_at_once(engine: Engine, sink: SqlAuditSink) -> None:
     """A sink that knows no transactions is written to as ever, whatever becomes of this one."""
     heard = AuditLog()
