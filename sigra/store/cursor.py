@@ -6,6 +6,7 @@ import base64
 import json
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sigra.store.errors import InvalidQueryError
 from sigra.store.reading import storable
@@ -20,7 +21,7 @@ def encode_cursor(position: tuple[Any, ...]) -> str:
 def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
     """Read the position of a cursor; raise ``InvalidQueryError`` if it has not these types.
 
-    A ``datetime`` is there as its text in ISO 8601.
+    A ``datetime`` is there as its text in ISO 8601, a ``UUID`` as its own.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
@@ -32,11 +33,13 @@ def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
 
 def _part(value: Any, kind: type) -> Any:
     """Return a part of a position; raise for another type, or what no database takes."""
-    of_kind = type(value) is (str if kind is datetime else kind)
+    of_kind = type(value) is (kind if kind is int else str)
     if not of_kind or (kind is int and value.bit_length() > 63):
         raise ValueError
     if kind is datetime:
         return datetime.fromisoformat(value)
+    if kind is UUID:
+        return UUID(value)
     if kind is str and storable(value) != value:
         raise ValueError
     return value

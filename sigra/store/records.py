@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Connection, false, func, inspect, select, tuple_
+from sqlalchemy import Connection, Uuid, false, func, inspect, select, tuple_
 
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
@@ -19,7 +20,7 @@ from sigra.store.reading import MOST, EventFilter, Page
 _STATE = "_sa_instance_state"
 """Where SQLAlchemy keeps what it knows of a record."""
 
-Position = tuple[datetime, str]
+Position = tuple[datetime, Any]
 """Where a page ends: the time and the id of its last event."""
 
 
@@ -37,12 +38,14 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
 
     with Session(connection, expire_on_commit=False) as session:
         for record in records:
-            kind = type(record)
+            kind, fresh = type(record), _copy(record)
             if hasattr(kind, "event_id"):
-                same = select(func.count()).where(kind.event_id == record.event_id)
+                if _id_type(kind) is UUID:
+                    fresh.event_id = UUID(str(fresh.event_id))
+                same = select(func.count()).where(kind.event_id == fresh.event_id)
                 if session.scalar(same):
                     continue
-            session.add(_copy(record))
+            session.add(fresh)
         session.flush()
         session.expunge_all()
 
@@ -62,14 +65,14 @@ def record_page(
     database: Database, kind: Any, which: EventFilter, cursor: str | None, limit: int
 ) -> Page:
     """Return one page of a class's records, newest first, detached."""
-    after: Any = None if cursor is None else decode_cursor(cursor, datetime, str)
+    after: Any = None if cursor is None else decode_cursor(cursor, datetime, _id_type(kind))
     records = database.read(lambda connection: _rows(connection, kind, which, after, limit + 1))
     more = len(records) > limit
     records = records[:limit]
     if not more:
         return Page(tuple(records), None)
     moment, event_id = _end(records)
-    return Page(tuple(records), encode_cursor((moment.isoformat(), event_id)))
+    return Page(tuple(records), encode_cursor((moment.isoformat(), str(event_id))))
 
 
 def all_records(database: Database, kind: Any, which: EventFilter) -> Iterator[Any]:
@@ -99,7 +102,7 @@ def _rows(
     query = _matching(select(kind), kind, which, connection.dialect.name)
     key = (_field(kind, "occurred_at"), _field(kind, "event_id"))
     if after is not None:
-        query = query.where(tuple_(*key) < tuple_(*after))
+        query = query.where(tuple_(*key) < tuple_(*after, types=[column.type for column in key]))
     query = query.order_by(*(column.desc() for column in key)).limit(limit)
     with Session(connection, expire_on_commit=False) as session:
         found = list(session.scalars(query))
@@ -109,6 +112,12 @@ def _rows(
 
 def _end(records: list[Any]) -> Position:
     return records[-1].occurred_at, records[-1].event_id
+
+
+def _id_type(kind: Any) -> type:
+    """Return what the ids of events are in a class's records: ``UUID`` or ``str``."""
+    column = _field(kind, "event_id").type
+    return UUID if isinstance(column, Uuid) and column.as_uuid else str
 
 
 def _matching(query: Any, kind: Any, which: EventFilter, dialect: str) -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from drivers import by_every_driver, driven_by
@@ -21,7 +22,7 @@ from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
-from sqlalchemy.types import JSON, BigInteger, DateTime, String
+from sqlalchemy.types import JSON, BigInteger, DateTime, String, Uuid
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
@@ -55,6 +56,22 @@ class Numbered(Base):
     event_id: Mapped[str] = mapped_column(unique=True)
     action: Mapped[str]
     occurred_at: Mapped[datetime]
+
+
+class UuidAudit(Base):
+    __tablename__ = "uuid_audit"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    action: Mapped[str]
+    occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class UuidTextAudit(Base):
+    __tablename__ = "uuid_text_audit"
+
+    event_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
+    action: Mapped[str]
+    occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class Narrow(Base):
@@ -477,6 +494,26 @@ def test_a_record_is_given_its_key_by_each_store_of_its_own(tmp_path: Any, open_
         assert [record.number for record in second.stream(EVERYONE)] == [2, 1]
     for each in engines:
         each.dispose()
+
+
+@pytest.mark.parametrize("as_uuid", [True, False])
+def test_a_class_of_ones_own_may_have_uuids_as_ids(url: str, open_sink: Any, as_uuid: bool) -> None:
+    """They are written, told apart, and paged over, as objects or as text."""
+    kind = UuidAudit if as_uuid else UuidTextAudit
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    sink = open_sink(engine)
+    with configure(sinks=[sink], audit_schema=kind):
+        for _ in range(3):
+            log_safe("invoice.close", None, organization_id="acme")
+        first = audit.query(all_organizations=True, limit=2)
+        rest = audit.query(all_organizations=True, limit=2, cursor=first.cursor)
+        same, given = first.events[0], str(first.events[0].event_id)
+        sink.write(event(1), kind(event_id=given, action="again", occurred_at=same.occurred_at))
+        found = {str(record.event_id) for record in audit.stream(all_organizations=True)}
+    assert found == {str(record.event_id) for record in first.events + rest.events}
+    assert (len(found), rest.cursor) == (3, None)
+    engine.dispose()
 
 
 def _same(record: MyAudit) -> dict[str, Any]:
