@@ -33,7 +33,7 @@ def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
 
 def _part(value: Any, kind: type) -> Any:
     """Return a part of a position; raise for another type, or what no database takes."""
-    of_kind = type(value) is (kind if kind is int else str)
+    of_kind = type(value) is (str if kind in (datetime, UUID) else kind)
     if not of_kind or (kind is int and value.bit_length() > 63):
         raise ValueError
     if kind is datetime:
