@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.celery_begun import forget_killed
 from sigra.backends.celery_run import run
 from sigra.backends.celery_send import RETRY_POLICY, on_rabbitmq, producer
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
@@ -60,7 +59,6 @@ class CeleryBackend:
         self._note_begins = note_begins
         self.unknown_queue = unknown_queue_of(self.app)
         self.app.steps["consumer"].add(KeepUnknown)
-        forget_killed(self.app)
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sigra.backends.celery_notes import InQueues, InRedis
-from sigra.backends.celery_send import RETRY_POLICY, Own
+from sigra.backends.celery_send import RETRY_POLICY, Own, connection_of
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.errors import brief
@@ -53,31 +53,30 @@ def begun_before(task: Any, lost: int) -> Iterator[int]:
         _log.warning("the note of job %s is left to expire", brief(id), exc_info=True)
 
 
-def forget_killed(app: Any) -> None:
-    """Take away the notes of jobs that Celery itself kills, by a time limit or a revoke."""
+def _forget_killed(
+    sender: Any,
+    task_id: str | None = None,
+    request: Any = None,
+    exception: Any = None,
+    terminated: bool = False,
+    **_: Any,
+) -> None:
+    """Take away the note of a job that Celery itself killed, by a time limit or a revoke."""
+    killed = terminated or isinstance(exception, _TimeLimitExceeded)
+    if killed and getattr(sender, MARK, False):
+        broker = _broker_of(sender.app)
+        broker.call(broker.notes.end, task_id or request.id, None)
 
-    def ended(
-        sender: Any,
-        task_id: str | None = None,
-        request: Any = None,
-        exception: Any = None,
-        terminated: bool = False,
-        **_: Any,
-    ) -> None:
-        killed = terminated or isinstance(exception, _TimeLimitExceeded)
-        if killed and sender.app is app and getattr(sender, MARK, False):
-            broker = _broker_of(app)
-            broker.call(broker.notes.end, task_id or request.id, None)
 
-    _signals.task_failure.connect(ended, weak=False)
-    _signals.task_revoked.connect(ended, weak=False)
+_signals.task_failure.connect(_forget_killed)
+_signals.task_revoked.connect(_forget_killed)
 
 
 class _Broker:
     """The connection for notes that a process has, whose threads use it in turns."""
 
     def __init__(self, app: Any) -> None:
-        self._connection, self._channel = app.connection_for_write(), None
+        self._connection, self._channel = connection_of(app), None
         self._errors = self._connection.connection_errors + self._connection.channel_errors
         self._lock = threading.Lock()
         driver = self._connection.transport.driver_type

@@ -30,8 +30,7 @@ def _get(channel: Any, slot: str) -> tuple[int, bytes] | None:
 
 
 def _publish(channel: Any, slot: str, note: bytes) -> None:
-    publish = getattr(channel, "basic_publish_confirm", channel.basic_publish)
-    publish(channel.prepare_message(note), exchange="", routing_key=slot)
+    channel.basic_publish(channel.prepare_message(note), exchange="", routing_key=slot)
 
 
 InQueues = partial(QueueNotes, get=_get, publish=_publish)

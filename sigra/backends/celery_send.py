@@ -1,4 +1,4 @@
-"""Producers of our own on a Celery app's broker, which has what they sent or is given up.
+"""Connections of our own to a Celery app's broker, which has what they sent or is given up.
 
 By itself py-amqp writes a message to its socket and does not ask whether RabbitMQ has it, and
 kombu waits for ever for a Redis that takes connections and gives no answer.
@@ -39,9 +39,7 @@ class Own(Generic[T]):
     def __call__(self, app: Any) -> T:
         """Return this process's own."""
         each, process = self._made.setdefault(app, {}), os.getpid()
-        if process not in each:
-            each[process] = self._make(app)
-        return each[process]
+        return each.get(process) or each.setdefault(process, self._make(app))
 
 
 class _OwnPool(_ConnectionPool):  # type: ignore[misc, valid-type]
@@ -53,12 +51,17 @@ def producer(app: Any) -> Any:
     return _pool_of(app).acquire(block=True, timeout=app.conf.broker_pool_acquire_timeout)
 
 
-def _new_pool(app: Any) -> Any:
+def connection_of(app: Any) -> Any:
+    """Return a connection, still to be made, whose broker confirms what it takes or is given up."""
     connection = app.connection_for_write()
     options = _OPTIONS.get(connection.transport.driver_type, {})
     connection.transport_options = {**options, **connection.transport_options}
-    limit = app.conf.broker_pool_limit
-    return _pools.ProducerPool(connections=_OwnPool(connection, limit), limit=limit)
+    return connection
+
+
+def _new_pool(app: Any) -> Any:
+    connections, limit = connection_of(app), app.conf.broker_pool_limit
+    return _pools.ProducerPool(connections=_OwnPool(connections, limit), limit=limit)
 
 
 _pool_of = Own(_new_pool)

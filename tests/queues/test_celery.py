@@ -24,6 +24,7 @@ celery = need("celery")
 
 from sigra import EnqueueError, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
+from sigra.backends.celery_begun import begun_before  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -159,6 +160,16 @@ def alone(harness: CeleryHarness, *words: str, **env: str) -> Iterator[None]:
         harness.consumer = own
 
 
+def soon_giving_up(harness: CeleryHarness, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return an app of this process's, for which a broker is down after half a second."""
+    soon = {"read_timeout": 0.5, "write_timeout": 0.5, "confirm_publish": True}
+    short = {"amqp": soon, "redis": {"socket_timeout": 0.5}}
+    monkeypatch.setattr("sigra.backends.celery_send._OPTIONS", short)
+    app = celery.Celery("sigra_tests", set_as_current=False)
+    app.conf.update(harness.settings())
+    return app
+
+
 class CeleryContract(QueueContract):
     # Celery's pool may end before it reads of a job's end: 1 of 75 stops of a plain app.
     repeats_at_stop = True
@@ -282,11 +293,7 @@ class CeleryContract(QueueContract):
 
     def test_a_broker_that_gives_no_answer_is_an_enqueue_error(self, harness, monkeypatch):
         """What it may not have is not recorded as sent, and the next job is."""
-        soon = {"read_timeout": 0.5, "write_timeout": 0.5, "confirm_publish": True}
-        short = {"amqp": soon, "redis": {"socket_timeout": 0.5}}
-        monkeypatch.setattr("sigra.backends.celery_send._OPTIONS", short)
-        app = celery.Celery("sigra_tests", set_as_current=False)
-        app.conf.update(harness.settings())
+        app = soon_giving_up(harness, monkeypatch)
         with configure(backend=CeleryBackend(app)):
             workers.echo.new(IDS)  # from now on it is connected
             with ThreadPoolExecutor() as thread, harness.proxy.held():
@@ -294,6 +301,23 @@ class CeleryContract(QueueContract):
                 with pytest.raises(EnqueueError, match="TimeoutError"):
                     sending.result(harness.patience)
             workers.echo.new(IDS)
+        app.close()
+
+    def test_a_broker_that_gives_no_answer_holds_no_job(self, harness, monkeypatch, caplog):
+        """Whose begin it does not take note of then."""
+        app = soon_giving_up(harness, monkeypatch)
+        CeleryBackend(app)
+        task = app.tasks[workers.echo.name]
+
+        def begin():
+            task.push_request(id="held", delivery_info={}, is_eager=False)
+            with begun_before(task, 0):
+                pass
+
+        begin()  # from now on it is connected
+        with ThreadPoolExecutor() as thread, harness.proxy.held():
+            thread.submit(begin).result(harness.patience)
+        assert "job held runs uncounted" in caplog.messages
         app.close()
 
     def _comes_again(self, harness, journal, job):
