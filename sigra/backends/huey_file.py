@@ -73,7 +73,11 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
             yield cursor
             return
         with self._gate, super().db(commit=commit, close=close) as cursor:
-            yield cursor
+            try:
+                yield cursor
+            except BaseException:
+                self.conn.rollback()  # huey does so for an Exception, and for no Ctrl-C
+                raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -349,15 +349,26 @@ def test_what_a_body_raises_is_never_an_order_to_huey(file_backend, n):
     assert "said so" in stored.metadata["error"]
 
 
-def test_a_batch_that_fails_leaves_nothing_in_the_file(file_backend, monkeypatch):
-    taken = iter(range(2))
-    native = file_backend.huey.serialize_task
-    monkeypatch.setattr(
-        file_backend.huey, "serialize_task", lambda task: (next(taken), native(task))[1]
-    )
-    with pytest.raises(EnqueueError):
-        producer.new_many([IDS] * 3)
-    assert file_backend.huey.pending_count() == 0
+@pytest.mark.parametrize(
+    ("stop", "raised"), [(ValueError, EnqueueError), (KeyboardInterrupt, KeyboardInterrupt)]
+)
+def test_a_batch_that_is_cut_off_leaves_nothing_in_the_file(
+    file_backend, monkeypatch, stop, raised
+):
+    """And the next job goes in."""
+    native, taken = file_backend.huey.serialize_task, iter(range(2))
+
+    def serialize(task):
+        if next(taken, None) is None:
+            raise stop
+        return native(task)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(file_backend.huey, "serialize_task", serialize)
+        with pytest.raises(raised):
+            producer.new_many([IDS] * 3)
+    producer.new(IDS)
+    assert file_backend.huey.pending_count() == 1
 
 
 def test_without_a_server_nothing_is_enqueued():
