@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from sigra.store.sink import SqlAuditSink
 
 _ERASED_AT_ONCE = 1_000
-_TURN = 0.1
-"""Seconds after which whoever waits for SQLite's lock looks for it again: nobody stands in a queue,
-and a batch that followed at once would have it before all of them."""
+_HELD, _TURN = 0.5, 0.1
+"""Seconds for which SQLite's lock is taken for one batch after the other, and then left alone: who
+waits for it stands in no queue, and looks again each tenth of a second."""
 
 _IDS = ("actor_id", "effective_user_id", "target_id")
 
@@ -69,27 +69,29 @@ def prune(
     sink.prepare()
     old = exists().where(entries.c.chain == chains.c.id, entries.c.occurred_at < limit)
     failed: list[AuditChainError] = []
+    since = monotonic()
     for tag in _tags(sink.database, found, old):
         with _put_off(failed):
             _check_tag(tag)
             more = True
             while more:
-                begun = monotonic()
                 count = write_tables(
                     sink.database,
                     lambda c: _prune_some(c, tag, limit, batch, reason, signer),  # noqa: B023
                 )
-                _give_way(sink.database, monotonic() - begun)
+                since = _give_way(sink.database, since)
                 if count:
                     yield Pruned(organization_of(tag), count)
                 more = count == batch
     _raise(failed)
 
 
-def _give_way(database: Database, held: float) -> None:
-    """Leave SQLite's lock alone as long as it was held, in seconds, or until others look again."""
-    if database.dialect == "sqlite":
-        sleep(min(held, _TURN))
+def _give_way(database: Database, since: float) -> float:
+    """Leave SQLite's lock to others where it was taken long enough; return since when it is."""
+    if database.dialect != "sqlite" or monotonic() - since < _HELD:
+        return since
+    sleep(_TURN)
+    return monotonic()
 
 
 def _prune_some(

@@ -24,6 +24,7 @@ from sigra.store import (
     SqlAuditSink,
     erase,
     prune,
+    retention,
     take_checkpoint,
     verify,
 )
@@ -354,9 +355,10 @@ def test_a_person_s_id_may_be_a_number(sink: SqlAuditSink) -> None:
 
 
 def test_writers_of_sqlite_have_their_turn_between_batches(
-    tmp_path: Path, open_sink: Callable[..., SqlAuditSink]
+    tmp_path: Path, open_sink: Callable[..., SqlAuditSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who waits there stands in no queue: the next batch would have the lock before him."""
+    monkeypatch.setattr(retention, "_HELD", 0.01)
     sink = open_sink(f"sqlite:///{tmp_path}/audit.db")
     for start in range(0, 12_000, 1_000):
         sink.write_in(None, [(event(start + n), None) for n in range(1_000)], savepoint=False)
