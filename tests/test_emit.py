@@ -27,11 +27,12 @@ import structlog
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
 from sigra.audit import AuditStats, audit_stats, log, log_safe
 from sigra.audit.compose import event_id
-from sigra.audit.emit import log_lifecycle
+from sigra.audit.emit import log_begin, log_lifecycle
 from sigra.audit.failure import _windows
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.frozen import FrozenDict
+from sigra.scope import scope_from_ids
 
 SCOPE = AuditScope.build(actor_id=7, organization_id=42)
 
@@ -345,6 +346,13 @@ def test_a_scope_that_cannot_be_read_is_rejected(scope: Any, sink: Kept) -> None
     assert ("failed", None) == (result.status, result.event)
     assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
     assert sink.events[0].metadata["field"].startswith("scope")
+
+
+def test_what_a_scope_raised_is_the_cause_of_its_rejection() -> None:
+    """Who called log sees what the property of the request scope raised."""
+    with pytest.raises(AuditRejectedError) as caught:
+        log("a.b", RaisingScope())
+    assert ("scope.user", RuntimeError) == (caught.value.field, type(caught.value.__cause__))
 
 
 def test_of_several_faults_the_first_is_told() -> None:
@@ -891,6 +899,14 @@ def test_a_bad_lifecycle_action_is_rejected_like_any(sink: Kept) -> None:
     assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
 
 
+def test_an_attempt_begins_whatever_its_ids_are(sink: Kept) -> None:
+    """The begin of a hand-built job whose actor is blank is noted without it."""
+    odd = scope_from_ids(" ", "42", None)
+    assert in_job(lambda: log_begin(running.get()), scope=odd) is None  # type: ignore[arg-type]
+    (event,) = sink.events
+    assert ("sigra.job.begun", "42", None) == (event.action, event.organization_id, event.actor_id)
+
+
 def test_a_lifecycle_event_leaves_the_job_as_it_was() -> None:
     """After the event of an attempt's end, the attempt that runs is the same as before."""
 
@@ -1163,6 +1179,21 @@ def test_capsys_sees_events(capsys: pytest.CaptureFixture[str]) -> None:
     )
     log_safe("a.b", SCOPE)
     assert "a.b" == json.loads(capsys.readouterr().out)["event"]
+
+
+def test_what_follows_the_shipped_renderer_is_called_too() -> None:
+    """A processor of the application's after JSONRenderer gets the line that it made."""
+    from sigra.audit import JSONRenderer
+
+    after: list[Any] = []
+
+    def keep(_: Any, __: str, line: Any) -> Any:
+        after.append(json.loads(line)["event"])
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[JSONRenderer(), keep])
+    assert "emitted" == log_safe("a.b", SCOPE).status
+    assert ["a.b"] == after
 
 
 def test_a_later_configuration_is_followed(lines: list[dict[str, Any]]) -> None:

@@ -134,6 +134,11 @@ def test_what_an_event_says_changes_its_id(other: Told) -> None:
     assert event_id(JOB, 1, 0, 0, *other) != event_id(JOB, 1, 0, 0, *TOLD)
 
 
+def test_job_ids_that_no_utf8_can_carry_give_different_ids() -> None:
+    """Whatever another queue calls its jobs, their events are told apart."""
+    assert 3 == len({event_id(job_id, 1, 0, 0, *TOLD) for job_id in ("\ud800", "\udfff", "?")})
+
+
 def test_events_of_a_timed_job_lie_together() -> None:
     """The time of a UUIDv7 leads the ids of its events."""
     parsed = uuid.UUID(event_id(JOB, 1, 0, 0, *TOLD))

@@ -297,11 +297,13 @@ def test_a_path_cannot_be_broken_out_of() -> None:
         "bearer mF9.B5f-4.1JqMabcdef",
         "xoxb-abcdef",
         "a://b:c@d",
+        "://:c@",
     ],
 )
 def test_a_secret_is_known_by_its_look(text: str) -> None:
     """A token, private key or URL with a password is redacted under any name."""
     assert holds_secret(text)
+    assert ({"note": REDACTED}, ["$.note"]) == sanitize({"note": text})
     assert ({"note": [REDACTED]}, ["$.note[0]"]) == sanitize({"note": [text]})[:2]
 
 

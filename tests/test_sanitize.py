@@ -75,6 +75,7 @@ MOMENT = datetime(2026, 1, 2, 3, 4, 5)
         (math.inf, "Infinity"),
         (-math.inf, "-Infinity"),
         ("x", "x"),
+        ("\ud800x", "\ufffdx"),
         (Text("x"), "x"),
         (Number(5), 5),
         (Ratio(1.5), 1.5),
