@@ -16,6 +16,7 @@ from sigra.store.database import (
     WRITING,
     check_dialect,
     patient_runner,
+    read_again,
     scrub_file,
     set_up_sqlite,
 )
@@ -66,7 +67,7 @@ class AsyncDatabase:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Read in a transaction of its own."""
-        return self._wait(self._within("BEGIN", READING, work))
+        return read_again(lambda: self._wait(self._within("BEGIN", READING, work)))
 
     def scrub(self) -> None:
         """Write SQLite's file anew; on a server that is for its operator to do."""

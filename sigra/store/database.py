@@ -7,6 +7,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from sigra.store.statements import ConnectionRunner, Runner
@@ -78,6 +79,16 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
             "an engine with a SingletonThreadPool closes connections that other threads use, once "
             "there are more than a few: give one with another pool, or a URL"
         )
+
+
+def read_again(read: Callable[[], T]) -> T:
+    """Read, and once more where the connection was dead: a pool keeps those of before a restart."""
+    try:
+        return read()
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+    return read()
 
 
 def patient_runner(connection: Connection) -> Runner:

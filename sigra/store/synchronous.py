@@ -9,7 +9,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 
-from sigra.store.database import READING, WRITING, patient_runner, scrub_file, set_up_sqlite
+from sigra.store.database import (
+    READING,
+    WRITING,
+    patient_runner,
+    read_again,
+    scrub_file,
+    set_up_sqlite,
+)
 from sigra.store.forking import Gate, PerProcess
 from sigra.store.statements import CursorRunner, Runner, statements_of
 
@@ -116,7 +123,7 @@ class ServerDatabase:
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Read in a transaction of its own."""
-        return self._within(READING, work)
+        return read_again(lambda: self._within(READING, work))
 
     def _within(self, level: str, work: Callable[[Connection], T]) -> T:
         with self._own().connect() as connection:

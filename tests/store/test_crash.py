@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,15 @@ def test_jobs_go_on_while_the_database_is_gone(
         server.dispose()
 
 
+def kill_connections(url: str) -> None:
+    """End all connections to a database, as a restart of the server does."""
+    other = create_engine(url, isolation_level="AUTOCOMMIT")
+    with other.connect() as connection:
+        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                                "WHERE datname = current_database() AND pid <> pg_backend_pid()"))  # fmt: skip
+    other.dispose()
+
+
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
 def test_a_connection_that_died_costs_no_event(
     new_url: Callable[[str], str], open_sink: Callable[..., Any], driver: str
@@ -170,12 +180,25 @@ def test_a_connection_that_died_costs_no_event(
     url = new_url("postgresql")
     sink = open_sink(driven_by(f"postgresql+{driver}", url))
     assert run_jobs(sink, 1) == ["emitted"]
-    other = create_engine(url, isolation_level="AUTOCOMMIT")
-    with other.connect() as connection:
-        connection.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                                "WHERE datname = current_database() AND pid <> pg_backend_pid()"))  # fmt: skip
-    other.dispose()
+    kill_connections(url)
     assert run_jobs(sink, 1) == ["emitted"]
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg_async", "asyncpg"])
+def test_a_connection_that_died_fails_no_read(
+    new_url: Callable[[str], str], open_sink: Callable[..., Any], driver: str
+) -> None:
+    """Nor a cleanup, which is tried once a night, when the server has closed what was idle."""
+    url = new_url("postgresql")
+    sink = open_sink(driven_by(f"postgresql+{driver}", url))
+    assert run_jobs(sink, 1) == ["emitted"]
+    for read in (
+        lambda: sink.count(EventFilter("acme")),
+        lambda: verify(sink, all_organizations=True).rows,
+        lambda: sink.clean_up(datetime.now(timezone.utc) + timedelta(days=1)),
+    ):
+        kill_connections(url)
+        assert read() == 1
 
 
 def run_forking(code: str, url: str) -> None:
