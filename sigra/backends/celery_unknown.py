@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 from sigra.backends.celery_send import RETRY_POLICY, producer
@@ -13,6 +14,9 @@ from sigra.errors import brief
 _Step = native("celery.bootsteps", "celery").Step
 
 _log = logging.getLogger("sigra.job")
+
+_PAUSE = 0.1
+"""Seconds for each job that a consumer of their own queue does not know either."""
 
 _TRAVELS = ("priority", "correlation_id", "reply_to")
 
@@ -29,16 +33,22 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
     """
 
     def __init__(self, consumer: Any, **_: Any) -> None:
-        drop = consumer.on_unknown_task
+        drop, queue = consumer.on_unknown_task, unknown_queue_of(consumer.app)
 
         def keep(body: Any, message: Any, error: Exception) -> None:
             if not _is_ours(message):
                 drop(body, message, error)
                 return
+            id, name = message.properties.get("correlation_id"), message.headers.get("task")
+            if message.delivery_info.get("routing_key") == queue:
+                time.sleep(_PAUSE)  # so it stays; what else is there comes before it now
+            else:
+                waits = "job %s waits in queue %s: no worker is named %r"
+                _log.error(waits, brief(id), queue, name)
             try:
-                _send_on(consumer.app, message)
-            except Exception:  # it is not acknowledged, and so delivered again
-                _log.exception("a job whose worker is not known here waits at the broker")
+                _send_on(consumer.app, queue, message)
+            except Exception:  # it is not acknowledged, and so comes again
+                _log.exception("job %s stays with this consumer until that ends", brief(id))
             else:
                 message.ack_log_error(_log, consumer.connection_errors)
 
@@ -54,9 +64,8 @@ def _is_ours(message: Any) -> bool:
     return isinstance(kwargs, dict) and MARK in kwargs
 
 
-def _send_on(app: Any, message: Any) -> None:
-    known, queue = app.amqp.queues, unknown_queue_of(app)
-    headers, properties = message.headers, message.properties
+def _send_on(app: Any, queue: str, message: Any) -> None:
+    known, headers, properties = app.amqp.queues, message.headers, message.properties
     with producer(app) as own:
         own.publish(
             message.body,
@@ -71,5 +80,3 @@ def _send_on(app: Any, message: Any) -> None:
             retry_policy=RETRY_POLICY,
             **{name: properties[name] for name in _TRAVELS if name in properties},
         )
-    id, name = properties.get("correlation_id"), headers.get("task")
-    _log.error("job %s waits in queue %s: no worker is named %r", brief(id), queue, name)

@@ -160,6 +160,14 @@ def alone(harness: CeleryHarness, *words: str, **env: str) -> Iterator[None]:
         harness.consumer = own
 
 
+def purged(harness: CeleryHarness, queue: str) -> int:
+    """Empty a queue, if there is one; return how many messages were there."""
+    if harness.waiting(queue) < 1:
+        return 0
+    with harness.app.connection_for_write() as connection:
+        return connection.default_channel.queue_purge(queue)
+
+
 def soon_giving_up(harness: CeleryHarness, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return an app of this process's, for which a broker is down after half a second."""
     soon = {"read_timeout": 0.5, "write_timeout": 0.5, "confirm_publish": True}
@@ -258,17 +266,30 @@ class CeleryContract(QueueContract):
         settings = {**harness.settings(), "task_create_missing_queues": False}
         settings |= {"result_backend": "redis://127.0.0.1:1/0"}
         queue = harness.backend.unknown_queue
+        purged(harness, queue)
+        with alone(harness, SIGRA_CELERY=json.dumps(settings)):
+            harness.start()
+            job = undeployed.new(IDS, delay=3600)
+            journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
         with harness.app.connection_for_write() as connection:
-            channel = connection.default_channel
-            if harness.waiting(queue) > 0:
-                channel.queue_purge(queue)
-            with alone(harness, SIGRA_CELERY=json.dumps(settings)):
-                harness.start()
-                job = undeployed.new(IDS, delay=3600)
-                journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
-            message = channel.basic_get(queue, no_ack=True)
+            message = connection.default_channel.basic_get(queue, no_ack=True)
         due = datetime.fromisoformat(message.headers["eta"]).timestamp()
         assert due == pytest.approx(time.time() + 3600, abs=600)
+
+    def test_what_the_consumer_of_unknown_jobs_knows_runs_and_the_rest_stays(
+        self, harness, journal
+    ):
+        """Not round and round, as fast as the broker gives them out, and logged each time."""
+        queue = harness.backend.unknown_queue
+        purged(harness, queue)
+        with alone(harness, "-Q", queue):
+            harness.start()
+            undeployed.new_many([IDS] * 8, queue=queue)
+            workers.echo.new(IDS, queue=queue)
+            journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the known job")
+            harness.stop()
+            assert not harness.logged("waits in queue")
+        assert purged(harness, queue) == 8
 
     def test_a_forked_process_leaves_its_parent_s_connections(self, harness):
         """It ended them, and what waited for RabbitMQ's answer was sent twice."""
