@@ -20,7 +20,7 @@ from sigra.audit.read import ABSENT, type_name
 from sigra.audit.sanitize import check_metadata
 from sigra.audit.sink import fault_of, write_record
 from sigra.audit.stats import emitted, failed
-from sigra.audit.transaction import Transaction, stores, transaction_of
+from sigra.audit.transaction import NoAuditStoreError, Transaction, stores, transaction_of
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.schema import check_schema
@@ -100,7 +100,8 @@ def log(
     tolerant: Any = log_safe
     transaction = transaction_of(keywords.get("conn"), strict=True)
     if transaction is not None:
-        stores()
+        if not stores():
+            raise NoAuditStoreError
         keywords["conn"] = transaction
     result: AuditResult = tolerant(action, scope, STRICT, *surplus, **keywords)
     if transaction is not None and transaction.error is not None:
@@ -191,13 +192,9 @@ def _emit(
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
         return _NO_SCHEMA
-    faults: list[str] = []
+    has_place = transaction is None or stores()
+    faults = [] if has_place else [fault_of("conn", NoAuditStoreError())]
     channel = None
-    if transaction is not None:
-        try:
-            stores()
-        except Exception as error:
-            faults.append(fault_of("conn", error))
     try:
         channel = open_channel(outcome)
     except Exception as error:

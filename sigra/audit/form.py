@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from typing import Any, ParamSpec, TypeVar
 
 from sigra.audit.action import action_fault
@@ -44,11 +44,8 @@ def well_formed_call(
 
 def called_like(form: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
     """Show a function, to type checkers and ``help()``, as one that is called like ``form``."""
-
-    def show(function: Callable[..., R]) -> Callable[P, R]:
-        return update_wrapper(function, form, assigned=("__annotations__",))
-
-    return show
+    show: Any = partial(update_wrapper, wrapped=form, assigned=("__annotations__",))
+    return show  # type: ignore[no-any-return]
 
 
 def checked_form(

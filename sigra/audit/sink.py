@@ -35,13 +35,9 @@ _thread = threading.local()
 
 
 def write_record(
-    event: AuditEvent,
-    schema: Any,
-    sinks: Sequence[Sink],
-    faults: list[str],
-    transaction: Transaction | None,
-    flushing: bool = False,
-) -> int:
+    event: AuditEvent, schema: Any, sinks: Sequence[Sink], faults: list[str],
+    transaction: Transaction | None, flushing: bool = False,
+) -> int:  # fmt: skip
     """Make the record, write it to every sink, and add to ``faults`` who raised, by type.
 
     Return how many sinks took it; with ``flushing`` those that queue events write them now.

@@ -10,7 +10,7 @@ from sigra.audit.event import AuditResult
 from sigra.audit.failure import settled
 from sigra.audit.read import type_name
 from sigra.audit.stats import emitted
-from sigra.audit.transaction import Pair, Transaction, stores
+from sigra.audit.transaction import NoAuditStoreError, Pair, Transaction, stores
 from sigra.errors import AuditRejectedError
 
 
@@ -23,7 +23,8 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
     ``AuditRejectedError`` (whose ``index`` says which is not well formed), what the store
     raises, and ``NoAuditStoreError`` where no configured sink is one.
     """
-    found = stores()
+    if not (found := stores()):
+        raise NoAuditStoreError
     held: list[Pair] = []
     results: list[AuditResult] = []
     try:
