@@ -1,4 +1,4 @@
-"""The one ContextVar: which job runs here, if any."""
+"""Which job runs here, if any: a ContextVar."""
 
 from __future__ import annotations
 

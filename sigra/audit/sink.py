@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sigra.audit.read import type_name
@@ -31,7 +31,9 @@ class Sink(Protocol):
         """Let go of what the sink holds; after this nothing is written."""
 
 
-_thread = threading.local()
+_writing: ContextVar[Collection[AuditEvent]] = ContextVar("sigra_writing", default=())
+"""The event that this thread, or this task, writes: while a driver waits within one task's write,
+the others of its thread go on. It is emptied, not reset: a task that began meanwhile has it too."""
 
 
 def write_record(
@@ -51,10 +53,11 @@ def write_record(
         record = build_record(schema, event)
     except Exception as error:
         faults.append(fault_of("the audit_schema", error))
-    if sinks and getattr(_thread, "writing", False):
+    if sinks and _writing.get():
         faults.append("a sink logged it while writing another, so no sink was given it")
         return taken
-    _thread.writing = True
+    written = [event]
+    _writing.set(written)
     try:
         for sink in sinks:
             try:
@@ -68,7 +71,7 @@ def write_record(
             except Exception as error:
                 faults.append(fault_of(type_name(type(sink)), error))
     finally:
-        _thread.writing = False
+        written.clear()
     return taken
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from drivers import driven_by
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -278,6 +279,32 @@ def test_an_asynchronous_connection_is_used_by_run_sync(url: str, sink: SqlAudit
 
     asyncio.run(write())
     assert [each.action for each in sink.stream(ACME)] == ["invoice.open"]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("driver", ["psycopg_async", "asyncpg"])
+def test_transactions_of_one_loop_keep_their_events_at_once(
+    url: str, driver: str, sink: SqlAuditSink
+) -> None:
+    """While the one waits for its row, in the same thread, others write theirs."""
+    engine = driven_by(f"postgresql+{driver}", url)
+    if driver == "psycopg_async":
+        engine = create_async_engine(engine)
+
+    async def transfer(number: int) -> None:
+        scope = AuditScope.build(actor_id="ann", organization_id=str(number % 3))
+        async with engine.begin() as connection:
+            safe = await connection.run_sync(lambda c: log_safe("money.send", scope, conn=c))
+            strict = await connection.run_sync(lambda c: audit.log("money.get", scope, conn=c))
+        assert (safe.status, strict.status) == ("emitted", "emitted")
+
+    async def main() -> None:
+        await asyncio.gather(*map(transfer, range(30)))
+        await engine.dispose()
+
+    asyncio.run(main())
+    assert sink.count(EventFilter(all_organizations=True)) == 60
 
 
 def test_without_a_store_no_transaction_is_written_in(engine: Engine) -> None:
