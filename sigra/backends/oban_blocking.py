@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from inspect import iscoroutinefunction
 from typing import Any
 
 from sigra.backends.pool import OwnPool
@@ -13,8 +15,13 @@ from sigra.backends.pool import OwnPool
 @cache
 def pool_like(pool: Any) -> Any:
     """Make a blocking pool like the instance's own."""
-    size, timeout = pool.max_size, pool.timeout
-    return OwnPool(pool.conninfo, kwargs=pool.kwargs, max_size=size, timeout=timeout)
+    conninfo, kwargs = _made(pool.conninfo), _made(pool.kwargs)
+    return OwnPool(conninfo, kwargs=kwargs, max_size=pool.max_size, timeout=pool.timeout)
+
+
+def _made(given: Any) -> Any:
+    """Return what a pool is given, or a function that waits for what an async one makes of it."""
+    return (lambda: asyncio.run(given())) if iscoroutinefunction(given) else given
 
 
 def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:

@@ -253,6 +253,23 @@ class TestOban(OwnPoolContract):
                 harness.query("ALTER TABLE oban_jobs DROP CONSTRAINT small")
         assert harness.rows() == []
 
+    def test_a_pool_that_awaits_its_password_sends_without_awaiting(
+        self, harness: ObanHarness
+    ) -> None:
+        """As one does whose passwords are tokens that expire."""
+
+        async def conninfo() -> str:
+            return harness.url
+
+        async def kwargs() -> dict[str, str]:
+            return {"application_name": "sigra"}
+
+        pool = psycopg_pool.AsyncConnectionPool(conninfo, kwargs=kwargs, open=False, timeout=5)
+        oban.Oban(pool=pool, name="Tokens")
+        with configure(backend=ObanBackend("Tokens")):
+            contract_workers.echo.new(IDS, delay=9)
+        assert len(harness.rows()) == 1
+
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: ObanHarness, journal: Journal
     ) -> None:
