@@ -14,6 +14,7 @@ import warnings
 import weakref
 from collections import OrderedDict, namedtuple
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from functools import cached_property
@@ -1133,6 +1134,24 @@ def test_a_stack_near_its_limit_is_survived() -> None:
         except RecursionError:  # before it was entered, or in this test's own counting
             continue
     assert [] == wrong
+
+
+def test_the_stacks_end_costs_no_event_for_its_metadata() -> None:
+    """Where there is room for an event without metadata, one with any is logged too."""
+    from sigra.audit import JSONRenderer
+
+    logger = structlog.ReturnLoggerFactory()
+    structlog.configure([JSONRenderer()], logger_factory=logger, cache_logger_on_first_use=True)
+
+    def descend(left: int, metadata: Any) -> AuditResult:
+        return descend(left - 1, metadata) if left else log_safe("a.b", SCOPE, metadata=metadata)
+
+    depth, statuses = len(inspect.stack()), list[tuple[str, str]]()
+    for left in range(sys.getrecursionlimit() - depth - 80, sys.getrecursionlimit() - depth - 5):
+        with suppress(RecursionError):  # before it was entered
+            new_key = descend(left, {f"key{left}": "text"}).status
+            statuses.append((descend(left, None).status, new_key))
+    assert {("emitted", "emitted"), ("failed", "failed")} == set(statuses)
 
 
 def test_a_call_that_takes_the_last_frame_is_answered() -> None:

@@ -52,38 +52,38 @@ def sanitize(  # noqa: C901 - one loop, though long: a call for each value takes
     """
     if metadata is None:
         return {}, []
-    # Most is flat, short and harmless, and copied in one loop.
-    if type(metadata) is dict and len(metadata) <= _SIMPLE_ITEMS:
-        simple, left = metadata.copy(), _SIMPLE_TEXT
-        for key, value in simple.items():
-            if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
-                break
-            kind = type(value)
-            if kind is str:
-                left -= len(value)
-                if left < 0 or not value.isascii() or (len(value) > 5 and holds_secret(value)):
+    try:
+        # Most is flat, short and harmless, and copied in one loop.
+        if type(metadata) is dict and len(metadata) <= _SIMPLE_ITEMS:
+            simple, left = metadata.copy(), _SIMPLE_TEXT
+            for key, value in simple.items():
+                if type(key) is not str or (key not in _simple_keys and not _is_simple(key)):
                     break
-            elif kind is int:
-                if not -_HALF <= value < _HALF:
+                kind = type(value)
+                if kind is str:
+                    left -= len(value)
+                    if left < 0 or not value.isascii() or (len(value) > 5 and holds_secret(value)):
+                        break
+                elif kind is int:
+                    if not -_HALF <= value < _HALF:
+                        break
+                elif kind is float:
+                    if value - value != 0.0:  # infinity and NaN alone
+                        break
+                elif value is not None and kind is not bool:
                     break
-            elif kind is float:
-                if value - value != 0.0:  # infinity and NaN alone
-                    break
-            elif value is not None and kind is not bool:
-                break
-        else:
-            return simple, []
-    return _walked(metadata)
+            else:
+                return simple, []
+        return _walked(metadata)
+    except RuntimeError as error:
+        # Another thread is changing it, or the stack is at its end: the event is worth more.
+        return {"unreadable": type(error).__name__}, []
 
 
 def _walked(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     """Do the same for what may be nested, large or secret."""
-    try:
-        walk, mapping = _Walk(), mapping_of(metadata)
-        plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
-    except RuntimeError as error:
-        # Another thread is changing it, or the stack is at its end: the event is worth more.
-        return {"unreadable": type(error).__name__}, []
+    walk, mapping = _Walk(), mapping_of(metadata)
+    plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
     data = compact(plain).encode()
     if len(data) > MAX_BYTES or walk.left < 0:
         digest = sha256(data).hexdigest()
