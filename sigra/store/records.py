@@ -6,6 +6,7 @@ SQLAlchemy's ORM takes as long to load as the rest of the store: it is loaded wh
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -55,7 +56,10 @@ def _copy(record: Any) -> Any:
 
     Other stores are given the record too, and a thread may try again to add it.
     """
-    fresh: Any = inspect(record).manager.new_instance()
+    state: Any = inspect(record)
+    if not vars(record).keys().isdisjoint(state.mapper.relationships.keys()):
+        return deepcopy(record)  # what is related to it is bound to it, and copied too
+    fresh: Any = state.manager.new_instance()
     values = {name: value for name, value in vars(record).items() if name != _STATE}
     vars(fresh).update(values)
     return fresh
@@ -116,7 +120,7 @@ def _end(records: list[Any]) -> Position:
 
 def _id_type(kind: Any) -> type:
     """Return what the ids of events are in a class's records: ``UUID`` or ``str``."""
-    column = _field(kind, "event_id").type
+    column = getattr(_field(kind, "event_id"), "type", None)  # a property of Python's has none
     return UUID if isinstance(column, Uuid) and column.as_uuid else str
 
 

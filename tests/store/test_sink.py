@@ -17,10 +17,10 @@ from uuid import UUID
 import pytest
 from drivers import by_every_driver, driven_by
 from events import event
-from sqlalchemy import URL, Connection, create_engine, func, make_url, select, text
+from sqlalchemy import URL, Connection, ForeignKey, create_engine, func, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
 from sqlalchemy.types import JSON, BigInteger, DateTime, String, Uuid
 
@@ -72,6 +72,32 @@ class UuidTextAudit(Base):
     event_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
     action: Mapped[str]
     occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class Whole(Base):
+    __tablename__ = "wholes"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    action: Mapped[str]
+    parts: Mapped[list[Part]] = relationship(back_populates="whole")
+
+    def __init__(self, *, event_id: str, action: str, metadata: dict[str, Any]) -> None:
+        self.id, self.action = event_id, action
+        if metadata:
+            self.parts = [Part(name=name) for name in metadata]
+
+    @property
+    def event_id(self) -> str:
+        return self.id
+
+
+class Part(Base):
+    __tablename__ = "parts"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    of: Mapped[str] = mapped_column(ForeignKey("wholes.id"))
+    name: Mapped[str]
+    whole: Mapped[Whole] = relationship(back_populates="parts")
 
 
 class Narrow(Base):
@@ -493,6 +519,26 @@ def test_a_record_is_given_its_key_by_each_store_of_its_own(tmp_path: Any, open_
         assert [record.number for record in first.stream(EVERYONE)] == [1]
         assert [record.number for record in second.stream(EVERYONE)] == [2, 1]
     for each in engines:
+        each.dispose()
+
+
+def test_a_record_comes_with_what_is_related_to_it_into_each_store(
+    tmp_path: Any, open_sink: Any
+) -> None:
+    """A class of one's own may make rows of other tables, and have its id by another name."""
+    engines = [create_engine(f"sqlite:///{tmp_path}/{name}.db") for name in "ab"]
+    for each in engines:
+        Base.metadata.create_all(each)
+    with configure(sinks=[open_sink(each) for each in engines], audit_schema=Whole):
+        for metadata in ({"seats": 1, "plan": "x"}, {}):
+            assert log_safe("invoice.close", None, metadata=metadata).status == "emitted"
+    for each in engines:
+        with Session(each) as session:
+            wholes = session.scalars(select(Whole).order_by(Whole.id))
+            assert [[part.name for part in each.parts] for each in wholes] == [
+                ["seats", "plan"],
+                [],
+            ]
         each.dispose()
 
 
