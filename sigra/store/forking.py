@@ -32,6 +32,7 @@ class PerProcess:
 
     def __init__(self) -> None:
         self._pid = os.getpid()
+        _hear_of_forks()
 
     def check(self, renew: Callable[[], object]) -> None:
         """Call ``renew`` where the process is another than before; all others wait for it."""

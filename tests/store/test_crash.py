@@ -270,6 +270,24 @@ def test_the_threads_of_a_forked_child_begin_at_once(
     sink.close()
 
 
+def test_a_child_of_a_child_waits_for_no_thread_of_its_parent() -> None:
+    """Which was just making anew what is a process's own; also where no store is of SQLite."""
+    code = (
+        "import os, signal, sys\n"
+        "from threading import Event, Thread\n"
+        "from sigra.store.forking import PerProcess\n"
+        "process = PerProcess(); renewing, forked = Event(), Event()\n"
+        "def renew(): renewing.set(); forked.wait()\n"
+        "if os.fork() == 0:\n"
+        "    thread = Thread(target=process.check, args=(renew,)); thread.start(); renewing.wait()\n"
+        "    if os.fork() == 0:\n"
+        "        signal.alarm(20); process.check(int); os._exit(0)\n"
+        "    forked.set(); thread.join(); os._exit(bool(os.wait()[1]))\n"
+        "sys.exit(bool(os.wait()[1]))\n"
+    )
+    run_forking(code, "")
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory has no such limit")
 @pytest.mark.parametrize(
     ("driver", "batch"), [("sqlite", "Batching(1, 0.01, 4, 9)"), ("sqlite+aiosqlite", "None")]
