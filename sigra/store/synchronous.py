@@ -110,7 +110,7 @@ class ServerDatabase:
 
     def __init__(self, engine: Engine, owned: bool) -> None:
         self._engine, self._owned = engine, owned
-        self._process = PerProcess()
+        self._process, self._forked = PerProcess(), False
         self.dialect = engine.name
 
     def transact(self, work: Callable[[Runner], T]) -> T:
@@ -127,6 +127,11 @@ class ServerDatabase:
 
     def _within(self, level: str, work: Callable[[Connection], T]) -> T:
         with self._own().connect() as connection:
+            if self._forked:
+                # What its dialect asks a server first may have been under way as the parent forked.
+                self._engine.dialect.initialize(connection)
+                connection.rollback()
+                self._forked = False
             connection.execution_options(isolation_level=level)
             with connection.begin():
                 return work(connection)
@@ -134,8 +139,12 @@ class ServerDatabase:
     def _own(self) -> Engine:
         # A forked child has no use of its parent's connections, in a given engine neither: two
         # processes on one socket read each other's answers, and take what was lost for written.
-        self._process.check(lambda: self._engine.dispose(close=False))
+        self._process.check(self._forget)
         return self._engine
+
+    def _forget(self) -> None:
+        self._engine.dispose(close=False)
+        self._forked = True
 
     def scrub(self) -> None:
         """Do nothing: it is for the server's operator to do, by VACUUM FULL."""

@@ -337,6 +337,37 @@ def test_a_forked_child_shares_no_connection_of_a_given_engine(
     run_forking(code, new_url("postgresql"))
 
 
+def test_a_child_that_is_forked_while_a_thread_connects_writes(
+    new_url: Callable[[str], str], open_sink: Callable[..., Any]
+) -> None:
+    """What an engine asks the server at its first connection, and has no answer to yet, is asked anew."""
+    url = new_url("postgresql")
+    sink = open_sink(url)
+    sink.prepare()
+    code = (
+        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import psycopg\n"
+        "from events import event\n"
+        "from sqlalchemy import create_engine\n"
+        "from sigra.store import SqlAuditSink\n"
+        "asked, answered = threading.Event(), threading.Event()\n"
+        "class Cursor(psycopg.Cursor):\n"
+        "    def execute(self, query, *rest, **options):\n"
+        "        if 'version()' in query and threading.current_thread() is thread:\n"
+        "            asked.set(); answered.wait()\n"
+        "        return super().execute(query, *rest, **options)\n"
+        "engine = create_engine(sys.argv[1], connect_args={'cursor_factory': Cursor})\n"
+        "sink = SqlAuditSink(engine)\n"
+        "thread = threading.Thread(target=sink.write, args=(event(1),))\n"
+        "thread.start(); asked.wait()\n"
+        "if os.fork() == 0:\n"
+        "    sink.write(event(2)); sink.write(event(3)); os._exit(0)\n"
+        "status = os.wait()[1]; answered.set(); thread.join(); sys.exit(status)\n"
+    )
+    run_forking(code, url)
+    assert sink.count(EventFilter("acme")) == 3
+
+
 @pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
 def test_a_forked_child_outlives_its_parents_sink(tmp_path: Path, driver: str) -> None:
     """What a child writes is kept though its parent closes the file first, and while others write."""
