@@ -208,12 +208,21 @@ class SqlAuditSink:
             if not (self._ready or self._seen):
                 # With the caller's connection: it, and those of all who wait here, may be the last
                 # that a pool has.
-                self._seen = version(connection) == HEAD
+                self._seen = _sees_tables(connection)
                 if not self._seen:
                     self.prepare()
             append(ConnectionRunner(connection), events)
         if records:
             add_records(connection, records)
+
+
+def _sees_tables(connection: Connection) -> bool:
+    """Tell whether the tables are there, as far as whoever has this connection may look."""
+    try:
+        with connection.begin_nested():
+            return version(connection) == HEAD
+    except DBAPIError:  # his role may write events and no more
+        return False
 
 
 def _item(event: AuditEvent, record: Any) -> Item:

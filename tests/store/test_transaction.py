@@ -387,6 +387,27 @@ def test_the_caller_s_connection_may_be_the_last_of_a_pool(url: str, open_sink: 
     engine.dispose()
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("call", [log_safe, audit.log])
+def test_the_caller_s_role_need_not_read_the_version(url: str, open_sink: Any, call: Any) -> None:
+    """Of a tenant's role that may write events, and nothing else, they are kept."""
+    engine = create_engine(url)
+    sink = open_sink(engine)
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.connect() as connection:
+        schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+        for statement in (
+            "CREATE ROLE sigra_clerk",  # until this transaction is rolled back
+            f'GRANT USAGE ON SCHEMA "{schema}" TO sigra_clerk',
+            "GRANT SELECT, INSERT, UPDATE ON sigra_audit_chains, sigra_audit_entries TO sigra_clerk",
+            "GRANT USAGE ON SEQUENCE sigra_audit_chains_id_seq TO sigra_clerk",
+            "SET LOCAL ROLE sigra_clerk",
+        ):
+            connection.exec_driver_sql(statement)
+        assert call("invoice.close", SCOPE, conn=connection).status == "emitted"
+    engine.dispose()
+
+
 def test_other_sinks_hear_of_it_at_once(engine: Engine, sink: SqlAuditSink) -> None:
     """A sink that knows no transactions is written to as ever, whatever becomes of this one."""
     heard = AuditLog()
