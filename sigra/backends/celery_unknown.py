@@ -66,12 +66,14 @@ def _is_ours(message: Any) -> bool:
 
 def _send_on(app: Any, queue: str, message: Any) -> None:
     known, headers, properties = app.amqp.queues, message.headers, message.properties
+    if queue not in known:
+        known.add(known.new_missing(queue))  # as its consumer will have it
     with producer(app) as own:
         own.publish(
             message.body,
             exchange="",
             routing_key=queue,
-            declare=[known.get(queue) or known.new_missing(queue)],
+            declare=[known[queue]],
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             compression=headers.get("compression"),

@@ -44,10 +44,10 @@ class QueueHarness:
     def another(self, name: str, *words: str, **env: str) -> Consumer:
         """Make one more consumer of the same queue, to be started; ``words`` end its command."""
         (self.folder / name).mkdir()
-        env |= {"SIGRA_TEST_CONSUMER": "1", "SIGRA_TEST_NOTES": str(self.notes), **self.env()}
+        own = {"SIGRA_TEST_CONSUMER": "1", "SIGRA_TEST_NOTES": str(self.notes), **self.env()}
         facts = {"queue": self.queue, "url": self.url, "name": name}
         command = [word.format(**facts) for word in (*self.command, *words)]
-        return Consumer(command, self.ready, self.folder / name, env)
+        return Consumer(command, self.ready, self.folder / name, own | env)
 
     def env(self) -> dict[str, str]:
         """Return what the consumer's app module reads of its environment."""

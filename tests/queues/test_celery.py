@@ -289,7 +289,7 @@ class CeleryContract(QueueContract):
             journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the known job")
             harness.stop()
             assert not harness.logged("waits in queue")
-        assert purged(harness, queue) == 8
+        assert purged(harness, queue) in (8, 9)  # a stop may come before the known one's ack
 
     def test_a_forked_process_leaves_its_parent_s_connections(self, harness):
         """It ended them, and what waited for RabbitMQ's answer was sent twice."""
@@ -357,6 +357,26 @@ class TestCeleryOnRedis(CeleryContract):
 
 class TestCeleryOnRabbitMQ(CeleryContract):
     harness_class, server = CeleryOnRabbitMQ, "rabbitmq"
+
+    def test_the_queue_of_unknown_jobs_is_as_its_consumer_declares_it(self, harness, journal):
+        """With priorities, too: RabbitMQ would refuse it else."""
+        app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.prior"
+        settings = {**harness.settings(), "task_default_queue": queue, "task_queue_max_priority": 5}
+        app.conf.update(settings)
+        env = {"SIGRA_CELERY": json.dumps(settings)}
+        backend, unknown = CeleryBackend(app), f"{queue}.unknown"
+        try:
+            with configure(backend=backend), alone(harness, **env):
+                harness.start()
+                undeployed.new(IDS)
+                journal.wait(harness, lambda: harness.waiting(unknown) == 1, "the job kept")
+            with alone(harness, "-Q", unknown, **env):
+                harness.start()
+        finally:
+            with app.connection_for_write() as connection:
+                for each in (queue, unknown):
+                    connection.default_channel.queue_delete(each)
+            app.close()
 
     def test_a_job_whose_consumer_lost_its_connection_meanwhile_is_begun_once(
         self, harness, journal
