@@ -39,12 +39,12 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
             if not _is_ours(message):
                 drop(body, message, error)
                 return
-            id, name = message.properties.get("correlation_id"), message.headers.get("task")
+            id = message.properties.get("correlation_id")
             if message.delivery_info.get("routing_key") == queue:
                 time.sleep(_PAUSE)  # so it stays; what else is there comes before it now
             else:
-                waits = "job %s waits in queue %s: no worker is named %r"
-                _log.error(waits, brief(id), queue, name)
+                waits = "job %s waits in queue %s: no worker is named %s"
+                _log.error(waits, brief(id), queue, error)  # a KeyError, of the name
             try:
                 _send_on(consumer.app, queue, message)
             except Exception:  # it is not acknowledged, and so comes again

@@ -271,8 +271,18 @@ class CeleryContract(QueueContract):
             harness.start()
             job = undeployed.new(IDS, delay=3600)
             journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
+            old = celery.Celery("sigra_tests", set_as_current=False)
+            old.conf.update({**harness.settings(), "task_protocol": 1})
+            with configure(backend=CeleryBackend(old)):
+                also = undeployed.new(IDS)
+            told = (
+                f"{also.native_id} waits in queue {queue}: no worker is named '{undeployed.name}'"
+            )
+            journal.wait(harness, lambda: bool(harness.logged(told)), "one of Celery 3's protocol")
+            old.close()
         with harness.app.connection_for_write() as connection:
             message = connection.default_channel.basic_get(queue, no_ack=True)
+        purged(harness, queue)
         due = datetime.fromisoformat(message.headers["eta"]).timestamp()
         assert due == pytest.approx(time.time() + 3600, abs=600)
 
