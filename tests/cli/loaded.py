@@ -6,6 +6,7 @@ signals that it gets, and it ends as the command does. ``python loaded.py serve 
 that has loaded.
 """
 
+import atexit
 import contextlib
 import gc
 import json
@@ -15,8 +16,8 @@ import runpy
 import signal
 import socket
 import sys
+import threading
 from importlib import import_module
-from threading import Thread
 
 LOADED = ("sigra.cli.app", "sigra.cli.keeping", "sigra.store.sink", "sqlalchemy.dialects.sqlite")
 FORWARDED = (signal.SIGINT, signal.SIGTERM)
@@ -71,7 +72,7 @@ def watch(asked: socket.socket) -> None:
         return
     for stream in streams:
         os.close(stream)
-    Thread(target=kill_when_forgotten, args=(pid, asked), daemon=True).start()
+    threading.Thread(target=kill_when_forgotten, args=(pid, asked), daemon=True).start()
     with contextlib.suppress(BrokenPipeError):  # the stand-in was killed
         asked.sendall(b"%d\n" % pid)
         asked.sendall(b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
@@ -97,7 +98,17 @@ def command(
     os.environ.clear()
     os.environ.update(environment)
     sys.path[0], sys.argv = folder, ["sigra", *words]
-    runpy.run_module("sigra", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module("sigra", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        # As the interpreter ends, but that it does not take apart all that was loaded.
+        threading._shutdown()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if isinstance(end.code, int):
+            os._exit(end.code)
+        raise
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ def test_an_export_that_finds_no_room_says_so(
     monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
     # More than the index of SQLite's log takes, and less than the export.
     process = start(
-        "audit", "export", *ALL, "--to", str(folder), "--format", form, "--store", store, anew=True,
+        "audit", "export", *ALL, "--to", str(folder), "--format", form, "--store", store,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
     )  # fmt: skip
     said = f"Error: {folder} cannot be written: File too large\n".encode()

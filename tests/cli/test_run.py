@@ -291,7 +291,7 @@ def test_events_are_not_appended_to_what_is_read(start, tmp_path, source):
     with path.open("ab") as out, path.open("rb") as given:
         name = str(path) if source != "-" else "-"
         words = ("run", "cli_jobs:note", "--args", name)
-        process = start(*words, anew=True, stdout=out, stdin=given)
+        process = start(*words, stdout=out, stdin=given)
         _, err = process.communicate(timeout=PATIENCE)
     assert (2, before) == (process.returncode, path.read_bytes())
     assert "is standard output too" in err.decode()
@@ -367,7 +367,7 @@ def test_memory_does_not_grow_with_the_file(numbers):
 def test_standard_output_holds_nothing_but_events(start, number_file):
     """What the body prints, and a program that it starts, goes to stderr; structlog is silent."""
     words = ("run", "cli_jobs:loud", "--args", number_file(3))
-    status, out, err = ended(start(*words, anew=True))
+    status, out, err = ended(start(*words))
     assert (0, 3, 3) == (status, len(events(out)), err.count("printed by a child"))
     assert 3 == err.count("printed by the body")
 
