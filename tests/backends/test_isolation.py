@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import structlog
+from amounts import MANY
 
 from sigra import (
     AsyncioBackend,
@@ -37,6 +38,7 @@ from sigra.json import freeze
 from sigra.testing import AuditLog
 
 ORGANIZATIONS = 50
+JOBS = 10_000 if MANY else 2_000
 PATIENCE = 240.0
 
 
@@ -200,13 +202,13 @@ def isolated(caller_and_test: Any, *args: Any) -> None:
     contextvars.copy_context().run(caller_and_test, *args)
 
 
-def test_ten_thousand_jobs_on_sixteen_threads(events: AuditLog) -> None:
+def test_jobs_on_sixteen_threads(events: AuditLog) -> None:
     """On sixteen threads every event carries its own job's ids, whatever the jobs do."""
 
     def main() -> None:
         caller, backend = Caller(), ThreadBackend(16)
         with configure(backend=backend):
-            jobs = [body.new(args) for args in plan(10_000)]
+            jobs = [body.new(args) for args in plan(JOBS)]
             for job in jobs[:20]:
                 job.result(PATIENCE)
             assert [] == backend.close(PATIENCE)
@@ -216,14 +218,15 @@ def test_ten_thousand_jobs_on_sixteen_threads(events: AuditLog) -> None:
     isolated(main)
 
 
-def test_two_thousand_jobs_on_one_loop(events: AuditLog) -> None:
+def test_jobs_on_one_loop(events: AuditLog) -> None:
     """Interleaved on one loop, jobs are as separate, sync ones in their threads included."""
 
     async def main() -> None:
         caller, backend = Caller(), AsyncioBackend(concurrency=64)
         with configure(backend=backend):
             jobs = [
-                (body if n % 8 == 0 else abody).new(a) for n, a in enumerate(plan(2_000, sleep=60))
+                (body if n % 8 == 0 else abody).new(a)
+                for n, a in enumerate(plan(JOBS // 5, sleep=60))
             ]
             assert set(jobs[:20]) == set(await backend.aclose(PATIENCE))
         caller.check()

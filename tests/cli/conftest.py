@@ -157,7 +157,7 @@ LOADED = pytest.StashKey[Loaded]()
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin to load the command where tests start it: for all forks of this process."""
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if "start" in names and not session.config.option.collectonly:
+    if "loaded" in names and not session.config.option.collectonly:
         session.config.stash[LOADED] = Loaded()
 
 
@@ -167,9 +167,15 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.stash[LOADED].end()
 
 
+@pytest.fixture(scope="session")
+def loaded(pytestconfig: pytest.Config) -> tuple[str, ...]:
+    """Return the words that begin a command line which a process that has loaded it runs."""
+    return pytestconfig.stash[LOADED].words
+
+
 @pytest.fixture
 def start(
-    jobs_folder: Path, pytestconfig: pytest.Config
+    jobs_folder: Path, loaded: tuple[str, ...]
 ) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Yield a function that starts the command in a process of its own, as a shell would.
 
@@ -183,7 +189,7 @@ def start(
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
         # Unbuffered: what a test reads by the line is not missing from what it reads at the end.
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **given}
-        python = (sys.executable, "-m", "sigra") if anew else pytestconfig.stash[LOADED].words
+        python = (sys.executable, "-m", "sigra") if anew else loaded
         started.append(subprocess.Popen((*python, *words), cwd=folder, env=environment, **streams))
         return started[-1]
 

@@ -9,8 +9,6 @@ import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -257,20 +255,18 @@ def test_tail_shows_the_newest_last(run: Command) -> None:
     assert sorted(moments) == moments
 
 
-def test_tail_follows_and_ctrl_c_ends_it(database: Path) -> None:
+def test_tail_follows_and_ctrl_c_ends_it(database: Path, start: Any) -> None:
     """An event that comes later is shown, once, and only where it matches."""
-    command = [sys.executable, "-m", "sigra", "audit", "tail", *ACME, "-f", "-n", "1", "--json"]
-    environment = {**os.environ, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        first = json.loads(process.stdout.readline())
-        fill(database, 3, first=12)
-        later = json.loads(process.stdout.readline())
-        time.sleep(1.2)
-        process.send_signal(signal.SIGINT)
-        rest = process.stdout.read()
-        assert 130 == process.wait(60)
-    assert ("acme", "acme", "") == (first["organization_id"], later["organization_id"], rest)
+    store = f"sqlite:///{database}"
+    process = start("audit", "tail", *ACME, "--store", store, "-f", "-n", "1", "--json")
+    first = json.loads(process.stdout.readline())
+    fill(database, 3, first=12)
+    later = json.loads(process.stdout.readline())
+    time.sleep(1.2)
+    process.send_signal(signal.SIGINT)
+    rest = process.stdout.read()
+    assert 130 == process.wait(60)
+    assert ("acme", "acme", b"") == (first["organization_id"], later["organization_id"], rest)
     assert "\x1b[31m12" == later["target_id"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,12 @@ from sigra.cli import story
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def told(tmp_path_factory, loaded):
     """Run the demo once, in a pipe."""
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "COLUMNS": "80"}
     return subprocess.run(
-        [sys.executable, "-m", "sigra", "demo"],
+        [*loaded, "demo"],
         cwd=tmp_path_factory.mktemp("demo"),
         env=environment,
         capture_output=True,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 
 import pytest
@@ -59,7 +57,7 @@ def test_an_unknown_module_is_one_line(command):
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
 
 
-def test_a_django_project_is_loaded_first(tmp_path):
+def test_a_django_project_is_loaded_first(tmp_path, start, monkeypatch):
     """Jobs that import models are found where DJANGO_SETTINGS_MODULE names the settings."""
     files = {
         "settings.py": "INSTALLED_APPS = ['shop']\n",
@@ -71,16 +69,11 @@ def test_a_django_project_is_loaded_first(tmp_path):
     (tmp_path / "shop").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    told = subprocess.run(
-        [sys.executable, "-m", "sigra", "workers", "shop.jobs", "--json"],
-        cwd=tmp_path,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "settings"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (0, "") == (told.returncode, told.stderr)
-    assert ["shop.jobs.pack"] == [fact["name"] for fact in json.loads(told.stdout)]
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "settings")
+    process = start("workers", "shop.jobs", "--json", folder=tmp_path)
+    out, err = process.communicate(timeout=240)
+    assert (0, b"") == (process.returncode, err)
+    assert ["shop.jobs.pack"] == [fact["name"] for fact in json.loads(out)]
 
 
 def test_the_version_is_the_package_s(command):

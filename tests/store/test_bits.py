@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import secrets
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+from amounts import LONG, MANY
 from attacks import alter
 from events import event
 from sqlalchemy import Connection, LargeBinary, Text, and_, cast, literal, select
@@ -20,15 +20,13 @@ from sigra.store.check import Anchored, ChainCheck
 from sigra.store.marks import Marked
 from sigra.store.tables import chains, entries
 
-LONG = "SIGRA_LONG" in os.environ
-CHAINS, EACH = 100, 10
-"""A thousand rows."""
+CHAINS, EACH = 100 if MANY else 20, 10
 
 ONE_OF = 1 if LONG else 500
 """Of so many bits one is flipped."""
 
-SAMPLES = 10_000 if LONG else 60
-GOOD = 1_000_000 if LONG else 2_000
+SAMPLES = 10_000 if LONG else 60 if MANY else 20
+GOOD = 1_000_000 if LONG else 2_000 if MANY else 500
 
 ENTRY = entries.columns.keys()
 PLACES = {name: place for place, name in enumerate(ENTRY)}
@@ -100,7 +98,7 @@ def found_in(tag: str, rows: Rows, number: int, row: tuple[Any, ...]) -> list[Fi
 def test_each_bit_is_found_at_its_row(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
 ) -> None:
-    """Of a thousand rows no text and no bytes can be another by a bit."""
+    """No text and no bytes of any row can be another by a bit."""
     sink = open_sink(new_url("sqlite"))
     write_rows(sink, CHAINS * EACH, CHAINS)
     flipped = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import secrets
 import shutil
 import sqlite3
@@ -17,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+from amounts import LONG, MANY
 from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -50,7 +50,7 @@ from sigra.web.guard import cookie_of
 PRIVATE = Ed25519PrivateKey.generate()
 KEY = Signer(PRIVATE)
 TOKEN = "a-token-for-the-tests"
-SEEDS = [secrets.randbits(32) for _ in range(1_000)] if "SIGRA_LONG" in os.environ else range(10)
+SEEDS = [secrets.randbits(32) for _ in range(1_000)] if LONG else range(10 if MANY else 3)
 COLUMNS = [
     (table.name, column.name) for table in metadata.sorted_tables for column in table.columns
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from amounts import LONG, MANY
 from attacks import EMPTY, alter, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
@@ -35,8 +35,8 @@ from sigra.store.tables import chains, entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
-LONG = "SIGRA_LONG" in os.environ
-"""Every bit is flipped, and not every fifth."""
+ONE_OF = 1 if LONG else 5 if MANY else 29
+"""Of so many bits one is flipped."""
 
 
 @pytest.fixture
@@ -389,11 +389,11 @@ def test_a_value_of_any_kind_is_found_and_not_stumbled_over(
 def _flips(value: Any) -> list[tuple[Any, str]]:
     if isinstance(value, int):
         # Beyond the rows there are: the key is unique.
-        return [(value ^ (1 << bit), "?") for bit in range(3, 62, 1 if LONG else 5)]
+        return [(value ^ (1 << bit), "?") for bit in range(3, 62, ONE_OF)]
     data = value.encode() if isinstance(value, str) else value
     expression = "CAST(? AS TEXT)" if isinstance(value, str) else "?"
     flips = []
-    for bit in range(0, len(data) * 8, 1 if LONG else 5):
+    for bit in range(0, len(data) * 8, ONE_OF):
         changed = bytearray(data)
         changed[bit // 8] ^= 1 << (bit % 8)
         flips.append((bytes(changed), expression))
