@@ -29,8 +29,9 @@ def stand_in(place: str, words: list[str]) -> None:
     server = socket.socket(socket.AF_UNIX)
     server.connect(place)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    order = json.dumps([words, os.getcwd(), dict(os.environ), limit]) + "\n"
-    socket.send_fds(server, [order.encode()], [0, 1, 2])
+    streams = [n for n, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)) if stream]
+    order = json.dumps([streams, words, os.getcwd(), dict(os.environ), limit]) + "\n"
+    socket.send_fds(server, [order.encode()], streams)
     answers = server.makefile()
     pid = int(answers.readline())
     for each in FORWARDED:
@@ -87,12 +88,18 @@ def kill_when_forgotten(pid: int, asked: socket.socket) -> None:
 
 
 def command(
-    streams: list[int], words: list[str], folder: str, environment: dict[str, str], limit: list[int]
-) -> None:
+    received: list[int], streams: list[int], words: list[str], folder: str,
+    environment: dict[str, str], limit: list[int],
+) -> None:  # fmt: skip
     """Be the command."""
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if number in streams:
+            os.dup2(stream := received[streams.index(number)], number)
+            os.close(stream)
+        else:  # as the interpreter has it that begins without
+            os.close(number)
+            setattr(sys, name, None)
+            setattr(sys, f"__{name}__", None)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit[0], limit[1]))
     os.chdir(folder)
     os.environ.clear()
@@ -104,8 +111,9 @@ def command(
         # As the interpreter ends, but that it does not take apart all that was loaded.
         threading._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         if isinstance(end.code, int):
             os._exit(end.code)
         raise

@@ -254,7 +254,7 @@ def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
 def test_a_closed_stream_is_one_clear_line(start, number, text):
     """As a daemon has it: no traceback."""
     words = ("run", "cli_jobs:note", "--args", "-")
-    process = start(*words, anew=True, preexec_fn=lambda: os.close(number))
+    process = start(*words, preexec_fn=lambda: os.close(number))
     _, err = process.communicate(timeout=PATIENCE)
     assert (2, text) == (process.returncode, err.decode())
 
@@ -276,7 +276,7 @@ def test_a_closed_stderr_ends_nothing(start, number_file, tmp_path):
 @pytest.mark.parametrize("words", [("workers", "cli_jobs"), ("demo",)], ids=" ".join)
 def test_any_command_says_that_standard_output_is_closed(start, words):
     """As sigra run does: what was asked for reaches nobody."""
-    process = start(*words, anew=True, preexec_fn=lambda: os.close(1))
+    process = start(*words, preexec_fn=lambda: os.close(1))
     _, err = process.communicate(timeout=PATIENCE)
     said = "Error: standard output cannot be written: Bad file descriptor\n"
     assert (1, said) == (process.returncode, err.decode())
