@@ -126,12 +126,12 @@ def _run_here(session: pytest.Session, places: Iterator[int], tell: Connection) 
     capture.suspend_global_capture()
     manager.register(reporter := Reporter(session.config))
     try:
-        for place, following in pairwise(chain(places, [-1])):
-            tell.send(place)
-            after = session.items[following] if following >= 0 else None
-            item = session.items[place]
-            session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-            tell.send(reporter.take())
+        for place, following in pairwise(chain([None], places, [None])):
+            after = None if following is None else session.items[following]
+            if place is not None:
+                item = session.items[place]
+                session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            tell.send((reporter.take(), following))
             if session.shouldfail or session.shouldstop:
                 break
     finally:
@@ -180,12 +180,11 @@ def _listen(session: pytest.Session, forks: dict[Any, Fork]) -> int:
                 continue
             if isinstance(message, str):
                 raise Trouble(message)
-            if isinstance(message, int):
-                fork.at = session.items[message]
-                continue
-            assert fork.at is not None
-            _report(session, fork.at, message)
-            finished += 1
+            said, place = message
+            if fork.at is not None:
+                _report(session, fork.at, said)
+                finished += 1
+            fork.at = None if place is None else session.items[place]
             if session.shouldfail:
                 raise session.Failed(session.shouldfail)
             if session.shouldstop:
