@@ -198,7 +198,7 @@ def test_metadata_that_is_changed_meanwhile_costs_only_itself() -> None:
     thread = threading.Thread(target=change)
     thread.start()
     try:
-        answers = [sanitize(metadata)[0] for _ in range(200)]
+        answers = [sanitize(metadata)[0] for _ in range(60)]
     finally:
         stop.set()
         thread.join()
