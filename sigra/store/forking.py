@@ -59,6 +59,7 @@ class Gate:
     def renew(self) -> None:
         """Begin anew, in a child, where nobody else is."""
         self._idle, self._uses = threading.Condition(), 0
+        self._shut_by: int | None = None
 
     def __enter__(self) -> None:
         if self._file in _inherited:
@@ -68,6 +69,9 @@ class Gate:
                 "or start the process anew (spawn, forkserver)."
             )
         with self._idle:
+            # Else a thread that writes on and on would be in whenever a fork looks.
+            mine = (None, threading.get_ident())
+            self._idle.wait_for(lambda: self._shut_by in mine, _PATIENCE)
             self._uses += 1
 
     def __exit__(self, *_: object) -> None:
@@ -78,7 +82,7 @@ class Gate:
     def shut(self) -> None:
         """Keep everybody out, once nobody is in, and close the file."""
         self._idle.acquire()
-        close = self._close()
+        self._shut_by, close = threading.get_ident(), self._close()
         if not self._idle.wait_for(lambda: not self._uses, _PATIENCE):
             _open.add(self._file)
         elif close is not None:
@@ -87,6 +91,8 @@ class Gate:
 
     def open(self) -> None:
         """Let everybody in again."""
+        self._shut_by = None
+        self._idle.notify_all()
         self._idle.release()
 
 

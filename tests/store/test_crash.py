@@ -270,6 +270,32 @@ def test_the_threads_of_a_forked_child_begin_at_once(
     sink.close()
 
 
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_fork_has_its_turn_beside_a_thread_that_writes_on_and_on(
+    tmp_path: Path, driver: str
+) -> None:
+    """It waits until nobody is in, and who comes then waits for it."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from threading import Event, Thread\n"
+        "from events import event\n"
+        "from sigra.store import SqlAuditSink\n"
+        "sink = SqlAuditSink(sys.argv[1]); begun, ended = Event(), Event()\n"
+        "def write():\n"
+        "    number = 1\n"
+        "    while not ended.is_set(): sink.write(event(number)); number += 1; begun.set()\n"
+        "threads = [Thread(target=write) for _ in range(2)]\n"
+        "for thread in threads: thread.start()\n"
+        "begun.wait(); pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    sink.write(event(0)); os._exit(0)\n"
+        "status = os.waitpid(pid, 0)[1]; ended.set()\n"
+        "for thread in threads: thread.join()\n"
+        "sink.close(); sys.exit(bool(status))\n"
+    )
+    run_forking(code, f"{driver}:///{tmp_path}/audit.db")
+
+
 def test_a_child_of_a_child_waits_for_no_thread_of_its_parent() -> None:
     """Which was just making anew what is a process's own; also where no store is of SQLite."""
     code = (
