@@ -111,7 +111,7 @@ class Enqueuer:
             if not actor_fits or not home_fits or IMPERSONATOR_KEY in plain:
                 plain = {**plain, **text_ids(plain, definition.name)}
         try:
-            frozen = freeze(plain, config.current.max_args_bytes, keys=keys or "")
+            frozen = freeze(plain, config.current.max_args_bytes, keys or "")
             if keys is None:
                 definition.binding.check(frozen)
                 if len(self._shapes) < _SHAPES:

@@ -21,7 +21,7 @@ loads = _codec.loads
 
 
 def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles the time
-    args: dict[str, Any], max_bytes: int, codec: Codec = _codec, keys: str = ""
+    args: dict[str, Any], max_bytes: int, keys: str = "", codec: Codec = _codec
 ) -> FrozenDict:
     """Check that args are strict JSON and return a deep, read-only copy.
 

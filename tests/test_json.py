@@ -43,7 +43,7 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 def refused(args: dict[Any, Any], codec: Codec, limit: int = LIMIT) -> InvalidArgsError:
     """Return the error that freeze() raises."""
     with pytest.raises(InvalidArgsError) as caught:
-        freeze(args, limit, codec)
+        freeze(args, limit, codec=codec)
     return caught.value
 
 
@@ -121,7 +121,7 @@ def test_a_value_arrives_as_its_json_type(
     codec: Codec, value: Any, arrives: Any, wrap: Callable[[Any], dict[str, Any]]
 ) -> None:
     """Subclasses and tuples become their base; all else stays exactly what it is."""
-    frozen = freeze(wrap(value), LIMIT, codec)
+    frozen = freeze(wrap(value), LIMIT, codec=codec)
     assert wrap(arrives) == frozen
     leaf = frozen["k"] if not isinstance(frozen["k"], list) or not frozen["k"] else frozen["k"]
     while isinstance(leaf, list) and leaf and isinstance(leaf[0], dict) and "" in leaf[0]:
@@ -177,9 +177,9 @@ def test_args_have_str_keys(codec: Codec, key: Any) -> None:
 
 def test_a_str_subclass_as_key_becomes_str(codec: Codec) -> None:
     """Keys too arrive as their base."""
-    frozen = freeze({Color.RED: 1, "n": {Color.RED: 2}}, LIMIT, codec)
+    frozen = freeze({Color.RED: 1, "n": {Color.RED: 2}}, LIMIT, codec=codec)
     assert [str, str, str] == [type(key) for key in (*frozen, *frozen["n"])]
-    assert [str] == [*map(type, freeze({Color.RED: 1}, LIMIT, codec))]
+    assert [str] == [*map(type, freeze({Color.RED: 1}, LIMIT, codec=codec))]
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_sixty_four_levels_are_allowed_and_no_more(
     value: Any = make(1)
     for _ in range(62):
         value = make(value)
-    assert {"k": value} == freeze({"k": value}, LIMIT, codec)
+    assert {"k": value} == freeze({"k": value}, LIMIT, codec=codec)
     assert "deeper than 64 levels" in refused({"k": make(value)}, codec).reason
     empty: Any = [] if isinstance(value, list) else {}
     for _ in range(63):
@@ -227,7 +227,7 @@ def test_sixty_four_levels_are_allowed_and_no_more(
 def test_a_wide_document_is_not_taken_for_a_deep_one(codec: Codec) -> None:
     """Any number of containers is fine within the levels."""
     wide = {"k": [{"a": [i], "[{": "[[[["} for i in range(500)]}
-    assert wide == freeze(wide, LIMIT, codec)
+    assert wide == freeze(wide, LIMIT, codec=codec)
 
 
 def test_a_cycle_is_too_deep(codec: Codec) -> None:
@@ -243,7 +243,7 @@ def test_size_is_counted_in_compact_utf8(codec: Codec, text: str, nested: bool) 
     """One byte over the limit is refused, the limit itself is not."""
     args: dict[str, Any] = {"k": [text] if nested else text}
     size = len(json.dumps(args, ensure_ascii=False, separators=(",", ":")).encode())
-    assert args == freeze(args, size, codec)
+    assert args == freeze(args, size, codec=codec)
     error = refused(args, codec, size - 1)
     assert ("$", f"{size} bytes of JSON, and at most {size - 1} are allowed") == (
         error.path,
@@ -254,15 +254,15 @@ def test_size_is_counted_in_compact_utf8(codec: Codec, text: str, nested: bool) 
 def test_no_code_of_the_caller_runs(codec: Codec) -> None:
     """Subclasses are read through their base, whatever their own methods say."""
     args = {"s": Text("a"), "d": Loud(real=1), "l": [Text("b")]}
-    frozen = freeze(args, LIMIT, codec)
+    frozen = freeze(args, LIMIT, codec=codec)
     assert {"s": "a", "d": {"real": 1}, "l": ["b"]} == frozen
-    assert {"real": 1} == freeze(Loud(real=1), LIMIT, codec)
+    assert {"real": 1} == freeze(Loud(real=1), LIMIT, codec=codec)
 
 
 def test_later_changes_do_not_reach_the_copy(codec: Codec) -> None:
     """What the caller does with its own objects afterwards is its own affair."""
     args: dict[str, Any] = {"a": 1, "lines": [{"price": 1}]}
-    frozen = freeze(args, LIMIT, codec)
+    frozen = freeze(args, LIMIT, codec=codec)
     args["lines"][0]["price"] = 2
     args["a"] = 2
     assert {"a": 1, "lines": [{"price": 1}]} == frozen
@@ -370,7 +370,7 @@ READERS: list[Callable[[Any], Any]] = [
 def test_no_way_of_reading_lets_a_mutable_child_out(codec: Codec) -> None:
     """However args are read first, what comes out is read-only all the way down."""
     for line, reader in enumerate(READERS):
-        read = reader(freeze(tree(), LIMIT, codec))
+        read = reader(freeze(tree(), LIMIT, codec=codec))
         assert read, line
         assert all(map(is_frozen, read)), (line, read)
 
@@ -434,11 +434,15 @@ def test_a_shallow_copy_may_be_changed_and_its_children_not() -> None:
 
 def test_frozen_args_can_be_written_before_and_after_reading(codec: Codec) -> None:
     """Every JSON writer takes args, at any state of reading."""
-    frozen = freeze(tree(), LIMIT, codec)
+    frozen = freeze(tree(), LIMIT, codec=codec)
     for _ in range(2):
         assert tree() == codec.loads(codec.dumps(frozen)) == json.loads(json.dumps(frozen))
         frozen["l"][1]["y"]
-    assert tree() == freeze(frozen, LIMIT, codec) == freeze({"in": frozen}, LIMIT, codec)["in"]
+    assert (
+        tree()
+        == freeze(frozen, LIMIT, codec=codec)
+        == freeze({"in": frozen}, LIMIT, codec=codec)["in"]
+    )
 
 
 def test_threads_that_read_first_at_once_see_equal_frozen_args() -> None:

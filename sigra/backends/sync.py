@@ -146,7 +146,7 @@ class SyncBackend:
     def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
         # Before its unique key is seen by another thread, whose duplicate has the same ticket.
-        job.ticket = ticket = LocalTicket("available", waits=False)
+        job.ticket = ticket = LocalTicket("available", False)  # noqa: FBT003 - sooner than by keyword
         options = job.options
         if options is not PLAIN:
             if self._is_duplicate(job):

@@ -75,7 +75,7 @@ def test_what_arrives_is_what_a_json_round_trip_delivers(document: dict[str, Any
     """For all that is accepted the copy equals json.loads(json.dumps(x)), with exact types."""
     through = json.loads(json.dumps(document))
     for codec in CODECS:
-        frozen = freeze(document, LIMIT, codec)
+        frozen = freeze(document, LIMIT, codec=codec)
         assert through == frozen, codec
         assert exact(through) == exact(frozen), codec
         assert list(through) == list(frozen), codec
@@ -87,7 +87,7 @@ def test_both_codecs_accept_and_refuse_the_same(document: dict[str, Any]) -> Non
     answers = []
     for codec in CODECS:
         try:
-            answers.append(exact(freeze(document, LIMIT, codec)))
+            answers.append(exact(freeze(document, LIMIT, codec=codec)))
         except InvalidArgsError as error:
             answers.append((error.path, error.reason))
     assert answers[0] == answers[-1]
@@ -103,7 +103,7 @@ def test_every_level_is_frozen(document: dict[str, Any]) -> None:
         return found.union(*map(kinds, inner)) if found else found
 
     for codec in CODECS:
-        frozen = freeze(document, LIMIT, codec)
+        frozen = freeze(document, LIMIT, codec=codec)
         frozen == {}  # noqa: B015 - reads the first level
         assert kinds(thaw(frozen)) <= {dict, list}, codec
         assert all(issubclass(kind, (FrozenDict, FrozenList)) for kind in kinds(frozen)), codec
@@ -113,15 +113,17 @@ def test_every_level_is_frozen(document: dict[str, Any]) -> None:
 def test_frozen_args_survive_pickling_and_freezing_again(document: dict[str, Any]) -> None:
     """Both are the identity."""
     for codec in CODECS:
-        frozen = freeze(document, LIMIT, codec)
-        assert frozen == pickle.loads(pickle.dumps(frozen)) == freeze(frozen, LIMIT, codec), codec
+        frozen = freeze(document, LIMIT, codec=codec)
+        assert frozen == pickle.loads(pickle.dumps(frozen)) == freeze(frozen, LIMIT, codec=codec), (
+            codec
+        )
 
 
 @given(document=documents)
 def test_reading_undoes_writing(document: dict[str, Any]) -> None:
     """What either codec writes, both read as the same."""
     for codec, other in itertools.product(CODECS, CODECS):
-        frozen = freeze(document, LIMIT, codec)
+        frozen = freeze(document, LIMIT, codec=codec)
         assert exact(frozen) == exact(other.loads(codec.dumps(frozen))), (codec, other)
 
 
