@@ -99,6 +99,7 @@ def measure(pair: Pair, effort: Effort) -> Measured:
 
 def calibrate(timed: Timed, least: float, most: int) -> int:
     """Double the loops, as pyperf does, until one sample takes long enough; it warms up too."""
+    timed(1)  # the first call makes a connection, perhaps, which by itself takes that long
     loops = 1
     while loops < most and timed(loops) < least:
         loops *= 2
