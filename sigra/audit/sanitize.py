@@ -11,6 +11,7 @@ from typing import Any
 from sigra.audit.leaf import leaf
 from sigra.audit.read import mapping_of, well_formed
 from sigra.audit.redact import MAX_KEY, REDACTED, holds_secret, is_secret, key_verdict, visible
+from sigra.codec import HIGH, LOW
 from sigra.errors import AuditRejectedError, InvalidArgsError
 from sigra.json import freeze
 
@@ -34,7 +35,6 @@ _SIMPLE_KEY = 64
 _SIMPLE_TEXT = 400
 _SIMPLE_KEYS = 1_024
 _simple_keys: set[str] = set()
-_HALF = 1 << 63
 
 _UNORDERED = (set, frozenset)
 _ARRAYS: tuple[Any, ...] = (list, tuple, *_UNORDERED, deque)
@@ -65,7 +65,7 @@ def sanitize(  # noqa: C901 - one loop, though long: a call for each value takes
                     if left < 0 or not value.isascii() or (len(value) > 5 and holds_secret(value)):
                         break
                 elif kind is int:
-                    if not -_HALF <= value < _HALF:
+                    if not LOW <= value <= HIGH:
                         break
                 elif kind is float:
                     if value - value != 0.0:  # infinity and NaN alone

@@ -9,6 +9,7 @@ from typing import IO, Any
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.audit.line import line_of
 from sigra.frozen import thaw
+from sigra.store.forking import PerProcess
 from sigra.store.private import private
 
 
@@ -23,7 +24,8 @@ class JSONLinesSink:
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
-        self._lock, self._process = threading.Lock(), os.getpid()
+        self._process = PerProcess()
+        self._begin()
         self._owned = isinstance(target, (str, os.PathLike))
         # Without a buffer: a forked child would inherit its lock, and what is left in it.
         self._stream: Any = target
@@ -57,10 +59,13 @@ class JSONLinesSink:
             raise
         self._fault = None
 
+    def _begin(self) -> None:
+        # Also in a forked child: a thread of the parent's may have held it.
+        self._lock = threading.Lock()
+
     def _own_lock(self) -> threading.Lock:
-        """Return the lock of this process: a thread of the parent's may hold the inherited one."""
-        if self._process != os.getpid():
-            self._lock, self._process = threading.Lock(), os.getpid()
+        """Return the lock of this process."""
+        self._process.check(self._begin)
         return self._lock
 
     def close(self) -> None:
