@@ -202,9 +202,13 @@ def test_a_connection_that_died_fails_no_read(
 
 
 def run_forking(code: str, url: str) -> None:
-    """Run a program that is given a store, as a process that may fork; it ends well."""
+    """Run a program that is given a store, as a process that may fork; it ends well.
+
+    It can import what is in this folder.
+    """
+    program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{code}"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, url, str(Path(__file__).parent)],
+        [sys.executable, "-W", "ignore", "-c", program, url],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -219,7 +223,7 @@ def test_a_forked_child_writes_with_connections_of_its_own(
     run_jobs(sink, 1)
     run_jobs(batch, 1)
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys\n"
         "from events import event\n"
         "from sigra.store import Batching, SqlAuditSink\n"
         "sink = SqlAuditSink(sys.argv[1]); batch = SqlAuditSink(sys.argv[1], batch=Batching())\n"
@@ -245,7 +249,7 @@ def test_the_threads_of_a_forked_child_begin_at_once(
     """None uses what was the parent's while another puts it aside, and none what another has made."""
     url = f"{driver}:///{tmp_path}/audit.db"
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys\n"
         "from threading import Barrier, Thread\n"
         "from events import event\n"
         "from sigra.store import Batching, SqlAuditSink\n"
@@ -276,7 +280,7 @@ def test_a_fork_has_its_turn_beside_a_thread_that_writes_on_and_on(
 ) -> None:
     """It waits until nobody is in, and who comes then waits for it."""
     code = (
-        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys\n"
         "from threading import Event, Thread\n"
         "from events import event\n"
         "from sigra.store import SqlAuditSink\n"
@@ -323,7 +327,7 @@ def test_an_event_that_no_thread_can_be_had_for_fails_and_no_later_one(
 ) -> None:
     """Nobody waits for a thread that was never started, nor for room that it would make."""
     code = (
-        "import resource, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import resource, sys, threading\n"
         "from events import event\n"
         "from sigra.store import Batching, SqlAuditSink\n"
         f"sink = SqlAuditSink(sys.argv[1], batch={batch})\n"
@@ -371,7 +375,7 @@ def test_a_child_that_is_forked_while_a_thread_connects_writes(
     sink = open_sink(url)
     sink.prepare()
     code = (
-        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys, threading\n"
         "import psycopg\n"
         "from events import event\n"
         "from sqlalchemy import create_engine\n"
@@ -399,7 +403,7 @@ def test_a_forked_child_outlives_its_parents_sink(tmp_path: Path, driver: str) -
     """What a child writes is kept though its parent closes the file first, and while others write."""
     url = f"{driver}:///{tmp_path}/audit.db"
     code = (
-        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys, threading\n"
         "from events import event\n"
         "from sigra.store import SqlAuditSink\n"
         "sink = SqlAuditSink(sys.argv[1]); sink.write(event(0))\n"
@@ -430,7 +434,7 @@ def test_a_child_that_was_forked_with_the_file_open_does_not_use_it(
     """What it wrote there could be lost after it was "emitted": it fails, and its child's too."""
     url = f"{driver}:///{tmp_path}/audit.db"
     code = (
-        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys, threading\n"
         "from events import event\n"
         "from sqlalchemy import text\n"
         "from sigra.store import SqlAuditSink, forking\n"
@@ -469,7 +473,7 @@ def test_a_forked_child_reads_and_begins_with_nothing_of_its_parents(
 ) -> None:
     """Neither a connection of the parent's, nor its lock while a thread makes the tables."""
     code = (
-        "import os, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import os, sys, threading\n"
         "from events import event\n"
         "from sqlalchemy import create_engine, event as listen, text\n"
         "from sigra.audit import EventFilter\n"
@@ -516,7 +520,7 @@ def test_a_forked_child_closes_its_parents_sink_at_once(
 ) -> None:
     """Whatever locks threads of the parent's held, and the parent goes on with what is its own."""
     code = (
-        "import os, signal, sys, threading; sys.path.insert(0, sys.argv[2])\n"
+        "import os, signal, sys, threading\n"
         "from events import event\n"
         "from sqlalchemy import text\n"
         "from sigra.store import Batching, SqlAuditSink, forking\n"
@@ -550,7 +554,7 @@ def test_a_child_of_multiprocessing_writes_what_waits(tmp_path: Path) -> None:
     """It ends by os._exit, and loses no event that was queued in it."""
     url = f"sqlite:///{tmp_path}/audit.db"
     code = (
-        "import multiprocessing, sys; sys.path.insert(0, sys.argv[2])\n"
+        "import multiprocessing, sys\n"
         "from events import event\n"
         "from sigra.store import Batching, SqlAuditSink\n"
         "sink = SqlAuditSink(sys.argv[1], batch=Batching(seconds=3600)); sink.prepare()\n"
