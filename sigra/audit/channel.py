@@ -47,7 +47,7 @@ class Channel:
         level, processors = LEVELS[line["outcome"]], self.processors
         if processors is not None and len(processors) == 1 and type(processors[0]) is JSONRenderer:
             line["level"] = level
-            text = line_of(line)
+            text = line_of(line)  # as the renderer has it, but nearer: each frame counts here
             getattr(self.logger, level)(text.decode() if processors[0].text else text)
             return
         # A processor may change what it is given, and the event may not change.
