@@ -11,7 +11,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import submit
-from sigra.backends.procrastinate_insert import accept, insert
+from sigra.backends.procrastinate_insert import accept, awrite, write
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import Strategy, is_ours, run
 from sigra.backends.producing import able_to, is_async, require_conn, sending
@@ -52,7 +52,7 @@ class ProcrastinateBackend:
             look_for_lost(app, rescue_after, is_ours)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Insert all jobs in one statement, or raise ``EnqueueError`` and insert none."""
+        """Insert all jobs in one transaction, or raise ``EnqueueError`` and insert none."""
         with sending(self.name):
             require_conn(jobs[0], "psycopg", "pgconn")
             accept(jobs, self._send(jobs))
@@ -67,7 +67,7 @@ class ProcrastinateBackend:
         conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()
         if conn is None:
             if not _in_loop_only(connector):
-                return connector.execute_query_all(**insert(jobs))
+                return write(connector, jobs)
             if in_event_loop() or self._loop is None:
                 reason = "the app was opened for its event loop; use await .anew(), or app.open()"
                 raise EnqueueError(self.name, reason)
@@ -76,18 +76,18 @@ class ProcrastinateBackend:
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
         if _in_loop_only(connector):
             connector = _procrastinate.SyncPsycopgConnector()
-        return connector.execute_query_all_with_connection(conn, **insert(jobs))
+        return write(connector, jobs, conn)
 
     async def _asend(self, jobs: Sequence[Job]) -> Any:
         conn, connector = jobs[0].options.conn, self._app.connector
         if conn is None and _in_loop_only(connector.get_sync_connector()):
             self._loop = asyncio.get_running_loop()
-            return await connector.execute_query_all_async(**insert(jobs))
+            return await awrite(connector, jobs)
         if conn is None or not is_async(conn):
             return await asyncio.to_thread(self._send, jobs)
         if not isinstance(connector, _procrastinate.PsycopgConnector):
             connector = _procrastinate.PsycopgConnector()
-        return await connector.execute_query_all_async_with_connection(conn, **insert(jobs))
+        return await awrite(connector, jobs, conn)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name

@@ -1,4 +1,4 @@
-"""The statement that puts jobs into procrastinate's table, and what its rows say."""
+"""The statements that put jobs into procrastinate's table, and what their rows say."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from importlib import import_module
 from typing import Any
 
 from sigra.backends.envelope import pack
+from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 from sigra.backends.producing import due_at, unique_key
 from sigra.job import Job
 
-# In one statement, so that it sees a job as waiting or as running and not as neither (unless it
-# first waits for another producer's transaction, and a worker begins that one's job at once), and
-# without an error, which would end the caller's transaction.
+_procrastinate = native("procrastinate", "procrastinate")
+
+# In one statement, so that it sees a job as waiting or as running and not as neither, and without
+# an error, which would end the caller's transaction.
 _DEFER_UNIQUE = """
 INSERT INTO procrastinate_jobs
     (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
@@ -25,8 +27,54 @@ ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
 RETURNING id, queueing_lock
 """
 
+# Before it, for it does not see what another producer commits while it waits for that one: a job
+# that a worker began at once. Until the transaction's end, or for a duplicate until it is known.
+_HOLD = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+_SAVEPOINT = "SAVEPOINT sigra_unique"
+_INSERTED, _DUPLICATE = f"RELEASE {_SAVEPOINT}", f"ROLLBACK TO {_SAVEPOINT}"
 
-def insert(jobs: Sequence[Job]) -> dict[str, Any]:
+
+def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
+    """Insert jobs by a caller's connection, or else by a connector's own; return the rows."""
+    statement = _statement(jobs)
+    if conn is None:
+        if not _is_exclusive(connector, jobs):
+            return connector.execute_query_all(**statement)
+        with connector.pool.connection() as own, own.transaction():
+            return write(connector, jobs, own)
+    if jobs[0].options.unique is None:
+        return connector.execute_query_all_with_connection(conn, **statement)
+    conn.execute(_SAVEPOINT)
+    conn.execute(_HOLD, [unique_key(jobs[0])])
+    rows = connector.execute_query_all_with_connection(conn, **statement)
+    conn.execute(_INSERTED if rows else _DUPLICATE)
+    return rows
+
+
+async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
+    """Do the same by an async connection."""
+    statement = _statement(jobs)
+    if conn is None:
+        if not _is_exclusive(connector, jobs):
+            return await connector.execute_query_all_async(**statement)
+        async with connector.pool.connection() as own, own.transaction():
+            return await awrite(connector, jobs, own)
+    if jobs[0].options.unique is None:
+        return await connector.execute_query_all_async_with_connection(conn, **statement)
+    await conn.execute(_SAVEPOINT)
+    await conn.execute(_HOLD, [unique_key(jobs[0])])
+    rows = await connector.execute_query_all_async_with_connection(conn, **statement)
+    await conn.execute(_INSERTED if rows else _DUPLICATE)
+    return rows
+
+
+def _is_exclusive(connector: Any, jobs: Sequence[Job]) -> bool:
+    """Tell jobs that have a key, and a connector that has connections of psycopg's in a pool."""
+    own = (_procrastinate.SyncPsycopgConnector, _procrastinate.PsycopgConnector)
+    return jobs[0].options.unique is not None and isinstance(connector, own)
+
+
+def _statement(jobs: Sequence[Job]) -> dict[str, Any]:
     """Return the query and its arguments, as a connector takes them."""
     query = _DEFER_UNIQUE
     if jobs[0].options.unique is None:

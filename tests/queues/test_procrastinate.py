@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,15 @@ class ProcrastinateHarness(QueueHarness):
 
     def send_note(self, text: str) -> None:
         self.app.configure_task("native.note").defer(text=text)
+
+    def someone_waits(self) -> bool:
+        """Tell whether a connection to the database waits for another's transaction."""
+        asked = (
+            "SELECT FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        with psycopg.connect(self.server) as conn:
+            return conn.execute(asked).fetchone() is not None
 
     def rows(self, where: str = "true", *args: Any) -> list[dict[str, Any]]:
         with psycopg.connect(self.server, row_factory=psycopg.rows.dict_row) as conn:
@@ -211,6 +221,56 @@ class TestProcrastinate(QueueContract):
             assert contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
             contract_workers.agnostic.new({}, conn=conn)
         assert len(harness.rows()) == 2
+
+    @pytest.mark.parametrize("begun", [True, False])
+    @pytest.mark.parametrize("way", ["new", "new conn", "anew", "anew conn"])
+    def test_who_waits_for_another_s_transaction_sees_its_job(
+        self, harness: Any, journal: Journal, way: str, begun: bool
+    ) -> None:
+        """Also where a worker begins it before the one who waits can look."""
+
+        async def anew() -> Any:
+            if way == "anew":
+                connector = procrastinate.PsycopgConnector(conninfo=harness.url)
+                app = procrastinate.App(connector=connector)
+                with configure(backend=ProcrastinateBackend(app, rescue_after=None)):
+                    async with app.open_async():
+                        return await contract_workers.echo.anew(IDS, unique="k")
+            async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                return await contract_workers.echo.anew(IDS, unique="k", conn=conn)
+
+        def produce() -> Any:
+            if way == "new":
+                return contract_workers.echo.new(IDS, unique="k")
+            if way == "new conn":
+                with psycopg.connect(harness.url) as conn:
+                    return contract_workers.echo.new(IDS, unique="k", conn=conn)
+            return asyncio.run(anew())
+
+        with ThreadPoolExecutor(1) as thread, psycopg.connect(harness.url) as conn:
+            assert not contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
+            waiting = thread.submit(produce)
+            journal.wait(harness, harness.someone_waits, "a producer that waits")
+            if begun:
+                conn.execute("UPDATE procrastinate_jobs SET status = 'doing'")
+                conn.commit()
+            else:
+                conn.rollback()
+            assert waiting.result().duplicate is begun
+        (row,) = harness.rows()
+        if begun:  # by no worker, so that none ends it
+            assert row["status"] == "doing"
+            with psycopg.connect(harness.url) as conn:
+                conn.execute("DELETE FROM procrastinate_jobs")
+
+    def test_a_duplicate_keeps_no_other_producer_waiting(self, harness: Any) -> None:
+        first = contract_workers.echo.new(IDS, unique="k", delay=4)
+        with psycopg.connect(harness.url) as conn:
+            assert contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
+            with psycopg.connect(harness.url) as other:
+                other.execute("SET lock_timeout = 1000")
+                assert contract_workers.echo.new(IDS, unique="k", conn=other).duplicate
+        assert [str(row["id"]) for row in harness.rows()] == [first.native_id]
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_an_async_transaction(self, harness: Any, commit: bool) -> None:
