@@ -120,7 +120,8 @@ def cleanup(
     """Remove the events older than so many days; return how many. None keeps all for ever.
 
     Works on all configured sinks that can (``SqlAuditSink``), in batches: ``progress`` is called
-    after each with the number so far; what stops half-way is taken up by the next call.
+    after each with the number so far; what stops half-way is taken up by the next call. Where
+    one sink fails, the others are cleaned all the same, and then what it raised is raised.
     Raises ``InvalidQueryError`` for anything but a whole number of days above zero, and
     ``NoAuditStoreError`` where no sink can.
     """
@@ -134,7 +135,17 @@ def cleanup(
     if not sinks:
         raise NoAuditStoreError("remove audit events")
     before = datetime.now(timezone.utc) - timedelta(days=retention_days)
-    return sum(sink.clean_up(before, progress) for sink in sinks)
+    removed, failed = 0, list[Exception]()
+    for sink in sinks:
+        try:
+            removed += sink.clean_up(before, progress)
+        except Exception as error:
+            failed.append(error)
+    for error in failed[1:]:
+        failed[0].add_note(f"another store failed too: {error!r}")
+    if failed:
+        raise failed[0]
+    return removed
 
 
 def store() -> ReadableSink:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy.exc import OperationalError
 
 from sigra import AuditEvent, SyncBackend, configure
 from sigra.audit import cleanup, count, log
@@ -81,6 +82,18 @@ def test_progress_is_told_and_a_second_run_finds_nothing(sink: SqlAuditSink) -> 
     assert 30 == cleanup(5, progress=told.append)
     assert [15, 30] == told
     assert 0 == cleanup(5)
+
+
+def test_a_store_that_fails_keeps_no_event_in_the_others(
+    sink: SqlAuditSink, tmp_path: Path
+) -> None:
+    """Their retention is due too, and would be missed each time."""
+    gone, full = (SqlAuditSink(f"sqlite:///{tmp_path / name}/a.db") for name in ("gone", "full"))
+    with configure(sinks=[gone, sink, full]), pytest.raises(OperationalError) as caught:
+        cleanup(5)
+    (note,) = caught.value.__notes__
+    assert note.startswith("another store failed too: OperationalError(")
+    assert 10 == count(all_organizations=True)
 
 
 def test_without_a_store_the_job_says_so() -> None:
