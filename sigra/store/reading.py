@@ -141,8 +141,8 @@ def cleanup(
             removed += sink.clean_up(before, progress)
         except Exception as error:
             failed.append(error)
-    for error in failed[1:]:
-        failed[0].add_note(f"another store failed too: {error!r}")
+    for further in failed[1:]:
+        failed[0].add_note(f"another store failed too: {further!r}")
     if failed:
         raise failed[0]
     return removed
