@@ -25,6 +25,9 @@ class Anchors:
             if not checkpoint.is_signed(keys):
                 self._find(number, "none of the keys signed it")
                 continue
+            if not checkpoint.is_whole():
+                self._find(number, "it is signed, but its body is none that is ever written")
+                continue
             if self.last is not None and checkpoint.previous != self.last.digest:
                 self._find(number, "it does not follow the one before")
             self.last = checkpoint

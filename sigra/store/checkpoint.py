@@ -70,6 +70,14 @@ class Checkpoint:
         """Tell whether one of the keys signed it."""
         return is_signed(keys, self.key_id, self.signature, _PURPOSE, self.body)
 
+    def is_whole(self) -> bool:
+        """Tell a body as ``take_checkpoint`` writes one: who has the key can sign any other."""
+        try:
+            whole = self.at.tzinfo is not None and type(self.previous) in (str, type(None))
+            return whole and all([*map(type, head)] == [str, int, str] for head in self.heads)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False
+
     def __str__(self) -> str:
         fields = {"body": self.body, "key_id": self.key_id, "signature": self.signature.hex()}
         return json.dumps(fields)

@@ -189,6 +189,26 @@ def test_what_is_no_checkpoint_is_refused(text: str, tmp_path: Path) -> None:
         read_checkpoints(tmp_path / "file")
 
 
+@pytest.mark.parametrize("body", [
+    "", "[]", "{}", "[" * 100_000, '{"at": 1, "heads": [], "previous": null}',
+    '{"at": "2026-01-01", "heads": [], "previous": null}',
+    '{"at": "2026-01-01T00:00:00Z", "heads": [], "previous": 1}',
+    '{"at": "2026-01-01T00:00:00Z", "heads": 1, "previous": null}',
+    '{"at": "2026-01-01T00:00:00Z", "heads": [1], "previous": null}',
+    '{"at": "2026-01-01T00:00:00Z", "heads": [["organization:acme", 1]], "previous": null}',
+    '{"at": "2026-01-01T00:00:00Z", "heads": [["a", "1", "00"]], "previous": null}',
+    '{"at": "2026-01-01T00:00:00Z", "heads": [[{}, 1, "00"]], "previous": null}',
+])  # fmt: skip
+def test_an_odd_body_that_is_signed_is_forged(sink: SqlAuditSink, body: str) -> None:
+    """Who has stolen the key cannot keep verify from looking at what else there is."""
+    odd = Checkpoint(body, KEY.key_id, KEY.sign("checkpoint", body))
+    kept = [take_checkpoint(sink, KEY), odd]
+    report = verify(sink, checkpoints=kept, public_keys=[KEY.public_key], all_organizations=True)
+    assert [(found.kind, found.reason.partition(":")[0]) for found in report.findings] == [
+        ("forged", "checkpoint 2")
+    ]
+
+
 def test_a_changed_checkpoint_is_forged(sink: SqlAuditSink) -> None:
     """No character of it can be changed."""
     sink.write(event(1))
