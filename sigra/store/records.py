@@ -40,7 +40,8 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
     with Session(connection, expire_on_commit=False) as session:
         for record in records:
             kind, fresh = type(record), _copy(record)
-            if hasattr(kind, "event_id"):
+            # Where its class is not given one, it may be made by the database, or by nobody.
+            if hasattr(kind, "event_id") and fresh.event_id is not None:
                 if _id_type(kind) is UUID:
                     fresh.event_id = UUID(str(fresh.event_id))
                 same = select(func.count()).where(kind.event_id == fresh.event_id)

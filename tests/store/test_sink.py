@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from drivers import by_every_driver, driven_by
@@ -72,6 +72,28 @@ class UuidTextAudit(Base):
     event_id: Mapped[str] = mapped_column(Uuid(as_uuid=False), primary_key=True)
     action: Mapped[str]
     occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+
+
+class OwnIdAudit(Base):
+    __tablename__ = "own_id_audit"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[UUID] = mapped_column(default=uuid4)
+    action: Mapped[str]
+
+    def __init__(self, *, action: str) -> None:
+        self.action = action
+
+
+class NoIdAudit(Base):
+    __tablename__ = "no_id_audit"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str | None]
+    action: Mapped[str]
+
+    def __init__(self, *, action: str) -> None:
+        self.action = action
 
 
 class Whole(Base):
@@ -559,6 +581,20 @@ def test_a_class_of_ones_own_may_have_uuids_as_ids(url: str, open_sink: Any, as_
         found = {str(record.event_id) for record in audit.stream(all_organizations=True)}
     assert found == {str(record.event_id) for record in first.events + rest.events}
     assert (len(found), rest.cursor) == (3, None)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("kind", [OwnIdAudit, NoIdAudit])
+def test_records_that_are_given_no_id_are_all_kept(url: str, open_sink: Any, kind: Any) -> None:
+    """Be it that their class makes one of its own, or that they have none: none is told by it."""
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    with configure(sinks=[open_sink(engine)], audit_schema=kind):
+        results = [log_safe(f"invoice.{word}", None) for word in ("open", "close")]
+    assert [result.status for result in results] == ["emitted", "emitted"]
+    with Session(engine) as session:
+        actions = session.scalars(select(kind.action).order_by(kind.number))
+        assert list(actions) == ["invoice.open", "invoice.close"]
     engine.dispose()
 
 
