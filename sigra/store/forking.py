@@ -12,7 +12,6 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
 
 _PATIENCE = 10.0
 """Seconds that a fork waits for those who use a file; then it goes on with the file open."""
@@ -25,6 +24,7 @@ _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _shut: list[Gate] = []
 _forking = threading.Lock()
 _renewing = threading.Lock()
+_unheard = [os.register_at_fork] if hasattr(os, "register_at_fork") else []
 
 
 class PerProcess:
@@ -58,7 +58,7 @@ class Gate:
 
     def renew(self) -> None:
         """Begin anew, in a child, where nobody else is."""
-        self._idle, self._uses = threading.Condition(), 0
+        self._idle, self._users = threading.Condition(), list[int]()
         self._shut_by: int | None = None
 
     def __enter__(self) -> None:
@@ -68,26 +68,34 @@ class Gate:
                 "process was forked: what it writes there could be lost. Fork at another moment, "
                 "or start the process anew (spawn, forkserver)."
             )
+        me = threading.get_ident()
         with self._idle:
-            # Else a thread that writes on and on would be in whenever a fork looks.
-            mine = (None, threading.get_ident())
-            self._idle.wait_for(lambda: self._shut_by in mine, _PATIENCE)
-            self._uses += 1
+            # Else a thread that writes on and on would be in whenever a fork looks. Who is in
+            # already, as verify's progress is, goes on: the fork waits for him.
+            self._idle.wait_for(lambda: self._shut_by in (None, me) or me in self._users, _PATIENCE)
+            self._users.append(me)
 
     def __exit__(self, *_: object) -> None:
         with self._idle:
-            self._uses -= 1
+            with suppress(ValueError):  # of a child that was forked in here, and began anew
+                self._users.remove(threading.get_ident())
             self._idle.notify_all()
 
     def shut(self) -> None:
         """Keep everybody out, once nobody is in, and close the file."""
         self._idle.acquire()
-        self._shut_by, close = threading.get_ident(), self._close()
-        if not self._idle.wait_for(lambda: not self._uses, _PATIENCE):
-            _open.add(self._file)
-        elif close is not None:
-            with suppress(Exception):
-                close()
+        _shut.append(self)  # from here on it is to be opened, whatever a signal's handler raises
+        is_shut = False
+        try:
+            self._shut_by, close = threading.get_ident(), self._close()
+            if self._idle.wait_for(lambda: not self._users, _PATIENCE):
+                if close is not None:
+                    with suppress(Exception):
+                        close()
+                is_shut = True
+        finally:
+            if not is_shut:
+                _open.add(self._file)
 
     def open(self) -> None:
         """Let everybody in again."""
@@ -98,9 +106,14 @@ class Gate:
 
 def _before() -> None:
     _forking.acquire()
+    interrupted = None
     for gate in list(_gates):
-        gate.shut()
-        _shut.append(gate)
+        try:
+            gate.shut()
+        except BaseException as error:  # of a signal's handler: Python forks all the same
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _in_parent() -> None:
@@ -120,11 +133,13 @@ def _in_child() -> None:
         gate.renew()
 
 
-@cache
 def _hear_of_forks() -> None:
     """Register once, and late: who registers last is asked first.
 
     Those who use a file log too, and could not while ``logging`` holds its lock for the fork.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+    try:
+        register = _unheard.pop()  # for one thread alone: asked twice, a fork would wait for itself
+    except IndexError:
+        return
+    register(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -300,6 +300,88 @@ def test_a_fork_has_its_turn_beside_a_thread_that_writes_on_and_on(
     run_forking(code, f"{driver}:///{tmp_path}/audit.db")
 
 
+def test_who_reads_within_a_read_does_not_wait_for_the_fork_that_waits_for_him(
+    tmp_path: Path,
+) -> None:
+    """As verify's progress may: else both waited ten seconds, and the child was refused the file."""
+    code = (
+        "import os, sys\n"
+        "from threading import Event, Thread\n"
+        "from events import event\n"
+        "from sigra.audit import EventFilter\n"
+        "from sigra.store import SqlAuditSink, verify\n"
+        "sink = SqlAuditSink(sys.argv[1]); inside = Event()\n"
+        "sink.write_in(None, [(event(n), None) for n in range(2000)], savepoint=False)\n"
+        "def progress(done):\n"
+        "    inside.set()\n"
+        "    while sink.database._gate._shut_by is None: pass\n"
+        "    assert sink.count(EventFilter('acme')) == 2000\n"
+        "thread = Thread(target=verify, args=(sink,),\n"
+        "                kwargs={'all_organizations': True, 'progress': progress})\n"
+        "thread.start(); inside.wait(); pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    sink.write(event(2000)); os._exit(0)\n"
+        "status = os.waitpid(pid, 0)[1]; thread.join()\n"
+        "sink.close(); sys.exit(bool(status))\n"
+    )
+    run_forking(code, f"sqlite:///{tmp_path}/audit.db")
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_signal_amid_a_fork_that_waits_locks_nobody_out(tmp_path: Path, driver: str) -> None:
+    """Whatever its handler raises, which Python tells of: the child is not to use what was open."""
+    code = (
+        "import os, signal, sys\n"
+        "from threading import Event, Thread\n"
+        "from events import event\n"
+        "from sigra.store import SqlAuditSink\n"
+        "used, idle = (SqlAuditSink(f'{sys.argv[1]}{name}.db') for name in 'ab')\n"
+        "used.prepare(); idle.prepare(); begun, forked = Event(), Event()\n"
+        "def work(runner): begun.set(); forked.wait()\n"
+        "def interrupt(*_): raise KeyboardInterrupt\n"
+        "def kill():\n"
+        "    while used.database._gate._shut_by is None: pass\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "signal.signal(signal.SIGUSR1, interrupt)\n"
+        "sys.unraisablehook = lambda told: print(told.exc_type.__name__, end='')\n"
+        "threads = [Thread(target=used.database.transact, args=(work,)), Thread(target=kill)]\n"
+        "threads[0].start(); begun.wait(); threads[1].start(); pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    idle.write(event(1))\n"
+        "    try: used.write(event(1))\n"
+        "    except RuntimeError: os._exit(0)\n"
+        "    os._exit(1)\n"
+        "signal.alarm(20); status = os.waitpid(pid, 0)[1]; forked.set()\n"
+        "threads += [Thread(target=sink.write, args=(event(2),)) for sink in (used, idle)]\n"
+        "for thread in threads[2:]: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "used.close(); idle.close(); sys.exit(bool(status))\n"
+    )
+    run_forking(code, f"{driver}:///{tmp_path}/")
+
+
+def test_stores_of_many_threads_at_once_have_a_fork_wait_once() -> None:
+    """A fork that was to wait twice would wait for itself, and so each one of that process."""
+    code = (
+        "import os, signal, sys\n"
+        "from threading import Barrier, Thread\n"
+        "from sigra.store.forking import PerProcess\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "def make(): start.wait(); PerProcess()\n"
+        "for _ in range(60):\n"
+        "    if os.fork() == 0:\n"
+        "        start = Barrier(8)\n"
+        "        threads = [Thread(target=make) for _ in range(8)]\n"
+        "        for thread in threads: thread.start()\n"
+        "        for thread in threads: thread.join()\n"
+        "        signal.alarm(20)\n"
+        "        if os.fork() == 0: os._exit(0)\n"
+        "        os._exit(bool(os.wait()[1]))\n"
+        "    if os.wait()[1]: sys.exit(1)\n"
+    )
+    run_forking(code, "")
+
+
 def test_a_child_of_a_child_waits_for_no_thread_of_its_parent() -> None:
     """Which was just making anew what is a process's own; also where no store is of SQLite."""
     code = (
