@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -10,10 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from sigra import AuditEvent, configure, log_safe
 from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
+from sigra.web import make_app
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SIZES = {"desktop": (1280, 960), "phone": (390, 844)}
@@ -78,3 +82,40 @@ def test_the_page_is_drawn(tmp_path: Path, address: str, size: str, path: str) -
     data = picture.read_bytes()
     assert (width, height) == (int.from_bytes(data[16:20]), int.from_bytes(data[20:24]))
     assert len(data) > 8_000
+
+
+LONG = "x" * 600
+MEASURE = """<script>document.title = [...document.querySelectorAll("th")].map(
+th => Math.round(th.getBoundingClientRect().width)).join(" ")
++ ";" + document.documentElement.scrollWidth</script></body>"""
+
+
+async def fetch(sink: SqlAuditSink, *paths: str) -> list[str]:
+    transport = httpx.ASGITransport(make_app(sink, token="t"))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        await client.get("/?token=t")
+        return [(await client.get(path)).text for path in paths]
+
+
+@pytest.mark.parametrize("width", [720, 1280])
+@pytest.mark.parametrize("path", ["/", "/chains"])
+def test_a_long_text_leaves_room_for_what_stands_beside_it(
+    tmp_path: Path, path: str, width: int
+) -> None:
+    """No column is so narrow that its words are torn to letters, nor the page too wide.
+
+    As the page runs no script, a copy that has its style within is measured.
+    """
+    sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        log_safe("invoice.close", None, organization_id=LONG, target_type=LONG)
+    page, style = asyncio.run(fetch(sink, path, "/static/style.css"))
+    sink.close()
+    page = re.sub("<link[^>]*>", lambda _: f"<style>{style}</style>", page)
+    copy = tmp_path / "copy.html"
+    copy.write_text(page.replace("</body>", MEASURE), "utf-8")
+    dom = browse(tmp_path, copy.as_uri(), f"--window-size={width},900", "--dump-dom")
+    found = re.search(r"<title>([\d ]+);(\d+)</title>", dom)
+    assert found is not None
+    assert min(map(int, found[1].split())) > 75
+    assert int(found[2]) <= width

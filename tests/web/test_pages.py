@@ -275,6 +275,18 @@ def test_chains_are_listed_and_verified(client: httpx.Client) -> None:
     assert "empty" in client.get("/verify", params={"organization": "nobody"}).text
 
 
+def test_a_chain_is_listed_with_the_hash_of_its_last_entry(
+    client: httpx.Client, sink: SqlAuditSink
+) -> None:
+    """The whole of it: a hash begins with the entry's sequence, which stands beside it."""
+    listed = next(line for line in rows(client.get("/chains").text) if line[0] == "globex")
+    events = sink.query(event_filter(organization_id="globex"), None, 50).events
+    pages = [client.get(f"/event/{each.event_id}").text for each in events]
+    (last,) = [page for page in pages if f">{listed[1]} in the chain" in page]
+    assert 64 == len(listed[2])
+    assert listed[2] in last
+
+
 def test_the_plot_counts_what_the_filter_shows(client: httpx.Client) -> None:
     """Its bars add up to the number of events."""
     text = client.get("/", params={"organization": "globex"}).text
