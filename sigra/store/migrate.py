@@ -43,6 +43,14 @@ def ensure_tables(database: Database) -> None:
         _alter(database, _upgrade_once)
 
 
+def make_within(connection: Connection) -> bool:
+    """Make the tables in this transaction, and return True, where there are none at all."""
+    bare = checked_version(connection) is None
+    if bare:
+        _run(connection, "upgrade", HEAD)
+    return bare
+
+
 def upgrade(database: Database, revision: str = HEAD) -> None:
     """Bring the tables to a version."""
     _alter(database, lambda connection: _run(connection, "upgrade", revision))

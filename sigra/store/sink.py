@@ -17,7 +17,7 @@ from sigra.store.batch import Batch, Batching
 from sigra.store.database import check_kind
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.forking import PerProcess
-from sigra.store.migrate import HEAD, ensure_tables, version
+from sigra.store.migrate import HEAD, ensure_tables, make_within, version
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
 from sigra.store.reading import EventFilter, Page
@@ -66,7 +66,7 @@ class SqlAuditSink:
         self._signer = signer
         self.database = open_database(target)
         self._schema = audit_schema
-        self._ready, self._seen = not create_tables, False
+        self._ready, self._seen, self._made = not create_tables, False, False
         self._closed = False
         self._process = PerProcess()
         self._begin()
@@ -83,17 +83,16 @@ class SqlAuditSink:
     def write_in(self, conn: Any, pairs: Sequence[Item], *, savepoint: bool) -> None:
         """Keep events, each with its record, in the transaction of a connection or session.
 
-        Raise what the database raises; with ``savepoint`` the transaction then goes on. The
-        tables must be there already (``prepare``) where that transaction holds SQLite's lock.
-        With ``conn`` None all are kept in a transaction of the sink's own.
+        Raise what the database raises; with ``savepoint`` the transaction then goes on. With
+        ``conn`` None all are kept in a transaction of the sink's own.
         """
         items = [_item(event, record) for event, record in pairs]
         if conn is None:
             self._write(items)
             return
-        if self.database.dialect == "sqlite" and not all(record for _, record in items):
-            self.prepare()
-        write_within(conn, lambda c: self._write_on(c, items), savepoint=savepoint)
+        own = self.database.dialect == "sqlite" and not all(record for _, record in items)
+        prepare = self.prepare if own else None
+        write_within(conn, lambda c: self._write_on(c, items), savepoint=savepoint, prepare=prepare)
 
     def flush(self) -> None:
         """Write what is queued; raise what the database raises, and then keep it queued."""
@@ -163,6 +162,21 @@ class SqlAuditSink:
                 ensure_tables(self.database)
                 self._ready = True
 
+    def _prepare_on(self, connection: Connection) -> None:
+        # With the caller's connection: it, and those of all who wait here, may be the last that a
+        # pool has, and his transaction may hold SQLite's lock.
+        if _sees_tables(connection):
+            self._seen = not self._made  # else he may see what is rolled back later
+            return
+        if connection.dialect.name == "sqlite":
+            self._process.check(self._begin)
+            with self._preparing:
+                made = make_within(connection)
+            if made:
+                self._made = True
+                return
+        self.prepare()
+
     def _begin(self) -> None:
         # Also in a forked child: a thread of the parent's may have held it.
         self._preparing = threading.Lock()
@@ -206,11 +220,7 @@ class SqlAuditSink:
         if events:
             check_kind(connection.dialect.name)
             if not (self._ready or self._seen):
-                # With the caller's connection: it, and those of all who wait here, may be the last
-                # that a pool has.
-                self._seen = _sees_tables(connection)
-                if not self._seen:
-                    self.prepare()
+                self._prepare_on(connection)
             append(ConnectionRunner(connection), events)
         if records:
             add_records(connection, records)

@@ -10,15 +10,22 @@ from sqlalchemy import Connection
 from sigra.store.errors import AsyncConnectionError
 
 
-def write_within(conn: Any, work: Callable[[Connection], object], *, savepoint: bool) -> None:
+def write_within(
+    conn: Any,
+    work: Callable[[Connection], object],
+    *,
+    savepoint: bool,
+    prepare: Callable[[], object] | None = None,
+) -> None:
     """Run the work in the transaction of a connection or session, which the caller ends.
 
-    With ``savepoint`` a failure undoes what the work did and nothing else. Raises
+    With ``savepoint`` a failure undoes what the work did and nothing else. ``prepare`` is called
+    where that transaction holds nothing of SQLite's yet, for then it would wait for it. Raises
     ``AsyncConnectionError`` for an asynchronous one, ``TypeError`` for what is neither, and
     ``ValueError`` for one in AUTOCOMMIT.
     """
     connection = _connection_of(conn)
-    _begin(connection)
+    _begin(connection, prepare)
     if savepoint:
         with connection.begin_nested():
             work(connection)
@@ -42,7 +49,7 @@ def _connection_of(conn: Any) -> Connection:
     )
 
 
-def _begin(connection: Connection) -> None:
+def _begin(connection: Connection, prepare: Callable[[], object] | None) -> None:
     """Begin the transaction, which Python's driver for SQLite puts off until a row is written.
 
     Before it, a savepoint would be a transaction of its own, and releasing it a commit.
@@ -54,6 +61,8 @@ def _begin(connection: Connection) -> None:
     if connection.dialect.name == "sqlite" and not driver.in_transaction:
         automatic = driver.isolation_level is None
         if not automatic:
+            if prepare is not None:
+                prepare()
             connection.exec_driver_sql("BEGIN IMMEDIATE")
     if automatic:
         raise ValueError("conn is in AUTOCOMMIT, and so in no transaction: give one that is")

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -373,6 +374,34 @@ def test_whoever_waits_for_his_own_transaction_is_told(
     assert [each.action for each in sink.stream(ACME)] == ["invoice.close"]
     engine.dispose()
     getattr(given, "sync_engine", given).dispose()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("make", [create_engine, begun_by_a_listener, begun_by_the_driver])
+def test_the_first_event_of_all_may_follow_a_row_of_the_caller_s(
+    tmp_path: Path, open_sink: Any, make: Any, log: Any
+) -> None:
+    """On SQLite his transaction has the lock then: the tables are made in it, and go with it.
+
+    An application that logs nowhere else would never have them.
+    """
+    if make is begun_by_the_driver and sys.version_info < (3, 12):
+        make = create_engine
+    engine = make(f"sqlite:///{tmp_path / 'audit.db'}")
+    sink = open_sink(engine)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for entry, end in enumerate(("rollback", "commit", "commit")):
+            with engine.connect() as connection:
+                connection.execute(text(f"INSERT INTO ledger VALUES ({entry})"))
+                for action in ("invoice.open", "invoice.close"):
+                    assert log(action, SCOPE, conn=connection).status == "emitted"
+                getattr(connection, end)()
+    assert rows(engine) == 2
+    assert verify(sink, organization_id="acme").rows == sink.count(ACME) == 4
+    engine.dispose()
 
 
 @pytest.mark.servers
