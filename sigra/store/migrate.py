@@ -53,12 +53,12 @@ def make_within(connection: Connection) -> bool:
 
 def upgrade(database: Database, revision: str = HEAD) -> None:
     """Bring the tables to a version."""
-    _alter(database, lambda connection: _run(connection, "upgrade", revision))
+    _alter(database, lambda connection: _move(connection, "upgrade", revision))
 
 
 def downgrade(database: Database, revision: str) -> None:
     """Bring the tables back to a version; ``base`` drops them with all that they hold."""
-    _alter(database, lambda connection: _run(connection, "downgrade", revision))
+    _alter(database, lambda connection: _move(connection, "downgrade", revision))
 
 
 def version(connection: Connection) -> str | None:
@@ -82,14 +82,18 @@ def checked_version(connection: Connection) -> str | None:
         left = [each.name for each in _TABLES[HEAD] if inspect(connection).has_table(each.name)]
         if left:
             raise AuditTablesError(f"are of no version: {VERSION_TABLE} is gone or empty")
-    elif found not in _known():
+    _check_known(found)
+    for query in _COLUMNS.get(found or "", ()):
+        _ask(connection, query)
+    return found
+
+
+def _check_known(found: str | None) -> None:
+    if found is not None and found not in _known():
         raise AuditTablesError(
             f"are of version {repr(found[:20])[1:-1]}, which this version of Sigra does not know: "
             "install a newer sigra"
         )
-    for query in _COLUMNS.get(found or "", ()):
-        _ask(connection, query)
-    return found
 
 
 def _ask(connection: Connection, query: str) -> list[Any]:
@@ -116,6 +120,11 @@ def _upgrade_once(connection: Connection) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     if checked_version(connection) != HEAD:
         _run(connection, "upgrade", HEAD)
+
+
+def _move(connection: Connection, command: str, revision: str) -> None:
+    _check_known(version(connection))
+    _run(connection, command, revision)
 
 
 @cache

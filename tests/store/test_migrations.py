@@ -17,7 +17,15 @@ from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra.audit import EventFilter
-from sigra.store import Report, SqlAuditSink, erase, migrate, read_checkpoints, verify
+from sigra.store import (
+    AuditTablesError,
+    Report,
+    SqlAuditSink,
+    erase,
+    migrate,
+    read_checkpoints,
+    verify,
+)
 from sigra.store.tables import entries, metadata
 
 FIRST = json.loads(Path(__file__).with_name("tables_0001.json").read_text("utf-8"))
@@ -117,13 +125,16 @@ def test_tables_can_be_left_to_somebody_else(url: str, open_sink: Callable) -> N
         sink.write(event(1))
 
 
-def test_tables_of_a_newer_sigra_are_named_as_such(sink: SqlAuditSink) -> None:
-    """The error says what to do, and nothing is changed."""
+@pytest.mark.parametrize(
+    "work", [migrate.ensure_tables, migrate.upgrade, lambda store: migrate.downgrade(store, "0001")]
+)
+def test_tables_of_a_newer_sigra_are_named_as_such(sink: SqlAuditSink, work: Callable) -> None:
+    """The error says what to do, to a deploy too that migrates, and nothing is changed."""
     sink.prepare()
     newer = text("UPDATE sigra_audit_version SET version_num = '9999'")
     sink.database.write(lambda connection: connection.execute(newer))
-    with pytest.raises(RuntimeError, match="version 9999, .* newer sigra"):
-        migrate.ensure_tables(sink.database)
+    with pytest.raises(AuditTablesError, match="version 9999, .* newer sigra"):
+        work(sink.database)
     assert sink.database.read(migrate.version) == "9999"
 
 
