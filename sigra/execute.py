@@ -142,6 +142,9 @@ async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcept
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Tell whether this task is being cancelled: a body may raise ``CancelledError`` itself."""
-    task = asyncio.current_task()
-    return bool(task and task.cancelling()) and isinstance(error, asyncio.CancelledError)
+    """Tell whether this task is being cancelled, or thrown away after its loop was closed.
+
+    A body may raise ``CancelledError`` itself.
+    """
+    task = asyncio.current_task() if in_event_loop() else None
+    return task is None or (task.cancelling() > 0 and isinstance(error, asyncio.CancelledError))

@@ -570,6 +570,11 @@ async def endless(scope: AuditScope) -> None:
     await asyncio.Event().wait()
 
 
+@worker(max_attempts=2, backoff=0)
+async def retried() -> None:
+    await asyncio.Event().wait()
+
+
 def test_a_loop_that_ends_names_its_unfinished_jobs(caplog: pytest.LogCaptureFixture) -> None:
     """``asyncio.run`` that ends without ``aclose`` logs each job that it leaves, with its ids."""
     left: list[Job] = []
@@ -601,6 +606,29 @@ def test_a_loop_that_is_just_closed_is_reported_by_the_next(
     assert [] == unfinished(caplog.records)
     asyncio.run(backend.aclose())
     assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
+
+
+def test_a_job_that_runs_on_a_loop_that_is_just_closed_is_unfinished(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its coroutine goes through when it is thrown away later is no end of the job."""
+
+    async def begin() -> list[Job]:
+        jobs = [retried.new({}), remember.new({"n": "waiting"})]
+        while jobs[0].state != "executing":
+            await asyncio.sleep(0)
+        return jobs
+
+    loop = asyncio.new_event_loop()
+    jobs = loop.run_until_complete(begin())
+    loop.close()
+    asyncio.run(backend.aclose())
+    gc.collect()
+    assert [(job.id, "WARNING", None) for job in jobs] == unfinished(caplog.records)
+    for job in jobs:
+        with pytest.raises(TimeoutError, match="its event loop was closed"):
+            job.result()
+    assert [] == ran
 
 
 def test_the_interpreters_exit_reports_what_no_loop_did() -> None:
@@ -643,6 +671,42 @@ def test_a_task_cancelled_from_outside_gives_up_its_job_only(backend: AsyncioBac
         assert [interrupted] == await backend.aclose()
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks")
+@pytest.mark.parametrize("body", ["async", "sync"])
+def test_tasks_that_begin_at_once_run_jobs_too(body: str) -> None:
+    """On a loop with eager tasks jobs run, are retried, enqueue others and inherit nothing."""
+
+    @worker(name=f"eager.{body}", max_attempts=2, backoff=0)
+    def either(job: JobInfo, n: int, kids: int = 0) -> Any:
+        ran.append((n, job.attempt, note.get()))
+        note.set("a job's")
+        remember.new_many({"n": n * 10 + kid} for kid in range(kids))
+        if job.attempt == 1:
+            raise ValueError(n)
+        return n
+
+    @worker(name=f"eager.{body}.later", max_attempts=2, backoff=0)
+    async def later(job: JobInfo, n: int, kids: int = 0) -> Any:
+        return either(job, n, kids)
+
+    async def main() -> None:
+        note.set("the producer's")
+        backend, made = AsyncioBackend(concurrency=2), later if body == "async" else either
+        with configure(backend=backend):
+            jobs = [await made.anew({"n": n, "kids": 2}) for n in (1, 2, 3)]
+            assert [1, 2, 3] == [await job.aresult(PATIENCE) for job in jobs]
+            assert [] == await backend.aclose(PATIENCE)
+        assert "the producer's" == note.get()
+
+    with asyncio.Runner() as runner:
+        runner.get_loop().set_task_factory(asyncio.eager_task_factory)
+        runner.run(main())
+    attempts = [(n, attempt, "unset") for n in (1, 2, 3) for attempt in (1, 2)]
+    children = sorted([10, 11, 20, 21, 30, 31] * 2)
+    assert attempts == sorted(each for each in ran if isinstance(each, tuple))
+    assert children == sorted(each for each in ran if not isinstance(each, tuple))
 
 
 @on_loop

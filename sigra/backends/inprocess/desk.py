@@ -119,7 +119,8 @@ class Desk:
             wanted = min(len(self._agenda), self.concurrency - len(self._runners))
             due = self._agenda.next_due()
         for _ in range(wanted):
-            runner = self.loop.create_task(self._run(), context=self._context)
+            # Not by the loop's factory, which may begin at once, in this very context.
+            runner = asyncio.Task(self._run(), loop=self.loop, context=self._context)
             self._runners[runner] = None
             runner.add_done_callback(self._dismiss, context=self._context)
         if due < self._alarm_due:
@@ -180,7 +181,7 @@ class Desk:
             else:
                 verdict = await self.loop.run_in_executor(self._threads(), execute, attempt)
         except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
                 raise
             # Not the body's: aexecute() answers for that. Whatever it is, the loop goes on.
             verdict = unconcluded(job, error)
