@@ -24,7 +24,10 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Config:
-    """One state of the settings. Compared by identity, so that workers can cache on it."""
+    """One state of the settings.
+
+    ``token`` is its own: what workers cache by it holds neither the settings nor their backend.
+    """
 
     backend: Backend | None = None
     backends: Mapping[str, Backend] = field(default_factory=lambda: MappingProxyType({}))
@@ -33,6 +36,7 @@ class Config:
     on_audit_failure: Callable[[AuditResult], object] | None = None
     max_args_bytes: int = 256 * 1024
     signing: Signing | None = None
+    token: object = field(default_factory=object, init=False)
 
     def choose(self, of_worker: Backend | None, queue: str | None) -> Backend:
         """Pick the backend: the worker's own, then the queue's, then the default."""

@@ -38,9 +38,10 @@ class Enqueuer:
         # Tuples of keys admitted before, and all of each as one text: presence and binding depend
         # on the keys alone.
         self._shapes: dict[tuple[str, ...], str] = {}
-        # The settings last seen and the backend chosen by them: one pair, so that no other
-        # thread ever sees half of it.
-        self._chosen: tuple[config.Config | None, Any] = None, None
+        # The token of the settings last seen, and the backend chosen by them: None for their
+        # default, which is not kept alive when it was configured for a while. One pair, so that
+        # no other thread ever sees half of it.
+        self._chosen: tuple[object, Any] = None, None
 
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
         """Validate, freeze and enqueue one job; return it as accepted by its backend.
@@ -120,14 +121,14 @@ class Enqueuer:
             raise InvalidArgsError(error.path, error.reason, definition.name) from None
         return frozen
 
-    def choose(self, given: dict[str, Any]) -> tuple[JobOptions, Backend, bool]:
+    def choose(self, given: dict[str, Any]) -> tuple[JobOptions, Any, bool]:
         """Lay the call's options over the decorator's, and find the backend that honours them.
 
         Return these, the backend, and whether the job may be for another organization.
         """
         definition, settings, (known, backend) = self._definition, config.current, self._chosen
-        if not given and known is settings:
-            return definition.defaults, backend, False
+        if not given and known is settings.token:
+            return definition.defaults, settings.backend if backend is None else backend, False
         crossing = given.pop("cross_tenant", False)
         if not isinstance(crossing, bool):
             reason = f"must be a bool, not {type(crossing).__qualname__}"
@@ -136,13 +137,12 @@ class Enqueuer:
         backend = settings.choose(definition.backend, chosen.queue)
         check_capabilities(chosen, backend, definition.name)
         if chosen is definition.defaults:
-            self._chosen = settings, backend
+            self._chosen = settings.token, None if backend is settings.backend else backend
         return chosen, backend, crossing
 
     def _fence(self, args: FrozenDict) -> None:
         """Refuse a job for another organization than the one whose job runs here."""
-        attempt = running.get()
-        if attempt is None or attempt.scope is None or not self._definition.tenant:
+        if (attempt := running.get()) is None or not (self._definition.tenant and attempt.scope):
             return
         home, asked = attempt.scope.active_organization, args["organization_id"]
         if home is not None and asked != home.id:

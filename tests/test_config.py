@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from sigra import (
     configure,
     worker,
 )
-from sigra.config import Config
 from sigra.testing import AuditLog
 
 
@@ -28,7 +28,7 @@ def restored() -> Any:
 
 
 def settings() -> dict[str, Any]:
-    return {name: getattr(config.current, name) for name in Config.__slots__}
+    return {name: getattr(config.current, name) for name in signature(configure).parameters}
 
 
 def test_what_is_not_named_stays() -> None:

@@ -46,7 +46,9 @@ async def aperform_job(
     snoozes: int = 0,
     **options: Any,
 ) -> Outcome:
-    """Do the same as ``perform_job`` inside a running event loop."""
+    """Do the same as ``perform_job`` inside a running event loop of asyncio's."""
+    if not in_event_loop():
+        raise RuntimeError("no event loop of asyncio's runs here: use 'perform_job(...)'")
     turn = _prepare(worker, args, attempt, snoozes, options)
     return _outcome(turn.job, await aexecute(turn))
 

@@ -129,6 +129,29 @@ def test_what_is_refused_was_not_enqueued(sigra_backend: RecordingBackend) -> No
     refute_enqueued(later)
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("how", ["by the fixture", "by hand"])
+def test_a_worker_of_a_test_s_own_is_gone_with_the_test(
+    how: str, turn: int, request: pytest.FixtureRequest
+) -> None:
+    """The next case may define it anew, though a module's worker was enqueued on the same backend."""
+
+    def case() -> None:
+        @tenant_worker(name=f"kit.own.{how}")
+        def own(scope: AuditScope) -> None:
+            sweep.new({})
+
+        own.new(TENANT)
+        own.new(TENANT, delay=5)
+
+    if how == "by the fixture":
+        request.getfixturevalue("sigra_backend")
+        case()
+    else:
+        with configure(backend=RecordingBackend()):
+            case()
+
+
 @pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
 def test_a_job_in_a_transaction_waits_for_drain(
     sigra_backend: RecordingBackend, delay: float, state: str
@@ -282,6 +305,12 @@ def test_perform_job_inside_a_loop_names_aperform_job() -> None:
 def test_aperform_job_runs_inside_a_loop() -> None:
     """Inside a loop it is awaited."""
     assert Ok(4) == asyncio.run(aperform_job(later, {**TENANT, "n": 4}))
+
+
+def test_aperform_job_without_a_loop_of_asyncio_s_says_so() -> None:
+    """Another library's loop cannot run a worker, and the coroutine is not left unawaited."""
+    with pytest.raises(RuntimeError, match="asyncio"):
+        aperform_job(later, {**TENANT, "n": 4}).send(None)
 
 
 def test_assert_enqueued_returns_the_last_such_job(sigra_backend: RecordingBackend) -> None:
