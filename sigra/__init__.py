@@ -87,13 +87,16 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 """The module in which each public name lives; those not listed are errors."""
 
 
-def __getattr__(name: str) -> Any:
-    if name == "audit":
-        return import_module("sigra.audit")
-    if name not in __all__:
-        raise AttributeError(f"module 'sigra' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"sigra.{_HOMES.get(name, 'errors')}"), name)
-    return value
+if not TYPE_CHECKING:  # where any name would pass
+
+    def __getattr__(name: str) -> Any:
+        if name == "audit":
+            return import_module("sigra.audit")
+        if name not in __all__:
+            raise AttributeError(f"module 'sigra' has no attribute {name!r}")
+        home = _HOMES.get(name, "errors")
+        globals()[name] = value = getattr(import_module(f"sigra.{home}"), name)
+        return value
 
 
 def __dir__() -> list[str]:

@@ -57,8 +57,7 @@ def register(definition: Definition) -> None:
 
 def lookup(name: str) -> Definition:
     """Return the worker of that name; ``UnknownWorkerError`` if there is none."""
-    found = _find(name)
-    if found is None:
+    if (found := _find(name)) is None:
         raise UnknownWorkerError(name)
     return found
 

@@ -68,8 +68,7 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
         tree, exact = None, False
     if not exact:
         tree = _rebuild(args, ("$", None), 1)
-        size = len(codec.dumps(tree))
-        if size > max_bytes:
+        if (size := len(codec.dumps(tree))) > max_bytes:
             reason = f"{size} bytes of JSON, and at most {max_bytes} are allowed"
             raise InvalidArgsError("$", reason)
     frozen: FrozenDict = read_only(tree)

@@ -100,8 +100,7 @@ def parse_options(
         return defaults
     checked: dict[str, Any] = {}
     for name, value in given.items():
-        check = _CHECKS.get(name)
-        if check is None:
+        if (check := _CHECKS.get(name)) is None:
             known = ", ".join(OPTION_NAMES)
             raise InvalidOptionError(name, f"there is no such option; known are {known}", worker)
         try:
@@ -146,8 +145,7 @@ def _whole(value: Any) -> int:
 
 
 def _positive(value: Any) -> int:
-    number = _whole(value)
-    if number < 1:
+    if (number := _whole(value)) < 1:
         raise ValueError(f"must be at least 1, not {number}")
     return number
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from sigra.options import Options
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 _WAYS = ("new", "anew", "new_many", "anew_many")
 """How a worker's jobs are enqueued."""
 
 if TYPE_CHECKING:
 
-    class _Proxy(Generic[P, R]):
+    class _Proxy(Generic[P, R_co]):
         """What type checkers see: the function's own call, and what a worker adds.
 
         Here and not in ``Worker``, where annotations would hide the function's own.
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 
         __name__: str
         __qualname__: str
-        __wrapped__: Callable[P, R]
+        __wrapped__: Callable[P, R_co]
         definition: Definition
 
-        def __init__(self, function: Callable[P, R]) -> None: ...
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+        def __init__(self, function: Callable[P, R_co]) -> None: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
         def new(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job: ...
         async def anew(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job: ...
         def new_many(
@@ -57,7 +57,7 @@ else:
             return cls
 
 
-class Worker(_Proxy[P, R]):
+class Worker(_Proxy[P, R_co]):
     """A function that can be enqueued. Calling it calls the function and nothing else.
 
     ``new``, ``anew``, ``new_many`` and ``anew_many`` enqueue jobs of it. ``definition``
@@ -90,11 +90,11 @@ class Worker(_Proxy[P, R]):
 
     __reduce_ex__ = __reduce__
 
-    def __deepcopy__(self, memo: Any = None) -> Worker[P, R]:
+    def __deepcopy__(self, memo: Any = None) -> Worker[P, R_co]:
         return self
 
     __copy__ = __deepcopy__
 
 
-class TenantWorker(Worker[P, R]):
+class TenantWorker(Worker[P, R_co]):
     """A worker whose jobs run for an organization and an actor, and are audited so."""

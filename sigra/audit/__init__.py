@@ -44,8 +44,10 @@ _HOMES = {name: home for home, names in _NAMES.items() for name in names.split()
 """The module in which each public name lives; the store's are shown here, where events are."""
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sigra.audit' has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(f"sigra.{_HOMES[name]}"), name)
-    return value
+if not TYPE_CHECKING:  # where any name would pass
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'sigra.audit' has no attribute {name!r}")
+        globals()[name] = value = getattr(import_module(f"sigra.{_HOMES[name]}"), name)
+        return value

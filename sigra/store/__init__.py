@@ -88,19 +88,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'sigra.store' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"sigra.store.{home}"), name)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package == "sigra":
-            raise
-        raise MissingExtraError("sql", package) from error
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # where any name would pass
+
+    def __getattr__(name: str) -> Any:
+        home = _HOMES.get(name)
+        if home is None:
+            raise AttributeError(f"module 'sigra.store' has no attribute {name!r}")
+        try:
+            value = getattr(import_module(f"sigra.store.{home}"), name)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package == "sigra":
+                raise
+            raise MissingExtraError("sql", package) from error
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -52,15 +52,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'sigra.testing' has no attribute {name!r}")
-    try:
-        value = getattr(import_module(f"sigra.testing.{_HOME_OF[name]}"), name)
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("testing", error.name or name) from error
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # where any name would pass
+
+    def __getattr__(name: str) -> Any:
+        if name not in _HOME_OF:
+            raise AttributeError(f"module 'sigra.testing' has no attribute {name!r}")
+        try:
+            value = getattr(import_module(f"sigra.testing.{_HOME_OF[name]}"), name)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("testing", error.name or name) from error
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, assert_type
@@ -120,7 +120,13 @@ def takes_any_worker(any_worker: Worker[..., Any], of_tenant: TenantWorker[..., 
     return any_worker.name + of_tenant.definition.name
 
 
+def starts_each(workers: Sequence[Worker[..., object]]) -> None:
+    for one in workers:
+        one.new({})
+
+
 takes_any_worker(close, close)
+starts_each([close, sweep, canonical, Billing.under])
 takes_any_worker(sweep, canonical)
 coroutine_function: Callable[[], Coroutine[Any, Any, int]] = sweep
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import sigra.audit
+import sigra.store
+import sigra.testing
 from sigra import (
     AuditEvent,
     AuditResult,
@@ -103,6 +106,10 @@ configure(colour="red")  # wrong: there is no such setting
 configure(sinks=[print])  # wrong: a function is no sink
 configure(backend=42)  # wrong: a number is no backend
 tenant_worker(close, 5)  # wrong: options are named
+sigra.tenant_wroker  # wrong: a typo
+sigra.audit.log_save  # wrong: another
+sigra.store.SqlAuditSinc  # wrong: and another
+sigra.testing.preform_job  # wrong: and one more
 any_worker: Worker[[str], str] = sweep  # wrong: another signature
 
 
