@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from contextvars import Context
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
 
 from sigra import config
@@ -22,6 +23,7 @@ from sigra.verdict import DONE, Verdict
 log = logging.getLogger("sigra.job")
 
 _OUTCOMES = (Ok, Failure, Snooze, Cancel)
+_UNRUN = (GeneratorType, AsyncGeneratorType, CoroutineType)
 
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
@@ -33,6 +35,9 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     elif type(value) is type and value in _OUTCOMES:
         forgotten = TypeError(f"the function returned a class: return {value.__name__}(...)")
         return conclude_error(attempt, forgotten, context)
+    elif type(value) in _UNRUN:  # a decorator or an await hid that the function makes one
+        unrun = TypeError(f"the function returned a {type(value).__name__} that nothing has run")
+        return conclude_error(attempt, unrun, context)
     else:
         verdict, outcome = Verdict("completed", value), "success"
     if attempt.job.definition.action is not None or config.current.sinks:

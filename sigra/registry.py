@@ -45,8 +45,7 @@ def backend_class(name: str) -> Any:
     """
     if name in _BUILT_IN:
         return getattr(import_module(f"sigra.backends.{name}"), _BUILT_IN[name])
-    entry = _entry_points().get(name)
-    if entry is None:
+    if (entry := _entry_points().get(name)) is None:
         raise UnknownBackendError(name, backend_names())
     try:
         return entry.load()

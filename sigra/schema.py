@@ -32,8 +32,7 @@ def schema_fields(schema: Any) -> Fields:
     concrete fields of a Django model, the keys of a TypedDict, and otherwise the
     parameters of the call. Raises ``TypeError`` if there are none.
     """
-    known = _known.get(id(schema))
-    if known is not None:
+    if (known := _known.get(id(schema))) is not None:
         return known[1]
     if not callable(schema):
         raise TypeError(

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -89,6 +90,37 @@ def test_an_outcome_s_class_is_no_outcome(kind: Any) -> None:
     verdict = run(lambda scope, **rest: kind)
     assert ("discarded", TypeError) == (verdict.state, type(verdict.error))
     assert f"return {kind.__name__}(...)" in str(verdict.error)
+
+
+def steps() -> Iterator[int]:
+    yield 1
+
+
+async def more_steps() -> AsyncIterator[int]:
+    yield 1
+
+
+@pytest.mark.parametrize("make", [steps, more_steps, lambda: (n for n in (1, 2))])
+def test_a_generator_that_nothing_has_run_is_no_success(make: Callable[[], Any]) -> None:
+    """A decorator may hide that a function is a generator: its job has failed, and says why."""
+    for verdict in (run(lambda scope, **rest: make()), arun(lambda scope, **rest: make())):
+        assert ("discarded", TypeError) == (verdict.state, type(verdict.error))
+        assert "generator that nothing has run" in str(verdict.error)
+
+
+def test_a_coroutine_that_a_coroutine_returned_is_no_success() -> None:
+    """The inner one was never awaited: its work is not done."""
+
+    async def inner() -> int:
+        return 1
+
+    async def outer(scope: AuditScope, **rest: Any) -> Any:
+        return held
+
+    held = inner()
+    verdict = arun(outer)
+    held.close()
+    assert ("discarded", TypeError) == (verdict.state, type(verdict.error))
 
 
 def test_a_snooze_comes_back_after_its_seconds() -> None:

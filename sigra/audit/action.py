@@ -23,8 +23,7 @@ def check_action(action: Any) -> str:
     255 characters at most. A name that is not a ``str`` is refused in the same way.
     """
     action = str.__str__(action) if isinstance(action, str) else action
-    reason = action_fault(action)
-    if reason is not None:
+    if (reason := action_fault(action)) is not None:
         shown = f" {action!r}" if type(action) is str and len(action) <= MAX_LENGTH else ""
         raise ValueError(f"the audit action{shown} {reason}; a good one is 'invoice.close'")
     return action  # type: ignore[no-any-return]

@@ -66,8 +66,7 @@ def checked_form(
         shown = keyword if fit and keyword.isascii() else "(an odd keyword)"
         raise AuditRejectedError(shown, "no such keyword")
     action, outcome = _exact(action), _exact(outcome)
-    reason = action_fault(action)
-    if reason is not None:
+    if (reason := action_fault(action)) is not None:
         raise AuditRejectedError("action", f"it {reason}")
     if type(outcome) is not str or outcome not in LEVELS:
         raise AuditRejectedError("outcome", "it must be 'success', 'failure' or 'error'")

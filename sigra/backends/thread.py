@@ -96,7 +96,12 @@ class ThreadBackend:
     def _open(self) -> Pool:
         with _opening:
             pool = self._pool
-            if pool is not None and pool.phase in ("open", "draining"):
+            draining = pool is not None and pool.phase == "draining"
+            if pool is not None and (pool.phase == "open" or (draining and pool.runs_here())):
+                return pool
+            if _exit_state == "exiting":
+                raise EnqueueError(self.name, "the interpreter is shutting down")
+            if pool is not None and draining:
                 return pool
             if pool is None or pool.phase == "lost" or resolve_backend(self.name) is self:
                 _close_at_exit(self.name)

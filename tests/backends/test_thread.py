@@ -796,15 +796,17 @@ def test_the_interpreters_exit_finishes_what_is_due() -> None:
     assert 0 == done.returncode
 
 
-def test_nothing_is_taken_after_the_exit() -> None:
+@pytest.mark.parametrize("backend", ['"thread"', "ThreadBackend()"])
+def test_nothing_is_taken_after_the_exit(backend: str) -> None:
     """An ``atexit`` function that enqueues gets ``EnqueueError``, also by the shared name."""
-    done = python("""
+    done = python(
+        """
         import atexit
         from sigra import EnqueueError
+        configure(backend=BACKEND)
         @worker
         def work():
             say("ran")
-        configure(backend="thread")
         @atexit.register
         def late():
             try:
@@ -812,7 +814,8 @@ def test_nothing_is_taken_after_the_exit() -> None:
             except EnqueueError as error:
                 say(str(error))
         work.new({})
-    """)
+    """.replace("BACKEND", backend)
+    )
     assert ["ran", "backend 'thread' did not take the job: the interpreter is shutting down"] == (
         done.stdout.split("\n")[:2]
     )
