@@ -115,7 +115,8 @@ def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     if isinstance(function, type):
         raise TypeError(f"{where} is a class; a worker is a plain function")
     if not callable(function) or not hasattr(function, "__qualname__"):
-        raise TypeError(f"a worker is a plain function (def or async def), not {where}")
+        what = f"the {type(function).__name__} {where}; make a method a @staticmethod"
+        raise TypeError(f"a worker is a plain function (def or async def), not {what}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{where} is a generator; a worker runs once and returns its outcome")
     try:

@@ -39,8 +39,7 @@ def schema_fields(schema: Any) -> Fields:
             f"audit_schema must be a record type or a function, not {_qualname(type(schema))}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
-    fields = _matched(_declared(schema))
-    if not fields:
+    if not (fields := _matched(_declared(schema))):
         name = _qualname(schema if issubclass(type(schema), type) else type(schema))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "

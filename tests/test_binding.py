@@ -220,6 +220,16 @@ def test_an_unusable_function_is_refused_at_decoration(function: Any) -> None:
         tenant_worker(function)
 
 
+def test_the_refusal_of_a_class_method_says_what_it_is_and_what_to_do() -> None:
+    """Of a decorator below it that makes no function, the kind is named, and the cure."""
+
+    def with_class(cls: Any, scope: AuditScope) -> None: ...
+
+    text = r"not the classmethod .*with_class; make a method a @staticmethod"
+    with pytest.raises(TypeError, match=text):
+        tenant_worker(classmethod(with_class))
+
+
 def test_the_refusal_says_where_the_function_is() -> None:
     """The TypeError names the function and its file."""
     with pytest.raises(TypeError, match=r"takes_self \(.*test_binding\.py:\d+\)"):
