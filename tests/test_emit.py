@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dis
 import gc
 import inspect
 import json
 import logging
+import subprocess
 import sys
 import threading
 import warnings
@@ -30,6 +32,7 @@ from sigra.audit import AuditStats, audit_stats, log, log_safe
 from sigra.audit.compose import event_id
 from sigra.audit.emit import log_begin, log_lifecycle
 from sigra.audit.failure import _windows
+from sigra.audit.sink import write_record
 from sigra.context import Running, running
 from sigra.errors import AuditRejectedError
 from sigra.frozen import FrozenDict
@@ -1114,6 +1117,43 @@ def test_counts_are_exact_under_threads() -> None:
     assert (1_800, 1_800, 1_800) == change(before)
 
 
+def test_an_interrupted_write_keeps_no_later_event_from_the_sinks(sink: Kept) -> None:
+    """Wherever Ctrl-C falls before a sink has the event: the next one is none of a sink's own."""
+    code = write_record.__code__
+    # Python looks for signals at none of these: they are there for a line's number alone.
+    steps = [step.offset for step in dis.get_instructions(code) if step.opname != "NOP"]
+
+    def interrupted(offset: int) -> bool:
+        def interrupt(frame: Any, what: str, _: Any) -> Any:
+            if frame.f_code is not code:
+                return None
+            frame.f_trace_opcodes = True
+            if what == "opcode" and frame.f_lasti == offset and not sink.events:
+                raise KeyboardInterrupt
+            return interrupt
+
+        tracing = sys.gettrace()
+        sys.settrace(interrupt)
+        try:
+            log_safe("a.b", SCOPE)
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(tracing)
+        return False
+
+    def try_all() -> None:
+        tried = 0
+        for offset in steps:
+            sink.events.clear()
+            if interrupted(offset):
+                tried += 1
+                assert "emitted" == log_safe("a.b", SCOPE).status
+        assert tried > 30
+
+    contextvars.copy_context().run(try_all)
+
+
 def test_a_stack_near_its_limit_is_survived() -> None:
     """At whatever depth of the stack it is entered, log_safe answers, and counts once."""
     wrong: list[Any] = []
@@ -1152,6 +1192,30 @@ def test_the_stacks_end_costs_no_event_for_its_metadata() -> None:
             new_key = descend(left, {f"key{left}": "text"}).status
             statuses.append((descend(left, None).status, new_key))
     assert {("emitted", "emitted"), ("failed", "failed")} == set(statuses)
+
+
+def test_the_stacks_end_ends_no_process_that_writes_lines() -> None:
+    """Where orjson had no room to ask a moment for its zone, a process of Python 3.11 was ended."""
+    code = (
+        "import io, logging, os, sys, structlog\n"
+        "from sigra import AuditEvent, configure, log_safe, tenant_worker\n"
+        "from sigra.audit import JSONLinesSink, JSONRenderer\n"
+        "logging.disable(); loggers = structlog.BytesLoggerFactory(io.BytesIO())\n"
+        "structlog.configure([JSONRenderer()], None, None, loggers, True)\n"
+        "@tenant_worker(name='stack.end', audit_schema=AuditEvent)\n"
+        "def work(scope):\n"
+        "    def at(left, call, *given): return at(left - 1, call, *given) if left else call(*given)\n"
+        "    log_safe('a.b', scope)\n"
+        "    for left in range(240, 300):\n"
+        "        if os.fork() == 0:  # code that ran often takes less of the stack\n"
+        "            try: at(left, log_safe, 'a.b', scope)\n"
+        "            finally: os._exit(0)\n"
+        "        if os.wait()[1]: raise SystemExit(f'a process was ended {left} frames down')\n"
+        "configure(sinks=[JSONLinesSink(io.BytesIO())]); sys.setrecursionlimit(300)\n"
+        "job = work.new({'organization_id': '42', 'actor_id': '7'}); job.result()\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
+    assert (0, b"") == (done.returncode, done.stderr)
 
 
 def test_a_call_that_takes_the_last_frame_is_answered() -> None:

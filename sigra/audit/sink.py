@@ -57,8 +57,8 @@ def write_record(
         faults.append("a sink logged it while writing another, so no sink was given it")
         return taken
     written = [event]
-    _writing.set(written)
     try:
+        _writing.set(written)
         for sink in sinks:
             try:
                 if transaction is None:
