@@ -50,12 +50,17 @@ class SqliteDatabase:
                 # SQLite copies the pages that a statement changes: not into a file. For the writer
                 # alone, for a VACUUM would then copy the whole store into memory.
                 self._writer.cursor().execute("PRAGMA temp_store = MEMORY")
+            cursor: Any = None
             try:
                 cursor = self._writer.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
                 result = work(CursorRunner(cursor, self._statements))
                 cursor.execute("COMMIT")
             except BaseException:
+                try:  # noqa: SIM105 - by itself: for a frame more the stack may have no room
+                    cursor.execute("ROLLBACK")
+                except Exception:  # noqa: S110 - there is none, or the connection is dead
+                    pass
                 self._drop_writer()
                 raise
             return result

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -15,6 +19,7 @@ from typing import Any
 
 import pytest
 from drivers import driven_by
+from events import event
 from sqlalchemy import create_engine, select, text
 
 from sigra import (
@@ -161,6 +166,35 @@ def test_jobs_go_on_while_the_database_is_gone(
         with server.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
         server.dispose()
+
+
+def test_the_stacks_end_leaves_no_file_locked(
+    tmp_path: Path, open_sink: Callable[..., Any], request: pytest.FixtureRequest
+) -> None:
+    """Where an event fails for want of frames, its transaction ends: others waited ten seconds."""
+    sink = open_sink(f"sqlite:///{tmp_path}/audit.db")
+    sink.write(event(0))
+    other = sqlite3.connect(tmp_path / "audit.db", timeout=0)
+    failed = 0
+
+    def descend(left: int) -> None:
+        return descend(left - 1) if left else sink.write(event(failed))
+
+    depth = len(inspect.stack())
+    gc.disable()
+    request.addfinalizer(gc.enable)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # nor can a connection be closed there
+        for left in range(sys.getrecursionlimit() - depth - 80, sys.getrecursionlimit() - depth):
+            try:
+                descend(left)
+            except RecursionError:
+                failed += 1
+            other.execute("BEGIN IMMEDIATE")
+            other.rollback()
+        gc.collect()
+    other.close()
+    assert failed > 5
 
 
 def kill_connections(url: str) -> None:
