@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -137,8 +138,22 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
         connection.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, new in Python 3.12
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-    cursor.execute("PRAGMA journal_mode = WAL")
+    _begin_log(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA secure_delete = ON")
     cursor.execute("PRAGMA wal_autocheckpoint = 2000")
     cursor.close()
+
+
+def _begin_log(cursor: Any) -> None:
+    # SQLite waits for a lock everywhere but here.
+    until = monotonic() + _BUSY_MILLISECONDS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+        except OperationalError as error:
+            if "locked" not in str(error) or monotonic() > until:
+                raise
+        else:
+            return
+        sleep(0.01)

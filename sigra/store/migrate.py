@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from sqlalchemy import Connection, column, false, func, inspect, select, table
 from sigra.store.access import naming_altered
 from sigra.store.database import Database
 from sigra.store.errors import AuditTablesError
+from sigra.store.forking import PerProcess
 from sigra.store.tables import chains, entries, marks
 
 HEAD = "0003"
@@ -139,4 +141,16 @@ def _run(connection: Connection, command: str, revision: str) -> None:
     config = Config()
     config.set_main_option("script_location", str(FOLDER))
     config.attributes["connection"] = connection
-    getattr(alembic.command, command)(config, revision)
+    _process.check(_renew)
+    with _running:
+        getattr(alembic.command, command)(config, revision)
+
+
+def _renew() -> None:
+    # In a forked child: a thread of the parent's may have held it.
+    global _running
+    _running = threading.Lock()
+
+
+_process, _running = PerProcess(), threading.Lock()
+"""What Alembic is at work on is one for all threads, of other stores too."""

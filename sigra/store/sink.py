@@ -168,14 +168,10 @@ class SqlAuditSink:
         if _sees_tables(connection):
             self._seen = not self._made  # else he may see what is rolled back later
             return
-        if connection.dialect.name == "sqlite":
-            self._process.check(self._begin)
-            with self._preparing:
-                made = make_within(connection)
-            if made:
-                self._made = True
-                return
-        self.prepare()
+        if connection.dialect.name == "sqlite" and make_within(connection):
+            self._made = True
+        else:
+            self.prepare()
 
     def _begin(self) -> None:
         # Also in a forked child: a thread of the parent's may have held it.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -116,6 +118,35 @@ def test_many_that_begin_at_once_make_the_tables_once(url: str, open_sink: Calla
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda pair: pair[1].write(event(pair[0])), enumerate(sinks)))
     assert sinks[0].count(EventFilter("acme")) == 6
+
+
+MANY_STORES = """
+import sys, threading
+from sigra import AuditEvent
+from sigra.store import SqlAuditSink
+sinks = [SqlAuditSink(f"sqlite:///{sys.argv[1]}/{number}.db") for number in range(8)]
+together = threading.Barrier(8)
+def begin(sink):
+    together.wait()
+    sink.write(AuditEvent(action="invoice.close"))
+    sink.close()
+threads = [threading.Thread(target=begin, args=(sink,)) for sink in sinks]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+"""
+
+
+def test_each_of_many_stores_that_begin_at_once_has_its_own_tables(tmp_path: Path) -> None:
+    """A migration is of one connection: of two that mixed them up the process itself crashed."""
+    command = [sys.executable, "-c", MANY_STORES, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert (done.returncode, done.stderr) == (0, "")
+    for number in range(8):
+        sink = SqlAuditSink(f"sqlite:///{tmp_path}/{number}.db")
+        assert sink.count(EventFilter(None)) == 1
+        sink.close()
 
 
 def test_tables_can_be_left_to_somebody_else(url: str, open_sink: Callable) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -401,6 +402,27 @@ def test_the_first_event_of_all_may_follow_a_row_of_the_caller_s(
                 getattr(connection, end)()
     assert rows(engine) == 2
     assert verify(sink, organization_id="acme").rows == sink.count(ACME) == 4
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_the_first_event_of_all_waits_for_a_transaction_of_somebody_else(
+    tmp_path: Path, open_sink: Any, driver: str
+) -> None:
+    """As all later ones: SQLite itself waits for nobody where it is to begin a log."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'audit.db'}")
+    sink = open_sink(f"{driver}:///{tmp_path / 'audit.db'}")
+    connection = engine.connect()
+    connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+    connection.execute(text("INSERT INTO ledger VALUES (1)"))
+    with configure(sinks=[sink], audit_schema=AuditEvent), ThreadPoolExecutor() as pool:
+        first = pool.submit(log_safe, "invoice.close", SCOPE)
+        wait([first], timeout=0.5)
+        connection.commit()
+        assert first.result().status == "emitted"
+    connection.close()
+    assert (rows(engine), sink.count(ACME)) == (1, 1)
     engine.dispose()
 
 
