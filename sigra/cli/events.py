@@ -13,7 +13,7 @@ from rich.text import Text
 from sqlalchemy import Connection, func, select
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
-from sigra.cli.show import inline, listing, stdout_console
+from sigra.cli.show import inline, listing, say, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
@@ -43,7 +43,7 @@ def show_page(
             columns = ["time (UTC)", "organization", "who", "action", "target", "outcome"]
             stdout_console().print(listing(columns, rows))
         else:
-            print("no event matches")
+            say("no event matches")
     if page.cursor is not None:
         print(f"more: --cursor {page.cursor}", file=sys.stderr)
 
@@ -68,7 +68,7 @@ def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> Non
     actions = sorted({action for action, _ in counts})
     if machine:
         found = {a: {o: counts[a, o] for o in _STYLES if counts[a, o]} for a in actions}
-        print(json.dumps({"events": counts.total(), "actions": found}))
+        say(json.dumps({"events": counts.total(), "actions": found}))
         return
     rows = [[inline(action), *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
     rows.append(["all", *(f"{sum(counts[a, o] for a in actions):,}" for o in _STYLES)])
@@ -136,4 +136,4 @@ def _print_json(events: Iterable[AuditEvent]) -> None:
     for event in events:
         fields = {name: getattr(event, name) for name in EVENT_FIELDS}
         fields["occurred_at"] = event.occurred_at.isoformat()
-        print(json.dumps(fields, default=str), flush=True)
+        say(json.dumps(fields, default=str))

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
 
-from sigra.cli.show import Bar, counted, stderr_console
+from sigra.cli.show import Bar, counted, say, stderr_console
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
 from sigra.store import (
@@ -71,9 +71,9 @@ def export_store(
     events, files = manifest.events, len(manifest.files)
     if machine:
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}
-        print(json.dumps(facts))
+        say(json.dumps(facts))
     else:
-        print(f"{counted(events, 'event')} in {counted(files, 'file')} in {folder}")
+        say(f"{counted(events, 'event')} in {counted(files, 'file')} in {folder}")
 
 
 def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None:
@@ -85,9 +85,9 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None
     with Bar(stderr_console(), None, "events") as bar:
         removed = store.clean_up(before, lambda done: bar.move(done, done))
     if machine:
-        print(json.dumps({"removed": removed, "before": before.isoformat()}))
+        say(json.dumps({"removed": removed, "before": before.isoformat()}))
     else:
-        print(f"{counted(removed, 'event')} older than {before:%Y-%m-%d %H:%M} UTC removed")
+        say(f"{counted(removed, 'event')} older than {before:%Y-%m-%d %H:%M} UTC removed")
 
 
 def erase_persons(
@@ -111,7 +111,7 @@ def erase_persons(
         for person in persons
     )
     vacuum(store)
-    print(json.dumps({"erased": erased}) if machine else f"{counted(erased, 'event')} erased")
+    say(json.dumps({"erased": erased}) if machine else f"{counted(erased, 'event')} erased")
 
 
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:
@@ -122,9 +122,9 @@ def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: 
         raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
     length = len(list(taken.heads))
     if machine:
-        print(json.dumps({"file": str(file), "number": number, "chains": length}))
+        say(json.dumps({"file": str(file), "number": number, "chains": length}))
     else:
-        print(f"checkpoint {number} of {counted(length, 'chain')} in {file}")
+        say(f"checkpoint {number} of {counted(length, 'chain')} in {file}")
 
 
 def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[int, Checkpoint]:
@@ -154,6 +154,6 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
         raise MisuseError(
             f"the page cannot be served: {error.strerror}; name another port by --port, 0 for any"
         ) from None
-    print(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
+    say(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
     sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[bound])

@@ -43,6 +43,11 @@ def stdout() -> TextIO:
     return sys.stdout
 
 
+def say(text: str) -> None:
+    """Print a line on standard output at once; ``OSError`` where it is closed."""
+    print(text, file=stdout(), flush=True)
+
+
 def stderr_console() -> Console:
     """Return a console on stderr that is a terminal if, and only if, stderr is one."""
     terminal = sys.stderr.isatty()

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from sigra.cli.show import Bar, figures, inline, stderr_console, stdout_console
+from sigra.cli.show import Bar, figures, inline, say, stderr_console, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
 from sigra.store.keys import by_id
@@ -54,7 +54,7 @@ def verify_store(
         report = verify(store, progress=lambda done: bar.move(done, done), **which, **trust)
     wrong = None if folder is None else _check_export(folder, trust["public_keys"])
     if machine:
-        print(json.dumps(_facts(report, wrong), default=str))
+        say(json.dumps(_facts(report, wrong), default=str))
     else:
         _show(report)
         if folder is not None and wrong is not None:
@@ -66,14 +66,14 @@ def verify_folder(folder: Path, trust: dict[str, Any], *, machine: bool) -> int:
     """Print what is wrong with an export, of which the store is not at hand; return the status."""
     wrong = _check_export(folder, trust["public_keys"])
     if machine:
-        print(json.dumps({"export": wrong}))
+        say(json.dumps({"export": wrong}))
     else:
         _show_export(folder, wrong)
     return 1 if wrong else 0
 
 
 def _show_export(folder: Path, wrong: list[str]) -> None:
-    print(f"export {folder}: {inline('; '.join(wrong)) or 'as its manifest says'}")
+    say(f"export {folder}: {inline('; '.join(wrong)) or 'as its manifest says'}")
 
 
 def _check_export(folder: Path, keys: Any) -> list[str]:
@@ -103,7 +103,7 @@ def _show(report: Report) -> None:
     for finding in report.findings:
         where = "no organization" if finding.organization_id is None else finding.organization_id
         text = f"{finding.kind}: {where}, sequence {finding.sequence}: {finding.reason}"
-        print(inline(text))
+        say(inline(text))
 
 
 def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from sigra.store import SqlAuditSink
 
 FULL = "/dev/full"
 SAID = b"Error: standard output cannot be written: No space left on device\n"
+CLOSED = b"Error: standard output cannot be written: Bad file descriptor\n"
 ALL = ("--all-organizations",)
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -49,6 +50,16 @@ def test_an_audit_command_whose_output_finds_no_room_says_so(
         process = start("audit", *words, "--store", store, stdout=full)
     # Where the next page begins is told besides.
     assert (1, [SAID]) == (process.wait(240), told(process, but="more:"))
+
+
+@pytest.mark.parametrize("words", [*AUDITS, ("verify", *ALL, "--json")], ids=" ".join)
+def test_an_audit_command_whose_output_is_closed_says_so(
+    start: Start, store: str, words: tuple[str, ...]
+) -> None:
+    """What was asked for reaches nobody, in whatever form."""
+    words = ("audit", *words, "--store", store)
+    process = start(*words, stdout=None, preexec_fn=lambda: os.close(1))
+    assert (1, [CLOSED]) == (process.wait(240), told(process, but="more:"))
 
 
 def told(process: "subprocess.Popen[bytes]", but: str) -> list[bytes]:
