@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,23 @@ def _run(connection: Connection, command: str, revision: str) -> None:
     config.set_main_option("script_location", str(FOLDER))
     config.attributes["connection"] = connection
     _process.check(_renew)
-    with _running:
+    with _running, _set_aside():
         getattr(alembic.command, command)(config, revision)
+
+
+@contextmanager
+def _set_aside() -> Iterator[None]:
+    """Have Alembic be at work on afterwards what it was: a migration of the host's may log."""
+    from alembic import context, op
+
+    before = [(module.__dict__, dict(module.__dict__)) for module in (context, op)]
+    try:
+        yield
+    finally:
+        for names, then in before:
+            for name in names.keys() - then.keys():
+                del names[name]
+            names.update(then)
 
 
 def _renew() -> None:

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
+from alembic.config import Config
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from events import event
 from sqlalchemy import Connection, MetaData, create_engine, insert, inspect, make_url, select, text
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from sigra import AuditEvent, configure
 from sigra.audit import EventFilter
 from sigra.store import (
     AuditTablesError,
@@ -147,6 +150,48 @@ def test_each_of_many_stores_that_begin_at_once_has_its_own_tables(tmp_path: Pat
         sink = SqlAuditSink(f"sqlite:///{tmp_path}/{number}.db")
         assert sink.count(EventFilter(None)) == 1
         sink.close()
+
+
+ENV = """
+from alembic import context
+from sqlalchemy import create_engine
+engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
+with engine.connect() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+engine.dispose()
+"""
+VERSION = """
+from alembic import op
+from sqlalchemy import Column, Integer
+from sigra import log_safe
+revision, down_revision = "1", None
+def upgrade():
+    op.create_table("before", Column("id", Integer))
+    assert log_safe("table.add", None, conn={conn}).status == "emitted"
+    op.create_table("after", Column("id", Integer))
+"""
+
+
+@pytest.mark.parametrize("conn", ["None", "op.get_bind()"])
+def test_a_migration_of_the_host_s_may_log_the_first_event(tmp_path: Path, conn: str) -> None:
+    """The store's tables are made meanwhile, and his migration goes on as if nothing was."""
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "env.py").write_text(ENV)
+    (tmp_path / "versions" / "one.py").write_text(VERSION.format(conn=conn))
+    url = f"sqlite:///{tmp_path / 'audit.db'}"
+    config = Config()
+    config.set_main_option("script_location", str(tmp_path))
+    config.set_main_option("sqlalchemy.url", url if "op" in conn else f"sqlite:///{tmp_path}/1.db")
+    sink = SqlAuditSink(url)
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        command.upgrade(config, "head")
+    engine = create_engine(config.get_main_option("sqlalchemy.url") or "")
+    assert {"before", "after", "alembic_version"} <= set(inspect(engine).get_table_names())
+    engine.dispose()
+    assert sink.count(EventFilter(None)) == 1
+    sink.close()
 
 
 def test_tables_can_be_left_to_somebody_else(url: str, open_sink: Callable) -> None:
