@@ -6,6 +6,7 @@ import asyncio
 import heapq
 import itertools
 import math
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from sigra.options import PLAIN
 from sigra.verdict import Verdict
 
 _order = itertools.count().__next__
+_lock = threading.Lock()  # one for all, so that a forked child can free it
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 Until = float | datetime | None
 
 
@@ -79,7 +83,6 @@ class SyncBackend:
     capabilities = CAPABILITIES
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._ahead, self._together = 0.0, -1.0
         self._scheduled: list[tuple[float, int, int, Job, LocalTicket]] = []
         self._unique: dict[tuple[str, str], Job] = {}
@@ -195,11 +198,10 @@ class SyncBackend:
         if not ticket.settle(verdict):
             self._schedule(job, ticket, pump.now() + verdict.delay)
         elif job.options.unique is not None:
-            with self._lock:
-                self._unique.pop((job.worker, job.options.unique), None)
+            self._unique.pop((job.worker, job.options.unique), None)
 
     def _schedule(self, job: Job, ticket: LocalTicket, due: float) -> None:
-        with self._lock:
+        with _lock:
             # What is enqueued together is due together, and then its priority decides.
             if not 0.0 <= due - self._together < 0.01:
                 self._together = due
@@ -209,8 +211,7 @@ class SyncBackend:
     def _is_duplicate(self, job: Job) -> bool:
         if job.options.unique is None:
             return False
-        with self._lock:
-            first = self._unique.setdefault((job.worker, job.options.unique), job)
+        first = self._unique.setdefault((job.worker, job.options.unique), job)
         if first is not job:
             job.accept(native_id=first.id, ticket=first.ticket, duplicate=True)
         return first is not job
@@ -222,9 +223,7 @@ class SyncBackend:
         """Return the virtual time now, and that up to which to drain; check what was passed."""
         if type(limit) is bool or not isinstance(limit, int) or limit < 0:
             raise ValueError(f"limit must be an int that is not negative, not {limit!r}")
-        now = self._now()
-        if until is None:
-            return now, now
+        now, until = self._now(), 0 if until is None else until
         if isinstance(until, datetime):
             if until.utcoffset() is None:
                 raise ValueError("until must be an aware datetime, or seconds ahead")
@@ -235,7 +234,7 @@ class SyncBackend:
 
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
         """Take the next job due by ``target``, and let time go on to it, or to ``target``."""
-        with self._lock:
+        with _lock:
             entry = next((each for each in self._scheduled[:1] if each[0] <= target), None)
             if entry is not None:
                 if inline and entry[3].definition.is_async:  # it is left where it cannot run

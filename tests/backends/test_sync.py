@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import math
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -611,3 +613,41 @@ def test_what_a_cancelled_job_enqueued_waits_for_drain(sync: SyncBackend) -> Non
     asyncio.run(main())
     assert [0, 1] == ran
     assert not child.new({"number": 2}, unique="k0").duplicate
+
+
+FORKS = """
+import os, signal, threading
+from sigra import SyncBackend, configure, worker
+
+@worker
+def work():
+    pass
+
+def use():
+    work.new({}, unique="k")
+    work.new({}, delay=1)
+    backend.drain()
+
+def use_on_and_on():
+    while True:
+        use()
+
+configure(backend=(backend := SyncBackend()))
+for _ in range(3):
+    threading.Thread(target=use_on_and_on, daemon=True).start()
+for _ in range(100):
+    if not (child := os.fork()):
+        signal.alarm(60)
+        use()
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        os._exit(1)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
+    """A child that is forked while other threads enqueue goes on enqueuing and draining."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKS]
+    assert 0 == subprocess.run(command, timeout=240, check=False).returncode
