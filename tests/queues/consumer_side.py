@@ -1,11 +1,12 @@
 """What every consumer's app module imports before its backend: the suite's workers, recorded.
 
 ``note`` is the body of a task of the application's own, which Sigra knows nothing of; ``held``
-is a worker that the test lets end.
+is a worker that the test lets end, and ``sleeps`` one that its queue's time limit cuts off.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -36,6 +37,13 @@ def held(scope, args, until):
     record(scope, args)
     while not Path(until).exists():
         time.sleep(0.02)
+
+
+@tenant_worker(name="queues.sleeps")
+async def sleeps(scope, args):
+    """Take longer than any test has time for."""
+    record(scope, args)
+    await asyncio.sleep(300)
 
 
 def note(text: str) -> None:

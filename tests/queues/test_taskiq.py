@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from consumer import Consumer
-from consumer_side import held
+from consumer_side import held, sleeps
 from proxy import Proxy
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
@@ -97,6 +97,15 @@ class TaskiqHarness(QueueHarness):
         self.direct.close()
 
 
+class Limit(taskiq.TaskiqMiddleware):
+    """The application's own, by which a task has a time limit."""
+
+    def pre_send(self, message):
+        if message.task_name == sleeps.name:
+            message.labels["timeout"] = 1
+        return message
+
+
 class TaskiqContract(QueueContract):
     def test_a_consumer_that_stops_leaves_no_notes(self, harness, journal):
         """Those of the jobs that have just ended are gone from Redis, and not after a week."""
@@ -104,6 +113,15 @@ class TaskiqContract(QueueContract):
         journal.wait(harness, lambda: len(journal.runs()) == 20, "the jobs")
         harness.stop()
         assert [job.id for job in jobs if harness.direct.exists(f"sigra:begun:{job.id}")] == []
+
+    def test_a_job_that_taskiq_cuts_off_uses_up_an_attempt(self, harness, journal, monkeypatch):
+        """With a label ``timeout`` it comes again, as one whose consumer died, and then ends."""
+        limited = [*harness.broker.middlewares, Limit()]
+        monkeypatch.setattr(harness.broker, "middlewares", limited)
+        job = sleeps.new(IDS, max_attempts=2)
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
+        self._run(harness, journal, workers.agnostic, {})
+        assert [run["attempt"] for run in journal.runs(sleeps.name)] == [1, 1]
 
     def test_another_queue_is_named(self, harness, journal):
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
