@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 
 import consumer_side
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
+from sigra import tenant_worker
 from sigra.backends.dramatiq import DramatiqBackend
+from sigra.testing.contract_workers import record
+
+
+@tenant_worker(name="dramatiq_app.limited")
+def limited(scope, args):
+    """Take longer than Dramatiq allows it."""
+    record(scope, args)
+    while True:
+        time.sleep(0.02)
 
 
 def make_broker(url, queue):
@@ -54,6 +65,7 @@ if consumer_side.URL:
     broker.add_middleware(after_boot := AfterBoot())
     logging.getLogger().addHandler(after_boot)  # behind the one that writes
     backend = DramatiqBackend(broker, queue=consumer_side.QUEUE)
+    broker.get_actor(limited.name).options["time_limit"] = 1000
     note = dramatiq.actor(
         consumer_side.note, actor_name="native.note", queue_name=consumer_side.QUEUE
     )

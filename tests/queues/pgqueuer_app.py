@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import consumer_side
 import pgqueuer
 from pgqueuer.adapters.connections import create_asyncpg_pool
 
-from sigra import configure, tenant_worker
+from sigra import AuditEvent, configure, log_safe, tenant_worker
 from sigra.backends.pgqueuer import PgQueuerBackend
 from sigra.testing import contract_workers
 
@@ -29,6 +30,14 @@ def says(scope, text):
     raise ValueError(text.encode().decode("unicode-escape"))
 
 
+@tenant_worker(name="pgqueuer_app.alone", audit_schema=AuditEvent)
+async def alone(scope):
+    """Run for a while, beside no other of its kind."""
+    log_safe("contract.begun", scope)
+    await asyncio.sleep(0.1)
+    log_safe("contract.ended", scope)
+
+
 @asynccontextmanager
 async def main():
     async with create_asyncpg_pool(consumer_side.URL) as pool:
@@ -39,4 +48,5 @@ async def main():
             consumer_side.note(job.payload.decode())
 
         with configure(backend=PgQueuerBackend(pgq)):
+            pgq.qm.entrypoint_registry[alone.name].parameters.concurrency_limit = 1
             yield pgq

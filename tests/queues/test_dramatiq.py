@@ -23,7 +23,7 @@ dramatiq = need("dramatiq")
 
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
-from dramatiq_app import make_broker  # noqa: E402
+from dramatiq_app import limited, make_broker  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
@@ -103,6 +103,11 @@ class DramatiqContract(QueueContract):
     def test_a_cancelled_job_is_a_dead_letter(self, harness, journal):
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: harness.kept(job.id), "the dead letter")
+
+    def test_a_time_limit_of_its_actor_uses_up_an_attempt(self, harness, journal):
+        job = limited.new(IDS, max_attempts=2, backoff=0)
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
+        assert [run["attempt"] for run in journal.runs(limited.name)] == [1, 2]
 
     def test_another_queue_is_named(self, harness, journal):
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")

@@ -228,6 +228,15 @@ class TestPgQueuer(OwnPoolContract):
         words = [row["status"] for row in harness.log(job.native_id)]
         assert words == ["queued", "picked", "queued", "picked", "failed"]
 
+    def test_a_concurrency_limit_of_an_entrypoint_holds(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """As the consumer's ``main`` sets it."""
+        pgqueuer_app.alone.new_many([IDS] * 4)
+        journal.wait(harness, lambda: len(journal.events()) == 8, "the jobs")
+        actions = [event["action"] for event in journal.events()]
+        assert actions == ["contract.begun", "contract.ended"] * 4
+
     def test_priority_and_time_reach_their_columns(self, harness: PgQueuerHarness) -> None:
         job = contract_workers.echo.new(IDS, priority=7, delay=60)
         (row,) = harness.rows("id = %s", job.native_id)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from consumer import HERE
+from consumer_side import held
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
 from servers import need
@@ -173,6 +174,14 @@ class TestRQ(QueueContract):
         job = workers.echo.new(IDS, run_at=due)
         scheduled = harness.native.scheduled_job_registry.get_scheduled_time(job.id)
         assert scheduled == datetime(2100, 1, 1, 12, 0, 1, tzinfo=timezone.utc)
+
+    def test_a_time_limit_of_its_queue_uses_up_an_attempt(self, harness, journal):
+        connection, limit = harness.native.connection, {"default_timeout": 1}
+        queue = rq.Queue(harness.queue, connection=connection, serializer="json", **limit)
+        with configure(backend=RQBackend(queue)):
+            job = held.new({**IDS, "until": "never"}, max_attempts=2, backoff=0)
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
+        assert [run["attempt"] for run in journal.runs(held.name)] == [1, 2]
 
     def test_another_queue_is_named(self, harness):
         other = f"{harness.queue}-other"

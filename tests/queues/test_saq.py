@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consumer_side import sleeps
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
 from servers import need
@@ -102,6 +103,16 @@ class TestSaqOnRedis(QueueContract):
         assert harness.ask(other.job(job.id)).function == job.worker
         assert harness.ask(harness.native.job(job.id)) is None
         harness.ask(other.disconnect())
+
+    def test_a_time_limit_of_its_native_job_uses_up_an_attempt(self, harness, journal):
+        async def limit(job):
+            job.timeout = 1
+
+        harness.native.register_before_enqueue(limit)
+        job = sleeps.new(IDS, max_attempts=2)
+        harness.native.unregister_before_enqueue(limit)
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
+        assert len(journal.runs(sleeps.name)) == 2
 
     def test_a_cancelled_job_is_aborted(self, harness, journal):
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
