@@ -23,7 +23,6 @@ from sigra.verdict import DONE, Verdict
 log = logging.getLogger("sigra.job")
 
 _OUTCOMES = (Ok, Failure, Snooze, Cancel)
-_UNRUN = (GeneratorType, AsyncGeneratorType, CoroutineType)
 
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
@@ -32,11 +31,12 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
         verdict, outcome = DONE, "success"
     elif issubclass(type(value), _OUTCOMES):  # not isinstance: the __class__ of a proxy may raise
         verdict, outcome = _judge(attempt, value, context)
-    elif type(value) is type and value in _OUTCOMES:
+    elif (kind := type(value)) is type and value in _OUTCOMES:
         forgotten = TypeError(f"the function returned a class: return {value.__name__}(...)")
         return conclude_error(attempt, forgotten, context)
-    elif type(value) in _UNRUN:  # a decorator or an await hid that the function makes one
-        unrun = TypeError(f"the function returned a {type(value).__name__} that nothing has run")
+    elif kind is GeneratorType or kind is CoroutineType or kind is AsyncGeneratorType:
+        # A decorator or an await hid that the function makes one.
+        unrun = TypeError(f"the function returned a {kind.__name__} that nothing has run")
         return conclude_error(attempt, unrun, context)
     else:
         verdict, outcome = Verdict("completed", value), "success"

@@ -734,3 +734,20 @@ def test_a_value_is_told_by_its_type() -> None:
 
     value = Proxy()
     assert run(lambda scope, **rest: value).value is value
+
+
+def test_a_value_whose_type_cannot_be_compared_is_a_value() -> None:
+    """A metaclass's own methods are not asked what was returned."""
+
+    class Odd(type):
+        def __eq__(cls, other: object) -> bool:
+            raise RuntimeError("compared")
+
+        def __hash__(cls) -> int:
+            raise RuntimeError("hashed")
+
+    class Value(metaclass=Odd):
+        pass
+
+    value = Value()
+    assert run(lambda scope, **rest: value).value is value
