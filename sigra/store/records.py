@@ -33,11 +33,13 @@ def is_mapped(kind: Any) -> bool:
 def add_records(connection: Connection, records: Sequence[Any]) -> None:
     """Add records that are not there yet, by ``event_id`` where their class has one.
 
-    A class whose ``event_id`` is not unique may get one twice from two processes at once.
+    A class whose ``event_id`` is not unique may get one twice from two processes at once. The
+    transaction of the connection goes on, or its innermost savepoint: whoever began that ends it.
     """
     from sqlalchemy.orm import Session
 
-    with Session(connection, expire_on_commit=False) as session:
+    # By default a session has a savepoint of its own within another, and takes it back in the end.
+    with Session(connection, join_transaction_mode="rollback_only") as session:
         for record in records:
             kind, fresh = type(record), _copy(record)
             # Where its class is not given one, it may be made by the database, or by nobody.

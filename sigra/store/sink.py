@@ -219,7 +219,8 @@ class SqlAuditSink:
                 self._prepare_on(connection)
             append(ConnectionRunner(connection), events)
         if records:
-            add_records(connection, records)
+            with connection.begin_nested():  # one that does not fit ends this, and no more
+                add_records(connection, records)
 
 
 def _sees_tables(connection: Connection) -> bool:

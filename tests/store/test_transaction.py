@@ -7,16 +7,25 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from drivers import driven_by
-from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy import CheckConstraint, DateTime, Engine, Text, create_engine, func, select, text
 from sqlalchemy import event as listen
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    scoped_session,
+    sessionmaker,
+)
 
 from sigra import (
     AuditEvent,
@@ -38,6 +47,21 @@ from sigra.testing import AuditLog
 
 ACME = EventFilter("acme")
 SCOPE = AuditScope.build(actor_id="ann", organization_id="acme")
+
+
+class Base(DeclarativeBase):
+    """What the application maps."""
+
+
+class Own(Base):
+    """A class of its own for its events."""
+
+    __tablename__ = "own_audit"
+    event_id: Mapped[str] = mapped_column(Text, primary_key=True)
+    action: Mapped[str] = mapped_column(Text)
+    organization_id: Mapped[str | None] = mapped_column(Text)
+    target_id: Mapped[str | None] = mapped_column(Text, CheckConstraint("target_id <> 'refused'"))
+    occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 @pytest.fixture
@@ -122,6 +146,44 @@ def test_a_failing_event_leaves_the_transaction_whole(engine: Engine, sink: SqlA
     with engine.begin() as connection:
         assert log_safe("invoice.close", SCOPE, conn=connection).status == "emitted"
     assert verify(sink, organization_id="acme").verdict == "intact"
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("make", [Engine.connect, Session], ids=["connection", "session"])
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_record_of_the_application_s_own_is_there_if_it_commits(
+    engine: Engine, sink: SqlAuditSink, log: Any, make: Any, within: bool, committed: bool
+) -> None:
+    """Also where that is in a savepoint: of log_safe, or of the application."""
+    Base.metadata.create_all(engine)
+    with configure(audit_schema=Own), make(engine) as conn:
+        conn.execute(text("INSERT INTO ledger VALUES (1)"))
+        with conn.begin_nested() if within else nullcontext():
+            for _ in range(2):
+                assert log("invoice.close", SCOPE, conn=conn).status == "emitted"
+        conn.execute(text("INSERT INTO ledger VALUES (2)"))
+        conn.commit() if committed else conn.rollback()
+        expected = (2, 2) if committed else (0, 0)
+        assert (rows(engine), sink.count(ACME)) == expected
+
+
+@pytest.mark.parametrize("log", LOGS)
+@pytest.mark.parametrize("make", [Engine.connect, Session], ids=["connection", "session"])
+def test_a_record_that_its_table_refuses_leaves_the_transaction_whole(
+    engine: Engine, sink: SqlAuditSink, log: Any, make: Any
+) -> None:
+    """What the application wrote before and after it commits, and other events with it."""
+    Base.metadata.create_all(engine)
+    with configure(audit_schema=Own), make(engine) as conn:
+        conn.execute(text("INSERT INTO ledger VALUES (1)"))
+        assert log("invoice.open", SCOPE, conn=conn).status == "emitted"
+        with pytest.raises(IntegrityError) if log is audit.log else nullcontext():
+            assert log("invoice.close", SCOPE, conn=conn, target_id="refused").status == "failed"
+        assert log("invoice.send", SCOPE, conn=conn).status == "emitted"
+        conn.execute(text("INSERT INTO ledger VALUES (2)"))
+        conn.commit()
+        assert (rows(engine), sink.count(ACME)) == (2, 2)
 
 
 def test_the_strict_call_raises_what_the_database_raises(engine: Engine) -> None:
