@@ -37,6 +37,11 @@ class RecordingBackend(SyncBackend):
         super().__init__()
         self.jobs: list[Job] = []
 
+    def clear(self) -> None:
+        """Begin anew, where one backend serves many tests: forget all jobs and the virtual time."""
+        self.jobs.clear()
+        super().__init__()
+
     def _take(self, job: Job, pump: Any) -> Any:
         self.jobs.append(job)
         return super()._take(job, pump)

@@ -152,6 +152,22 @@ def test_a_worker_of_a_test_s_own_is_gone_with_the_test(
             case()
 
 
+def test_a_backend_of_many_tests_is_cleared_between_them() -> None:
+    """Nothing of an earlier test is listed, waits, holds a key or has turned the clock."""
+    backend = RecordingBackend()
+    with configure(backend=backend):
+        jobs = backend.jobs
+        close.new(TENANT, delay=7, unique="held")
+        close.new(TENANT, delay=5)
+        assert 1 == len(backend.drain(until=6))
+        backend.clear()
+        assert [] == jobs == backend.drain(until=9)
+        backend.clear()
+        again = close.new(TENANT, unique="held", delay=5)
+        assert not again.duplicate
+        assert ([], [again]) == (backend.drain(), jobs)
+
+
 @pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
 def test_a_job_in_a_transaction_waits_for_drain(
     sigra_backend: RecordingBackend, delay: float, state: str
