@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import ClassVar
+from datetime import datetime, timezone
+from typing import Any, ClassVar
 
 from sigra.decorators import tenant_worker
-from sigra.proxy import TenantWorker
+from sigra.proxy import TenantWorker, Worker
 from sigra.scope import AuditScope
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract import BackendContract
@@ -59,6 +60,41 @@ class ConsumerContract(BackendContract):
         job = undeployed.new(IDS)
         self._run(harness, journal, workers.agnostic, {})
         journal.wait(harness, lambda: harness.kept(job.native_id or ""), "the job kept")
+
+    def test_nothing_runs_before_it_is_due(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """Delays, moments, snoozes and backoffs are waited for, by this machine's clock."""
+        self._require(harness, "delay", "run_at", "max_attempts", "backoff")
+        begun = time.time()
+        later = datetime.fromtimestamp(begun + self.delay, timezone.utc)
+        workers.echo.new(IDS, delay=self.delay)
+        workers.echo.new(IDS, run_at=later)
+        workers.snoozes.new({**IDS, "times": 1})
+        workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=1)
+        journal.wait(harness, lambda: len(journal.runs()) >= 6, "six runs")
+
+        def waits(worker: Worker[..., Any]) -> list[float]:
+            return [run["at"] - begun for run in journal.runs(worker.name)]
+
+        assert min(waits(workers.echo)) >= self.delay
+        for worker in (workers.snoozes, workers.recovers):
+            first, second = waits(worker)
+            assert second - first >= 1
+
+    def test_a_larger_priority_runs_sooner(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """Of what waits when the consumer starts; as many may overtake as it runs at once."""
+        self._require(harness, "priority")
+        harness.stop()
+        late = workers.echo.new_many([IDS] * 4, priority=-1)
+        soon = workers.echo.new_many([IDS] * (4 + harness.concurrency))
+        harness.start()
+        both = len(late) + len(soon)
+        journal.wait(harness, lambda: len(journal.runs()) >= both, "all of both")
+        first = {run["job_id"] for run in journal.runs()[:4]}
+        assert first <= {job.id for job in soon}
 
     def test_a_job_that_kills_its_process_each_time_ends(
         self, harness: ConsumerHarness, journal: Journal

@@ -57,6 +57,7 @@ def record(scope: AuditScope | None, args: Mapping[str, Any], **facts: Any) -> J
         "impersonating_from": _id(scope, "impersonating_from"),
         "args": args,
         "pid": os.getpid(),
+        "at": time.time(),
         **facts,
     }
     data = json.dumps(line).encode() + b"\n"
