@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, column, false, func, inspect, select, table
+from sqlalchemy import Connection, column, create_engine, false, func, inspect, select, table
 
 from sigra.store.access import naming_altered
 from sigra.store.database import Database
@@ -23,6 +23,7 @@ HEAD = "0003"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
+_PATIENCE = 600  # seconds
 _TABLES = {
     "0001": (chains, marks, table("sigra_audit_payloads", column("salt"), column("payload"))),
     "0002": (chains, entries, marks),
@@ -47,10 +48,17 @@ def ensure_tables(database: Database) -> None:
 
 
 def make_within(connection: Connection) -> bool:
-    """Make the tables in this transaction, and return True, where there are none at all."""
+    """Make the tables in this transaction of SQLite's, and return True, where there are none.
+
+    It is somebody else's, and his driver may be asynchronous: other tasks of his thread go on
+    while it works, so it is not for Alembic.
+    """
     bare = checked_version(connection) is None
     if bare:
-        _run(connection, "upgrade", HEAD)
+        for statement in _statements():
+            connection.exec_driver_sql(statement)
+        made = table(VERSION_TABLE, column("version_num")).insert()
+        connection.execute(made, {"version_num": HEAD})
     return bare
 
 
@@ -125,6 +133,18 @@ def _upgrade_once(connection: Connection) -> None:
         _run(connection, "upgrade", HEAD)
 
 
+@cache
+def _statements() -> tuple[str, ...]:
+    """Return what makes the tables in SQLite, as the migrations have made them in memory."""
+    engine = create_engine("sqlite://")
+    with engine.begin() as connection:
+        _run(connection, "upgrade", HEAD)
+        made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
+        found = connection.exec_driver_sql(made).scalars().all()
+    engine.dispose()
+    return tuple(found)
+
+
 def _move(connection: Connection, command: str, revision: str) -> None:
     _check_known(version(connection))
     _run(connection, command, revision)
@@ -143,8 +163,19 @@ def _run(connection: Connection, command: str, revision: str) -> None:
     config.set_main_option("script_location", str(FOLDER))
     config.attributes["connection"] = connection
     _process.check(_renew)
-    with _running, _set_aside():
+    with _turn(), _set_aside():
         getattr(alembic.command, command)(config, revision)
+
+
+@contextmanager
+def _turn() -> Iterator[None]:
+    turn = _running
+    if not turn.acquire(timeout=_PATIENCE):
+        raise TimeoutError(f"other tables were being migrated for longer than {_PATIENCE} seconds")
+    try:
+        yield
+    finally:
+        turn.release()
 
 
 @contextmanager

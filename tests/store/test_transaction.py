@@ -443,7 +443,7 @@ def test_whoever_waits_for_his_own_transaction_is_told(
 @pytest.mark.parametrize("log", LOGS)
 @pytest.mark.parametrize("make", [create_engine, begun_by_a_listener, begun_by_the_driver])
 def test_the_first_event_of_all_may_follow_a_row_of_the_caller_s(
-    tmp_path: Path, open_sink: Any, make: Any, log: Any
+    request: pytest.FixtureRequest, tmp_path: Path, open_sink: Any, make: Any, log: Any
 ) -> None:
     """On SQLite his transaction has the lock then: the tables are made in it, and go with it.
 
@@ -464,7 +464,43 @@ def test_the_first_event_of_all_may_follow_a_row_of_the_caller_s(
                 getattr(connection, end)()
     assert rows(engine) == 2
     assert verify(sink, organization_id="acme").rows == sink.count(ACME) == 4
+    assert made_in(engine) == made_in(create_engine(request.getfixturevalue("url")))
     engine.dispose()
+
+
+def made_in(engine: Engine) -> list[tuple[str, str]]:
+    """Return how a SQLite file says that the store's tables and indexes were made."""
+    query = "SELECT name, sql FROM sqlite_master WHERE name LIKE '%sigra_audit%' ORDER BY name"
+    with engine.connect() as connection:
+        found = [(name, sql) for name, sql in connection.execute(text(query))]
+    engine.dispose()
+    return found
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_stores_of_one_loop_may_begin_in_transactions_at_once(
+    tmp_path: Path, open_sink: Any
+) -> None:
+    """While one makes its tables, and waits for its driver, another does: none waits for it."""
+
+    async def begin(number: int) -> int:
+        path = tmp_path / f"{number}.db"
+        engine, sink = (
+            create_async_engine(f"sqlite+aiosqlite:///{path}"),
+            open_sink(f"sqlite:///{path}"),
+        )
+        async with engine.begin() as connection:
+            await connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+            await connection.execute(text("INSERT INTO ledger VALUES (1)"))
+            pairs = [(AuditEvent(action="invoice.close", organization_id="acme"), None)]
+            await connection.run_sync(lambda c: sink.write_in(c, pairs, savepoint=False))
+        await engine.dispose()
+        return int(sink.count(ACME))
+
+    async def begin_all() -> list[int]:
+        return await asyncio.gather(*map(begin, range(4)))
+
+    assert asyncio.run(begin_all()) == [1] * 4
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
