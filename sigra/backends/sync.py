@@ -14,6 +14,7 @@ from datetime import datetime
 
 from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.interrupt import was_pressed
+from sigra.backends.inprocess.pump import Pump
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
@@ -27,50 +28,6 @@ _lock = threading.Lock()  # one for all, so that a forked child can free it
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 Until = float | datetime | None
-
-
-class _Pump:
-    """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues.
-
-    ``drain()`` gives the virtual ``moment``, which stands still meanwhile, the list of what
-    ``ran`` and its ``limit``. ``open``: what is put in will be run. A thread or task that
-    outlives its job finds it closed.
-    """
-
-    __slots__ = ("backend", "limit", "moment", "open", "ran", "waiting")
-
-    def __init__(
-        self, backend: SyncBackend, moment: float | None = None,
-        ran: list[Job] | None = None, limit: int = 0,
-    ) -> None:  # fmt: skip
-        self.backend, self.moment, self.ran, self.limit = backend, moment, ran, limit
-        self.open = True
-        self.waiting: list[tuple[int, int, Job, LocalTicket]] = []
-
-    def now(self) -> float:
-        """Return the virtual time."""
-        return self.backend._now() if self.moment is None else self.moment
-
-    def take(self) -> tuple[Job, LocalTicket] | None:
-        """Take out the next job; close, and return None, if there is none or ``limit`` have run."""
-        while True:
-            if not self.waiting:
-                self.open = False
-                if not self.waiting:  # a second look, so that nothing falls in between
-                    return None
-            try:
-                _, _, job, ticket = heapq.heappop(self.waiting)
-            except IndexError:
-                continue
-            if self.ran is None or len(self.ran) < self.limit:
-                self.open = True
-                return job, ticket
-            self.backend._schedule(job, ticket, self.now())
-
-    def leave(self) -> None:
-        """Leave what waits for ``drain()``."""
-        self.ran, self.limit = [], 0
-        self.take()
 
 
 class SyncBackend:
@@ -93,7 +50,7 @@ class SyncBackend:
             if job.definition.is_async:
                 self._refuse_in_loop()
         outer = self._pump() if running.get() is not None else None
-        pump = outer or _Pump(self)
+        pump = outer or Pump(self)
         # Of a batch with a unique key no job ends before the last is taken.
         apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
         for job in jobs:
@@ -107,7 +64,7 @@ class SyncBackend:
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same: async functions on this loop, the others in a thread beside it."""
         outer = self._pump()
-        pump = outer or _Pump(self)
+        pump = outer or Pump(self)
         apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
         for job in jobs:
             if (ticket := self._take(job, pump)) is None:
@@ -128,7 +85,7 @@ class SyncBackend:
         (start, target), ran = self._span(until, limit), list[Job]()
         while len(ran) < limit and (due := self._pop(target, inline=True)) is not None:
             moment, job, ticket = due
-            self._run(job, ticket, _Pump(self, max(start, moment), ran, limit))
+            self._run(job, ticket, Pump(self, max(start, moment), ran, limit))
         return ran
 
     async def adrain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
@@ -136,17 +93,17 @@ class SyncBackend:
         (start, target), ran = self._span(until, limit), list[Job]()
         while len(ran) < limit and (due := self._pop(target)) is not None:
             moment, job, ticket = due
-            pump = _Pump(self, max(start, moment), ran, limit)
+            pump = Pump(self, max(start, moment), ran, limit)
             heapq.heappush(pump.waiting, (0, 0, job, ticket))
             await self._arun_waiting(pump)
         return ran
 
-    def _pump(self) -> _Pump | None:
+    def _pump(self) -> Pump | None:
         """Return the pump of the job that runs here on this backend, if one does."""
         pump = getattr(running.get(), "pump", None)
-        return pump if type(pump) is _Pump and pump.backend is self and pump.open else None
+        return pump if type(pump) is Pump and pump.backend is self and pump.open else None
 
-    def _take(self, job: Job, pump: _Pump) -> LocalTicket | None:
+    def _take(self, job: Job, pump: Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
         # Before its unique key is seen by another thread, whose duplicate has the same ticket.
         job.ticket = ticket = LocalTicket("available", False)  # noqa: FBT003 - sooner than by keyword
@@ -162,12 +119,17 @@ class SyncBackend:
                 return None
         return ticket
 
-    def _run(self, job: Job, ticket: LocalTicket, pump: _Pump) -> None:
+    def _run(self, job: Job, ticket: LocalTicket, pump: Pump) -> None:
         """Run a job and then, one after the other, those that its body has enqueued."""
         pump.open = True
         while True:
             ticket.move("executing")
-            verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
+            try:
+                verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
+            except BaseException as error:  # while it was logged and audited, not the body's
+                self._settle(job, ticket, Verdict("discarded", error=error), pump)
+                pump.leave()
+                raise
             self._settle(job, ticket, verdict, pump)
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
                 pump.leave()
@@ -176,7 +138,7 @@ class SyncBackend:
                 return
             job, ticket = following
 
-    async def _arun_waiting(self, pump: _Pump) -> None:
+    async def _arun_waiting(self, pump: Pump) -> None:
         while (following := pump.take()) is not None:
             job, ticket = following
             ticket.move("executing")
@@ -192,7 +154,7 @@ class SyncBackend:
                 raise
             self._settle(job, ticket, verdict, pump)
 
-    def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: _Pump) -> None:
+    def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: Pump) -> None:
         if pump.ran is not None:
             pump.ran.append(job)
         if not ticket.settle(verdict):

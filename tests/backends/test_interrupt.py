@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 
@@ -63,3 +64,27 @@ def test_what_an_interrupted_job_enqueued_waits_for_drain() -> None:
         assert raises.new(ARGS, unique="once").duplicate
         assert [raises.name] == [job.worker for job in settings.backend.drain()]
         assert not raises.new(ARGS, unique="once").duplicate
+
+
+def press(record: logging.LogRecord) -> bool:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(10_000):
+        pass
+    return True
+
+
+@pytest.mark.parametrize("how", ["new", "drain"])
+def test_ctrl_c_while_a_job_is_concluded_leaves_none_half_done(how: str) -> None:
+    """Pressed while the end of a body is logged, it reaches the caller; the job has ended, its key is free."""
+    log = logging.getLogger("sigra.job")
+    with configure(backend=(backend := SyncBackend())):
+        waiting = raises.new(ARGS, unique="once", delay=5) if how == "drain" else None
+        log.addFilter(press)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                backend.drain(until=5) if how == "drain" else raises.new(ARGS, unique="once")
+        finally:
+            log.removeFilter(press)
+        assert waiting is None or waiting.state == "discarded"
+        assert not raises.new(ARGS, unique="once").duplicate
+        assert current_job() is None
