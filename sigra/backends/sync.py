@@ -63,6 +63,7 @@ class SyncBackend:
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same: async functions on this loop, the others in a thread beside it."""
+        self._require_loop()
         outer = self._pump()
         pump = outer or Pump(self)
         apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
@@ -90,6 +91,7 @@ class SyncBackend:
 
     async def adrain(self, until: Until = None, *, limit: int = 10_000) -> list[Job]:
         """Do the same as ``drain`` inside a running event loop."""
+        self._require_loop()
         (start, target), ran = self._span(until, limit), list[Job]()
         while len(ran) < limit and (due := self._pop(target)) is not None:
             moment, job, ticket = due
@@ -208,4 +210,9 @@ class SyncBackend:
     def _refuse_in_loop(self) -> None:
         if in_event_loop():
             reason = "an async worker needs a loop and one runs here: await .anew() or .adrain()"
+            raise EnqueueError(self.name, reason)
+
+    def _require_loop(self) -> None:
+        if not in_event_loop():
+            reason = "no event loop of asyncio's runs here: call .new() or .drain()"
             raise EnqueueError(self.name, reason)

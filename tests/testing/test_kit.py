@@ -329,6 +329,15 @@ def test_aperform_job_without_a_loop_of_asyncio_s_says_so() -> None:
         aperform_job(later, {**TENANT, "n": 4}).send(None)
 
 
+def test_without_a_loop_of_asyncio_s_nothing_is_enqueued(sigra_backend: RecordingBackend) -> None:
+    """On another library's loop .anew says so before it takes the job, and adrain takes none out."""
+    waiting = close.new(TENANT, delay=5)
+    for coroutine in (later.anew({**TENANT, "n": 4}), sigra_backend.adrain(until=5)):
+        with pytest.raises(EnqueueError, match="asyncio"):
+            coroutine.send(None)
+    assert ([waiting], [waiting]) == (sigra_backend.jobs, sigra_backend.drain(until=5))
+
+
 def test_assert_enqueued_returns_the_last_such_job(sigra_backend: RecordingBackend) -> None:
     """The job can be looked at further."""
     close.new(TENANT)
