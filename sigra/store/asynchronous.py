@@ -52,7 +52,7 @@ class AsyncDatabase:
         self._engine = create_async_engine(self._given.url, pool=pool)
         if self._begin:
             event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # for a signal's handler that logs while its thread reads
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 

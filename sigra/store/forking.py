@@ -23,7 +23,7 @@ _inherited: set[str] = set()
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _shut: list[Gate] = []
 _forking = threading.Lock()
-_renewing = threading.Lock()
+_renewing = threading.RLock()
 _unheard = [os.register_at_fork] if hasattr(os, "register_at_fork") else []
 
 
@@ -125,7 +125,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     global _forking, _renewing
-    _forking, _renewing = threading.Lock(), threading.Lock()
+    _forking, _renewing = threading.Lock(), threading.RLock()
     _shut.clear()
     _inherited.update(_open)
     _open.clear()

@@ -63,11 +63,10 @@ class SqlAuditSink:
         create_tables: bool = True,
         signer: Signer | None = None,
     ) -> None:
-        self._signer = signer
+        self._signer, self._schema = signer, audit_schema
         self.database = open_database(target)
-        self._schema = audit_schema
         self._ready, self._seen, self._made = not create_tables, False, False
-        self._closed = False
+        self._closed, self._making = False, False
         self._process = PerProcess()
         self._begin()
         self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
@@ -158,9 +157,15 @@ class SqlAuditSink:
         """Make the store's own tables where they are not there yet."""
         self._process.check(self._begin)
         with self._preparing:
+            if self._making:
+                raise RuntimeError("a signal's handler logged an event while its tables were made")
             if not self._ready:
-                ensure_tables(self.database)
-                self._ready = True
+                self._making = True
+                try:
+                    ensure_tables(self.database)
+                    self._ready = True
+                finally:
+                    self._making = False
 
     def _prepare_on(self, connection: Connection) -> None:
         # With the caller's connection: it, and those of all who wait here, may be the last that a
@@ -174,8 +179,8 @@ class SqlAuditSink:
             self.prepare()
 
     def _begin(self) -> None:
-        # Also in a forked child: a thread of the parent's may have held it.
-        self._preparing = threading.Lock()
+        # Also in a forked child. A signal's handler, whose own thread may hold it, is to be told.
+        self._preparing, self._making = threading.RLock(), False
 
     def _write_some(self, items: Sequence[Item]) -> None:
         """Write a batch; where one event in it is at fault, write the others and tell of it."""

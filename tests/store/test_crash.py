@@ -434,6 +434,55 @@ def test_a_child_of_a_child_waits_for_no_thread_of_its_parent() -> None:
     run_forking(code, "")
 
 
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_the_handler_of_a_signal_logs_while_its_thread_reads(tmp_path: Path, driver: str) -> None:
+    """It waits for no lock that its own thread holds, wherever the signal comes."""
+    code = (
+        "import logging, os, signal, sys, structlog\n"
+        "from threading import Timer\n"
+        "from events import event\n"
+        "from sigra import AuditEvent, configure, log_safe\n"
+        "from sigra.audit import EventFilter\n"
+        "from sigra.store import SqlAuditSink\n"
+        "structlog.configure([], logger_factory=structlog.ReturnLoggerFactory())\n"
+        "sink = SqlAuditSink(sys.argv[1]); sink.write(event(1)); told = []\n"
+        "configure(sinks=[sink], audit_schema=AuditEvent)\n"
+        "def tell(*_):\n"
+        "    told.append(log_safe('a.b', None, organization_id='told').status)\n"
+        "    signal.setitimer(signal.ITIMER_REAL, len(told) < 300 and .001)\n"
+        "signal.signal(signal.SIGALRM, tell); stuck = Timer(60, os._exit, (1,)); stuck.start()\n"
+        "signal.setitimer(signal.ITIMER_REAL, .001)\n"
+        "while len(told) < 300: sink.count(EventFilter('acme'))\n"
+        "stuck.cancel()\n"
+        "assert {*told} == {'emitted'} and sink.count(EventFilter('told')) == 300\n"
+        "sink.close()\n"
+    )
+    run_forking(code, f"{driver}:///{tmp_path}/audit.db")
+
+
+def test_the_handler_of_a_signal_that_logs_as_tables_are_made_is_told(url: str) -> None:
+    """Its event fails, for it would wait for itself, and they are made all the same."""
+    code = (
+        "import logging, os, signal, sys, structlog\n"
+        "from sqlalchemy import create_engine, event\n"
+        "from sigra import AuditEvent, configure, log_safe\n"
+        "from sigra.audit import EventFilter\n"
+        "from sigra.store import SqlAuditSink\n"
+        "logging.disable(); structlog.configure([], logger_factory=structlog.ReturnLoggerFactory())\n"
+        "engine = create_engine(sys.argv[1]); sink, told = SqlAuditSink(engine), []\n"
+        "configure(sinks=[sink], audit_schema=AuditEvent)\n"
+        "def tell(*_): told.append(log_safe('a.b', None, organization_id='acme').status)\n"
+        "def kill(*_):\n"
+        "    if not told: os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "signal.signal(signal.SIGUSR1, tell); signal.alarm(60)\n"
+        "event.listen(sink.database._engine, 'connect', kill)\n"
+        "assert sink.count(EventFilter('acme')) == 0\n"
+        "tell(); assert told == ['failed', 'emitted'] and sink.count(EventFilter('acme')) == 1\n"
+        "sink.close()\n"
+    )
+    run_forking(code, url)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory has no such limit")
 @pytest.mark.parametrize(
     ("driver", "batch"), [("sqlite", "Batching(1, 0.01, 4, 9)"), ("sqlite+aiosqlite", "None")]
