@@ -8,7 +8,8 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.celery_run import run
-from sigra.backends.celery_send import RETRY_POLICY, on_rabbitmq, producer
+from sigra.backends.celery_send import SURELY, on_rabbitmq, producer
+from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
@@ -26,6 +27,7 @@ _TASK = {
     "acks_late": True,
     "reject_on_worker_lost": True,
     "retry_on_worker_lost": True,
+    "autoretry_for": (),  # whatever the app's own class of tasks has
     "max_retries": None,
     "default_retry_delay": 1,
     "serializer": "json",
@@ -58,7 +60,7 @@ class CeleryBackend:
             self.capabilities |= {"at_least_once"}
         self._note_begins = note_begins
         self.unknown_queue = unknown_queue_of(self.app)
-        self.app.steps["consumer"].add(KeepUnknown)
+        self.app.steps["consumer"] |= {KeepUnknown, Settle}
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -84,7 +86,7 @@ class CeleryBackend:
             countdown=options.delay,
             eta=options.run_at,
             producer=own,
-            retry_policy=RETRY_POLICY,
+            **SURELY,
             **({} if options.queue is None else {"queue": options.queue}),
         )
 

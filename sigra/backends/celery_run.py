@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sigra.backends.celery_begun import begun_before
-from sigra.backends.celery_send import RETRY_POLICY, producer
+from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.producing import error_text
@@ -51,7 +51,7 @@ def _send_again(task: Any, consumed: Consumed) -> None:
     )
     try:
         with producer(task.app) as own:
-            again.apply_async(producer=own, retry_policy=RETRY_POLICY)
+            again.apply_async(producer=own, **SURELY)
     except Exception as error:
         # Not acknowledged: the broker delivers this run again when it is back.
         raise _exceptions.Reject(error_text(error), requeue=True) from error

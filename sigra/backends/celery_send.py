@@ -21,6 +21,10 @@ _ConnectionPool = native("kombu.connection", "celery").ConnectionPool
 RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
 """How often a broker that is down is tried."""
 
+SURELY = {"mandatory": True, "retry_policy": RETRY_POLICY}
+"""How each job is sent. RabbitMQ also confirms what no queue takes, but for ``mandatory``: it had
+one when this process first sent to it, and somebody deleted that."""
+
 _TIMEOUT = 10.0
 """Seconds after which one that gives no answer is down, each time that it is tried."""
 

@@ -6,9 +6,10 @@ import logging
 import time
 from typing import Any
 
-from sigra.backends.celery_send import RETRY_POLICY, producer
+from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
+from sigra.backends.producing import error_text
 from sigra.errors import brief
 
 _Step = native("celery.bootsteps", "celery").Step
@@ -17,6 +18,9 @@ _log = logging.getLogger("sigra.job")
 
 _PAUSE = 0.1
 """Seconds for each job that a consumer of their own queue does not know either."""
+
+_HELD = 5.0
+"""Seconds for which a consumer holds one that it could not send on, before it puts that back."""
 
 _TRAVELS = ("priority", "correlation_id", "reply_to")
 
@@ -35,20 +39,21 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
     def __init__(self, consumer: Any, **_: Any) -> None:
         drop, queue = consumer.on_unknown_task, unknown_queue_of(consumer.app)
 
-        def keep(body: Any, message: Any, error: Exception) -> None:
+        def keep(body: Any, message: Any, unknown: KeyError) -> None:
             if not _is_ours(message):
-                drop(body, message, error)
+                drop(body, message, unknown)
                 return
             id = message.properties.get("correlation_id")
             if message.delivery_info.get("routing_key") == queue:
                 time.sleep(_PAUSE)  # so it stays; what else is there comes before it now
             else:
                 waits = "job %s waits in queue %s: no worker is named %s"
-                _log.error(waits, brief(id), queue, error)  # a KeyError, of the name
+                _log.error(waits, brief(id), queue, unknown)  # a KeyError, of the name
             try:
-                _send_on(consumer.app, queue, message)
-            except Exception:  # it is not acknowledged, and so comes again
-                _log.exception("job %s stays with this consumer until that ends", brief(id))
+                _send_on(consumer, queue, message)
+            except Exception as error:
+                _log.error("job %s could not be put there yet: %s", brief(id), error_text(error))
+                _hold(consumer, message)
             else:
                 message.ack_log_error(_log, consumer.connection_errors)
 
@@ -64,21 +69,42 @@ def _is_ours(message: Any) -> bool:
     return isinstance(kwargs, dict) and MARK in kwargs
 
 
-def _send_on(app: Any, queue: str, message: Any) -> None:
-    known, headers, properties = app.amqp.queues, message.headers, message.properties
-    if queue not in known:
-        known.add(known.new_missing(queue))  # as its consumer will have it
+def _send_on(consumer: Any, queue: str, message: Any) -> None:
+    try:
+        _publish(consumer.app, queue, message)
+    except consumer.channel_errors:  # RabbitMQ has no such queue, or no longer
+        known = consumer.app.amqp.queues
+        if queue not in known:
+            known.add(known.new_missing(queue))  # as its consumer will have it
+        _publish(consumer.app, queue, message, known[queue])
+
+
+def _publish(app: Any, queue: str, message: Any, *declare: Any) -> None:
+    headers, properties = message.headers, message.properties
     with producer(app) as own:
         own.publish(
             message.body,
             exchange="",
             routing_key=queue,
-            declare=[known[queue]],
+            declare=declare,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             compression=headers.get("compression"),
             headers=headers,
             retry=True,
-            retry_policy=RETRY_POLICY,
+            **SURELY,
             **{name: properties[name] for name in _TRAVELS if name in properties},
         )
+
+
+def _hold(consumer: Any, message: Any) -> None:
+    """Put a message back in a while; what else is there comes before it meanwhile."""
+    qos = consumer.qos
+    qos.increment_eventually()
+
+    def put_back() -> None:
+        qos.decrement_eventually()
+        if consumer.qos is qos:  # else its connection was lost, and the broker has it back
+            message.reject_log_error(_log, consumer.connection_errors, requeue=True)
+
+    consumer.timer.call_after(_HELD, consumer.call_soon, (put_back,))

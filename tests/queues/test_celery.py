@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,7 +22,7 @@ from servers import need
 
 celery = need("celery")
 
-from sigra import EnqueueError, configure, tenant_worker  # noqa: E402
+from sigra import EnqueueError, Failure, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.backends.celery_begun import begun_before  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
@@ -38,7 +38,7 @@ def kills_all(scope, args):
 
 @tenant_worker(name="queues.eager")
 def eager(scope, args):
-    pass
+    return Failure(args["why"]) if args.get("why") else None
 
 
 class CeleryHarness(QueueHarness):
@@ -80,6 +80,10 @@ class CeleryHarness(QueueHarness):
         """Return which of these jobs have a note that they are begun."""
         raise NotImplementedError
 
+    def full(self, queue: str) -> AbstractContextManager[None]:
+        """Have a queue, which is empty, take nothing meanwhile."""
+        raise NotImplementedError
+
     def waiting(self, queue: str) -> int:
         with self.app.connection_for_write() as connection:
             try:
@@ -116,6 +120,14 @@ class CeleryOnRedis(CeleryHarness):
             client = connection.default_channel.client
             return {id for id in ids if client.exists(f"sigra.begun.{id}")}
 
+    @contextmanager
+    def full(self, queue: str) -> Iterator[None]:
+        with self.app.connection_for_write() as connection:
+            client = connection.default_channel.client
+            client.set(queue, "no list")
+            yield
+            client.delete(queue)
+
     def failed(self, native_id: str) -> str | None:
         result = self.app.AsyncResult(native_id)
         return str(result.result) if result.state == "FAILURE" else None
@@ -136,6 +148,16 @@ class CeleryOnRabbitMQ(CeleryHarness):
                 except connection.channel_errors:
                     pass  # no such queue yet
         return found & set(ids)
+
+    @contextmanager
+    def full(self, queue: str) -> Iterator[None]:
+        limit = {"x-max-length": 0, "x-overflow": "reject-publish"}
+        with self.app.connection_for_write() as connection:
+            channel = connection.default_channel
+            channel.queue_delete(queue)
+            channel.queue_declare(queue, durable=True, auto_delete=False, arguments=limit)
+            yield
+            channel.queue_delete(queue)
 
     def failed(self, native_id: str) -> str | None:
         return self.logged(rf"\[{native_id}\] reject requeue=False")
@@ -301,6 +323,35 @@ class CeleryContract(QueueContract):
             assert not harness.logged("waits in queue")
         assert purged(harness, queue) in (8, 9)  # a stop may come before the known one's ack
 
+    def test_a_job_that_cannot_be_kept_yet_is_kept_later(self, harness, journal):
+        """The consumer held it, and ran no other when it held so many as it fetches ahead."""
+        queue = harness.backend.unknown_queue
+        purged(harness, queue)
+        with harness.full(queue):
+            last = undeployed.new_many([IDS] * 4)[-1]
+            refused = f"{last.native_id} could not be put there yet"
+            journal.wait(harness, lambda: bool(harness.logged(refused)), "the last one's refusal")
+            self._run(harness, journal, workers.agnostic, {})
+        journal.wait(harness, lambda: harness.waiting(queue) >= 4, "the jobs kept")
+        assert purged(harness, queue) == 4
+
+    @pytest.mark.parametrize("worker", [workers.ends, workers.kills])
+    def test_a_result_backend_that_is_down_holds_no_job(self, harness, journal, worker):
+        """Celery writes there what came of it before it lets go of the message, and raised."""
+        settings = {**harness.settings(), "result_backend": "redis://127.0.0.1:1/0"}
+        settings["worker_prefetch_multiplier"] = 1
+        with alone(harness, SIGRA_CELERY=json.dumps(settings)):
+            harness.start()
+            jobs = worker.new_many([{**IDS, "how": "raise"}] * 2)
+            self._run(harness, journal, workers.agnostic, {})
+            journal.wait(harness, lambda: len(journal.runs(worker.name)) >= 2, "both jobs")
+            harness.stop()
+        harness.start()
+        self._run(harness, journal, workers.echo, IDS)
+        assert sorted(run["job_id"] for run in journal.runs(worker.name)) == [
+            job.id for job in jobs
+        ]
+
     def test_a_forked_process_leaves_its_parent_s_connections(self, harness):
         """It ended them, and what waited for RabbitMQ's answer was sent twice."""
         app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.forks"
@@ -388,6 +439,42 @@ class TestCeleryOnRabbitMQ(CeleryContract):
                     connection.default_channel.queue_delete(each)
             app.close()
 
+    def test_a_job_is_kept_though_somebody_deleted_the_queue_of_the_last(self, harness, journal):
+        """It was acknowledged, and nowhere: RabbitMQ confirms what no queue takes."""
+        queue = harness.backend.unknown_queue
+        for _ in range(2):
+            with harness.app.connection_for_write() as connection:
+                connection.default_channel.queue_delete(queue)
+            job = undeployed.new(IDS)
+            journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")  # noqa: B023
+        purged(harness, queue)
+
+    def test_a_job_is_kept_where_the_queue_is_not_as_this_release_has_it(self, harness, journal):
+        queue = harness.backend.unknown_queue
+        other = {"durable": True, "auto_delete": False, "arguments": {"x-max-priority": 5}}
+        with harness.app.connection_for_write() as connection, alone(harness):
+            channel = connection.default_channel
+            channel.queue_delete(queue)
+            channel.queue_declare(queue, **other)
+            harness.start()
+            job = undeployed.new(IDS)
+            journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
+            channel.queue_delete(queue)
+
+    def test_a_queue_that_somebody_deleted_is_an_enqueue_error_and_made_anew(self, harness):
+        """RabbitMQ confirmed what no queue took."""
+        app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.deleted"
+        app.conf.update({**harness.settings(), "task_default_queue": queue})
+        with configure(backend=CeleryBackend(app)), app.connection_for_write() as connection:
+            workers.echo.new(IDS)  # from now on this process has declared it
+            connection.default_channel.queue_delete(queue)
+            with pytest.raises(EnqueueError, match="NO_ROUTE"):
+                workers.echo.new(IDS)
+            workers.echo.new(IDS)
+            assert harness.waiting(queue) == 1
+            connection.default_channel.queue_delete(queue)
+        app.close()
+
     def test_a_job_whose_consumer_lost_its_connection_meanwhile_is_begun_once(
         self, harness, journal
     ):
@@ -440,6 +527,21 @@ def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
     with configure(backend=CeleryBackend(app)):
         eager.new(IDS)
     assert [record.getMessage() for record in caplog.records if "uncounted" in record.msg] == []
+
+
+def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):
+    """It went round for ever once it had ended, as one that killed its consumer."""
+
+    class Retrying(celery.Task):
+        autoretry_for = (Exception,)
+        default_retry_delay = 0
+
+    app = celery.Celery(broker="memory://", task_cls=Retrying, set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)), caplog.at_level("WARNING", "sigra.job"):
+        eager.new({**IDS, "why": "said so"})
+    ends = [record.getMessage() for record in caplog.records if record.name == "sigra.job"]
+    assert [end.partition(", attempt ")[2] for end in ends] == ["1 of 1, failed: said so"]
 
 
 def test_an_app_that_takes_no_json_is_refused():
