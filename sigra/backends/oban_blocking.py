@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
-from inspect import iscoroutinefunction
+from inspect import isawaitable
 from typing import Any
 
 from sigra.backends.pool import OwnPool
@@ -21,7 +21,12 @@ def pool_like(pool: Any) -> Any:
 
 def _made(given: Any) -> Any:
     """Return what a pool is given, or a function that waits for what an async one makes of it."""
-    return (lambda: asyncio.run(given())) if iscoroutinefunction(given) else given
+    return (lambda: asyncio.run(_awaited(given))) if callable(given) else given
+
+
+async def _awaited(given: Any) -> Any:
+    made = given()
+    return await made if isawaitable(made) else made
 
 
 def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:

@@ -253,8 +253,9 @@ class TestOban(OwnPoolContract):
                 harness.query("ALTER TABLE oban_jobs DROP CONSTRAINT small")
         assert harness.rows() == []
 
+    @pytest.mark.parametrize("kind", ["async def", "a function of one", "a function"])
     def test_a_pool_that_awaits_its_password_sends_without_awaiting(
-        self, harness: ObanHarness
+        self, harness: ObanHarness, kind: str
     ) -> None:
         """As one does whose passwords are tokens that expire."""
 
@@ -264,9 +265,15 @@ class TestOban(OwnPoolContract):
         async def kwargs() -> dict[str, str]:
             return {"application_name": "sigra"}
 
-        pool = psycopg_pool.AsyncConnectionPool(conninfo, kwargs=kwargs, open=False, timeout=5)
-        oban.Oban(pool=pool, name="Tokens")
-        with configure(backend=ObanBackend("Tokens")):
+        given: tuple[Any, Any] = {
+            "async def": (conninfo, kwargs),
+            "a function of one": (lambda: conninfo(), lambda: kwargs()),
+            "a function": (lambda: harness.url, dict),
+        }[kind]
+        pool = psycopg_pool.AsyncConnectionPool(given[0], kwargs=given[1], open=False, timeout=5)
+        name = f"Tokens, {kind}"
+        oban.Oban(pool=pool, name=name)
+        with configure(backend=ObanBackend(name)):
             contract_workers.echo.new(IDS, delay=9)
         assert len(harness.rows()) == 1
 
