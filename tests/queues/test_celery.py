@@ -6,13 +6,14 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from consumer import HERE
@@ -21,6 +22,7 @@ from queue_harness import QueueHarness
 from servers import need
 
 celery = need("celery")
+kombu = need("kombu", "celery")
 
 from sigra import EnqueueError, Failure, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
@@ -47,6 +49,8 @@ class CeleryHarness(QueueHarness):
         "--without-gossip --without-mingle"
     ).split()
     ready = r" ready\."
+    ahead_of_four: ClassVar[int]
+    """How many jobs to fetch ahead for each process, so that four that it holds leave room."""
 
     def __init__(self, server: str, folder: Path) -> None:
         super().__init__(server, folder)
@@ -80,8 +84,8 @@ class CeleryHarness(QueueHarness):
         """Return which of these jobs have a note that they are begun."""
         raise NotImplementedError
 
-    def full(self, queue: str) -> AbstractContextManager[None]:
-        """Have a queue, which is empty, take nothing meanwhile."""
+    def full(self, queue: str) -> AbstractContextManager[Callable[[], object]]:
+        """Have a queue, which is empty, take nothing until what this gives is called."""
         raise NotImplementedError
 
     def waiting(self, queue: str) -> int:
@@ -94,6 +98,7 @@ class CeleryHarness(QueueHarness):
 
 class CeleryOnRedis(CeleryHarness):
     outlives_its_server = False  # what kombu raises while it closes a lost connection ends it
+    ahead_of_four = 1
 
     def settings(self) -> dict[str, Any]:
         options = {"visibility_timeout": 10}
@@ -121,12 +126,11 @@ class CeleryOnRedis(CeleryHarness):
             return {id for id in ids if client.exists(f"sigra.begun.{id}")}
 
     @contextmanager
-    def full(self, queue: str) -> Iterator[None]:
+    def full(self, queue: str) -> Iterator[Callable[[], object]]:
         with self.app.connection_for_write() as connection:
             client = connection.default_channel.client
             client.set(queue, "no list")
-            yield
-            client.delete(queue)
+            yield partial(client.delete, queue)
 
     def failed(self, native_id: str) -> str | None:
         result = self.app.AsyncResult(native_id)
@@ -134,6 +138,8 @@ class CeleryOnRedis(CeleryHarness):
 
 
 class CeleryOnRabbitMQ(CeleryHarness):
+    ahead_of_four = 4  # RabbitMQ 4 gives a consumer no more for what that only holds
+
     def slots(self) -> list[str]:
         return [f"{self.queue}.begun.{n}" for n in range(SLOTS)]
 
@@ -150,14 +156,13 @@ class CeleryOnRabbitMQ(CeleryHarness):
         return found & set(ids)
 
     @contextmanager
-    def full(self, queue: str) -> Iterator[None]:
+    def full(self, queue: str) -> Iterator[Callable[[], object]]:
         limit = {"x-max-length": 0, "x-overflow": "reject-publish"}
         with self.app.connection_for_write() as connection:
             channel = connection.default_channel
             channel.queue_delete(queue)
             channel.queue_declare(queue, durable=True, auto_delete=False, arguments=limit)
-            yield
-            channel.queue_delete(queue)
+            yield partial(channel.queue_delete, queue)
 
     def failed(self, native_id: str) -> str | None:
         return self.logged(rf"\[{native_id}\] reject requeue=False")
@@ -308,6 +313,36 @@ class CeleryContract(QueueContract):
         due = datetime.fromisoformat(message.headers["eta"]).timestamp()
         assert due == pytest.approx(time.time() + 3600, abs=600)
 
+    def test_a_kept_job_is_in_all_as_it_was_sent(self, harness, journal):
+        """Compressed, with its priority; and an unknown task of the app's own stays Celery's."""
+        queue, sent = harness.backend.unknown_queue, {}
+        purged(harness, queue)
+        app = celery.Celery("sigra_tests", set_as_current=False)
+        app.conf.update({**harness.settings(), "task_compression": "gzip"})
+        app.conf.task_default_priority = 3
+
+        def note(body, headers, properties, **_):
+            sent.update(body=json.loads(json.dumps(body)), headers=headers, properties=properties)
+
+        with configure(backend=CeleryBackend(app)):
+            celery.signals.before_task_publish.connect(note)
+            job = undeployed.new(IDS)
+            celery.signals.before_task_publish.disconnect(note)
+        journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
+        harness.app.send_task("native.gone")
+        dropped = "unregistered task of type 'native.gone'"
+        journal.wait(harness, lambda: bool(harness.logged(dropped)), "what Celery says of its own")
+        self._run(harness, journal, workers.agnostic, {})
+        with app.connection_for_write() as connection:
+            kept = kombu.Queue(queue, channel=connection.default_channel).get(no_ack=True)
+        assert purged(harness, queue) == 0
+        assert kept.payload == sent["body"]
+        assert sent["headers"].items() <= kept.headers.items()
+        assert kept.headers["compression"] == "application/x-gzip"
+        for name in ("correlation_id", "priority"):
+            assert kept.properties[name] == (sent["properties"] | {"priority": 3})[name]
+        app.close()
+
     def test_what_the_consumer_of_unknown_jobs_knows_runs_and_the_rest_stays(
         self, harness, journal
     ):
@@ -325,14 +360,17 @@ class CeleryContract(QueueContract):
 
     def test_a_job_that_cannot_be_kept_yet_is_kept_later(self, harness, journal):
         """The consumer held it, and ran no other when it held so many as it fetches ahead."""
-        queue = harness.backend.unknown_queue
+        queue, settings = harness.backend.unknown_queue, harness.settings()
+        settings["worker_prefetch_multiplier"] = harness.ahead_of_four
         purged(harness, queue)
-        with harness.full(queue):
+        with alone(harness, SIGRA_CELERY=json.dumps(settings)), harness.full(queue) as room:
+            harness.start()
             last = undeployed.new_many([IDS] * 4)[-1]
             refused = f"{last.native_id} could not be put there yet"
             journal.wait(harness, lambda: bool(harness.logged(refused)), "the last one's refusal")
             self._run(harness, journal, workers.agnostic, {})
-        journal.wait(harness, lambda: harness.waiting(queue) >= 4, "the jobs kept")
+            room()
+            journal.wait(harness, lambda: harness.waiting(queue) >= 4, "the jobs kept")
         assert purged(harness, queue) == 4
 
     @pytest.mark.parametrize("worker", [workers.ends, workers.kills])
