@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from functools import cache
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -24,17 +23,28 @@ _process_of = WeakKeyDictionary[asyncio.AbstractEventLoop, int]()
 """In which process a loop was first seen: to one that was forked since it still seems to run."""
 
 
+_own: dict[int, tuple[asyncio.AbstractEventLoop, threading.Event]] = {}
+"""By process its loop of our own, and whether that runs."""
+
+
 def own_loop() -> asyncio.AbstractEventLoop:
     """Return this process's loop of our own, in a thread, for producers that have none."""
-    return _loop_of(os.getpid())
-
-
-@cache
-def _loop_of(process: int) -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    _process_of[loop] = process
-    threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
+    process = os.getpid()
+    if process not in _own:
+        made = asyncio.new_event_loop(), threading.Event()
+        if _own.setdefault(process, made) is made:
+            _run(*made)
+        else:
+            made[0].close()  # another thread was faster
+    loop, runs = _own[process]
+    runs.wait()
     return loop
+
+
+def _run(loop: asyncio.AbstractEventLoop, runs: threading.Event) -> None:
+    _process_of[loop] = os.getpid()
+    loop.call_soon(runs.set)
+    threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
 
 
 def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
@@ -61,6 +71,24 @@ async def answered(work: Work, seconds: float) -> Any:
         if limit.expired():
             raise TimeoutError(f"no answer within {seconds:g} s") from None
         raise
+
+
+class Together:
+    """Work of a loop that whoever comes while it goes on awaits too, and does not begin again."""
+
+    def __init__(self) -> None:
+        self._going: asyncio.Future[Any] | None = None
+
+    async def __call__(self, begin: Callable[[], Work] | None) -> None:
+        """Await what goes on; if nothing does, what ``begin`` gives, unless that is None."""
+        if self._going is None and begin is not None:
+            self._going = asyncio.ensure_future(begin())
+            self._going.add_done_callback(self._over)
+        if self._going is not None:
+            await asyncio.shield(self._going)
+
+    def _over(self, _: object) -> None:
+        self._going = None
 
 
 def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.loop import answered, own_loop, wait_for, within
+from sigra.backends.loop import Together, answered, own_loop, wait_for, within
 from sigra.backends.producing import able_to, sending
 from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, begin_work, send
@@ -48,6 +48,7 @@ class TaskiqBackend:
         self.broker, self.schedules = broker, schedules
         self._queue, self._timeout = queue, timeout
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._together = Together()
         for event in (_taskiq.TaskiqEvents.CLIENT_STARTUP, _taskiq.TaskiqEvents.WORKER_STARTUP):
             broker.add_event_handler(event, self._started)
         broker.with_formatter(Formatter(broker, schedules))
@@ -68,8 +69,7 @@ class TaskiqBackend:
 
     async def _send(self, jobs: Sequence[Job]) -> None:
         with sending(self.name, jobs):
-            if self._loop is None:
-                await self._start()
+            await self._together(self._start if self._loop is None else None)
             for job in jobs:
                 delay, queue = job.options.wait(time.time()), job.options.queue or self._queue
                 labels = LABELS if queue is None else {**LABELS, "queue_name": queue}

@@ -42,6 +42,36 @@ else:
 """
 
 
+_AT_ONCE = """
+import threading
+from test_loop import _double
+from sigra.backends.loop import own_loop, submit
+
+together, loops, doubled = threading.Barrier(8), set(), []
+
+def first() -> None:
+    together.wait()
+    loop = own_loop()
+    loops.add(loop)
+    doubled.append(submit(loop, _double(21)).result())
+
+threads = [threading.Thread(target=first) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(loops), doubled == [42] * 8)
+"""
+
+
+def test_threads_that_send_their_first_jobs_at_once_have_one_loop() -> None:
+    """Each had its own, and shared with the others connections that a loop cannot share."""
+    here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _AT_ONCE]
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1 True\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_not() -> None:
     """A thread does not live on in a fork: to wait for its loop would be to wait for ever."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
+import threading
 import time
 import uuid
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +124,23 @@ class TaskiqContract(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
         self._run(harness, journal, workers.agnostic, {})
         assert [run["attempt"] for run in journal.runs(sleeps.name)] == [1, 1]
+
+    def test_threads_that_send_their_first_jobs_at_once_start_the_broker_once(
+        self, harness, journal
+    ):
+        """All but one found it half started, or started it anew, and their jobs were refused."""
+        broker, together = make_broker(harness.url, harness.queue), threading.Barrier(8)
+
+        def send():
+            together.wait(harness.patience)
+            return workers.echo.new(IDS).id
+
+        backend = TaskiqBackend(broker, harness.source(), queue=harness.queue)
+        with configure(backend=backend), ThreadPoolExecutor(8) as threads:
+            sent = [each.result() for each in [threads.submit(send) for _ in range(8)]]
+        journal.wait(harness, lambda: len(journal.runs()) >= len(sent), "the jobs")
+        assert sorted(run["job_id"] for run in journal.runs()) == sorted(sent)
+        submit(own_loop(), broker.shutdown()).result()
 
     def test_another_queue_is_named(self, harness, journal):
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
@@ -250,6 +269,8 @@ class RabbitMQHarness(TaskiqHarness):
         super().remove()
 
     async def _delete(self) -> None:
+        if self.broker.write_channel is None:  # none of its own jobs was sent
+            await self.broker.startup()
         for end in ("", "-other", "-dead"):
             await self.broker.write_channel.queue_delete(self.queue + end)
         await self.broker.write_channel.exchange_delete(self.queue)
