@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, event, util
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from sigra.store.database import (
@@ -52,6 +53,8 @@ class AsyncDatabase:
         self._engine = create_async_engine(self._given.url, pool=pool)
         if self._begin:
             event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
+        else:
+            event.listen(self._engine.sync_engine, "handle_error", _tell_dead)
         self._lock = threading.RLock()  # for a signal's handler that logs while its thread reads
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -119,6 +122,18 @@ class AsyncDatabase:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
         await self._engine.dispose()
+
+
+def _tell_dead(context: Any) -> OperationalError | None:
+    """Tell that a connection is dead where SQLAlchemy, before 2.1, does not know asyncpg's error.
+
+    It comes where asyncpg has read why the server ended one, and not yet that it is closed.
+    """
+    error = context.original_exception
+    if type(error).__name__ != "InternalClientError":
+        return None
+    context.is_disconnect = True
+    return OperationalError(None, None, error, connection_invalidated=True)
 
 
 def _start() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
