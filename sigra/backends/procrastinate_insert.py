@@ -36,12 +36,12 @@ _INSERTED, _DUPLICATE = f"RELEASE {_SAVEPOINT}", f"ROLLBACK TO {_SAVEPOINT}"
 
 def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     """Insert jobs by a caller's connection, or else by a connector's own; return the rows."""
-    statement = _statement(jobs)
-    if conn is None:
-        if not _is_exclusive(connector, jobs):
-            return connector.execute_query_all(**statement)
+    if conn is None and _is_exclusive(connector, jobs):
         with connector.pool.connection() as own, own.transaction():
             return write(connector, jobs, own)
+    statement = _statement(jobs)
+    if conn is None:
+        return connector.execute_query_all(**statement)
     if jobs[0].options.unique is None:
         return connector.execute_query_all_with_connection(conn, **statement)
     conn.execute(_SAVEPOINT)
@@ -53,12 +53,12 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
 
 async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     """Do the same by an async connection."""
-    statement = _statement(jobs)
-    if conn is None:
-        if not _is_exclusive(connector, jobs):
-            return await connector.execute_query_all_async(**statement)
+    if conn is None and _is_exclusive(connector, jobs):
         async with connector.pool.connection() as own, own.transaction():
             return await awrite(connector, jobs, own)
+    statement = _statement(jobs)
+    if conn is None:
+        return await connector.execute_query_all_async(**statement)
     if jobs[0].options.unique is None:
         return await connector.execute_query_all_async_with_connection(conn, **statement)
     await conn.execute(_SAVEPOINT)
