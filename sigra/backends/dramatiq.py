@@ -40,6 +40,7 @@ class DramatiqBackend:
         self.queue = queue
         if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
             self.broker.add_middleware(CurrentMessage())
+        _have_confirmed(self.broker)
         if hasattr(self.broker, "connections") and hasattr(os, "register_at_fork"):
             known = ref(self.broker)
             os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
@@ -83,6 +84,15 @@ class DramatiqBackend:
         retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
         _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker, **retries)
+
+
+def _have_confirmed(broker: Any) -> None:
+    """Have RabbitMQ say that it has a message; it else drops what no queue takes, and says nothing.
+
+    Dramatiq then makes a queue anew that somebody deleted. Connections that are there do not ask.
+    """
+    if not getattr(broker, "confirm_delivery", True):
+        broker.confirm_delivery, broker.state = True, threading.local()
 
 
 _left: list[Any] = []

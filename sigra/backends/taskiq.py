@@ -13,6 +13,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import Together, answered, own_loop, wait_for, within
 from sigra.backends.producing import able_to, sending
 from sigra.backends.taskiq_json import refuse_pickle
+from sigra.backends.taskiq_queues import surely_kick
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, begin_work, send
 from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition
@@ -52,6 +53,7 @@ class TaskiqBackend:
         for event in (_taskiq.TaskiqEvents.CLIENT_STARTUP, _taskiq.TaskiqEvents.WORKER_STARTUP):
             broker.add_event_handler(event, self._started)
         broker.with_formatter(Formatter(broker, schedules))
+        surely_kick(broker)
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -73,9 +73,6 @@ async def send(kicker: Any, schedules: Any, payload: Mapping[str, Any], delay: f
         return
     if delay:
         await asyncio.sleep(delay)
-    channel = getattr(kicker.broker, "write_channel", None)
-    if channel is not None:
-        await channel.ready()  # RabbitMQ's, which may be about to be restored
     await kicker.kiq(**payload)
 
 

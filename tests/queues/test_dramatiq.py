@@ -120,6 +120,31 @@ class TestDramatiqOnRedis(DramatiqContract):
 class TestDramatiqOnRabbitMQ(DramatiqContract):
     harness_class, server = RabbitMQHarness, "rabbitmq"
 
+    @pytest.mark.parametrize("options", [{}, {"delay": 3600}])
+    @pytest.mark.parametrize("confirm", [False, True])
+    def test_a_queue_that_somebody_deleted_is_made_anew(self, harness, confirm, options):
+        """RabbitMQ drops what no queue takes, and by default Dramatiq does not ask about it."""
+        queue, channel = f"{harness.queue}-deleted", harness.direct.channel
+        broker = RabbitmqBroker(url=harness.server.rstrip("/"), confirm_delivery=confirm)
+        broker.enqueue(dramatiq.Message(queue, "native.note", (), {}, {}))  # it is connected
+        try:
+            with configure(backend=DramatiqBackend(broker, queue=queue)):
+                for end in ("", ".DQ"):
+                    channel.queue_delete(queue + end)
+                workers.echo.new(IDS, **options)
+            assert sum(harness.direct.get_queue_message_counts(queue)) == 1
+        finally:
+            for end in ("", ".DQ", ".XQ"):
+                channel.queue_delete(queue + end)
+            broker.close()
+
+    def test_a_job_runs_whose_queue_somebody_deleted(self, harness, journal):
+        """The consumer listens to the queue that is made anew."""
+        for each in ("", ".DQ"):
+            harness.direct.channel.queue_delete(harness.queue + each)
+            self._run(harness, journal, workers.echo, IDS)
+            self._run(harness, journal, workers.echo, IDS, delay=1)
+
     def test_a_producer_that_forks_sends_from_both_processes(self, harness):
         """Parent and child do not read each other's answers."""
         queue, channel = f"{harness.queue}-forks", harness.direct.channel

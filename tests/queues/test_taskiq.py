@@ -25,6 +25,7 @@ taskiq = need("taskiq")
 import redis  # noqa: E402
 import redis.asyncio as async_redis  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
+from taskiq_aio_pika import Queue  # noqa: E402
 from taskiq_app import make_broker, make_schedules  # noqa: E402
 from taskiq_redis import (  # noqa: E402
     ListQueueBroker,
@@ -264,6 +265,10 @@ class TestTaskiqWithoutSchedules(ContractCase):
 
 
 class RabbitMQHarness(TaskiqHarness):
+    def delete(self) -> None:
+        """Delete the queue in which the jobs are, as somebody else would."""
+        submit(own_loop(), self.broker.write_channel.queue_delete(self.queue)).result()
+
     def remove(self) -> None:
         submit(own_loop(), self._delete()).result()
         super().remove()
@@ -278,6 +283,31 @@ class RabbitMQHarness(TaskiqHarness):
 
 class TestTaskiqOnRabbitMQ(TaskiqContract):
     harness_class, server = RabbitMQHarness, "rabbitmq_and_redis"
+
+    def test_a_job_runs_whose_queue_somebody_deleted(self, harness, journal):
+        """RabbitMQ drops what no queue takes, and taskiq does not ask: the queue is made anew."""
+        self._run(harness, journal, workers.echo, IDS)  # from now on it is connected
+        harness.delete()
+        self._run(harness, journal, workers.echo, IDS)
+
+    def test_a_job_runs_whose_queue_somebody_deleted_before_it_was_due(self, harness, journal):
+        """``taskiq scheduler`` makes the queue anew, where no consumer does."""
+        harness.stop()
+        job = workers.echo.new(IDS, delay=2)
+        harness.delete()
+        journal.wait(harness, lambda: not harness.kept(job.id), "the scheduler")
+        harness.start()
+        journal.wait(harness, lambda: bool(journal.runs()), "the job")
+        assert [run["job_id"] for run in journal.runs()] == [job.id]
+
+    def test_a_job_that_no_queue_takes_is_an_enqueue_error(self, harness):
+        """Its queue is there, and not bound to the broker's exchange."""
+        unbound = Queue(name=f"{harness.queue}-dead", declare=False)
+        broker = make_broker(harness.server, harness.queue).with_queues(unbound)
+        with configure(backend=TaskiqBackend(broker)):
+            with pytest.raises(EnqueueError, match=f"no queue .* takes '{workers.echo.name}'"):
+                workers.echo.new(IDS)
+        submit(own_loop(), broker.shutdown()).result()
 
 
 def test_pickle_is_refused():

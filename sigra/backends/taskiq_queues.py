@@ -1,0 +1,49 @@
+"""Have a taskiq broker on RabbitMQ lose no job to a queue that somebody deleted.
+
+RabbitMQ sends back what no queue takes, and then confirms it; taskiq does not look at that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sigra.backends.taskiq_run import add
+
+
+def surely_kick(broker: Any) -> None:
+    """Have a job that comes back sent once more, into queues that are made anew.
+
+    By ``taskiq scheduler`` too. Where it comes back again the broker raises ``RuntimeError``;
+    on another server than RabbitMQ, and for the application's own tasks, all stays as it is.
+    """
+    kick = broker.kick
+
+    async def kick_surely(message: Any) -> None:
+        task = broker.find_task(message.task_name)
+        ours = task is not None and task.original_func.__module__ == add.__module__
+        if not ours or "delay" in message.labels:  # an exchange that delays sends all back
+            await kick(message)
+        elif await _comes_back(broker, kick, message):
+            await broker._declare_queues(broker.write_channel)
+            if await _comes_back(broker, kick, message):
+                raise RuntimeError(f"no queue of RabbitMQ's takes {message.task_name!r}")
+
+    if hasattr(broker, "write_channel"):
+        broker.kick = kick_surely
+
+
+async def _comes_back(broker: Any, kick: Callable[[Any], Any], message: Any) -> bool:
+    """Send a message; tell whether RabbitMQ sent it back."""
+    await broker.write_channel.ready()  # which may be about to be restored
+    channel, back = await broker.write_channel.get_underlay_channel(), set[str]()
+
+    def note(returned: Any) -> None:
+        back.add(returned.header.properties.headers["task_id"])
+
+    channel.on_return_callbacks.add(note)
+    try:
+        await kick(message)
+    finally:
+        channel.on_return_callbacks.discard(note)
+    return message.task_id in back
