@@ -14,7 +14,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_drivers import PooledDriver, queries_on
-from sigra.backends.pgqueuer_notes import Notes
+from sigra.backends.pgqueuer_notes import Notes, surely_retry
 from sigra.backends.pgqueuer_run import run
 from sigra.backends.producing import able_to, require_conn, sending, unique_key
 from sigra.definition import Definition
@@ -46,6 +46,7 @@ class PgQueuerBackend:
         self._queries = getattr(native, "queries", native)
         if hasattr(native, "entrypoint"):
             self._notes = Notes(self._queries)
+            surely_retry(self._queries, self._known)
             catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Container, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 from sigra.backends.external import native
 from sigra.backends.insist import insist
+from sigra.errors import brief
 from sigra.json import dumps
 
 _pgqueuer = native("pgqueuer", "pgqueuer")
+
+_log = logging.getLogger("sigra.job")
 
 _HEADER = "sigra"
 """The header in which a job's counters travel, since PgQueuer counts retries alone."""
@@ -74,6 +78,28 @@ class Notes:
             await insist(lambda: self._driver.execute(self._statement, *columns))
         except Exception as error:  # the database went away: no fault of the job
             raise _pgqueuer.RetryRequested(timedelta(seconds=1)) from error
+
+
+def surely_retry(queries: Any, ours: Container[str]) -> None:
+    """Have the next run of a job queued though the database may be away for a moment.
+
+    By itself PgQueuer tries that once, and then holds the job as failed. A job whose next run
+    still cannot be queued is left as one whose consumer died, which comes back.
+
+    ``ours``: the entrypoints for which that holds.
+    """
+    retry = queries.retry_job
+
+    async def retry_surely(job: Any, *args: Any) -> None:
+        if job.entrypoint not in ours:
+            await retry(job, *args)
+            return
+        try:  # done twice, where an answer was cut off, it makes PgQueuer's own count one more
+            await insist(lambda: retry(job, *args))
+        except Exception:
+            _log.exception("job %s waits as if its consumer had died", brief(str(job.id)))
+
+    queries.retry_job = retry_surely
 
 
 def _row(job: Any, counts: Mapping[str, Any], attempts: int) -> _Row:

@@ -161,6 +161,30 @@ class TestPgQueuer(OwnPoolContract):
             journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
 
+    def test_a_next_run_that_cannot_be_queued_at_once_is_queued_later(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """PgQueuer itself tries once, and then holds the job as failed."""
+        args, options = {**IDS, "failures": 1}, {"max_attempts": 2, "backoff": 0}
+        job = contract_workers.recovers.new(args, delay=1, **options)
+        update = f"OF status ON pgqueuer WHEN NEW.id = {job.native_id} AND NEW.status = 'queued'"
+        with failing(harness.server, update, times=2):
+            journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
+        assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]
+
+    def test_a_job_whose_next_run_cannot_be_queued_for_long_comes_again(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """As one whose consumer died does, but none of its attempts is lost."""
+        args, options = {**IDS, "failures": 1}, {"max_attempts": 2, "backoff": 0}
+        job = contract_workers.recovers.new(args, delay=1, **options)
+        update = f"OF status ON pgqueuer WHEN NEW.id = {job.native_id} AND NEW.status = 'queued'"
+        with failing(harness.server, update, times=10**6):
+            waits = f"job {job.native_id} waits as if its consumer had died"
+            journal.wait(harness, lambda: bool(harness.logged(waits)), "the last try")
+        journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
+        assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]
+
     def test_a_job_that_failed_for_good_stays_so_where_its_consumer_dies_then(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
