@@ -12,7 +12,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
-from sigra.backends.taskiq_limit import coming_again
+from sigra.backends.taskiq_limit import coming_again, to_the_end
 from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
 from sigra.errors import brief
 
@@ -34,11 +34,12 @@ async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
     message = context.message
     name, id = message.task_name, message.task_id
     notes = notes_of(context.broker, schedules)
-    before = await notes.begin(id) or None  # of one that was never noted the envelope knows
     async with coming_again(payload, lambda *again: _send_again(context, schedules, *again)):
+        before = await notes.begin(id) or None  # of one that was never noted the envelope knows
         consumed = await aconsume(payload, name, "taskiq", native_id=id, deliveries=before)
-    await notes.end(id, comes_again=consumed.verdict.state in ("retryable", "scheduled"))
-    return await _settle(context, schedules, consumed)
+    with to_the_end():
+        await notes.end(id, comes_again=consumed.verdict.state in ("retryable", "scheduled"))
+        return await _settle(context, schedules, consumed)
 
 
 async def _settle(context: Any, schedules: Any, consumed: Consumed) -> Any:

@@ -41,9 +41,13 @@ def held(scope, args, until):
 
 @tenant_worker(name="queues.sleeps")
 async def sleeps(scope, args):
-    """Take longer than any test has time for."""
+    """Take longer than any test has time for; if asked to, fail where that is cut off."""
     record(scope, args)
-    await asyncio.sleep(300)
+    try:
+        await asyncio.sleep(300)
+    finally:
+        if args.get("fails"):
+            raise OSError("the connection was used by two at once")
 
 
 def note(text: str) -> None:

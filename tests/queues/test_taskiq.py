@@ -126,6 +126,16 @@ class TaskiqContract(QueueContract):
         self._run(harness, journal, workers.agnostic, {})
         assert [run["attempt"] for run in journal.runs(sleeps.name)] == [1, 1]
 
+    def test_a_job_that_fails_where_taskiq_cuts_it_off_is_retried(
+        self, harness, journal, monkeypatch
+    ):
+        """As where a driver makes an error of its own of it: it was said to come again, and lost."""
+        limited = [*harness.broker.middlewares, Limit()]
+        monkeypatch.setattr(harness.broker, "middlewares", limited)
+        args = {**IDS, "fails": True}
+        _, runs = self._run(harness, journal, sleeps, args, 2, max_attempts=2, backoff=1)
+        assert [run["attempt"] for run in runs] == [1, 2]
+
     def test_threads_that_send_their_first_jobs_at_once_start_the_broker_once(
         self, harness, journal
     ):
