@@ -44,7 +44,13 @@ def own_loop() -> asyncio.AbstractEventLoop:
 def _run(loop: asyncio.AbstractEventLoop, runs: threading.Event) -> None:
     _process_of[loop] = os.getpid()
     loop.call_soon(runs.set)
-    threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
+    try:
+        threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
+    except RuntimeError:  # there can be no thread now: the next call tries again
+        del _own[os.getpid()]
+        loop.close()
+        runs.set()
+        raise
 
 
 def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
@@ -99,16 +105,20 @@ def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -
     if in_event_loop():
         work.close()
         raise EnqueueError(backend, "it only awaits: use 'await worker.anew(...)' in an event loop")
-    return _submitted(backend, loop or own_loop(), work).result()
+    return _submitted(backend, loop, work).result()
 
 
-async def within(backend: str, loop: asyncio.AbstractEventLoop, work: Work) -> Any:
-    """Have ``loop``, which may be the running one, do the work, and await it."""
+async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
+    """Have ``loop``, which may be the running one (None: our own), do the work, and await it."""
     if loop is asyncio.get_running_loop():
         return await work
     return await asyncio.wrap_future(_submitted(backend, loop, work))
 
 
-def _submitted(backend: str, loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
+def _submitted(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Future[Any]:
     with sending(backend):
-        return submit(loop, work)
+        try:
+            return submit(loop or own_loop(), work)
+        except RuntimeError:
+            work.close()
+            raise

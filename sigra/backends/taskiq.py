@@ -10,7 +10,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.loop import Together, answered, own_loop, wait_for, within
+from sigra.backends.loop import Together, answered, wait_for, within
 from sigra.backends.producing import able_to, sending
 from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_queues import surely_kick
@@ -67,7 +67,7 @@ class TaskiqBackend:
         Not by this one, which may end before the process does.
         """
         self._check_queue(jobs[0])
-        await within(self.name, self._loop or own_loop(), self._send(jobs))
+        await within(self.name, self._loop, self._send(jobs))
 
     async def _send(self, jobs: Sequence[Job]) -> None:
         with sending(self.name, jobs):

@@ -72,6 +72,30 @@ def test_threads_that_send_their_first_jobs_at_once_have_one_loop() -> None:
     assert done.stdout == "1 True\n"
 
 
+_NO_THREAD = """
+import threading
+from test_loop import _double
+from sigra import EnqueueError
+from sigra.backends.loop import wait_for
+
+threading.stack_size(1 << 46)  # more than there is: no thread can be started
+try:
+    wait_for("taskiq", None, _double(1))
+except EnqueueError as error:
+    print(error.reason)
+threading.stack_size(0)
+print(wait_for("taskiq", None, _double(21)))
+"""
+
+
+def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent() -> None:
+    """Each one after it waited for ever, for a loop that had no thread."""
+    here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _NO_THREAD]
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "RuntimeError: can't start new thread\n42\n"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_not() -> None:
     """A thread does not live on in a fork: to wait for its loop would be to wait for ever."""
