@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import sys
 import threading
 import weakref
@@ -16,7 +17,9 @@ from sigra.errors import DuplicateWorkerError, UnknownWorkerError
 if TYPE_CHECKING:
     from sigra.definition import Definition
 
-_lock = threading.RLock()
+lock = threading.RLock()
+if hasattr(os, "register_at_fork"):  # so that no child waits for a thread of its parent's
+    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
 _lasting: dict[str, Definition] = {}
 # A function's local worker lives as long as somebody holds it: no consumer can import it.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
@@ -39,7 +42,7 @@ def register(definition: Definition) -> None:
     the import of what runs as ``__main__``) takes the place of the earlier one.
     """
     name, local = definition.name, "<locals>" in definition.function.__qualname__
-    with _lock:
+    with lock:
         known = _find(name)
         if known is not None and "<locals>" in known.function.__qualname__:
             del known
@@ -64,7 +67,7 @@ def lookup(name: str) -> Definition:
 
 def definitions() -> Iterator[Definition]:
     """Yield every worker known now, by name."""
-    with _lock:
+    with lock:
         known = {**_local, **_lasting}
     yield from map(known.__getitem__, sorted(known))
 
@@ -74,7 +77,7 @@ def subscribe(subscriber: Callable[[Definition], object]) -> None:
 
     A backend registers its native tasks so.
     """
-    with _lock:
+    with lock:
         _subscribers.append(subscriber)
         known = tuple(definitions())
     for definition in known:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from sigra.catalog import lock
 from sigra.registry import resolve_backend
 from sigra.schema import check_schema
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sigra.backends.signing import Signing
 
 _UNCHANGED: Any = object()
-_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +83,7 @@ class configure:
         }
         changes = {name: check(to) for name, (to, check) in given.items() if to is not _UNCHANGED}
         global current
-        with _lock:
+        with lock:
             self._before, current = current, replace(current, **changes)
 
     def __enter__(self) -> Config:
@@ -92,7 +91,7 @@ class configure:
 
     def __exit__(self, *error: object) -> None:
         global current
-        with _lock:
+        with lock:
             current = self._before
 
 

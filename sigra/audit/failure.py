@@ -45,15 +45,13 @@ def settled(result: AuditResult, action: Any) -> AuditResult:
 
 def _tell(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``."""
-    left_out = _left_out(result.reason)
-    if left_out is not None:
+    if (left_out := _left_out(result.reason)) is not None:
         # Names only: the action's, of fields and of types.
         name = action if type(action) is str and action in accepted else "(no valid action)"
         more = f" (and {left_out} more like it before)" if left_out else ""
         with suppress(Exception):
             _log.error("audit event %s failed: %s%s", name, result.reason, more)
-    callback = config.current.on_audit_failure
-    if callback is not None:
+    if (callback := config.current.on_audit_failure) is not None:
         callback(result)
 
 

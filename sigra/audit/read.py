@@ -96,8 +96,7 @@ def _is_slot(kind: type) -> bool:
 
 def _on_type(kind: type, name: str) -> Any:
     for cls in _mro(kind):
-        namespace = _namespace(cls)
-        if name in namespace:
+        if name in (namespace := _namespace(cls)):
             return namespace[name]
     return ABSENT
 

@@ -83,9 +83,8 @@ def _listed(word: str, names: frozenset[str]) -> bool:
 def _runs_together(words: list[str]) -> bool:
     for start, word in enumerate(words):
         _, *longer = accumulate(words[start : start + _LONGEST_RUN])
-        if _listed(word, _JOINED) or word.startswith(_OPENINGS):
-            return True
-        if any(_listed(run, _RUNS) for run in longer):
+        joined = _listed(word, _JOINED) or word.startswith(_OPENINGS)
+        if joined or any(_listed(run, _RUNS) for run in longer):
             return True
     return False
 
