@@ -122,7 +122,7 @@ def _matching(
         for job in _recorded()
         if job.definition is definition
         and not job.duplicate
-        and all(key in job.args and job.args[key] == value for key, value in wanted.items())
+        and all(key in job.args and _equal(job.args[key], value) for key, value in wanted.items())
         and all(getattr(job.options, name) == value for name, value in options.items())
     ]
 
@@ -134,6 +134,18 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(item) for item in value]
     return value
+
+
+def _equal(value: Any, wanted: Any) -> bool:
+    """Compare as JSON does, where true is not 1."""
+    if type(wanted) is dict and isinstance(value, dict):
+        return value.keys() == wanted.keys() and all(
+            _equal(value[key], item) for key, item in wanted.items()
+        )
+    if type(wanted) is list and isinstance(value, list):
+        return len(value) == len(wanted) and all(map(_equal, value, wanted))
+    kinds = {type(value), type(wanted)}
+    return bool(value == wanted) and not (bool in kinds and kinds & {int, float})
 
 
 def _recorded() -> list[Job]:

@@ -374,6 +374,18 @@ def test_what_equals_anything_does(sigra_backend: RecordingBackend) -> None:
         refute_enqueued(close, args={"actor_id": ANY}, delay=9)
 
 
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [x], lambda x: ({"deep": x},)])
+def test_true_is_not_1(sigra_backend: RecordingBackend, wrap: Any) -> None:
+    """As in JSON, at any depth; 1 and 1.0 are one number there."""
+    for wanted, sent in ((True, 1), (1, True), (0.0, False)):
+        sweep.new({"x": wrap(sent)})
+        refute_enqueued(sweep, {"x": wrap(wanted)})
+        sigra_backend.clear()
+    sweep.new({"x": wrap(1), "y": wrap(True)})
+    assert_enqueued(sweep, {"x": wrap(1.0), "y": wrap(True)})
+    assert_enqueued(sweep, {"x": wrap(ANY), "y": wrap(ANY)})
+
+
 def test_assert_enqueued_takes_what_new_took(sigra_backend: RecordingBackend) -> None:
     """The args and options of the call are found again: a tuple as the list, a timedelta as seconds."""
     args = {**TENANT, "then": {"lines": (1, ("a", ANY))}}
