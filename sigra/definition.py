@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sigra.catalog import lookup
+
 if TYPE_CHECKING:
     from sigra.backend import Backend
     from sigra.binding import Binding
@@ -20,7 +22,7 @@ class Definition:
     required and a scope is injected. ``schema``: the audit record type, or None.
     ``action``: the lifecycle event's name, or None. ``defaults``: the decorator's
     options. ``backend``: the decorator's choice, or None. ``origin``: which execution of
-    which module defined the function.
+    which module defined the function. It pickles and copies by name.
     """
 
     name: str
@@ -33,3 +35,6 @@ class Definition:
     defaults: JobOptions
     backend: Backend | None
     origin: tuple[Any, int, Any]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return lookup, (self.name,)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import time
 import uuid
 from datetime import datetime, timezone
@@ -196,6 +198,24 @@ def test_enqueued_at_is_exact_to_the_microsecond() -> None:
     """The moment keeps the fraction of its second."""
     job = Job(close.definition, {}, PLAIN, "rq", (1_500_000_000, 0))
     assert datetime(1970, 1, 1, 0, 0, 1, 500_000, timezone.utc) == job.enqueued_at
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_job_pickles(protocol: int) -> None:
+    """It may go to another process, which nobody tells what becomes of it."""
+    job = enqueue([{"x": 1}], queue="mail", unique="k")
+    there = pickle.loads(pickle.dumps(job, protocol))
+    for name in ("id", "worker", "args", "options", "backend", "native_id", "enqueued_at"):
+        assert getattr(job, name) == getattr(there, name)
+    with pytest.raises(UnsupportedError):
+        _ = there.state
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])
+def test_a_copy_of_a_job_tells_what_the_job_does(how: Any) -> None:
+    """It is the same job, of the same worker."""
+    job = enqueue(5)
+    assert (job.definition, 5) == (how(job).definition, how(job).result())
 
 
 def test_a_body_cannot_change_what_it_knows_of_its_job() -> None:

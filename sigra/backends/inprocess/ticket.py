@@ -34,6 +34,12 @@ class LocalTicket:
         self._future: Future[Any] | None = None
         self._given_up: str | None = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # in another process nothing tells how the job goes on
+
+    def __deepcopy__(self, memo: object) -> LocalTicket:
+        return self
+
     def state(self) -> State:
         """Say where the job stands."""
         return self._state
