@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from sqlalchemy import Connection, column, create_engine, false, func, inspect, 
 from sigra.store.access import naming_altered
 from sigra.store.database import Database
 from sigra.store.errors import AuditTablesError
-from sigra.store.forking import PerProcess
 from sigra.store.tables import chains, entries, marks
 
 HEAD = "0003"
@@ -23,7 +20,6 @@ HEAD = "0003"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
-_PATIENCE = 600  # seconds
 _TABLES = {
     "0001": (chains, marks, table("sigra_audit_payloads", column("salt"), column("payload"))),
     "0002": (chains, entries, marks),
@@ -50,8 +46,7 @@ def ensure_tables(database: Database) -> None:
 def make_within(connection: Connection) -> bool:
     """Make the tables in this transaction of SQLite's, and return True, where there are none.
 
-    It is somebody else's, and his driver may be asynchronous: other tasks of his thread go on
-    while it works, so it is not for Alembic.
+    It is somebody else's, who may be reading: then no table can be dropped, as migrations do.
     """
     bare = checked_version(connection) is None
     if bare:
@@ -155,49 +150,21 @@ def _known() -> frozenset[str]:
     return frozenset(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
 
 
-def _run(connection: Connection, command: str, revision: str) -> None:
-    import alembic.command
-    from alembic.config import Config
+def _run(connection: Connection, way: str, revision: str) -> None:
+    """Go up or down to a version by an ``op`` of the connection's own.
 
-    config = Config()
-    config.set_main_option("script_location", str(FOLDER))
-    config.attributes["connection"] = connection
-    _process.check(_renew)
-    with _turn(), _set_aside():
-        getattr(alembic.command, command)(config, revision)
+    Alembic's is one for all threads: the host's migrations may be at work by it.
+    """
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
+    script = ScriptDirectory(str(FOLDER))
+    steps = script._upgrade_revs if way == "upgrade" else script._downgrade_revs
 
-@contextmanager
-def _turn() -> Iterator[None]:
-    turn = _running
-    if not turn.acquire(timeout=_PATIENCE):
-        raise TimeoutError(f"other tables were being migrated for longer than {_PATIENCE} seconds")
-    try:
-        yield
-    finally:
-        turn.release()
+    def steps_from(heads: Any, _: MigrationContext) -> Any:
+        return steps(revision, heads)
 
-
-@contextmanager
-def _set_aside() -> Iterator[None]:
-    """Have Alembic be at work on afterwards what it was: a migration of the host's may log."""
-    from alembic import context, op
-
-    before = [(module.__dict__, dict(module.__dict__)) for module in (context, op)]
-    try:
-        yield
-    finally:
-        for names, then in before:
-            for name in names.keys() - then.keys():
-                del names[name]
-            names.update(then)
-
-
-def _renew() -> None:
-    # In a forked child: a thread of the parent's may have held it.
-    global _running
-    _running = threading.Lock()
-
-
-_process, _running = PerProcess(), threading.Lock()
-"""What Alembic is at work on is one for all threads, of other stores too."""
+    options = {"version_table": VERSION_TABLE, "fn": steps_from}
+    context = MigrationContext.configure(connection, opts=options)
+    context.run_migrations(op=Operations(context))

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -174,22 +175,75 @@ def upgrade():
 """
 
 
+def host_s(folder: Path, version: str, url: str) -> Config:
+    """Return what Alembic knows of a host with one migration."""
+    (folder / "versions").mkdir()
+    (folder / "env.py").write_text(ENV)
+    (folder / "versions" / "one.py").write_text(version)
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    config.set_main_option("sqlalchemy.url", url)
+    return config
+
+
+def tables_at(url: str) -> set[str]:
+    """Return the names of all tables of a database."""
+    engine = create_engine(url)
+    names = inspect(engine).get_table_names()
+    engine.dispose()
+    return set(names)
+
+
 @pytest.mark.parametrize("conn", ["None", "op.get_bind()"])
 def test_a_migration_of_the_host_s_may_log_the_first_event(tmp_path: Path, conn: str) -> None:
     """The store's tables are made meanwhile, and his migration goes on as if nothing was."""
-    (tmp_path / "versions").mkdir()
-    (tmp_path / "env.py").write_text(ENV)
-    (tmp_path / "versions" / "one.py").write_text(VERSION.format(conn=conn))
     url = f"sqlite:///{tmp_path / 'audit.db'}"
-    config = Config()
-    config.set_main_option("script_location", str(tmp_path))
-    config.set_main_option("sqlalchemy.url", url if "op" in conn else f"sqlite:///{tmp_path}/1.db")
+    his = url if "op" in conn else f"sqlite:///{tmp_path}/1.db"
+    config = host_s(tmp_path, VERSION.format(conn=conn), his)
     sink = SqlAuditSink(url)
     with configure(sinks=[sink], audit_schema=AuditEvent):
         command.upgrade(config, "head")
-    engine = create_engine(config.get_main_option("sqlalchemy.url") or "")
-    assert {"before", "after", "alembic_version"} <= set(inspect(engine).get_table_names())
-    engine.dispose()
+    assert {"before", "after", "alembic_version"} <= tables_at(his)
+    assert sink.count(EventFilter(None)) == 1
+    sink.close()
+
+
+TWO = """
+from alembic import context, op
+from sqlalchemy import Column, Integer
+revision, down_revision = "1", None
+def upgrade():
+    op.create_table("before", Column("id", Integer))
+    context.config.attributes["amid"]()
+    op.create_table("after", Column("id", Integer))
+"""
+
+
+def test_a_migration_of_the_host_s_may_run_in_another_thread(tmp_path: Path) -> None:
+    """His begins, and ends, amid that of a store: neither makes a table in the other's database."""
+    his, url = f"sqlite:///{tmp_path / 'his.db'}", f"sqlite:///{tmp_path / 'audit.db'}"
+    config = host_s(tmp_path, TWO, his)
+    ours_amid, his_amid = threading.Event(), threading.Event()
+    config.attributes["amid"] = his_amid.set
+    engine = create_engine(url)
+
+    def turn(statement: str) -> None:
+        if statement.strip().startswith("CREATE TABLE sigra_audit_marks"):
+            ours_amid.set()
+            his_amid.wait(10)
+
+    @listen.listens_for(engine, "connect")
+    def watch(connection: Any, _: Any) -> None:
+        connection.set_trace_callback(turn)
+
+    sink = SqlAuditSink(engine)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(sink.write, AuditEvent(action="invoice.close"))
+        ours_amid.wait()
+        command.upgrade(config, "head")
+        first.result()
+    assert tables_at(his) == {"before", "after", "alembic_version"}
+    assert tables_at(url) & {"before", "after", "alembic_version"} == set()
     assert sink.count(EventFilter(None)) == 1
     sink.close()
 

@@ -478,6 +478,22 @@ def made_in(engine: Engine) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_the_first_event_of_all_may_come_while_the_caller_reads(
+    tmp_path: Path, open_sink: Any
+) -> None:
+    """SQLite drops no table amid a read of the same connection: none is dropped to make these."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
+    sink = open_sink(str(engine.url))
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO ledger VALUES (1), (2), (3)"))
+        for (entry,) in connection.execute(text("SELECT entry FROM ledger")):
+            audit.log("invoice.close", SCOPE, target_id=entry, conn=connection)
+    assert sink.count(ACME) == 3
+    engine.dispose()
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_stores_of_one_loop_may_begin_in_transactions_at_once(
     tmp_path: Path, open_sink: Any
 ) -> None:

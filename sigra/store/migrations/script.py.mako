@@ -1,6 +1,6 @@
 """${message}"""
 
-from alembic import op
+from alembic.operations import Operations
 import sqlalchemy as sa
 
 revision = ${repr(up_revision)}
@@ -9,11 +9,11 @@ branch_labels = ${repr(branch_labels)}
 depends_on = ${repr(depends_on)}
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Go from the version before to this one."""
     ${upgrades if upgrades else "pass"}
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Go back to the version before."""
     ${downgrades if downgrades else "pass"}

@@ -1,7 +1,7 @@
 """Make the tables of the first version."""
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0001"
 down_revision = None
@@ -11,7 +11,7 @@ depends_on = None
 _Id = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Make the four tables and their indexes."""
     op.create_table(
         "sigra_audit_chains",
@@ -20,7 +20,7 @@ def upgrade() -> None:
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sa.Column("head", sa.LargeBinary, nullable=False),
     )
-    _create_entries()
+    _create_entries(op)
     op.create_table(
         "sigra_audit_payloads",
         sa.Column("chain", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -39,7 +39,7 @@ def upgrade() -> None:
     )
 
 
-def _create_entries() -> None:
+def _create_entries(op: Operations) -> None:
     op.create_table(
         "sigra_audit_entries",
         sa.Column("chain", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -66,7 +66,7 @@ def _create_entries() -> None:
     )
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Drop the tables, and all that was audited with them."""
     for name in ("marks", "payloads", "entries", "chains"):
         op.drop_table(f"sigra_audit_{name}")

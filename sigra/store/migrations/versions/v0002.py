@@ -1,7 +1,7 @@
 """Put each event's payload into its entry: a commit then writes a page less."""
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0002"
 down_revision = "0001"
@@ -27,9 +27,9 @@ WHERE salt IS NOT NULL AND payload IS NOT NULL
 """
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Move salts and payloads into the entries."""
-    _keep_writers_out()
+    _keep_writers_out(op)
     op.add_column("sigra_audit_entries", sa.Column("salt", sa.LargeBinary))
     op.add_column("sigra_audit_entries", sa.Column("payload", sa.Text))
     op.execute(_MOVE)
@@ -37,9 +37,9 @@ def upgrade() -> None:
     op.drop_table("sigra_audit_payloads")
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Move salts and payloads into a table of their own."""
-    _keep_writers_out()
+    _keep_writers_out(op)
     op.create_table(
         "sigra_audit_payloads",
         sa.Column("chain", sa.BigInteger, primary_key=True, autoincrement=False),
@@ -53,7 +53,7 @@ def downgrade() -> None:
     op.drop_column("sigra_audit_entries", "salt")
 
 
-def _keep_writers_out() -> None:
+def _keep_writers_out(op: Operations) -> None:
     # Every writer locks a chain's row first, whichever table it then comes to. SQLite has one lock.
     if op.get_bind().dialect.name == "postgresql":
         op.execute("LOCK TABLE sigra_audit_chains IN EXCLUSIVE MODE")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
-from alembic import op
+from alembic.operations import Operations
 
 revision = "0003"
 down_revision = "0002"
@@ -20,10 +20,10 @@ AND sql IS NOT NULL AND name NOT IN ('sigra_audit_entries_newest',
 """
 
 
-def upgrade() -> None:
+def upgrade(op: Operations) -> None:
     """Make the entries anew, with the check."""
     if op.get_bind().dialect.name == "sqlite":
-        _remake(sa.CheckConstraint(_FOLLOWS, name="sigra_audit_entries_follows"))
+        _remake(op, sa.CheckConstraint(_FOLLOWS, name="sigra_audit_entries_follows"))
         op.create_index(
             "sigra_audit_entries_first",
             "sigra_audit_entries",
@@ -33,13 +33,13 @@ def upgrade() -> None:
         )
 
 
-def downgrade() -> None:
+def downgrade(op: Operations) -> None:
     """Make the entries anew, with the index."""
     if op.get_bind().dialect.name == "sqlite":
-        _remake(sa.UniqueConstraint("chain", "previous"))
+        _remake(op, sa.UniqueConstraint("chain", "previous"))
 
 
-def _remake(constraint: sa.Constraint) -> None:
+def _remake(op: Operations, constraint: sa.Constraint) -> None:
     of_others = op.get_bind().exec_driver_sql(_OF_OTHERS).scalars().all()
     op.create_table(
         "sigra_audit_remade",
@@ -60,11 +60,11 @@ def _remake(constraint: sa.Constraint) -> None:
         sqlite_with_rowid=False,
     )
     # What somebody altered goes along as it is: it is for verifying to find.
-    with _pragma("ignore_check_constraints"):
+    with _pragma(op, "ignore_check_constraints"):
         op.execute("INSERT INTO sigra_audit_remade SELECT * FROM sigra_audit_entries")
     op.drop_table("sigra_audit_entries")
     # Else SQLite looks first whether all views and triggers find what they name.
-    with _pragma("legacy_alter_table"):
+    with _pragma(op, "legacy_alter_table"):
         op.rename_table("sigra_audit_remade", "sigra_audit_entries")
     newest = ["occurred_at", "chain", "sequence"]
     op.create_index("sigra_audit_entries_newest", "sigra_audit_entries", newest)
@@ -75,7 +75,7 @@ def _remake(constraint: sa.Constraint) -> None:
 
 
 @contextmanager
-def _pragma(name: str) -> Iterator[None]:
+def _pragma(op: Operations, name: str) -> Iterator[None]:
     op.execute(f"PRAGMA {name} = ON")
     try:
         yield
