@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any, TypeVar
 
@@ -136,8 +137,28 @@ def _tell_dead(context: Any) -> OperationalError | None:
     return OperationalError(None, None, error, connection_invalidated=True)
 
 
+class _Executor(ThreadPoolExecutor):
+    """Work in this thread where no other takes work any more, as when the main one has ended.
+
+    A driver has a server's name looked up by it, also for events that wait until the exit.
+    """
+
+    def submit(self, work: Callable[..., T], /, *args: Any, **keywords: Any) -> Future[T]:
+        """Do the work, elsewhere if that can be."""
+        try:
+            return super().submit(work, *args, **keywords)
+        except RuntimeError:
+            done: Future[T] = Future()
+            try:
+                done.set_result(work(*args, **keywords))
+            except Exception as error:
+                done.set_exception(error)
+            return done
+
+
 def _start() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
     loop = asyncio.new_event_loop()
+    loop.set_default_executor(_Executor())
     thread = threading.Thread(target=_run, args=(loop,), name="sigra-audit-store", daemon=True)
     try:
         thread.start()

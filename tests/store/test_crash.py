@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from drivers import driven_by
 from events import event
-from sqlalchemy import create_engine, select, text
+from sqlalchemy import create_engine, make_url, select, text
 
 from sigra import (
     AuditEvent,
@@ -238,14 +238,14 @@ def test_a_connection_that_died_fails_no_read(
         assert read() == 1
 
 
-def run_forking(code: str, url: str) -> None:
-    """Run a program that is given a store, as a process that may fork; it ends well.
+def run_forking(code: str, *given: str) -> None:
+    """Run a program, given a store or more, as a process that may fork; it ends well.
 
     It can import what is in this folder.
     """
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{code}"
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program, url],
+        [sys.executable, "-W", "ignore", "-c", program, *given],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -733,4 +733,32 @@ def test_a_child_of_multiprocessing_writes_what_waits(tmp_path: Path) -> None:
     run_forking(code, url)
     sink = SqlAuditSink(url)
     assert sink.count(EventFilter("acme")) == 10
+    sink.close()
+
+
+AT_THE_END = """
+import sys, threading
+from drivers import driven_by
+from events import event
+from sigra.store import Batching, SqlAuditSink
+driver, url, batch = sys.argv[1:]
+def write():
+    threading.main_thread().join()
+    sink.write(event(0))
+sink = SqlAuditSink(driven_by(driver, url), batch=Batching(seconds=3600) if batch else None)
+if batch: sink.write(event(0))
+else: threading.Thread(target=write).start()
+"""
+
+
+@pytest.mark.parametrize("batch", ["", "batch"])
+@pytest.mark.parametrize("driver", ["postgresql+psycopg_async", "postgresql+asyncpg"])
+def test_the_first_event_may_come_as_the_program_ends(
+    new_url: Callable[[str], str], driver: str, batch: str
+) -> None:
+    """No thread takes work then, and a server's name is looked up all the same."""
+    url = make_url(new_url("postgresql")).set(host="localhost").render_as_string(False)
+    run_forking(AT_THE_END, driver, url, batch)
+    sink = SqlAuditSink(url)
+    assert sink.count(EventFilter("acme")) == 1
     sink.close()
