@@ -72,7 +72,7 @@ class Batch(Generic[T]):
         # Also in a forked child: what waits is the parent's to write.
         self._waiting: deque[T] = deque()
         self._changed = threading.Condition()
-        self._writing = threading.Lock()
+        self._writing, self._writer = threading.RLock(), 0
         self._thread: threading.Thread | None = None
         self._since = 0.0
         # A child of multiprocessing may end without what atexit was given: there is a list of
@@ -104,7 +104,7 @@ class Batch(Generic[T]):
 
     def flush(self) -> None:
         """Write what waits now, or what another thread has not written of it; raise if it fails."""
-        self._process.check(self._begin)
+        self.check_turn()
         if not self._waiting:
             return
         with self._writing:
@@ -112,7 +112,7 @@ class Batch(Generic[T]):
 
     def close(self) -> None:
         """Write what waits and end the thread; raise ``AuditLostError`` for what cannot be."""
-        self._process.check(self._begin)  # before a lock is taken, which a thread may have held
+        self.check_turn()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -125,8 +125,24 @@ class Batch(Generic[T]):
                 self._lost(left, error)
                 raise AuditLostError(len(left)) from error
 
+    def check_turn(self) -> None:
+        """Refuse, by a ``RuntimeError``, the handler of a signal that came while its thread writes.
+
+        It would wait for itself.
+        """
+        self._process.check(self._begin)  # before a lock is taken, which a thread may have held
+        if self._writer == threading.get_ident():
+            raise RuntimeError("a signal's handler wrote amid what its own thread writes")
+
     def _drain(self) -> None:
         """Write what waits now. Items leave the queue once they are written, not before."""
+        self._writer = threading.get_ident()
+        try:
+            self._write_waiting()
+        finally:
+            self._writer = 0
+
+    def _write_waiting(self) -> None:
         waiting, changed = self._waiting, self._changed
         due = len(waiting)
         while due > 0:

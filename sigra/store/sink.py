@@ -21,13 +21,7 @@ from sigra.store.migrate import HEAD, ensure_tables, make_within, version
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
 from sigra.store.reading import EventFilter, Page
-from sigra.store.records import (
-    add_records,
-    all_records,
-    count_records,
-    is_mapped,
-    record_page,
-)
+from sigra.store.records import add_records, all_records, count_records, is_mapped, record_page
 from sigra.store.retention import prune
 from sigra.store.statements import ConnectionRunner
 from sigra.store.transaction import write_within
@@ -103,6 +97,8 @@ class SqlAuditSink:
 
         Raises ``AuditLostError`` for what could not be written.
         """
+        if self._batch is not None:
+            self._batch.check_turn()
         try:
             if self._batch is not None:
                 self._batch.close()

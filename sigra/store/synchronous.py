@@ -37,13 +37,15 @@ class SqliteDatabase:
         event.listen(self._engine, "connect", set_up_sqlite)
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
-        self._process, self._lock = PerProcess(), threading.Lock()
+        self._process, self._lock, self._amid = PerProcess(), threading.RLock(), False
         self._gate = Gate(self.close, engine.url.database or "")
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
         self._process.check(self._forget)
         with self._gate, self._lock:
+            if self._amid:
+                raise RuntimeError("a signal's handler wrote amid what its own thread writes")
             if self._writer is None:
                 # Of its own pool: the engine's may have one connection, for which readers wait.
                 self._writer = self._engine.pool.recreate().connect()
@@ -51,6 +53,7 @@ class SqliteDatabase:
                 # alone, for a VACUUM would then copy the whole store into memory.
                 self._writer.cursor().execute("PRAGMA temp_store = MEMORY")
             cursor: Any = None
+            self._amid = True
             try:
                 cursor = self._writer.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
@@ -63,12 +66,14 @@ class SqliteDatabase:
                     pass
                 self._drop_writer()
                 raise
+            finally:
+                self._amid = False
             return result
 
     def _forget(self) -> None:
         # A forked child can neither use the parent's connections nor close them.
         self._inherited, self._writer = self._writer, None
-        self._lock = threading.Lock()
+        self._lock, self._amid = threading.RLock(), False
         self._engine.dispose(close=False)
 
     def _drop_writer(self) -> None:

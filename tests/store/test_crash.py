@@ -238,8 +238,8 @@ def test_a_connection_that_died_fails_no_read(
         assert read() == 1
 
 
-def run_forking(code: str, *given: str) -> None:
-    """Run a program, given a store or more, as a process that may fork; it ends well.
+def run_forking(code: str, *given: str) -> str:
+    """Run a program, given a store or more, as a process that may fork; return what it printed.
 
     It can import what is in this folder.
     """
@@ -249,6 +249,7 @@ def run_forking(code: str, *given: str) -> None:
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def test_a_forked_child_writes_with_connections_of_its_own(
@@ -484,6 +485,53 @@ def test_the_handler_of_a_signal_that_logs_as_tables_are_made_is_told(url: str) 
         "sink.close()\n"
     )
     run_forking(code, url)
+
+
+AMID = """
+import logging, signal, sys, structlog
+import sigra.store.sink as writing
+from events import event
+from sigra import AuditEvent, audit, configure, log_safe
+from sigra.audit import EventFilter
+from sigra.store import Batching, SqlAuditSink
+logging.disable(); structlog.configure([], logger_factory=structlog.ReturnLoggerFactory())
+url, batch, handler = sys.argv[1:]
+sink, told = SqlAuditSink(url, batch=Batching(seconds=3600) if batch else None), []
+configure(sinks=[sink], audit_schema=AuditEvent)
+append = writing.append
+def append_and_signal(runner, events):
+    append(runner, events)
+    if not told: signal.raise_signal(signal.SIGUSR1)
+writing.append = append_and_signal
+def tell(*_):
+    told.append(None)
+    try: told[0] = getattr(sink, handler)() if handler != "log" else log_safe("a.b", None).status
+    except RuntimeError as error: told[0] = type(error).__name__
+signal.signal(signal.SIGUSR1, tell); signal.alarm(60)
+try:
+    if batch: [sink.write(event(number)) for number in range(3)]; sink.flush()
+    else: audit.log_many([{"action": "a.c", "scope": None}] * 3)
+except Exception: told.append("failed")
+sink.close(); after = SqlAuditSink(url); print(told, after.count(EventFilter(None, True)))
+after.write(event(9)); after.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("batch", "handler", "told"),
+    [
+        ("", "log", "['failed'] 3"),
+        ("", "close", "[None, 'failed'] 0"),
+        ("batch", "flush", "['RuntimeError'] 3"),
+        ("batch", "close", "['RuntimeError'] 3"),
+    ],
+)
+def test_the_handler_of_a_signal_amid_a_write_waits_for_no_lock_of_its_thread(
+    tmp_path: Path, batch: str, handler: str, told: str
+) -> None:
+    """It hung, and with it SQLite's lock. What its thread writes is there, or has failed."""
+    url = f"sqlite:///{tmp_path}/audit.db"
+    assert run_forking(AMID, url, batch, handler) == f"{told}\n"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory has no such limit")
