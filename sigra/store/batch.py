@@ -71,7 +71,9 @@ class Batch(Generic[T]):
     def _begin(self) -> None:
         # Also in a forked child: what waits is the parent's to write.
         self._waiting: deque[T] = deque()
-        self._changed = threading.Condition()
+        # Taken by itself: a signal's handler that raises may end the condition's own methods.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._writing, self._writer = threading.RLock(), 0
         self._thread: threading.Thread | None = None
         self._since = 0.0
@@ -85,7 +87,7 @@ class Batch(Generic[T]):
         """Queue an event; raise ``AuditBacklogError`` where there is no room in time."""
         self._process.check(self._begin)
         settings, waiting = self._settings, self._waiting
-        with self._changed:
+        with self._lock:
             if len(waiting) >= settings.queue and not self._changed.wait_for(
                 lambda: self._closed or len(waiting) < settings.queue, settings.timeout
             ):
@@ -104,7 +106,7 @@ class Batch(Generic[T]):
 
     def flush(self) -> None:
         """Write what waits now, or what another thread has not written of it; raise if it fails."""
-        self.check_turn()
+        self._check_turn()
         if not self._waiting:
             return
         with self._writing:
@@ -112,8 +114,8 @@ class Batch(Generic[T]):
 
     def close(self) -> None:
         """Write what waits and end the thread; raise ``AuditLostError`` for what cannot be."""
-        self.check_turn()
-        with self._changed:
+        self._check_turn()
+        with self._lock:
             self._closed = True
             self._changed.notify_all()
         with self._writing:
@@ -125,7 +127,7 @@ class Batch(Generic[T]):
                 self._lost(left, error)
                 raise AuditLostError(len(left)) from error
 
-    def check_turn(self) -> None:
+    def _check_turn(self) -> None:
         """Refuse, by a ``RuntimeError``, the handler of a signal that came while its thread writes.
 
         It would wait for itself.
@@ -149,7 +151,7 @@ class Batch(Generic[T]):
             some = list(islice(waiting, min(due, self._settings.size)))
             self._write(some)
             due -= len(some)
-            with changed:
+            with self._lock:
                 for _ in some:
                     waiting.popleft()
                 self._since = monotonic()
@@ -162,13 +164,13 @@ class Batch(Generic[T]):
             except Exception:
                 # They stay, and whoever finds the queue full is told. The database, which may be
                 # down, is asked again when as long has passed.
-                with self._changed:
+                with self._lock:
                     self._changed.wait_for(lambda: self._closed, self._settings.seconds)
 
     def _due(self) -> bool:
         """Wait until there is something to write; say False once the batch is closed."""
         settings, waiting = self._settings, self._waiting
-        with self._changed:
+        with self._lock:
             self._changed.wait_for(lambda: self._closed or waiting)
             left = max(self._since + settings.seconds - monotonic(), 0)
             self._changed.wait_for(lambda: self._closed or len(waiting) >= settings.size, left)

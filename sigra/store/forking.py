@@ -58,7 +58,9 @@ class Gate:
 
     def renew(self) -> None:
         """Begin anew, in a child, where nobody else is."""
-        self._idle, self._users = threading.Condition(), list[int]()
+        # Taken by itself: a signal's handler that raises may end the condition's own methods.
+        self._lock = threading.RLock()
+        self._idle, self._users = threading.Condition(self._lock), list[int]()
         self._shut_by: int | None = None
 
     def __enter__(self) -> None:
@@ -69,16 +71,17 @@ class Gate:
                 "or start the process anew (spawn, forkserver)."
             )
         me = threading.get_ident()
-        with self._idle:
+        with self._lock:
             # Else a thread that writes on and on would be in whenever a fork looks. Who is in
             # already, as verify's progress is, goes on: the fork waits for him.
             self._idle.wait_for(lambda: self._shut_by in (None, me) or me in self._users, _PATIENCE)
             self._users.append(me)
 
     def __exit__(self, *_: object) -> None:
-        with self._idle:
-            with suppress(ValueError):  # of a child that was forked in here, and began anew
-                self._users.remove(threading.get_ident())
+        me = threading.get_ident()
+        with self._lock:
+            if me in self._users:  # not in a child that was forked in here, and began anew
+                self._users.remove(me)
             self._idle.notify_all()
 
     def shut(self) -> None:

@@ -15,6 +15,7 @@ from sigra.audit.event import AuditEvent
 from sigra.store.append import append
 from sigra.store.batch import Batch, Batching
 from sigra.store.database import check_kind
+from sigra.store.errors import AuditLostError
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.forking import PerProcess
 from sigra.store.migrate import HEAD, ensure_tables, make_within, version
@@ -97,14 +98,16 @@ class SqlAuditSink:
 
         Raises ``AuditLostError`` for what could not be written.
         """
-        if self._batch is not None:
-            self._batch.check_turn()
+        lost = None
         try:
             if self._batch is not None:
                 self._batch.close()
-        finally:
-            self._closed = True
-            self.database.close()
+        except AuditLostError as error:
+            lost = error
+        self._closed = True
+        self.database.close()
+        if lost is not None:
+            raise lost
 
     def query(self, which: EventFilter, cursor: str | None, limit: int) -> Page:
         """Return one page, newest first."""

@@ -534,6 +534,37 @@ def test_the_handler_of_a_signal_amid_a_write_waits_for_no_lock_of_its_thread(
     assert run_forking(AMID, url, batch, handler) == f"{told}\n"
 
 
+INTERRUPTED = """
+import itertools, signal, sys, threading
+from events import event
+from sigra.store import Batching, SqlAuditSink
+url, batch = sys.argv[1:]
+sink = SqlAuditSink(url, batch=Batching(seconds=3600) if batch else None)
+sink.write(event(0)); sink.flush(); signal.alarm(60)
+for number in itertools.count(1):
+    left = number
+    def interrupt(frame, what, _):
+        global left
+        if frame.f_code.co_filename.endswith("threading.py") or "sigra/store" in frame.f_code.co_filename:
+            left -= 1
+            if not left: sys.settrace(None); raise KeyboardInterrupt
+    sys.settrace(interrupt)
+    try: sink.write(event(number)); sink.flush()
+    except KeyboardInterrupt: pass
+    sys.settrace(None)
+    if left: break
+    other = threading.Thread(target=lambda: (sink.write(event(-number)), sink.flush()))
+    other.start(); other.join()
+assert number > 20
+"""
+
+
+@pytest.mark.parametrize("batch", ["", "batch"])
+def test_ctrl_c_amid_a_write_keeps_no_other_thread_waiting(tmp_path: Path, batch: str) -> None:
+    """As an exception of a signal's handler does, a time limit's, it comes before any call."""
+    run_forking(INTERRUPTED, f"sqlite:///{tmp_path}/audit.db", batch)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere memory has no such limit")
 @pytest.mark.parametrize(
     ("driver", "batch"), [("sqlite", "Batching(1, 0.01, 4, 9)"), ("sqlite+aiosqlite", "None")]

@@ -345,6 +345,25 @@ def test_flush_and_close_write_what_waits(
         sink.write(event(3))
 
 
+def test_a_close_that_is_interrupted_can_be_called_again(
+    url: str, open_sink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C, or a time limit, the second one writes what waits: the first closed nothing."""
+    sink = open_sink(url, batch=Batching(seconds=3600))
+    sink.prepare()
+    sink.write(event(1))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("sigra.store.sink.append", interrupt)
+        sink.close()
+    sink.close()
+    after = open_sink(url)
+    assert after.count(EVERYONE) == 1
+
+
 def test_a_closed_sink_writes_nothing(sink: SqlAuditSink) -> None:
     """What comes too late fails, and closing twice is fine."""
     sink.write(event(1))
