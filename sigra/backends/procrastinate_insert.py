@@ -27,11 +27,13 @@ ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
 RETURNING id, queueing_lock
 """
 
-# Before it, for it does not see what another producer commits while it waits for that one: a job
-# that a worker began at once. Until the transaction's end, or for a duplicate until it is known.
-_HOLD = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+# After it, for it does not see what another producer commits while it waits for that one: a job
+# that a worker began at once. The one just inserted is then taken back.
+_BEGUN = """
+SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = %s AND status = 'doing' LIMIT 1
+"""
 _SAVEPOINT = "SAVEPOINT sigra_unique"
-_INSERTED, _DUPLICATE = f"RELEASE {_SAVEPOINT}", f"ROLLBACK TO {_SAVEPOINT}"
+_TAKE_BACK, _RELEASE = f"ROLLBACK TO {_SAVEPOINT}", f"RELEASE {_SAVEPOINT}"
 
 
 def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
@@ -45,9 +47,11 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     if jobs[0].options.unique is None:
         return connector.execute_query_all_with_connection(conn, **statement)
     conn.execute(_SAVEPOINT)
-    conn.execute(_HOLD, [unique_key(jobs[0])])
     rows = connector.execute_query_all_with_connection(conn, **statement)
-    conn.execute(_INSERTED if rows else _DUPLICATE)
+    if rows and conn.execute(_BEGUN, [unique_key(jobs[0])]).fetchone():
+        conn.execute(_TAKE_BACK)
+        rows = []
+    conn.execute(_RELEASE)
     return rows
 
 
@@ -62,9 +66,11 @@ async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     if jobs[0].options.unique is None:
         return await connector.execute_query_all_async_with_connection(conn, **statement)
     await conn.execute(_SAVEPOINT)
-    await conn.execute(_HOLD, [unique_key(jobs[0])])
     rows = await connector.execute_query_all_async_with_connection(conn, **statement)
-    await conn.execute(_INSERTED if rows else _DUPLICATE)
+    if rows and await (await conn.execute(_BEGUN, [unique_key(jobs[0])])).fetchone():
+        await conn.execute(_TAKE_BACK)
+        rows = []
+    await conn.execute(_RELEASE)
     return rows
 
 

@@ -272,6 +272,17 @@ class TestProcrastinate(QueueContract):
                 assert contract_workers.echo.new(IDS, unique="k", conn=other).duplicate
         assert [str(row["id"]) for row in harness.rows()] == [first.native_id]
 
+    def test_a_transaction_takes_any_number_of_keys(self, harness: Any) -> None:
+        """Each held a lock of the server's, which has room for some thousands, to the end."""
+        locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
+        with psycopg.connect(harness.url) as conn:
+            held = []
+            for number in range(5):
+                contract_workers.echo.new(IDS, unique=f"k{number}", delay=4, conn=conn)
+                held += conn.execute(locks).fetchone() or ()
+            conn.rollback()
+        assert held == held[:1] * 5
+
     @pytest.mark.parametrize("commit", [False, True])
     def test_an_async_transaction(self, harness: Any, commit: bool) -> None:
         async def produce() -> None:
