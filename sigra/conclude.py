@@ -61,7 +61,7 @@ def _judge(
         case Failure(reason):
             failed = JobFailedError(job.id, job.worker, reason)
             verdict = _retry_or_discard(attempt, failed, context)
-            what = f"failed: {brief(reason)}{_next(verdict)}"
+            what = f"failed: {brief(reason)}{attempt.cut_off() or _next(verdict)}"
             log_attempt(attempt, context, logging.WARNING, what)
             return verdict, "failure"
 
@@ -69,7 +69,7 @@ def _judge(
 def conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     verdict = _retry_or_discard(attempt, error, context)
-    what = f"raised {type(error).__qualname__}{_next(verdict)}"
+    what = f"raised {type(error).__qualname__}{attempt.cut_off() or _next(verdict)}"
     log_attempt(attempt, context, logging.ERROR, what, error)
     _audit(attempt, "error", context)
     return verdict
@@ -94,8 +94,7 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
 
     They do so before the job's queue hears that the job has ended.
     """
-    action = attempt.job.definition.action
-    if action is not None and outcome:
+    if outcome and (action := attempt.job.definition.action) is not None:
         from sigra.audit.emit import log_lifecycle
 
         context.run(log_lifecycle, attempt, action, outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sigra.job import JobInfo
 
@@ -20,7 +20,8 @@ class Running:
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
     the body has logged. ``lost``: runs that used up an attempt each, for their consumers
     died with them. ``pump`` is the in-process backend's own: it tells there that
-    the body enqueues from inside a job (None if jobs cross a queue).
+    the body enqueues from inside a job (None if jobs cross a queue). ``cut_off`` returns
+    what its log line says of a run that its consumer cuts off and settles itself; else "".
     """
 
     job: Job
@@ -29,6 +30,7 @@ class Running:
     scope: AuditScope | None = None
     pump: object = None
     lost: int = 0
+    cut_off: Any = str
     ordinal: int = field(default=0, init=False)
     _info: JobInfo | None = field(default=None, init=False)
 

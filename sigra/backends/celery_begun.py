@@ -20,7 +20,6 @@ from sigra.backends.external import native
 from sigra.errors import brief
 
 _signals = native("celery.signals", "celery")
-_TimeLimitExceeded = native("celery.exceptions", "celery").TimeLimitExceeded
 
 _log = logging.getLogger("sigra.job")
 
@@ -53,23 +52,14 @@ def begun_before(task: Any, lost: int) -> Iterator[int]:
         _log.warning("the note of job %s is left to expire", brief(id), exc_info=True)
 
 
-def _forget_killed(
-    sender: Any,
-    task_id: str | None = None,
-    request: Any = None,
-    exception: Any = None,
-    terminated: bool = False,
-    **_: Any,
-) -> None:
-    """Take away the note of a job that Celery itself killed, by a time limit or a revoke."""
-    killed = terminated or isinstance(exception, _TimeLimitExceeded)
-    if killed and getattr(sender, MARK, False):
+def _forget_revoked(sender: Any, request: Any, terminated: bool, **_: Any) -> None:
+    """Take away the note of a job that a revoke killed."""
+    if terminated and getattr(sender, MARK, False):
         broker = _broker_of(sender.app)
-        broker.call(broker.notes.end, task_id or request.id, None)
+        broker.call(broker.notes.end, request.id, None)
 
 
-_signals.task_failure.connect(_forget_killed)
-_signals.task_revoked.connect(_forget_killed)
+_signals.task_revoked.connect(_forget_revoked)
 
 
 class _Broker:

@@ -11,6 +11,7 @@ from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.producing import error_text
 
 _exceptions = native("celery.exceptions", "celery")
+_process = native("billiard.common", "celery")
 
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
@@ -21,9 +22,28 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     else:
         payload = unfit(kwargs)
         lost = max(0, request.retries - failures_in(payload))
+        _process.clear_terminate_handler_fired()  # by what a job before this one has survived
         with begun_before(task, lost) as before:
-            consumed = consume(payload, name, "celery", native_id=request.id, deliveries=before)
+            consumed = consume(
+                payload,
+                name,
+                "celery",
+                native_id=request.id,
+                cut_off=_cut_off,
+                deliveries=before,
+            )
+            if _cut_off() and consumed.verdict.state not in ("completed", "cancelled"):
+                raise SystemExit  # as one that died: its note stays, and nothing is sent
     _settle(task, consumed)
+
+
+def _cut_off() -> str:
+    """Say so of a run whose child process is told to end: by a time limit, a revoke, a stop.
+
+    The consumer's main process settles it then, and may kill the child whatever it is at.
+    """
+    told = _process.terminate_handler_fired()
+    return "; its process is told to end, and its consumer settles it" if told else ""
 
 
 def _settle(task: Any, consumed: Consumed) -> None:

@@ -1,8 +1,9 @@
-"""Settle the message of a job of which Celery could not write what came of it."""
+"""Settle the message of a job that Celery would keep, or take off the queue too soon."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from functools import cache
 from typing import Any
 
@@ -12,16 +13,20 @@ from sigra.errors import brief
 
 _Step = native("celery.bootsteps", "celery").Step
 _symbol_by_name = native("kombu.utils.imports", "celery").symbol_by_name
-_Reject = native("celery.exceptions", "celery").Reject
+_ExceptionInfo = native("billiard.einfo", "celery").ExceptionInfo
+_exceptions = native("celery.exceptions", "celery")
 
 _log = logging.getLogger("sigra.job")
+_turns = threading.Lock()
 
 
 class Settle(_Step):  # type: ignore[misc, valid-type]
-    """Have a consumer let go of our jobs also where its result backend is down.
+    """Have a consumer let go of our jobs as it should.
 
-    Celery writes there first. By itself it would keep their messages until it ends, take no
-    others once it has as many as it fetches ahead, and run those again after that.
+    Where its result backend is down: Celery writes there first. By itself it would keep their
+    messages until it ends, take no others once it has as many as it fetches ahead, and run
+    those again after that. And where a hard time limit ends the process of one: Celery would
+    drop what may have attempts left.
     """
 
     def __init__(self, consumer: Any, **_: Any) -> None:
@@ -38,9 +43,28 @@ def _settling(request: Any) -> Any:
 
 class _Settling:
     __slots__ = ()
+    _cut_off = False
+
+    def on_timeout(self: Any, soft: bool, timeout: float) -> None:
+        """Settle what a hard time limit cuts off, if ``on_failure`` has not: with gevent."""
+        if soft:
+            super().on_timeout(soft, timeout)  # type: ignore[misc]
+        else:
+            self.on_failure(_info(_exceptions.TimeLimitExceeded(timeout)))
 
     def on_failure(self: Any, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Do what Celery does; then let go of the message, if that raised first."""
+        """Do what Celery does; then let go of the message, if that raised first.
+
+        What a hard time limit cuts off is sent again, and counted, as if its process had died;
+        Celery ends that a tenth of a second later, whatever it is at.
+        """
+        error = getattr(exc_info.exception, "exc", exc_info.exception)
+        if isinstance(error, _exceptions.TimeLimitExceeded):
+            if self._is_settled():
+                return None
+            limit = "Hard time limit (%ss) exceeded for %s[%s]"
+            _log.error(limit, *error.args, self.task.name, brief(self.id))
+            exc_info = _info(_exceptions.WorkerLostError(repr(error)))
         try:
             return super().on_failure(exc_info, *args, **kwargs)  # type: ignore[misc]
         except MemoryError:
@@ -49,8 +73,24 @@ class _Settling:
             if self.acknowledged:
                 raise
             _log.exception("Celery could not write what came of job %s", brief(self.id))
-        error = exc_info.exception
-        error = getattr(error, "exc", error)
-        if isinstance(error, _Reject):
+        if isinstance(error, _exceptions.Reject):
             return self.reject(requeue=error.requeue)
         return self.acknowledge()  # revoked, or sent again
+
+    def _is_settled(self: Any) -> bool:
+        """Tell what ended just in time, and what is told twice: two threads look in a warm stop.
+
+        What a cold stop has cancelled the broker has back when the consumer ends.
+        """
+        with _turns:
+            told, self._cut_off = self._cut_off, True
+        ended = self.acknowledged and self.task.acks_late
+        return bool(told or ended or self._already_revoked or self._already_cancelled)
+
+
+def _info(error: Exception) -> Any:
+    """Return an exception as Celery's pool tells of it."""
+    try:
+        raise error
+    except Exception:
+        return _ExceptionInfo()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypedDict, Unpack
@@ -47,16 +47,20 @@ def consume(
     backend: str,
     *,
     native_id: str | None = None,
+    cut_off: Callable[[], str] = str,
     **counts: Unpack[Counts],
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the function raised.
 
     ``worker``: its definition, or its name; if no worker has that name, the job waits for a
-    deploy. ``native_id``: the queue's own id, for jobs that were built by hand.
+    deploy. ``native_id``: the queue's own id, for jobs that were built by hand. ``cut_off``:
+    see ``Running``.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
-    verdict = begun if isinstance(begun, Verdict) else execute(begun)
-    return _consumed(payload, verdict, delivery)
+    if isinstance(begun, Verdict):
+        return _consumed(payload, begun, delivery)
+    begun.cut_off = cut_off
+    return _consumed(payload, execute(begun), delivery)
 
 
 async def aconsume(

@@ -11,7 +11,7 @@ import consumer_side
 from celery import Celery
 from celery.signals import worker_process_init
 
-from sigra import tenant_worker
+from sigra import AuditEvent, log_safe, tenant_worker
 from sigra.backends.celery import CeleryBackend
 from sigra.testing.contract_workers import record
 
@@ -35,6 +35,29 @@ def kills_all(scope, args):
     while "seconds" in args and _may_be_fetching():
         time.sleep(0.02)
     os.killpg(0, signal.SIGKILL)
+
+
+@tenant_worker(name="queues.overruns", audit_schema=AuditEvent)
+def overruns(scope, args, seconds=300, deaf=False, dies_after=None):
+    """Take longer than the time limit, or less; ``deaf`` to the signal by which Celery says so."""
+    record(scope, args)
+    log_safe("queues.overran", scope)
+    if deaf:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    if dies_after is not None:
+        time.sleep(dies_after)
+        os._exit(3)
+    time.sleep(seconds)
+
+
+@tenant_worker(name="queues.survives")
+def survives(scope, args):
+    """Go on when its process is told to end."""
+    try:
+        record(scope, args)
+        time.sleep(300)
+    except SystemExit:
+        pass
 
 
 def _may_be_fetching():

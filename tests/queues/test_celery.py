@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -13,6 +14,7 @@ from datetime import datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -27,6 +29,7 @@ kombu = need("kombu", "celery")
 from sigra import EnqueueError, Failure, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.backends.celery_begun import begun_before  # noqa: E402
+from sigra.backends.celery_settle import Settle  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -35,6 +38,16 @@ from sigra.testing.contract_consumers import undeployed  # noqa: E402
 
 @tenant_worker(name="queues.kills_all")
 def kills_all(scope, args):
+    raise AssertionError("this runs in the consumer")
+
+
+@tenant_worker(name="queues.overruns")
+def overruns(scope, args, seconds=300, deaf=False, dies_after=None):
+    raise AssertionError("this runs in the consumer")
+
+
+@tenant_worker(name="queues.survives")
+def survives(scope, args):
     raise AssertionError("this runs in the consumer")
 
 
@@ -187,6 +200,16 @@ def alone(harness: CeleryHarness, *words: str, **env: str) -> Iterator[None]:
         harness.consumer = own
 
 
+@contextmanager
+def limited(harness: CeleryHarness, seconds: float | None, **limits: float) -> Iterator[None]:
+    """Start another consumer, in the harness's place, that gives ``overruns`` so long."""
+    annotations = {overruns.name: {"time_limit": seconds, **limits}}
+    settings = {**harness.settings(), "task_annotations": annotations}
+    with alone(harness, SIGRA_CELERY=json.dumps(settings)):
+        harness.start()
+        yield
+
+
 def purged(harness: CeleryHarness, queue: str) -> int:
     """Empty a queue, if there is one; return how many messages were there."""
     if harness.waiting(queue) < 1:
@@ -253,26 +276,98 @@ class CeleryContract(QueueContract):
         limit = {"time_limit": 2} if by == "a time limit" else {}
         payload = {**IDS, "seconds": 60}
         sent = harness.app.send_task(workers.waits.name, kwargs=payload, **limit).id
-        if not limit:
+        if limit:  # its only attempt was used up, so that its next run is refused
+            journal.wait(harness, lambda: bool(harness.failed(sent)), "its end")
+            assert harness.logged(f"Hard time limit .*{sent}")
+        else:
             journal.wait(harness, lambda: bool(journal.runs(workers.waits.name)), "its begin")
             assert harness.noted([sent]) == {sent}
             harness.app.control.revoke(sent, terminate=True, signal="SIGKILL")
-        killed = rf"Hard time limit .*{sent}|Terminating {sent}"
-        journal.wait(harness, lambda: bool(harness.logged(killed)), "its end")
+            killed = f"Terminating {sent}"
+            journal.wait(harness, lambda: bool(harness.logged(killed)), "its end")
         harness.stop()  # so that all that follows its end is done
         assert harness.noted([sent]) == set()
         assert len(journal.runs(workers.waits.name)) <= 1
         assert journal.audited("contract.ended") == set()
 
+    @pytest.mark.parametrize("deaf", [False, True])
+    def test_a_job_that_a_hard_time_limit_cuts_off_has_its_other_attempts(
+        self, harness, journal, deaf
+    ):
+        """As the attempt that it was, with the same event ids; also where it is deaf to signals.
+
+        It was taken off the queue, and what its process had sent was there or not.
+        """
+        with limited(harness, 1):
+            job = overruns.new({**IDS, "deaf": deaf}, max_attempts=3, backoff=300)
+            journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
+            self._run(harness, journal, workers.agnostic, {})
+            assert not harness.logged("again in")
+            assert (
+                harness.consumer.output.count(f"job {job.id} of {overruns.name} was refused") == 1
+            )
+            assert ("is told to end" in harness.consumer.output) != deaf
+            harness.stop()
+        assert [run["attempt"] for run in journal.runs(overruns.name)] == [1] * 3
+        assert len({event["event_id"] for event in journal.events("queues.overran")}) == 1
+        assert harness.noted([job.id]) == set()
+
+    def test_a_job_whose_process_died_before_its_time_was_over_has_its_other_attempts(
+        self, harness, journal
+    ):
+        """Celery may only notice that later: it looks every five seconds."""
+        with limited(harness, 2):
+            job = overruns.new({**IDS, "dies_after": 1.9}, max_attempts=2)
+            journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
+        assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 1]
+
+    def test_a_soft_time_limit_is_an_exception_in_the_body(self, harness, journal):
+        with limited(harness, None, soft_time_limit=1):
+            job = overruns.new(IDS, max_attempts=2, backoff=0)
+            journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
+            assert harness.logged("raised SoftTimeLimitExceeded; again in 0 s")
+        assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 2]
+
+    def test_a_job_that_a_revoke_ends_is_not_sent_again(self, harness, journal):
+        """Though it has attempts left: only consumers that heard of the revoke would refuse it."""
+        job = workers.waits.new({**IDS, "seconds": 60}, max_attempts=3, backoff=0)
+        journal.wait(harness, lambda: bool(journal.runs(workers.waits.name)), "its begin")
+        harness.app.control.revoke(job.native_id, terminate=True)
+        told = f"{job.id} .*raised SystemExit; its process is told to end, and its consumer"
+        journal.wait(harness, lambda: bool(harness.logged(told)), "its end")
+        harness.stop()
+        harness.start()
+        self._run(harness, journal, workers.agnostic, {})
+        assert not harness.logged("Discarding revoked task")
+        assert len(journal.runs(workers.waits.name)) == 1
+
+    def test_a_job_that_goes_on_when_its_process_is_told_to_end_is_done(self, harness, journal):
+        """And what its process runs after it fails as anywhere."""
+        with alone(harness, "-c", "1"):
+            harness.start()
+            survives.new(IDS)
+            journal.wait(harness, lambda: bool(journal.runs(survives.name)), "its begin")
+            os.kill(journal.runs(survives.name)[0]["pid"], signal.SIGTERM)
+            failing = workers.ends.new({**IDS, "how": "raise"}, max_attempts=2, backoff=0)
+            journal.wait(harness, lambda: bool(harness.failed(failing.native_id)), "its end")
+        runs = journal.runs()
+        assert [(run["worker"], run["attempt"]) for run in runs] == [
+            (survives.name, 1),
+            (workers.ends.name, 1),
+            (workers.ends.name, 2),
+        ]
+        assert len({run["pid"] for run in runs}) == 1
+
     def test_the_children_that_follow_killed_ones_run_jobs(self, harness, journal):
         """Their parent took the notes away, by a connection that is not theirs."""
-        kwargs = {**IDS, "seconds": 60}
-        app, name = harness.app, workers.waits.name
-        sent = [app.send_task(name, kwargs=kwargs, time_limit=2).id for _ in range(2)]
-        journal.wait(harness, lambda: harness.noted(sent) == set(sent), "their notes")
-        journal.wait(harness, lambda: harness.noted(sent) == set(), "no notes")
+        sent = [job.id for job in workers.waits.new_many([{**IDS, "seconds": 60}] * 2)]
+        journal.wait(harness, lambda: len(journal.runs(workers.waits.name)) >= 2, "their begins")
+        assert harness.noted(sent) == set(sent)
+        harness.app.control.revoke(sent, terminate=True, signal="SIGKILL")
         workers.echo.new_many([IDS] * 20)
         journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) >= 20, "20 jobs")
+        harness.stop()
+        assert harness.noted(sent) == set()
 
     def test_a_job_that_kills_its_consumer_at_once_is_begun_once(self, harness, journal):
         """The broker has the note before the body begins."""
@@ -556,6 +651,31 @@ def test_no_job_is_lost_on_rabbitmq_alone(brokers, expected):
     """kombu takes a message off Redis before it notes that it has it."""
     backend = CeleryBackend(celery.Celery(broker=brokers, set_as_current=False))
     assert ("at_least_once" in backend.capabilities) == expected
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_time_limit_that_celery_tells_of_twice_sends_its_job_once(cancelled):
+    """In a warm stop two of its threads look; what a cold one cancelled the broker has back."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_default_queue, settled = f"sigra-{time.monotonic_ns()}", []
+
+    def settle(*_):
+        settled.append("acknowledged")
+        request.on_timeout(soft=False, timeout=2)
+
+    with configure(backend=CeleryBackend(app)), app.connection_for_write() as connection:
+        Settle(SimpleNamespace(app=app))
+        eager.new(IDS)
+        queue = kombu.Queue(app.conf.task_default_queue, channel=connection.default_channel)
+        task = app.tasks[eager.name]
+        request = task.Request(queue.get(), app=app, task=task, on_ack=settle)
+        if cancelled:
+            request._announce_cancelled(emit_retry=False)
+        request.on_timeout(soft=False, timeout=2)
+        sent = []
+        while message := queue.get():
+            sent.append(message.headers["retries"])
+    assert (sent, settled) == (([], []) if cancelled else ([1], ["acknowledged"]))
 
 
 @pytest.mark.parametrize("broker", ["memory://", "redis://127.0.0.1:1/0"])
