@@ -6,6 +6,7 @@ import asyncio
 import math
 import pickle
 import time
+import uuid
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,19 @@ def test_a_queue_whose_loop_has_ended_sends_nothing():
     asyncio.run(queue.connect())
     with configure(backend=SaqBackend(queue)), pytest.raises(EnqueueError, match="has ended"):
         workers.echo.new(IDS)
+
+
+def test_a_thread_beside_loops_that_come_and_go_sends(redis):
+    queue = saq.Queue.from_url(redis, name=f"loops-{uuid.uuid4().hex}")
+    with configure(backend=SaqBackend(queue)):
+        sent = [asyncio.run(asyncio.to_thread(workers.echo.new, IDS)).id for _ in range(2)]
+    try:
+        arrived = [submit(own_loop(), queue.job(id)).result().key for id in sent]
+    finally:
+        submit(
+            own_loop(), queue.redis.delete(*map(queue.job_id, sent), queue.namespace("queued"))
+        ).result()
+    assert arrived == sent
 
 
 def test_on_redis_a_job_may_be_lost(redis):
