@@ -11,6 +11,7 @@ from typing import Any
 from weakref import ref
 
 from sigra import catalog
+from sigra.backends.dramatiq_delayed import fetch_anew
 from sigra.backends.dramatiq_run import CurrentMessage, run
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
@@ -41,6 +42,7 @@ class DramatiqBackend:
         if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
             self.broker.add_middleware(CurrentMessage())
         _have_confirmed(self.broker)
+        fetch_anew(self.broker)
         if hasattr(self.broker, "connections") and hasattr(os, "register_at_fork"):
             known = ref(self.broker)
             os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))

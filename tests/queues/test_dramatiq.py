@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,19 @@ from typing import Any
 import prefork
 import pytest
 from consumer import HERE
+from proxy import Proxy
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
 from servers import need
 
 dramatiq = need("dramatiq")
 
+import redis as redis_client  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
 from dramatiq_app import limited, make_broker  # noqa: E402
+from redis.backoff import NoBackoff  # noqa: E402
+from redis.retry import Retry  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
@@ -116,6 +121,24 @@ class DramatiqContract(QueueContract):
 class TestDramatiqOnRedis(DramatiqContract):
     harness_class, server = RedisHarness, "redis"
 
+    def test_a_delayed_job_that_its_consumer_held_as_the_connection_broke_runs(
+        self, harness, journal
+    ):
+        """Once each: Dramatiq forgot it, and Redis held it for a consumer that lived on."""
+        jobs = [workers.echo.new(IDS, delay=5) for _ in range(3)]
+        key = f"{harness.queue}:__acks__.*.{harness.queue}.DQ"
+        held = harness.direct.client
+
+        def count() -> int:
+            return sum(held.scard(each) for each in held.keys(key))
+
+        journal.wait(harness, lambda: count() == 3, "the consumer to hold them")
+        harness.proxy.cut()
+        time.sleep(0.5)
+        harness.proxy.restore()
+        journal.wait(harness, lambda: len(journal.runs()) >= 3, "the jobs")
+        assert sorted(run["job_id"] for run in journal.runs()) == [job.id for job in jobs]
+
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
     harness_class, server = RabbitMQHarness, "rabbitmq"
@@ -158,6 +181,47 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             for each in (queue, f"{queue}-other"):
                 for end in ("", ".DQ", ".XQ"):
                     channel.queue_delete(each + end)
+
+
+@pytest.mark.parametrize("meanwhile", ["a pause", "a broken connection", "a stall"])
+def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile):
+    """A stall, for longer than the client waits, ended the thread that holds them."""
+    proxy, queue, ran = Proxy(redis), f"sigra-{uuid.uuid4().hex[:10]}", []
+    client = redis_client.Redis.from_url(proxy.url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))
+    broker = RedisBroker(client=client, namespace=queue)
+    DramatiqBackend(broker, queue=queue)
+    note = dramatiq.actor(ran.append, actor_name="native.note", queue_name=queue, broker=broker)
+    for number in range(2):
+        note.send_with_options(args=(number,), delay=4000)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    held = f"{queue}:__acks__.{broker.broker_id}.{queue}.DQ"
+    with redis_client.Redis.from_url(redis) as direct:
+        wait_until(lambda: direct.scard(held) == 2)
+        match meanwhile:
+            case "a pause":
+                worker.pause()
+                worker.resume()
+            case "a broken connection":
+                proxy.cut()
+                time.sleep(0.5)
+                proxy.restore()
+            case "a stall":
+                with proxy.held():
+                    time.sleep(2)
+        wait_until(lambda: len(ran) >= 2)
+        wait_until(lambda: direct.scard(held) == 0)
+    worker.stop()
+    broker.client.close()
+    proxy.close()
+    assert sorted(ran) == [0, 1]
+
+
+def wait_until(there):
+    deadline = time.monotonic() + 60
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_pickle_is_refused():

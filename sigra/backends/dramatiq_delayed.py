@@ -1,0 +1,59 @@
+"""Delayed messages that a consumer of Dramatiq's held as its connection to Redis broke.
+
+Dramatiq forgets them, and by Redis's books the consumer holds them for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from sigra.backends.external import native
+
+_common = native("dramatiq.common", "dramatiq")
+_ConnectionClosed = native("dramatiq.errors", "dramatiq").ConnectionClosed
+
+_log = logging.getLogger("sigra.job")
+
+
+def fetch_anew(broker: Any) -> None:
+    """Have them put back into their queue before the consumer starts again, and fetched anew.
+
+    RabbitMQ does so by itself.
+    """
+    consume = broker.consume
+
+    def consume_anew(queue_name: str, *args: Any, **options: Any) -> Any:
+        delayed = queue_name == _common.dq_name(queue_name)
+        if delayed:
+            _give_back(broker, queue_name)
+        consumer = consume(queue_name, *args, **options)
+        if delayed:
+            consumer.requeue = _unless_redis_is_away(consumer.requeue)
+        return consumer
+
+    if hasattr(broker, "broker_id"):
+        broker.consume = consume_anew
+
+
+def _give_back(broker: Any, queue: str) -> None:
+    """Put back what this process holds by Redis's books: a consumer that starts holds nothing."""
+    held = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}"
+    try:
+        if lost := broker.client.smembers(held):
+            broker.do_requeue(queue, *lost)
+    except native("redis", "dramatiq").RedisError as error:
+        raise _ConnectionClosed(error) from None
+
+
+def _unless_redis_is_away(requeue: Any) -> Any:
+    """Return what gives messages back; by an error there the consumer's thread would end."""
+
+    def try_to_requeue(messages: Iterable[Any]) -> None:
+        try:
+            requeue(messages)
+        except native("redis", "dramatiq").RedisError:
+            _log.warning("delayed jobs are put back when Redis is there again", exc_info=True)
+
+    return try_to_requeue
