@@ -19,7 +19,7 @@ from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop
-from sigra.job import Job
+from sigra.job import FINISHED, Job
 from sigra.options import PLAIN
 from sigra.verdict import Verdict
 
@@ -125,14 +125,15 @@ class SyncBackend:
         """Run a job and then, one after the other, those that its body has enqueued."""
         pump.open = True
         while True:
-            ticket.move("executing")
             try:
+                ticket.move("executing")
                 verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
-            except BaseException as error:  # while it was logged and audited, not the body's
-                self._settle(job, ticket, Verdict("discarded", error=error), pump)
+                self._settle(job, ticket, verdict, pump)
+            except BaseException as error:  # while it was logged, audited or noted, not the body's
+                if ticket.state() in ("available", "executing"):
+                    self._settle(job, ticket, Verdict("discarded", error=error), pump)
                 pump.leave()
                 raise
-            self._settle(job, ticket, verdict, pump)
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
                 pump.leave()
                 raise verdict.error
@@ -159,10 +160,10 @@ class SyncBackend:
     def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: Pump) -> None:
         if pump.ran is not None:
             pump.ran.append(job)
+        if job.options.unique is not None and verdict.state in FINISHED:
+            self._unique.pop((job.worker, job.options.unique), None)
         if not ticket.settle(verdict):
             self._schedule(job, ticket, pump.now() + verdict.delay)
-        elif job.options.unique is not None:
-            self._unique.pop((job.worker, job.options.unique), None)
 
     def _schedule(self, job: Job, ticket: LocalTicket, due: float) -> None:
         with _lock:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
+import sys
 
 import pytest
 
@@ -88,3 +90,38 @@ def test_ctrl_c_while_a_job_is_concluded_leaves_none_half_done(how: str) -> None
         assert waiting is None or waiting.state == "discarded"
         assert not raises.new(ARGS, unique="once").duplicate
         assert current_job() is None
+
+
+@tenant_worker(name="tests.interrupt.ends")
+def ends(scope):
+    pass
+
+
+def test_ctrl_c_while_a_job_s_end_is_noted_leaves_no_key_held() -> None:
+    """Pressed at any line of what notes it."""
+    left, before = 0, sys.gettrace()
+
+    def trace(frame, event, _):
+        nonlocal left
+        if frame.f_code.co_name not in ("_settle", "settle"):
+            return None
+        left -= event == "line"
+        if left == 0:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
+
+    for line in itertools.count(1):
+        left = line
+        with configure(backend=SyncBackend()):
+            sys.settrace(trace)
+            try:
+                ends.new(ARGS, unique="once")
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.settrace(before)
+            assert not ends.new(ARGS, unique="once").duplicate, line
+        if left > 0:
+            break
+    assert line > 5
