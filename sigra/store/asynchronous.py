@@ -17,6 +17,7 @@ from sigra.store.database import (
     READING,
     WRITING,
     check_dialect,
+    file_of,
     patient_runner,
     read_again,
     scrub_file,
@@ -46,7 +47,8 @@ class AsyncDatabase:
         self._given = engine
         self._process = PerProcess()
         self._forget()
-        self._gate = Gate(self.close, engine.url.database or "") if self._begin else nullcontext()
+        self.file = file_of(engine.url) if self._begin else ""
+        self._gate = Gate(self.close, self.file) if self._begin else nullcontext()
 
     def _forget(self) -> None:
         # A forked child has neither thread nor connections of its parent's.

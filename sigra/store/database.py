@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
@@ -34,6 +36,8 @@ class Database(Protocol):
     """What the store asks of a database, be it driven synchronously or not."""
 
     dialect: str
+    file: str
+    """SQLite's, empty for a server."""
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own: commit it, or roll it back and raise."""
@@ -80,6 +84,12 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
             "an engine with a SingletonThreadPool closes connections that other threads use, once "
             "there are more than a few: give one with another pool, or a URL"
         )
+
+
+def file_of(url: URL) -> str:
+    """Return the path of SQLite's file, which a URL may name by a URI."""
+    name = url.database or ""
+    return os.path.realpath(unquote(urlsplit(name).path) if name.startswith("file:") else name)
 
 
 def read_again(read: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -43,12 +44,13 @@ def ensure_tables(database: Database) -> None:
         _alter(database, _upgrade_once)
 
 
-def make_within(connection: Connection) -> bool:
-    """Make the tables in this transaction of SQLite's, and return True, where there are none.
+def make_within(connection: Connection, file: str) -> bool:
+    """Make the tables in this transaction of a file of SQLite's, and return True, if it has none.
 
-    It is somebody else's, who may be reading: then no table can be dropped, as migrations do.
+    It is somebody else's, who may be reading: then no table can be dropped, as migrations do. One
+    of another file is left alone: what is written there is found by nobody.
     """
-    bare = checked_version(connection) is None
+    bare = _is_of(connection, file) and checked_version(connection) is None
     if bare:
         for statement in _statements():
             connection.exec_driver_sql(statement)
@@ -126,6 +128,11 @@ def _upgrade_once(connection: Connection) -> None:
         connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     if checked_version(connection) != HEAD:
         _run(connection, "upgrade", HEAD)
+
+
+def _is_of(connection: Connection, file: str) -> bool:
+    main = connection.exec_driver_sql("PRAGMA database_list").all()[0]
+    return all(map(os.path.exists, (main[2], file))) and os.path.samefile(main[2], file)
 
 
 @cache

@@ -172,7 +172,7 @@ class SqlAuditSink:
         if _sees_tables(connection):
             self._seen = not self._made  # else he may see what is rolled back later
             return
-        if connection.dialect.name == "sqlite" and make_within(connection):
+        if connection.dialect.name == "sqlite" and make_within(connection, self.database.file):
             self._made = True
         else:
             self.prepare()

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sigra.store.database import (
     READING,
     WRITING,
+    file_of,
     patient_runner,
     read_again,
     scrub_file,
@@ -38,7 +39,8 @@ class SqliteDatabase:
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
         self._process, self._lock, self._amid = PerProcess(), threading.RLock(), False
-        self._gate = Gate(self.close, engine.url.database or "")
+        self.file = file_of(engine.url)
+        self._gate = Gate(self.close, self.file)
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
@@ -117,6 +119,8 @@ class SqliteDatabase:
 
 class ServerDatabase:
     """A server, reached by an engine's pool."""
+
+    file = ""
 
     def __init__(self, engine: Engine, owned: bool) -> None:
         self._engine, self._owned = engine, owned

@@ -16,7 +16,7 @@ import pytest
 from drivers import driven_by
 from sqlalchemy import CheckConstraint, DateTime, Engine, Text, create_engine, func, select, text
 from sqlalchemy import event as listen
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -490,6 +490,39 @@ def test_the_first_event_of_all_may_come_while_the_caller_reads(
         for (entry,) in connection.execute(text("SELECT entry FROM ledger")):
             audit.log("invoice.close", SCOPE, target_id=entry, conn=connection)
     assert sink.count(ACME) == 3
+    engine.dispose()
+
+
+@pytest.mark.parametrize("log", LOGS)
+def test_a_connection_of_another_file_is_no_store(
+    tmp_path: Path, open_sink: Any, url: str, log: Any
+) -> None:
+    """The tables were made there, unasked, and the event was "emitted" and never found."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'other.db'}")
+    sink = open_sink(f"sqlite:///{tmp_path / 'audit.db'}" if "sqlite" in url else url)
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO ledger VALUES (1)"))
+        if log is log_safe:
+            assert log("invoice.close", SCOPE, conn=connection).status == "failed"
+        else:
+            with pytest.raises(OperationalError, match="no such table"):
+                log("invoice.close", SCOPE, conn=connection)
+    assert (rows(engine), sink.count(ACME), made_in(engine)) == (1, 0, [])
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("name", ["{}/audit.db", "file:{}/audit.db?uri=true", "{}/link/audit.db"])
+def test_a_file_is_known_by_any_name(tmp_path: Path, open_sink: Any, name: str) -> None:
+    """The first event of all may come by one name in a transaction of another."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    engine = create_engine(f"sqlite:///{tmp_path}/audit.db")
+    sink = open_sink(f"sqlite:///{name.format(tmp_path)}")
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.begin() as connection:
+        connection.execute(text("CREATE TABLE ledger (entry INTEGER PRIMARY KEY)"))
+        connection.execute(text("INSERT INTO ledger VALUES (1)"))
+        audit.log("invoice.close", SCOPE, conn=connection)
+    assert sink.count(ACME) == 1
     engine.dispose()
 
 
