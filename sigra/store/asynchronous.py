@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, event, util
@@ -108,8 +109,8 @@ class AsyncDatabase:
                         coroutine.close()
                         raise
                 # Before close() can have ended the loop, which would never come to it.
-                future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-            return future.result()
+                told = _begin_in(self._loop, coroutine)
+            return told.get().result()
 
     def close(self) -> None:
         """Close what the store opened, once those are done who still use it."""
@@ -117,7 +118,7 @@ class AsyncDatabase:
         with self._lock:
             loop, self._loop = self._loop, None
         if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+            _begin_in(loop, self._end()).get().result()
             loop.call_soon_threadsafe(loop.stop)
 
     async def _end(self) -> None:
@@ -137,6 +138,28 @@ def _tell_dead(context: Any) -> OperationalError | None:
         return None
     context.is_disconnect = True
     return OperationalError(None, None, error, connection_invalidated=True)
+
+
+def _begin_in(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
+) -> SimpleQueue[Future[T]]:
+    """Have a loop run a coroutine; return what it will put the end of it into.
+
+    Who waits there holds no lock: a signal's handler that waits in turn would keep it from the
+    loop, as that of a future that is not done.
+    """
+    told: SimpleQueue[Future[T]] = SimpleQueue()
+
+    async def tell() -> None:
+        done: Future[T] = Future()
+        try:
+            done.set_result(await coroutine)
+        except BaseException as error:
+            done.set_exception(error)
+        told.put(done)
+
+    loop.call_soon_threadsafe(lambda: loop.create_task(tell()))
+    return told
 
 
 class _Executor(ThreadPoolExecutor):

@@ -464,6 +464,29 @@ def test_the_handler_of_a_signal_logs_while_its_thread_reads(tmp_path: Path, dri
     run_forking(code, f"{driver}:///{tmp_path}/audit.db")
 
 
+WAITING = """
+import os, signal, sys, time, structlog
+from sigra import AuditEvent, configure, log_safe
+from sigra.audit import EventFilter
+from sigra.store import SqlAuditSink
+structlog.configure([], logger_factory=structlog.ReturnLoggerFactory())
+sink, told = SqlAuditSink(sys.argv[1]), []
+configure(sinks=[sink], audit_schema=AuditEvent); sink.prepare(); signal.alarm(60)
+def tell(*_):
+    time.sleep(.5); told.append(log_safe("a.b", None).status)
+def trace(frame, *_):
+    if (frame.f_code.co_name, told) == ("wait", []): sys.settrace(None); os.kill(os.getpid(), signal.SIGUSR1)
+signal.signal(signal.SIGUSR1, tell); sys.settrace(trace); sink.count(EventFilter(None)); sys.settrace(None)
+tell(); assert {*told} == {"emitted"}
+sink.close()
+"""
+
+
+def test_the_handler_of_a_signal_logs_as_its_thread_begins_to_wait(tmp_path: Path) -> None:
+    """That one holds no lock then that the event needs: both waited for ever."""
+    run_forking(WAITING, f"sqlite+aiosqlite:///{tmp_path}/audit.db")
+
+
 def test_the_handler_of_a_signal_that_logs_as_tables_are_made_is_told(url: str) -> None:
     """Its event fails, for it would wait for itself, and they are made all the same."""
     code = (
