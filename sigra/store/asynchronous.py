@@ -158,8 +158,17 @@ def _begin_in(
             done.set_exception(error)
         told.put(done)
 
-    loop.call_soon_threadsafe(lambda: loop.create_task(tell()))
+    def begin() -> None:
+        task = loop.create_task(tell())
+        _begun.add(task)
+        task.add_done_callback(_begun.discard)
+
+    loop.call_soon_threadsafe(begin)
     return told
+
+
+_begun: set[asyncio.Task[None]] = set()
+"""Tasks that are not done: a loop itself holds them weakly."""
 
 
 class _Executor(ThreadPoolExecutor):

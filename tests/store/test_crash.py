@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import inspect
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import warnings
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime, timedelta, timezone
@@ -33,6 +35,7 @@ from sigra import (
 )
 from sigra.audit import EventFilter
 from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store.asynchronous import _begin_in
 from sigra.store.tables import entries
 
 pytestmark = pytest.mark.servers
@@ -485,6 +488,26 @@ sink.close()
 def test_the_handler_of_a_signal_logs_as_its_thread_begins_to_wait(tmp_path: Path) -> None:
     """That one holds no lock then that the event needs: both waited for ever."""
     run_forking(WAITING, f"sqlite+aiosqlite:///{tmp_path}/audit.db")
+
+
+def test_what_is_under_way_behind_an_asynchronous_driver_is_kept_until_its_end() -> None:
+    """Also where nothing else holds what it waits for; a loop does not."""
+    loop, waited_for = asyncio.new_event_loop(), []
+
+    async def work() -> object:
+        future = loop.create_future()
+        waited_for.append(weakref.ref(future))
+        return await future
+
+    told = _begin_in(loop, work())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    gc.collect()
+    future = waited_for[0]()
+    assert future is not None
+    future.set_result("done")
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert told.get_nowait().result() == "done"
 
 
 def test_the_handler_of_a_signal_that_logs_as_tables_are_made_is_told(url: str) -> None:
