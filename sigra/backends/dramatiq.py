@@ -41,8 +41,8 @@ class DramatiqBackend:
         self.queue = queue
         if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
             self.broker.add_middleware(CurrentMessage())
+            fetch_anew(self.broker)
         _have_confirmed(self.broker)
-        fetch_anew(self.broker)
         if hasattr(self.broker, "connections") and hasattr(os, "register_at_fork"):
             known = ref(self.broker)
             os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))

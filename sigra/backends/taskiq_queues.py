@@ -29,7 +29,8 @@ def surely_kick(broker: Any) -> None:
             if await _comes_back(broker, kick, message):
                 raise RuntimeError(f"no queue of RabbitMQ's takes {message.task_name!r}")
 
-    if hasattr(broker, "write_channel"):
+    # Once: of two on each other the outer one would hear what the inner has sent again already.
+    if hasattr(broker, "write_channel") and kick.__module__ != __name__:
         broker.kick = kick_surely
 
 

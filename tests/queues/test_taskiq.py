@@ -310,6 +310,26 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
         assert [run["job_id"] for run in journal.runs()] == [job.id]
 
+    def test_of_two_backends_on_one_broker_a_job_is_sent_into_the_new_queue_once(self, harness):
+        queue = f"{harness.queue}-twice"
+        broker = make_broker(harness.server, queue)
+        for _ in range(2):
+            backend = TaskiqBackend(broker, queue=queue)
+        with configure(backend=backend):
+            workers.echo.new(IDS)  # from now on it is connected
+            channel = broker.write_channel
+            submit(own_loop(), channel.queue_delete(queue)).result()
+            workers.echo.new(IDS)
+
+        async def count():
+            there = await (await channel.get_underlay_channel()).queue_declare(queue, passive=True)
+            return there.message_count
+
+        assert submit(own_loop(), count()).result() == 1
+        for end in ("", "-other", "-dead"):
+            submit(own_loop(), channel.queue_delete(queue + end)).result()
+        submit(own_loop(), broker.shutdown()).result()
+
     def test_a_job_that_no_queue_takes_is_an_enqueue_error(self, harness):
         """Its queue is there, and not bound to the broker's exchange."""
         unbound = Queue(name=f"{harness.queue}-dead", declare=False)
