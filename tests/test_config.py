@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from inspect import signature
 from typing import Any
 
 import pytest
+from forked import run_beside_threads
 
 from sigra import (
     AuditEvent,
@@ -170,32 +169,16 @@ def test_a_limit_takes_effect_in_new() -> None:
 
 
 FORKS = """
-import os, signal, threading
+import threading
 from sigra import configure, worker
 
 def use():
     with configure(max_args_bytes=99):
         worker(name=f"forks.{threading.get_ident()}")(lambda: None)
-
-def use_on_and_on():
-    while True:
-        use()
-
-for _ in range(3):
-    threading.Thread(target=use_on_and_on, daemon=True).start()
-for _ in range(50):
-    if not (child := os.fork()):
-        signal.alarm(60)
-        use()
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        os._exit(1)
-os._exit(0)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """A child that is forked while other threads configure or define workers can do so too."""
-    command = [sys.executable, "-W", "ignore", "-c", FORKS]
-    assert 0 == subprocess.run(command, timeout=240, check=False).returncode
+    run_beside_threads(FORKS, 50)

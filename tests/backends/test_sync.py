@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import math
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from forked import run_beside_threads
 
 from sigra import (
     AuditScope,
@@ -616,7 +616,6 @@ def test_what_a_cancelled_job_enqueued_waits_for_drain(sync: SyncBackend) -> Non
 
 
 FORKS = """
-import os, signal, threading
 from sigra import SyncBackend, configure, worker
 
 @worker
@@ -628,26 +627,11 @@ def use():
     work.new({}, delay=1)
     backend.drain()
 
-def use_on_and_on():
-    while True:
-        use()
-
 configure(backend=(backend := SyncBackend()))
-for _ in range(3):
-    threading.Thread(target=use_on_and_on, daemon=True).start()
-for _ in range(100):
-    if not (child := os.fork()):
-        signal.alarm(60)
-        use()
-        os._exit(0)
-    if os.waitpid(child, 0)[1]:
-        os._exit(1)
-os._exit(0)
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """A child that is forked while other threads enqueue goes on enqueuing and draining."""
-    command = [sys.executable, "-W", "ignore", "-c", FORKS]
-    assert 0 == subprocess.run(command, timeout=240, check=False).returncode
+    run_beside_threads(FORKS, 100)

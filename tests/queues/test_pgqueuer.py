@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,16 @@ def harness(harness: PgQueuerHarness, journal: Journal) -> Iterator[PgQueuerHarn
     journal.clear()
 
 
+@contextmanager
+def not_queued_again(harness: PgQueuerHarness, times: int) -> Iterator[Any]:
+    """Enqueue a job that fails once, whose next run cannot be queued so many times."""
+    args, options = {**IDS, "failures": 1}, {"max_attempts": 2, "backoff": 0}
+    job = contract_workers.recovers.new(args, delay=1, **options)
+    update = f"OF status ON pgqueuer WHEN NEW.id = {job.native_id} AND NEW.status = 'queued'"
+    with failing(harness.server, update, times=times):
+        yield job
+
+
 class TestPgQueuer(OwnPoolContract):
     harness_class, server = PgQueuerHarness, "postgres"
 
@@ -165,10 +176,7 @@ class TestPgQueuer(OwnPoolContract):
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
         """PgQueuer itself tries once, and then holds the job as failed."""
-        args, options = {**IDS, "failures": 1}, {"max_attempts": 2, "backoff": 0}
-        job = contract_workers.recovers.new(args, delay=1, **options)
-        update = f"OF status ON pgqueuer WHEN NEW.id = {job.native_id} AND NEW.status = 'queued'"
-        with failing(harness.server, update, times=2):
+        with not_queued_again(harness, times=2) as job:
             journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]
 
@@ -176,10 +184,7 @@ class TestPgQueuer(OwnPoolContract):
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
         """As one whose consumer died does, but none of its attempts is lost."""
-        args, options = {**IDS, "failures": 1}, {"max_attempts": 2, "backoff": 0}
-        job = contract_workers.recovers.new(args, delay=1, **options)
-        update = f"OF status ON pgqueuer WHEN NEW.id = {job.native_id} AND NEW.status = 'queued'"
-        with failing(harness.server, update, times=10**6):
+        with not_queued_again(harness, times=10**6) as job:
             waits = f"job {job.native_id} waits as if its consumer had died"
             journal.wait(harness, lambda: bool(harness.logged(waits)), "the last try")
         journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
