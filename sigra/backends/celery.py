@@ -7,36 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.celery_run import run
+from sigra.backends.celery_run import TASK, run
 from sigra.backends.celery_send import SURELY, on_rabbitmq, producer
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
-from sigra.backends.envelope import MARK, pack
+from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.kombu_json import fit
+from sigra.backends.kombu_json import fit, refuse_pickle
 from sigra.backends.producing import able_to, sending
 from sigra.definition import Definition
 from sigra.job import Job
 
 _celery = native("celery", "celery")
-
-_PICKLE = {"pickle", "application/x-python-serialize"}
-# ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with
-# one retry more, which is how such deliveries are counted. None of it retries a failure.
-_TASK = {
-    "acks_late": True,
-    "reject_on_worker_lost": True,
-    "retry_on_worker_lost": True,
-    "autoretry_for": (),  # whatever the app's own class of tasks has
-    "max_retries": None,
-    "default_retry_delay": 1,
-    "serializer": "json",
-    "ignore_result": True,  # else every .new() would talk to the result backend too
-    "store_errors_even_if_ignored": True,
-    "shared": False,
-    "bind": True,
-    MARK: True,  # an attribute that tells them from the user's own
-}
 
 
 class CeleryBackend:
@@ -55,7 +37,7 @@ class CeleryBackend:
 
     def __init__(self, app: Any = None, *, note_begins: bool = True) -> None:
         self.app = _celery.current_app._get_current_object() if app is None else app
-        _refuse_pickle(self.app.conf)
+        refuse_pickle(self.app.conf)
         if on_rabbitmq(self.app.conf):
             self.capabilities |= {"at_least_once"}
         self._note_begins = note_begins
@@ -91,16 +73,4 @@ class CeleryBackend:
         )
 
     def _register(self, definition: Definition) -> None:
-        self.app.task(run, name=definition.name, note_begins=self._note_begins, **_TASK)
-
-
-def _refuse_pickle(conf: Any) -> None:
-    accepted = set(conf.accept_content or ())
-    results = {conf.result_serializer, *(conf.result_accept_content or ())}
-    if (accepted | results | {conf.task_serializer}) & _PICKLE:
-        raise ValueError(
-            "this Celery app uses pickle, by which whoever can write to the broker runs any code "
-            "in who reads: set task_serializer='json' and accept_content=['json'], for results too"
-        )
-    if not accepted & {"json", "application/json"}:
-        raise ValueError("this Celery app does not accept JSON: add 'json' to accept_content")
+        self.app.task(run, name=definition.name, note_begins=self._note_begins, **TASK)

@@ -6,12 +6,31 @@ from typing import Any
 
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.celery_send import SURELY, producer
+from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.producing import error_text
 
 _exceptions = native("celery.exceptions", "celery")
 _process = native("billiard.common", "celery")
+
+# ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with
+# one retry more, which is how such deliveries are counted. None of it retries a failure.
+TASK = {
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "retry_on_worker_lost": True,
+    "autoretry_for": (),  # whatever the app's own class of tasks has
+    "max_retries": None,
+    "default_retry_delay": 1,
+    "serializer": "json",
+    "ignore_result": True,  # else every .new() would talk to the result backend too
+    "store_errors_even_if_ignored": True,
+    "shared": False,
+    "bind": True,
+    MARK: True,  # an attribute that tells them from the user's own
+}
+"""What Celery is told of every worker's task."""
 
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Carry an envelope through kombu's JSON without loss."""
+"""Carry an envelope through kombu's JSON without loss, and through no pickle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.json import dumps, loads
+
+_PICKLE = {"pickle", "application/x-python-serialize"}
+
+
+def refuse_pickle(conf: Any) -> None:
+    """Raise ``ValueError``, which names the cure, for a Celery app that pickles, or has no JSON."""
+    accepted = set(conf.accept_content or ())
+    results = {conf.result_serializer, *(conf.result_accept_content or ())}
+    if (accepted | results | {conf.task_serializer}) & _PICKLE:
+        raise ValueError(
+            "this Celery app uses pickle, by which whoever can write to the broker runs any code "
+            "in who reads: set task_serializer='json' and accept_content=['json'], for results too"
+        )
+    if not accepted & {"json", "application/json"}:
+        raise ValueError("this Celery app does not accept JSON: add 'json' to accept_content")
 
 
 def fit(payload: dict[str, Any]) -> dict[str, Any]:
