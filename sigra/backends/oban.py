@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.jsonb import fit
-from sigra.backends.oban_blocking import insert, pool_like
+from sigra.backends.oban_insert import check_conn, insert, native_job, pool_like
 from sigra.backends.oban_run import register, stand_in
-from sigra.backends.producing import able_to, due_at, is_async, require_conn, sending
-from sigra.errors import EnqueueError, InvalidOptionError
+from sigra.backends.producing import able_to, accept, is_async, sending
+from sigra.errors import EnqueueError
 from sigra.job import Job
 
 _oban = native("oban", "oban")
@@ -40,8 +38,8 @@ class ObanBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by connections that block."""
-        _check_conn(jobs[0])
-        natives, conn = [_native(job) for job in jobs], jobs[0].options.conn
+        check_conn(jobs[0])
+        natives, conn = [native_job(job) for job in jobs], jobs[0].options.conn
         if conn is not None and is_async(conn):
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
         with sending(self.name):
@@ -50,17 +48,17 @@ class ObanBackend:
             else:
                 with pool_like(self._pool).connection() as conn, conn.transaction():
                     insert(self._instance, natives, conn)
-        _accept(jobs, natives)
+        accept(jobs, [each.id for each in natives])
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by the instance's own pool if it is open."""
-        _check_conn(jobs[0])
+        check_conn(jobs[0])
         conn = jobs[0].options.conn
         with sending(self.name):
             if self._pool.closed if conn is None else not is_async(conn):
                 await asyncio.to_thread(self.enqueue, jobs)
                 return
-            natives = [_native(job) for job in jobs]
+            natives = [native_job(job) for job in jobs]
             if conn is not None:
                 if hasattr(conn, "get_raw_connection") and not conn.in_transaction():
                     await conn.begin()  # SQLAlchemy's own: Oban goes past it, to the driver
@@ -70,7 +68,7 @@ class ObanBackend:
             else:
                 async with self._pool.connection() as conn, conn.transaction():
                     await self._instance.enqueue_many(natives, conn=conn)
-        _accept(jobs, natives)
+        accept(jobs, [each.id for each in natives])
 
     @property
     def _instance(self) -> Any:
@@ -79,28 +77,3 @@ class ObanBackend:
     @property
     def _pool(self) -> Any:
         return self._instance._query._pool
-
-
-def _check_conn(job: Job) -> None:
-    wanted = "psycopg, or an async one or session of SQLAlchemy"
-    require_conn(job, wanted, "pgconn", "fetchone", "get_raw_connection", "sync_session")
-
-
-def _native(job: Job) -> Any:
-    options = job.options
-    if not -9 <= options.priority <= 0:
-        reason = f"Oban's 0, the soonest, to 9 are 0 to -9 here; not {options.priority}"
-        raise InvalidOptionError("priority", reason, job.worker)
-    return _oban.Job(
-        job.worker,
-        queue=options.queue or "default",
-        args=fit(pack(job)),
-        max_attempts=options.max_attempts,
-        priority=-options.priority,
-        scheduled_at=due_at(options),
-    )
-
-
-def _accept(jobs: Sequence[Job], natives: Sequence[Any]) -> None:
-    for job, native_job in zip(jobs, natives, strict=True):
-        job.accept(native_id=str(native_job.id))

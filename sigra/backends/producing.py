@@ -51,6 +51,12 @@ def unique_key(job: Job) -> str | None:
     return None if unique is None else f"{job.worker}:{unique}"
 
 
+def accept(jobs: Sequence[Job], ids: Sequence[Any]) -> None:
+    """Tell the jobs the ids that their queue gave them; None: it has one of that unique key."""
+    for job, id in zip(jobs, ids, strict=True):
+        job.accept(native_id=None if id is None else str(id), duplicate=id is None)
+
+
 def require_conn(job: Job, wanted: str, *marks: str) -> None:
     """Raise ``InvalidOptionError``, with the cure, for a ``conn`` that no job can be part of.
 

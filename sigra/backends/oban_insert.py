@@ -1,4 +1,4 @@
-"""Insert Oban's jobs by a connection that blocks: Oban itself only awaits."""
+"""Insert jobs as Oban's, by a connection that blocks too: Oban itself only awaits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,37 @@ from functools import cache
 from inspect import isawaitable
 from typing import Any
 
+from sigra.backends.envelope import pack
+from sigra.backends.external import native
+from sigra.backends.jsonb import fit
 from sigra.backends.pool import OwnPool
+from sigra.backends.producing import due_at, require_conn
+from sigra.errors import InvalidOptionError
+from sigra.job import Job
+
+_oban = native("oban", "oban")
+
+
+def check_conn(job: Job) -> None:
+    """Raise ``InvalidOptionError`` for a ``conn`` that Oban cannot write by."""
+    wanted = "psycopg, or an async one or session of SQLAlchemy"
+    require_conn(job, wanted, "pgconn", "fetchone", "get_raw_connection", "sync_session")
+
+
+def native_job(job: Job) -> Any:
+    """Return the job as one of Oban's; ``InvalidOptionError`` for a priority that it has not."""
+    options = job.options
+    if not -9 <= options.priority <= 0:
+        reason = f"Oban's 0, the soonest, to 9 are 0 to -9 here; not {options.priority}"
+        raise InvalidOptionError("priority", reason, job.worker)
+    return _oban.Job(
+        job.worker,
+        queue=options.queue or "default",
+        args=fit(pack(job)),
+        max_attempts=options.max_attempts,
+        priority=-options.priority,
+        scheduled_at=due_at(options),
+    )
 
 
 @cache
