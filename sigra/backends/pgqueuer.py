@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import partial
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
-from sigra.backends.pgqueuer_drivers import PooledDriver, queries_on
+from sigra.backends.pgqueuer_insert import PooledDriver, queries_for, rows_of
 from sigra.backends.pgqueuer_notes import Notes, surely_retry
 from sigra.backends.pgqueuer_run import run
-from sigra.backends.producing import able_to, require_conn, sending, unique_key
+from sigra.backends.producing import able_to, accept, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
 from sigra.job import Job
-from sigra.json import dumps
 
 _SyncQueries = native("pgqueuer.queries", "pgqueuer").SyncQueries
 
@@ -52,30 +48,23 @@ class PgQueuerBackend:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
         with sending(self.name):
-            queries = self._queries_for(jobs[0])
+            queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
-                ids = queries.enqueue(**_rows(jobs))
+                ids = queries.enqueue(**rows_of(jobs))
             elif self._loop is None or queries is not self._queries:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
             else:
-                ids = wait_for(self.name, self._loop, queries.enqueue(**_rows(jobs)))
-            _accept(jobs, ids)
+                ids = wait_for(self.name, self._loop, queries.enqueue(**rows_of(jobs)))
+            accept(jobs, ids)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
         with sending(self.name):
-            queries = self._queries_for(jobs[0])
+            queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
-                _accept(jobs, await queries.enqueue(**_rows(jobs)))
-
-    def _queries_for(self, job: Job) -> Any:
-        """Return what writes by the caller's connection, or by our own."""
-        if job.options.conn is None:
-            return self._queries
-        require_conn(job, "psycopg or asyncpg", "pgconn", "fetchrow")
-        return queries_on(job.options.conn, self._queries)
+                accept(jobs, await queries.enqueue(**rows_of(jobs)))
 
     def _register(self, definition: Definition) -> None:
         name = definition.name
@@ -84,22 +73,3 @@ class PgQueuerBackend:
         entrypoint = self._native.entrypoint(name, accepts_context=True, on_failure="hold")
         entrypoint(partial(run, self._notes))
         self._known.add(name)
-
-
-def _rows(jobs: Sequence[Job]) -> dict[str, Any]:
-    options, count = jobs[0].options, len(jobs)  # of a batch only the unique keys differ
-    wait = options.wait(time.time())
-    rows: dict[str, Any] = {
-        "entrypoint": [jobs[0].worker] * count,
-        "payload": [dumps(pack(job)) for job in jobs],
-        "priority": [options.priority] * count,
-        "execute_after": [timedelta(seconds=wait)] * count if wait else None,
-    }
-    if options.unique is not None:
-        rows |= {"dedupe_key": [unique_key(job) for job in jobs], "on_conflict": "skip"}
-    return rows
-
-
-def _accept(jobs: Sequence[Job], ids: Sequence[int | None]) -> None:
-    for job, id in zip(jobs, ids, strict=True):
-        job.accept(native_id=None if id is None else str(id), duplicate=id is None)

@@ -1,13 +1,19 @@
-"""Drivers of PgQueuer's queries for connections that it has no driver for."""
+"""Insert jobs as rows of PgQueuer's, by connections that it has no driver for too."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import Any
 
+from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.pool import OwnPool
-from sigra.backends.producing import is_async
+from sigra.backends.producing import is_async, require_conn, unique_key
+from sigra.job import Job
+from sigra.json import dumps
 
 _settings = native("pgqueuer.domain.settings", "pgqueuer")
 _psycopg = native("psycopg", "pgqueuer")
@@ -54,9 +60,31 @@ class PooledDriver:
             return Driver(conn).fetch(query, *args)
 
 
-def queries_on(conn: Any, like: Any) -> Any:
-    """Return queries that write by the caller's connection, into the tables of others."""
+def queries_for(job: Job, own: Any) -> Any:
+    """Return queries that write by the caller's ``conn``, if there is one, into ``own``'s tables.
+
+    Raises ``InvalidOptionError`` if that is no connection of psycopg's or asyncpg's.
+    """
+    conn = job.options.conn
+    if conn is None:
+        return own
+    require_conn(job, "psycopg or asyncpg", "pgconn", "fetchrow")
     if not is_async(conn):
-        return _queries.SyncQueries(Driver(conn), qbq=like.qbq)
+        return _queries.SyncQueries(Driver(conn), qbq=own.qbq)
     driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else AsyncDriver
-    return _queries.Queries(driver(conn), qbq=like.qbq)
+    return _queries.Queries(driver(conn), qbq=own.qbq)
+
+
+def rows_of(jobs: Sequence[Job]) -> dict[str, Any]:
+    """Return what those queries insert for the jobs of a batch."""
+    options, count = jobs[0].options, len(jobs)  # of a batch only the unique keys differ
+    wait = options.wait(time.time())
+    rows: dict[str, Any] = {
+        "entrypoint": [jobs[0].worker] * count,
+        "payload": [dumps(pack(job)) for job in jobs],
+        "priority": [options.priority] * count,
+        "execute_after": [timedelta(seconds=wait)] * count if wait else None,
+    }
+    if options.unique is not None:
+        rows |= {"dedupe_key": [unique_key(job) for job in jobs], "on_conflict": "skip"}
+    return rows
