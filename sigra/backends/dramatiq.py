@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import threading
 import time
 from collections.abc import Sequence
 from typing import Any
-from weakref import ref
 
 from sigra import catalog
 from sigra.backends.dramatiq_delayed import fetch_anew
 from sigra.backends.dramatiq_run import CurrentMessage, run
+from sigra.backends.dramatiq_send import surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, require_json, sending
@@ -42,10 +40,7 @@ class DramatiqBackend:
         if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
             self.broker.add_middleware(CurrentMessage())
             fetch_anew(self.broker)
-        _have_confirmed(self.broker)
-        if hasattr(self.broker, "connections") and hasattr(os, "register_at_fork"):
-            known = ref(self.broker)
-            os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
+        surely_send(self.broker)
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -53,18 +48,15 @@ class DramatiqBackend:
         with sending(self.name, jobs):
             self._refuse_pickle()
             for job in jobs:
+                queue = job.options.queue or self.broker.actors[job.worker].queue_name
+                message = _dramatiq.Message(queue, job.worker, (), pack(job), {}, job.id)
                 delay = job.options.wait(time.time())
-                self.broker.enqueue(self._native(job), delay=int(delay * 1000) or None)
+                self.broker.enqueue(message, delay=int(delay * 1000) or None)
                 job.accept(native_id=job.id)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in a thread: Dramatiq itself only blocks."""
         await asyncio.to_thread(self.enqueue, jobs)
-
-    def _native(self, job: Job) -> Any:
-        worker = job.worker
-        queue = job.options.queue or self.broker.actors[worker].queue_name
-        return _dramatiq.Message(queue, worker, (), pack(job), {}, job.id)
 
     def _refuse_pickle(self) -> None:
         """Look at Dramatiq's global encoder, which may be another one than last time."""
@@ -86,22 +78,3 @@ class DramatiqBackend:
         retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
         _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker, **retries)
-
-
-def _have_confirmed(broker: Any) -> None:
-    """Have RabbitMQ say that it has a message; it else drops what no queue takes, and says nothing.
-
-    Dramatiq then makes a queue anew that somebody deleted. Connections that are there do not ask.
-    """
-    if not getattr(broker, "confirm_delivery", True):
-        broker.confirm_delivery, broker.state = True, threading.local()
-
-
-_left: list[Any] = []
-
-
-def _leave_to_parent(broker: Any) -> None:
-    """Have a forked process connect to RabbitMQ itself; its parent's connections stay open."""
-    if broker is not None:
-        _left.append((broker.state, broker.connections, broker.channels))
-        broker.state, broker.connections, broker.channels = threading.local(), set(), set()

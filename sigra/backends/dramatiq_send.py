@@ -1,0 +1,30 @@
+"""Have a Dramatiq broker on RabbitMQ lose no job that it sends, to a deleted queue or a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+from weakref import ref
+
+_left: list[Any] = []
+
+
+def surely_send(broker: Any) -> None:
+    """Have RabbitMQ say that it has a message, and each process send by connections of its own.
+
+    RabbitMQ else drops what no queue takes, and says nothing; Dramatiq now makes a queue anew that
+    somebody deleted. Connections that are there do not ask.
+    """
+    if not getattr(broker, "confirm_delivery", True):
+        broker.confirm_delivery, broker.state = True, threading.local()
+    if hasattr(broker, "connections") and hasattr(os, "register_at_fork"):
+        known = ref(broker)
+        os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
+
+
+def _leave_to_parent(broker: Any) -> None:
+    """Have a forked process connect to RabbitMQ itself; its parent's connections stay open."""
+    if broker is not None:
+        _left.append((broker.state, broker.connections, broker.channels))
+        broker.state, broker.connections, broker.channels = threading.local(), set(), set()
