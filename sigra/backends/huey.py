@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.envelope import MARK, pack
+from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
-from sigra.backends.huey_run import run
+from sigra.backends.huey_run import read, task_of
 from sigra.backends.producing import able_to, require_json, sending
 from sigra.job import Job
 
 __all__ = ["FileStorage", "HueyBackend", "JSONSerializer"]
 
 _api = native("huey.api", "huey")
-
-_AT_ONCE = nullcontext()
 
 
 class HueyBackend:
@@ -49,13 +47,12 @@ class HueyBackend:
         if self.embedded:
             self.capabilities ^= {"at_most_once", "at_least_once"}
             huey.on_shutdown("sigra.release")(huey.storage.release)
-        self._registering = threading.Lock()
-        huey.deserialize_task = self._read
+        huey.deserialize_task = partial(read, huey)
         catalog.subscribe(lambda definition: self._register(definition.name))
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs: on a file all of them or none, elsewhere one by one."""
-        whole = self.huey.storage.transaction() if self.embedded else _AT_ONCE
+        whole = self.huey.storage.transaction() if self.embedded else nullcontext()
         with sending(self.name, jobs), whole:
             for job in jobs:
                 self.huey.enqueue(self._native(job))
@@ -75,24 +72,6 @@ class HueyBackend:
         kind = self._register(job.worker)
         return kind(kwargs=pack(job), id=job.id, eta=eta, priority=options.priority or None)
 
-    def _read(self, data: bytes) -> Any:
-        """Read a task; keep one whose worker is not imported here, which huey would drop."""
-        message = self.huey.serializer.deserialize(data)
-        if MARK in (message.kwargs or ()):
-            self._register(message.name.removeprefix("."))
-        return self.huey._registry.create_task(message)
-
     def _register(self, worker: str) -> Any:
-        """Return the task class of a worker, which looks the worker up when it runs."""
-        registry = self.huey._registry
-        known = registry._registry.get(worker if "." in worker else f".{worker}")
-        if getattr(known, "execute", None) is run:
-            return known
-        with self._registering:
-            module, _, name = worker.rpartition(".")
-            facts = {"execute": run, "__module__": module, "worker": worker}
-            known = registry._registry.get(f"{module}.{name}")
-            if getattr(known, "execute", None) is not run:
-                known = type(name, (_api.Task,), facts)
-                registry.register(known)  # ValueError where a native task has this name
-        return known
+        """Return the task class of a worker."""
+        return task_of(self.huey, worker)

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.producing import error_text
 
+_api = native("huey.api", "huey")
 _exceptions = native("huey.exceptions", "huey")
+
+_registering = threading.Lock()
+
+
+def task_of(huey: Any, worker: str) -> Any:
+    """Return the task class of a worker, which looks the worker up when it runs.
+
+    Raises ``ValueError`` where a native task of the huey has this name.
+    """
+    registry = huey._registry
+    known = registry._registry.get(worker if "." in worker else f".{worker}")
+    if getattr(known, "execute", None) is run:
+        return known
+    with _registering:
+        module, _, name = worker.rpartition(".")
+        facts = {"execute": run, "__module__": module, "worker": worker}
+        known = registry._registry.get(f"{module}.{name}")
+        if getattr(known, "execute", None) is not run:
+            known = type(name, (_api.Task,), facts)
+            registry.register(known)
+    return known
+
+
+def read(huey: Any, data: bytes) -> Any:
+    """Read a task; keep one whose worker is not imported here, which huey would drop."""
+    message = huey.serializer.deserialize(data)
+    if MARK in (message.kwargs or ()):
+        task_of(huey, message.name.removeprefix("."))
+    return huey._registry.create_task(message)
 
 
 def run(task: Any) -> None:
