@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
-from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, due_at, require_json, sending
-from sigra.backends.rq_run import CUT_OFF, MODULE, run
+from sigra.backends.rq_run import CUT_OFF, native_job, run
 from sigra.job import Job
 
 __all__ = ["RQBackend", "run"]
 
 _rq = native("rq", "rq")
-
-run.__module__ = __name__  # the path by which every job in RQ's store names it, and so stays
-_RUN = f"{__name__}.run"
+_redis = native("redis", "rq")
 
 
 class RQBackend:
@@ -37,9 +33,8 @@ class RQBackend:
 
     def __init__(self, queue: Any = None) -> None:
         if queue is None:
-            redis = import_module("redis")
             url = os.environ.get("RQ_REDIS_URL", "redis://127.0.0.1:6379/0")
-            queue = _rq.Queue(connection=redis.Redis.from_url(url), serializer="json")
+            queue = _rq.Queue(connection=_redis.Redis.from_url(url), serializer="json")
         cure = "make it with Queue(..., serializer='json') and start 'rq worker --serializer json'"
         require_json(queue.serializer.dumps([1]), "this RQ queue", cure)
         self.queue = queue
@@ -58,17 +53,8 @@ class RQBackend:
         await asyncio.to_thread(self.enqueue, jobs)
 
     def _send(self, job: Job, pipeline: Any) -> None:
-        options, queue = job.options, self._queue(job.options.queue)
-        native = queue.create_job(
-            _RUN,
-            args=(job.worker, pack(job)),
-            description=job.worker,
-            job_id=job.id,
-            meta={MODULE: job.definition.function.__module__},
-            # For when its worker dies: one more than it may be begun, for where it was not.
-            retry=_rq.Retry(max=options.max_attempts),
-        )
-        due = due_at(options)
+        queue = self._queue(job.options.queue)
+        native, due = native_job(queue, job), due_at(job.options)
         if due is None:
             queue.enqueue_job(native, pipeline=pipeline)
         else:

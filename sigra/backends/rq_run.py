@@ -7,19 +7,36 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from sigra.backends.envelope import MARK
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import Consumed, consume, find, native, refuse_positional
+from sigra.job import Job
 
 _rq = native("rq", "rq")
-
-MODULE = "sigra_module"
-"""The key of a job's meta under which the module of its worker stands."""
 
 CUT_OFF = timedelta(microseconds=999_999)
 """RQ cuts fractions of a second off, and no job runs before it is due."""
 
+_PLACE = "sigra.backends.rq"
+"""Where every job in RQ's store looks for ``run``, and so stays."""
+
+_MODULE = "sigra_module"
+"""The key of a job's meta under which the module of its worker stands."""
+
 _BEGUN = "sigra_begun"
 _ENDLESS = 10**9
+
+
+def native_job(queue: Any, job: Job) -> Any:
+    """Return the job as one of RQ's, which is not in its queue yet."""
+    return queue.create_job(
+        f"{_PLACE}.run",
+        args=(job.worker, pack(job)),
+        description=job.worker,
+        job_id=job.id,
+        meta={_MODULE: job.definition.function.__module__},
+        # For when its worker dies: one more than it may be begun, for where it was not.
+        retry=_rq.Retry(max=job.options.max_attempts),
+    )
 
 
 def run(name: str, payload: Mapping[str, Any]) -> Any:
@@ -28,12 +45,15 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     left, native.retries_left = native.retries_left, 0  # what is raised here is final
     if not isinstance(payload, Mapping):
         refuse_positional(name, native.id).verdict.unwrap()
-    definition = find(name, native.meta.get(MODULE))
+    definition = find(name, native.meta.get(_MODULE))
     before = None
     if MARK in payload:
         before = native.connection.hincrby(native.key, _BEGUN, 1) - 1
     consumed = consume(payload, definition, "rq", native_id=native.id, deliveries=before)
     return _settle(native, name, left, consumed)
+
+
+run.__module__ = _PLACE
 
 
 def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any:
