@@ -1,4 +1,4 @@
-"""What RQ's consumer runs for a job, and what came of it in RQ's words."""
+"""A job in RQ's words: what is sent of it, what a consumer runs, and what came of that."""
 
 from __future__ import annotations
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
-from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
-from sigra.backends.producing import able_to, require_json, sending, unique_key
-from sigra.backends.saq_run import AGAIN, run
+from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.saq_run import native_job, run
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
@@ -20,9 +17,6 @@ _saq = native("saq", "saq")
 
 _TIMEOUT = 10.0
 """Seconds after which a server that does not answer is down; SAQ itself would wait for ever."""
-
-_KEEP_DEAD = 365 * 24 * 3600
-"""Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
 
 
 class SaqBackend:
@@ -69,23 +63,9 @@ class SaqBackend:
         with sending(self.name, jobs):
             await answered(queue.connect(), _TIMEOUT)
             for job in jobs:
-                native = self._native(job)
+                native = native_job(job, self._heartbeat)
                 taken = await answered(queue.enqueue(native), _TIMEOUT)
                 job.accept(native_id=native.key, duplicate=taken is None)
-
-    def _native(self, job: Job) -> Any:
-        options, now = job.options, time.time()
-        return _saq.Job(
-            job.worker,
-            kwargs=pack(job),
-            key=unique_key(job) or job.id,
-            scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
-            timeout=0,
-            heartbeat=self._heartbeat,
-            retries=options.max_attempts + 1,  # the last delivery of a killer is refused
-            retry_delay=AGAIN,
-            ttl=_KEEP_DEAD,
-        )
 
     def _queue(self, job: Job) -> Any:
         name = job.options.queue

@@ -1,28 +1,51 @@
-"""What SAQ's worker runs for a job, and what came of it in SAQ's words."""
+"""A job in SAQ's words: what is sent of it, what a worker runs, and what came of that."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from typing import Any
 
+from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
-from sigra.backends.producing import error_text
+from sigra.backends.producing import error_text, unique_key
 from sigra.errors import brief
+from sigra.job import Job
 
 _saq = native("saq", "saq")
 
 _log = logging.getLogger("sigra.job")
 
-AGAIN = 1.0
+_AGAIN = 1.0
 """Seconds after which SAQ runs a job again whose consumer stopped or died; without any it
 would queue one that had been scheduled twice."""
+
+_KEEP_DEAD = 365 * 24 * 3600
+"""Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
+
+
+def native_job(job: Job, heartbeat: int) -> Any:
+    """Return the job as one of SAQ's; ``heartbeat``: seconds, see ``SaqBackend``."""
+    options, now = job.options, time.time()
+    return _saq.Job(
+        job.worker,
+        kwargs=pack(job),
+        key=unique_key(job) or job.id,
+        scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
+        timeout=0,
+        heartbeat=heartbeat,
+        retries=options.max_attempts + 1,  # the last delivery of a killer is refused
+        retry_delay=_AGAIN,
+        ttl=_KEEP_DEAD,
+    )
 
 
 async def run(context: dict[str, Any], /, **payload: Any) -> None:
     """Run a job: the body of every worker's function."""
     job, worker = context["job"], context["worker"]
-    task, job.retry_delay = worker.job_task_contexts[job], AGAIN
+    task, job.retry_delay = worker.job_task_contexts[job], _AGAIN
     lost = max(0, job.attempts - 1 - ends_in(payload))
     consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
     work = asyncio.ensure_future(consuming)
