@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-from sigra.backends.django_rescue import due_in, rows
+from sigra.backends.django_insert import check_priority, insert, transaction
 from sigra.backends.django_run import WORKER, task_of
-from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.jsonb import fit
-from sigra.backends.producing import able_to, sending
-from sigra.errors import EnqueueError, InvalidOptionError
+from sigra.backends.producing import able_to, accept, sending
 from sigra.job import Job
 
 __all__ = ["DjangoBackend", "task_of"]
 
 _tasks = native("django.tasks", "django")
-_limits = native("django.tasks.base", "django")
 _database = native("django_tasks_db.backend", "django")
-_db = native("django.db", "django")
-_timezone = native("django.utils.timezone", "django")
-_settings = native("django.conf", "django").settings
 _asgiref = native("asgiref.sync", "django")
 
 
@@ -58,43 +49,14 @@ class DjangoBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs or none, in the transaction that is open, if one is."""
-        for job in jobs:
-            if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
-                reason = "Django's tasks have priorities from -100 to 100"
-                raise InvalidOptionError("priority", reason, job.worker)
-        with sending(self.name), self._transaction(jobs):
-            ids = [str(self._native(job).enqueue(**fit(pack(job))).id) for job in jobs]
-        for job, native_id in zip(jobs, ids, strict=True):
-            job.accept(native_id=native_id)
+        check_priority(jobs)
+        with sending(self.name), transaction(jobs):
+            ids = [insert(job, self.alias) for job in jobs]
+        accept(jobs, ids)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in the thread where Django runs sync code."""
         await _asgiref.sync_to_async(self.enqueue)(jobs)
-
-    def _transaction(self, jobs: Sequence[Job]) -> AbstractContextManager[Any]:
-        conn, batch = jobs[0].options.conn, len(jobs) > 1
-        if conn is None and not batch:
-            return nullcontext()
-        database = rows().db
-        if conn is not None and conn != _db.connections[database]:
-            reason = f"conn is not this thread's django.db.connections[{database!r}]"
-            raise EnqueueError(self.name, f"{reason}, where the tasks are kept")
-        return _db.transaction.atomic(using=database) if batch else nullcontext()
-
-    def _native(self, job: Job) -> Any:
-        options = job.options
-        task = _placed(job.worker, self.alias, options.queue, options.priority)
-        if options.delay is not None:
-            return task.using(run_after=due_in(options.delay))
-        due = options.run_at
-        if due is not None:
-            return task.using(run_after=due if _settings.USE_TZ else _timezone.make_naive(due))
-        return task
-
-
-@cache
-def _placed(worker: str, alias: str, queue: str | None, priority: int) -> Any:
-    return task_of(worker).using(backend=alias, queue_name=queue, priority=priority)
 
 
 def __getattr__(name: str) -> Any:

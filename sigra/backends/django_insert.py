@@ -1,0 +1,63 @@
+"""Insert jobs into django-tasks-db's table: as which task, and in whose transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+from sigra.backends.django_rescue import due_in, rows
+from sigra.backends.django_run import task_of
+from sigra.backends.envelope import pack
+from sigra.backends.external import native
+from sigra.backends.jsonb import fit
+from sigra.errors import EnqueueError, InvalidOptionError
+from sigra.job import Job
+
+_limits = native("django.tasks.base", "django")
+_db = native("django.db", "django")
+_timezone = native("django.utils.timezone", "django")
+_settings = native("django.conf", "django").settings
+
+
+def check_priority(jobs: Sequence[Job]) -> None:
+    """Raise ``InvalidOptionError`` for a priority that Django's tasks do not have."""
+    for job in jobs:
+        if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
+            reason = "Django's tasks have priorities from -100 to 100"
+            raise InvalidOptionError("priority", reason, job.worker)
+
+
+def transaction(jobs: Sequence[Job]) -> AbstractContextManager[Any]:
+    """Return the transaction in which jobs are inserted: all or none, and with ``conn``'s.
+
+    Raises ``EnqueueError`` for a ``conn`` that is not the one of the tasks' table.
+    """
+    conn, batch = jobs[0].options.conn, len(jobs) > 1
+    if conn is None and not batch:
+        return nullcontext()
+    database = rows().db
+    if conn is not None and conn != _db.connections[database]:
+        reason = f"conn is not this thread's django.db.connections[{database!r}]"
+        raise EnqueueError("django", f"{reason}, where the tasks are kept")
+    return _db.transaction.atomic(using=database) if batch else nullcontext()
+
+
+def insert(job: Job, alias: str) -> Any:
+    """Enqueue a job as its worker's task; return the row's id.
+
+    ``alias``: the entry of ``TASKS``.
+    """
+    options, due = job.options, job.options.run_at
+    task = _placed(job.worker, alias, options.queue, options.priority)
+    if options.delay is not None:
+        task = task.using(run_after=due_in(options.delay))
+    elif due is not None:
+        task = task.using(run_after=due if _settings.USE_TZ else _timezone.make_naive(due))
+    return task.enqueue(**fit(pack(job))).id
+
+
+@cache
+def _placed(worker: str, alias: str, queue: str | None, priority: int) -> Any:
+    return task_of(worker).using(backend=alias, queue_name=queue, priority=priority)
