@@ -9,7 +9,8 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.backends.producing import due_at, unique_key
+from sigra.backends.producing import accept, due_at, is_async, require_conn, unique_key
+from sigra.errors import EnqueueError
 from sigra.job import Job
 
 _procrastinate = native("procrastinate", "procrastinate")
@@ -36,8 +37,23 @@ _SAVEPOINT = "SAVEPOINT sigra_unique"
 _TAKE_BACK, _RELEASE = f"ROLLBACK TO {_SAVEPOINT}", f"RELEASE {_SAVEPOINT}"
 
 
+def in_loop_only(connector: Any) -> bool:
+    """Tell a connector whose pool belongs to a loop; that of the in-memory one has none."""
+    base = import_module("procrastinate.connector").BaseAsyncConnector
+    return isinstance(connector, base) and hasattr(type(connector), "pool")
+
+
 def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
-    """Insert jobs by a caller's connection, or else by a connector's own; return the rows."""
+    """Insert jobs by a caller's connection, or else by a connector's own; return the rows.
+
+    Raises ``InvalidOptionError`` or ``EnqueueError`` for a ``conn`` that cannot be written by.
+    """
+    require_conn(jobs[0], "psycopg", "pgconn")
+    if conn is not None:
+        if is_async(conn):
+            raise EnqueueError("procrastinate", "conn is async; use await .anew(..., conn=conn)")
+        if in_loop_only(connector):
+            connector = _procrastinate.SyncPsycopgConnector()
     if conn is None and _is_exclusive(connector, jobs):
         with connector.pool.connection() as own, own.transaction():
             return write(connector, jobs, own)
@@ -57,6 +73,9 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
 
 async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     """Do the same by an async connection."""
+    require_conn(jobs[0], "psycopg", "pgconn")
+    if conn is not None and not isinstance(connector, _procrastinate.PsycopgConnector):
+        connector = _procrastinate.PsycopgConnector()
     if conn is None and _is_exclusive(connector, jobs):
         async with connector.pool.connection() as own, own.transaction():
             return await awrite(connector, jobs, own)
@@ -88,17 +107,14 @@ def _statement(jobs: Sequence[Job]) -> dict[str, Any]:
     return {"query": query, "jobs": [_native(job) for job in jobs]}
 
 
-def accept(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
+def accept_rows(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
     """Tell the jobs what the statement's rows say of them."""
     if jobs[0].options.unique is None:
-        for job, row in zip(jobs, rows, strict=True):
-            job.accept(native_id=str(row["id"]))
+        accept(jobs, [row["id"] for row in rows])
         return
     # One row for each lock that was free, and so for the first job that asked for it.
-    ids = {row["queueing_lock"]: str(row["id"]) for row in rows}
-    for job in jobs:
-        native_id = ids.pop(unique_key(job), None)
-        job.accept(native_id=native_id, duplicate=native_id is None)
+    ids = {row["queueing_lock"]: row["id"] for row in rows}
+    accept(jobs, [ids.pop(unique_key(job), None) for job in jobs])
 
 
 def _native(job: Job) -> Any:
