@@ -1,4 +1,4 @@
-"""Have a taskiq broker on RabbitMQ lose no job to a queue that somebody deleted.
+"""Have a taskiq broker lose no job to a queue that it does not have, or that somebody deleted.
 
 RabbitMQ sends back what no queue takes, and then confirms it; taskiq does not look at that.
 """
@@ -9,6 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 from sigra.backends.taskiq_run import add
+from sigra.errors import InvalidOptionError
+from sigra.job import Job
+
+
+def check_queue(broker: Any, job: Job) -> None:
+    """Raise ``InvalidOptionError`` for a queue that the broker does not have."""
+    queue = job.options.queue
+    if queue is None:
+        return
+    known = {each.name for each in getattr(broker, "_task_queues", ())}
+    known |= {getattr(broker, "queue_name", None), *getattr(broker, "additional_streams", ())}
+    if queue not in known:
+        reason = f"this broker has no queue {queue!r}: make it with one, in its consumer too"
+        raise InvalidOptionError("queue", reason, job.worker)
 
 
 def surely_kick(broker: Any) -> None:

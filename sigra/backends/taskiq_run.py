@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import sys
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.taskiq_limit import coming_again, to_the_end
-from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
+from sigra.backends.taskiq_stream import notes_of
 from sigra.errors import brief
 
 _taskiq = native("taskiq", "taskiq")
@@ -77,19 +75,14 @@ async def send(kicker: Any, schedules: Any, payload: Mapping[str, Any], delay: f
     await kicker.kiq(**payload)
 
 
-def begin_work(broker: Any, schedules: Any) -> asyncio.Task[None] | None:
-    """Do what a consumer of taskiq's lacks; what is returned has to be held."""
-    stopped = _taskiq.TaskiqEvents.WORKER_SHUTDOWN
-    broker.add_event_handler(stopped, lambda _: notes_of(broker, schedules).clear())
-    loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-    if callable(stop) and sys.platform != "win32":
-        # By itself it does not wake the loop, and an idle worker would not end.
-        loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM, None)
-    return loop.create_task(keep_awake(broker, LABELS)) if is_stream(broker) else None
-
-
 def add(broker: Any, schedules: Any, name: str) -> None:
-    """Make a task of the broker's that runs the worker of that name."""
+    """Make a task of the broker's that runs the worker of that name.
+
+    Raises ``ValueError`` if the broker has one of that name that is not a worker's.
+    """
+    known = broker.local_task_registry.get(name)
+    if known is not None and known.original_func.__module__ != __name__:
+        raise ValueError(f"the task {name!r} of this taskiq broker is not a worker's")
 
     async def body(sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
         return await run(sigra_context, schedules, payload)

@@ -1,0 +1,59 @@
+"""When and where a taskiq broker starts: its connections live in the loop that it is started in."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Any
+
+from sigra.backends.external import native
+from sigra.backends.loop import Together, answered
+from sigra.backends.taskiq_json import refuse_pickle
+from sigra.backends.taskiq_run import LABELS
+from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
+
+_Events = native("taskiq", "taskiq").TaskiqEvents
+
+
+class Startup:
+    """Call it to have the broker started, where the application has not done that.
+
+    ``loop``: the one that it was started in, or None. ``timeout``: seconds after which a
+    broker that does not answer is down.
+    """
+
+    def __init__(self, broker: Any, schedules: Any, timeout: float) -> None:
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._broker, self._schedules, self._timeout = broker, schedules, timeout
+        self._together = Together()
+        for event in (_Events.CLIENT_STARTUP, _Events.WORKER_STARTUP):
+            broker.add_event_handler(event, self._started)
+
+    async def __call__(self) -> None:
+        """Return once it is started, so that its queues are there."""
+        await self._together(self._start if self.loop is None else None)
+
+    async def _start(self) -> None:
+        try:
+            await answered(self._broker.startup(), self._timeout)
+        except BaseException:
+            self.loop = None
+            raise
+
+    def _started(self, _: Any) -> None:
+        refuse_pickle(self._broker.result_backend)  # which may have been set since
+        self.loop = asyncio.get_running_loop()
+        if self._broker.is_worker_process:
+            self._awake = _begin_work(self._broker, self._schedules)
+
+
+def _begin_work(broker: Any, schedules: Any) -> asyncio.Task[None] | None:
+    """Do what a consumer of taskiq's lacks; what is returned has to be held."""
+    stopped = _Events.WORKER_SHUTDOWN
+    broker.add_event_handler(stopped, lambda _: notes_of(broker, schedules).clear())
+    loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+    if callable(stop) and sys.platform != "win32":
+        # By itself it does not wake the loop, and an idle worker would not end.
+        loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM, None)
+    return loop.create_task(keep_awake(broker, LABELS)) if is_stream(broker) else None
