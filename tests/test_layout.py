@@ -194,13 +194,15 @@ PARTS = ("name", "capabilities", "__init__", "enqueue", "aenqueue", "_register")
 
 
 @pytest.mark.parametrize("queue", QUEUES)
-def test_an_adapter_has_at_most_80_lines_of_code(queue: str) -> None:
-    """How a queue is sent to, and what its consumer runs, are read at a glance each."""
-    assert {} == {
-        name: code_lines(name)
-        for name in (f"backends.{queue}", f"backends.{queue}_run")
-        if code_lines(name) > 80
-    }
+def test_an_adapter_has_at_most_80_lines(queue: str) -> None:
+    """How a queue is sent to is read at a glance, docstrings and all."""
+    assert len(path_of(f"backends.{queue}").read_text("utf-8").splitlines()) <= 80
+
+
+@pytest.mark.parametrize("queue", QUEUES)
+def test_what_a_consumer_runs_has_at_most_80_lines_of_code(queue: str) -> None:
+    """So is what its consumer runs."""
+    assert code_lines(f"backends.{queue}_run") <= 80
 
 
 def test_a_third_party_needs_at_most_60_lines_of_code() -> None:
