@@ -2,57 +2,69 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-FILES = ("right.py", "wrong.py", "star.py")
-COMMANDS = {
-    "mypy": ["-m", "mypy", "--strict", "--no-error-summary", "--cache-dir", ".mypy_cache"],
-    "pyright": ["-m", "pyright", "--pythonpath", sys.executable, "--level", "error"],
-}
+PATHS = [str(HERE / file) for file in ("right.py", "wrong.py", "star.py")]
 PLACE = re.compile(r"(right|wrong|star)\.py:(\d+)(?::\d+)? ?[:-] (?:\d+: )?error")
 
 Places = set[tuple[str, int]]
 
 
-@pytest.fixture(scope="module")
-def checkers() -> Iterator[dict[str, "subprocess.Popen[str]"]]:
-    """Start every checker that is installed, side by side."""
-    environment = {**os.environ, "MYPYPATH": str(ROOT), "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
-    started = {
-        name: subprocess.Popen(
-            [sys.executable, *command, *(str(HERE / file) for file in FILES)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name, command in COMMANDS.items()
-        if importlib.util.find_spec(name) is not None
-    }
-    yield started
-    for process in started.values():
-        process.kill()
-        process.wait()
+def by_mypy() -> str:
+    """Return what mypy says, which runs in this process."""
+    from mypy import api
+
+    words = ["--strict", "--no-error-summary", "--cache-dir", ".mypy_cache", *PATHS]
+    before = gc.get_threshold(), sys.getrecursionlimit()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MYPYPATH", str(ROOT))
+            patch.chdir(ROOT)
+            return "".join(api.run(words)[:2])
+    finally:
+        # It has set what suits itself, and thawed what the suite has frozen.
+        gc.set_threshold(*before[0])
+        sys.setrecursionlimit(before[1])
+        gc.freeze()
 
 
-@pytest.fixture(scope="module", params=sorted(COMMANDS))
-def refused(request: pytest.FixtureRequest, checkers: dict[str, "subprocess.Popen[str]"]) -> Places:
+def by_pyright() -> str:
+    """Return what pyright says, which is a program."""
+    command = ["-m", "pyright", "--pythonpath", sys.executable, "--level", "error", *PATHS]
+    environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    return done.stdout
+
+
+CHECKERS = {"mypy": by_mypy, "pyright": by_pyright}
+
+
+@pytest.fixture(
+    scope="module", params=["mypy", pytest.param("pyright", marks=pytest.mark.programs)]
+)
+def refused(request: pytest.FixtureRequest) -> Places:
     """Return where a checker found an error, as file and line."""
-    if request.param not in checkers:
+    if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    process = checkers[request.param]
-    output, _ = process.communicate(timeout=300)
+    output = CHECKERS[request.param]()
     places = {(match[1], int(match[2])) for match in PLACE.finditer(output)}
     assert places, f"{request.param} gave no verdict:\n{output}"
     return places
