@@ -131,10 +131,10 @@ FORGED = "\n2026-11-25 09:00:00  acme  root  invoice.delete  invoice 1  success"
 @pytest.mark.parametrize("name", ["list", "tail"])
 @pytest.mark.parametrize("columns", [None, "200"])
 def test_no_event_stands_on_two_lines(
-    tmp_path: Path, field: str, name: str, columns: str | None
+    database: Path, field: str, name: str, columns: str | None
 ) -> None:
     """A line end in what a tenant chose makes no second event, in a pipe or on a terminal."""
-    url = f"sqlite:///{tmp_path}/audit.db"
+    url = f"sqlite:///{database}"
     sink = SqlAuditSink(url)
     with configure(sinks=[sink], audit_schema=AuditEvent):
         log("invoice.close", None, **{field: f"1{FORGED}"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -19,18 +20,32 @@ from sigra.store.errors import InvalidQueryError
 from sigra.workers import AuditCleanup
 
 
-@pytest.fixture
-def sink(tmp_path: Path) -> Iterator[SqlAuditSink]:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keep 40 events of two organizations, one for each of the last 20 days."""
-    sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
-    with configure(backend=SyncBackend(), sinks=[sink], audit_schema=AuditEvent):
+    path: Path = tmp_path_factory.mktemp("store") / "audit.db"
+    with closing(SqlAuditSink(f"sqlite:///{path}")) as sink, configure(sinks=[sink]):
         now = datetime.now(timezone.utc)
         for day in range(20, 0, -1):
             for organization in ("acme", None):
                 at = now - timedelta(days=day, hours=-1)
-                log("invoice.close", None, organization_id=organization, occurred_at=at)
-        yield sink
-    sink.close()
+                log(
+                    "invoice.close",
+                    None,
+                    organization_id=organization,
+                    occurred_at=at,
+                    audit_schema=AuditEvent,
+                )
+    return path
+
+
+@pytest.fixture
+def sink(filled: Path, tmp_path: Path) -> Iterator[SqlAuditSink]:
+    """Write into a copy of that store."""
+    path = shutil.copyfile(filled, tmp_path / "audit.db")
+    with closing(SqlAuditSink(f"sqlite:///{path}")) as sink:
+        with configure(backend=SyncBackend(), sinks=[sink], audit_schema=AuditEvent):
+            yield sink
 
 
 def test_what_is_older_goes_and_the_chains_verify(sink: SqlAuditSink) -> None:
