@@ -1,24 +1,29 @@
 """What holds for every test: how many examples a law is tried on, and what waits for a server.
 
 A law is tried on a few examples, new ones each time, or on as many as ``SIGRA_EXAMPLES``
-says; state machines then take 200 steps each. Tests against real queues are run by
+says; state machines then take 200 steps each. With ``SIGRA_FEW`` a parametrized test is run on
+four of its cases, always the same ones. Tests against real queues are run by
 ``make test-queues`` alone, those in a browser by ``make test-browser``.
 """
 
 import gc
 import os
+import resource
 import shutil
 import signal
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.append(str(Path(__file__).parent))  # so that every folder says ``from servers import``
 
+from amounts import MANY  # noqa: E402
 from forks import pytest_addoption, pytest_runtestloop  # noqa: E402, F401
 from servers import bundled_postgres, server  # noqa: E402
 
@@ -37,7 +42,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "sigra",
-    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "10")),
+    max_examples=int(os.environ.get("SIGRA_EXAMPLES", "10" if MANY else "4")),
     stateful_step_count=200 if "SIGRA_EXAMPLES" in os.environ else 15,
     # A busy machine is no fault of the code.
     deadline=None,
@@ -49,8 +54,24 @@ SLOW = ("typing", "backends", "cli", "store")
 """Folders of tests that mostly wait, those that do so longest first: for a program, a clock, a server."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put what waits first: in several processes the rest runs meanwhile."""
+def few(items: list[pytest.Item]) -> set[pytest.Item]:
+    """Return four cases at most of each parametrized test, the same each time."""
+    cases = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        cases[item.nodeid.partition("[")[0]].append(item)
+    return {item for name, of in cases.items() for item in Random(name).sample(of, min(4, len(of)))}
+
+
+@pytest.hookimpl(trylast=True)  # of what -m has left
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out cases where few are to be tried, and put first what waits.
+
+    In several processes the rest runs meanwhile.
+    """
+    if not MANY:
+        chosen = few(items)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
     places = {name: place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.parent.name, len(SLOW)))
 
@@ -65,6 +86,17 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.collect()
         gc.freeze()
         gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail in ``make test-fast``, which starts no program, a test that does and is not marked so."""
+    if MANY or item.get_closest_marker("programs") or item.get_closest_marker("servers"):
+        return (yield)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = yield
+    assert before == resource.getrusage(resource.RUSAGE_CHILDREN), "mark it with `programs`"
+    return result
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def test_a_verdict_allows_for_ten_percent(ratio, verdict) -> None:
     assert verdict == Reading(GOALS[0], Measured((ratio,), (1.0,), (1.0,))).verdict
 
 
+@pytest.mark.programs
 def test_one_goal_runs_to_its_table(tmp_path, capsys) -> None:
     """The command measures in a child process, prints a table and writes its JSON."""
     assert 0 == main(["--effort", "tiny", "--only", "2", "--results", str(tmp_path)])

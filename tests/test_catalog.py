@@ -222,12 +222,14 @@ def test_a_module_run_by_runpy_twice_is_fine(module: Any) -> None:
     assert second["job"].definition is catalog.lookup(first["job"].name)
 
 
+@pytest.mark.programs
 def test_a_worker_of_main_is_named_after_it(tmp_path: Path) -> None:
     """A script's own worker is __main__.job, and works there."""
     text = ONE + "\nprint(job.name, job.new({'n': 4}).result())"
     assert "__main__.job 4\n" == script(tmp_path, text)
 
 
+@pytest.mark.programs
 def test_main_executed_again_is_fine(tmp_path: Path) -> None:
     """A script that is executed a second time in one process replaces its workers."""
     text = ONE + (
@@ -239,6 +241,7 @@ def test_main_executed_again_is_fine(tmp_path: Path) -> None:
     assert "__main__.job\n" == script(tmp_path, text)
 
 
+@pytest.mark.programs
 def test_main_imported_by_its_own_name_is_fine(tmp_path: Path) -> None:
     """What runs as __main__, and is then imported, has its named workers twice and no duplicate."""
     text = ONE.replace("@worker", "@worker(name='catalog.main')") + (
@@ -250,6 +253,7 @@ def test_main_imported_by_its_own_name_is_fine(tmp_path: Path) -> None:
     assert "True\n" == script(tmp_path, text)
 
 
+@pytest.mark.programs
 def test_a_spawned_child_has_the_same_names(tmp_path: Path) -> None:
     """multiprocessing's spawn executes the script as __mp_main__, under the parent's names."""
     text = ONE + (
@@ -268,6 +272,7 @@ def test_a_spawned_child_has_the_same_names(tmp_path: Path) -> None:
     assert "__main__.job 3\n" == script(tmp_path, text)
 
 
+@pytest.mark.programs
 def test_lines_entered_again_at_a_prompt_are_fine(tmp_path: Path) -> None:
     """An interactive session redefines its workers as it likes."""
     text = "import sys\nsys.ps1 = '>>> '" + ONE + ONE + "\nprint(job.name)"

@@ -178,6 +178,7 @@ def use():
 """
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """A child that is forked while other threads configure or define workers can do so too."""

@@ -117,6 +117,7 @@ print(Order.objects.count())
 """
 
 
+@pytest.mark.programs
 def test_the_django_sink_of_the_guide_spoils_no_transaction() -> None:
     """An event that cannot be kept has failed, and the caller's rows are committed."""
     pytest.importorskip("django")

@@ -1194,6 +1194,7 @@ def test_the_stacks_end_costs_no_event_for_its_metadata() -> None:
     assert {("emitted", "emitted"), ("failed", "failed")} == set(statuses)
 
 
+@pytest.mark.programs
 def test_the_stacks_end_ends_no_process_that_writes_lines() -> None:
     """Where orjson had no room to ask a moment for its zone, a process of Python 3.11 was ended."""
     code = (

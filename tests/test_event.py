@@ -267,6 +267,7 @@ def test_lines_of_threads_do_not_mix() -> None:
     assert 800 == len({line["target_id"] for line in lines_of(stream)})
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 def test_a_child_forked_while_lines_are_written_writes_its_own(tmp_path: Path) -> None:

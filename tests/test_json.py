@@ -513,6 +513,7 @@ def test_the_module_offers_the_codec_that_was_chosen() -> None:
     assert 1 == read_only(1)
 
 
+@pytest.mark.programs
 def test_the_environment_can_force_the_standard_library() -> None:
     """SIGRA_JSON=stdlib leaves orjson alone, for tests and benchmarks."""
     code = "import sys, sigra.json; print('orjson' in sys.modules)"

@@ -36,12 +36,14 @@ print(json.dumps(sorted(set(sys.modules) - before)))
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.programs
 def test_importing_the_package_loads_nothing_else_of_it() -> None:
     """``import sigra`` is free until a name of it is used."""
     ours = {name for name in loaded_by("import sigra") if name.partition(".")[0] == "sigra"}
     assert {"sigra"} == ours
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("code", ["import sigra", "import sigra; sigra.tenant_worker"])
 def test_no_import_loads_what_is_not_needed_yet(code: str) -> None:
     """Neither the import nor the decorator waits for a logger, a queue, a hash or a loop."""
@@ -51,6 +53,7 @@ def test_no_import_loads_what_is_not_needed_yet(code: str) -> None:
     assert set() == loaded_by(code) & lazy
 
 
+@pytest.mark.programs
 def test_every_public_name_can_be_imported_first() -> None:
     """No name works only after another has been loaded."""
     program = f"""
@@ -71,6 +74,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
     assert set(sigra.__all__) <= set(dir(sigra))
 
 
+@pytest.mark.programs
 def test_the_testing_kit_can_be_listed_before_its_first_use() -> None:
     """A shell completes its names, though none of its modules is loaded yet."""
     code = "import sigra.testing; print(*dir(sigra.testing))"

@@ -167,6 +167,7 @@ def test_other_text_stays_readable() -> None:
     assert '{"a":"Grüße, 世界 🎉"}' == line_of({"a": "Grüße, 世界 🎉"}).decode()
 
 
+@pytest.mark.programs
 def test_without_orjson_the_lines_are_the_same() -> None:
     """Without the extra the standard library's json renders the same line."""
     program = (
@@ -183,6 +184,7 @@ def test_without_orjson_the_lines_are_the_same() -> None:
     ) == without.stdout.decode()
 
 
+@pytest.mark.programs
 def test_the_package_imports_neither_structlog_nor_hashlib() -> None:
     """``import sigra.audit`` loads neither structlog nor hashlib until something is logged."""
     program = (

@@ -631,6 +631,7 @@ def test_a_job_that_runs_on_a_loop_that_is_just_closed_is_unfinished(
     assert [] == ran
 
 
+@pytest.mark.programs
 def test_the_interpreters_exit_reports_what_no_loop_did() -> None:
     """Jobs of a loop that was only stopped are named when the interpreter exits."""
     program = """

@@ -38,7 +38,7 @@ from sigra.json import freeze
 from sigra.testing import AuditLog
 
 ORGANIZATIONS = 50
-JOBS = 10_000 if MANY else 2_000
+JOBS = 10_000 if MANY else 500
 PATIENCE = 240.0
 
 

@@ -64,6 +64,7 @@ print(len(loops), doubled == [42] * 8)
 """
 
 
+@pytest.mark.programs
 def test_threads_that_send_their_first_jobs_at_once_have_one_loop() -> None:
     """Each had its own, and shared with the others connections that a loop cannot share."""
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
@@ -88,6 +89,7 @@ print(wait_for("taskiq", None, _double(21)))
 """
 
 
+@pytest.mark.programs
 def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent() -> None:
     """Each one after it waited for ever, for a loop that had no thread."""
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
@@ -96,6 +98,7 @@ def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent()
     assert done.stdout == "RuntimeError: can't start new thread\n42\n"
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_not() -> None:
     """A thread does not live on in a fork: to wait for its loop would be to wait for ever."""

@@ -631,6 +631,7 @@ configure(backend=(backend := SyncBackend()))
 """
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """A child that is forked while other threads enqueue goes on enqueuing and draining."""

@@ -761,6 +761,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.programs
 def test_the_interpreters_exit_finishes_what_is_due() -> None:
     """At exit due jobs run to their end, retries and children too, and the rest is named."""
     done = python("""
@@ -796,6 +797,7 @@ def test_the_interpreters_exit_finishes_what_is_due() -> None:
     assert 0 == done.returncode
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("backend", ['"thread"', "ThreadBackend()"])
 def test_nothing_is_taken_after_the_exit(backend: str) -> None:
     """An ``atexit`` function that enqueues gets ``EnqueueError``, also by the shared name."""
@@ -821,6 +823,7 @@ def test_nothing_is_taken_after_the_exit(backend: str) -> None:
     )
 
 
+@pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_neither_hangs_nor_runs_its_parents_jobs() -> None:
     """A child starts with an empty pool that works; the parent's jobs run in the parent."""

@@ -154,6 +154,12 @@ class Loaded:
 LOADED = pytest.StashKey[Loaded]()
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what runs the command in a process of its own."""
+    if "loaded" in getattr(item, "fixturenames", ()):
+        item.add_marker("programs")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Begin to load the command where tests start it: for all forks of this process."""
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 from sigra import AsyncioBackend, ThreadBackend, configure, worker
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,7 @@ def test_aclose_finishes_what_is_due() -> None:
     assert ([], set(range(50))) == (asyncio.run(main()), set(done))
 
 
+@pytest.mark.programs
 def test_the_interpreter_s_exit_finishes_what_is_due(tmp_path: Path) -> None:
     """A script that ends right after its enqueues loses none of them."""
     script = tmp_path / "script.py"

@@ -19,6 +19,7 @@ from uuid import UUID
 
 import pytest
 import structlog
+from amounts import MANY, some_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -278,8 +279,9 @@ def test_nothing_escapes_in_any_position(renderer: str) -> None:
     )
     before = sum(audit_stats())
     failed_lines = []
+    cases = some_of(itertools.product(CORPUS.items(), POSITIONS.items()), 5)
     with configure(audit_schema=AuditEvent, sinks=[JSONLinesSink(sunk)]):
-        for (kind, build), (position, call) in itertools.product(CORPUS.items(), POSITIONS.items()):
+        for (kind, build), (position, call) in cases:
             args, keywords = call(build())
             Colliding.armed = True
             result = log_safe(*args, **keywords)
@@ -289,7 +291,7 @@ def test_nothing_escapes_in_any_position(renderer: str) -> None:
             if result.status != "emitted" and not (result.reason or "").startswith("rejected"):
                 failed_lines.append((kind, position, result.reason))
     assert [] == failed_lines
-    assert before + len(CORPUS) * len(POSITIONS) == sum(audit_stats())
+    assert before + len(cases) == sum(audit_stats())
     for line in sunk.getvalue().splitlines():
         assert len(line) <= 64 * 1024
         json.loads(line, parse_constant=refuse)
@@ -456,7 +458,7 @@ def test_the_strict_log_keeps_a_value_or_refuses_it(position: str, value: Any) -
 def test_the_strict_log_refuses_in_one_way() -> None:
     """No hostile value in any position raises something else than AuditRejectedError."""
     structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
-    for build, position in itertools.product(CORPUS.values(), POSITIONS):
+    for build, position in some_of(itertools.product(CORPUS.values(), POSITIONS), 5):
         log_strictly(position, build())
 
 
@@ -488,25 +490,27 @@ def test_one_event_is_one_line(text: str, other: str) -> None:
 
 # --- cost ---------------------------------------------------------------------
 
+MILLION = 1_000_000 if MANY else 100_000
+
 LARGE: dict[str, Callable[[], Any]] = {
-    "5 MB": lambda: {"x": "a" * 5_000_000},
-    "5 MB of controls": lambda: {"x": "\x01" * 5_000_000},
-    "5 MB of line separators": lambda: {"x": "\u2028" * 5_000_000},
-    "5 MB of surrogates": lambda: {"x": "\ud800" * 5_000_000},
-    "5 MB key": lambda: {"a" * 5_000_000: 1},
-    "5 MB of bytes": lambda: {"x": b"a" * 5_000_000},
-    "a million keys": lambda: dict.fromkeys(map(str, range(1_000_000)), 1),
-    "a million secrets": lambda: {f"password_{n}": n for n in range(200_000)},
-    "long odd keys": lambda: {"\u200baB.é" * 40 + str(n): n for n in range(20_000)},
+    "text": lambda: {"x": "a" * 5 * MILLION},
+    "controls": lambda: {"x": "\x01" * 5 * MILLION},
+    "line separators": lambda: {"x": "\u2028" * 5 * MILLION},
+    "surrogates": lambda: {"x": "\ud800" * 5 * MILLION},
+    "a key": lambda: {"a" * 5 * MILLION: 1},
+    "bytes": lambda: {"x": b"a" * 5 * MILLION},
+    "keys": lambda: dict.fromkeys(map(str, range(MILLION)), 1),
+    "secrets": lambda: {f"password_{n}": n for n in range(MILLION // 5)},
+    "long odd keys": lambda: {"\u200baB.é" * 40 + str(n): n for n in range(MILLION // 50)},
     "odd keys": lambda: {"\ufdfa" * 5 + chr(n): n for n in range(0x4E00, 0x6800)},
     "keys that read the same": lambda: {
         **{f"<builtins.tuple>#{n}": n for n in range(1_000, 3_000)},
         **{(n,): n for n in range(2_000)},
     },
-    "a million items": lambda: list(range(1_000_000)),
-    "depth 100,000": lambda: deep(100_000),
+    "items": lambda: list(range(MILLION)),
+    "depth": lambda: deep(MILLION // 10),
     "shared": shared,
-    "texts to search": lambda: [f"://{n}:" * 20 for n in range(50_000)],
+    "texts to search": lambda: [f"://{n}:" * 20 for n in range(MILLION // 20)],
 }
 
 
@@ -520,10 +524,10 @@ def test_cost_is_bounded(kind: str) -> None:
     with configure(audit_schema=AuditEvent, sinks=[JSONLinesSink(stream)]):
         for _ in range(3):
             start = time.thread_time()
-            result = log_safe("a.b", SCOPE, metadata=value, user_agent="\x7f" * 5_000_000)
+            result = log_safe("a.b", SCOPE, metadata=value, user_agent="\x7f" * 5 * MILLION)
             best = min(best, time.thread_time() - start)
     assert "emitted" == result.status
     assert max(map(len, stream.getvalue().splitlines())) <= 64 * 1024
     assert best < 0.15  # the goal is 50 ms; a slow machine is given three times that
-    while isinstance(value, (list, dict)) and kind == "depth 100,000":  # let go level by level
+    while isinstance(value, (list, dict)) and kind == "depth":  # let go level by level
         value = value["a"] if isinstance(value, dict) else value[0]

@@ -20,13 +20,13 @@ from sigra.store.check import Anchored, ChainCheck
 from sigra.store.marks import Marked
 from sigra.store.tables import chains, entries
 
-CHAINS, EACH = 100 if MANY else 20, 10
+CHAINS, EACH = 100 if MANY else 10, 10
 
 ONE_OF = 1 if LONG else 500
 """Of so many bits one is flipped."""
 
-SAMPLES = 10_000 if LONG else 60 if MANY else 20
-GOOD = 1_000_000 if LONG else 2_000 if MANY else 500
+SAMPLES = 10_000 if LONG else 60 if MANY else 10
+GOOD = 1_000_000 if LONG else 2_000 if MANY else 200
 
 ENTRY = entries.columns.keys()
 PLACES = {name: place for place, name in enumerate(ENTRY)}

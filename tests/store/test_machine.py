@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from random import Random
 from typing import Any
 
 import hypothesis.strategies as st
+from amounts import LONG, MANY
 from attacks import ATTACKS, EMPTY, State, attack_store, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
@@ -25,9 +25,8 @@ from sigra.audit import EventFilter
 from sigra.store import Signer, SqlAuditSink, erase, prune, take_checkpoint, verify
 
 KEY = Signer(Ed25519PrivateKey.generate())
-LONG = "SIGRA_LONG" in os.environ
 SETTINGS = settings(
-    max_examples=500 if LONG else 3,
+    max_examples=500 if LONG else 3 if MANY else 1,
     stateful_step_count=200 if LONG else 15,
     deadline=None,
     suppress_health_check=list(HealthCheck),

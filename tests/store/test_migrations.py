@@ -142,6 +142,7 @@ for each in threads:
 """
 
 
+@pytest.mark.programs
 def test_each_of_many_stores_that_begin_at_once_has_its_own_tables(tmp_path: Path) -> None:
     """A migration is of one connection: of two that mixed them up the process itself crashed."""
     command = [sys.executable, "-c", MANY_STORES, str(tmp_path)]

@@ -699,6 +699,7 @@ def test_a_cursor_of_no_page_of_a_class_of_ones_own_is_named(
     engine.dispose()
 
 
+@pytest.mark.programs
 def test_without_its_packages_the_store_says_which_extra_brings_them() -> None:
     """The extra is named, and the rest of sigra works."""
     code = (

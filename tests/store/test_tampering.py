@@ -35,7 +35,7 @@ from sigra.store.tables import chains, entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
 UNSEEN = "unseen"
-ONE_OF = 1 if LONG else 5 if MANY else 29
+ONE_OF = 1 if LONG else 5 if MANY else 71
 """Of so many bits one is flipped."""
 
 

@@ -25,7 +25,7 @@ from sigra.store import (
 )
 
 KEY = Signer(Ed25519PrivateKey.generate())
-ROWS, ORGANIZATIONS = (100_000, 1_000) if LONG else (3_000, 100) if MANY else (600, 20)
+ROWS, ORGANIZATIONS = (100_000, 1_000) if LONG else (3_000, 100) if MANY else (300, 10)
 PERSON = "canary-7f3a"
 
 OpenSink = Callable[..., SqlAuditSink]
@@ -58,7 +58,7 @@ def traces_in(folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("driver", "last"), [("sqlite", ROWS), ("sqlite+aiosqlite", min(ROWS // 6, 300))]
+    ("driver", "last"), [("sqlite", ROWS), ("sqlite+aiosqlite", min(ROWS // 3, 300))]
 )
 def test_nothing_of_the_person_stays_on_the_disk(
     new_url: Callable[[str], str], open_sink: OpenSink, tmp_path: Path, driver: str, last: int

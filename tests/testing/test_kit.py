@@ -194,6 +194,7 @@ def test_both_for_a_while(sigra_backend, audit_log):
 """
 
 
+@pytest.mark.programs
 def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> None:
     """An application that is imported in a test does not send the test's jobs to its own queue."""
     (tmp_path / "test_late.py").write_text(LATE)
