@@ -2,7 +2,7 @@
 
 A law is tried on a few examples, new ones each time, or on as many as ``SIGRA_EXAMPLES``
 says; state machines then take 200 steps each. With ``SIGRA_FEW`` a parametrized test is run on
-four of its cases, always the same ones. Tests against real queues are run by
+three of its cases, always the same ones. Tests against real queues are run by
 ``make test-queues`` alone, those in a browser by ``make test-browser``.
 """
 
@@ -55,11 +55,11 @@ SLOW = ("typing", "backends", "cli", "store")
 
 
 def few(items: list[pytest.Item]) -> set[pytest.Item]:
-    """Return four cases at most of each parametrized test, the same each time."""
+    """Return three cases at most of each parametrized test, the same each time."""
     cases = defaultdict[str, list[pytest.Item]](list)
     for item in items:
         cases[item.nodeid.partition("[")[0]].append(item)
-    return {item for name, of in cases.items() for item in Random(name).sample(of, min(4, len(of)))}
+    return {item for name, of in cases.items() for item in Random(name).sample(of, min(3, len(of)))}
 
 
 @pytest.hookimpl(trylast=True)  # of what -m has left
