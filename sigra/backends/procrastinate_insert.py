@@ -31,7 +31,7 @@ RETURNING id, queueing_lock
 # After it, for it does not see what another producer commits while it waits for that one: a job
 # that a worker began at once. The one just inserted is then taken back.
 _BEGUN = """
-SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = %s AND status = 'doing' LIMIT 1
+SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = %(key)s AND status = 'doing' LIMIT 1
 """
 _SAVEPOINT = "SAVEPOINT sigra_unique"
 _TAKE_BACK, _RELEASE = f"ROLLBACK TO {_SAVEPOINT}", f"RELEASE {_SAVEPOINT}"
@@ -63,8 +63,9 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     if jobs[0].options.unique is None:
         return connector.execute_query_all_with_connection(conn, **statement)
     conn.execute(_SAVEPOINT)
-    rows = connector.execute_query_all_with_connection(conn, **statement)
-    if rows and conn.execute(_BEGUN, [unique_key(jobs[0])]).fetchone():
+    ask = connector.execute_query_all_with_connection  # whatever rows the connection makes
+    rows = ask(conn, **statement)
+    if rows and ask(conn, query=_BEGUN, key=unique_key(jobs[0])):
         conn.execute(_TAKE_BACK)
         rows = []
     conn.execute(_RELEASE)
@@ -85,8 +86,9 @@ async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     if jobs[0].options.unique is None:
         return await connector.execute_query_all_async_with_connection(conn, **statement)
     await conn.execute(_SAVEPOINT)
-    rows = await connector.execute_query_all_async_with_connection(conn, **statement)
-    if rows and await (await conn.execute(_BEGUN, [unique_key(jobs[0])])).fetchone():
+    ask = connector.execute_query_all_async_with_connection
+    rows = await ask(conn, **statement)
+    if rows and await ask(conn, query=_BEGUN, key=unique_key(jobs[0])):
         await conn.execute(_TAKE_BACK)
         rows = []
     await conn.execute(_RELEASE)

@@ -227,7 +227,8 @@ class TestProcrastinate(QueueContract):
     def test_who_waits_for_another_s_transaction_sees_its_job(
         self, harness: Any, journal: Journal, way: str, begun: bool
     ) -> None:
-        """Also where a worker begins it before the one who waits can look."""
+        """Also where a worker begins it before he can look, and his rows are of a class."""
+        rows_of = psycopg.rows.class_row(datetime)
 
         async def anew() -> Any:
             if way == "anew":
@@ -237,13 +238,14 @@ class TestProcrastinate(QueueContract):
                     async with app.open_async():
                         return await contract_workers.echo.anew(IDS, unique="k")
             async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                conn.row_factory = rows_of
                 return await contract_workers.echo.anew(IDS, unique="k", conn=conn)
 
         def produce() -> Any:
             if way == "new":
                 return contract_workers.echo.new(IDS, unique="k")
             if way == "new conn":
-                with psycopg.connect(harness.url) as conn:
+                with psycopg.connect(harness.url, row_factory=rows_of) as conn:
                     return contract_workers.echo.new(IDS, unique="k", conn=conn)
             return asyncio.run(anew())
 
