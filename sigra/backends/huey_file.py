@@ -72,12 +72,22 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
         if cursor is not None:
             yield cursor
             return
-        with self._gate, super().db(commit=commit, close=close) as cursor:
+        with self._gate, self.lock:
+            conn = self.conn
             try:
+                cursor = conn.cursor()
+                if commit:
+                    cursor.execute(self.begin_sql)
                 yield cursor
+                if commit:
+                    conn.commit()
             except BaseException:
-                self.conn.rollback()  # huey does so for an Exception, and for no Ctrl-C
+                conn.rollback()  # huey does so for an Exception, and for no Ctrl-C
                 raise
+            finally:
+                if close:
+                    conn.close()
+                    self._conn = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 import re
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -369,6 +372,30 @@ def test_a_batch_that_is_cut_off_leaves_nothing_in_the_file(
             producer.new_many([IDS] * 3)
     producer.new(IDS)
     assert file_backend.huey.pending_count() == 1
+
+
+@pytest.mark.parametrize("pressed", ["begin exclusive", "commit"])
+def test_ctrl_c_amid_a_statement_leaves_the_file_to_others(file_backend, pressed):
+    """Pressed once a transaction is begun, and as it is about to end."""
+    storage = file_backend.huey.storage
+
+    class Cursor(sqlite3.Cursor):
+        def execute(self, statement, *args):
+            super().execute(statement, *args)
+            if statement == pressed:
+                raise KeyboardInterrupt
+
+    def commit():
+        raise KeyboardInterrupt
+
+    conn = storage.conn
+    storage._conn = SimpleNamespace(
+        cursor=lambda: Cursor(conn), commit=commit, rollback=conn.rollback, close=conn.close
+    )
+    with pytest.raises(KeyboardInterrupt):
+        producer.new(IDS)
+    with closing(sqlite3.connect(storage.filename, timeout=0, isolation_level=None)) as another:
+        another.execute("BEGIN IMMEDIATE")
 
 
 def test_without_a_server_nothing_is_enqueued():
