@@ -30,13 +30,15 @@ _own: dict[int, tuple[asyncio.AbstractEventLoop, threading.Event]] = {}
 def own_loop() -> asyncio.AbstractEventLoop:
     """Return this process's loop of our own, in a thread, for producers that have none."""
     process = os.getpid()
-    if process not in _own:
+    own = _own.get(process)
+    if own is None:
         made = asyncio.new_event_loop(), threading.Event()
-        if _own.setdefault(process, made) is made:
+        own = _own.setdefault(process, made)
+        if own is made:
             _run(*made)
         else:
             made[0].close()  # another thread was faster
-    loop, runs = _own[process]
+    loop, runs = own
     runs.wait()
     return loop
 

@@ -110,10 +110,12 @@ def _ask(connection: Connection, query: str) -> list[Any]:
 
 
 def _alter(database: Database, work: Callable[[Connection], None]) -> None:
-    """Write without a look at foreign keys: a table of SQLite's that is made anew is dropped."""
+    """Write alone, and without a look at foreign keys: a table of SQLite's made anew is dropped."""
 
     def alter(connection: Connection) -> None:
-        if connection.dialect.name == "sqlite":
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+        else:
             # Within a transaction the setting stays; the connection is used for nothing else.
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
                 connection.exec_driver_sql(statement)
@@ -124,8 +126,6 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
 
 
 def _upgrade_once(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     if checked_version(connection) != HEAD:
         _run(connection, "upgrade", HEAD)
 

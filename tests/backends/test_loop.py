@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -96,6 +97,24 @@ def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent()
     env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _NO_THREAD]
     done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "RuntimeError: can't start new thread\n42\n"
+
+
+def test_who_finds_a_loop_that_then_cannot_start_is_told_so(monkeypatch: Any) -> None:
+    """He was told of a number."""
+
+    class Own(dict[int, Any]):
+        def __contains__(self, process: object) -> bool:
+            return self.get(process) is not None
+
+        def get(self, process: Any, default: Any = None) -> Any:
+            return self.pop(process, default)  # as whoever could not start it does by then
+
+    made, runs = asyncio.new_event_loop(), threading.Event()
+    made.close()
+    runs.set()
+    monkeypatch.setattr("sigra.backends.loop._own", Own({os.getpid(): (made, runs)}))
+    with pytest.raises(EnqueueError, match="has ended"):
+        wait_for("taskiq", None, _double(1))
 
 
 @pytest.mark.programs

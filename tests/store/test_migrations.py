@@ -124,6 +124,14 @@ def test_many_that_begin_at_once_make_the_tables_once(url: str, open_sink: Calla
     assert sinks[0].count(EventFilter("acme")) == 6
 
 
+def test_many_that_upgrade_at_once_each_find_it_done(url: str, open_sink: Callable) -> None:
+    """Also threads that have one store, and those who say so: one alone had its way."""
+    sink = open_sink(url)
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(migrate.upgrade, [sink.database] * 3 + [open_sink(url).database] * 3))
+    assert sink.count(EventFilter("acme")) == 0
+
+
 MANY_STORES = """
 import sys, threading
 from sigra import AuditEvent
