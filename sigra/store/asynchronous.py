@@ -104,10 +104,14 @@ class AsyncDatabase:
             with self._lock:
                 if self._loop is None:
                     try:
-                        self._loop, self._thread = _start()
+                        loop, thread = _start()
                     except RuntimeError:  # no thread can be had now: the next call tries again
                         coroutine.close()
                         raise
+                    if self._loop is None:
+                        self._loop, self._thread = loop, thread
+                    else:  # a signal's handler, which logged meanwhile, has made one
+                        loop.call_soon_threadsafe(loop.stop)
                 # Before close() can have ended the loop, which would never come to it.
                 told = _begin_in(self._loop, coroutine)
             return told.get().result()

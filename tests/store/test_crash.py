@@ -490,6 +490,40 @@ def test_the_handler_of_a_signal_logs_as_its_thread_begins_to_wait(tmp_path: Pat
     run_forking(WAITING, f"sqlite+aiosqlite:///{tmp_path}/audit.db")
 
 
+STARTING = """
+import os, signal, sys, threading, structlog
+from drivers import driven_by
+from sigra import AuditEvent, configure, log_safe
+from sigra.audit import EventFilter
+from sigra.store import SqlAuditSink
+structlog.configure([], logger_factory=structlog.ReturnLoggerFactory())
+sink, told, start = SqlAuditSink(driven_by(*sys.argv[1:])), [], threading.Thread.start
+configure(sinks=[sink], audit_schema=AuditEvent); sink.prepare(); sink.database.close()
+def tell(*_):
+    told.append(log_safe("a.b", None).status)
+def start_and_signal(thread):
+    start(thread); threading.Thread.start = start
+    os.kill(os.getpid(), signal.SIGUSR1)
+threading.Thread.start = start_and_signal
+signal.signal(signal.SIGUSR1, tell); signal.alarm(60)
+found = [sink.count(EventFilter(None)) for _ in range(3)]
+assert (told, found) == (["emitted"], [1] * 3)
+assert [each.name for each in threading.enumerate()].count("sigra-audit-store") == 1
+sink.close()
+"""
+
+
+@pytest.mark.parametrize(
+    "driver",
+    ["sqlite+aiosqlite", pytest.param("postgresql+asyncpg", marks=pytest.mark.servers)],
+)
+def test_the_handler_of_a_signal_logs_as_its_thread_starts_the_store_s_loop(
+    new_url: Callable[[str], str], driver: str
+) -> None:
+    """That one reads on in the handler's: of two each had the other's connections, and failed."""
+    run_forking(STARTING, driver, new_url(driver.partition("+")[0]))
+
+
 def test_what_is_under_way_behind_an_asynchronous_driver_is_kept_until_its_end() -> None:
     """Also where nothing else holds what it waits for; a loop does not."""
     loop, waited_for = asyncio.new_event_loop(), []
