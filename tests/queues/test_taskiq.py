@@ -71,13 +71,16 @@ class TaskiqHarness(QueueHarness):
             self.scheduler.start()
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
-        kicker = self.broker.find_task(name).kicker().with_labels(queue_name=self.queue)
-        return submit(own_loop(), kicker.kiq(**payload)).result().task_id
+        return self._kick(self.broker.find_task(name).kicker(), **payload).task_id
 
     def send_note(self, text: str) -> None:
-        labels = {"queue_name": self.queue}
-        kicker = taskiq.kicker.AsyncKicker("native.note", self.broker, labels)
-        submit(own_loop(), kicker.kiq(text)).result()
+        self._kick(taskiq.kicker.AsyncKicker("native.note", self.broker, {}), text)
+
+    def _kick(self, kicker: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.backend._loop is None:  # the backend's first job would start the broker
+            submit(own_loop(), self.broker.startup()).result()
+        sent = kicker.with_labels(queue_name=self.queue).kiq(*args, **kwargs)
+        return submit(own_loop(), sent).result()
 
     def name_of(self, native_id: str) -> str | None:
         found = re.search(rf"Executing task ([\w.]+) with ID: {native_id}", self.consumer.output)
