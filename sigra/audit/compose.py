@@ -172,7 +172,7 @@ def _text(field: str, value: Any, notes: Notes) -> str:
     if holds_secret(text[:_MAX_PRINTABLE]):
         notes[0].append(field)
         text = REDACTED
-    return _as_given(field, value, sized(text), notes)
+    return _as_given(field, value, sized(text, apart=field == "target_id"), notes)
 
 
 def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:

@@ -90,13 +90,14 @@ def test_a_person_of_any_id_is_erased_and_nobody_else(sink: SqlAuditSink, person
     assert verify(sink, all_organizations=True).verdict == "intact"
 
 
-def test_an_actor_who_cannot_be_written_as_he_is_is_erased_and_nobody_else(
-    sink: SqlAuditSink,
+@pytest.mark.parametrize("field", ["actor_id", "target_id"])
+def test_who_cannot_be_written_as_he_is_is_erased_and_nobody_else(
+    sink: SqlAuditSink, field: Any
 ) -> None:
     """A lone surrogate tells his id apart from that which it would become."""
     with configure(sinks=[sink], audit_schema=AuditEvent):
         for person in ("t\ud800", "t\udfff", "t\ufffd"):
-            log_safe("login.fail", None, organization_id="acme", actor_id=person)
+            log_safe("login.fail", None, organization_id="acme", **{field: person})
     assert erase(sink, "t\ud800", reason="asked", organization_id="acme") == 1
     assert erase(sink, "t\ufffd", reason="asked", organization_id="acme") == 1
 
