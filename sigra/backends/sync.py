@@ -111,10 +111,10 @@ class SyncBackend:
         job.ticket = ticket = LocalTicket("available", False)  # noqa: FBT003 - sooner than by keyword
         options = job.options
         if options is not PLAIN:
-            if self._is_duplicate(job):
-                return None
             now = pump.now()
             due = options.due(now)
+            if self._is_duplicate(job):
+                return None
             if due > now or options.conn is not None:  # the latter in tests alone
                 ticket.move("scheduled" if due > now else "available")
                 self._schedule(job, ticket, due)
@@ -125,13 +125,17 @@ class SyncBackend:
         """Run a job and then, one after the other, those that its body has enqueued."""
         pump.open = True
         while True:
+            verdict = None
             try:
                 ticket.move("executing")
                 verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
                 self._settle(job, ticket, verdict, pump)
             except BaseException as error:  # while it was logged, audited or noted, not the body's
+                waiting = (entry[-1] for entry in self._scheduled)
                 if ticket.state() in ("available", "executing"):
                     self._settle(job, ticket, Verdict("discarded", error=error), pump)
+                elif verdict and ticket.verdict is None and ticket not in waiting:
+                    self._schedule(job, ticket, pump.now() + verdict.delay)
                 pump.leave()
                 raise
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sigra import SyncBackend, configure, current_job, tenant_worker
+from sigra import SyncBackend, config, configure, current_job, tenant_worker
 
 ARGS = {"organization_id": "acme", "actor_id": None}
 
@@ -97,15 +97,21 @@ def ends(scope):
     pass
 
 
-def test_ctrl_c_while_a_job_s_end_is_noted_leaves_no_key_held() -> None:
-    """Pressed at any line of what notes it."""
+@tenant_worker(name="tests.interrupt.fails", max_attempts=2, backoff=5)
+def fails(scope):
+    raise OSError
+
+
+@pytest.mark.parametrize("worker", [ends, fails])
+def test_ctrl_c_while_a_job_s_end_is_noted_leaves_no_key_held(worker) -> None:
+    """Pressed at any line of what notes it, and as the job is put where its next run waits."""
     left, before = 0, sys.gettrace()
 
     def trace(frame, event, _):
         nonlocal left
-        if frame.f_code.co_name not in ("_settle", "settle"):
+        if frame.f_code.co_name not in ("_settle", "settle", "_schedule"):
             return None
-        left -= event == "line"
+        left -= event == ("call" if frame.f_code.co_name == "_schedule" else "line")
         if left == 0:
             sys.settrace(None)
             raise KeyboardInterrupt
@@ -116,12 +122,13 @@ def test_ctrl_c_while_a_job_s_end_is_noted_leaves_no_key_held() -> None:
         with configure(backend=SyncBackend()):
             sys.settrace(trace)
             try:
-                ends.new(ARGS, unique="once")
+                worker.new(ARGS, unique="once")
             except KeyboardInterrupt:
                 pass
             finally:
                 sys.settrace(before)
-            assert not ends.new(ARGS, unique="once").duplicate, line
+            config.current.backend.drain(until=60)
+            assert not worker.new(ARGS, unique="once").duplicate, line
         if left > 0:
             break
     assert line > 5
