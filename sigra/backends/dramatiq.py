@@ -39,7 +39,7 @@ class DramatiqBackend:
         self.queue = queue
         if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
             self.broker.add_middleware(CurrentMessage())
-            fetch_anew(self.broker)
+        fetch_anew(self.broker)
         surely_send(self.broker)
         catalog.subscribe(self._register)
 

@@ -33,7 +33,7 @@ def fetch_anew(broker: Any) -> None:
             consumer.requeue = _unless_redis_is_away(consumer.requeue)
         return consumer
 
-    if hasattr(broker, "broker_id"):
+    if hasattr(broker, "broker_id") and consume.__module__ != __name__:  # once is enough
         broker.consume = consume_anew
 
 

@@ -27,6 +27,7 @@ dramatiq = need("dramatiq")
 import redis as redis_client  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
+from dramatiq.middleware import CurrentMessage  # noqa: E402
 from dramatiq_app import limited, make_broker  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
@@ -191,12 +192,25 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
                     channel.queue_delete(each + end)
 
 
-@pytest.mark.parametrize("meanwhile", ["a pause", "a broken connection", "a stall"])
-def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile):
-    """A stall, for longer than the client waits, ended the thread that holds them."""
+@pytest.mark.parametrize(
+    ("meanwhile", "own"),
+    [
+        ("a pause", ()),
+        ("a broken connection", ()),
+        ("a broken connection", (CurrentMessage(),)),
+        ("a stall", ()),
+    ],
+)
+def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own):
+    """A stall, for longer than the client waits, ended the thread that holds them.
+
+    ``own``: middleware that the application has added before, which hid such jobs.
+    """
     proxy, queue, ran = Proxy(redis), f"sigra-{uuid.uuid4().hex[:10]}", []
     client = redis_client.Redis.from_url(proxy.url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))
     broker = RedisBroker(client=client, namespace=queue)
+    for middleware in own:
+        broker.add_middleware(middleware)
     DramatiqBackend(broker, queue=queue)
 
     @dramatiq.actor(queue_name=queue, broker=broker)
