@@ -47,21 +47,27 @@ class AsyncDatabase:
         self._begin = engine.name == "sqlite"
         self._given = engine
         self._process = PerProcess()
+        self._inherited = list[Any]()
+        self._thread: _LoopThread | None = None
         self._forget()
         self.file = file_of(engine.url) if self._begin else ""
         self._gate = Gate(self.close, self.file) if self._begin else nullcontext()
 
     def _forget(self) -> None:
-        # A forked child has neither thread nor connections of its parent's.
-        pool = self._given.sync_engine.pool.recreate()
-        self._engine = create_async_engine(self._given.url, pool=pool)
-        if self._begin:
-            event.listen(self._engine.sync_engine, "connect", set_up_sqlite)
-        else:
-            event.listen(self._engine.sync_engine, "handle_error", _tell_dead)
+        # A forked child can neither use its parent's thread and connections nor close them.
+        self._inherited.append(self._thread)
         self._lock = threading.RLock()  # for a signal's handler that logs while its thread reads
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = None
+
+    def _engine(self) -> AsyncEngine:
+        """Return an engine for one loop: its connections are of no use to another."""
+        pool = self._given.sync_engine.pool.recreate()
+        engine = create_async_engine(self._given.url, pool=pool)
+        if self._begin:
+            event.listen(engine.sync_engine, "connect", set_up_sqlite)
+        else:
+            event.listen(engine.sync_engine, "handle_error", _tell_dead)
+        return engine
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
@@ -70,23 +76,23 @@ class AsyncDatabase:
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
-        return self._wait(self._within("BEGIN IMMEDIATE", WRITING, work))
+        return self._wait(lambda engine: self._within(engine, "BEGIN IMMEDIATE", WRITING, work))
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """Read in a transaction of its own."""
-        return read_again(lambda: self._wait(self._within("BEGIN", READING, work)))
+        return read_again(
+            lambda: self._wait(lambda engine: self._within(engine, "BEGIN", READING, work))
+        )
 
     def scrub(self) -> None:
         """Write SQLite's file anew; on a server that is for its operator to do."""
         if self._begin:
-            self._wait(self._scrub())
+            self._wait(_scrub)
 
-    async def _scrub(self) -> None:
-        async with self._engine.connect() as connection:
-            await connection.run_sync(lambda c: scrub_file(c.connection.cursor()))
-
-    async def _within(self, begin: str, level: str, work: Callable[[Connection], T]) -> T:
-        async with self._engine.connect() as connection:
+    async def _within(
+        self, engine: AsyncEngine, begin: str, level: str, work: Callable[[Connection], T]
+    ) -> T:
+        async with engine.connect() as connection:
             if not self._begin:
                 await connection.execution_options(isolation_level=level)
             async with connection.begin():
@@ -94,42 +100,48 @@ class AsyncDatabase:
                     await connection.exec_driver_sql(begin)
                 return await connection.run_sync(work)
 
-    def _wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    def _wait(self, work: Callable[[AsyncEngine], Coroutine[Any, Any, T]]) -> T:
         self._process.check(self._forget)
-        if threading.current_thread() is self._thread:
+        here = threading.current_thread()
+        if isinstance(here, _LoopThread) and here.given is self._given:
             # Within work that the loop does, as by verify's progress: it cannot wait for itself.
-            found: T = _awaited(coroutine)
+            found: T = _awaited(work(here.engine))
             return found
         with self._gate:
             with self._lock:
-                if self._loop is None:
-                    try:
-                        loop, thread = _start()
-                    except RuntimeError:  # no thread can be had now: the next call tries again
-                        coroutine.close()
-                        raise
-                    if self._loop is None:
-                        self._loop, self._thread = loop, thread
+                if self._thread is None:
+                    thread = _LoopThread(self._given, self._engine())
+                    thread.start()
+                    if self._thread is None:
+                        self._thread = thread
                     else:  # a signal's handler, which logged meanwhile, has made one
-                        loop.call_soon_threadsafe(loop.stop)
+                        thread.loop.call_soon_threadsafe(thread.loop.stop)
                 # Before close() can have ended the loop, which would never come to it.
-                told = _begin_in(self._loop, coroutine)
+                told = _begin_in(self._thread.loop, work(self._thread.engine))
             return told.get().result()
 
     def close(self) -> None:
         """Close what the store opened, once those are done who still use it."""
         self._process.check(self._forget)  # its loop runs in a thread of the parent's
         with self._lock:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            _begin_in(loop, self._end()).get().result()
-            loop.call_soon_threadsafe(loop.stop)
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            _begin_in(thread.loop, _end(thread.engine)).get().result()
 
-    async def _end(self) -> None:
+
+async def _scrub(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.run_sync(lambda c: scrub_file(c.connection.cursor()))
+
+
+async def _end(engine: AsyncEngine) -> None:
+    try:
         # Without the loop the others would wait for ever.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
-        await self._engine.dispose()
+        await engine.dispose()
+    finally:
+        asyncio.get_running_loop().stop()
 
 
 def _tell_dead(context: Any) -> OperationalError | None:
@@ -194,18 +206,23 @@ class _Executor(ThreadPoolExecutor):
             return done
 
 
-def _start() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(_Executor())
-    thread = threading.Thread(target=_run, args=(loop,), name="sigra-audit-store", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        loop.close()
-        raise
-    return loop, thread
+class _LoopThread(threading.Thread):
+    """The thread of an event loop, and the engine whose connections belong to that."""
 
+    def __init__(self, given: AsyncEngine, engine: AsyncEngine) -> None:
+        super().__init__(name="sigra-audit-store", daemon=True)
+        self.given, self.engine, self.loop = given, engine, asyncio.new_event_loop()
+        self.loop.set_default_executor(_Executor())
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    loop.run_forever()
-    loop.close()
+    def start(self) -> None:
+        """Start it; raise ``RuntimeError`` where no thread can be had now."""
+        try:
+            super().start()
+        except RuntimeError:
+            self.loop.close()
+            raise
+
+    def run(self) -> None:
+        """Run the loop until it is stopped."""
+        self.loop.run_forever()
+        self.loop.close()

@@ -524,6 +524,66 @@ def test_the_handler_of_a_signal_logs_as_its_thread_starts_the_store_s_loop(
     run_forking(STARTING, driver, new_url(driver.partition("+")[0]))
 
 
+CLOSING = """
+import sys, threading
+from drivers import driven_by
+from sigra import AuditEvent
+from sigra.audit import EventFilter
+from sigra.store import SqlAuditSink
+sink, found = SqlAuditSink(driven_by(*sys.argv[1:])), []
+sink.write(AuditEvent(action="a.b")); ended = threading.Event()
+def read():
+    try:
+        while not ended.is_set(): found.append(sink.count(EventFilter(None)))
+    except BaseException as error: found.append(error)
+threads = [threading.Thread(target=read) for _ in range(2)]
+for each in threads: each.start()
+for _ in range(12): ended.wait(.05); sink.database.close()
+ended.set()
+for each in threads: each.join()
+assert {*found} == {1}, {*found}
+sink.close()
+"""
+
+
+@pytest.mark.parametrize(
+    "driver",
+    ["sqlite+aiosqlite", pytest.param("postgresql+asyncpg", marks=pytest.mark.servers)],
+)
+def test_who_reads_on_as_another_thread_closes_the_store_reads_by_connections_of_its_own(
+    new_url: Callable[[str], str], driver: str
+) -> None:
+    """With asyncpg it had those of the loop that ended, and the process died of it."""
+    run_forking(CLOSING, driver, new_url(driver.partition("+")[0]))
+
+
+CLOSED = """
+import asyncio, signal, sys, threading, time
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sigra import AuditEvent
+from sigra.audit import EventFilter
+from sigra.store import SqlAuditSink
+sink, dispose = SqlAuditSink(sys.argv[1]), AsyncEngine.dispose
+sink.write(AuditEvent(action="a.b"))
+async def dispose_late(engine):
+    await asyncio.sleep(.5); await dispose(engine)
+AsyncEngine.dispose = dispose_late
+signal.signal(signal.SIGALRM, signal.default_int_handler); signal.setitimer(signal.ITIMER_REAL, .2)
+try: sink.close()
+except KeyboardInterrupt: pass
+else: raise AssertionError("it was not interrupted")
+assert sink.count(EventFilter(None)) == 1
+sink.close(); until = time.monotonic() + 60
+while "sigra-audit-store" in [each.name for each in threading.enumerate()]:
+    assert time.monotonic() < until; time.sleep(.02)
+"""
+
+
+def test_ctrl_c_as_a_store_is_closed_leaves_no_thread(tmp_path: Path) -> None:
+    """That of its loop ends by itself once the loop has closed what it had."""
+    run_forking(CLOSED, f"sqlite+aiosqlite:///{tmp_path}/audit.db")
+
+
 def test_what_is_under_way_behind_an_asynchronous_driver_is_kept_until_its_end() -> None:
     """Also where nothing else holds what it waits for; a loop does not."""
     loop, waited_for = asyncio.new_event_loop(), []
