@@ -11,6 +11,7 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
+from sigra.backends.saq_ended import had_ended, note_end
 from sigra.errors import brief
 from sigra.job import Job
 
@@ -46,6 +47,8 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     """Run a job: the body of every worker's function."""
     job, worker = context["job"], context["worker"]
     task, job.retry_delay = worker.job_task_contexts[job], _AGAIN
+    if await had_ended(job, task):
+        return
     lost = max(0, job.attempts - 1 - ends_in(payload))
     consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
     work = asyncio.ensure_future(consuming)
@@ -75,15 +78,14 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
         task["aborted"] = verdict.state  # what is so marked, SAQ does not complete
     if verdict.state in ("cancelled", "discarded") and consumed.delivery is not None:
         job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
+    status = note_end(job, verdict.state, error)
     match verdict.state:
         case "retryable" | "scheduled":
             job.kwargs = consumed.following()
             job.attempts = failures_in(job.kwargs)
             job.retry_delay = verdict.delay + 1.0  # SAQ cuts seconds off, and this run must be over
             await job.retry(error)
-        case "cancelled":
-            await job.finish(_saq.Status.ABORTED, error=error)
-        case "discarded":
-            await job.finish(_saq.Status.FAILED, error=error)
         case "completed":
             job.ttl = type(job).ttl
+        case _:
+            await job.finish(status, error=error)

@@ -19,7 +19,14 @@ from servers import need
 
 saq = need("saq")
 
-from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import (  # noqa: E402
+    Cancel,
+    EnqueueError,
+    Failure,
+    InvalidOptionError,
+    configure,
+    tenant_worker,
+)
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.saq import SaqBackend  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
@@ -215,6 +222,49 @@ def test_a_thread_beside_loops_that_come_and_go_sends(redis):
     with configure(backend=SaqBackend(queue)):
         sent = [asyncio.run(asyncio.to_thread(workers.echo.new, IDS)).id for _ in range(2)]
     assert submit(own_loop(), take_away()).result() == 3
+
+
+@pytest.mark.parametrize(
+    ("how", "status"), [("value", "complete"), ("failure", "failed"), ("cancel", "aborted")]
+)
+def test_a_job_that_ended_stays_so_where_a_sweep_takes_it_as_it_is_fetched(redis, how, status):
+    """SAQ's sweep takes it for lost, waits for its end, and then sends it once more."""
+    queue = saq.Queue.from_url(redis, name=f"swept-{uuid.uuid4().hex}")
+    backend, runs, sweeps = SaqBackend(queue), [], []
+
+    @tenant_worker(name=f"tests.swept_{how}", backend=backend)
+    def ends(scope):
+        runs.append(how)
+        return {"value": 7, "failure": Failure("said so"), "cancel": Cancel("said so")}[how]
+
+    async def swept_meanwhile(**options):
+        job = await fetch(**options)
+        sweeps.append(asyncio.create_task(queue.sweep()))
+        while await queue.count("active"):
+            await asyncio.sleep(0.01)
+        return job
+
+    async def run_it():
+        worker = saq.Worker(queue, backend.functions)
+        job = await ends.anew(IDS)
+        queue.dequeue = swept_meanwhile
+        await worker.process()
+        assert await sweeps[0] == [queue.job_id(job.id)]
+        queue.dequeue = fetch
+        first = await queue.job(job.id)
+        assert first.error == queue.swept_error_message
+        await asyncio.sleep(first.retry_delay)
+        await queue.schedule()
+        await worker.process()
+        left = sum([await queue.count(kind) for kind in ("queued", "active", "incomplete")])
+        last = await queue.job(job.id)
+        await queue.disconnect()
+        return last, left
+
+    fetch = queue.dequeue
+    native, left = asyncio.run(run_it())
+    assert (runs, native.status, native.attempts, left) == ([how], status, 1, 0)
+    assert (native.error is None) if how == "value" else ("said so" in native.error)
 
 
 def test_on_redis_a_job_may_be_lost(redis):
