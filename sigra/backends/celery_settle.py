@@ -9,6 +9,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
+from sigra.backends.kombu_json import refuse_pickle
 from sigra.errors import brief
 
 _Step = native("celery.bootsteps", "celery").Step
@@ -30,6 +31,7 @@ class Settle(_Step):  # type: ignore[misc, valid-type]
     """
 
     def __init__(self, consumer: Any, **_: Any) -> None:
+        refuse_pickle(consumer.app.conf)  # which may be set since the backend was made
         for task in consumer.app.tasks.values():
             if getattr(task, MARK, False):
                 task.Request = _settling(_symbol_by_name(task.Request))

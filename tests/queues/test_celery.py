@@ -637,6 +637,14 @@ def test_pickle_is_refused(setting):
         CeleryBackend(app)
 
 
+def test_pickle_that_is_set_when_the_backend_is_made_is_refused_by_a_consumer():
+    app = celery.Celery(set_as_current=False)
+    CeleryBackend(app)
+    app.conf.accept_content = ["json", "pickle"]
+    with pytest.raises(ValueError, match=r"task_serializer='json' and accept_content"):
+        Settle(SimpleNamespace(app=app))
+
+
 @pytest.mark.parametrize(
     ("brokers", "expected"),
     [
