@@ -12,7 +12,8 @@ from sigra.backends.django_run import task_of
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.errors import EnqueueError, InvalidOptionError
+from sigra.backends.producing import NO_TRANSACTION
+from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
 _limits = native("django.tasks.base", "django")
@@ -32,15 +33,21 @@ def check_priority(jobs: Sequence[Job]) -> None:
 def transaction(jobs: Sequence[Job]) -> AbstractContextManager[Any]:
     """Return the transaction in which jobs are inserted: all or none, and with ``conn``'s.
 
-    Raises ``EnqueueError`` for a ``conn`` that is not the one of the tasks' table.
+    Raises ``InvalidOptionError`` for a ``conn`` that no job can be part of.
     """
     conn, batch = jobs[0].options.conn, len(jobs) > 1
     if conn is None and not batch:
         return nullcontext()
     database = rows().db
-    if conn is not None and conn != _db.connections[database]:
-        reason = f"conn is not this thread's django.db.connections[{database!r}]"
-        raise EnqueueError("django", f"{reason}, where the tasks are kept")
+    if conn is not None:
+        own = _db.connections[database]
+        if conn != own:
+            reason = (
+                f"it must be this thread's django.db.connections[{database!r}], where tasks are"
+            )
+            raise InvalidOptionError("conn", reason, jobs[0].worker)
+        if own.get_autocommit():
+            raise InvalidOptionError("conn", NO_TRANSACTION, jobs[0].worker)
     return _db.transaction.atomic(using=database) if batch else nullcontext()
 
 

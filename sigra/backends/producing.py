@@ -14,6 +14,9 @@ from sigra.errors import EnqueueError, InvalidOptionError, SigraError
 from sigra.job import Job
 from sigra.options import JobOptions
 
+NO_TRANSACTION = "it is in no transaction, and the job would stay whatever comes: begin one"
+"""Why the option ``conn`` is refused of a connection that commits at once."""
+
 
 def able_to(*further: Capability) -> frozenset[Capability]:
     """Return what every queue can do, or is made to, and what one can besides."""
@@ -68,8 +71,7 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
         return
     if any(hasattr(conn, mark) for mark in marks):
         if _commits_at_once(conn):
-            reason = "it is in no transaction, and the job would stay whatever comes: begin one"
-            raise InvalidOptionError("conn", reason, job.worker)
+            raise InvalidOptionError("conn", NO_TRANSACTION, job.worker)
         return
     reason = f"it must be an open connection of {wanted}, not {kind.__module__}.{kind.__qualname__}"
     if kind.__module__.startswith("sqlalchemy."):
@@ -112,7 +114,8 @@ class sending:
         if isinstance(error, Exception) and not isinstance(error, SigraError):
             sent = sum(job.native_id is not None for job in self._jobs)
             of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
-            text = error_text(error.__cause__ or error) + of
+            again = f"When that is cured, enqueue {'the others' if sent else 'it'} again."
+            text = f"{error_text(error.__cause__ or error)}{of}. {again}"
             raise EnqueueError(self._backend, text) from error
 
 

@@ -96,7 +96,8 @@ def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent()
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _NO_THREAD]
     done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "RuntimeError: can't start new thread\n42\n"
+    reason = "RuntimeError: can't start new thread. When that is cured, enqueue it again."
+    assert done.stdout == f"{reason}\n42\n"
 
 
 def test_who_finds_a_loop_that_then_cannot_start_is_told_so(monkeypatch: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sigra import InvalidOptionError
-from sigra.backends.producing import due_at
+from sigra import EnqueueError, InvalidOptionError, tenant_worker
+from sigra.backends.producing import due_at, sending
 from sigra.options import parse_options
 
 LAST = datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))
@@ -20,3 +20,23 @@ def test_a_job_that_no_date_can_be_given_is_refused_by_its_option(option: str, v
     with pytest.raises(InvalidOptionError) as raised:
         due_at(parse_options({option: value}))
     assert option == raised.value.option
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        (0, "nobody home. When that is cured, enqueue it"),
+        (1, "were sent. When that is cured, enqueue the others"),
+    ],
+)
+def test_what_a_queue_raises_is_told_with_what_to_do(sent: int, expected: str) -> None:
+    """It says what came of the batch, and what is to be enqueued again."""
+
+    @tenant_worker(name="tests.sent")
+    def body(scope: Any) -> None: ...
+
+    jobs = [body.new({"organization_id": None, "actor_id": None}) for _ in range(2)]
+    for job in jobs[:sent]:
+        job.accept(native_id="1")
+    with pytest.raises(EnqueueError, match=expected), sending("deaf", jobs):
+        raise ConnectionError("nobody home")

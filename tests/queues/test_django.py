@@ -176,8 +176,17 @@ class DjangoContract(QueueContract):
         assert journal.runs(workers.echo.name) == []
 
     def test_a_connection_to_elsewhere_is_refused(self, harness):
-        with pytest.raises(EnqueueError, match=r"not this thread's .*connections\['default'\]"):
-            workers.echo.new(IDS, conn=connections["other"])
+        for other in (connections["other"], object()):
+            with pytest.raises(
+                InvalidOptionError, match=r"this thread's .*connections\['default'\]"
+            ):
+                workers.echo.new(IDS, conn=other)
+
+    def test_a_connection_in_no_transaction_is_refused(self, harness):
+        before = harness.rows.count()
+        with pytest.raises(InvalidOptionError, match="in no transaction"):
+            workers.echo.new(IDS, conn=connection)
+        assert harness.rows.count() == before
 
     def test_a_failed_batch_leaves_no_row(self, harness):
         before = harness.rows.count()
