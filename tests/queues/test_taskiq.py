@@ -77,7 +77,7 @@ class TaskiqHarness(QueueHarness):
         self._kick(taskiq.kicker.AsyncKicker("native.note", self.broker, {}), text)
 
     def _kick(self, kicker: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.backend._loop is None:  # the backend's first job would start the broker
+        if self.backend._startup.loop is None:  # the backend's first job would start the broker
             submit(own_loop(), self.broker.startup()).result()
         sent = kicker.with_labels(queue_name=self.queue).kiq(*args, **kwargs)
         return submit(own_loop(), sent).result()
