@@ -16,6 +16,7 @@ from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import read, task_of
 from sigra.backends.producing import able_to, require_json, sending
+from sigra.definition import Definition
 from sigra.job import Job
 
 __all__ = ["FileStorage", "HueyBackend", "JSONSerializer"]
@@ -48,7 +49,7 @@ class HueyBackend:
             self.capabilities ^= {"at_most_once", "at_least_once"}
             huey.on_shutdown("sigra.release")(huey.storage.release)
         huey.deserialize_task = partial(read, huey)
-        catalog.subscribe(lambda definition: self._register(definition.name))
+        catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs: on a file all of them or none, elsewhere one by one."""
@@ -69,9 +70,8 @@ class HueyBackend:
         options, eta = job.options, None
         if options.delay is not None or options.run_at is not None:
             eta = _api.normalize_time(options.run_at, options.delay, self.huey.utc)
-        kind = self._register(job.worker)
+        kind = task_of(self.huey, job.worker)
         return kind(kwargs=pack(job), id=job.id, eta=eta, priority=options.priority or None)
 
-    def _register(self, worker: str) -> Any:
-        """Return the task class of a worker."""
-        return task_of(self.huey, worker)
+    def _register(self, definition: Definition) -> None:
+        task_of(self.huey, definition.name)

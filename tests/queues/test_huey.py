@@ -39,6 +39,7 @@ from sigra import (  # noqa: E402
     tenant_worker,
 )
 from sigra.backends.huey import HueyBackend, JSONSerializer  # noqa: E402
+from sigra.backends.huey_run import task_of  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 
@@ -54,7 +55,7 @@ class HueyHarness(QueueHarness):
         self.send_note = self.huey.task()(consumer_side.note)
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
-        task = self.backend._register(name)(kwargs=dict(payload))
+        task = task_of(self.backend.huey, name)(kwargs=dict(payload))
         self.huey.enqueue(task)
         return task.id
 
@@ -99,7 +100,7 @@ class HueyContract(QueueContract):
     """What is huey's own, wherever it stores its tasks."""
 
     def test_args_by_position_are_refused(self, harness, journal):
-        task = harness.backend._register("sigra.contract.echo")(("acme", "ann"))
+        task = task_of(harness.backend.huey, "sigra.contract.echo")(("acme", "ann"))
         harness.huey.enqueue(task)
         journal.wait(harness, lambda: bool(harness.failed(task.id)), "the error")
         assert "by position, and a worker takes them by name" in harness.failed(task.id)
@@ -123,7 +124,7 @@ class TestHueyOnRedis(HueyContract):
         """huey's client waits for what it took, and does not take again in its place."""
         # Its scheduler has a connection then, whose first words are not what is held.
         self._run(harness, journal, workers.agnostic, {}, delay=1)
-        kind, long_ago = harness.backend._register(workers.echo.name), datetime.fromtimestamp(0)
+        kind, long_ago = task_of(harness.backend.huey, workers.echo.name), datetime.fromtimestamp(0)
         tasks = [kind(kwargs=IDS, eta=long_ago) for _ in range(2)]
         storage = huey_app.make_huey(harness.server, harness.queue).storage  # not by the proxy
         with harness.proxy.held():
