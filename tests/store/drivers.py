@@ -14,6 +14,10 @@ by_every_driver = pytest.mark.parametrize("driver", [
     pytest.param("postgresql+psycopg_async", marks=pytest.mark.servers),
     pytest.param("postgresql+asyncpg", marks=pytest.mark.servers),
 ])  # fmt: skip
+by_an_asynchronous_driver = pytest.mark.parametrize(
+    "driver",
+    ["sqlite+aiosqlite", pytest.param("postgresql+asyncpg", marks=pytest.mark.servers)],
+)
 
 
 def driven_by(driver: str, url: str) -> Any:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from drivers import driven_by
+from drivers import by_an_asynchronous_driver, driven_by
 from events import event
 from sqlalchemy import create_engine, make_url, select, text
 
@@ -513,10 +513,7 @@ sink.close()
 """
 
 
-@pytest.mark.parametrize(
-    "driver",
-    ["sqlite+aiosqlite", pytest.param("postgresql+asyncpg", marks=pytest.mark.servers)],
-)
+@by_an_asynchronous_driver
 def test_the_handler_of_a_signal_logs_as_its_thread_starts_the_store_s_loop(
     new_url: Callable[[str], str], driver: str
 ) -> None:
@@ -546,10 +543,7 @@ sink.close()
 """
 
 
-@pytest.mark.parametrize(
-    "driver",
-    ["sqlite+aiosqlite", pytest.param("postgresql+asyncpg", marks=pytest.mark.servers)],
-)
+@by_an_asynchronous_driver
 def test_who_reads_on_as_another_thread_closes_the_store_reads_by_connections_of_its_own(
     new_url: Callable[[str], str], driver: str
 ) -> None:
