@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 from bisect import bisect_left
 from typing import Any
@@ -75,7 +76,10 @@ class Compiled:
             | orjson.OPT_PASSTHROUGH_DATETIME
             | orjson.OPT_PASSTHROUGH_DATACLASS
         )
-        self._outer = self._find_limit() - LEVELS
+        # Beside ours: orjson writes 254 levels in all releases so far.
+        self._outer = bisect_left(range(1_024), x=True, key=self._is_too_deep) - 1 - LEVELS
+        # Releases 3.12 and 3.13 do not count tuples: a cycle through one ends the process.
+        self._counts_tuples = self._is_too_deep(1_000, tuple)
         self._spare: list[tuple[Any, list[Any]]] = []
 
     def loads(self, data: bytes | str, /) -> Any:
@@ -92,6 +96,8 @@ class Compiled:
         It is written inside as many lists as leave it exactly ``LEVELS`` until
         orjson's own limit, so that the depth is checked at no cost for each item.
         """
+        if not self._counts_tuples:
+            marshal.dumps(value, 2)  # raises beyond 2,000 levels; format 3 would pass a cycle
         try:
             outermost, innermost = self._spare.pop()
         except IndexError:
@@ -106,23 +112,19 @@ class Compiled:
             raise ValueError
         return self._decode(data)
 
-    def _find_limit(self) -> int:
-        """Return how many levels orjson writes: 254 in all releases so far."""
-        return bisect_left(range(1_024), x=True, key=self._is_too_deep) - 1
-
-    def _is_too_deep(self, levels: int) -> bool:
+    def _is_too_deep(self, levels: int, kind: type[Any] = list) -> bool:
         try:
-            self.dumps(_nest(levels)[0])
+            self.dumps(_nest(levels, kind)[0])
         except TypeError:  # orjson.JSONEncodeError is one
             return True
         return False
 
 
-def _nest(levels: int) -> tuple[Any, list[Any]]:
+def _nest(levels: int, kind: type[Any] = list) -> tuple[Any, list[Any]]:
     innermost: list[Any] = [None]
-    outermost = innermost
+    outermost: Any = innermost
     for _ in range(levels - 1):
-        outermost = [outermost]
+        outermost = kind((outermost,))
     return outermost, innermost
 
 
@@ -141,9 +143,7 @@ def _check_depth(tree: Any) -> None:
 
 
 def _signed_64(digits: str) -> int:
-    if len(digits) < 19:
-        return int(digits)
-    if len(digits) > 20 or not LOW <= int(digits) <= HIGH:
+    if len(digits) > 20 or (len(digits) > 18 and not LOW <= int(digits) <= HIGH):
         raise ValueError
     return int(digits)
 
