@@ -7,14 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, State, choices, items, names_in, returned
+from sigra.cli.names import SCOPE, Names, State, choices, items, keeps, names_in, returned
 from sigra.cli.sources import Definition, Function, dotted
 
 if TYPE_CHECKING:
     from sigra.cli.flows import Tracer
 
-_HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
-"""Calls whose result holds what they were given."""
 _FILLERS = {"append", "appendleft", "extend", "insert", "add", "update", "setdefault", "put"}
 """Methods by which a list, set, dict or queue takes what it is given."""
 _GIVERS = {"get", "setdefault", "pop", "popleft", "popitem", "values", "items", "copy"}
@@ -182,7 +180,7 @@ class Expressions(Names):
         if not found and isinstance(node.func, ast.Attribute) and node.func.attr in _GIVERS:
             result |= self.holds(node.func.value)
         # A class that was given the scope, here or elsewhere, keeps it for what is known.
-        return result or (given and (last in _HOLDERS or last[:1].isupper()))
+        return result or (given and (keeps(name) or last[:1].isupper()))
 
     def _hand_over(self, node: ast.Call) -> None:
         """Let what is not in the tree (``map``, a pool, a list) call or keep what it is given."""

@@ -14,6 +14,10 @@ SCOPE = object()
 State = frozenset[tuple[str, object]]
 """Names, and what each may be: ``SCOPE``, a class (by its name), or what a call of it runs."""
 
+_HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
+_HOLDERS |= {"cast", "chain", "nullcontext"}
+_BUILT_IN = {"enumerate", "filter", "iter", "next", "reversed", "sorted", "zip"}
+
 
 class Names:
     """The names of one function; ``state`` is what they may be by now."""
@@ -64,6 +68,11 @@ def choices(node: ast.expr) -> list[ast.expr]:
         case ast.BoolOp(values=values):
             return values
     return []
+
+
+def keeps(name: str | None) -> bool:
+    """Tell whether the result of a call by that name holds what it was given."""
+    return name is not None and (name in _BUILT_IN or name.rpartition(".")[2] in _HOLDERS)
 
 
 def items(node: ast.expr) -> list[ast.expr]:

@@ -58,7 +58,7 @@ class Sources:
     def __init__(self, paths: list[Path]) -> None:
         self.modules = Modules(paths)
         self.functions: dict[str, Function] = {}
-        self.classes: set[str] = set()
+        self.classes: dict[str, tuple[Module, list[ast.expr]]] = {}  # and what they inherit from
         self.unreadable = self.modules.unreadable
         for module in self.modules.values():
             self._define(module, module.tree.body, module.name, None)
@@ -109,21 +109,32 @@ class Sources:
         name = dotted(node) or ""
         full = self._inner(here, name) or self.resolve(here.module, name)
         full += ".__init__" if full in self.classes else ""
-        if full in self.functions:
-            yield self.functions[full]
+        if (function := self._method(full)) is not None:
+            yield function
         elif isinstance(node, ast.Attribute):
             made = self.made(here, node.value)
             if dotted(node.value) in ("self", "cls"):
                 made, owners = here.owner, ()
-            if made is not None or owners:
-                for owner in (made, *owners):
-                    found = self.functions.get(f"{owner}.{node.attr}")
-                    yield from [found] if found else []
+            methods = [self._method(f"{owner}.{node.attr}") for owner in (made, *owners)]
+            if any(methods):
+                yield from filter(None, methods)
             elif name.partition(".")[0] not in here.module.imports:
-                # An object whose class the text does not tell: by the method's name alone.
+                # Where the text does not tell whose method it is: by its name alone.
                 for function in self.functions.values():
                     if function.marked and function.owner and function.node.name == node.attr:
                         yield function
+
+    def _method(self, full: str, steps: int = _LONGEST_WAY) -> Function | None:
+        """Return the function of that name; a method may be one that the class inherits."""
+        if full in self.functions or not steps:
+            return self.functions.get(full)
+        owner, _, name = full.rpartition(".")
+        module, bases = self.classes.get(owner, (None, []))
+        if module is None:
+            return None
+        of = [self.resolve(module, base) for base in map(dotted, bases) if base]
+        inherited = (self._method(f"{base}.{name}", steps - 1) for base in of)
+        return next(filter(None, inherited), None)
 
     def _inner(self, here: Function, name: str) -> str | None:
         """Find a function that is defined within this one, or beside it within another."""
@@ -139,7 +150,7 @@ class Sources:
         while pending:
             node = pending.pop()
             if isinstance(node, ast.ClassDef):
-                self.classes.add(f"{prefix}.{node.name}")
+                self.classes[f"{prefix}.{node.name}"] = module, node.bases
                 self._define(module, node.body, f"{prefix}.{node.name}", f"{prefix}.{node.name}")
             elif isinstance(node, Definition):
                 function = Function(f"{prefix}.{node.name}", module, node, owner)

@@ -104,6 +104,12 @@ class Statements(Expressions):
         if isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
             self.state = State()
 
+    def _parts(self, node: ast.expr) -> bool:
+        """Take what a generator yields for what it returns: whoever runs over it gets that."""
+        held = super()._parts(node)
+        self._returned |= held and isinstance(node, (ast.Yield, ast.YieldFrom))
+        return held
+
     def _targets(self, targets: list[ast.expr]) -> None:
         """Follow the calls within what is assigned to: ``found[ask(scope)] = 1``."""
         for target in targets:

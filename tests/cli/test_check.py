@@ -52,6 +52,16 @@ class Keeper:
     def ask(self): return self._really()
     def _really(self): return can_edit(self._who)
     def safe(self): return can_edit(self.host)
+class Case(Box): pass
+class Own(Policy):
+    def asks(self, who): return self.allows(who)
+class Loose(Own):
+    def allows(self, who): return None
+class Base:
+    def asks(self, who): return self.allows(who)
+class Form(Base):
+    allows = Policy.allows
+def gives(value): yield value
 
 @tenant_worker(name="w")
 def work(scope, args):
@@ -125,6 +135,16 @@ def check(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> Result:
         "ask = Policy().allows\nask(scope)": "allows",
         "box = Box(scope)\nother = box\nother.ask()": "can_edit",
         "may_edit(scope)": "can_edit",
+        "Own().allows(scope)": "allows",
+        "own = Own()\nown.asks(scope)": "allows",
+        "Form().asks(scope)": "allows",
+        "Case(scope).ask()": "can_edit",
+        "for s in gives(scope):\n    can_edit(s)": "can_edit",
+        "def own():\n    yield from [scope]\nfor s in own():\n    can_edit(s)": "can_edit",
+        "can_edit(typing.cast(object, scope))": "can_edit",
+        "with contextlib.nullcontext(scope) as s:\n    can_edit(s)": "can_edit",
+        "for _, s in enumerate([scope]):\n    can_edit(s)": "can_edit",
+        "can_edit(next(iter([scope])))": "can_edit",
         "(lambda s: can_edit(s))(scope)": "can_edit",
         "(lambda s: can_edit(s))(s=scope)": "can_edit",
         "aw = lambda s: can_edit(s)\naw(scope)": "can_edit",
@@ -235,6 +255,12 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
         "aw = safe\ndef own(s):\n    aw(s)\nown(scope)",
         "aw = safe or load\naw(scope)",
         "apply(can_edit)\nsafe(scope)",
+        "Loose().allows(scope)",
+        "Loose().asks(load())",
+        "for s in gives(scope.user.id):\n    can_edit(s)",
+        "for s in gives(load()):\n    can_edit(s)\nsafe(scope)",
+        "can_edit(sorted([scope.user.id]))",
+        "args.rows.filter(scope)\ncan_edit(args.rows)",
     ],
 )
 def test_what_is_no_flow_is_not_reported(tmp_path: Path, body: str) -> None:
