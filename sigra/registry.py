@@ -51,8 +51,8 @@ def backend_class(name: str) -> Any:
         return entry.load()
     except MissingExtraError:
         raise
-    except ImportError as error:
-        if entry.module.startswith("sigra."):
+    except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and entry.module.startswith("sigra."):
             raise MissingExtraError(name, error.name or name) from error
         text = f"backend {name!r} of the package {entry.dist.name} cannot be loaded: {error}"
         raise ImportError(text, name=error.name) from error

@@ -7,8 +7,17 @@ from typing import Any
 
 import pytest
 
-from sigra import AuditScope, EnvelopeError, InvalidArgsError, Job, tenant_worker
+from sigra import (
+    AuditScope,
+    EnvelopeError,
+    InvalidArgsError,
+    Job,
+    Signing,
+    configure,
+    tenant_worker,
+)
 from sigra.backends.envelope import MARK, VERSION, add_delivery, pack, unpack
+from sigra.backends.external import consume
 from sigra.options import parse_options
 
 TENANT = {"organization_id": "42", "actor_id": "7", "impersonating_from": "1"}
@@ -207,6 +216,26 @@ def test_a_version_that_no_release_will_have_is_waited_for_by_none() -> None:
     with pytest.raises(EnvelopeError, match="not that of any release") as caught:
         read({**PREVIOUS, MARK: 10**4000})
     assert caught.value.version is None
+
+
+@pytest.mark.parametrize(
+    ("version", "stays"), [(VERSION + 1, True), (VERSION - 2, False), (-1, False)]
+)
+def test_only_a_newer_version_is_said_to_wait_for_an_update(version: int, stays: bool) -> None:
+    """A job of an older one ends, so its error does not say that it stays in its queue."""
+    with pytest.raises(EnvelopeError) as caught:
+        read({**PREVIOUS, MARK: version})
+    assert stays is ("stays in its queue" in str(caught.value))
+    assert stays is not (".new()" in str(caught.value))
+
+
+@pytest.mark.parametrize("payload", [None, 5, "", "x", b"{}", [], [TENANT]])
+@pytest.mark.parametrize("signing", [None, Signing({"k": b"k" * 32}, "k", application="test")])
+def test_a_payload_that_is_no_object_is_refused(payload: Any, signing: Any) -> None:
+    """Whatever JSON stands in a queue ends as a refused job, and no consumer with it."""
+    with configure(signing=signing):
+        verdict = consume(payload, close.definition, "test").verdict
+    assert ("discarded", EnvelopeError) == (verdict.state, type(verdict.error))
 
 
 def test_plain_args_are_a_hand_built_job() -> None:

@@ -110,6 +110,13 @@ def test_a_third_party_s_missing_module_names_its_package(install: Any) -> None:
     assert ("no_such_queue", False) == (caught.value.name, "pip" in str(caught.value))
 
 
+def test_an_entry_point_that_leads_nowhere_is_named(install: Any) -> None:
+    """A package that has renamed its class is told by its own name and the backend's."""
+    install("sigra_renamed", "class Fourth: ...\n", "renamed")
+    with pytest.raises(ImportError, match="'renamed' of the package sigra_renamed .* 'Third'"):
+        resolve_backend("renamed")
+
+
 def test_a_backend_s_own_missing_extra_is_kept(install: Any) -> None:
     """A module that says itself which extra it needs is not overruled."""
     text = "from sigra import MissingExtraError\nraise MissingExtraError('fast', 'orjson')\n"

@@ -95,6 +95,8 @@ def unpack(
     configured, it is verified before anything is read, and what was signed is no
     hand-built job, whatever stands beside the signature.
     """
+    if not isinstance(payload, Mapping):
+        raise EnvelopeError(f"it is no object but of type {type(payload).__qualname__}")
     signing = config.current.signing
     unsigned = signing is not None and signing.accept_unsigned and "signed" not in payload
     if signing is not None and not unsigned:
@@ -111,11 +113,11 @@ def unpack(
     if version not in (VERSION - 1, VERSION):
         if version.bit_length() > 63:
             raise EnvelopeError("its version is not that of any release")
-        raise EnvelopeError(
-            f"version {version}; this release reads {VERSION - 1} and {VERSION}. Update this "
-            "consumer to the producer's release; the job stays in its queue.",
-            version,
-        )
+        cure = "Update this consumer to the producer's release; the job stays in its queue."
+        if version < VERSION:
+            cure = "It was written by an older one, or by none: enqueue it again with .new()."
+        reads = f"this release reads {VERSION - 1} and {VERSION}"
+        raise EnvelopeError(f"version {version}; {reads}. {cure}", version)
     try:
         return _read(payload, definition, backend, unsigned)
     except (KeyError, TypeError, AttributeError) as error:
