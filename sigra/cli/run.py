@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -42,9 +43,11 @@ class Run:
         self._rejects = RejectFile(rejects)
         self._in_flight = in_flight
         self._lines = self._bad = self._last = 0
-        self._at_end = False
+        self._at_end = self._announced = False
+        self._announcing = threading.Lock()
         self._audited = audit_stats()
         self._began = time.monotonic()
+        stop.announce = self._announce
 
     def perform(self) -> None:
         """Run every line, and wait until every job has ended."""
@@ -118,12 +121,19 @@ class Run:
 
     def _finish(self) -> None:
         self.lane.keep_below(1, self._is_hurried)
-        if self.stop.hurried and self.stop.status != PIPE_STATUS:
-            self.bar.say(
-                f"Stopping ({self.stop.reason}): no more lines are read, and jobs have "
-                f"{GRACE:.0f} seconds to finish. Ctrl-C ends at once."
-            )
+        if self.stop.hurried:
+            self._announce()
         self.lane.close(GRACE if self.stop.hurried else None)
+
+    def _announce(self) -> None:
+        """Say once, before all else that follows, that the command is about to end."""
+        with self._announcing:
+            if not self._announced and self.stop.status != PIPE_STATUS:
+                self.bar.say(
+                    f"Stopping ({self.stop.reason}): no more lines are read, and jobs have "
+                    f"{GRACE:.0f} seconds to finish. Ctrl-C ends at once."
+                )
+            self._announced = True
 
     def _is_hurried(self) -> bool:
         self.bar.move(*self._progress())  # it is asked again and again while jobs are waited for

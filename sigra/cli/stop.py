@@ -30,14 +30,15 @@ class Stop:
 
     ``hurried``: running jobs have only ``GRACE`` seconds left. ``status``: the exit
     status that goes with the reason. While it is entered, SIGINT and SIGTERM ask for a
-    stop, and a second one ends the process at once. ``abandon`` is called in another
-    thread where the command has not ended ``GRACE`` seconds after it was told to.
+    stop, and a second one ends the process at once. ``announce`` is called in another thread
+    as soon as the command is told to end, ``abandon`` where it has not ``GRACE`` seconds later.
     """
 
     def __init__(self, abandon: Callable[[], object]) -> None:
         self.reason: str | None = None
         self.status = 0
         self.hurried = False
+        self.announce: Callable[[], object] = bool
         self._abandon = abandon
         self._reading = False
         self._pressed = threading.Event()
@@ -131,6 +132,8 @@ class Stop:
 
     def _watch(self) -> None:
         self._pressed.wait()
+        # By a thread of its own: whoever reads what is said may hold it up.
+        threading.Thread(target=self.announce, name="sigra-say", daemon=True).start()
         if not self._ended.wait(GRACE + 1.0):
             self._abandon()
             end_at_once(self.status)

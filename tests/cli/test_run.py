@@ -388,9 +388,10 @@ def test_a_signal_stops_reading_and_sums_up(start, number_file, sign, status):
     assert "Traceback" not in err
 
 
-def test_a_second_signal_ends_at_once(start, number_file):
-    """Who presses Ctrl-C twice does not wait for a job that never ends."""
-    words = ("run", "cli_jobs:endless", "--backend", "thread", "--args", number_file(3))
+@pytest.mark.parametrize("backend", ["thread", "sync"])
+def test_a_second_signal_ends_at_once(start, number_file, backend):
+    """Who presses Ctrl-C is told so, and by pressing it again waits for no job that never ends."""
+    words = ("run", "cli_jobs:endless", "--backend", backend, "--args", number_file(3))
     process = start(*words)
     process.stdout.readline()
     process.send_signal(signal.SIGINT)
