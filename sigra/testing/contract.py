@@ -9,7 +9,8 @@ what it needs.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+import asyncio
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -17,11 +18,12 @@ import pytest
 from sigra.errors import InvalidArgsError, InvalidOptionError, MissingTenantKeysError
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract_case import IDS
+from sigra.testing.contract_due import DueContract
 from sigra.testing.contract_outcomes import OutcomeContract
 from sigra.testing.harness import Harness, Journal
 
 
-class BackendContract(OutcomeContract):
+class BackendContract(OutcomeContract, DueContract):
     """The suite that a backend must pass: subclass it, beside fixtures ``harness`` and ``journal``.
 
     Each test is one promise; one is skipped where a capability is not declared. ``delay``: by
@@ -50,6 +52,13 @@ class BackendContract(OutcomeContract):
         """Each item of a batch runs once, with its own args."""
         jobs = workers.echo.new_many([{**IDS, "n": n} for n in range(20)])
         journal.wait(harness, lambda: len(journal.runs()) >= 20, "20 jobs")
+        arrived = {run["job_id"]: run["args"]["n"] for run in journal.runs()}
+        assert arrived == {job.id: n for n, job in enumerate(jobs)}
+
+    def test_an_asynchronous_batch_arrives_whole(self, harness: Harness, journal: Journal) -> None:
+        """What ``await .anew_many()`` enqueues arrives as what ``.new_many()`` does."""
+        jobs = asyncio.run(workers.echo.anew_many([{**IDS, "n": n} for n in range(3)]))
+        journal.wait(harness, lambda: len(journal.runs()) >= 3, "3 jobs")
         arrived = {run["job_id"]: run["args"]["n"] for run in journal.runs()}
         assert arrived == {job.id: n for n, job in enumerate(jobs)}
 
@@ -122,16 +131,6 @@ class BackendContract(OutcomeContract):
         assert (event["worker"], event["attempt"]) == (job.worker, 1)
         assert event["target_id"] == "t-1"
         assert len({event["event_id"] for event in mine()}) == 2
-
-    def test_a_delayed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
-        """A delay, or a moment in the future, is honoured."""
-        self._require(harness, "delay", "run_at")
-        later = datetime.now(timezone.utc) + timedelta(seconds=self.delay)
-        delayed = workers.echo.new(IDS, delay=self.delay)
-        scheduled = workers.echo.new(IDS, run_at=later)
-        assert journal.runs() == [] or datetime.now(timezone.utc) >= later
-        journal.wait(harness, lambda: len(journal.runs()) >= 2, "the delayed jobs")
-        assert {run["job_id"] for run in journal.runs()} == {delayed.id, scheduled.id}
 
     def test_a_unique_key_holds_while_the_job_is_unfinished(
         self, harness: Harness, journal: Journal

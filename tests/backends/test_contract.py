@@ -7,11 +7,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sigra import AsyncioBackend, Job, SyncBackend, ThreadBackend, configure
 from sigra.backend import Capability
+from sigra.backends.envelope import pack
+from sigra.backends.external import consume
 from sigra.execute import in_event_loop
 from sigra.testing import BackendContract
 from sigra.testing.contract_workers import record_events
@@ -98,6 +101,13 @@ class LoopBackend(AsyncioBackend):
         else:
             asyncio.run_coroutine_threadsafe(self.aenqueue(jobs), self.loop).result()
 
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        if asyncio.get_running_loop() is self.loop:
+            await super().aenqueue(jobs)
+        else:
+            sending = asyncio.run_coroutine_threadsafe(super().aenqueue(jobs), self.loop)
+            await asyncio.wrap_future(sending)
+
 
 class AsyncioHarness(ThreadHarness):
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -119,3 +129,60 @@ class TestAsyncio(BackendContract):
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+class Queue:
+    """A backend of somebody else's, which is its own harness.
+
+    ``hasty``: it runs at once what is for later. ``deaf``: it forgets what ``.anew()`` sends.
+    """
+
+    name = "queue"
+    capabilities = frozenset[Capability](["delay", "run_at", "max_attempts", "backoff"])
+    patience = 1.5
+
+    def __init__(self, fault: str = "") -> None:
+        self.fault, self.backend = fault, self
+        self.jobs: list[tuple[float, str, dict[str, Any]]] = []
+
+    def enqueue(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self.put(job.options.wait(time.time()), job.worker, pack(job))
+            job.accept()
+
+    async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        if self.fault != "deaf":
+            self.enqueue(jobs)
+
+    def put(self, delay: float, worker: str, payload: dict[str, Any]) -> None:
+        self.jobs.append((0.0 if self.fault == "hasty" else time.time() + delay, worker, payload))
+
+    def advance(self) -> None:
+        time.sleep(0.01)
+        for due in [job for job in self.jobs if job[0] <= time.time()]:
+            self.jobs.remove(due)
+            consumed = consume(due[2], due[1], self.name)
+            if consumed.verdict.state in ("retryable", "scheduled"):
+                self.put(consumed.verdict.delay, due[1], consumed.following())
+
+
+@pytest.mark.parametrize(
+    ("fault", "case"),
+    [
+        ("hasty", "test_a_delayed_job_runs_later"),
+        ("hasty", "test_a_snoozed_job_runs_later"),
+        ("hasty", "test_a_failed_job_runs_again_later"),
+        ("deaf", "test_an_asynchronous_batch_arrives_whole"),
+    ],
+)
+def test_a_backend_that_breaks_a_promise_fails_the_suite(
+    journal: Journal, fault: str, case: str
+) -> None:
+    """It is told by the case of that promise, which one that keeps it passes."""
+    with configure(backend=(queue := Queue())):
+        getattr(TestThread(), case)(queue, journal)
+    journal.clear()
+    queue = Queue(fault)
+    queue.patience = 0.2
+    with configure(backend=queue), pytest.raises(AssertionError, match="due|waited"):
+        getattr(TestThread(), case)(queue, journal)

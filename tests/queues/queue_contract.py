@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 import time
@@ -51,11 +50,6 @@ class QueueContract(ConsumerContract):
         job = workers.waits.new({**IDS, "seconds": 0.5})
         journal.wait(harness, lambda: harness.name_of(job.native_id) == job.worker, "its name")
         journal.wait(harness, lambda: bool(journal.audited("contract.ended")), "its end")
-
-    def test_anew_many_sends_too(self, harness: QueueHarness, journal: Journal) -> None:
-        jobs = asyncio.run(workers.echo.anew_many([IDS, IDS]))
-        journal.wait(harness, lambda: len(journal.runs()) >= 2, "two jobs")
-        assert {run["job_id"] for run in journal.runs()} == {job.id for job in jobs}
 
     def test_the_workers_that_come_along_run(self, harness: QueueHarness, journal: Journal) -> None:
         """An email is sent, dead tokens go, and each organization gets its job."""

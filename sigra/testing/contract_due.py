@@ -1,0 +1,62 @@
+"""The part of the conformance suite that asks for time: what is for later is waited for."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from typing import Any
+
+from sigra.job import Job
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.harness import Harness, Journal
+
+
+class DueContract(ContractCase):
+    """Nothing runs before it is due, be that by this machine's clock or by a virtual one."""
+
+    def test_a_delayed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
+        """A delay, or a moment in the future, is honoured."""
+        self._require(harness, "delay", "run_at")
+        begun = time.time()
+        later = datetime.fromtimestamp(begun + self.delay, timezone.utc)
+        delayed = workers.echo.new(IDS, delay=self.delay)
+        scheduled = workers.echo.new(IDS, run_at=later)
+        workers.agnostic.new({})
+        journal.wait(harness, lambda: len(journal.runs()) >= 3, "the delayed jobs")
+        assert {run["job_id"] for run in journal.runs("sigra.contract.echo")} == {
+            delayed.id,
+            scheduled.id,
+        }
+        self._waited(journal, workers.echo.name, begun + self.delay)
+
+    def test_a_snoozed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
+        """The seconds of a snooze are waited for."""
+        job, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 1})
+        self._goes_on(harness, journal, job, runs[0]["at"] + 1)
+
+    def test_a_failed_job_runs_again_later(self, harness: Harness, journal: Journal) -> None:
+        """A backoff is waited for."""
+        self._require(harness, "max_attempts", "backoff")
+        options: dict[str, Any] = {"max_attempts": 2, "backoff": self.delay}
+        args = {**IDS, "failures": 1}
+        job, runs = self._run(harness, journal, workers.recovers, args, **options)
+        self._goes_on(harness, journal, job, runs[0]["at"] + self.delay)
+
+    def _goes_on(self, harness: Harness, journal: Journal, job: Job, due: float) -> None:
+        workers.agnostic.new({})
+        journal.wait(harness, lambda: len(journal.runs()) >= 3, "its second run")
+        assert [run["job_id"] for run in journal.runs(job.worker)] == [job.id] * 2
+        self._waited(journal, job.worker, due, earlier=1)
+
+    @staticmethod
+    def _waited(journal: Journal, worker: str, due: float, earlier: int = 0) -> None:
+        """Assert that its runs, but for the ``earlier`` ones, were waited for.
+
+        By this machine's clock, or by a virtual one, moved ahead once what was due has run.
+        """
+        order = [run["worker"] for run in journal.runs()]
+        since = order.index(workers.agnostic.name)
+        runs = [(n, run) for n, run in enumerate(journal.runs()) if run["worker"] == worker]
+        for place, run in runs[earlier:]:
+            assert run["at"] >= due or place > since, f"{worker} ran before it was due"
