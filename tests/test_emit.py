@@ -1330,6 +1330,22 @@ def test_the_standard_library_integration_works(caplog: pytest.LogCaptureFixture
     assert "sigra.audit" == json.loads(caplog.records[0].getMessage())["logger"]
 
 
+def test_structlog_s_asynchronous_logger_loses_no_event(caplog: pytest.LogCaptureFixture) -> None:
+    """Of AsyncBoundLogger, whose methods nobody here could await, the one inside is asked."""
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.stdlib.AsyncBoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+
+    async def main() -> AuditResult:
+        return log_safe("a.b", SCOPE)
+
+    with caplog.at_level(logging.INFO):
+        assert "emitted" == asyncio.run(main()).status
+    assert ["a.b"] == [json.loads(record.getMessage())["event"] for record in caplog.records]
+
+
 @pytest.mark.parametrize("returned", ["tuple", "dict", "wrong"])
 def test_a_processors_last_word_may_take_any_form(returned: str) -> None:
     """The last processor may return arguments or keywords, and what structlog refuses fails."""

@@ -32,7 +32,9 @@ class Channel:
 
     def __init__(self, made_from: tuple[Any, ...]) -> None:
         self.made_from = made_from
-        self.bound: Any = structlog.get_logger("sigra.audit").bind()
+        bound: Any = structlog.get_logger("sigra.audit").bind()
+        # Of an AsyncBoundLogger the synchronous one inside: nobody here could await its methods.
+        self.bound: Any = bound.sync_bl if hasattr(type(bound), "sync_bl") else bound
         self.processors = self.logger = None
         kind: Any = type(self.bound)
         # On the class: a generic BoundLogger would take the name for that of a log method.

@@ -35,9 +35,8 @@ def settled(result: AuditResult, action: Any) -> AuditResult:
     if result.status == "failed" and not getattr(_thread, "telling", False):
         _thread.telling = True
         try:
-            _tell(result, action)
-        except Exception:  # noqa: S110 - it is counted, and in the caller's hand
-            pass
+            with suppress(Exception):  # it is counted, and in the caller's hand
+                _tell(result, action)
         finally:
             _thread.telling = False
     return result
