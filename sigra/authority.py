@@ -34,8 +34,7 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     Finding an ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
     """
     if isinstance(function, (staticmethod, classmethod)):
-        inner = request_scope_only(function.__func__)
-        return cast("Callable[P, R]", type(function)(inner))
+        return cast("Callable[P, R]", type(function)(request_scope_only(function.__func__)))
     if not callable(function):
         raise TypeError(f"@request_scope_only is for functions, not {type(function).__qualname__}")
     if inspect.iscoroutinefunction(function):
@@ -61,6 +60,7 @@ _OPENED = (list, tuple, set, frozenset, deque, dict, types.MethodType, functools
 """What is asked of the interpreter what it holds: no ``__iter__`` of a subclass is run."""
 
 _BARE = frozenset({list, tuple, set, frozenset, dict})
+_PYDANTIC = frozenset({"__pydantic_extra__", "__pydantic_private__"})
 _LEAVES = frozenset({str, int, float, bool, bytes, types.NoneType, complex, UUID, Identity})
 
 
@@ -116,4 +116,6 @@ def _attributes(value: Any) -> Iterator[Any]:
         for member in members if "__slots__" in cls.__dict__ else ():
             if isinstance(member, types.MemberDescriptorType):
                 with contextlib.suppress(AttributeError):  # never set
-                    yield member.__get__(value)
+                    held = member.__get__(value)
+                    # Pydantic keeps extra and private attributes in dicts of their own.
+                    yield from held.values() if member.__name__ in _PYDANTIC else (held,)

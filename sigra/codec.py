@@ -6,6 +6,7 @@ import json
 import marshal
 import os
 from bisect import bisect_left
+from contextlib import suppress
 from typing import Any
 
 LEVELS = 64
@@ -33,7 +34,6 @@ class Stdlib:
 
     def loads(self, data: bytes | str, /) -> Any:
         """Read strict JSON; raise ``ValueError`` that gives the position and no content."""
-        where = "an unknown position"
         try:
             text = data if isinstance(data, str) else str(data, "utf-8")
             value = self._decode(text)
@@ -43,7 +43,7 @@ class Stdlib:
         except json.JSONDecodeError as error:
             where = f"character {error.pos}"
         except (ValueError, RecursionError):
-            pass
+            where = "an unknown position"
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
@@ -174,9 +174,7 @@ Codec = Stdlib | Compiled
 
 def choose_codec() -> Codec:
     """Return orjson's codec if it is installed, unless SIGRA_JSON=stdlib."""
-    if os.environ.get("SIGRA_JSON") == "stdlib":
-        return Stdlib()
-    try:
-        return Compiled()
-    except ImportError:
-        return Stdlib()
+    with suppress(ImportError):
+        if os.environ.get("SIGRA_JSON") != "stdlib":
+            return Compiled()
+    return Stdlib()

@@ -53,6 +53,16 @@ class Model(pydantic.BaseModel):
     inner: Any
 
 
+class Open(pydantic.BaseModel, extra="allow"):
+    _private: Any = pydantic.PrivateAttr(None)
+
+
+def private(inner: Any) -> Any:
+    model = Open()
+    model._private = inner
+    return model
+
+
 class Plain:
     def __init__(self, inner: Any) -> None:
         self.inner = inner
@@ -149,6 +159,8 @@ WRAPPERS = [
     lambda inner: MappingProxyType({"scope": inner}),
     lambda inner: SimpleNamespace(scope=inner),
     lambda inner: Model(inner=inner),
+    lambda inner: Open(surplus=inner),
+    private,
     lambda inner: Plain(inner).method,
     lambda inner: partial(print, inner),
     lambda inner: {"scope": inner}.get,
@@ -201,11 +213,16 @@ def test_every_argument_is_searched(place: str) -> None:
         calls[place]()
 
 
-def test_a_scope_at_depth_eight_is_found() -> None:
-    """Eight levels of nesting hide nothing."""
+@pytest.mark.parametrize(
+    "wrap",
+    [lambda inner: [inner], Data, Slotted, Attrs, Plain, lambda inner: Model(inner=inner),
+     lambda inner: Open(surplus=inner), private],
+)  # fmt: skip
+def test_a_scope_at_depth_eight_is_found(wrap: Any) -> None:
+    """Eight levels of nesting hide nothing, an attribute of whatever kind being one."""
     value: Any = SCOPE
     for _ in range(8):
-        value = [value]
+        value = wrap(value)
     with pytest.raises(AuditOnlyScopeError):
         authorize(value)
 
