@@ -222,6 +222,16 @@ def test_a_module_run_by_runpy_twice_is_fine(module: Any) -> None:
     assert second["job"].definition is catalog.lookup(first["job"].name)
 
 
+def test_a_module_run_by_a_relative_path_is_the_same_module(
+    module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runpy.run_path("app.py") executes again has its named workers twice and no duplicate."""
+    path = Path(module(ONE.replace("@worker", "@worker(name='catalog.relative')")).__file__)
+    monkeypatch.chdir(tmp_path)
+    again = runpy.run_path(path.name, run_name="catalog_relative")
+    assert again["job"].definition is catalog.lookup("catalog.relative")
+
+
 @pytest.mark.programs
 def test_a_worker_of_main_is_named_after_it(tmp_path: Path) -> None:
     """A script's own worker is __main__.job, and works there."""
