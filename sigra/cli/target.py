@@ -125,6 +125,8 @@ def named_backend(name: str) -> Backend:
             f"backend {name!r} wraps an object that only the application has: let the worker's "
             "module call sigra.configure(backend=...) with an instance"
         ) from None
+    except Exception as error:
+        raise MisuseError(f"backend {name!r} cannot be made: {_told(error)}") from error
 
 
 def check_options(definition: Definition, backend: Backend) -> None:
@@ -136,7 +138,11 @@ def check_options(definition: Definition, backend: Backend) -> None:
 
 
 def _broken(name: str, error: BaseException) -> str:
-    """Say in one line how a module failed, and where: the last frame outside the import system."""
+    return f"module {name!r} cannot be imported: {_told(error)}"
+
+
+def _told(error: BaseException) -> str:
+    """Say an error in one line, and where it was: the last frame outside the import system."""
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith("<frozen") and frame.filename not in _IMPORTING:
@@ -145,4 +151,4 @@ def _broken(name: str, error: BaseException) -> str:
         where = f" ({error.filename}:{error.lineno})" if error.filename else ""
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     told = printable(" ".join(str(text).split()))
-    return f"module {name!r} cannot be imported: {type(error).__qualname__}: {told}{where}"
+    return f"{type(error).__qualname__}: {told}{where}"

@@ -225,6 +225,7 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
             "; change to its folder and name the module as Python imports it: jobs",
         ),
         (["cli_jobs:note", "--backend", "nope"], "no backend is named 'nope'; known are"),
+        (["cli_jobs:note", "--backend", "gone"], "'gone' cannot be made: OSError: no broker (/"),
         (["cli_jobs:note", "--backend", "sync", "--workers", "2"], "--workers is for"),
         (["cli_jobs:note", "--args", "absent"], "--args absent cannot be read: No such file"),
         (["cli_jobs:note", "--audit-log", "in.jsonl"], "--audit-log in.jsonl is also read"),
@@ -240,6 +241,10 @@ def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     (tmp_path / "in.jsonl").write_text("")
     (tmp_path / "wrong_at_import.py").write_text("1 / 0")
     (tmp_path / "binary.py").write_bytes(b"\0")
+    (tmp_path / "gone.py").write_text("def make():\n    raise OSError('no\\nbroker')")
+    (tmp_path / "gone-1.dist-info").mkdir()
+    entry_points = tmp_path / "gone-1.dist-info" / "entry_points.txt"
+    entry_points.write_text("[sigra.backends]\ngone = gone:make\n")
     (tmp_path / "gives_up.py").write_text(r"raise SystemExit('set it up\n\x1b first')")
     result = command("run", "--args", "in.jsonl", "--audit-log", "audit.jsonl", *words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
