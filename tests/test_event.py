@@ -326,6 +326,19 @@ def test_after_a_line_that_was_cut_off_the_next_is_whole(tmp_path: Path) -> None
     assert (100, "c.d") == (len(half), json.loads(whole)["action"])
 
 
+def test_half_a_line_of_an_earlier_process_spoils_no_event(tmp_path: Path) -> None:
+    """Where a crash or a full disk cut a line off, the next process begins one of its own."""
+    path = tmp_path / "audit.jsonl"
+    for left in ("", '{"action":"a.b"}\n', '{"action":"a.b"}\n{"action":'):
+        path.write_text(left)
+        sink = JSONLinesSink(path)
+        sink.write(AuditEvent(action="c.d"))
+        sink.write(AuditEvent(action="e.f"))
+        sink.close()
+        whole = path.read_text().splitlines()[left.count("{") :]
+        assert ["c.d", "e.f"] == [json.loads(line)["action"] for line in whole]
+
+
 def test_closing_tells_that_the_last_line_was_lost() -> None:
     """Who writes a file to its end hears there that the disk was full, and once is enough."""
     if not Path("/dev/full").exists():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
+from contextlib import suppress
 from datetime import datetime
 from typing import IO, Any
 
@@ -32,7 +34,7 @@ class JSONLinesSink:
         self._stream: Any = target
         if self._owned:
             self._stream = open(target, "ab", buffering=0, opener=private)  # type: ignore[arg-type]  # noqa: SIM115
-        self._gap = b""
+        self._gap = b"\n" if self._owned and _is_cut_off(self._stream) else b""
         self._fault: OSError | None = None
         self._text = hasattr(self._stream, "encoding")
 
@@ -52,7 +54,10 @@ class JSONLinesSink:
                 self._stream.flush()
 
     def _append(self, line: bytes) -> None:
-        """Write a line whole; where a full disk cuts it off, the next one still begins a line."""
+        """Write a line whole; where a full disk cuts it off, the next one still begins a line.
+
+        So it does where one was cut off before the file was opened, by a crash say.
+        """
         line = self._gap + line
         try:
             while line:
@@ -85,3 +90,13 @@ class JSONLinesSink:
                     raise fault
             elif not self._stream.closed:
                 self._stream.flush()
+
+
+def _is_cut_off(file: Any) -> bool:
+    """Tell whether the last line of a file that is open for writing has no end."""
+    facts = os.fstat(file.fileno())
+    if stat.S_ISREG(facts.st_mode) and facts.st_size:
+        with suppress(OSError), open(file.name, "rb") as readable:  # it may be for writing alone
+            readable.seek(-1, os.SEEK_END)
+            return readable.read(1) != b"\n"
+    return False
