@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import marshal
 import os
 from bisect import bisect_left
 from contextlib import suppress
+from gc import get_referents
 from typing import Any
 
 LEVELS = 64
@@ -69,6 +69,8 @@ class Compiled:
     def __init__(self) -> None:
         import orjson
 
+        if [*map(int, orjson.__version__.split(".")[:2])] < [3, 12]:
+            raise ImportError("it writes beyond its buffer where many levels end at once")
         self.dumps, self._decode = orjson.dumps, orjson.loads
         # Ints beyond 53 bits end in the exact walk: orjson alone lets 2**64-1 through.
         self._strict = (
@@ -78,8 +80,6 @@ class Compiled:
         )
         # Beside ours: orjson writes 254 levels in all releases so far.
         self._outer = bisect_left(range(1_024), x=True, key=self._is_too_deep) - 1 - LEVELS
-        # Releases 3.12 and 3.13 do not count tuples: a cycle through one ends the process.
-        self._counts_tuples = self._is_too_deep(1_000, tuple)
         self._spare: list[tuple[Any, list[Any]]] = []
 
     def loads(self, data: bytes | str, /) -> Any:
@@ -96,8 +96,11 @@ class Compiled:
         It is written inside as many lists as leave it exactly ``LEVELS`` until
         orjson's own limit, so that the depth is checked at no cost for each item.
         """
-        if not self._counts_tuples:
-            marshal.dumps(value, 2)  # raises beyond 2,000 levels; format 3 would pass a cycle
+        # orjson does not count tuples: a cycle through one, or 1,000 of them, may end the process.
+        # To look for them at all levels would cost a fifth of .new(), so the first two have to do.
+        near = get_referents(value)
+        if tuple in {*map(type, near + get_referents(*near))}:
+            raise ValueError
         try:
             outermost, innermost = self._spare.pop()
         except IndexError:
@@ -112,19 +115,17 @@ class Compiled:
             raise ValueError
         return self._decode(data)
 
-    def _is_too_deep(self, levels: int, kind: type[Any] = list) -> bool:
-        try:
-            self.dumps(_nest(levels, kind)[0])
-        except TypeError:  # orjson.JSONEncodeError is one
-            return True
-        return False
+    def _is_too_deep(self, levels: int) -> bool:
+        with suppress(TypeError):  # orjson.JSONEncodeError is one
+            return not self.dumps(_nest(levels)[0])
+        return True
 
 
-def _nest(levels: int, kind: type[Any] = list) -> tuple[Any, list[Any]]:
+def _nest(levels: int) -> tuple[Any, list[Any]]:
     innermost: list[Any] = [None]
-    outermost: Any = innermost
+    outermost = innermost
     for _ in range(levels - 1):
-        outermost = kind((outermost,))
+        outermost = [outermost]
     return outermost, innermost
 
 
