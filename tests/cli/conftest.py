@@ -192,7 +192,8 @@ def start(
     def begin(
         *words: str, folder: Path = jobs_folder, anew: bool = False, **given: Any
     ) -> subprocess.Popen[bytes]:
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "80"}
+        own = {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "80", "TERM": "xterm"}
+        environment = os.environ | own
         # Unbuffered: what a test reads by the line is not missing from what it reads at the end.
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "bufsize": 0, **given}
         python = (sys.executable, "-m", "sigra") if anew else loaded
