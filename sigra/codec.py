@@ -67,10 +67,7 @@ class Compiled:
     """The orjson package, from the extra ``fast``: it reads the same values."""
 
     def __init__(self) -> None:
-        import orjson
-
-        if [*map(int, orjson.__version__.split(".")[:2])] < [3, 12]:
-            raise ImportError("it writes beyond its buffer where many levels end at once")
+        orjson = load_orjson()
         self.dumps, self._decode = orjson.dumps, orjson.loads
         # Ints beyond 53 bits end in the exact walk: orjson alone lets 2**64-1 through.
         self._strict = (
@@ -101,10 +98,8 @@ class Compiled:
         near = get_referents(value)
         if tuple in {*map(type, near + get_referents(*near))}:
             raise ValueError
-        try:
-            outermost, innermost = self._spare.pop()
-        except IndexError:
-            outermost, innermost = _nest(self._outer)
+        # If another thread takes the last one meanwhile, pop() raises, and the args are walked.
+        outermost, innermost = (self._spare or [_nest(self._outer)]).pop()
         innermost[0] = value
         try:
             data = self.dumps(outermost, None, self._strict)[self._outer : -self._outer]
@@ -168,6 +163,15 @@ def _read_float(digits: str) -> float:
 def _unreadable(where: str) -> ValueError:
     """Make the error outside any ``except``: a chained cause would hold the document."""
     return ValueError(f"not strict JSON at {where}")
+
+
+def load_orjson() -> Any:
+    """Return the package; raise ``ImportError`` if there is none that can be used."""
+    import orjson
+
+    if [*map(int, orjson.__version__.split(".")[:2])] < [3, 12]:
+        raise ImportError("orjson before 3.12 writes beyond its buffer where many levels end")
+    return orjson
 
 
 Codec = Stdlib | Compiled

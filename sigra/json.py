@@ -16,8 +16,7 @@ _type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """A type's name by type's own slot: a metaclass has no say in it."""
 
 _codec = choose_codec()
-dumps = _codec.dumps
-loads = _codec.loads
+dumps, loads = _codec.dumps, _codec.loads
 
 
 def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles the time

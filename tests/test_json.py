@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from sigra.audit.line import _best_dump
 from sigra.codec import Codec, Compiled, Stdlib, choose_codec
 from sigra.errors import InvalidArgsError
 from sigra.frozen import FrozenDict, FrozenList, read_only, thaw
@@ -261,6 +262,7 @@ def test_an_orjson_that_corrupts_memory_is_not_used(
     orjson = pytest.importorskip("orjson")
     monkeypatch.setattr(orjson, "__version__", version)
     assert Stdlib is type(choose_codec())
+    assert orjson.dumps is not _best_dump()[0]
 
 
 @pytest.mark.parametrize("nested", [False, True])

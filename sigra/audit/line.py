@@ -9,6 +9,7 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from sigra.audit.sanitize import compact, sanitize_value
+from sigra.codec import load_orjson
 
 hidden = re.compile(
     "[\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -35,7 +36,7 @@ def line_of(fields: dict[str, Any]) -> bytes:
 def _best_dump() -> tuple[Callable[..., bytes], int]:
     """Return what writes JSON of a value, a default for what it has no word for, and options."""
     try:
-        import orjson
+        orjson = load_orjson()
     except ImportError:  # the extra is not installed
         return lambda value, *_: compact(value).encode(), 0
     # Left to themselves these types would be written by rules that are not ours.

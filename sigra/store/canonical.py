@@ -9,6 +9,7 @@ from typing import Any
 import rfc8785
 
 from sigra.audit.sanitize import sanitize_value
+from sigra.codec import load_orjson
 from sigra.json import is_unicode
 
 _EXACT = (1 << 53) - 1
@@ -21,7 +22,7 @@ _json = json.JSONEncoder(
 
 def _best_sorted() -> Callable[[Any], str]:
     try:
-        import orjson
+        orjson = load_orjson()
     except ImportError:  # the extra is not installed
         return _json.encode
     dumps, options = orjson.dumps, orjson.OPT_SORT_KEYS
