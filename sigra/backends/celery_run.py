@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sigra.backends.celery_begun import begun_before
+from sigra.backends.celery_limit import settling
 from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
@@ -53,6 +54,7 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
             )
             if _cut_off() and consumed.verdict.state not in ("completed", "cancelled"):
                 raise SystemExit  # as one that died: its note stays, and nothing is sent
+            settling()
     _settle(task, consumed)
 
 

@@ -7,12 +7,13 @@ import threading
 from functools import cache
 from typing import Any
 
+from sigra.backends.celery_limit import look_at_the_limit
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.backends.kombu_json import refuse_pickle
 from sigra.errors import brief
 
-_Step = native("celery.bootsteps", "celery").Step
+_Step = native("celery.bootsteps", "celery").StartStopStep
 _symbol_by_name = native("kombu.utils.imports", "celery").symbol_by_name
 _ExceptionInfo = native("billiard.einfo", "celery").ExceptionInfo
 _exceptions = native("celery.exceptions", "celery")
@@ -35,6 +36,10 @@ class Settle(_Step):  # type: ignore[misc, valid-type]
         for task in consumer.app.tasks.values():
             if getattr(task, MARK, False):
                 task.Request = _settling(_symbol_by_name(task.Request))
+
+    def start(self, consumer: Any) -> None:
+        """Meet the pool, whose processes there are now."""
+        look_at_the_limit(consumer.pool)
 
 
 @cache

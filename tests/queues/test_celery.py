@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -201,9 +203,11 @@ def alone(harness: CeleryHarness, *words: str, **env: str) -> Iterator[None]:
 
 
 @contextmanager
-def limited(harness: CeleryHarness, seconds: float | None, **limits: float) -> Iterator[None]:
-    """Start another consumer, in the harness's place, that gives ``overruns`` so long."""
-    annotations = {overruns.name: {"time_limit": seconds, **limits}}
+def limited(
+    harness: CeleryHarness, seconds: float | None, name: str = overruns.name, **limits: float
+) -> Iterator[None]:
+    """Start another consumer, in the harness's place, that gives a worker so long."""
+    annotations = {name: {"time_limit": seconds, **limits}}
     settings = {**harness.settings(), "task_annotations": annotations}
     with alone(harness, SIGRA_CELERY=json.dumps(settings)):
         harness.start()
@@ -310,6 +314,20 @@ class CeleryContract(QueueContract):
             harness.stop()
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1] * 3
         assert len({event["event_id"] for event in journal.events("queues.overran")}) == 1
+        assert harness.noted([job.id]) == set()
+
+    def test_a_job_that_ends_as_a_hard_time_limit_cuts_it_off_is_not_sent_again(
+        self, harness, journal
+    ):
+        """It was, before its process was told to end; one that failed then had two next runs."""
+        with limited(harness, 1, survives.name):
+            job = survives.new(IDS, max_attempts=3)
+            ended = rf"{survives.name}\[{job.native_id}\] succeeded"
+            journal.wait(harness, lambda: bool(harness.logged(ended)), "its end")
+            self._run(harness, journal, workers.agnostic, {})
+            harness.stop()  # so that what was sent again has run
+        assert [run["attempt"] for run in journal.runs(survives.name)] == [1]
+        assert harness.waiting(harness.queue) <= 0
         assert harness.noted([job.id]) == set()
 
     def test_a_job_whose_process_died_before_its_time_was_over_has_its_other_attempts(
@@ -661,6 +679,23 @@ def test_no_job_is_lost_on_rabbitmq_alone(brokers, expected):
     """kombu takes a message off Redis before it notes that it has it."""
     backend = CeleryBackend(celery.Celery(broker=brokers, set_as_current=False))
     assert ("at_least_once" in backend.capabilities) == expected
+
+
+def test_a_process_that_is_told_to_end_as_it_settles_a_job_does_that_first():
+    """Its consumer would send the job's next run beside it."""
+    program = """if True:
+        import os, signal, time
+        from billiard.common import reset_signals
+        from sigra.backends.celery_limit import settling
+
+        reset_signals()
+        settling()
+        os.kill(os.getpid(), signal.SIGTERM)
+        print("settled", flush=True)
+        time.sleep(60)
+    """
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=50)
+    assert ran.stdout == b"settled\n"
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
