@@ -6,11 +6,13 @@ Dramatiq forgets them, and by Redis's books the consumer holds them for as long 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable
 from typing import Any
 
 from sigra.backends.external import native
 
+_dramatiq = native("dramatiq", "dramatiq")
 _common = native("dramatiq.common", "dramatiq")
 _ConnectionClosed = native("dramatiq.errors", "dramatiq").ConnectionClosed
 
@@ -38,13 +40,27 @@ def fetch_anew(broker: Any) -> None:
 
 
 def _give_back(broker: Any, queue: str) -> None:
-    """Put back what this process holds by Redis's books: a consumer that starts holds nothing."""
-    held = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}"
+    """Put back what this process holds by Redis's books, and no consumer of it holds in fact."""
+    books = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}"
     try:
-        if lost := broker.client.smembers(held):
+        if lost := broker.client.smembers(books) - _held(broker, queue):
             broker.do_requeue(queue, *lost)
     except native("redis", "dramatiq").RedisError as error:
         raise _ConnectionClosed(error) from None
+
+
+def _held(broker: Any, queue: str) -> set[bytes]:
+    """Return what other threads hold: those of a second worker. One that starts holds nothing."""
+    messages, threads = list[Any](), list[Any](threading.enumerate())
+    threads.remove(threading.current_thread())
+    for thread in threads:
+        of = getattr(thread, "broker", None), getattr(thread, "queue_name", None)
+        if of == (broker, queue):
+            fetched = tuple(getattr(thread.consumer, "message_cache", ()))
+            messages += map(_dramatiq.Message.decode, filter(None, fetched))
+            waiting = tuple(thread.delay_queue.queue)
+            messages += (getattr(item, "message", None) or item[1] for item in waiting)
+    return {str(message.options["redis_message_id"]).encode() for message in messages}
 
 
 def _unless_redis_is_away(requeue: Any) -> Any:

@@ -243,6 +243,30 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
     assert sorted(ran) == [0, 1]
 
 
+def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
+    """By Redis's books both hold it: it was fetched anew, and ran twice."""
+    queue, ran = f"sigra-{uuid.uuid4().hex[:10]}", []
+    broker = RedisBroker(url=redis, namespace=queue)
+    DramatiqBackend(broker, queue=queue)
+
+    @dramatiq.actor(queue_name=queue, broker=broker)
+    def note(number):
+        ran.append(number)
+
+    for number in range(2):
+        note.send_with_options(args=(number,), delay=4000)
+    both = [dramatiq.Worker(broker, worker_threads=1) for _ in range(2)]
+    both[0].start()
+    wait_until(lambda: broker.client.scard(f"{queue}:__acks__.{broker.broker_id}.{queue}.DQ") == 2)
+    both[1].start()
+    wait_until(lambda: len(ran) >= 2)
+    broker.join(queue)
+    for worker in both:
+        worker.stop()
+    broker.client.close()
+    assert sorted(ran) == [0, 1]
+
+
 def wait_until(there):
     deadline = time.monotonic() + 60
     while not there():
