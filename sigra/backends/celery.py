@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.celery_run import TASK, run
-from sigra.backends.celery_send import SURELY, on_rabbitmq, producer
+from sigra.backends.celery_send import SURELY, on_rabbitmq, producer, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import pack
@@ -69,7 +69,7 @@ class CeleryBackend:
             eta=options.run_at,
             producer=own,
             **SURELY,
-            **({} if options.queue is None else {"queue": options.queue}),
+            **queue_of(job, self.app.conf),
         )
 
     def _register(self, definition: Definition) -> None:

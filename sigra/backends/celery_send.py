@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary
 
 from sigra.backends.external import native
+from sigra.backends.producing import check_on_rabbitmq
+from sigra.job import Job
 
 T = TypeVar("T")
 
@@ -69,6 +71,15 @@ def _new_pool(app: Any) -> Any:
 
 
 _pool_of = Own(_new_pool)
+
+
+def queue_of(job: Job, conf: Any) -> dict[str, str]:
+    """Return the option by which Celery sends a job elsewhere than by its routes."""
+    if job.options.queue is None:
+        return {}
+    if on_rabbitmq(conf):
+        check_on_rabbitmq(job)
+    return {"queue": job.options.queue}
 
 
 def on_rabbitmq(conf: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from sigra.backends.django_insert import check_priority, insert, transaction
+from sigra.backends.django_insert import check_options, insert, transaction
 from sigra.backends.django_run import WORKER, task_of
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, accept, sending
@@ -49,7 +49,7 @@ class DjangoBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs or none, in the transaction that is open, if one is."""
-        check_priority(jobs)
+        check_options(jobs, self.alias)
         with sending(self.name), transaction(jobs):
             ids = [insert(job, self.alias) for job in jobs]
         accept(jobs, ids)

@@ -13,18 +13,25 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 from sigra.backends.producing import NO_TRANSACTION
-from sigra.errors import InvalidOptionError
+from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
 
+_tasks = native("django.tasks", "django")
 _limits = native("django.tasks.base", "django")
 _db = native("django.db", "django")
 _timezone = native("django.utils.timezone", "django")
 _settings = native("django.conf", "django").settings
 
 
-def check_priority(jobs: Sequence[Job]) -> None:
-    """Raise ``InvalidOptionError`` for a priority that Django's tasks do not have."""
+def check_options(jobs: Sequence[Job], alias: str) -> None:
+    """Raise ``InvalidOptionError`` for a priority or a queue that Django's tasks do not have."""
+    known = _tasks.task_backends[alias].queues
     for job in jobs:
+        queue = job.options.queue
+        if queue is not None and known and queue not in known:
+            names = ", ".join(sorted(known))
+            reason = f"TASKS[{alias!r}] has no queue {brief(queue)!r}; it has {names}"
+            raise InvalidOptionError("queue", reason, job.worker)
         if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
             reason = "Django's tasks have priorities from -100 to 100"
             raise InvalidOptionError("priority", reason, job.worker)

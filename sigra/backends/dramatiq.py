@@ -10,7 +10,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.dramatiq_delayed import fetch_anew
 from sigra.backends.dramatiq_run import CurrentMessage, run
-from sigra.backends.dramatiq_send import surely_send
+from sigra.backends.dramatiq_send import queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, require_json, sending
@@ -48,7 +48,7 @@ class DramatiqBackend:
         with sending(self.name, jobs):
             self._refuse_pickle()
             for job in jobs:
-                queue = job.options.queue or self.broker.actors[job.worker].queue_name
+                queue = queue_of(self.broker, job)
                 message = _dramatiq.Message(queue, job.worker, (), pack(job), {}, job.id)
                 delay = job.options.wait(time.time())
                 self.broker.enqueue(message, delay=int(delay * 1000) or None)

@@ -7,6 +7,10 @@ import threading
 from typing import Any
 from weakref import ref
 
+from sigra.backends.producing import check_on_rabbitmq
+from sigra.backends.rabbitmq_notes import SLOTS
+from sigra.job import Job
+
 _left: list[Any] = []
 
 
@@ -21,6 +25,13 @@ def surely_send(broker: Any) -> None:
     if hasattr(broker, "connections") and hasattr(os, "register_at_fork"):
         known = ref(broker)
         os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
+
+
+def queue_of(broker: Any, job: Job) -> str:
+    """Return the queue that a job is sent to."""
+    if hasattr(broker, "connections"):
+        check_on_rabbitmq(job, f".begun.{SLOTS}")  # of its queues' names the longest
+    return job.options.queue or str(broker.actors[job.worker].queue_name)
 
 
 def _leave_to_parent(broker: Any) -> None:

@@ -13,7 +13,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 from sigra.backends.pool import OwnPool
-from sigra.backends.producing import due_at, require_conn
+from sigra.backends.producing import check_texts, due_at, require_conn
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
@@ -27,8 +27,9 @@ def check_conn(job: Job) -> None:
 
 
 def native_job(job: Job) -> Any:
-    """Return the job as one of Oban's; ``InvalidOptionError`` for a priority that it has not."""
+    """Return the job as one of Oban's; ``InvalidOptionError`` for what it does not have."""
     options = job.options
+    check_texts(job)
     if not -9 <= options.priority <= 0:
         reason = f"Oban's 0, the soonest, to 9 are 0 to -9 here; not {options.priority}"
         raise InvalidOptionError("priority", reason, job.worker)

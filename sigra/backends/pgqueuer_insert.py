@@ -11,7 +11,7 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.pool import OwnPool
-from sigra.backends.producing import is_async, require_conn, unique_key
+from sigra.backends.producing import check_texts, is_async, require_conn, unique_key
 from sigra.job import Job
 from sigra.json import dumps
 
@@ -86,5 +86,7 @@ def rows_of(jobs: Sequence[Job]) -> dict[str, Any]:
         "execute_after": [timedelta(seconds=wait)] * count if wait else None,
     }
     if options.unique is not None:
+        for job in jobs:
+            check_texts(job)
         rows |= {"dedupe_key": [unique_key(job) for job in jobs], "on_conflict": "skip"}
     return rows

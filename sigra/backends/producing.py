@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 import time
@@ -16,6 +17,10 @@ from sigra.options import JobOptions
 
 NO_TRANSACTION = "it is in no transaction, and the job would stay whatever comes: begin one"
 """Why the option ``conn`` is refused of a connection that commits at once."""
+
+
+_LONGEST = 500
+"""Characters of a text that PostgreSQL's indexes hold, whatever its script: 2,704 bytes."""
 
 
 def able_to(*further: Capability) -> frozenset[Capability]:
@@ -50,8 +55,34 @@ def due_at(options: JobOptions) -> datetime | None:
 
 def unique_key(job: Job) -> str | None:
     """Return what stands for a job's unique key in a queue that workers share."""
-    unique = job.options.unique
-    return None if unique is None else f"{job.worker}:{unique}"
+    if job.options.unique is None:
+        return None
+    key = f"{job.worker}:{job.options.unique}"
+    return key if len(key) <= _LONGEST else hashlib.sha256(key.encode()).hexdigest()
+
+
+def check_texts(job: Job, longest: int = _LONGEST) -> None:
+    """Raise ``InvalidOptionError`` for a unique key or a queue that PostgreSQL does not hold.
+
+    ``longest``: characters of a queue's name.
+    """
+    unique, queue = job.options.unique or "", job.options.queue or ""
+    for name, text in (("unique", unique), ("queue", queue)):
+        if "\0" in text:
+            raise InvalidOptionError(name, "PostgreSQL holds no NUL character", job.worker)
+    _check_length(job, len(queue), longest, "characters")
+
+
+def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
+    """Raise ``InvalidOptionError`` for a queue whose name, with a suffix, is none of RabbitMQ's."""
+    length = len((job.options.queue or "").encode())
+    _check_length(job, length, 255 - len(suffix), "bytes of UTF-8")
+
+
+def _check_length(job: Job, length: int, longest: int, of: str) -> None:
+    if length > longest:
+        reason = f"a queue's name has {longest} {of} here at most, not {length}"
+        raise InvalidOptionError("queue", reason, job.worker)
 
 
 def accept(jobs: Sequence[Job], ids: Sequence[Any]) -> None:

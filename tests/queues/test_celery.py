@@ -28,7 +28,7 @@ from servers import need
 celery = need("celery")
 kombu = need("kombu", "celery")
 
-from sigra import EnqueueError, Failure, configure, tenant_worker  # noqa: E402
+from sigra import EnqueueError, Failure, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.backends.celery_begun import begun_before  # noqa: E402
 from sigra.backends.celery_settle import Settle  # noqa: E402
@@ -613,6 +613,12 @@ class TestCeleryOnRabbitMQ(CeleryContract):
             job = undeployed.new(IDS)
             journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")
             channel.queue_delete(queue)
+
+    def test_a_queue_s_name_that_rabbitmq_does_not_hold_is_refused(self, harness):
+        with pytest.raises(
+            InvalidOptionError, match="has 255 bytes of UTF-8 here at most, not 256"
+        ):
+            workers.echo.new(IDS, queue="ü" * 128)
 
     def test_a_queue_that_somebody_deleted_is_an_enqueue_error_and_made_anew(self, harness):
         """RabbitMQ confirmed what no queue took."""

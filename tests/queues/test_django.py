@@ -21,7 +21,13 @@ import django  # noqa: E402
 import django_app  # noqa: E402
 from asgiref.sync import sync_to_async  # noqa: E402
 from django.core.management import call_command  # noqa: E402
-from django.db import close_old_connections, connection, connections, transaction  # noqa: E402
+from django.db import (  # noqa: E402
+    OperationalError,
+    close_old_connections,
+    connection,
+    connections,
+    transaction,
+)
 from django.utils.module_loading import import_string  # noqa: E402
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "django_app"
@@ -157,7 +163,7 @@ class DjangoContract(QueueContract):
     def test_another_queue_is_named(self, harness):
         job = workers.echo.new(IDS, queue="other")
         assert harness.rows.get(id=job.native_id).queue_name == "other"
-        with pytest.raises(EnqueueError, match="'unheard-of' is not valid"):
+        with pytest.raises(InvalidOptionError, match="no queue 'unheard-of'; it has "):
             workers.echo.new(IDS, queue="unheard-of")
 
     def test_a_priority_beyond_djangos_is_refused(self, harness):
@@ -189,9 +195,16 @@ class DjangoContract(QueueContract):
         assert harness.rows.count() == before
 
     def test_a_failed_batch_leaves_no_row(self, harness):
-        before = harness.rows.count()
-        with pytest.raises(EnqueueError):
-            workers.echo.new_many([IDS] * 3, queue="unheard-of")
+        before, inserted = harness.rows.count(), []
+
+        def fail_the_third(execute, sql, *args):
+            inserted.extend([sql] if sql.startswith("INSERT") else [])
+            if len(inserted) == 3:
+                raise OperationalError("the disk is full")
+            return execute(sql, *args)
+
+        with connection.execute_wrapper(fail_the_third), pytest.raises(EnqueueError, match="full"):
+            workers.echo.new_many([IDS] * 3)
         assert harness.rows.count() == before
 
     def test_a_job_that_was_claimed_and_not_begun_runs_as_if_it_was_new(self, harness, journal):

@@ -32,7 +32,7 @@ from dramatiq_app import limited, make_broker  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
-from sigra import EnqueueError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
@@ -168,6 +168,13 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             for end in ("", ".DQ", ".XQ"):
                 channel.queue_delete(queue + end)
             broker.close()
+
+    def test_a_queue_s_name_that_rabbitmq_does_not_hold_is_refused(self, harness):
+        """With what is added to it, for the notes of the jobs that run."""
+        with pytest.raises(
+            InvalidOptionError, match="has 246 bytes of UTF-8 here at most, not 247"
+        ):
+            workers.echo.new(IDS, queue="q" * 247)
 
     @asks_for_a_queue
     def test_a_job_runs_whose_queue_somebody_deleted(self, harness, journal):

@@ -188,6 +188,13 @@ class TestOban(OwnPoolContract):
         with pytest.raises(InvalidOptionError, match="0 to -9"):
             contract_workers.echo.new(IDS, priority=priority)
 
+    @pytest.mark.parametrize("queue", ["a\0b", "q" * 501])
+    def test_a_queue_that_postgresql_does_not_hold_is_refused(
+        self, harness: ObanHarness, queue: str
+    ) -> None:
+        with pytest.raises(InvalidOptionError, match="option 'queue'"):
+            contract_workers.echo.new(IDS, queue=queue)
+
     @pytest.mark.parametrize("commit", [False, True])
     def test_a_transaction_that_blocks(self, harness: ObanHarness, commit: bool) -> None:
         with psycopg.connect(harness.url) as conn:

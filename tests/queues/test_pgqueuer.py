@@ -307,6 +307,18 @@ class TestPgQueuer(OwnPoolContract):
         asyncio.run(produce())
         assert len(harness.rows()) == commit
 
+    def test_a_unique_key_that_postgresql_does_not_hold_is_refused(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        with pytest.raises(InvalidOptionError, match="'unique'.*NUL"):
+            contract_workers.echo.new(IDS, unique="a\0b")
+
+    def test_a_unique_key_of_any_length_is_held(self, harness: PgQueuerHarness) -> None:
+        """PostgreSQL's index holds 2,704 bytes."""
+        long = "".join(map(chr, range(0x4E00, 0x9000)))
+        jobs = [contract_workers.echo.new(IDS, unique=key, delay=60) for key in (long, long, "k")]
+        assert [job.duplicate for job in jobs] == [False, True, False]
+
     def test_a_session_is_no_connection(self, harness: PgQueuerHarness) -> None:
         with Session(create_engine("sqlite://")) as session:
             with pytest.raises(InvalidOptionError, match=r"psycopg or asyncpg, not sqlalchemy"):

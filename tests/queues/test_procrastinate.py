@@ -356,6 +356,21 @@ class TestProcrastinate(QueueContract):
         journal.wait(harness, lambda: len(journal.runs()) == 2, "two children")
         assert {run["args"]["by"] for run in journal.runs()} == {"thread", "loop"}
 
+    @pytest.mark.parametrize(
+        "options", [{"unique": "a\0b"}, {"queue": "a\0b"}, {"queue": "q" * 129}]
+    )
+    def test_a_text_that_postgresql_does_not_hold_is_refused(
+        self, harness: ProcrastinateHarness, options: dict[str, str]
+    ) -> None:
+        with pytest.raises(InvalidOptionError, match=f"option '{min(options)}'.*(NUL|128)"):
+            contract_workers.echo.new(IDS, **options)
+
+    def test_a_unique_key_of_any_length_is_held(self, harness: ProcrastinateHarness) -> None:
+        """PostgreSQL's index holds 2,704 bytes."""
+        long = "".join(map(chr, range(0x4E00, 0x9000)))
+        jobs = [contract_workers.echo.new(IDS, unique=key, delay=60) for key in (long, long, "k")]
+        assert [job.duplicate for job in jobs] == [False, True, False]
+
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
         self, harness: Any, journal: Journal
     ) -> None:
