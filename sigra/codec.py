@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from bisect import bisect_left
 from contextlib import suppress
-from gc import get_referents
 from typing import Any
-
-LEVELS = 64
-"""How deep args may be; they are themselves the first level."""
 
 LOW, HIGH = -(2**63), 2**63 - 1
 
@@ -47,19 +42,16 @@ class Stdlib:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again.
+        """Write and read ``value`` again, which is not too deep (see ``check_depth``).
 
-        Raises anything if it is not strict JSON, deeper than ``LEVELS`` or longer
-        than ``max_bytes``. What was coerced on the way shows in the copy, which then
-        differs from ``value``.
+        Raises anything if it is not strict JSON or longer than ``max_bytes``. What was
+        coerced on the way shows in the copy, which then differs from ``value``.
         """
         text = self._encode_ascii(value)  # the faster of the two, and never the shorter
         tree = self._decode_own(text)
         # What a lone surrogate is written as, or half of a pair: then encode() tells which.
         if (len(text) > max_bytes or "\\ud" in text) and len(self.dumps(tree)) > max_bytes:
             raise ValueError
-        if text.count("{") + text.count("[") > LEVELS:  # fewer cannot be too deep
-            _check_depth(tree)
         return tree
 
 
@@ -75,9 +67,6 @@ class Compiled:
             | orjson.OPT_PASSTHROUGH_DATETIME
             | orjson.OPT_PASSTHROUGH_DATACLASS
         )
-        # Beside ours: orjson writes 254 levels in all releases so far.
-        self._outer = bisect_left(range(1_024), x=True, key=self._is_too_deep) - 1 - LEVELS
-        self._spare: list[tuple[Any, list[Any]]] = []
 
     def loads(self, data: bytes | str, /) -> Any:
         """Read as ``Stdlib`` does."""
@@ -88,54 +77,11 @@ class Compiled:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again, as ``Stdlib`` does.
-
-        It is written inside as many lists as leave it exactly ``LEVELS`` until
-        orjson's own limit, so that the depth is checked at no cost for each item.
-        """
-        # orjson does not count tuples: a cycle through one, or 1,000 of them, may end the process.
-        # To look for them at all levels would cost a fifth of .new(), so the first two have to do.
-        near = get_referents(value)
-        if tuple in {*map(type, near + get_referents(*near))}:
-            raise ValueError
-        # If another thread takes the last one meanwhile, pop() raises, and the args are walked.
-        outermost, innermost = (self._spare or [_nest(self._outer)]).pop()
-        innermost[0] = value
-        try:
-            data = self.dumps(outermost, None, self._strict)[self._outer : -self._outer]
-        finally:
-            innermost[0] = None
-            self._spare.append((outermost, innermost))
+        """Write and read ``value`` again, as ``Stdlib`` does."""
+        data = self.dumps(value, None, self._strict)
         if len(data) > max_bytes:
             raise ValueError
         return self._decode(data)
-
-    def _is_too_deep(self, levels: int) -> bool:
-        with suppress(TypeError):  # orjson.JSONEncodeError is one
-            return not self.dumps(_nest(levels)[0])
-        return True
-
-
-def _nest(levels: int) -> tuple[Any, list[Any]]:
-    innermost: list[Any] = [None]
-    outermost = innermost
-    for _ in range(levels - 1):
-        outermost = [outermost]
-    return outermost, innermost
-
-
-def _check_depth(tree: Any) -> None:
-    level = [tree]
-    for _ in range(LEVELS):
-        level = [
-            item
-            for above in level
-            for item in (above.values() if type(above) is dict else above)
-            if type(item) is dict or type(item) is list
-        ]
-        if not level:
-            return
-    raise ValueError
 
 
 def _signed_64(digits: str) -> int:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from gc import get_referents
 from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn
 
-from sigra.codec import HIGH, LEVELS, LOW, Codec, choose_codec
+from sigra.codec import HIGH, LOW, Codec, choose_codec
 from sigra.errors import InvalidArgsError
 from sigra.frozen import FrozenDict, read_only
 
+LEVELS = 64
+"""How deep args may be; they are themselves the first level."""
+
 _LONGEST_KEY = 40
+_NESTING = (dict, list, tuple)
+_LEAVES = frozenset((str, int, float, bool, type(None)))
+_PLAIN = _LEAVES | {*_NESTING}
 
 _type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """A type's name by type's own slot: a metaclass has no say in it."""
@@ -61,6 +68,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
 def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> FrozenDict:
     """Let the codec copy, and walk only if the copy differs or fails."""
     try:
+        check_depth(args)
         tree = codec.copy(args, max_bytes)
         exact = bool(tree == args)
     except Exception:  # the codec's, or any from an object that is compared
@@ -72,6 +80,32 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
             raise InvalidArgsError("$", reason)
     frozen: FrozenDict = read_only(tree)
     return frozen
+
+
+def check_depth(value: Any) -> None:
+    """Raise ``ValueError`` for what is deeper than ``LEVELS``, before a codec is at its mercy.
+
+    orjson does not count tuples, and the standard library's encoder counts on a large stack:
+    a cycle may end the process.
+    """
+    near = [value]
+    for _ in range(LEVELS):
+        near = get_referents(*near)  # of a whole level in one call
+        if not near:
+            return  # for then it ends here, whatever it is
+        # An object leads to its class, and that to nearly all there is; some of many show it.
+        if len(near) > 200 and not _PLAIN.issuperset(map(type, near[:: len(near) // 50])):
+            break
+    near = [value]
+    for _ in range(LEVELS):  # the same with what nests alone, which takes longer
+        near = [
+            item
+            for item in get_referents(*near)
+            if (kind := type(item)) not in _LEAVES and issubclass(kind, _NESTING)
+        ]
+        if not near:
+            return
+    raise ValueError
 
 
 _Path = tuple[str, Any]
@@ -94,7 +128,7 @@ def _rebuild(value: Any, path: _Path, level: int) -> Any:
         if number - number != 0.0:
             _fail(path, "a float that is NaN or infinite; pass None or str")
         return number
-    if not issubclass(kind, (dict, list, tuple)):
+    if not issubclass(kind, _NESTING):
         reason = "is not JSON; pass str, int, float, bool, None, list or dict"
         _fail(path, f"{_type_name(kind)} {reason}")
     if level > LEVELS:

@@ -238,20 +238,36 @@ def test_a_cycle_is_too_deep(codec: Codec) -> None:
     assert "deeper than 64 levels" in refused(loop, codec).reason
 
 
-def test_a_cycle_through_a_tuple_is_too_deep(codec: Codec) -> None:
-    """A list in a tuple in that list is refused; orjson alone would end the process."""
+@pytest.mark.parametrize("below", range(6))
+def test_a_cycle_through_a_tuple_is_too_deep(codec: Codec, below: int) -> None:
+    """A list in a tuple in that list is refused at any level; orjson would end the process."""
     loop: list[Any] = []
     loop.append((loop,))
-    assert "deeper than 64 levels" in refused({"k": loop}, codec).reason
+    assert "deeper than 64 levels" in refused({"k": within(loop, below)}, codec).reason
 
 
-@pytest.mark.parametrize("outer", [lambda inner: inner, lambda inner: [inner]])
-def test_nested_tuples_are_too_deep(codec: Codec, outer: Callable[[Any], Any]) -> None:
+@pytest.mark.parametrize("below", range(6))
+def test_nested_tuples_are_too_deep(codec: Codec, below: int) -> None:
     """Tuples in tuples count as lists do, however many there are."""
     nested: Any = ()
     for _ in range(100_000):
         nested = (nested,)
-    assert "deeper than 64 levels" in refused({"k": outer(nested)}, codec).reason
+    assert "deeper than 64 levels" in refused({"k": within(nested, below)}, codec).reason
+
+
+@pytest.mark.parametrize("beside", [Color.RED, FrozenDict(a=1), [[1] * 300, Color.RED]])
+def test_what_leads_to_its_class_is_no_deeper_for_it(codec: Codec, beside: Any) -> None:
+    """A value of a class of the caller's is one level, however much its class holds."""
+    args = {"k": [within(1, 61), beside]}
+    assert args == freeze(args, LIMIT, codec=codec)
+    assert "deeper than 64 levels" in refused({"k": [within(1, 63), beside]}, codec).reason
+
+
+def within(value: Any, lists: int) -> Any:
+    """Put a value within so many lists."""
+    for _ in range(lists):
+        value = [value]
+    return value
 
 
 @pytest.mark.parametrize("version", ["3.9.15", "3.11.9"])

@@ -99,6 +99,13 @@ def test_other_events_pass_through_it() -> None:
     assert {"event": "hello", "answer": 42, "level": "warning"} == strict(stream.getvalue())
 
 
+def test_a_cycle_in_another_s_event_is_cut() -> None:
+    """Through a tuple, too, for which orjson would end the process."""
+    event = JSONRenderer()(None, "info", {"event": "hello", "answer": [HIDDEN], "sure": True})
+    expected = {"event": "hello", "answer": [[["<cycle>"]]], "sure": True, "level": "info"}
+    assert expected == strict(event)
+
+
 class Colour(enum.Enum):
     RED = "red"
 
@@ -117,6 +124,8 @@ class Raising:
 
 CYCLE: list[Any] = []
 CYCLE.append(CYCLE)
+HIDDEN: list[Any] = []
+HIDDEN.append((HIDDEN,))
 
 
 @pytest.mark.parametrize(

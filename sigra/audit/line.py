@@ -10,6 +10,7 @@ from typing import Any
 
 from sigra.audit.sanitize import compact, sanitize_value
 from sigra.codec import load_orjson
+from sigra.json import check_depth
 
 hidden = re.compile(
     "[\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
@@ -62,5 +63,9 @@ class JSONRenderer:
     def __call__(self, _: Any, name: str, event_dict: Any) -> str | bytes:
         """Render one event, as structlog calls a processor."""
         event_dict.setdefault("level", name)
+        try:
+            check_depth(event_dict)  # for it may be no event of ours
+        except ValueError:
+            event_dict = sanitize_value(event_dict)
         line = line_of(event_dict)
         return line.decode() if self.text else line
