@@ -17,7 +17,6 @@ LEVELS = 64
 _LONGEST_KEY = 40
 _NESTING = (dict, list, tuple)
 _LEAVES = frozenset((str, int, float, bool, type(None)))
-_PLAIN = _LEAVES | {*_NESTING}
 
 _type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """A type's name by type's own slot: a metaclass has no say in it."""
@@ -90,20 +89,21 @@ def check_depth(value: Any) -> None:
     """
     near = [value]
     for _ in range(LEVELS):
-        near = get_referents(*near)  # of a whole level in one call
+        level, near = near, []
+        while level and len(near) < 50_000:  # a cycle of two ways doubles with each level
+            near += get_referents(*level[-200:])  # of many in one call
+            del level[-200:]
         if not near:
             return  # for then it ends here, whatever it is
         # An object leads to its class, and that to nearly all there is; some of many show it.
-        if len(near) > 200 and not _PLAIN.issuperset(map(type, near[:: len(near) // 50])):
+        step = len(near) // 50
+        if level or (step > 4 and {*map(type, near[::step])} - _LEAVES - {*_NESTING}):
             break
-    near = [value]
+    once = {0: value}
     for _ in range(LEVELS):  # the same with what nests alone, which takes longer
-        near = [
-            item
-            for item in get_referents(*near)
-            if (kind := type(item)) not in _LEAVES and issubclass(kind, _NESTING)
-        ]
-        if not near:
+        below = get_referents(*once.values())
+        once = {id(x): x for x in below if type(x) not in _LEAVES and issubclass(type(x), _NESTING)}
+        if not once:
             return
     raise ValueError
 

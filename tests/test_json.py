@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import tracemalloc
 import uuid
 from collections import OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from sigra.audit.line import _best_dump
 from sigra.codec import Codec, Compiled, Stdlib, choose_codec
 from sigra.errors import InvalidArgsError
 from sigra.frozen import FrozenDict, FrozenList, read_only, thaw
-from sigra.json import dumps, freeze, loads
+from sigra.json import check_depth, dumps, freeze, loads
 
 LIMIT = 256 * 1024
 CODECS: list[Codec] = [Stdlib()]
@@ -236,6 +237,32 @@ def test_a_cycle_is_too_deep(codec: Codec) -> None:
     loop: dict[str, Any] = {"a": []}
     loop["a"].append(loop)
     assert "deeper than 64 levels" in refused(loop, codec).reason
+
+
+def test_a_cycle_of_many_ways_takes_little_memory() -> None:
+    """Children that lead to their parent are refused at once, by no more than there are."""
+    parent: dict[str, Any] = {}
+    parent["children"] = [{"parent": parent} for _ in range(20)]
+    assert peak_of_refusing(parent) < 10_000_000
+
+
+def test_shared_containers_are_looked_at_once() -> None:
+    """Levels that double, of a value that leads to its class, are not that many."""
+    shared: list[Any] = [Color.RED]
+    for _ in range(70):
+        shared = [shared, shared]
+    assert peak_of_refusing(shared) < 10_000_000
+
+
+def peak_of_refusing(value: Any) -> int:
+    """Return how many bytes it takes at most to find that a value is too deep."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"^$"):
+            check_depth(value)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("below", range(6))
