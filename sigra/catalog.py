@@ -92,7 +92,7 @@ def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
     """Tell a module by its file, and one execution of it from the next: its namespace and spec."""
     # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
-    file = os.path.abspath(namespace.get("__file__") or f"<{id(namespace)}>")
+    file = os.path.abspath(namespace.get("__file__") or f"/<{id(namespace)}>")
     return file, id(namespace), namespace.get("__spec__")
 
 

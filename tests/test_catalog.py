@@ -232,6 +232,18 @@ def test_a_module_run_by_a_relative_path_is_the_same_module(
     assert again["job"].definition is catalog.lookup("catalog.relative")
 
 
+def test_a_prompt_whose_folder_is_gone_defines_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module without a file, such as a prompt's or python -c's, does without the folder, too."""
+    (folder := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    namespace: dict[str, Any] = {"__name__": "catalog_fileless"}
+    exec(ONE, namespace)  # noqa: S102 - as a prompt does
+    assert namespace["job"].definition is catalog.lookup("catalog_fileless.job")
+
+
 @pytest.mark.programs
 def test_a_worker_of_main_is_named_after_it(tmp_path: Path) -> None:
     """A script's own worker is __main__.job, and works there."""
