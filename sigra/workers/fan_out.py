@@ -99,11 +99,13 @@ def _prepare(
     _, backend, _ = enqueuer.choose(dict(options))
     keyed = "unique" in backend.capabilities and "unique" not in options
     tick = tick or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
+    # Without a space, so that no two rounds and organizations have one key between them.
+    round_ = f"{tick}".replace("%", "%25").replace(" ", "%20")
     if isinstance(organizations, (str, bytes)):
         raise TypeError("pass a list of organizations, not a text")
     for index, id in enumerate(dict.fromkeys(map(_id, count(), organizations))):
         item = {**(args or {}), "organization_id": id, "actor_id": None}
-        own = {**options, "unique": f"{tick} {id}"} if keyed else dict(options)
+        own = {**options, "unique": f"{round_} {id}"} if keyed else dict(options)
         try:
             job, backend = enqueuer.prepare(item, own)
         except SigraError as error:

@@ -90,6 +90,18 @@ def test_a_round_that_is_repeated_adds_no_job() -> None:
     assert [False] == [job.duplicate for job in later]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [(("eu 1", "7"), ("eu", "1 7")), (("eu 1", "7"), ("eu%201", "7"))]
+)
+def test_no_other_round_and_organization_have_the_same_key(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    """Names of rounds and ids of organizations may have spaces."""
+    for tick, organization in (one, other):
+        (job,) = for_each_organization(remind, [organization], tick=tick, delay=60)
+        assert not job.duplicate
+
+
 def test_all_is_validated_before_the_first_is_sent() -> None:
     """One bad organization, and no other one gets its job."""
     with pytest.raises(TypeError, match="organizations, item 1: object is not an id"):
