@@ -27,7 +27,8 @@ def beginning(
     """
     found: list[Finding] = []
     marked = read_marks(connection, {chain: tag}, None)[chain]
-    check = ChainCheck(SimpleNamespace(tag=tag), marked, Anchored({}, 0), lambda: (), found.append)
+    head = SimpleNamespace(tag=tag, head=None)
+    check = ChainCheck(head, marked, Anchored({}, 0), lambda: (), found.append)
     found.clear()  # of marks verify goes on to tell
     # One that cannot be read, if it is the last, keeps nothing from going: the next mark names it
     # as it is, so that verify says for ever that somebody was there.

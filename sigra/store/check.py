@@ -146,7 +146,9 @@ class ChainCheck:
         self, good: bool, sequence: int, previous: bytes, digest: bytes, event_id: str,
         hash_at: Callable[[int], bytes],
     ) -> None:  # fmt: skip
-        row = Row(good, sequence, previous, digest, (self._sequence + 1, self._previous), hash_at)
+        expected = (self._sequence + 1, self._previous)
+        beyond = self._previous == self._head.head
+        row = Row(good, sequence, previous, digest, expected, hash_at, beyond)
         self._searches -= 1
         at, kind, reason = diagnose(row, self._places() if self._searches >= 0 else ())
         self.find(at, event_id if at == sequence else None, kind, reason)

@@ -13,12 +13,15 @@ Places = Sequence[tuple[int, bytes, bytes]]
 Diagnosis = tuple[int, Kind, str]
 """Where in the chain something is wrong, what kind of thing, and how it shows."""
 
+_TWICE = "another entry follows the one before it"
+
 
 class Row(NamedTuple):
     """A row that is wrong: where it stands, where it should, and its hash at another place.
 
     ``good`` says that its hash is that of its fields; ``expected`` is the sequence and the
-    previous hash that it should have (None: any).
+    previous hash that it should have (None: any); ``beyond`` that the chain's own row has the
+    entry before it as the last.
     """
 
     good: bool
@@ -27,6 +30,7 @@ class Row(NamedTuple):
     digest: bytes
     expected: tuple[int, bytes | None]
     hash_at: Callable[[int], bytes]
+    beyond: bool = False
 
 
 def diagnose(row: Row, places: Places) -> Diagnosis:
@@ -39,20 +43,25 @@ def diagnose(row: Row, places: Places) -> Diagnosis:
     if not row.good:
         return _moved(row, places)
     if any(previous == before for _, previous, _ in places):
-        return number, "inserted", "another entry follows the one before it"
+        return number, "inserted", _TWICE
     if number == 1:
         return 1, "removed", "it follows an entry that is gone"
     return number - 1, "forged", "the entry after it names another hash"
 
 
 def _moved(row: Row, places: Places) -> Diagnosis:
-    """Tell a row that stood elsewhere in the chain from one that was changed."""
+    """Tell a row that stood elsewhere in the chain, or is new in it, from one that was changed."""
     # It may have stood after the last that is left, which is not among the places.
     numbers = (*(number for number, _, _ in places), len(places) + 1)
     try:
         true = next((number for number in numbers if row.hash_at(number) == row.digest), None)
     except (TypeError, ValueError, AttributeError):
         true = None
+    if true is None and row.beyond:
+        return row.sequence, "inserted", "the chain ends with the entry before it"
+    before = row.expected[1]
+    if true is None and any(k != row.sequence and after == before for k, after, _ in places):
+        return row.sequence, "inserted", _TWICE
     if true is None:
         return row.sequence, "changed", "its hash is not that of its fields"
     if any(digest == row.previous for _, _, digest in places):

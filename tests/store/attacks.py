@@ -211,7 +211,7 @@ def _insert(state: State, sequence: int) -> Seen:
     fake = {"sequence": sequence, "previous": b"?" * 32}
     event_id = f"{state.random.getrandbits(128):032x}"
     state.tables["entries"].append({**model, **fake, "event_id": event_id})
-    return "changed", sequence
+    return "inserted", sequence
 
 
 ATTACKS: dict[str, Callable[[State], Seen]] = {

@@ -88,7 +88,7 @@ def found_in(tag: str, rows: Rows, number: int, row: tuple[Any, ...]) -> list[Fi
     findings: list[Finding] = []
     marked = Marked(number, rows[number][ENTRY.index("previous")])
     check = ChainCheck(
-        SimpleNamespace(tag=tag), marked, Anchored({}, 0), lambda: (), findings.append
+        SimpleNamespace(tag=tag, head=None), marked, Anchored({}, 0), lambda: (), findings.append
     )
     for each in (row, *rows[number + 1 : number + 2]):
         check.row(*each)

@@ -99,6 +99,19 @@ def test_two_that_follow_one_entry_are_one_too_many() -> None:
     assert diagnose(fake, [*places(a=1, b=2, c=4), (3, other, b"?")])[:2] == (3, "inserted")
 
 
+def test_a_made_up_one_before_what_follows_the_last_was_inserted() -> None:
+    """Its hash is of nothing, and the entry that it displaced is there."""
+    fake = row("c", 3, follow("b"), previous=b"?", digest=b"?", good=False)
+    found = diagnose(fake, [*places(a=1, b=2, c=4, d=5), (3, b"?", b"?")])
+    assert found[:2] == (3, "inserted")
+
+
+def test_a_made_up_one_after_the_last_was_inserted() -> None:
+    """The chain's own row ends before it."""
+    fake = row("c", 3, follow("b"), digest=b"?", good=False, beyond=True)
+    assert diagnose(fake, places(a=1, b=2, c=3))[:2] == (3, "inserted")
+
+
 def test_an_entry_whose_successor_names_another_was_written_anew() -> None:
     """The successor is whole, so the one before it is not the one that was there."""
     anew = bytes([9] * 32)

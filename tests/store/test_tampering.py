@@ -192,6 +192,20 @@ def test_what_is_beyond_the_end_was_inserted(filled: SqlAuditSink) -> None:
     assert first(found(filled)) == ("inserted", 10)
 
 
+def test_a_made_up_entry_beyond_the_end_was_inserted(filled: SqlAuditSink) -> None:
+    """No entry was there that could have been changed."""
+    tenth = and_(entries.c.chain == 1, entries.c.sequence == 10)
+
+    def add(connection: Connection) -> None:
+        (last,) = connection.execute(select(entries).where(tenth)).mappings()
+        made_up = (11).to_bytes(8, "big") + bytes(32)
+        row = {"sequence": 11, "previous": last["hash"], "hash": made_up, "event_id": "new"}
+        connection.execute(insert(entries).values({**last, **row}))
+
+    filled.database.write(add)
+    assert first(found(filled)) == ("inserted", 11)
+
+
 def test_a_chain_s_row_with_another_hash_is_forged(filled: SqlAuditSink) -> None:
     """Where the chain ends is told twice, and both must agree."""
     last = max(each.event_id for each in filled.stream(EventFilter("acme")))
