@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from io import TextIOWrapper
 
 from sigra.errors import MissingExtraError
 
@@ -13,6 +14,9 @@ def main() -> None:
     """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
     gc.disable()
     _take_places()
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        # Its encoding may lack what an event says: that appears as codes, as on standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from sigra.cli.app import sigra
     except ModuleNotFoundError as error:

@@ -207,6 +207,22 @@ def test_a_text_that_is_none_steers_no_terminal(
         assert {"\x1b[1\ufffd"} == {line["action"] for line in lines}
 
 
+def test_a_text_that_the_terminal_s_encoding_lacks_is_shown_by_its_codes(
+    database: Path, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One tenant's letters keep no other events from being shown."""
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        log("invoice.close", None, organization_id="acme", actor_id="\u65e5\xe9")
+    sink.close()
+    store = ("--store", f"sqlite:///{database}")
+    command = start("audit", "list", *store, *ACME, anew=True)
+    out, error = command.communicate()
+    assert (command.returncode, b"Traceback" in error) == (0, False)
+    assert b"\\u65e5\xe9" in out and out.count(b"invoice.") == 5
+
+
 def test_a_store_that_is_not_said_has_two_ways_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the option and the variable."""
     monkeypatch.delenv("SIGRA_AUDIT_STORE", raising=False)
