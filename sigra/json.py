@@ -17,6 +17,8 @@ LEVELS = 64
 _LONGEST_KEY = 40
 _NESTING = (dict, list, tuple)
 _LEAVES = frozenset((str, int, float, bool, type(None)))
+_PLAIN = _LEAVES | {*_NESTING}
+_MANY = 50_000
 
 _type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
 """A type's name by type's own slot: a metaclass has no say in it."""
@@ -89,15 +91,14 @@ def check_depth(value: Any) -> None:
     """
     near = [value]
     for _ in range(LEVELS):
-        level, near = near, []
-        while level and len(near) < 50_000:  # a cycle of two ways doubles with each level
-            near += get_referents(*level[-200:])  # of many in one call
-            del level[-200:]
+        near = get_referents(*near) if len(near) < 1_000 else _all_below(near)
         if not near:
             return  # for then it ends here, whatever it is
         # An object leads to its class, and that to nearly all there is; some of many show it.
-        step = len(near) // 50
-        if level or (step > 4 and {*map(type, near[::step])} - _LEAVES - {*_NESTING}):
+        # A cycle of two ways doubles with each level.
+        if len(near) > 200 and not (
+            _PLAIN.issuperset(map(type, near[:: len(near) // 50])) and len(near) <= _MANY
+        ):
             break
     once = {0: value}
     for _ in range(LEVELS):  # the same with what nests alone, which takes longer
@@ -106,6 +107,15 @@ def check_depth(value: Any) -> None:
         if not once:
             return
     raise ValueError
+
+
+def _all_below(level: list[Any]) -> list[Any]:
+    """Return what a large level holds, or more than ``_MANY`` of it."""
+    found: list[Any] = []
+    while level and len(found) <= _MANY:
+        found += get_referents(*level[-500:])
+        del level[-500:]
+    return found
 
 
 _Path = tuple[str, Any]
