@@ -73,7 +73,7 @@ def settling() -> None:
     """
     global _settled_by
     if signal.getsignal(signal.SIGTERM) is _process._shutdown_cleanup:
-        signal.signal(signal.SIGTERM, _end_when_settled)
+        _process.maybe_setsignal(signal.SIGTERM, _end_when_settled)  # a thread may not
     _settled_by = time.monotonic() + _SETTLES
 
 

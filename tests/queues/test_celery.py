@@ -704,6 +704,22 @@ def test_a_process_that_is_told_to_end_as_it_settles_a_job_does_that_first():
     assert ran.stdout == b"settled\n"
 
 
+def test_an_eager_job_in_a_thread_of_a_process_of_celery_s_pool_ends():
+    """A thread sets no handler of signals."""
+    program = """if True:
+        import threading
+        from billiard.common import reset_signals
+        from sigra.backends.celery_limit import settling
+
+        reset_signals()
+        thread = threading.Thread(target=settling)
+        thread.start()
+        thread.join()
+    """
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=50)
+    assert ran.stderr == b""
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_a_time_limit_that_celery_tells_of_twice_sends_its_job_once(cancelled):
     """In a warm stop two of its threads look; what a cold one cancelled the broker has back."""
