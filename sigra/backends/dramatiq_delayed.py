@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,6 +18,9 @@ _common = native("dramatiq.common", "dramatiq")
 _ConnectionClosed = native("dramatiq.errors", "dramatiq").ConnectionClosed
 
 _log = logging.getLogger("sigra.job")
+
+_UNDER_WAY = 0.2
+"""Seconds after which another consumer has what it was just fetching, or is done with it."""
 
 
 def fetch_anew(broker: Any) -> None:
@@ -41,12 +45,18 @@ def fetch_anew(broker: Any) -> None:
 
 def _give_back(broker: Any, queue: str) -> None:
     """Put back what this process holds by Redis's books, and no consumer of it holds in fact."""
-    books = f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}"
     try:
-        if lost := broker.client.smembers(books) - _held(broker, queue):
+        if lost := _lost(broker, queue):
+            time.sleep(_UNDER_WAY)
+        if lost and (lost := lost & _lost(broker, queue)):
             broker.do_requeue(queue, *lost)
     except native("redis", "dramatiq").RedisError as error:
         raise _ConnectionClosed(error) from None
+
+
+def _lost(broker: Any, queue: str) -> set[bytes]:
+    books = broker.client.smembers(f"{broker.namespace}:__acks__.{broker.broker_id}.{queue}")
+    return set(books - _held(broker, queue))
 
 
 def _held(broker: Any, queue: str) -> set[bytes]:

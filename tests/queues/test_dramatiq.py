@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Mapping
@@ -272,6 +273,57 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
         worker.stop()
     broker.client.close()
     assert sorted(ran) == [0, 1]
+
+
+def test_a_second_worker_of_a_broker_leaves_the_first_what_that_is_just_sending_on(redis):
+    """It holds a delayed message no more then, and by Redis's books still does for a moment."""
+    queue, ran, looks = f"sigra-{uuid.uuid4().hex[:10]}", [], []
+    due, looked, done = threading.Event(), threading.Event(), threading.Event()
+
+    class Client(redis_client.Redis):
+        def smembers(self, name):
+            if due.is_set():
+                looks.append(name)
+            if len(looks) == 2:
+                looked.set()
+                done.wait(60)
+            return super().smembers(name)
+
+    class Broker(RedisBroker):
+        def consume(self, queue_name, *args, **options):
+            if due.is_set() and queue_name.endswith(".DQ"):  # what was lost is given back
+                looked.set()
+            return super().consume(queue_name, *args, **options)
+
+    class Moment(dramatiq.Middleware):
+        def before_enqueue(self, broker, message, delay):
+            if delay is None:
+                due.set()
+                looked.wait(60)
+
+        def after_ack(self, broker, message):
+            done.set()
+
+    broker = Broker(client=Client.from_url(redis), namespace=queue)
+    broker.add_middleware(Moment())
+    DramatiqBackend(broker, queue=queue)
+
+    @dramatiq.actor(queue_name=queue, broker=broker)
+    def note():
+        ran.append(None)
+
+    both = [dramatiq.Worker(broker, worker_threads=1) for _ in range(2)]
+    note.send_with_options(delay=1000)
+    both[0].start()
+    due.wait(60)
+    both[1].start()
+    wait_until(lambda: ran)
+    broker.join(queue)
+    broker.join(f"{queue}.DQ")
+    for worker in both:
+        worker.stop()
+    broker.client.close()
+    assert len(ran) == 1
 
 
 def wait_until(there):
