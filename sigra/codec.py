@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from typing import Any
 
@@ -115,7 +116,7 @@ def load_orjson() -> Any:
     """Return the package; raise ``ImportError`` if there is none that can be used."""
     import orjson
 
-    if [*map(int, orjson.__version__.split(".")[:2])] < [3, 12]:
+    if [int(part) for part in re.findall(r"\d+", orjson.__version__)[:2]] < [3, 12]:
         raise ImportError("orjson before 3.12 writes beyond its buffer where many levels end")
     return orjson
 

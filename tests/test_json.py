@@ -297,7 +297,7 @@ def within(value: Any, lists: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize("version", ["3.9.15", "3.11.9"])
+@pytest.mark.parametrize("version", ["3.9.15", "3.11.9", "unknown"])
 def test_an_orjson_that_corrupts_memory_is_not_used(
     monkeypatch: pytest.MonkeyPatch, version: str
 ) -> None:
