@@ -92,8 +92,8 @@ def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
     """Tell a module by its file, and one execution of it from the next: its namespace and spec."""
     # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
-    file = os.path.abspath(namespace.get("__file__") or f"/<{id(namespace)}>")
-    return file, id(namespace), namespace.get("__spec__")
+    file, place = namespace.get("__file__"), id(namespace)
+    return (os.path.abspath(file) if file else place), place, namespace.get("__spec__")
 
 
 def _executed_again(known: Definition, definition: Definition) -> bool:

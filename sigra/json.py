@@ -96,8 +96,8 @@ def check_depth(value: Any) -> None:
             return  # for then it ends here, whatever it is
         # An object leads to its class, and that to nearly all there is; some of many show it.
         # A cycle of two ways doubles with each level.
-        if len(near) > 200 and not (
-            _PLAIN.issuperset(map(type, near[:: len(near) // 50])) and len(near) <= _MANY
+        if len(near) > 200 and (
+            len(near) > _MANY or not _PLAIN.issuperset(map(type, near[:: len(near) // 50]))
         ):
             break
     once = {0: value}

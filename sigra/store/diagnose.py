@@ -57,12 +57,12 @@ def _moved(row: Row, places: Places) -> Diagnosis:
         true = next((number for number in numbers if row.hash_at(number) == row.digest), None)
     except (TypeError, ValueError, AttributeError):
         true = None
-    if true is None and row.beyond:
-        return row.sequence, "inserted", "the chain ends with the entry before it"
-    before = row.expected[1]
-    if true is None and any(k != row.sequence and after == before for k, after, _ in places):
-        return row.sequence, "inserted", _TWICE
     if true is None:
+        before = row.expected[1]
+        if row.beyond:
+            return row.sequence, "inserted", "the chain ends with the entry before it"
+        if any(k != row.sequence and after == before for k, after, _ in places):
+            return row.sequence, "inserted", _TWICE
         return row.sequence, "changed", "its hash is not that of its fields"
     if any(digest == row.previous for _, _, digest in places):
         return row.sequence, "reordered", f"it was written with sequence {true}"

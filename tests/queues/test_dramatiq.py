@@ -200,6 +200,18 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
                     channel.queue_delete(each + end)
 
 
+def send_two_delayed(broker, queue, ran):
+    """Send an actor of the application's own two messages for later: it notes their numbers."""
+    DramatiqBackend(broker, queue=queue)
+
+    @dramatiq.actor(queue_name=queue, broker=broker)
+    def note(number):
+        ran.append(number)
+
+    for number in range(2):
+        note.send_with_options(args=(number,), delay=4000)
+
+
 @pytest.mark.parametrize(
     ("meanwhile", "own"),
     [
@@ -219,14 +231,7 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
     broker = RedisBroker(client=client, namespace=queue)
     for middleware in own:
         broker.add_middleware(middleware)
-    DramatiqBackend(broker, queue=queue)
-
-    @dramatiq.actor(queue_name=queue, broker=broker)
-    def note(number):
-        ran.append(number)
-
-    for number in range(2):
-        note.send_with_options(args=(number,), delay=4000)
+    send_two_delayed(broker, queue, ran)
     worker = dramatiq.Worker(broker, worker_threads=1)
     worker.start()
     held = f"{queue}:__acks__.{broker.broker_id}.{queue}.DQ"
@@ -255,14 +260,7 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
     """By Redis's books both hold it: it was fetched anew, and ran twice."""
     queue, ran = f"sigra-{uuid.uuid4().hex[:10]}", []
     broker = RedisBroker(url=redis, namespace=queue)
-    DramatiqBackend(broker, queue=queue)
-
-    @dramatiq.actor(queue_name=queue, broker=broker)
-    def note(number):
-        ran.append(number)
-
-    for number in range(2):
-        note.send_with_options(args=(number,), delay=4000)
+    send_two_delayed(broker, queue, ran)
     both = [dramatiq.Worker(broker, worker_threads=1) for _ in range(2)]
     both[0].start()
     wait_until(lambda: broker.client.scard(f"{queue}:__acks__.{broker.broker_id}.{queue}.DQ") == 2)
