@@ -16,13 +16,14 @@ from sigra.backends.thread import ThreadBackend
 from sigra.cli import story
 from sigra.cli.failures import FailureLog
 from sigra.cli.output import muted_structlog
-from sigra.cli.show import Bar, PlainConsole, listing, printable, stderr_console, stdout
+from sigra.cli.show import Bar, PlainConsole, counted, listing, printable, stderr_console, stdout
 from sigra.config import configure
 from sigra.errors import AuditOnlyScopeError, MissingTenantKeysError
 from sigra.job import FINISHED, Job
 from sigra.testing import AuditLog
 
 _WIDEST = 96
+_GRACE = 0.5
 _HOME = "books"
 """The organization whose audit lines are shown: the small one."""
 
@@ -40,7 +41,7 @@ def tell() -> None:
     trail, log = AuditLog(), FailureLog(lambda _: None)
     backend = ThreadBackend(max_workers=8)
     with configure(backend=backend, sinks=[trail]), muted_structlog(), log.attached():
-        jobs, seconds = _run(steps)
+        jobs, seconds = _run(steps, backend)
         refusal = _refused_args()
         backend.close()
     _show_outcomes(console, jobs, trail, seconds)
@@ -49,8 +50,18 @@ def tell() -> None:
     _show_refusals(console, refusal, jobs)
 
 
-def _run(steps: list[story.Step]) -> tuple[list[Job], float]:
+def _run(steps: list[story.Step], backend: ThreadBackend) -> tuple[list[Job], float]:
     began = time.monotonic()
+    try:
+        return _finished(steps), time.monotonic() - began
+    except KeyboardInterrupt:
+        # Here, where nothing is logged: the interpreter's exit would name each job.
+        left = backend.close(_GRACE)
+        stderr_console().print(f"Stopped by Ctrl-C; {counted(len(left), 'job')} had not finished.")
+        raise
+
+
+def _finished(steps: list[story.Step]) -> list[Job]:
     with Bar(stderr_console(), len(steps), "jobs") as bar:
         jobs = [worker.new(args) for worker, args in steps]
         done = 0
@@ -58,7 +69,7 @@ def _run(steps: list[story.Step]) -> tuple[list[Job], float]:
             time.sleep(0.02)
             done = sum(job.state in FINISHED for job in jobs)
             bar.move(done, done)
-    return jobs, time.monotonic() - began
+    return jobs
 
 
 def _refused_args() -> MissingTenantKeysError:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,27 @@ def test_the_story_has_about_a_thousand_jobs():
     """Three organizations, about a thousand jobs, the same ones each time."""
     first, second = list(story.steps()), list(story.steps())
     assert (986, True) == (len(first), first == second)
+
+
+STOPPED = """
+import os, signal, types
+import sigra.cli.demo as demo
+from sigra.cli.app import sigra
+demo.time = types.SimpleNamespace(
+    monotonic=demo.time.monotonic, sleep=lambda _: os.kill(os.getpid(), signal.SIGINT)
+)
+sigra(["demo"])
+"""
+
+
+def test_ctrl_c_ends_it_in_one_line(tmp_path):
+    """Ctrl-C while jobs run ends the demo with 130, one line on stderr and no word of each job."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", STOPPED]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert 130 == done.returncode
+    assert re.fullmatch(r"Stopped by Ctrl-C; [\d,]+ jobs? had not finished\.\n", done.stderr)
+    assert done.stdout.startswith("Three organizations")
+    assert 3 > len(done.stdout.splitlines())
