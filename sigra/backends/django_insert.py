@@ -12,7 +12,7 @@ from sigra.backends.django_run import task_of
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.backends.producing import NO_TRANSACTION
+from sigra.backends.producing import NO_TRANSACTION, check_texts
 from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
 
@@ -32,6 +32,8 @@ def check_options(jobs: Sequence[Job], alias: str) -> None:
             names = ", ".join(sorted(known))
             reason = f"TASKS[{alias!r}] has no queue {brief(queue)!r}; it has {names}"
             raise InvalidOptionError("queue", reason, job.worker)
+        if queue is not None and _db.connections[rows().db].vendor == "postgresql":
+            check_texts(job, rows().model._meta.get_field("queue_name").max_length)
         if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
             reason = "Django's tasks have priorities from -100 to 100"
             raise InvalidOptionError("priority", reason, job.worker)

@@ -75,8 +75,11 @@ def check_texts(job: Job, longest: int = _LONGEST) -> None:
 
 def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
     """Raise ``InvalidOptionError`` for a queue whose name, with a suffix, is none of RabbitMQ's."""
-    length = len((job.options.queue or "").encode())
-    _check_length(job, length, 255 - len(suffix), "bytes of UTF-8")
+    queue = job.options.queue or ""
+    if "\n" in queue or "\r" in queue:
+        reason = "RabbitMQ leaves line ends out of a queue's name"
+        raise InvalidOptionError("queue", reason, job.worker)
+    _check_length(job, len(queue.encode()), 255 - len(suffix), "bytes of UTF-8")
 
 
 def _check_length(job: Job, length: int, longest: int, of: str) -> None:

@@ -39,5 +39,6 @@ TASKS = {
         "BACKEND": "django_tasks_db.DatabaseBackend",
         "OPTIONS": {"sigra_rescue_after": 3600},
     },
+    "any": {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": []},
     "here": {"BACKEND": "django.tasks.backends.immediate.ImmediateBackend"},
 }

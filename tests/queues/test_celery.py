@@ -619,6 +619,8 @@ class TestCeleryOnRabbitMQ(CeleryContract):
             InvalidOptionError, match="has 255 bytes of UTF-8 here at most, not 256"
         ):
             workers.echo.new(IDS, queue="ü" * 128)
+        with pytest.raises(InvalidOptionError, match="leaves line ends out"):
+            workers.echo.new(IDS, queue="two\nlines")
 
     def test_a_queue_that_somebody_deleted_is_an_enqueue_error_and_made_anew(self, harness):
         """RabbitMQ confirmed what no queue took."""

@@ -166,6 +166,16 @@ class DjangoContract(QueueContract):
         with pytest.raises(InvalidOptionError, match="no queue 'unheard-of'; it has "):
             workers.echo.new(IDS, queue="unheard-of")
 
+    def test_a_queue_that_the_database_does_not_hold_is_refused(self, harness):
+        with configure(backend=DjangoBackend("any")):
+            job = workers.echo.new(IDS, queue="q" * 32, delay=3600)
+            assert harness.rows.get(id=job.native_id).queue_name == "q" * 32
+            if connection.vendor == "postgresql":
+                with pytest.raises(InvalidOptionError, match="32 characters here at most, not 33"):
+                    workers.echo.new(IDS, queue="q" * 33)
+                with pytest.raises(InvalidOptionError, match="no NUL"):
+                    workers.echo.new(IDS, queue="q\0")
+
     def test_a_priority_beyond_djangos_is_refused(self, harness):
         job = workers.echo.new(IDS, priority=100, delay=3600)
         assert harness.rows.get(id=job.native_id).priority == 100
