@@ -13,14 +13,14 @@ _LIMIT = 4096
 _well_formed = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)+").fullmatch
 
 accepted: dict[str, None] = {}
-"""Names that were found good before: bounded, for a caller may make names up."""
+"""Names that were found good before; at most ``_LIMIT``, because a caller may make names up."""
 
 
 def check_action(action: Any) -> str:
-    """Return a name as plain ``str``; ``ValueError`` for no ``noun.verb`` or a reserved one.
+    """Return a name as plain ``str``; raise ``ValueError`` if it is not ``noun.verb``, or reserved.
 
-    Good: two or more words of lower-case letters, digits and ``_``, joined by dots,
-    255 characters at most. A name that is not a ``str`` is refused in the same way.
+    A good one has two or more words of lower-case letters, digits and ``_``, joined by dots,
+    and at most 255 characters.
     """
     action = str.__str__(action) if isinstance(action, str) else action
     if (reason := action_fault(action)) is not None:

@@ -24,8 +24,8 @@ _native = frozenset(
 class Channel:
     """A bound logger, what it was made from, and which outcomes are logged.
 
-    ``processors`` and ``logger`` are what it wraps where its class is structlog's own, whose
-    level is settled; of another they are None.
+    ``processors`` and ``logger`` are those of the bound logger where its class is one of
+    structlog's own, whose level is fixed; otherwise None.
     """
 
     __slots__ = ("allows", "bound", "logger", "made_from", "processors")
@@ -33,7 +33,7 @@ class Channel:
     def __init__(self, made_from: tuple[Any, ...]) -> None:
         self.made_from = made_from
         bound: Any = structlog.get_logger("sigra.audit").bind()
-        # Of an AsyncBoundLogger the synchronous one inside: nobody here could await its methods.
+        # Nobody here could await the methods of an AsyncBoundLogger: take the one inside it.
         self.bound: Any = bound.sync_bl if hasattr(type(bound), "sync_bl") else bound
         self.processors = self.logger = None
         kind: Any = type(self.bound)
@@ -49,7 +49,7 @@ class Channel:
         level, processors = LEVELS[line["outcome"]], self.processors
         if processors is not None and len(processors) == 1 and type(processors[0]) is JSONRenderer:
             line["level"] = level
-            text = line_of(line)  # as the renderer has it, but nearer: each frame counts here
+            text = line_of(line)  # what the renderer returns, without its frame: each counts here
             getattr(self.logger, level)(text.decode() if processors[0].text else text)
             return
         # A processor may change what it is given, and the event may not change.
@@ -58,7 +58,7 @@ class Channel:
         if processors is None:
             getattr(self.bound, level)(**line)
             return
-        # What the class's own methods come to, without handing sixteen keywords on thrice.
+        # What the class's own methods do, without passing sixteen keywords on three times.
         try:
             arguments, keywords = self.bound._process_event(level, None, line)
             getattr(self.logger, level)(*arguments, **keywords)
@@ -70,11 +70,10 @@ _channel: Channel | None = None
 
 
 def open_channel(outcome: str) -> Channel | None:
-    """Return the way as structlog is configured now, or None where the level is filtered out.
+    """Return the channel that structlog's settings make now; None if the level is filtered out.
 
-    It is kept only where the application keeps its loggers, and only while nothing
-    that it was made from has changed; so capture_logs, capsys and a later configure()
-    work.
+    It is kept for the next call only where the application caches its loggers, and only while
+    nothing that it was made from has changed: capture_logs, capsys and a later configure() work.
     """
     global _channel
     settings = structlog.get_config()

@@ -22,12 +22,12 @@ Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
 LENIENT, PLAIN, EXACT = range(3)
-"""What raises ``AuditRejectedError``: nothing, for None takes the place of what cannot be read; an
-id of no such type, a moment without a zone, or a scope that cannot be read; and besides, that
-the event would have another value than was passed."""
+"""What raises ``AuditRejectedError``. LENIENT: nothing, what cannot be read becomes None. PLAIN: an
+id of a wrong type, a moment without a zone, a scope that cannot be read. EXACT: these, and every
+value that the event would have otherwise than it was passed."""
 
 Notes = tuple[list[str], int]
-"""The paths of what was redacted, and what raises."""
+"""The paths of what was redacted, and which of the three raises."""
 
 _utc = timezone.utc
 _MAX_TEXT = 256
@@ -40,7 +40,7 @@ _UNFIT = (
 
 def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,
             ordinal: int, raising: int) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
-    """Make an event as a log line, in the order of its fields; name the paths redacted."""
+    """Return an event as a log line, in the order of its fields, and the paths redacted."""
     target_id, target_type, metadata, actor_type, ip, agent, at, organization, actor = details
     metadata, redacted = sanitize(metadata)
     notes: Notes = (redacted, raising)
@@ -66,7 +66,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
         "occurred_at": datetime.now(_utc) if at is None else _moment(at, notes),
         "worker": worker, "job_id": job_id,
     }  # fmt: skip
-    line["attempt"] = attempt  # of more than 15 keys at once Python makes a dict one by one
+    line["attempt"] = attempt  # apart: a display of more than 15 keys takes the slow path
     return line, redacted
 
 
@@ -77,8 +77,8 @@ def event_id(
     """Return the id of an event in a job: the same for a redelivery of the same attempt.
 
     A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
-    job's events lie together in an index, and a hash of all ten for the rest. Its place alone
-    would not do: a body that is run again after a crash goes on with what is left.
+    job's events lie together in an index, and then a hash of all arguments. The ordinal alone
+    would not do: a body that runs again after a crash may go on with what is left.
     """
     # The numbers, action and outcome hold no colon, the others are quoted and the job's id comes
     # last, so that no two inputs read the same.
@@ -95,7 +95,7 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 def _ids_of(scope: Any, organization: Any, notes: Notes) -> tuple[Any, Any, Any]:
-    """Return the ids of organization (as it was passed, if it was), user and impersonator."""
+    """Return the ids of organization (the one passed, if any), user and impersonator."""
     if organization is not ABSENT:
         organization = _checked_id("organization_id", organization, notes)
     elif type(scope) is not AuditScope:
@@ -140,7 +140,7 @@ def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
     text = id_text(value)
     if text is not None:
         return _as_given(field, text, sized(text, apart=True), notes)
-    reason = "an id is a str that is not blank, an int of 1,024 bits, a UUID or None"
+    reason = "an id is a str that is not blank, an int of at most 1,024 bits, a UUID or None"
     return None if value is None else _fault(notes, field, reason)
 
 
@@ -155,7 +155,7 @@ def _moment(value: Any, notes: Notes) -> datetime | None:
 
 
 def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None) -> Any:
-    """Raise for what no event can have, or return None in its place."""
+    """Raise for a value that no event can have; a lenient caller gets None in its place."""
     if notes[1] != LENIENT:
         raise AuditRejectedError(field, reason) from cause
     return None
@@ -176,7 +176,7 @@ def _text(field: str, value: Any, notes: Notes) -> str:
 
 
 def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
-    """Return what an event has of a value; raise where to a strict caller that is another."""
+    """Return ``kept``, what the event has of a value; raise if it differs and that must not be."""
     if notes[1] == EXACT:
         given = id_text(value) if field == "target_id" else None
         if kept != (str.__str__(value) if issubclass(type(value), str) else given):
@@ -185,9 +185,9 @@ def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
 
 
 def sized(given: str, *, apart: bool = False) -> str:
-    """Make a text well-formed, and cut one that could make a line too long, telling it apart.
+    """Return a text well-formed and, if it could make a line too long, cut, with a digest of it.
 
-    With ``apart`` one that was not well-formed is told apart too, as an id must be.
+    ``apart``: one that was not well-formed gets the digest too, as two ids must not become one.
     """
     text = well_formed(given[: 1 << 20])
     longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT

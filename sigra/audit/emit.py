@@ -1,4 +1,4 @@
-"""Logging an audit event through structlog and to the sinks."""
+"""Log an audit event through structlog and to the sinks."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ _NO_JOB = (
     "log_safe() was given a worker's scope where no job runs (a plain call of a worker, or a "
     "thread that its body started), so it logs nothing: pass audit_schema=, or configure() one"
 )
-# Weakly, so that a function made at run time can go.
+# Weak references, so that a function made at run time can be freed.
 _warned = WeakKeyDictionary[CodeType, object]()
-# Made beforehand, for when nothing can be made any more.
+# Made now, for when there is no room left to make anything.
 _LAST_RESORT = AuditResult("failed", "the stack or the memory ran out while the event was built")
 
 
@@ -125,7 +125,7 @@ def log_begin(attempt: Running) -> str | None:
 
     Return None if a sink has it, and otherwise why none has.
     """
-    # Past a store's queue: what is refused there is told later, and raised to nobody.
+    # Past a store's queue, whose refusals come later and are raised to nobody.
     sinks, faults, alone = config.current.sinks, list[str](), Transaction(None, strict=True)
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
@@ -141,7 +141,7 @@ def log_begin(attempt: Running) -> str | None:
 def _log(
     action: Any, scope: Any, outcome: Any, details: Details, schema: Any, surplus: Any, unknown: Any
 ) -> AuditResult:
-    """Log an event, or, where the call is bad and not strict, that something was rejected."""
+    """Log an event; for a call that is not well formed and not strict, that it was rejected."""
     job = running.get()
     ordinal = 0
     if job is not None:
@@ -176,7 +176,7 @@ def _log(
 
 
 def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, schema: Any) -> None:
-    """Raise ``AuditRejectedError`` for what ``log_safe`` would mend, or note in its result."""
+    """Raise ``AuditRejectedError`` for what ``log_safe`` would mend or only report."""
     line, redacted = compose(action, outcome, scope, details, None, 0, EXACT)
     check_metadata(details[2], line["metadata"], redacted)
     try:
@@ -214,7 +214,7 @@ def _emit(
         write_record(event, schema, sinks, faults, transaction)
     elif not faults:
         return result_of("emitted", None, line, tuple(redacted))
-    # One that is held is counted by whoever writes it.
+    # An event that is held is counted by whoever writes it later.
     held = transaction is not None and transaction.held is not None
     status: Any = "failed" if faults else "held" if held else "emitted"
     return result_of(status, "; ".join(faults) or None, event, tuple(redacted))

@@ -72,10 +72,10 @@ def _refuse_set(_: object, name: str, __: object) -> NoReturn:
 AuditEvent.__setattr__ = AuditResult.__setattr__ = _refuse_set  # type: ignore[method-assign]
 
 
-# To fill in another class and then call it the frozen one costs a quarter of what the frozen
-# one's own __init__ does, and each call makes a result.
+# An object of another class that is filled in and then given the frozen class costs a quarter of
+# what the frozen one's own __init__ does, and each call makes a result.
 class _ResultDraft:
-    """A result while it is filled in; in place of its event, the log line that begins with its."""
+    """A result while it is filled in. Its ``event`` may be a log line, until it is read."""
 
     __slots__ = AuditResult.__slots__
 
@@ -101,7 +101,7 @@ _event: Any = AuditResult.__dict__["event"]
 
 
 def _read_event(result: AuditResult) -> AuditEvent | None:
-    """Return a result's event, which is made when it is first asked for, as it seldom is."""
+    """Return a result's event; make it of the log line when it is first asked for."""
     event = _event.__get__(result)
     if type(event) is dict:
         _event.__set__(result, event := event_of([*event.values()][: len(EVENT_FIELDS)]))

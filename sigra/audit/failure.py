@@ -1,4 +1,4 @@
-"""Count how each call ended, and tell of the failures, which no event can tell of."""
+"""Count calls that were disabled or failed, and report the failures, as no event can."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
 _COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
 
-# A sink that is down fails for every event: beyond this many lines for one reason in one
-# second, the rest are counted, and the next line says how many they were.
+# A sink that is down fails for every event. For one reason at most this many lines are written in
+# a second; the next one says how many were left out.
 _LINES = 50
 _REASONS = 256
 _windows: dict[str | None, tuple[float, int]] = {}

@@ -1,4 +1,4 @@
-"""How a call of ``log_safe`` or ``log`` is written, and what is wrong with one that is not so."""
+"""The form of a call of ``log_safe`` or ``log``, and what is wrong with one of another form."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STRICT: Any = object()
-"""As the first surplus argument of a call: its caller wants to be told by an exception.
-No one else has it, so no keyword or value that a tenant sent can ask for the same."""
+"""The first surplus argument of a call whose caller wants an exception: nobody else has this
+object, so no keyword or value that a tenant sent can ask for one."""
 
 
 def well_formed_call(

@@ -1,4 +1,4 @@
-"""Values that hold no others, as JSON has them: by exact type, through base slots alone."""
+"""Values that hold no other values, as JSON has them: read through base types' slots alone."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def leaf(value: Any) -> Any:
         for base, plain in _KINDS:
             if issubclass(kind, base):
                 return plain(value)
-        # By identity: these classes are not loaded for the sake of the question.
+        # By name and identity: the question must not load the modules of these classes.
         if any(getattr(sys.modules.get(home), name, None) is kind for home, name in _PRINTED):
             return str.__str__(str(value))
-    except Exception:  # noqa: S110 - of an object made without its __init__, or changed past it
+    except Exception:  # noqa: S110 - an object made without its __init__, or tampered with
         pass
     return f"<{type_name(kind)}>"
 
@@ -60,7 +60,7 @@ def _integer(value: Any) -> int | str:
 
 def _float(value: Any) -> float | str:
     exact = float.__float__(value)
-    # Infinity and NaN alone leave something when taken from themselves.
+    # Only infinity and NaN minus themselves are not zero.
     if exact - exact == 0.0:
         return exact
     return "NaN" if exact != exact else "Infinity" if exact > 0 else "-Infinity"
@@ -69,7 +69,7 @@ def _float(value: Any) -> float | str:
 def _binary(value: Any) -> str:
     base: Any = bytes if issubclass(type(value), bytes) else bytearray
     try:
-        # A slice of it is of the base type, whose buffer is nobody's own.
+        # A slice is of the base type, whose buffer no subclass has a say in.
         return base.decode(base.__getitem__(value, slice(None)))  # type: ignore[no-any-return]
     except UnicodeDecodeError:
         return f"<{base.__name__} {base.__len__(value)}>"
@@ -87,7 +87,7 @@ def _moment(value: Any) -> str:
     exact = exact_datetime(value)
     zone = exact.tzinfo
     zones = sys.modules.get("zoneinfo")
-    # Any other time zone is foreign code.
+    # Any other time zone would run foreign code.
     if zone is None or type(zone) is timezone or (zones and type(zone) is zones.ZoneInfo):
         return exact.isoformat()
     return exact.replace(tzinfo=None).isoformat()
@@ -107,7 +107,7 @@ _KINDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
     (Decimal, Decimal.__str__),
     (complex, complex.__repr__),
 )
-"""The first type that a value is of has its say; a datetime is a date too."""
+"""The first type that fits decides, so datetime comes before date, which it is a subclass of."""
 
 _PRINTED = tuple(
     [("ipaddress", f"IPv{version}{what}") for version in "46" for what in ("Address", "Network")]

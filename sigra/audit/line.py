@@ -1,4 +1,4 @@
-"""An event as one line of JSON, in which nothing can pass for the end of it."""
+"""An event as one line of JSON, in which nothing can pass for the end of the line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ hidden = re.compile(
     "[\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-"""What cannot be seen, ends a line or turns it around, as far as JSON does not escape it."""
+"""Characters that are invisible, end a line or turn it around, and that JSON does not escape."""
 
 
 def line_of(fields: dict[str, Any]) -> bytes:
@@ -29,18 +29,18 @@ def line_of(fields: dict[str, Any]) -> bytes:
         line = _dump(fields, sanitize_value, _options)
     except (TypeError, ValueError, RecursionError):
         line = _dump(sanitize_value(fields), sanitize_value, _options)
-    if line.isascii() and 0x7F not in line:  # the one of them in ASCII that JSON does not escape
+    if line.isascii() and 0x7F not in line:  # the only one of ``hidden`` in ASCII
         return line
     return hidden.sub(lambda match: encode_basestring_ascii(match[0])[1:-1], line.decode()).encode()
 
 
 def _best_dump() -> tuple[Callable[..., bytes], int]:
-    """Return what writes JSON of a value, a default for what it has no word for, and options."""
+    """Return a function that writes JSON, given a value, a default and options; and the options."""
     try:
         orjson = load_orjson()
     except ImportError:  # the extra is not installed
         return lambda value, *_: compact(value).encode(), 0
-    # Left to themselves these types would be written by rules that are not ours.
+    # Otherwise orjson would write dataclasses and subclasses by rules of its own.
     return orjson.dumps, orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
@@ -64,7 +64,7 @@ class JSONRenderer:
         """Render one event, as structlog calls a processor."""
         event_dict.setdefault("level", name)
         try:
-            check_depth(event_dict)  # for it may be no event of ours
+            check_depth(event_dict)  # it may not be an event of log_safe
         except ValueError:
             event_dict = sanitize_value(event_dict)
         line = line_of(event_dict)

@@ -1,4 +1,4 @@
-"""Reading objects by their exact type, so that no code of theirs runs but properties."""
+"""Read objects by their exact type, so that of their own code only properties run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 ABSENT: Any = object()
 """Stands for a member that an object does not have."""
 
-# Straight from ``type``: a metaclass may have its own idea of any of these.
+# Straight from ``type``: a metaclass may define any of these anew.
 _mro = type.__dict__["__mro__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
 _qualname = type.__dict__["__qualname__"].__get__
@@ -39,7 +39,7 @@ def well_formed(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Each comes out as three marks; of all ways to do it this is the fastest by far.
+        # Each becomes three marks, which are made one. Of the ways to do it, this is the fastest.
         marked = text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
         return marked.replace("\ufffd\ufffd\ufffd", "\ufffd")
     return text
@@ -49,7 +49,7 @@ def mapping_of(value: Any) -> dict[Any, Any] | None:
     """Return the dict that a value is, or that a mapping proxy stands before."""
     kind = type(value)
     if kind is MappingProxyType:
-        # The proxy has no word for what it wraps, and its own get() would ask that.
+        # The proxy does not show what it wraps, and its get() would run that one's methods.
         value = next(iter(gc.get_referents(value)), None)
         kind = type(value)
     return value if issubclass(kind, dict) else None
@@ -58,10 +58,10 @@ def mapping_of(value: Any) -> dict[Any, Any] | None:
 def read_member(source: Any, name: str) -> Any:
     """Return a member of a mapping or an object, or ``ABSENT``.
 
-    Read are slots, properties and cached properties, the instance's ``__dict__``, the
-    fields of a named tuple and plain class attributes. What only a ``__getattr__`` or
-    a ``__getitem__`` of the application could tell is absent. A property's own
-    exception passes through.
+    Slots, properties, cached properties, the instance's ``__dict__``, the fields of a
+    named tuple and plain class attributes are read. What only a ``__getattr__`` or
+    ``__getitem__`` of the application knows is absent. What a property raises passes
+    through.
     """
     mapping = mapping_of(source)
     if mapping is not None:
@@ -90,7 +90,7 @@ def read_member(source: Any, name: str) -> Any:
 
 
 def _is_slot(kind: type) -> bool:
-    # By identity throughout: an ``in`` would ask the == of a metaclass.
+    # By identity: ``in`` would run the == of a metaclass.
     return kind is MemberDescriptorType or kind is GetSetDescriptorType or kind is _tuple_getter
 
 

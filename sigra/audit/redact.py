@@ -12,7 +12,8 @@ from sigra.audit import words as w
 REDACTED = "[REDACTED]"
 
 PLAIN, MEASURE, FLAG, SECRET = 0, 1, 2, 3
-"""What a key says of its value: anything; a secret, unless a number or bool; unless a bool."""
+"""What a key says of its value: PLAIN, it is no secret; MEASURE, it is one unless it is a number or
+a bool; FLAG, unless it is a bool; SECRET, it is one."""
 
 MAX_KEY = 256
 _LONGEST_RUN = 4
@@ -30,16 +31,16 @@ _camel = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 def key_verdict(key: str) -> int:
     """Say what the value under a key is: ``PLAIN``, ``MEASURE``, ``FLAG`` or ``SECRET``.
 
-    The key is split into words at separators and changes of case. It is one of a
-    secret if a word, or neighbouring words run together, are on the lists of
-    ``words.py``, or if it is too long to be a name at all.
+    The key is split into words at separators and changes of case. Its value is a secret
+    if a word, or neighbouring words joined, are on the lists of ``words.py``, or if the
+    key is too long to be a name at all.
     """
     name = visible(key)
     if len(name) > MAX_KEY:  # NFKC makes up to 18 characters of one
         return SECRET
     lowered = [word for word in _separator.split(name.lower()) if word]
     words = [word for word in _separator.split(_camel.sub("_", name).lower()) if word]
-    # PaSsWoRd, which its changes of case take to pieces, is one of the words all the same.
+    # PaSsWoRd is one of the words too, though it is split at its changes of case.
     if words != lowered and not w.WHOLE.isdisjoint(lowered):
         return SECRET
     return _judge(words)
@@ -53,7 +54,7 @@ def is_secret(key: str, kind: type) -> bool:
 
 
 def visible(key: str) -> str:
-    """Return a key as it is looked at: by what its characters stand for, no hidden one left."""
+    """Return a key as it is judged: in NFKC, without invisible characters."""
     shown = [sign for sign in key if sign.isascii() or unicodedata.category(sign) != "Cf"]
     return unicodedata.normalize("NFKC", "".join(shown))
 
@@ -64,7 +65,7 @@ def _judge(words: list[str]) -> int:
     marking = [word for word in _without_benign(words) if _marks(word)]
     if not marking and not _runs_together(words):
         return PLAIN
-    # The rest decides too: "card_no_token" is a number's name still.
+    # The other words are looked at too: "card_no_token" still names a card's number.
     rest = [word for word in words if word not in w.MEASURED]
     if marking and {*marking} <= w.MEASURED and w.METRIC & {*words} and not _runs_together(rest):
         return MEASURE
@@ -125,7 +126,7 @@ def holds_secret(text: str) -> bool:
     if len(text) < _SHORTEST:
         # Too short for all but a password in a URL.
         return "://" in text and _value(text) is not None
-    # Searching for plain parts first spares most strings the pattern, at a tenth of its cost.
+    # A search for plain parts comes first: it costs a tenth of the pattern, and most have none.
     if text.isalnum():
         return ("AKIA" in text or "ASIA" in text) and _value(text) is not None
     for part in _plain_parts:

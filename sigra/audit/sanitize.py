@@ -18,14 +18,14 @@ from sigra.json import freeze
 MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
 
-# A value costs one; long keys and texts cost as much more as looking at them takes.
+# A value costs one; long keys and texts cost more, in proportion to the time that they take.
 _BUDGET = 5_000
 _KEY_CHARACTERS = 8
 _TEXT_CHARACTERS = 80
 _LONGEST_TEXT = _BUDGET * _TEXT_CHARACTERS
 _MAX_DEPTH = 64
 _MAX_STEP = 64
-# What a result tells of what was redacted: in metadata that is kept there is not so much.
+# Of what was redacted, a result names at most so many paths, cut at so many characters.
 _MAX_PATHS = 1_000
 _MAX_PATH = 256
 
@@ -45,8 +45,8 @@ def sanitize(  # noqa: C901 - one loop, though long: a call for each value takes
 ) -> tuple[dict[str, Any], list[str]]:
     """Return metadata as plain JSON, and the paths of what was redacted.
 
-    What is no mapping is put under the key ``value``. Over ``MAX_BYTES`` the answer is
-    ``{"truncated": True, "bytes": n, "sha256": hex}`` of the JSON that it would have
+    Anything but a mapping is put under the key ``value``. More than ``MAX_BYTES`` becomes
+    ``{"truncated": True, "bytes": n, "sha256": hex}``, of the JSON that it would have
     been. Reading stops after 5,000 values, less for long keys and texts (of 400,000
     characters in all); then n and the digest are of the part that was read.
     """
@@ -92,11 +92,11 @@ def _walked(metadata: Any) -> tuple[dict[str, Any], list[str]]:
 
 
 def check_metadata(metadata: Any, kept: dict[str, Any], redacted: list[str]) -> None:
-    """Raise ``AuditRejectedError`` where ``sanitize`` kept something else than strict JSON."""
+    """Raise ``AuditRejectedError`` if what ``sanitize`` kept differs from what was given."""
     if redacted:
         raise AuditRejectedError("metadata", f"it holds a secret at {redacted[0]}")
     held, told = mapping_of(metadata), {"truncated", "bytes", "sha256"}
-    # What was too large to be kept is too large to be frozen: it may hold one list ten times ten.
+    # What was too large to keep is too large to freeze: lists in it may share others many times.
     if held is not None and kept.keys() == told and dict.get(held, "sha256") is not kept["sha256"]:
         held = None
     try:
@@ -117,7 +117,7 @@ def _is_simple(key: str) -> bool:
 
 
 def sanitize_value(value: Any) -> Any:
-    """Return any value as plain JSON, read as far as metadata is, with nothing redacted."""
+    """Return any value as plain JSON, within the bounds of metadata and with nothing redacted."""
     return _Walk(redacting=False).value(value, "$", 0)
 
 
@@ -178,7 +178,7 @@ class _Walk:
         return plain
 
     def _key(self, key: Any) -> str:
-        """Write a key as JSON would; one that is not ASCII costs what it is judged as."""
+        """Write a key as JSON would; one that is not ASCII costs by its length as it is judged."""
         text = leaf(key)
         text = well_formed(text[:_LONGEST_TEXT]) if type(text) is str else json.dumps(text)
         if not text.isascii():
@@ -186,7 +186,7 @@ class _Walk:
         return text
 
     def _apart(self, key: str, plain: dict[str, Any]) -> str:
-        """Tell a key by a number from an earlier one that reads the same; the search costs too."""
+        """Add a number to a key that reads like an earlier one; the search for it costs too."""
         number = len(plain)
         while f"{key}#{number}" in plain:
             number += 1

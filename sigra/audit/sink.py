@@ -32,23 +32,24 @@ class Sink(Protocol):
 
 
 _writing: ContextVar[Collection[AuditEvent]] = ContextVar("sigra_writing", default=())
-"""The event that this thread, or this task, writes: while a driver waits within one task's write,
-the others of its thread go on. It is emptied, not reset: a task that began meanwhile has it too."""
+"""The event that this thread or task is writing, in a list: of a task, because others of its thread
+go on while a driver waits. The list is emptied at the end, not the variable reset: a task that
+began meanwhile has a copy of the variable."""
 
 
 def write_record(
     event: AuditEvent, schema: Any, sinks: Sequence[Sink], faults: list[str],
     transaction: Transaction | None, flushing: bool = False,
 ) -> int:  # fmt: skip
-    """Make the record, write it to every sink, and add to ``faults`` who raised, by type.
+    """Make the record and write it to every sink; return how many took it.
 
-    Return how many sinks took it; with ``flushing`` those that queue events write them now.
-    A schema that raises keeps the event from no sink: the record is then None. An
-    event that a sink logs while it writes one goes to no sink, or it would never end.
+    ``faults`` is added to: who raised, by type. ``flushing``: sinks that queue events write them
+    now. If the schema raises, the sinks are given None for the record. What a sink logs
+    while it writes an event goes to no sink, or it would never end.
     """
     record: Any = None
     taken = 0
-    object.__setattr__(event, "metadata", read_only(event.metadata))  # for many will have it
+    object.__setattr__(event, "metadata", read_only(event.metadata))  # all sinks are given it
     try:
         record = build_record(schema, event)
     except Exception as error:

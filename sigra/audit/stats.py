@@ -23,8 +23,8 @@ class AuditStats(NamedTuple):
         return tuple.__getitem__(self, key)  # type: ignore[call-overload, no-any-return]
 
 
-# One step of such an iterator is atomic, and `for _ in emitted: break` takes it without a call:
-# it still counts where the stack has no room left for one.
+# A step of such an iterator is atomic, and `for _ in emitted: break` takes one without a call, so
+# that it counts even where the stack has no room left for a call.
 emitted = count()
 disabled = count()
 failed = count()
@@ -36,5 +36,5 @@ def audit_stats() -> AuditStats:
 
 
 def _value(counter: count[int]) -> int:
-    # Its repr, "count(7)", is the one way to see the next number without taking it.
+    # Only its repr, "count(7)", shows the next number without taking it.
     return int(repr(counter)[6:-1])

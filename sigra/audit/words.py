@@ -57,7 +57,7 @@ MEASURED = frozenset(
     """token tokens session sessions key keys jwt cookie cookies csrf xsrf salt nonce certificate
     certificates credential credentials""".split()
 )
-"""What is never a number itself: with a metric word and a number no secret (``session_count``)."""
+"""Of these no secret is a number: with a metric word, a number is none (``session_count``)."""
 
 METRIC = frozenset(
     """age attempts average avg budget cached completion count counts days depth duration elapsed
@@ -76,7 +76,7 @@ DESCRIBING = frozenset(
     scopes secure serializer source spec status strategies strategy strength supported thumbprint
     type types user validators verified version""".split()
 )
-"""As a key's last word, these say that it tells of a secret and does not hold it."""
+"""A key that ends with one of these describes a secret and does not hold it."""
 
 FLAGS = frozenset(
     """allow allows can change disable disables enable enables enter exclude expire force has hide
