@@ -26,12 +26,12 @@ _DEPTH = 8
 def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     """Refuse a worker's scope in any argument of a host's authorization function.
 
-    Sync and async functions alike. The arguments are searched to a depth of 8:
-    lists, tuples, sets, dict keys and values, attributes of any object and of its class, what
-    a function, generator, coroutine, future, exception or weak reference holds, but not what a
-    property or ``__getattr__`` would make, nor what SQLAlchemy's own objects hold but lists and
-    dicts.
-    Finding an ``AuditScope`` raises ``AuditOnlyScopeError`` before the function runs.
+    Sync and async functions alike. The arguments are searched to a depth of 8: items of
+    lists, tuples and sets, dict keys and values, attributes of any object and of its class, and
+    what a function, generator, coroutine, future, exception or weak reference holds. Not searched
+    is what a property or ``__getattr__`` would make, and of SQLAlchemy's own objects all but
+    lists and dicts. Finding an ``AuditScope`` raises ``AuditOnlyScopeError``, and the function
+    does not run.
     """
     if isinstance(function, (staticmethod, classmethod)):
         return cast("Callable[P, R]", type(function)(request_scope_only(function.__func__)))
@@ -57,7 +57,7 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
 _OPENED = (list, tuple, set, frozenset, deque, dict, types.MethodType, functools.partial,
            BaseException, MappingView, types.CellType, types.GeneratorType, types.CoroutineType,
            types.AsyncGeneratorType, types.BuiltinMethodType, types.MethodWrapperType)  # fmt: skip
-"""What is asked of the interpreter what it holds: no ``__iter__`` of a subclass is run."""
+"""Types of which the interpreter tells what they hold: no ``__iter__`` of a subclass is run."""
 
 _BARE = frozenset({list, tuple, set, frozenset, dict})
 _PYDANTIC = frozenset({"__pydantic_extra__", "__pydantic_private__"})
@@ -66,7 +66,7 @@ _LEAVES = frozenset({str, int, float, bool, bytes, types.NoneType, complex, UUID
 
 def _refuse_scope(function: Callable[..., Any], *layer: Any) -> None:
     """Search breadth first; each object once, so that cycles and sharing cost nothing."""
-    seen: dict[int, Any] = {}  # held, so that no id is used twice
+    seen: dict[int, Any] = {}  # the objects too, so that none is freed and its id used again
     for _ in range(_DEPTH + 1):
         inner: list[Any] = []
         for value in layer:
@@ -111,8 +111,8 @@ def _attributes(value: Any) -> Iterator[Any]:
         members = cls.__dict__.values()
         if AuditScope in map(type, members):
             yield from members
-        # By their descriptors, for a name such as __scope is mangled; the members of a type
-        # without __slots__ are an interpreter's own, as a function's globals.
+        # Through descriptors, for a name such as __scope is mangled. A type without __slots__
+        # has members of the interpreter's own, such as a function's globals.
         for member in members if "__slots__" in cls.__dict__ else ():
             if isinstance(member, types.MemberDescriptorType):
                 with contextlib.suppress(AttributeError):  # never set

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from sigra.definition import Definition
 
 lock = threading.RLock()
-if hasattr(os, "register_at_fork"):  # so that no child waits for a thread of its parent's
+"""Held while the catalog or the settings change."""
+
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it, which the child has not
     os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
 _lasting: dict[str, Definition] = {}
-# A function's local worker lives as long as somebody holds it: no consumer can import it.
+# A worker defined inside a function lives only while it is referred to: no consumer can import it.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
 _subscribers: list[Callable[[Definition], object]] = []
 
@@ -46,7 +48,7 @@ def register(definition: Definition) -> None:
         known = _find(name)
         if known is not None and "<locals>" in known.function.__qualname__:
             del known
-            gc.collect()  # an earlier call's leftovers do not hold the name
+            gc.collect()  # what an earlier call left behind must not keep the name
             known = _find(name)
         if known is not None and not _executed_again(known, definition):
             places = describe(known.function), describe(definition.function)
@@ -89,7 +91,7 @@ def _find(name: str) -> Definition | None:
 
 
 def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
-    """Tell a module by its file, and one execution of it from the next: its namespace and spec."""
+    """Return what tells a function's module (file), and one execution of it (namespace, spec)."""
     # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     file, place = namespace.get("__file__"), id(namespace)
@@ -97,12 +99,13 @@ def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
 
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
+    """Tell whether a module that is executed once more has defined its own worker again."""
     first, second = known.function, definition.function
     before, after = known.origin, definition.origin
     elsewhere = _module(first) != _module(second) and before[0] != after[0]
     if elsewhere or "<locals>" in first.__qualname__:
         return False
     old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
-    # In another namespace, or by another spec, or the same lines once more in one namespace.
+    # A new execution has another namespace or spec, or runs the same lines in the same namespace.
     anew = before[1] != after[1] or before[2] is not after[2] or (old is not new and old == new)
     return anew or (second.__module__ == "__main__" and hasattr(sys, "ps1"))

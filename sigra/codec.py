@@ -43,14 +43,14 @@ class Stdlib:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again, which is not too deep (see ``check_depth``).
+        """Return a copy of ``value``, which ``check_depth`` has passed: written and read again.
 
-        Raises anything if it is not strict JSON or longer than ``max_bytes``. What was
-        coerced on the way shows in the copy, which then differs from ``value``.
+        Raises an exception of any type if it is not strict JSON or longer than ``max_bytes``.
+        Where something was coerced on the way, the copy differs from ``value``.
         """
-        text = self._encode_ascii(value)  # the faster of the two, and never the shorter
+        text = self._encode_ascii(value)  # faster than dumps(), and its text is never shorter
         tree = self._decode_own(text)
-        # What a lone surrogate is written as, or half of a pair: then encode() tells which.
+        # "\\ud" begins a lone surrogate or half of a pair; dumps() refuses only the first.
         if (len(text) > max_bytes or "\\ud" in text) and len(self.dumps(tree)) > max_bytes:
             raise ValueError
         return tree
@@ -62,7 +62,8 @@ class Compiled:
     def __init__(self) -> None:
         orjson = load_orjson()
         self.dumps, self._decode = orjson.dumps, orjson.loads
-        # Ints beyond 53 bits end in the exact walk: orjson alone lets 2**64-1 through.
+        # Strict: ints beyond 53 bits are refused here and checked by freeze() one by one. Without
+        # it orjson would let 2**64-1 through.
         self._strict = (
             orjson.OPT_STRICT_INTEGER
             | orjson.OPT_PASSTHROUGH_DATETIME
@@ -78,7 +79,7 @@ class Compiled:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Write and read ``value`` again, as ``Stdlib`` does."""
+        """Return a copy as ``Stdlib`` does."""
         data = self.dumps(value, None, self._strict)
         if len(data) > max_bytes:
             raise ValueError

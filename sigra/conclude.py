@@ -77,7 +77,7 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
-    # No retry would bring the missing arg.
+    # No retry would bring a missing arg.
     if attempt.attempt + attempt.lost >= options.max_attempts or isinstance(error, MissingArgError):
         return Verdict("discarded", error=error)
     try:

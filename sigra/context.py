@@ -18,10 +18,10 @@ class Running:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
-    the body has logged. ``lost``: runs that used up an attempt each, for their consumers
-    died with them. ``pump`` is the in-process backend's own: it tells there that
-    the body enqueues from inside a job (None if jobs cross a queue). ``cut_off`` returns
-    what its log line says of a run that its consumer cuts off and settles itself; else "".
+    the body has logged. ``lost`` counts earlier runs whose consumer died: each used up an
+    attempt. ``pump`` belongs to the in-process backends, which see by it that a body enqueues
+    from inside a job (None if jobs cross a queue). ``cut_off()`` gives the words for the log
+    line where the consumer itself has cut the run off and settles the job, and otherwise "".
     """
 
     job: Job

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sigra.definition import Definition
 
 _SHAPES = 64
-"""How many sets of keys a worker remembers as good."""
+"""How many sets of keys a worker remembers as admitted."""
 
 
 class Enqueuer:
@@ -35,12 +35,12 @@ class Enqueuer:
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        # Tuples of keys admitted before, and all of each as one text: presence and binding depend
-        # on the keys alone.
+        # Sets of keys that were admitted before, and each joined to one text: whether keys are
+        # there and whether args bind depends on the keys alone.
         self._shapes: dict[tuple[str, ...], str] = {}
-        # The token of the settings last seen, and the backend chosen by them: None for their
-        # default, which is not kept alive when it was configured for a while. One pair, so that
-        # no other thread ever sees half of it.
+        # The token of the settings last seen, and the backend chosen by them. None stands for their
+        # default, so that a backend configured for a while is not kept alive here. One pair, so
+        # that no other thread ever sees half of it.
         self._chosen: tuple[object, Any] = None, None
 
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
@@ -161,7 +161,7 @@ def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 
 
 def _plain(definition: Definition, args: Any) -> dict[str, Any]:
-    """Copy a mapping by what it holds, not by what its own methods might make up."""
+    """Return a mapping as a plain dict: a dict's own items, and only of others what they say."""
     if isinstance(args, dict):
         return dict(dict.items(args))
     reason = f"args are a mapping with str keys, not {type(args).__qualname__}"

@@ -85,7 +85,7 @@ async def aexecute(attempt: Running) -> Verdict:
             try:
                 value, raised = await task
             finally:
-                # For a task that was cancelled before its first step.
+                # A task that was cancelled before its first step never began it.
                 coroutine.close()
             if raised is not None:
                 raise raised

@@ -65,6 +65,7 @@ class _UnreadList(FrozenList):
 
 
 def _settle(level: Any) -> None:
+    """Wrap the children of an unread level, which is an ordinary frozen one from then on."""
     base: Any = dict if issubclass(type(level), dict) else list
     for place, value in dict.items(level) if base is dict else enumerate(list.__iter__(level)):
         wrapper = _WRAPPERS.get(type(value))
@@ -85,7 +86,7 @@ def _reading(name: str) -> Callable[..., Any]:
 
 
 def _settle_right(self: Any, _left: object) -> Any:
-    """Settle the right operand and leave the work, in-place work too, to the left one."""
+    """Settle the right operand and let the left one do the operation, in place too."""
     _settle(self)
     return NotImplemented
 

@@ -1,4 +1,4 @@
-"""Ids of jobs and of events outside of them: captured cheaply, written out only when read."""
+"""Ids of jobs, and of events outside jobs: captured cheaply, written as text when first read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import time_ns
 # An instance of our own: a user's random.seed() would otherwise make ids repeat.
 _source = Random(os.urandom(32))
 _random_bits = _source.getrandbits
-_timed = re.compile(
+_is_uuid7 = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 ).fullmatch
 
@@ -49,5 +49,8 @@ def uuid7() -> str:
 
 @lru_cache(maxsize=256)
 def time_of(job_id: str) -> str | None:
-    """Return the time that leads a UUIDv7, None of any other id; a body asks for each event."""
-    return job_id[:13] if _timed(job_id) else None
+    """Return the time with which a UUIDv7 begins, as its text; None for any other id.
+
+    It is kept, because each event of a job asks for it.
+    """
+    return job_id[:13] if _is_uuid7(job_id) else None

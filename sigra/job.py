@@ -100,7 +100,7 @@ class Job:
         return datetime.fromtimestamp(self.stamp[0] / 1e9, timezone.utc)
 
     @property
-    def state(self) -> str:  # no Literal: a checker would take the first that is asserted for all
+    def state(self) -> str:  # not State: checkers would hold one asserted value for the only one
         """Return where the job stands; ``UnsupportedError`` if the backend cannot tell."""
         return self._require("a job's state").state()
 

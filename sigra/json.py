@@ -67,7 +67,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
 
 
 def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> FrozenDict:
-    """Let the codec copy, and walk only if the copy differs or fails."""
+    """Let the codec copy; walk the tree only if that fails or the copy differs."""
     try:
         check_depth(args)
         tree = codec.copy(args, max_bytes)
@@ -84,24 +84,24 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
 
 
 def check_depth(value: Any) -> None:
-    """Raise ``ValueError`` for what is deeper than ``LEVELS``, before a codec is at its mercy.
+    """Raise ``ValueError`` for what is nested deeper than ``LEVELS``.
 
-    orjson does not count tuples, and the standard library's encoder counts on a large stack:
-    a cycle may end the process.
+    Asked before a codec writes it: orjson does not count tuples, and the standard library's
+    encoder needs a large stack, so that a cycle could end the process.
     """
     near = [value]
     for _ in range(LEVELS):
         near = get_referents(*near) if len(near) < 1_000 else _all_below(near)
         if not near:
-            return  # for then it ends here, whatever it is
-        # An object leads to its class, and that to nearly all there is; some of many show it.
-        # A cycle of two ways doubles with each level.
+            return
+        # An object that is not JSON refers to its class, and that to nearly everything: a sample
+        # shows it. A cycle with two branches doubles with each level.
         if len(near) > 200 and (
             len(near) > _MANY or not _PLAIN.issuperset(map(type, near[:: len(near) // 50]))
         ):
             break
     once = {0: value}
-    for _ in range(LEVELS):  # the same with what nests alone, which takes longer
+    for _ in range(LEVELS):  # again, with each container once and nothing else: slower, but exact
         below = get_referents(*once.values())
         once = {id(x): x for x in below if type(x) not in _LEAVES and issubclass(type(x), _NESTING)}
         if not once:
@@ -110,7 +110,7 @@ def check_depth(value: Any) -> None:
 
 
 def _all_below(level: list[Any]) -> list[Any]:
-    """Return what a large level holds, or more than ``_MANY`` of it."""
+    """Return what a large level holds, up to a little more than ``_MANY``; empty the level."""
     found: list[Any] = []
     while level and len(found) <= _MANY:
         found += get_referents(*level[-500:])
@@ -119,11 +119,11 @@ def _all_below(level: list[Any]) -> list[Any]:
 
 
 _Path = tuple[str, Any]
-"""The last part, and the path before it: written out only for an error."""
+"""The last part of a path, and the path before it: made into text only for an error."""
 
 
 def _rebuild(value: Any, path: _Path, level: int) -> Any:
-    """Copy by base types' own slots alone, so that no code of the caller's runs."""
+    """Copy through the slots of the base types alone, so that no code of the caller's runs."""
     kind = type(value)
     if kind is bool or value is None:
         return value

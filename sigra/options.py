@@ -133,7 +133,7 @@ def _text(value: Any) -> str:
         raise ValueError(f"must be a str, not {_kind(value)}")
     if not value.strip() or not is_unicode(value):
         raise ValueError("must not be blank, nor have a lone surrogate, which no queue carries")
-    return str.__str__(value)  # str() would show one from an enumeration as another
+    return str.__str__(value)  # str() gives another text for a member of an enumeration
 
 
 def _whole(value: Any) -> int:

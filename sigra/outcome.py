@@ -1,4 +1,4 @@
-"""The five ways a job can end, as values that a worker returns."""
+"""What a worker may return to say how its attempt ended."""
 
 from __future__ import annotations
 

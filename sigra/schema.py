@@ -95,7 +95,7 @@ def _declared(schema: Any) -> dict[str, str]:
 
 
 def _attribute(schema: type, name: str) -> Any:
-    # Not getattr: a metaclass of the application may answer for names that it has not.
+    # Not getattr: a metaclass of the application may answer for names that the class does not have.
     try:
         return type.__getattribute__(schema, name)
     except AttributeError:

@@ -123,7 +123,7 @@ def id_text(value: Any) -> str | None:
     """Return an id as the string that travels, or None where ``value`` cannot be one.
 
     A str, int (not bool) or UUID can; a blank string or an int beyond 1,024 bits cannot.
-    It is told by its exact type and read from the base type's slots: no code of a
+    Its exact type decides, and it is read through the base type's slots: no code of a
     subclass or of a proxy runs.
     """
     kind = type(value)
@@ -157,8 +157,8 @@ def tenant_args(scope: object) -> dict[str, str | None]:
     """Return the tenant keys for a child job, or for the first job of a request.
 
     ``scope`` is an ``AuditScope`` or the host's own request scope: an object or a
-    mapping with ``user``, ``active_organization`` and, if it likes,
-    ``impersonating_from``, each None or something with an ``id``. The answer has
+    mapping with ``user``, ``active_organization`` and perhaps
+    ``impersonating_from``, each None or something with an ``id``. The keys are
     ``organization_id`` and ``actor_id``, and ``impersonating_from`` if there is
     one. Raises ``TypeError`` if a member or its id is absent: absent is not None.
     """
