@@ -130,7 +130,7 @@ def _check_callback(callback: Any) -> Any:
 
 def _check_signing(signing: Any) -> Any:
     if signing is not None and not hasattr(signing, "seal"):
-        raise TypeError(f"signing must be sigra.Signing(...) or None, not {type(signing)!r}")
+        raise TypeError(f"signing must be a Signing or None, not {type(signing).__qualname__}")
     return signing
 
 

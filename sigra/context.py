@@ -31,7 +31,7 @@ class Running:
     pump: object = None
     lost: int = 0
     cut_off: Any = str
-    ordinal: int = field(default=0, init=False)
+    ordinal: int = 0
     _info: JobInfo | None = field(default=None, init=False)
 
     @property

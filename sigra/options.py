@@ -33,17 +33,14 @@ if TYPE_CHECKING:
         cross_tenant: bool
 
 
-Backoff = float | Callable[[int], float]
-"""Seconds before the next attempt, or a function of the failed attempt (from 1)."""
-
-
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """How a job is to be queued, as ``options.queue`` or ``options["queue"]``.
 
     An option that was not given is None, or has its default.
     ``priority``: larger runs sooner. ``delay``: seconds. ``run_at``: aware datetime.
-    ``max_attempts``: from 1. ``unique``: key of which one unfinished job may exist.
+    ``max_attempts``: from 1. ``backoff``: seconds before the next attempt, or a function of
+    the failed attempt (from 1). ``unique``: key of which one unfinished job may exist.
     ``conn``: the caller's open transaction.
     """
 
@@ -52,7 +49,7 @@ class JobOptions:
     delay: float | None = None
     run_at: datetime | None = None
     max_attempts: int = 1
-    backoff: Backoff | None = None
+    backoff: float | Callable[[int], float] | None = None
     unique: str | None = None
     conn: Any = None
 

@@ -111,8 +111,7 @@ def log(
 
 def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResult:
     """Log the end of a job's attempt, as event 0 of it; never raise an ``Exception``."""
-    end = Running(attempt.job, attempt.attempt, attempt.snoozes)
-    end.ordinal = -1
+    end = Running(attempt.job, attempt.attempt, attempt.snoozes, ordinal=-1)
     token = running.set(end)
     try:
         return log_safe(action, attempt.scope, outcome=outcome)
