@@ -19,9 +19,9 @@ TENANT_KEYS = ("organization_id", "actor_id")
 """Keys that must be present in a tenant worker's args, in the order errors name them."""
 
 IMPERSONATOR_KEY = "impersonating_from"
-_ALL_TENANT_KEYS = frozenset((*TENANT_KEYS, IMPERSONATOR_KEY))
+ID_KEYS = (*TENANT_KEYS, IMPERSONATOR_KEY)
 _INJECTED = ("args", "job")
-_NOT_A_SCOPE = ("self", "cls", *_INJECTED, *_ALL_TENANT_KEYS)
+_NOT_A_SCOPE = ("self", "cls", *_INJECTED, *ID_KEYS)
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 AS_WRITTEN: dict[str, Any] = {"annotation_format": 4} if sys.version_info >= (3, 14) else {}
@@ -58,7 +58,7 @@ class Binding:
 
 def text_ids(args: Mapping[str, Any], worker: str | None) -> dict[str, str | None]:
     """Return the ids in args as text; raise ``InvalidArgsError`` for a value that is not an id."""
-    ids = {key: args[key] for key in (*TENANT_KEYS, IMPERSONATOR_KEY) if key in args}
+    ids = {key: args[key] for key in ID_KEYS if key in args}
     for key, value in ids.items():
         ids[key] = id_text(value)
         if ids[key] is None and value is not None:
@@ -78,7 +78,7 @@ def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     has_rest = len(single) < len(parameters)
     injected = [p.name for p in single if p.name in _INJECTED]
     named = [p for p in single if p.name not in _INJECTED]
-    names = {p.name for p in named} | (_ALL_TENANT_KEYS if tenant else set())
+    names = {p.name for p in named}.union(ID_KEYS if tenant else ())
     return Binding(
         invoke=_invoke(function, tenant, named, injected, names if has_rest else None),
         required={p.name for p in named if p.default is Parameter.empty},

@@ -11,7 +11,7 @@ from typing import Any
 from sigra import config
 from sigra.audit.read import type_name
 from sigra.audit.sink import fault_of
-from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
+from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import Job
@@ -61,7 +61,7 @@ def _judge(
         case Failure(reason):
             failed = JobFailedError(job.id, job.worker, reason)
             verdict = _retry_or_discard(attempt, failed, context)
-            what = f"failed: {brief(reason)}{attempt.cut_off() or _next(verdict)}"
+            what = f"failed: {brief(reason)}{_next(attempt, verdict)}"
             log_attempt(attempt, context, logging.WARNING, what)
             return verdict, "failure"
 
@@ -69,7 +69,7 @@ def _judge(
 def conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     verdict = _retry_or_discard(attempt, error, context)
-    what = f"raised {type(error).__qualname__}{attempt.cut_off() or _next(verdict)}"
+    what = f"raised {type(error).__qualname__}{_next(attempt, verdict)}"
     log_attempt(attempt, context, logging.ERROR, what, error)
     _audit(attempt, "error", context)
     return verdict
@@ -124,12 +124,14 @@ def log_attempt(
 
 def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
     """Return how a log line names a job, whoever chose its ids, and the line's extra fields."""
-    ids = {key: job.args.get(key) for key in (*TENANT_KEYS, IMPERSONATOR_KEY)}
+    ids = {key: job.args.get(key) for key in ID_KEYS}
     organization, actor, impersonator = (brief(id_text(id) or id) for id in ids.values())
     who = actor if ids[IMPERSONATOR_KEY] is None else f"{impersonator} as {actor}"
     name = f"job {brief(job.id)} of {job.worker} (organization {organization}, actor {who})"
     return name, {"job_id": job.id, "worker": job.worker, **ids}
 
 
-def _next(verdict: Verdict) -> str:
-    return f"; again in {verdict.delay:.0f} s" if verdict.state == "retryable" else ""
+def _next(attempt: Running, verdict: Verdict) -> str:
+    """Say, for the log line, what becomes of the job after a failed attempt."""
+    again = f"; again in {verdict.delay:.0f} s" if verdict.state == "retryable" else ""
+    return attempt.cut_off() or again
