@@ -1,4 +1,4 @@
-"""What tests of workers and of backends need; a pytest plugin brings the fixtures.
+"""Tools for tests of workers and of backends; a pytest plugin brings the fixtures.
 
 Fixtures: ``sigra_backend`` and ``audit_log``. The strategies need Hypothesis, and
 the contracts need pytest; nothing here is imported by the rest of the library.

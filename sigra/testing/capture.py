@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sigra import config
 from sigra.backend import Capability
 from sigra.backends.sync import SyncBackend
-from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS
+from sigra.binding import ID_KEYS
 from sigra.options import OPTION_NAMES, parse_options
 from sigra.scope import id_text
 from sigra.testing.perform import definition_of
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from sigra.job import Job
     from sigra.proxy import Worker
 
-_ID_KEYS = {*TENANT_KEYS, IMPERSONATOR_KEY}
 _SHOWN, _WIDEST = 20, 1_000
-"""How many jobs a failed assertion shows, the last ones, and how much of each."""
+"""How many jobs a failed assertion shows (the last ones), and how many characters of each."""
+
 _NOTHING: Any = object()
-"""Equal to itself alone, and to what equals anything, such as ``mock.ANY``."""
+"""Only what equals everything, such as ``mock.ANY``, is equal to it."""
 
 
 class RecordingBackend(SyncBackend):
@@ -108,11 +108,12 @@ def _matching(
     definition = definition_of(worker)
     if args is not None and not isinstance(args, Mapping):
         raise TypeError(f"args must be a mapping of names to values, not {type(args).__qualname__}")
-    # All as .new() has it: a test may ask by the id of a row, a tuple or a timedelta.
+    # In the form that .new() gives them: a test may ask with an int id, a tuple or a timedelta.
     wanted = _as_json(dict(args or {}))
     if definition.tenant:
-        ids = {key: id_text(wanted[key]) for key in wanted.keys() & _ID_KEYS}
+        ids = {key: id_text(wanted[key]) for key in wanted.keys() & ID_KEYS}
         wanted |= {key: text for key, text in ids.items() if text is not None}
+    # None and mock.ANY are compared as they are: .new() takes neither.
     free = {name for name, value in options.items() if value is None or value == _NOTHING}
     said = {name: options[name] for name in options.keys() - (free & {*OPTION_NAMES})}
     parsed = parse_options(said, worker=definition.name)

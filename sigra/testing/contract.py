@@ -26,8 +26,8 @@ from sigra.testing.harness import Harness, Journal
 class BackendContract(OutcomeContract, DueContract):
     """The suite that a backend must pass: subclass it, beside fixtures ``harness`` and ``journal``.
 
-    Each test is one promise; one is skipped where a capability is not declared. ``delay``: by
-    how many seconds a job is delayed (1); less where a queue tells fractions apart.
+    Each test is one promise; one is skipped where a capability is not declared. ``delay``: the
+    seconds by which tests delay a job (1); a queue that supports fractions may use less.
     """
 
     def test_absent_keys_fail_at_enqueue_and_reach_no_consumer(
@@ -89,7 +89,7 @@ class BackendContract(OutcomeContract, DueContract):
     def test_an_agnostic_worker_runs_without_a_scope(
         self, harness: Harness, journal: Journal
     ) -> None:
-        """A worker without a tenant needs no keys."""
+        """A tenant-agnostic worker needs no keys and gets its args."""
         _, (run,) = self._run(harness, journal, workers.agnostic, {"n": 1})
         assert run["args"] == {"n": 1}
 
@@ -107,7 +107,7 @@ class BackendContract(OutcomeContract, DueContract):
         assert [type(item) for item in run["args"]["value"]["t"]][:3] == [int, float, bool]
 
     def test_a_large_payload_arrives_whole(self, harness: Harness, journal: Journal) -> None:
-        """200 KB of args are no trouble."""
+        """200 KB of args arrive whole."""
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": "x" * 200_000})
         assert len(run["args"]["value"]) == 200_000
 
@@ -144,7 +144,7 @@ class BackendContract(OutcomeContract, DueContract):
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
 
         def taken() -> bool:
-            # The body has run; the queue may be about to hear of it.
+            # The body has run, but the queue may not have heard of it yet.
             return not workers.echo.new(IDS, unique="k").duplicate
 
         journal.wait(harness, taken, "the key to be free")

@@ -1,4 +1,4 @@
-"""What every part of the conformance suite needs: the backend in force, and a run awaited."""
+"""The common part of the conformance suite: use the backend under test, and wait for a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
 class ContractCase:
     """A backend under test, and what its consumers wrote down.
 
-    ``delay``: by how many seconds a job is delayed; less where a queue tells fractions apart.
+    ``delay``: the seconds by which tests delay a job; a queue that supports fractions may use less.
     """
 
     delay: ClassVar[float] = 1.0
@@ -39,7 +39,7 @@ class ContractCase:
         runs: int = 1,
         **options: Any,
     ) -> tuple[Job, list[dict[str, Any]]]:
-        """Enqueue one job and wait until its body ran so often."""
+        """Enqueue one job, wait until its body ran ``runs`` times, and return it and these runs."""
         name = worker.name
         job = worker.new(args, **options)
 

@@ -37,8 +37,8 @@ undeployed = _undeployed()
 class ConsumerContract(BackendContract):
     """The whole suite: also what holds when consumers are killed, stopped and deployed.
 
-    ``repeats_at_stop``: True where the queue itself may deliver a job that ended during a
-    graceful stop once more, whoever wrote it.
+    ``repeats_at_stop``: True where the queue itself, Sigra or not, may deliver a job once more
+    that ended during a graceful stop.
     """
 
     repeats_at_stop: ClassVar[bool] = False
@@ -56,7 +56,7 @@ class ConsumerContract(BackendContract):
     def test_a_job_of_an_unknown_worker_is_kept(
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:
-        """It waits or is among the dead ones, and the consumer goes on."""
+        """It waits, or is among the dead jobs, and the consumer goes on."""
         job = undeployed.new(IDS)
         self._run(harness, journal, workers.agnostic, {})
         journal.wait(harness, lambda: harness.kept(job.native_id or ""), "the job kept")
@@ -120,7 +120,7 @@ class ConsumerContract(BackendContract):
         """Have a job that kills its consumer come to its end; return which attempts were begun."""
         self._require(harness, "max_attempts", "backoff")
         at_most_once = "at_most_once" in harness.backend.capabilities
-        # A second: at once, the next run could end before the queue has noted this one as retried.
+        # Not 0: the next run could end before the queue has noted that this one is retried.
         job = killer.new(IDS, max_attempts=max_attempts, backoff=1)
 
         def over() -> bool:
@@ -181,7 +181,7 @@ class ConsumerContract(BackendContract):
         ours = set[str]()
 
         def audited(action: str) -> list[str]:
-            # The last of the case before may run only now: which were lost it cannot know.
+            # Jobs of the test before may run only now.
             return sorted(e["job_id"] for e in journal.events(action) if e["job_id"] in ours)
 
         def midway() -> bool:

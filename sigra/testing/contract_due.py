@@ -1,4 +1,4 @@
-"""The part of the conformance suite that asks for time: what is for later is waited for."""
+"""The part of the conformance suite about time: no job runs before it is due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sigra.testing.harness import Harness, Journal
 
 
 class DueContract(ContractCase):
-    """Nothing runs before it is due, be that by this machine's clock or by a virtual one."""
+    """Nothing runs before it is due, by this machine's clock or by a virtual one."""
 
     def test_a_delayed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
         """A delay, or a moment in the future, is honoured."""
@@ -51,9 +51,10 @@ class DueContract(ContractCase):
 
     @staticmethod
     def _waited(journal: Journal, worker: str, due: float, earlier: int = 0) -> None:
-        """Assert that its runs, but for the ``earlier`` ones, were waited for.
+        """Assert that the runs of ``worker``, but for the ``earlier`` ones, were not too soon.
 
-        By this machine's clock, or by a virtual one, moved ahead once what was due has run.
+        A run that comes after that of the agnostic worker is not: a virtual clock moves ahead
+        once what was due has run.
         """
         order = [run["worker"] for run in journal.runs()]
         since = order.index(workers.agnostic.name)

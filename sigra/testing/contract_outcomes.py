@@ -1,4 +1,4 @@
-"""The part of the conformance suite about how jobs end, and how they come again."""
+"""The part of the conformance suite about how jobs end, and when they run again."""
 
 from __future__ import annotations
 

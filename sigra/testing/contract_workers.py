@@ -41,7 +41,7 @@ def record_events() -> JSONLinesSink:
 
 
 def record(scope: AuditScope | None, args: Mapping[str, Any], **facts: Any) -> JobInfo:
-    """Append one line in one write, so that processes do not mix theirs."""
+    """Append one line, in one write, so that lines of several processes do not mix."""
     job = current_job()
     assert job is not None
     line = {

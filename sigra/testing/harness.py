@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Harness(Protocol):
-    """What a test file offers of its queue, for the whole suite.
+    """What a test file offers to the suite: access to its queue.
 
     ``backend``: what jobs are enqueued on. ``patience``: seconds after which a job
     that did not arrive counts as lost.
@@ -39,7 +39,7 @@ class Harness(Protocol):
 
 
 class ConsumerHarness(Harness, Protocol):
-    """What is needed beyond that where jobs run in a consumer process of their own.
+    """A harness of a queue whose jobs run in a consumer process of their own.
 
     ``concurrency``: how many jobs the consumer runs at once. ``alive``: whether it runs.
     """
@@ -82,8 +82,8 @@ class ConsumerHarness(Harness, Protocol):
 class Journal:
     """What the suite's workers wrote down, in whatever process they ran.
 
-    A job that an earlier case saw is left out: where its consumer was killed or cut off, it
-    may come once more whenever the queue likes.
+    Jobs that an earlier test saw are left out: where the consumer was killed, the queue may
+    deliver one again at any later time.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class Journal:
         return {event["job_id"] for event in self.events(action)}
 
     def clear(self) -> None:
-        """Forget what was recorded, and leave out what its jobs record from now on."""
+        """Forget what was recorded, and ignore what the same jobs record from now on."""
         for path in self._begin:
             complete = self._complete(path)
             self._earlier |= {line["job_id"] for line in _parsed(complete) if line["job_id"]}

@@ -83,7 +83,7 @@ def _outcome(job: Job, verdict: Verdict) -> Outcome:
             return Snooze(int(verdict.delay))
         case None:
             return Ok(verdict.value)
-        # Another job's is what the body raised: it asked that one for its result.
+        # Of another job, it is an exception of the body, which asked that job for its result.
         case JobFailedError(job_id=job.id, reason=reason):
             return Failure(reason)
         case JobCancelledError(job_id=job.id, reason=reason):

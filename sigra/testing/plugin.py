@@ -32,7 +32,7 @@ def audit_log() -> Iterator[AuditLog]:
 
 
 def _check_in_force(mine: config.Config) -> None:
-    """Fail a test that looked at its fixtures while its jobs or events went elsewhere."""
+    """Fail a test whose jobs or events went elsewhere than to its fixtures."""
     now = config.current
     if isinstance(mine.backend, RecordingBackend) and now.backend is not mine.backend:
         _fail("sigra_backend", "backend")
@@ -44,6 +44,6 @@ def _check_in_force(mine: config.Config) -> None:
 def _fail(fixture: str, setting: str) -> None:
     pytest.fail(
         f"configure({setting}=...) was called while the test had {fixture}, and took its place. "
-        "Import the module that calls it before: in conftest.py, or in a fixture that comes first.",
+        "Import the module that calls it first: in conftest.py, or in a fixture that comes before.",
         pytrace=False,
     )

@@ -1,4 +1,4 @@
-"""Hypothesis strategies for args that are right, and for values that are not."""
+"""Hypothesis strategies for args that are valid, and for values that are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, NoReturn
 
 from hypothesis import strategies as st
 
-_TENANT_KEYS = ("organization_id", "actor_id", "impersonating_from")
+from sigra.binding import ID_KEYS
+
 _PASSED_BY_SIGRA = ("scope", "args", "job")
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _scalars = st.one_of(
@@ -32,7 +33,7 @@ def json_args(*, max_leaves: int = 10) -> st.SearchStrategy[dict[str, Any]]:
         lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_text, inner, max_size=4),
         max_leaves=max_leaves,
     )
-    keys = _text.filter(lambda key: key not in (*_TENANT_KEYS, *_PASSED_BY_SIGRA))
+    keys = _text.filter(lambda key: key not in (*ID_KEYS, *_PASSED_BY_SIGRA))
     return st.dictionaries(keys, values, max_size=5)
 
 

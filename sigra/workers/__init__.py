@@ -1,6 +1,6 @@
-"""The workers that come along, for jobs of no tenant, and the fan-out to all of them.
+"""The workers that come with Sigra, none of them a tenant's, and the fan-out to all tenants.
 
-A consumer imports this package to know the three workers, as it imports its own.
+A consumer imports this package, as it imports its own workers.
 """
 
 from sigra.workers.audit_cleanup import AuditCleanup

@@ -26,9 +26,9 @@ def EmailDelivery(  # noqa: N802 - it is used as an object
 ) -> Cancel | None:
     """Build the email of this type for this user, and send it.
 
-    The ids that are not None go to the builder by keyword; it reads by them what the text
-    needs. An unknown type or user cancels the job. What the builder or the mailer raises
-    has it tried again, three times in all. Raises ``NotConfiguredError`` before
+    The ids that are not None are passed to the builder by keyword; it looks up with them what
+    the text needs. An unknown type or user cancels the job. If the builder or the mailer
+    raises, the job is tried again, three times in all. Raises ``NotConfiguredError`` before
     ``set_up(email=...)``.
     """
     settings = email_settings()
@@ -47,7 +47,7 @@ def EmailDelivery(  # noqa: N802 - it is used as an object
 
 
 def _at_once(what: str, returned: Any) -> Any:
-    """Return what a function of the host's has returned, unless it would have to be awaited."""
+    """Return what a function of the host returned; ``TypeError`` if it would have to be awaited."""
     if isawaitable(returned):
         raise TypeError(f"{what} is asynchronous: nothing was sent; give a plain function")
     return returned

@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from sigra.binding import TENANT_KEYS
 from sigra.enqueue import Enqueuer
 from sigra.errors import EnqueueError, InvalidArgsError, SigraError
 from sigra.job import Job
@@ -21,7 +22,7 @@ CHUNK = 500
 """How many jobs go to the backend in one batch."""
 
 Progress = Callable[[int, int], object]
-"""Told, after each batch, how many jobs were sent and how many there are in all."""
+"""Called after each batch with how many jobs were sent, and how many there are in all."""
 
 
 def for_each_organization(
@@ -38,12 +39,12 @@ def for_each_organization(
 
     ``organizations``: ids (str, int, UUID) or objects with an ``id``; each counts once.
     ``args``: what all jobs carry besides the tenant keys. ``tick`` names this round; by
-    default it is the current minute in UTC. Where the backend can, tick and organization
-    make each job's ``unique`` key, so that a round that is repeated while its jobs are
-    unfinished adds none. ``options``: as for ``.new()``.
+    default it is the current minute in UTC. Where the backend has ``unique``, tick and
+    organization make each job's key: a round that is repeated while its jobs are unfinished
+    adds none. ``options``: as for ``.new()``.
 
-    All is validated before the first is sent, in batches of 500. Raises what ``.new_many``
-    raises; an ``EnqueueError`` says how many were sent before, and the round can be repeated.
+    All jobs are validated before any is sent; they are sent in batches of 500. Raises what
+    ``.new_many`` raises; an ``EnqueueError`` says how many were sent before it.
     """
     jobs, backend = _prepare(worker, organizations, args, tick, options)
     for start in range(0, len(jobs), CHUNK):
@@ -92,14 +93,14 @@ def _prepare(
         name = getattr(worker, "name", repr(worker))
         raise TypeError(f"{name} is not a tenant worker: its jobs have no organization")
     definition = worker.definition
-    for key in ("organization_id", "actor_id"):
+    for key in TENANT_KEYS:
         if key in (args or {}):
             raise InvalidArgsError(f"$.{key}", "the fan-out sets it for each job", definition.name)
     enqueuer, jobs = Enqueuer(definition), list[Job]()
     _, backend, _ = enqueuer.choose(dict(options))
     keyed = "unique" in backend.capabilities and "unique" not in options
     tick = tick or datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%MZ")
-    # Without a space, so that no two rounds and organizations have one key between them.
+    # Without a space, so that no two pairs of round and organization make the same key.
     round_ = f"{tick}".replace("%", "%25").replace(" ", "%20")
     if isinstance(organizations, (str, bytes)):
         raise TypeError("pass a list of organizations, not a text")

@@ -1,4 +1,4 @@
-"""What the host tells the workers that come along: its token table, its emails."""
+"""What the host tells the workers that come with Sigra: its token table, its emails."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class NotConfiguredError(SigraError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class TokenTable:
-    """Where the host keeps its tokens: a table with a primary key and two columns more.
+    """Where the host keeps its tokens: a table with a primary key and two more columns.
 
     ``engine``: a SQLAlchemy engine. ``context``: the column that says what a token is for.
-    ``inserted_at``: the column with the moment of its making (UTC where it has no time
+    ``inserted_at``: the column that says when a token was made (UTC where it has no time
     zone). ``lifetimes``: context to lifetime, laid over ``LIFETIMES``; tokens of a context
     that neither names are never deleted.
     """
@@ -72,8 +72,8 @@ class EmailSettings:
 
     ``find_user``: user id (str) to the host's user, or None where there is none.
     ``builders``: type to a function of the user and of the ids that the job carries, by
-    keyword, which returns the message. ``mailer``: sends a message; whatever it raises has
-    the job tried again.
+    keyword, which returns the message. ``mailer``: sends a message; if it raises, the job
+    is tried again.
     """
 
     find_user: Callable[[str], Any]
@@ -99,7 +99,7 @@ _settings = _Settings()
 def set_up(*, tokens: TokenTable | None = None, email: EmailSettings | None = None) -> None:
     """Tell this process's workers what they work on; what is not named stays as it was.
 
-    To be called where the consumer imports its own workers.
+    Call it where the consumer imports its own workers.
     """
     global _settings
     for name, given, kind in (("tokens", tokens, TokenTable), ("email", email, EmailSettings)):

@@ -18,8 +18,8 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     """Delete the tokens that have outlived their lifetime; return how many, by context.
 
     A token that is still alive, or whose context has no lifetime, is never deleted.
-    Raises ``NotConfiguredError`` before ``set_up(tokens=...)``, and what the database raises:
-    batches that were deleted before stay so, and the next run goes on from there.
+    Raises ``NotConfiguredError`` before ``set_up(tokens=...)``, and what the database raises;
+    the batches before that stay deleted, and the next run goes on from there.
     """
     sql, place = native("sqlalchemy", "sql"), token_table()
     engine, table = place.engine, _table(sql, place)
@@ -32,8 +32,8 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
     for name, lifetime in {**LIFETIMES, **place.lifetimes}.items():
         deleted[name] = 0
         if isinstance(context.type, sql.Enum) and name not in context.type.enums:
-            continue  # no token has it, and PostgreSQL refuses to look for it
-        # No token is older than the calendar: timedelta.max is for ever.
+            continue  # no token can have it, and PostgreSQL refuses to compare with it
+        # No token is older than the calendar, so that timedelta.max means for ever.
         dead = context == name, *_before(sql, engine.name, inserted_at, now - min(lifetime, eldest))
         while True:
             with engine.begin() as conn:
@@ -41,7 +41,7 @@ def TokenCleanup() -> dict[str, int]:  # noqa: N802 - it is used as an object
                 chosen = [row[0] for row in found] if len(keys) == 1 else [tuple(r) for r in found]
                 gone = conn.execute(sql.delete(table).where(key.in_(chosen), *dead)).rowcount
             deleted[name] += gone
-            if len(found) < BATCH or not gone:  # what a trigger or a policy keeps, it keeps
+            if len(found) < BATCH or not gone:  # a trigger or a policy may keep some
                 break
     return deleted
 
@@ -50,15 +50,15 @@ def _before(sql: Any, dialect: str, column: Any, limit: datetime) -> list[Any]:
     """Return the conditions for the moment in a column to be before another one."""
     naive = limit.replace(tzinfo=None)
     if dialect == "sqlite":
-        # It compares texts as they stand, whichever time zone they name, and takes a number for a
-        # day, which is less than every text.
+        # SQLite compares moments as texts, whatever time zone they name, and datetime() would take
+        # a number for a day.
         moment = sql.func.datetime(column)
         return [moment < naive.isoformat(" ", "seconds"), sql.func.typeof(column) == "text"]
     return [column < (limit if column.type.timezone else naive)]
 
 
 def _table(sql: Any, place: TokenTable) -> Any:
-    """Read what the host's table is like; raise for one whose rows cannot be told dead."""
+    """Read the host's table; raise if it does not tell which of its rows are to be deleted."""
     meta, engine = sql.MetaData(), place.engine
     try:
         table = sql.Table(place.name, meta, schema=place.schema, autoload_with=engine)
@@ -71,7 +71,7 @@ def _table(sql: Any, place: TokenTable) -> Any:
     if not table.primary_key:
         raise TypeError(f"table {table.fullname} has no primary key to delete its rows by")
     if not isinstance(inserted_at.type, sql.DateTime):
-        # Anything else compares with a moment as it likes, and a token may be alive.
+        # A comparison with another type might delete a token that is still alive.
         raise TypeError(
             f"column {inserted_at} must be a DATETIME or TIMESTAMP, not {inserted_at.type}"
         )
