@@ -34,7 +34,7 @@ PAGE = 50
 CHAINS = 100
 _SPAN = timedelta(days=30)
 _EARLIEST = datetime(1000, 1, 1, tzinfo=timezone.utc)
-"""Where a plot begins at the earliest, so that no bar does before the calendar."""
+"""The earliest begin of a plot, so that no bar begins before the calendar does."""
 
 _FIELDS = ("organization", "without", "actor", "action", "outcome", "since", "until")
 _templates = Environment(
@@ -55,7 +55,7 @@ def make_app(
     """Return the ASGI application: read-only pages on ``sink`` for whoever has ``token``.
 
     ``checkpoints`` and ``public_keys`` are what ``sigra.store.verify`` takes. Raises ``ValueError``
-    for a blank token, which anybody has.
+    for a blank token, which anybody could guess.
     """
     if not token.strip():
         raise ValueError("the token is blank: make one with secrets.token_urlsafe(24)")
@@ -69,13 +69,13 @@ def make_app(
             Route("/verify", pages.verification),
             Mount("/static", static),
         ],
-        exception_handlers={SigraError: _tell, DBAPIError: _tell},
+        exception_handlers={SigraError: _problem, DBAPIError: _problem},
     )
-    return Guard(app, token)  # around all of it: Starlette answers for a page that fails
+    return Guard(app, token)  # outermost: Starlette itself answers when a page fails
 
 
 class _Pages:
-    """One method a page. The store is read in threads, so that one reader holds up no other."""
+    """One method for each page. The store is read in threads, so that requests do not wait."""
 
     def __init__(self, sink: SqlAuditSink, check: Callable[..., Any]) -> None:
         self._sink, self._check = sink, check
@@ -83,14 +83,14 @@ class _Pages:
     async def events(self, request: Request) -> Response:
         given = {name: request.query_params.get(name, "") for name in _FIELDS}
         try:
-            which = _which(given)
+            which = _filter(given)
             cursor = request.query_params.get("cursor")
             page = await run_in_threadpool(self._sink.query, which, cursor, PAGE)
         except InvalidQueryError as error:
-            return _show("events.html", 400, given=given, problem=str(error), outcomes=OUTCOMES)
+            return _render("events.html", 400, given=given, problem=str(error), outcomes=OUTCOMES)
         kept = {name: value for name, value in given.items() if value}
         older = urlencode({**kept, "cursor": page.cursor}) if page.cursor else None
-        return _show(
+        return _render(
             "events.html",
             given=given,
             problem=None,
@@ -113,21 +113,21 @@ class _Pages:
         event_id = request.path_params["event_id"]
         kept = await run_in_threadpool(find_event, self._sink.database, event_id)
         if kept is None:
-            return _show("missing.html", 404, event_id=event_id)
-        return _show("event.html", kept=kept, event=kept.event)
+            return _render("missing.html", 404, event_id=event_id)
+        return _render("event.html", kept=kept, event=kept.event)
 
     async def chains(self, request: Request) -> Response:
         after = request.query_params.get("after", "0")
         number = int(after) if after.isdecimal() and len(after) < 19 else 0
         found = await run_in_threadpool(list_chains, self._sink.database, number, CHAINS + 1)
         following = found[CHAINS - 1][0] if len(found) > CHAINS else None
-        return _show("chains.html", chains=[c for _, c in found[:CHAINS]], following=following)
+        return _render("chains.html", chains=[c for _, c in found[:CHAINS]], following=following)
 
     async def verification(self, request: Request) -> Response:
         given = request.query_params
-        which = _where(given.get("organization", ""), given.get("without", ""))
+        which = _tenancy(given.get("organization", ""), given.get("without", ""))
         report = await run_in_threadpool(self._check, **which)
-        return _show(
+        return _render(
             "verification.html",
             report=report,
             everything="all_organizations" in which,
@@ -135,24 +135,23 @@ class _Pages:
         )
 
 
-async def _tell(_: Request, error: Exception) -> Response:
+async def _problem(_: Request, error: Exception) -> Response:
     """Say why a page cannot be shown."""
-    return _show("problem.html", 500, problem=str(getattr(error, "orig", error)))
+    return _render("problem.html", 500, problem=str(getattr(error, "orig", error)))
 
 
-def _where(organization: str, without: str) -> dict[str, Any]:
-    """Say which organization is meant; an empty one means all, and the page says so."""
+def _tenancy(organization: str, without: str) -> dict[str, Any]:
+    """Return which organization is asked for; a blank one means all, and the page says so."""
     if without:
         return {"organization_id": None}
     known = bool(organization.strip())  # no id is blank
     return {"organization_id": organization} if known else {"all_organizations": True}
 
 
-def _which(given: dict[str, str]) -> EventFilter:
-    where = _where(given["organization"], given["without"])
+def _filter(given: dict[str, str]) -> EventFilter:
     outcome: Any = given["outcome"] or None
     return event_filter(
-        **where,
+        **_tenancy(given["organization"], given["without"]),
         actor_id=given["actor"] if given["actor"].strip() else None,
         action=given["action"].strip() or None,
         since=_moment("since", given["since"].strip()),
@@ -171,5 +170,5 @@ def _moment(name: str, text: str) -> datetime | None:
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
 
-def _show(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
+def _render(template: str, status: int = 200, /, **values: Any) -> HTMLResponse:
     return HTMLResponse(_templates.get_template(template).render(values), status)

@@ -1,4 +1,4 @@
-"""Who may look: requests to this machine by its own name, with the token."""
+"""Who may see the pages: whoever asks this machine by its own name and has the token."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _HEADERS = {
 
 
 class Guard:
-    """Answer only who has the token, reads only, and asks this machine by one of ``hosts``.
+    """Answer only reads, by who has the token, of this machine under one of the names in ``hosts``.
 
-    The token comes once in the address (``?token=``), and a cookie that is made of it takes its
-    place: no script and no other site can use that, but to a browser all ports of a machine are
-    one site, so each of them is sent it, and can make no token of it. A name that a stranger's
-    page makes point here is refused.
+    The token comes once in the address (``?token=``); a cookie made of it then takes its place,
+    which no script and no other site can use. A browser sends the cookie to every port of this
+    machine, but nobody can compute the token from it. Another name that points to this
+    machine, as a hostile page may have one, is refused.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = LOCAL) -> None:

@@ -1,4 +1,4 @@
-"""What the page reads of the store beyond pages of events."""
+"""What the pages read of the store, other than lists of events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An event, and where it lies in its organization's chain."""
+    """An event, and its place in its organization's chain."""
 
     event: AuditEvent
     sequence: str
@@ -51,7 +51,7 @@ def find_event(database: Database, event_id: str) -> Kept | None:
 
 
 def list_chains(database: Database, after: int, limit: int) -> list[tuple[int, Chain]]:
-    """Return some chains by their number, which is the key to go on after."""
+    """Return up to ``limit`` chains whose number is above ``after``, each with its number."""
     query = select(chains).where(chains.c.id > after).order_by(chains.c.id).limit(limit)
     rows = read_tables(database, lambda connection: connection.execute(query).all())
     return [(row.id, _chain(row)) for row in rows]
@@ -64,7 +64,7 @@ def _chain(row: Any) -> Chain:
 def activity(
     database: Database, which: EventFilter, step: timedelta
 ) -> dict[tuple[datetime, str], int]:
-    """Count the events that match by moment and outcome; moments as fine as ``step`` needs."""
+    """Count the events that match by moment (a day, an hour or a minute) and outcome."""
     day = timedelta(days=1)
     digits = 10 if step >= day else 13 if step >= day / 24 else 16
     moment = func.substr(entries.c.occurred_at, 1, digits).label("moment")
@@ -83,7 +83,7 @@ def activity(
 
 
 def _moment(text: str) -> datetime | None:
-    """Read the beginning of a moment; None for one that was never written so."""
+    """Read the beginning of a stored moment; None if it is no moment, as after tampering."""
     try:
         full = text + "0000-01-01T00:00"[len(text) :]
         return datetime.fromisoformat(full).replace(tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""How values are put into words on the page, hostile ones too."""
+"""How values are shown on the page, hostile ones too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sigra.audit.line import hidden
 
 
 def plain(value: object) -> str:
-    """Show every character: what would hide, or turn the text around, as its code."""
+    """Show every character; one that would be invisible, or turn the text around, by its code."""
     return "".join(
         character
         if (character.isprintable() or unicodedata.category(character) == "Zs")
@@ -27,5 +27,5 @@ def moment(value: datetime) -> str:
 
 
 def indented(value: Any) -> str:
-    """Write JSON over several lines, in ASCII, so that nothing in it can hide."""
+    """Write JSON over several lines, in ASCII, so that nothing in it is invisible."""
     return json.dumps(value, indent=2, default=str)
