@@ -94,7 +94,7 @@ class AsyncioBackend:
         return desk
 
     def _forget_closed_loops(self) -> None:
-        """Report the jobs of loops that were closed without the notice that asyncio.run gives."""
+        """Report the jobs of loops that were closed by other means than asyncio.run."""
         for loop, desk in list(self._desks.items()):
             if loop.is_closed():
                 desk.lose("its event loop was closed")

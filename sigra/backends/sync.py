@@ -51,7 +51,7 @@ class SyncBackend:
                 self._refuse_in_loop()
         outer = self._pump() if running.get() is not None else None
         pump = outer or Pump(self)
-        # Of a batch with a unique key no job ends before the last is taken.
+        # In a batch with a unique key, no job may end before the last one is taken.
         apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
         for job in jobs:
             if (ticket := self._take(job, pump)) is not None and apart:
@@ -59,7 +59,7 @@ class SyncBackend:
             elif ticket is not None:
                 heapq.heappush(pump.waiting, (-job.options.priority, _order(), job, ticket))
         if not apart and (outer is None or not pump.open) and (left := pump.take()) is not None:
-            self._run(*left, pump)  # or the job around it has ended meanwhile, in another thread
+            self._run(*left, pump)  # the job that enqueues may have ended: then nobody else does
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same: async functions on this loop, the others in a thread beside it."""
@@ -107,15 +107,15 @@ class SyncBackend:
 
     def _take(self, job: Job, pump: Pump) -> LocalTicket | None:
         """Accept a job; return its ticket if it is to run now, None if it is not."""
-        # Before its unique key is seen by another thread, whose duplicate has the same ticket.
-        job.ticket = ticket = LocalTicket("available", False)  # noqa: FBT003 - sooner than by keyword
+        # Before another thread can see its unique key: a duplicate is given the same ticket.
+        job.ticket = ticket = LocalTicket("available", False)  # noqa: FBT003 - faster than by keyword
         options = job.options
         if options is not PLAIN:
             now = pump.now()
             due = options.due(now)
             if self._is_duplicate(job):
                 return None
-            if due > now or options.conn is not None:  # the latter in tests alone
+            if due > now or options.conn is not None:  # RecordingBackend's alone
                 ticket.move("scheduled" if due > now else "available")
                 self._schedule(job, ticket, due)
                 return None
@@ -171,7 +171,7 @@ class SyncBackend:
 
     def _schedule(self, job: Job, ticket: LocalTicket, due: float) -> None:
         with _lock:
-            # What is enqueued together is due together, and then its priority decides.
+            # What is enqueued together is due together, so that priority decides.
             if not 0.0 <= due - self._together < 0.01:
                 self._together = due
             entry = (self._together, -job.options.priority, _order(), job, ticket)
@@ -189,7 +189,7 @@ class SyncBackend:
         return time.time() + self._ahead
 
     def _span(self, until: Until, limit: int) -> tuple[float, float]:
-        """Return the virtual time now, and that up to which to drain; check what was passed."""
+        """Return the virtual time, and that up to which to drain; check what was passed."""
         if type(limit) is bool or not isinstance(limit, int) or limit < 0:
             raise ValueError(f"limit must be an int that is not negative, not {limit!r}")
         now, until = self._now(), 0 if until is None else until
@@ -202,11 +202,11 @@ class SyncBackend:
         return now, now + until
 
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
-        """Take the next job due by ``target``, and let time go on to it, or to ``target``."""
+        """Take the next job due by ``target``; advance the clock to it, or else to ``target``."""
         with _lock:
             entry = next((each for each in self._scheduled[:1] if each[0] <= target), None)
             if entry is not None:
-                if inline and entry[3].definition.is_async:  # it is left where it cannot run
+                if inline and entry[3].definition.is_async:  # it stays: it cannot run here
                     self._refuse_in_loop()
                 heapq.heappop(self._scheduled)
             self._ahead = max(self._ahead, (target if entry is None else entry[0]) - time.time())

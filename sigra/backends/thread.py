@@ -111,10 +111,10 @@ class ThreadBackend:
 
 
 def _close_at_exit(name: str) -> None:
-    """See to it that the interpreter's exit closes what is open, before any thread dies."""
+    """Have the interpreter's exit close all pools, before it ends any thread."""
     global _exit_state
     if _exit_state == "unregistered":
-        # Its own hook must run after ours, which needs its executors to finish jobs.
+        # Its exit hook, which ends all executors, must run after ours: jobs may need them.
         import concurrent.futures.thread  # noqa: F401
 
         try:
@@ -135,7 +135,7 @@ def _finish() -> None:
         try:
             left = pool.close(timeout)
         except KeyboardInterrupt:
-            # The user's second thought: leave at once, and say what is left undone.
+            # Ctrl-C while it waits: end at once, and report what was not finished.
             timeout = 0.0
             left = pool.close(timeout)
         report_unfinished(left, "the interpreter exits")

@@ -89,7 +89,7 @@ class Agenda:
         return self._plain.popleft() if self._plain else None
 
     def settle(self, job: Job, ticket: LocalTicket, verdict: Verdict) -> None:
-        """Note what an attempt came to that is not the last: it runs again, now or later."""
+        """Record an attempt after which the job runs again, at once or later."""
         ticket.settle(verdict)
         self._place(job, ticket, verdict.delay)
 
@@ -142,6 +142,6 @@ def report_unfinished(jobs: Iterable[Job], why: str) -> None:
 
 def unconcluded(job: Job, error: BaseException) -> Verdict:
     """Return the verdict on a job that could not be concluded: a log handler may have raised."""
-    with contextlib.suppress(BaseException):  # perhaps once more; what runs the jobs goes on
+    with contextlib.suppress(BaseException):  # it may raise again, and other jobs must go on
         log.error("job %s of %s could not be concluded", job.id, job.worker, exc_info=error)
     return Verdict("discarded", error=error)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextvars import Context
 
 LONGEST_WAIT = 3600.0
-"""Seconds after which a waiter looks at the clock again: there is a longest wait for a lock."""
+"""Seconds after which a waiter looks at the clock again: a lock takes no arbitrary timeout."""
 
 
 class Alarm:

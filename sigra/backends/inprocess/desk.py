@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _MOST_THREADS = 32
 _GRACE = 1.0
-"""Seconds that a body has to end after it was cancelled, before close() leaves it behind."""
+"""Seconds that a cancelled body has to end before close() stops waiting for it."""
 
 
 class LoopTicket(LocalTicket):
@@ -110,7 +110,7 @@ class Desk:
             report_unfinished(self._end("lost", why), why)
 
     def _fill(self) -> bool:
-        """Put runners on the jobs that are due; tell whether any is at work."""
+        """Start runners for the jobs that are due; tell whether any runner is at work."""
         self._will_fill = False
         with self._lock:
             if self.phase not in ("open", "draining"):
@@ -119,7 +119,7 @@ class Desk:
             wanted = min(len(self._agenda), self.concurrency - len(self._runners))
             due = self._agenda.next_due()
         for _ in range(wanted):
-            # Not by the loop's factory, which may begin at once, in this very context.
+            # Not by the loop's task factory: an eager one would run it now, in this context.
             runner = asyncio.Task(self._run(), loop=self.loop, context=self._context)
             self._runners[runner] = None
             runner.add_done_callback(self._dismiss, context=self._context)
@@ -151,7 +151,7 @@ class Desk:
             with self._lock:
                 entry = self._agenda.pop()
             if entry is None:
-                # From here on it counts as none: what comes due next needs another.
+                # It no longer counts: a job that comes due from now on needs another runner.
                 del self._runners[me]
                 return
             self._runners[me] = entry
@@ -183,7 +183,7 @@ class Desk:
         except BaseException as error:
             if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
                 raise
-            # Not the body's: aexecute() answers for that. Whatever it is, the loop goes on.
+            # Not an error of the body, which aexecute() handles; the loop must go on.
             verdict = unconcluded(job, error)
         with self._lock:
             if verdict.state not in FINISHED:
@@ -203,7 +203,7 @@ class Desk:
         return self._executor
 
     async def _interrupt(self) -> None:
-        """Cancel what runs; a body that will not end is left behind after a moment."""
+        """Cancel what runs, and wait a moment for it to end."""
         for runner in self._runners:
             runner.cancel()
         if self._runners:
@@ -233,9 +233,9 @@ class Desk:
             self.lose("its event loop ended")
 
     def _begin_watch(self) -> None:
-        """Learn of the loop's end: asyncio.run() closes the generators that it has seen begin.
+        """Learn of the loop's end: asyncio.run() then closes the async generators that have begun.
 
-        A task would do as well, but show up among the application's own.
+        A task would learn of it too, but would show up among the application's own.
         """
         with contextlib.suppress(StopIteration):
             self._watch.__anext__().send(None)

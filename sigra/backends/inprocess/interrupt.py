@@ -1,4 +1,4 @@
-"""Which Ctrl-C was the user's own."""
+"""Which ``KeyboardInterrupt`` came of the user's Ctrl-C, and which a body raised."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from opcode import opmap
 
 
 def was_pressed(error: KeyboardInterrupt) -> bool:
-    """Tell Ctrl-C, which is the caller's to see, from a body's own ``raise``.
+    """Tell whether Ctrl-C was pressed; if not, a body raised the exception by ``raise``.
 
-    The signal's handler is no Python frame: the innermost one was at some other
-    instruction than a raise. asyncio's runner passes the signal on by a raise of its own.
+    Python's signal handler has no frame: the innermost frame was then at another instruction
+    than a raise. Only asyncio's runner passes a Ctrl-C on by a raise of its own.
     """
     innermost = error.__traceback__
     while innermost is not None and innermost.tb_next is not None:

@@ -35,10 +35,10 @@ class Pool:
         self._agenda = Agenda()
         self._running: dict[int, Entry] = {}
         self._threads = 0
-        # Threads that sleep and to which no token is under way.
+        # Threads that sleep, without those to which a token was sent.
         self._idle = 0
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Those who wait for room: first come, first served.
+        # Producers that wait for room: first come, first served.
         self._line: list[threading.Event] = []
         self._make_locks()
 
@@ -119,7 +119,7 @@ class Pool:
 
     def lose(self) -> None:
         """Forget all, in a forked child: the threads and the jobs are its parent's."""
-        # Whoever held the old locks at the fork is not here to release them.
+        # A thread that held the old locks at the fork does not exist here.
         self._make_locks()
         with self._lock:
             for _, ticket in self._running.values():
@@ -158,14 +158,14 @@ class Pool:
         self._alarm_if_sooner()
 
     def _serve(self) -> None:
-        """Have a thread look for each job that is due, as far as there are threads."""
+        """Wake or start a thread for each job that is due, as far as there may be threads."""
         if self._idle:
             self._wake(self._unserved())
         if self._threads < self.size:
             self._staff(self._unserved())
 
     def _unserved(self) -> int:
-        """Count the due jobs for which no thread is about to look."""
+        """Count the due jobs that no awake thread is going to take."""
         return len(self._agenda) - (self._threads - self._idle - len(self._running))
 
     def _wake(self, wanted: int) -> None:
@@ -194,7 +194,7 @@ class Pool:
                 log.exception("no thread can be started to wait for scheduled jobs")
 
     def _ring(self) -> float:
-        """Bring the jobs whose time has come to the threads; return the next job's time."""
+        """Make due what is due, wake threads for it, and return when the next job comes due."""
         with self._lock:
             self._agenda.promote()
             with contextlib.suppress(EnqueueError):
@@ -232,13 +232,13 @@ class Pool:
         try:
             verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, self))
         except BaseException as error:
-            # Not the body's: execute() answers for that. Whatever it is, the thread stays.
+            # Not an error of the body, which execute() handles; the thread must go on.
             verdict = unconcluded(job, error)
         if verdict.state in FINISHED:
             if job.options.unique is not None:
                 with self._lock:
                     self._agenda.release(job)
-            # After the key is free: who waited for the result may enqueue with it again.
+            # After the key is free: whoever waits for the result may enqueue with it again.
             ticket.settle(verdict)
             return
         with self._lock:

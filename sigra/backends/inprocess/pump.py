@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 class Pump:
     """The jobs that one ``.new()`` sets off: the one enqueued and those its body enqueues.
 
-    ``drain()`` gives the virtual ``moment``, which stands still meanwhile, the list of what
-    ``ran`` and its ``limit``. ``open``: what is put in will be run. A thread or task that
-    outlives its job finds it closed.
+    ``drain()`` gives the virtual ``moment``, at which the clock stands meanwhile, the list of
+    jobs that ``ran``, and its ``limit``. While it is ``open``, what is put in will be run; a
+    thread or task that outlives its job finds it closed.
     """
 
     __slots__ = ("backend", "limit", "moment", "open", "ran", "waiting")
@@ -38,7 +38,7 @@ class Pump:
         while True:
             if not self.waiting:
                 self.open = False
-                if not self.waiting:  # a second look, so that nothing falls in between
+                if not self.waiting:  # again: a thread may have put one in before
                     return None
             try:
                 _, _, job, ticket = heapq.heappop(self.waiting)
@@ -50,6 +50,6 @@ class Pump:
             self.backend._schedule(job, ticket, self.now())
 
     def leave(self) -> None:
-        """Leave what waits for ``drain()``."""
+        """Leave to ``drain()`` what waits."""
         self.ran, self.limit = [], 0
         self.take()

@@ -58,13 +58,13 @@ class LocalTicket:
         else:
             self.verdict = verdict
         self._state = state
-        # No lock: whoever waits stores the future before it reads the verdict.
+        # No lock is needed: whoever waits stores the future before it reads the verdict.
         if self.verdict is not None and self._future is not None:
             self._resolve(self._future, verdict)
         return self.verdict is not None
 
     def give_up(self, why: str) -> None:
-        """Stop waiting: ``result()`` raises ``TimeoutError`` from now on, for those in it too.
+        """Stop waiting: ``result()`` raises ``TimeoutError`` from now on, in calls under way too.
 
         The state stays as it is; a verdict that comes after all still counts.
         """
@@ -130,7 +130,7 @@ class LocalTicket:
 
 
 def _renew_lock() -> None:
-    """Let no lock that another thread held at the fork stop the child."""
+    """Replace, in a forked child, a lock that another thread may have held at the fork."""
     global _creating
     _creating = threading.Lock()
 
