@@ -16,6 +16,7 @@ from typing import Any, TypedDict, Unpack
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
 from sigra.backends.redelivery import note_end, report_again
+from sigra.conclude import named_in_logs
 from sigra.context import Running
 from sigra.definition import Definition
 from sigra.errors import (
@@ -28,7 +29,7 @@ from sigra.errors import (
     brief,
 )
 from sigra.execute import admit, aexecute, execute
-from sigra.job import FINISHED
+from sigra.job import FINISHED, Job
 from sigra.verdict import Verdict
 
 _log = logging.getLogger("sigra.job")
@@ -105,7 +106,7 @@ def _begin(
     # A delivery that never came to an end killed its consumer: it counts as an attempt.
     job, lost = delivery.job, delivery.lost + delivery.deliveries
     if lost and delivery.failures + lost >= job.options.max_attempts:
-        return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id)
+        return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id, job)
     attempt = Running(job, delivery.failures + 1, delivery.snoozes, lost=lost)
     report_again(attempt, delivery.deliveries)
     return delivery, admit(attempt) or attempt
@@ -118,9 +119,13 @@ def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
     return replace(found, **known) if known else found
 
 
-def _refused(worker: str, error: SigraError, native_id: str | None) -> Verdict:
+def _refused(
+    worker: str, error: SigraError, native_id: str | None, read: Job | None = None
+) -> Verdict:
     job = "a job" if native_id is None else f"job {brief(native_id)}"
-    _log.error("%s of %s was refused and ends here: %s", job, worker, error)
+    facts = {} if read is None else named_in_logs(read)[1]
+    facts |= {"worker": worker, "native_id": native_id}
+    _log.error("%s of %s was refused and ends here: %s", job, worker, error, extra=facts)
     return Verdict("discarded", error=error)
 
 

@@ -24,7 +24,7 @@ from sigra import (
     tenant_worker,
 )
 from sigra.backends.envelope import MARK, VERSION, add_delivery, pack
-from sigra.backends.external import Consumed, aconsume, consume
+from sigra.backends.external import Consumed, aconsume, consume, refuse_positional
 from sigra.backends.jsonb import writable
 from sigra.backends.producing import error_text
 
@@ -152,6 +152,27 @@ def test_an_envelope_that_is_refused_is_named(caplog: pytest.LogCaptureFixture) 
     first, second = (record.getMessage() for record in caplog.records)
     assert first.startswith(f"a job of {close.name} was refused and ends here: ")
     assert second.startswith(f"job n1 of {close.name} was refused and ends here: ")
+
+
+def test_a_refusal_can_be_searched_for(caplog: pytest.LogCaptureFixture) -> None:
+    """Its record has the worker and the queue's id of the job, as what a log in JSON shows."""
+    with caplog.at_level(logging.ERROR, "sigra.job"):
+        consume({"sigra": 2, "args": {}}, close.definition, "test", native_id="n1")
+        refuse_positional(close.name, "n2")
+    found = [(vars(record)["worker"], vars(record)["native_id"]) for record in caplog.records]
+    assert [(close.name, "n1"), (close.name, "n2")] == found
+
+
+def test_the_end_of_a_job_that_kills_its_consumers_names_its_tenant(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its record has the ids that every other record of the job has."""
+    payload = {**envelope(), "max_attempts": 1}
+    with caplog.at_level(logging.ERROR, "sigra.job"):
+        take(payload, deliveries=1)
+    facts = vars(caplog.records[-1])
+    expected = {**TENANT, "job_id": payload["id"], "worker": close.name, "impersonating_from": None}
+    assert expected == {key: facts[key] for key in expected}
 
 
 def test_a_worker_is_found_by_its_name() -> None:
