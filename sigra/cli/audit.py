@@ -15,6 +15,7 @@ from sigra.cli.audit_options import (
     in_store,
     in_store_if_any,
     of_organization,
+    of_persons,
     open_store,
     tenancy,
     verifier,
@@ -181,19 +182,18 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 @audit.command()
 @in_store
 @of_organization
-@click.option(
-    "--person",
-    "persons",
-    multiple=True,
-    required=True,
-    metavar="ID",
-    help="Whom to erase: who acted, in whose name, or on whom. Repeatable.",
-)
+@of_persons
 @click.option("--reason", required=True, metavar="TEXT", help="Why, as the marks will say.")
 @with_key
 @as_json
 def erase(
-    url: str, persons: tuple[str, ...], reason: str, key: Path | None, machine: bool, **which: Any
+    url: str,
+    persons: tuple[str, ...],
+    target_type: str | None,
+    reason: str,
+    key: Path | None,
+    machine: bool,
+    **which: Any,
 ) -> None:
     """Erase what a person's events say; the chains still verify.
 
@@ -204,7 +204,7 @@ def erase(
     from sigra.cli import keeping
 
     signer = keeping.read_key(key)
-    keeping.erase_persons(store, which, persons, reason, signer, machine=machine)
+    keeping.erase_persons(store, which, persons, target_type, reason, signer, machine=machine)
 
 
 @audit.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -22,16 +22,20 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NO_TABLES = "it has no such tables"
+_AGO = {"m": "minutes", "h": "hours", "d": "days"}
 
 Decorator = Callable[[Any], Any]
 
 
 def _moment(text: str) -> datetime:
-    """Read a date, or a date and time as ISO 8601 writes it; in UTC if it has no zone."""
+    """Read how long ago, as 90m, or what ISO 8601 writes; in UTC if it has no zone."""
+    number, unit = text[:-1], _AGO.get(text[-1:])
     try:
+        if unit is not None and number.isascii() and number.isdecimal():
+            return datetime.now(timezone.utc) - timedelta(**{unit: int(number)})
         found = datetime.fromisoformat(text)
-    except ValueError:
-        told = f"{text!r} is no moment, as 2026-11-25 or 2026-11-25T12:30Z is"
+    except (ValueError, OverflowError):
+        told = f"{text!r} is no moment, as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; h, d) is"
         raise click.BadParameter(told) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
@@ -79,6 +83,22 @@ of_organization = _all(
     click.option("--without-organization", "without", is_flag=True, help="Events without one."),
     click.option("--all-organizations", "everything", is_flag=True, help="All of them."),
 )
+of_persons = _all(
+    click.option(
+        "--person",
+        "persons",
+        multiple=True,
+        required=True,
+        metavar="ID",
+        help="Whom to erase: who acted, in whose name, or on whom. Repeatable.",
+    ),
+    click.option(
+        "--target-type",
+        metavar="TYPE",
+        help="What events call a person whom they are about, as user: those about another kind "
+        "of thing with the same id then stay.",
+    ),
+)
 with_filters = _all(
     click.option("--actor", metavar="ID", help="Who acted."),
     click.option("--action", metavar="NAME", help="What was done, as invoice.close."),
@@ -87,7 +107,8 @@ with_filters = _all(
         "--since",
         type=_moment,
         metavar="MOMENT",
-        help="From this moment on, as 2026-11-25 or 2026-11-25T12:30:00Z (UTC if it has no zone).",
+        help="From this moment on, as 90m (ago; h and d too), 2026-11-25 or 2026-11-25T12:30Z "
+        "(UTC if it has no zone).",
     ),
     click.option("--until", type=_moment, metavar="MOMENT", help="Before this moment."),
 )

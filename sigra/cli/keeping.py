@@ -94,6 +94,7 @@ def erase_persons(
     store: SqlAuditSink,
     which: dict[str, Any],
     persons: tuple[str, ...],
+    target_type: str | None,
     reason: str,
     signer: Signer | None,
     *,
@@ -106,10 +107,8 @@ def erase_persons(
             id_as_logged("person", person)
     except ValueError as error:
         raise MisuseError(str(error)) from None
-    erased = sum(
-        erase(store, person, reason=reason, signer=signer, vacuum=False, **which)
-        for person in persons
-    )
+    how: dict[str, Any] = {"reason": reason, "signer": signer, "target_type": target_type}
+    erased = sum(erase(store, person, vacuum=False, **how, **which) for person in persons)
     vacuum(store)
     say(json.dumps({"erased": erased}) if machine else f"{counted(erased, 'event')} erased")
 

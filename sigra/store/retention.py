@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from sqlalchemy import Connection, and_, delete, exists, func, or_, select, true, update
+from sqlalchemy import Connection, and_, delete, exists, select, true, update
 
-from sigra.scope import Id, id_text
+from sigra.scope import Id
 from sigra.store.access import read_tables, write_tables
 from sigra.store.append import lock_chain
-from sigra.store.beginning import beginning, placed
+from sigra.store.beginning import beginning
 from sigra.store.chain import is_committed, is_sound, organization_of, time_text
 from sigra.store.database import Database
-from sigra.store.errors import AuditChainError, InvalidQueryError
+from sigra.store.errors import AuditChainError
 from sigra.store.keys import Signer
 from sigra.store.marks import check_reason, mark_erased, mark_pruned
+from sigra.store.person import events_of, names_of
 from sigra.store.query import of_tenancy
-from sigra.store.reading import EventFilter, Tenancy, id_as_logged, tenancy, utc
+from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.statements import ConnectionRunner
 from sigra.store.stored import is_text
 from sigra.store.tables import chains, entries
@@ -29,12 +30,9 @@ from sigra.store.tables import chains, entries
 if TYPE_CHECKING:
     from sigra.store.sink import SqlAuditSink
 
-_ERASED_AT_ONCE = 1_000
 _HELD, _TURN = 0.5, 0.1
 """Seconds for which SQLite's lock is taken for one batch after the other, and then left alone: who
 waits for it stands in no queue, and looks again each tenth of a second."""
-
-_IDS = ("actor_id", "effective_user_id", "target_id")
 
 
 class Pruned(NamedTuple):
@@ -112,22 +110,23 @@ def erase(
     *,
     reason: str,
     signer: Signer | None = None,
+    target_type: str | None = None,
     vacuum: bool = True,
     **which: Unpack[Tenancy],
 ) -> int:
     """Erase the payloads of all events of a person; return how many events these were.
 
     Of a person are events in which the id is ``actor_id``, ``effective_user_id`` or
-    ``target_id``; ``which`` is ``organization_id=`` or ``all_organizations=True``. What stays of
-    such an event is its id, time, action, outcome and worker. A mark tells of each, signed
-    where there is a signer. The text is then taken off SQLite's disk too, by ``vacuum``: where
-    that is False, it is for the caller to call; on PostgreSQL it is gone from the tables' files
-    after a VACUUM FULL. An event that is not as it was written goes without a mark, and ``verify``
-    still misses it; where its place cannot be read, ``AuditChainError`` is raised as by ``prune``.
+    ``target_id`` (of that ``target_type``, if one is given); ``which`` is ``organization_id=`` or
+    ``all_organizations=True``. Their id, time, action, outcome and worker stay, and a mark tells
+    of each, signed where there is a signer. The text goes from SQLite's disk too, by ``vacuum``,
+    which is for the caller to call where that is False; from PostgreSQL's by a VACUUM FULL. An
+    event that is not as it was written goes without a mark, and ``verify`` still misses it; where
+    its place cannot be read, ``AuditChainError`` is raised as by ``prune``.
     """
     which_chains = tenancy(**which)
     check_reason(reason)
-    names = _names(person_id)
+    names = names_of(person_id)
     sink.flush()
     sink.prepare()
     erased = 0
@@ -135,27 +134,15 @@ def erase(
     for tag in _tags(sink.database, which_chains, true()):
         with _put_off(failed):
             _check_tag(tag)
-            for found in _of_person(sink.database, tag, names):
-                write_tables(
-                    sink.database,
-                    lambda c: _erase_some(c, tag, found, reason, signer),  # noqa: B023
-                )
+            for found in events_of(sink.database, tag, names, target_type):
+                step = partial(_erase_some, tag=tag, found=found, reason=reason, signer=signer)
+                write_tables(sink.database, step)
                 erased += len(found)
     if vacuum:
         # Also where nothing was left to erase: an earlier call may have been killed before this.
         sink.database.scrub()
     _raise(failed)
     return erased
-
-
-def _names(person_id: Id) -> set[str]:
-    """Return the ids by which a person is named in events."""
-    person = id_as_logged("person_id", person_id)
-    if person is None:
-        raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
-    # Whoever wrote to the sink itself may have left a long id as it was, if it is UTF-8 at all.
-    given = str(id_text(person_id))
-    return {person, given} if is_text(given) else {person}
 
 
 def vacuum(sink: SqlAuditSink) -> None:
@@ -166,20 +153,6 @@ def vacuum(sink: SqlAuditSink) -> None:
     """
     sink.prepare()
     sink.database.scrub()
-
-
-def _of_person(database: Database, tag: str, names: Collection[str]) -> Iterator[list[Any]]:
-    """Yield a person's events, some at a time, with nothing locked."""
-    after = 0
-    while True:
-        query = _mentions(database.dialect, tag, after, names)
-        rows = read_tables(database, lambda connection: connection.execute(query).all())  # noqa: B023
-        theirs = [placed(tag, row) for row in rows if _is_of(row.payload, names)]
-        if theirs:
-            yield theirs
-        if len(rows) < _ERASED_AT_ONCE:
-            return
-        after = rows[-1].sequence
 
 
 def _erase_some(
@@ -200,29 +173,6 @@ def _is_whole(row: Any, tag: str) -> bool:
         return is_sound(row, tag) and is_committed(row.commitment, row.salt, row.payload)
     except (TypeError, ValueError, AttributeError):
         return False
-
-
-def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any:
-    """Return the query of payloads that may be a person's: of few others too."""
-    # Not LIKE, of which SQLite takes 50,000 bytes: an id may be of any length.
-    place = func.instr if dialect == "sqlite" else func.strpos
-    said = [json.dumps(name, ensure_ascii=False) for name in names]
-    mentioned = [place(entries.c.payload, f'"{key}":{name}') > 0 for key in _IDS for name in said]
-    return (
-        select(entries)
-        .join(chains, chains.c.id == entries.c.chain)
-        .where(chains.c.tag == tag, entries.c.sequence > after, or_(*mentioned))
-        .order_by(entries.c.sequence)
-        .limit(_ERASED_AT_ONCE)
-    )
-
-
-def _is_of(payload: str, names: Collection[str]) -> bool:
-    try:
-        fields = json.loads(payload)
-        return any(fields.get(key) in names for key in _IDS)
-    except (ValueError, TypeError, AttributeError, RecursionError):
-        return True  # it is damaged, and the person is mentioned in it
 
 
 def _tags(database: Database, which: EventFilter, condition: Any) -> list[str]:

@@ -105,6 +105,19 @@ def test_list_shows_a_page_and_how_to_go_on(run: Command) -> None:
     assert 12 == len(seen) == len(set(seen))
 
 
+@pytest.mark.parametrize(("ago", "found"), [("48h", 2), ("1d", 1), ("120m", 0), ("99d", 12)])
+def test_a_moment_is_said_as_how_long_ago(run: Command, ago: str, found: int) -> None:
+    """Who looks for what went wrong just now does not compute a time in UTC first."""
+    assert found == len(objects(run("list", *ALL, "--since", ago, "--json")))
+
+
+@pytest.mark.parametrize("text", ["d", "-1d", "1.5h", "\u0664h", "5w", "999999999999d"])
+def test_what_is_no_time_ago_is_no_moment(run: Command, text: str) -> None:
+    """It is told what would be one."""
+    result = run("list", *ALL, f"--since={text}")
+    assert (2, True) == (result.exit_code, "or 90m (ago; h, d) is" in result.stderr)
+
+
 def test_list_is_a_table_for_a_person(run: Command) -> None:
     """Who acted as whom stands there, and no text of a tenant's steers the terminal."""
     result = run("list", "-o", "globex", "--action", "invoice.close")
@@ -419,6 +432,19 @@ def test_erase_leaves_nothing_of_a_person_and_the_rest_verifies(
     assert ("intact", 12, 6) == (found["verdict"], found["rows"], found["erased"])
     assert "ann" not in run("list", *ALL, "--json").stdout
     assert b'"ann"' not in database.read_bytes()
+
+
+def test_erase_spares_what_only_has_the_same_id(run: Command, database: Path) -> None:
+    """Where events say what kind a target is of, those about another kind stay."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for kind in ("user", "invoice"):
+            log("thing.close", None, organization_id="acme", target_id=77, target_type=kind)
+    sink.close()
+    asked = (*ACME, "--person", 77, "--reason", "asked for", "--target-type", "user")
+    assert "1 event erased\n" == run("erase", *asked).stdout
+    kept = objects(run("list", *ACME, "--action", "thing.close", "--json"))
+    assert {None, "77"} == {event["target_id"] for event in kept}
 
 
 def test_erase_takes_all_persons_or_none(run: Command) -> None:

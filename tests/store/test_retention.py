@@ -246,6 +246,19 @@ def test_erasing_removes_a_person_and_no_more(filled: SqlAuditSink) -> None:
     assert erase(filled, "bob", reason="asked", signer=KEY, all_organizations=True) == 0
 
 
+def test_a_thing_of_the_same_id_is_no_person(sink: SqlAuditSink) -> None:
+    """Who says what events call a person keeps those about invoice 7 when user 7 is erased."""
+    sink.write(event(1, target_id="7", target_type="invoice"))
+    sink.write(event(2, target_id="7"))
+    sink.write(event(3, target_id="7", target_type="user"))
+    sink.write(event(4, actor_id="7", target_type="invoice"))
+    assert erase(sink, 7, reason="asked", target_type="user", organization_id="acme") == 2
+    assert [each.target_id for each in sink.stream(EventFilter("acme", actor_id="ann"))] == [
+        "7"
+    ] * 2
+    assert erase(sink, 7, reason="asked", organization_id="acme") == 2
+
+
 def test_what_is_queued_is_erased_too(url: str, open_sink: Callable[..., SqlAuditSink]) -> None:
     """A person does not come back from a queue."""
     sink = open_sink(url, batch=Batching(1_000, 3_600))

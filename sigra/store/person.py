@@ -1,0 +1,77 @@
+"""Whose an event is: a person's events, found by what their payloads say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from sqlalchemy import func, or_, select
+
+from sigra.scope import Id, id_text
+from sigra.store.access import read_tables
+from sigra.store.beginning import placed
+from sigra.store.database import Database
+from sigra.store.errors import InvalidQueryError
+from sigra.store.reading import id_as_logged
+from sigra.store.stored import is_text
+from sigra.store.tables import chains, entries
+
+_AT_ONCE = 1_000
+_ACTORS = ("actor_id", "effective_user_id")
+
+
+def names_of(person_id: Id) -> set[str]:
+    """Return the ids by which a person is named in events."""
+    person = id_as_logged("person_id", person_id)
+    if person is None:
+        raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
+    # Whoever wrote to the sink itself may have left a long id as it was, if it is UTF-8 at all.
+    given = str(id_text(person_id))
+    return {person, given} if is_text(given) else {person}
+
+
+def events_of(
+    database: Database, tag: str, names: Collection[str], target_type: str | None
+) -> Iterator[list[Any]]:
+    """Yield a person's events of one chain, some at a time, with nothing locked.
+
+    Where ``target_type`` is given, a target of another type is somebody or something else.
+    """
+    after = 0
+    while True:
+        query = _mentions(database.dialect, tag, after, names)
+        rows = read_tables(database, lambda connection: connection.execute(query).all())  # noqa: B023
+        theirs = [placed(tag, row) for row in rows if _is_of(row.payload, names, target_type)]
+        if theirs:
+            yield theirs
+        if len(rows) < _AT_ONCE:
+            return
+        after = rows[-1].sequence
+
+
+def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any:
+    """Return the query of payloads that may be a person's: of few others too."""
+    # Not LIKE, of which SQLite takes 50,000 bytes: an id may be of any length.
+    place = func.instr if dialect == "sqlite" else func.strpos
+    said = [json.dumps(name, ensure_ascii=False) for name in names]
+    keys = (*_ACTORS, "target_id")
+    mentioned = [place(entries.c.payload, f'"{key}":{name}') > 0 for key in keys for name in said]
+    return (
+        select(entries)
+        .join(chains, chains.c.id == entries.c.chain)
+        .where(chains.c.tag == tag, entries.c.sequence > after, or_(*mentioned))
+        .order_by(entries.c.sequence)
+        .limit(_AT_ONCE)
+    )
+
+
+def _is_of(payload: str, names: Collection[str], target_type: str | None) -> bool:
+    try:
+        fields = json.loads(payload)
+        if any(fields.get(key) in names for key in _ACTORS):
+            return True
+        alike = target_type is None or fields.get("target_type") == target_type
+        return alike and fields.get("target_id") in names
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return True  # it is damaged, and the person is mentioned in it
