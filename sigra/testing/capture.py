@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
-from sigra.backend import Capability
+from sigra.backend import Backend, Capability
 from sigra.backends.sync import SyncBackend
 from sigra.binding import ID_KEYS
 from sigra.options import OPTION_NAMES, parse_options
@@ -29,6 +29,7 @@ class RecordingBackend(SyncBackend):
     """The sync backend, with a list of every job that it took, in ``jobs``.
 
     A job with ``conn`` runs at the next ``drain()``: behind a queue it waits for the commit.
+    An option that none of the queues configured by now honours is refused, as it will be there.
     """
 
     capabilities = SyncBackend.capabilities | frozenset[Capability](("conn",))
@@ -36,6 +37,13 @@ class RecordingBackend(SyncBackend):
     def __init__(self) -> None:
         super().__init__()
         self.jobs: list[Job] = []
+        now = config.current
+        if now.backend is None:  # as nobody configured one
+            return
+        queues = (now.backend, *now.backends.values())
+        if refused := set(OPTION_NAMES).difference(*map(_honoured, queues)):
+            self.capabilities = self.capabilities - refused
+            self.name = f"sync (for {now.backend.name})"  # as the refusal's text has it
 
     def clear(self) -> None:
         """Begin anew, where one backend serves many tests: forget all jobs and the virtual time."""
@@ -45,6 +53,12 @@ class RecordingBackend(SyncBackend):
     def _take(self, job: Job, pump: Any) -> Any:
         self.jobs.append(job)
         return super()._take(job, pump)
+
+
+def _honoured(backend: Backend) -> Collection[str]:
+    """Return what a queue, or who stands for one, honours; other backends say nothing of queues."""
+    stands = isinstance(backend, RecordingBackend) or "native" in backend.capabilities
+    return backend.capabilities if stands else OPTION_NAMES
 
 
 class AuditLog(list["AuditEvent"]):

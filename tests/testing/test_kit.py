@@ -168,6 +168,34 @@ def test_a_backend_of_many_tests_is_cleared_between_them() -> None:
         assert ([], [again]) == (backend.drain(), jobs)
 
 
+class Modest(SyncBackend):
+    """A backend of a queue that has neither priorities nor unique keys."""
+
+    name = "modest"
+    capabilities = frozenset({"native", "queue", "delay", "run_at", "max_attempts", "backoff"})
+
+
+@pytest.mark.parametrize("option", [{"priority": 5}, {"unique": "k"}, {"conn": object()}])
+def test_what_the_configured_queue_refuses_is_refused_in_a_test(option: dict[str, Any]) -> None:
+    """A test that passes means the same behind the queue, where the call would fail."""
+    with (
+        configure(backend=Modest()),
+        configure(backend=RecordingBackend()),
+        pytest.raises(InvalidOptionError, match="for modest.* cannot honour it"),
+    ):
+        close.new(TENANT, **option)
+
+
+def test_what_one_of_the_configured_queues_honours_can_be_tested() -> None:
+    """One recording backend stands for all of them, and no queue says nothing of queues."""
+    for others in ({"fast": "thread"}, {"tests": RecordingBackend()}):
+        with (
+            configure(backend=Modest(), backends=others),
+            configure(backend=RecordingBackend(), backends={}),
+        ):
+            assert close.new(TENANT, priority=5, queue="fast").backend == "sync"
+
+
 @pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
 def test_a_job_in_a_transaction_waits_for_drain(
     sigra_backend: RecordingBackend, delay: float, state: str
