@@ -145,8 +145,7 @@ def id_fault(value: object) -> str:
 
 
 def _text(name: str, value: Id | None) -> str | None:
-    text = id_text(value)
-    if text is not None or value is None:
+    if (text := id_text(value)) is not None or value is None:
         return text
     if isinstance(value, str):
         raise ValueError(f"{name} is blank; pass None where there is no such id")
@@ -166,8 +165,7 @@ def tenant_args(scope: object) -> dict[str, str | None]:
         "organization_id": _read_id(scope, "active_organization"),
         "actor_id": _read_id(scope, "user"),
     }
-    impersonator = _read_id(scope, "impersonating_from", None)
-    if impersonator is not None:
+    if (impersonator := _read_id(scope, "impersonating_from", None)) is not None:
         keys["impersonating_from"] = impersonator
     return keys
 

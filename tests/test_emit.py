@@ -353,6 +353,41 @@ def test_a_scope_that_cannot_be_read_is_rejected(scope: Any, sink: Kept) -> None
     assert sink.events[0].metadata["field"].startswith("scope")
 
 
+class Loaded:
+    """As a member of SQLAlchemy's or Django's that is loaded when it is asked for."""
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        raise RuntimeError("asked a descriptor")
+
+
+class LoadsItsImpersonator:
+    user, active_organization, impersonating_from = 7, 42, Loaded()
+
+
+class HasNoImpersonator:
+    user, active_organization = 7, 42
+
+
+class LeavesItEmpty(HasNoImpersonator):
+    __slots__ = ("impersonating_from",)
+
+
+def test_an_impersonator_that_would_have_to_be_loaded_is_not_taken_for_none() -> None:
+    """No event says that the user did it where a member that is not read might name another."""
+    result = log_safe("a.b", LoadsItsImpersonator())
+    assert ("failed", None) == (result.status, result.event)
+    assert result.reason is not None
+    assert result.reason.startswith("rejected at scope.impersonating_from: ")
+
+
+@pytest.mark.parametrize("scope", [HasNoImpersonator(), LeavesItEmpty()])
+def test_a_scope_without_an_impersonator_has_none(scope: Any) -> None:
+    """A scope whose class knows no impersonator, or whose slot for it is empty, is one all the same."""
+    event = log_safe("a.b", scope).event
+    assert event is not None
+    assert ("7", "7") == (event.actor_id, event.effective_user_id)
+
+
 def test_what_a_scope_raised_is_the_cause_of_its_rejection() -> None:
     """Who called log sees what the property of the request scope raised."""
     with pytest.raises(AuditRejectedError) as caught:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra.audit.event import Outcome
 from sigra.audit.leaf import in_utc, leaf
-from sigra.audit.read import ABSENT, read_member, well_formed
+from sigra.audit.read import ABSENT, is_described, read_member, well_formed
 from sigra.audit.redact import REDACTED, holds_secret
 from sigra.audit.sanitize import sanitize
 from sigra.context import Running
@@ -121,7 +121,7 @@ def _id_in(scope: Any, name: str, notes: Notes) -> Any:
     field = f"scope.{name}"
     try:
         member = read_member(scope, name)
-        if member is ABSENT and name == "impersonating_from":
+        if member is ABSENT and name == "impersonating_from" and not is_described(scope, name):
             return None
         if member is not None and member is not ABSENT and id_text(member) is None:
             field += ".id"
@@ -130,15 +130,14 @@ def _id_in(scope: Any, name: str, notes: Notes) -> Any:
         return _fault(notes, field, "reading it raised an exception", error)
     if member is not ABSENT:
         return _checked_id(field, member, notes)
-    return _fault(notes, field, "it is absent; set it to None where there is none")
+    return _fault(notes, field, "it is absent, or loads lazily: pass an id, or None for none")
 
 
 def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
     """Return an id as text, and None for None."""
     if type(value) is str and len(value) <= _MAX_TEXT and value.isascii() and value.strip():
         return value
-    text = id_text(value)
-    if text is not None:
+    if (text := id_text(value)) is not None:
         return _as_given(field, text, sized(text, apart=True), notes)
     reason = "an id is a str that is not blank, an int of at most 1,024 bits, a UUID or None"
     return None if value is None else _fault(notes, field, reason)

@@ -47,12 +47,10 @@ def well_formed(text: str) -> str:
 
 def mapping_of(value: Any) -> dict[Any, Any] | None:
     """Return the dict that a value is, or that a mapping proxy stands before."""
-    kind = type(value)
-    if kind is MappingProxyType:
+    if type(value) is MappingProxyType:
         # The proxy does not show what it wraps, and its get() would run that one's methods.
         value = next(iter(gc.get_referents(value)), None)
-        kind = type(value)
-    return value if issubclass(kind, dict) else None
+    return value if issubclass(type(value), dict) else None
 
 
 def read_member(source: Any, name: str) -> Any:
@@ -87,6 +85,12 @@ def read_member(source: Any, name: str) -> Any:
     # Django's lazy user answers through __getattr__; once loaded it holds the user here.
     inner = ABSENT if name == "_wrapped" else _item(attributes, "_wrapped")
     return ABSENT if inner is ABSENT or inner is None else read_member(inner, name)
+
+
+def is_described(source: Any, name: str) -> bool:
+    """Tell if its class could give an absent member, by code that ``read_member`` does not run."""
+    on_type = _on_type(type(source), name)
+    return on_type is not ABSENT and not _is_slot(type(on_type))
 
 
 def _is_slot(kind: type) -> bool:
