@@ -43,6 +43,9 @@ class Enqueuer:
         # that no other thread ever sees half of it.
         self._chosen: tuple[object, Any] = None, None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Enqueuer, (self._definition,)  # what it remembers holds for this process alone
+
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
         """Validate, freeze and enqueue one job; return it as accepted by its backend.
 

@@ -13,7 +13,15 @@ from unittest.mock import patch
 
 import pytest
 
-from sigra import AuditEvent, AuditScope, TenantWorker, Worker, tenant_worker, worker
+from sigra import (
+    AuditEvent,
+    AuditScope,
+    TenantWorker,
+    ThreadBackend,
+    Worker,
+    tenant_worker,
+    worker,
+)
 
 SCOPE = AuditScope.build(actor_id="7", organization_id="42")
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -148,6 +156,19 @@ def test_a_worker_pickles_by_name(made: Any) -> None:
     """A round trip gives the same object, as it does for a function."""
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert made is pickle.loads(pickle.dumps(made, protocol)), protocol
+
+
+def test_a_way_to_enqueue_pickles_whatever_it_was_used_for() -> None:
+    """A pool of processes, or a scheduler that keeps its jobs, takes worker.new at any time."""
+    backend = ThreadBackend(max_workers=1)
+
+    @worker(backend=backend)
+    def ping() -> str:
+        return "pong"
+
+    assert "pong" == ping.new({}).result(10)
+    assert "pong" == pickle.loads(pickle.dumps(ping.new))({}).result(10)
+    assert [] == backend.close(10)
 
 
 @pytest.mark.parametrize("made", WORKERS, ids=lambda made: made.__qualname__)
