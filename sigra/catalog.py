@@ -51,8 +51,7 @@ def register(definition: Definition) -> None:
             gc.collect()  # what an earlier call left behind must not keep the name
             known = _find(name)
         if known is not None and not _executed_again(known, definition):
-            places = describe(known.function), describe(definition.function)
-            raise DuplicateWorkerError(name, *places)
+            raise DuplicateWorkerError(name, *map(describe, (known.function, definition.function)))
         _lasting.pop(name, None)
         (_local if local else _lasting)[name] = definition
         subscribers = tuple(_subscribers)
@@ -108,4 +107,5 @@ def _executed_again(known: Definition, definition: Definition) -> bool:
     old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
     # A new execution has another namespace or spec, or runs the same lines in the same namespace.
     anew = before[1] != after[1] or before[2] is not after[2] or (old is not new and old == new)
-    return anew or (second.__module__ == "__main__" and hasattr(sys, "ps1"))
+    typed = second.__module__ == "__main__" or after[0] == after[1]  # or a shell's, of no file
+    return anew or (typed and hasattr(sys, "ps1"))

@@ -301,6 +301,19 @@ def test_lines_entered_again_at_a_prompt_are_fine(tmp_path: Path) -> None:
     assert "__main__.job\n" == script(tmp_path, text)
 
 
+@pytest.mark.programs
+@pytest.mark.parametrize("namespace", ["None", "{}"])
+def test_a_worker_is_defined_again_in_code_interact(tmp_path: Path, namespace: str) -> None:
+    """So it is in the shells that Flask and Django make of it, whose functions have no module."""
+    again = ONE.replace("return n", "return n + 1")
+    typed = f"{ONE}\n{again}\nprint(job.new({{}}).result())\nexit()".splitlines()
+    text = (
+        f"import code\nlines = iter({typed!r})"
+        f"\ncode.interact('', lambda prompt: next(lines), {namespace}, '')"
+    )
+    assert "1\n" == script(tmp_path, text)
+
+
 def make(name: str | None = None) -> Any:
     @tenant_worker(name=name)
     def made(scope: AuditScope) -> str | None:
