@@ -13,9 +13,9 @@ from sigra.errors import MissingExtraError
 def main() -> None:
     """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
     gc.disable()
-    _take_places()
+    _reserve_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
-        # Its encoding may lack what an event says: that appears as codes, as on standard error.
+        # Characters that its encoding lacks are written as codes, as on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from sigra.cli.app import sigra
@@ -26,13 +26,16 @@ def main() -> None:
         print(f"sigra: {MissingExtraError('cli', package)}", file=sys.stderr)
         sys.exit(2)
     finally:
-        gc.freeze()  # what is loaded lives until the end: no garbage is looked for among it
+        gc.freeze()  # what is loaded lives until the end, so that no collection need look at it
         gc.enable()
     sigra(prog_name="sigra")
 
 
-def _take_places() -> None:
-    """Open nothing in the place of a closed stream: what is written to that would go there."""
+def _reserve_closed_streams() -> None:
+    """Open the null device for each closed standard stream, so that no other file gets its number.
+
+    What is written to the stream would end up in that file.
+    """
     while (place := os.open(os.devnull, os.O_RDWR)) < 3:
         if place == 2:
             sys.stderr = os.fdopen(2, "w", closefd=False)

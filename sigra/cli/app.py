@@ -16,14 +16,13 @@ from sigra.cli.output import PIPE_STATUS, give_up_stdout
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _SOURCE = click.Path(exists=True, path_type=Path)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""What the system says where a file, or the disk below it, takes no more, or it is closed."""
+"""The errors of a file that is closed, and of a file or disk that is full or broken."""
 
 
 class _Commands(click.Group):
-    """End with the status that a shell expects after Ctrl-C, wherever it is pressed.
+    """Exit with the status that a shell expects after Ctrl-C and after a closed pipe.
 
-    As it expects it too after a closed pipe. Where standard output can take no more, say so
-    in one line and end with 1.
+    If standard output cannot be written, say so in one line and exit with 1.
     """
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -41,8 +40,8 @@ class _Commands(click.Group):
             try:
                 return super().invoke(ctx)
             finally:
-                if sys.stdout is not None:  # as it is where it was closed
-                    sys.stdout.flush()  # what fails later is told by nobody
+                if sys.stdout is not None:  # None where it was closed
+                    sys.stdout.flush()  # a later failure would be reported by nobody
         except KeyboardInterrupt:
             ctx.exit(130)
         except BrokenPipeError:  # before click, which would end with 1
@@ -68,7 +67,7 @@ def sigra() -> None:
     "source",
     metavar="FILE",
     help="The jobs: one JSON object of args a line, in UTF-8. - reads standard input. "
-    "Without it, what an earlier run of the backend huey has left is run to its end.",
+    "Without it, the jobs that an earlier run left in the file of the backend huey are run.",
 )
 @click.option(
     "--backend",
@@ -176,15 +175,15 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     @request_scope_only; between them, calls, variables, returned values and objects that
     are given the scope are followed.
 
-    It cannot see everything: what is called by a name made at run time, or through code
-    outside PATH, escapes it. @request_scope_only itself refuses all of that when it runs.
+    It cannot see everything: calls by a name made at run time, or through code outside
+    PATH, escape it. @request_scope_only itself refuses all of them at run time.
 
     \b
     Exit status:
       0    no such flow was found
       1    there is one
-      2    a PATH does not exist, a file in it is no Python, or a star import from
-           outside PATH brings a decorator
+      2    a PATH does not exist, a file in it is not Python, or a decorator may come from
+           a star import of a module outside PATH
     """  # noqa: D301
     from sigra.cli.check import report
 

@@ -1,4 +1,4 @@
-"""The commands that look at the audit store and keep it."""
+"""The commands ``sigra audit``: look at the store, verify it and maintain it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def audit() -> None:
     """Look at the audit store, verify it, and keep it in order.
 
     Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE. Those that read
-    events want to be told of which organization, or --all-organizations.
+    events need one of --organization ID, --without-organization and --all-organizations.
     """
 
 
@@ -44,7 +44,7 @@ def audit() -> None:
 @of_organization
 @with_filters
 @click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
-@click.option("--cursor", metavar="TEXT", help="Go on after the page that printed this.")
+@click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this.")
 @as_json
 def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: Any) -> None:
     """List events, newest first.
@@ -62,10 +62,10 @@ def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: An
 @of_organization
 @with_filters
 @click.option("--lines", "-n", type=click.IntRange(0, 500), default=10, show_default=True)
-@click.option("--follow", "-f", is_flag=True, help="Go on with every event that comes.")
+@click.option("--follow", "-f", is_flag=True, help="Then print each new event as it comes.")
 @as_json
 def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> None:
-    """Show the newest events, oldest first, and follow. Ctrl-C ends it."""
+    """Show the newest events, oldest first. With --follow, go on until Ctrl-C."""
     which, store = which_events(filters), open_store(url)
     from sigra.cli import events
 
@@ -93,7 +93,7 @@ def stats(url: str, machine: bool, **filters: Any) -> None:
     "--export",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Check this export too; where no organization is said, it alone, without a store.",
+    help="Check this export too; if no organization is named, only the export, without a store.",
 )
 @as_json
 def verify(
@@ -106,9 +106,9 @@ def verify(
 ) -> None:
     """Check that the store holds what was written.
 
-    If not, the first bad row is named, and why it is one. The chains alone show whoever changes
-    rows by hand. Against whoever can write the whole database, pass --checkpoints that were kept
-    elsewhere, and --public-key. See docs/security.md.
+    If it does not, the first bad row and the reason are printed. The chains alone reveal rows that
+    were changed by hand. To detect changes by somebody who can rewrite the whole database, pass
+    --checkpoints that were kept elsewhere, and --public-key. See docs/security.md.
 
     \b
     Exit status:
@@ -164,14 +164,14 @@ def export(
     "--retention-days",
     type=click.IntRange(min=1),
     required=True,
-    help="Remove what is older than so many days, of all organizations.",
+    help="Remove events of all organizations that are older than this.",
 )
 @with_key
 @as_json
 def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> None:
     """Remove old events, so that the chains still verify.
 
-    By batches of 10,000. What is interrupted is taken up by the next call.
+    Works in batches of 10,000. After an interruption the next call goes on.
     """
     store = open_store(url, key)
     from sigra.cli import keeping
@@ -183,7 +183,9 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 @in_store
 @of_organization
 @of_persons
-@click.option("--reason", required=True, metavar="TEXT", help="Why, as the marks will say.")
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="The reason, which is kept in the store."
+)
 @with_key
 @as_json
 def erase(
@@ -195,10 +197,10 @@ def erase(
     machine: bool,
     **which: Any,
 ) -> None:
-    """Erase what a person's events say; the chains still verify.
+    """Erase the contents of a person's events; the chains still verify.
 
-    Of each event stay its id, time, action, outcome and worker. A SQLite file is then written
-    anew, during which nobody else can write. There is no way back.
+    Each event keeps only its id, time, action, outcome and worker. A SQLite file is then
+    rewritten, and nobody else can write to it meanwhile. This cannot be undone.
     """
     which, store = tenancy(which), open_store(url)
     from sigra.cli import keeping
@@ -217,14 +219,14 @@ def erase(
     "file",
     type=_OUT,
     required=True,
-    help="The file of checkpoints, kept where who can write the database cannot write.",
+    help="The file of checkpoints. Keep it where who can write the database cannot write.",
 )
 @as_json
 def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
-    """Sign where all chains stand now.
+    """Sign the present state of all chains.
 
-    That is added to a file of checkpoints. A key is made by "openssl genpkey -algorithm ed25519",
-    and the --public-key to verify with by "openssl pkey -in key.pem -pubout".
+    It is added to a file of checkpoints. "openssl genpkey -algorithm ed25519" makes a key, and
+    "openssl pkey -in key.pem -pubout" the --public-key to verify with.
     """
     store = open_store(url)
     from sigra.cli import keeping
@@ -239,7 +241,7 @@ def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
 def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int) -> None:
     """Serve a read-only page on this machine.
 
-    Who has the address that is printed sees it. The page binds to 127.0.0.1 alone. To see it from
+    It is open to whoever has the printed address, and listens on 127.0.0.1 only. To see it from
     elsewhere, forward the port by ssh. Needs sigra[web]. Ctrl-C ends it.
     """
     store = open_store(url)

@@ -1,4 +1,4 @@
-"""What the commands of the audit store are told: which store, which events, whose keys."""
+"""Options that the commands of the audit store share: which store, which events, which keys."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _moment(text: str) -> datetime:
             return datetime.now(timezone.utc) - timedelta(**{unit: int(number)})
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        told = f"{text!r} is no moment, as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; h, d) is"
+        told = f"{text!r} is not a moment such as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; h, d)"
         raise click.BadParameter(told) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
@@ -44,11 +44,11 @@ class StoreCommands(click.Group):
     """The commands of the audit store."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command, and tell in one line what the store or its database has against it."""
+        """Run a command; show an error of the store or its database in one line."""
         try:
             return super().invoke(ctx)
         except Exception as error:
-            # The driver's, in an error of SQLAlchemy's or on its own.
+            # The driver's error, which SQLAlchemy may have wrapped.
             reason = getattr(error, "orig", error if isinstance(error, sqlite3.Error) else None)
             if reason is None and not isinstance(error, (SigraError, TimeoutError)):
                 raise
@@ -135,9 +135,9 @@ as_json = click.option("--json", "machine", is_flag=True, help="JSON on standard
 
 
 def tenancy(given: dict[str, Any]) -> dict[str, Any]:
-    """Take what ``of_organization`` gave, and return it as every read wants it.
+    """Take the options of ``of_organization`` out of ``given``; return the arguments of a read.
 
-    Raises ``MisuseError`` where none or more than one was said.
+    Raises ``MisuseError`` unless exactly one was given.
     """
     organization, without = given.pop("organization"), given.pop("without")
     everything = given.pop("everything")
@@ -156,7 +156,7 @@ def tenancy(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def which_events(given: dict[str, Any]) -> EventFilter:
-    """Take what ``of_organization`` and ``with_filters`` gave; ``MisuseError`` for a bad filter."""
+    """Make a filter of all these options; raise ``MisuseError`` for a bad one."""
     where, actor = tenancy(given), given.pop("actor")
     try:
         return event_filter(**where, actor_id=actor, **given)
@@ -167,10 +167,10 @@ def which_events(given: dict[str, Any]) -> EventFilter:
 def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql].
 
-    What is there and is no store is left as it was.
+    A database that is not a store is left as it was.
     """
     kind, _, name = url.partition("?")[0].partition(":///")
-    # SQLite's own form of a file's name is the path of a URL.
+    # SQLite also takes the name of a file as a URL.
     path = Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
     if kind.startswith("sqlite") and not path.is_file():
         raise MisuseError(f"there is no audit store at {url}: no such file")
@@ -206,8 +206,8 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
 
 
 def _has_table(path: Path, name: str) -> bool:
-    """Look for a table in a file of SQLite's, and change nothing, not even beside it."""
-    # Whoever only reads makes a log where there is none; with "immutable" he does not read one.
+    """Look for a table in a SQLite file; change nothing in it, and make no file beside it."""
+    # Mode "ro" makes a log file where there is none, and "immutable" reads none that is there.
     logged = Path(f"{path}-wal").is_file()
     uri = f"{path.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:

@@ -1,4 +1,4 @@
-"""Say where a worker's scope would be taken for authority."""
+"""Report where a worker's scope would be taken for authority."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choose the lane of a run: by the backend that its command names or its module configures."""
+"""Choose the lane of a run by the backend that the command names or the module configures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def open_lane(
     """Find or make the backend that the command names, and the lane that leads to it.
 
     The in-process ones are made afresh, with ``workers`` threads, or jobs at a time.
-    ``resume``: run what an earlier run has left, and nothing new. Raises ``MisuseError``.
+    ``resume``: run only what an earlier run has left. Raises ``MisuseError``.
     """
     inner = _made_here(name, workers, in_flight) or configured_backend(definition, name)
     if inner is None:
@@ -57,7 +57,7 @@ def _made_here(name: str | None, workers: int | None, in_flight: int) -> Backend
     if name == "sync":
         return SyncBackend()
     if name == "thread":
-        # Only so many jobs are under way at a time: the queue never makes the reader wait.
+        # No more than ``in_flight`` jobs are unfinished at a time, so that nobody waits for room.
         return ThreadBackend(workers, in_flight, enqueue_timeout=None)
     if name == "asyncio":
         return AsyncioBackend() if workers is None else AsyncioBackend(concurrency=workers)

@@ -23,7 +23,7 @@ _STATES = {"complete": "completed", "error": "discarded", "canceled": "cancelled
 
 
 class FileBackend(FollowingBackend):
-    """Count what becomes of the jobs in a file, whichever run has put them there.
+    """Count what becomes of the jobs in a file, whichever run put them there.
 
     ``counts["left"]``: how many an earlier run had left.
     """
@@ -42,7 +42,7 @@ class FileBackend(FollowingBackend):
         return count
 
     def unfinished_lines(self) -> list[int]:
-        """Return nothing: a job in the file does not know its line."""
+        """Return an empty list: the file does not keep the lines of its jobs."""
         return []
 
     def settle(self, *, all_of_them: bool = False) -> int:
@@ -99,7 +99,7 @@ class FileLane(Lane):
     def all_read(self) -> None:
         """Commit the jobs that were read, and let huey's consumer run in this process."""
         self._reading.close()
-        # Not by its start(): the signals are the command's own to handle.
+        # Not by its start(), which would handle signals, as the command does itself.
         for thread in self._threads():
             thread.start()
         self._started = True

@@ -1,4 +1,4 @@
-"""Which values of a function are a worker's scope, or hold it."""
+"""Follow a function's expressions, and tell which are a worker's scope or hold it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OWN = {"user", "active_organization", "impersonating_from"}
 
 
 class Expressions(Names):
-    """The expressions of one function, each followed with what the names are where it stands."""
+    """The expressions of one function, each followed with what the names may be at its place."""
 
     def __init__(
         self, tracer: Tracer, function: Function, state: State, way: tuple[str, ...]
@@ -36,7 +36,7 @@ class Expressions(Names):
         """Tell whether a value is the scope or holds it, and follow the calls within."""
         key = node, self.state
         if key not in self._known:  # else calls within calls are followed again and again
-            self._known[key] = False, self.state  # what a recursive call is taken to return
+            self._known[key] = False, self.state  # what a recursive call is assumed to return
             self._known[key] = self._look(node), self.state
         held, self.state = self._known[key]
         return held
@@ -52,7 +52,7 @@ class Expressions(Names):
         return what
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
-        """Let a target be what a value is, and nothing that it was before."""
+        """Record that a target is what a value is, and no longer what it was."""
         targets, values = items(target), items(value)
         if values and len(targets) == len(values):
             for item, what in [(t, self.what(v)) for t, v in zip(targets, values, strict=True)]:
@@ -61,7 +61,7 @@ class Expressions(Names):
             self.put(target, self.what(value))
 
     def keep(self, target: ast.expr, what: Collection[object]) -> None:
-        """Know also, whatever the object is then called, by which name it keeps the scope."""
+        """Note, besides, in which attribute an object keeps the scope, whatever its name."""
         super().keep(target, what)
         if isinstance(target, ast.Attribute) and SCOPE in what and target.attr not in _OWN:
             self._tracer.kept.add(target.attr)
@@ -77,7 +77,7 @@ class Expressions(Names):
         return held
 
     def _enter(self, args: ast.arguments, given: State) -> None:
-        """Let the parameters of an inner function be what they are given, or their default."""
+        """Record that parameters of an inner function are what they are given, or their default."""
         plain = [*args.posonlyargs, *args.args]
         defaults = [*zip(reversed(plain), reversed(args.defaults), strict=False)]
         defaults += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
@@ -135,7 +135,7 @@ class Expressions(Names):
         return True in [self.holds(node) for node in nodes]
 
     def _either(self, *ways: list[ast.expr]) -> bool:
-        """Follow what may be evaluated; afterwards the names are what either way has left."""
+        """Follow each of several ways; afterwards names may be what any of them made them."""
         before, after, held = self.state, State(), False
         for values in ways:
             self.state = before
@@ -183,7 +183,7 @@ class Expressions(Names):
         return result or (given and (keeps(name) or last[:1].isupper()))
 
     def _hand_over(self, node: ast.Call) -> None:
-        """Let what is not in the tree (``map``, a pool, a list) call or keep what it is given."""
+        """Assume that what is not in the tree (``map``, a pool, a list) calls or keeps its args."""
         if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLERS:
             self.keep(node.func.value, {SCOPE})
         for number, arg in enumerate(node.args):
@@ -223,7 +223,7 @@ class Expressions(Names):
     def _given_to(
         self, called: Function | ast.Lambda, call: ast.Call
     ) -> Iterator[tuple[str, object]]:
-        """Yield the parameters to which a call hands something over of which something is known."""
+        """Yield each parameter of which something is known by what a call passes, and what."""
         args = called.args if isinstance(called, ast.Lambda) else called.node.args
         names = [arg.arg for arg in (*args.posonlyargs, *args.args)]
         if isinstance(called, Function) and called.bound:
@@ -243,5 +243,5 @@ class Expressions(Names):
             yield from product(given, self._passed(keyword.value))
 
     def _passed(self, value: ast.expr) -> set[object]:
-        """Return what is known of a value in another function too: there names are others."""
+        """Return what is known of a value and holds in another function too."""
         return {what for what in self.what(value) if not isinstance(what, Definition)}

@@ -1,4 +1,4 @@
-"""The log of jobs that went wrong, so that the first is told in full and the last is countable."""
+"""A log of failures that shows the first of each kind in full and counts the others."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class FailureLog(logging.Handler):
         printing = [known for known in logging.getLogger().handlers if _prints(known)]
         for handler in printing:
             handler.addFilter(_not_ours)
-        # Else logging's last resort, where the application has no handler, prints it all.
+        # Without it logging's last resort prints all, where the application has no handler.
         spare = logging.NullHandler()
         logger.addHandler(self)
         logging.getLogger().addHandler(spare)
@@ -86,7 +86,7 @@ def _what(record: logging.LogRecord) -> str:
     """Return what became of a job, without what differs from one job to the next."""
     match record.args:
         case (_, str(said)) if hasattr(record, "attempt"):
-            # A reason, which comes after the colon, may name the job's own ids.
+            # The reason, which comes after the colon, may hold ids of the job.
             what = said.partition(":")[0].partition(";")[0]
             return "returned Failure" if what == "failed" else what
     return str(record.msg).removeprefix("%s ").partition("%")[0].strip(" ,:")

@@ -1,4 +1,4 @@
-"""Where a worker's scope goes: followed through the text of a program."""
+"""Follow a worker's scope through the source of a program."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sigra.cli.sources import Definition, Function, Sources
 from sigra.cli.statements import Statements
 
 _FRAMES = 100_000
-"""More than the deepest expression takes that Python can read; they lie on no C stack."""
+"""More than the deepest expression takes that Python can parse; they use no C stack."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def _where(flow: Flow) -> tuple[str, int]:
 
 
 class Tracer:
-    """Follow one worker's scope from call to call; each function once for each set of holders."""
+    """Follow one worker's scope from call to call: a function once for each state of its names."""
 
     def __init__(self, sources: Sources, worker: Function) -> None:
         self.sources, self.worker = sources, worker
@@ -78,6 +78,6 @@ class Tracer:
     def _once(self, statements: Statements, node: Definition) -> tuple[bool, State]:
         key = node, statements.state
         if key not in self._ends:
-            self._ends[key] = False, State()  # what a recursive call is taken to come to
+            self._ends[key] = False, State()  # what a recursive call is assumed to give
             self._ends[key] = statements.walk(node.body), statements.left | statements.state
         return self._ends[key]

@@ -1,4 +1,4 @@
-"""Follow jobs from the moment they are enqueued to their end, without keeping them after it."""
+"""Follow jobs from when they are enqueued to their end, and keep none after it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Entry = tuple["Job", int | None]
 
 
 class FollowingBackend:
-    """Stand before a backend and count what becomes of the jobs that it takes.
+    """Wrap a backend and count what becomes of the jobs that it takes.
 
     ``counts``: jobs by state, and "enqueued", "duplicate", "child" (enqueued by a job),
     "retried" and "snoozed" (times). ``line``: the number of the line whose job is

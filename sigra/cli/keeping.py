@@ -1,4 +1,4 @@
-"""Export, clean up, erase from, anchor and serve the audit store."""
+"""Export, clean up, erase, checkpoint and serve: the commands that maintain the audit store."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ def read_key(path: Path) -> Signer: ...
 @overload
 def read_key(path: None) -> None: ...
 def read_key(path: Path | None) -> Signer | None:
-    """Read a private key."""
+    """Read a private key; None without a path."""
     if path is None:
         return None
     try:
         return Signer.from_pem(path.read_bytes())
     except (ValueError, TypeError, OSError) as error:
-        raise MisuseError(f"{path} is no private key that can be read: {error}") from error
+        raise MisuseError(f"{path} cannot be read as a private key: {error}") from error
 
 
 def export_store(
@@ -148,7 +148,7 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
     app = make_app(store, token=token, **trust)
     config = uvicorn.Config(app, log_level="warning", server_header=False)
     try:
-        bound = socket.create_server(("127.0.0.1", port))  # whoever reads the address may come
+        bound = socket.create_server(("127.0.0.1", port))  # open before the address is printed
     except OSError as error:
         raise MisuseError(
             f"the page cannot be served: {error.strerror}; name another port by --port, 0 for any"

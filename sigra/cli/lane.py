@@ -1,4 +1,4 @@
-"""How the jobs of one command reach a backend, get on there, and come to an end."""
+"""How the jobs of one command reach a backend, make progress there, and end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FOREVER = 1e12
 
 
 class Lane:
-    """Enqueue a worker's jobs on a backend that gets them on by itself, and wait for them."""
+    """Enqueue a worker's jobs on a backend that runs them by itself, and wait for them."""
 
     file: str | None = None
-    """Where the jobs are that a run leaves, for the next one to finish."""
+    """The file in which unfinished jobs stay, for the next run to finish them."""
 
     def __init__(self, definition: Definition, inner: Backend) -> None:
         self.backend = self._follow(inner)
@@ -39,7 +39,7 @@ class Lane:
         self._enqueuer.new(args)
 
     def all_read(self) -> None:
-        """Hear that no job follows: the last line was read."""
+        """Take note that the last line was read."""
 
     def keep_below(self, limit: int, hurried: Callable[[], bool]) -> None:
         """Wait until fewer than ``limit`` jobs are unfinished, or ``hurried()`` is true."""
@@ -52,8 +52,8 @@ class Lane:
             pause = 0.001 if left < before else min(pause * 2, 0.05)
 
     def close(self, timeout: float | None) -> None:
-        """Let the backend finish what it can within ``timeout`` seconds, and end it."""
-        # Neither sync, which has nothing to end, nor a queue that others go on using.
+        """Let the backend finish what it can within ``timeout`` seconds, and close it."""
+        # sync has nothing to close, and others go on using a queue.
         if isinstance(self.backend.inner, ThreadBackend):
             self.backend.inner.close(timeout)
         self.backend.settle(all_of_them=True)
@@ -62,13 +62,13 @@ class Lane:
         return FollowingBackend(inner)
 
     def _step(self, pause: float) -> bool:
-        """Let the jobs get on for ``pause`` seconds; return False where none ever will."""
+        """Let the jobs run for ``pause`` seconds; return False if none will make progress."""
         time.sleep(pause)
         return True
 
 
 class SyncLane(Lane):
-    """Run jobs inside ``new``; what is for later, by the virtual clock of ``drain()``."""
+    """Run jobs inside ``new``, and later ones by the virtual clock of ``drain()``."""
 
     def _step(self, pause: float) -> bool:
         del pause  # nothing is waited for

@@ -1,4 +1,4 @@
-"""The Python files below some paths, and which of them an import means."""
+"""Read the Python files below some paths, and tell which of them an import means."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Module:
 class Modules(dict[str, Module]):
     """All files below some paths, each by a name of its own.
 
-    ``unreadable``: those that are no Python, and folders, with the reason.
+    ``unreadable``: files that are not Python, and folders, with the reason.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -104,9 +104,9 @@ class Modules(dict[str, Module]):
                         module.tried.setdefault(alias.asname or alias.name, []).append(meant)
 
     def _meant(self, module: Module, names: Sequence[str]) -> str:
-        """Return a dotted name with its beginning as the file is called here that it means.
+        """Return a dotted name, its beginning replaced by the name of the module that it means.
 
-        Of several such files it is the nearest one.
+        Of several such modules it is the nearest one.
         """
         for end in range(len(names), 0, -1):
             begin = names[:end]
@@ -122,7 +122,7 @@ def _is_passed_over(name: str) -> bool:
 
 
 def _way(place: Path) -> tuple[tuple[str, ...], int]:
-    """Return the folders down to a file with its name, and how many of them are its packages."""
+    """Return a file's folders and name, and how many of these make its name for an import."""
     own = place.parent if place.name == "__init__.py" else place.with_suffix("")
     packaged, folder = 1, own.parent
     while (folder / "__init__.py").exists():

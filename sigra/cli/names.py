@@ -1,4 +1,4 @@
-"""What the names of a function are known to be at one place of its text."""
+"""What the names of a function may be at one place of its source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from functools import cache
 from sigra.cli.sources import Definition, dotted
 
 SCOPE = object()
-"""What a name is that is a worker's scope, or an object in which it can be found."""
+"""The fact that a name is a worker's scope, or an object that holds one."""
 
 State = frozenset[tuple[str, object]]
-"""Names, and what each may be: ``SCOPE``, a class (by its name), or what a call of it runs."""
+"""Pairs of a name and what it may be: ``SCOPE``, a class (by its name), or what a call runs."""
 
 _HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
 _HOLDERS |= {"cast", "chain", "nullcontext"}
@@ -30,13 +30,13 @@ class Names:
         return {what for known, what in self.state if known == name}
 
     def forget(self, name: str) -> None:
-        """Let a name, and the attributes of it, be unknown."""
+        """Forget what a name, and each attribute of it, may be."""
         self.state = frozenset(
             fact for fact in self.state if fact[0] != name and not fact[0].startswith(f"{name}.")
         )
 
     def put(self, target: ast.expr, what: Collection[object]) -> None:
-        """Let a target be what is given, and nothing that it was before."""
+        """Record that a target is one of ``what``, and no longer what it was."""
         match target:
             case ast.Tuple(elts=items) | ast.List(elts=items):
                 for item in items:
@@ -50,7 +50,7 @@ class Names:
                 self.keep(target, what)
 
     def keep(self, target: ast.expr, what: Collection[object]) -> None:
-        """Let a target also be what is given; whoever gets an object gets what it holds."""
+        """Record that a target may also be one of ``what``; its object then holds the scope too."""
         while isinstance(target, ast.Subscript):
             target = target.value
         name = dotted(target)
@@ -76,13 +76,13 @@ def keeps(name: str | None) -> bool:
 
 
 def items(node: ast.expr) -> list[ast.expr]:
-    """List the items of a tuple or list that has as many as are written."""
+    """List the items of a tuple or list; none if one is starred."""
     found = node.elts if isinstance(node, (ast.Tuple, ast.List)) else []
     return [] if any(isinstance(item, ast.Starred) for item in found) else found
 
 
 def names_in(root: ast.expr) -> dict[ast.AST, frozenset[str]]:
-    """Map each part of an expression to the names within it, found from the inside out, once."""
+    """Map each part of an expression to the names within it."""
     names: dict[ast.AST, frozenset[str]] = {}
     for node in reversed([*ast.walk(root)]):
         own = frozenset((node.id,) if isinstance(node, ast.Name) else ())
@@ -92,6 +92,6 @@ def names_in(root: ast.expr) -> dict[ast.AST, frozenset[str]]:
 
 @cache
 def returned(node: Definition) -> list[ast.expr]:
-    """List the values that a function returns and that are written as names."""
+    """List the values that a function returns by name."""
     values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
     return [one for value in values if value for one in choices(value) or [value] if dotted(one)]

@@ -1,4 +1,4 @@
-"""What the command line orders, and how a run is set up for it."""
+"""What the command line asks for, and how a run is set up for it."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Order:
 
 
 def carry_out(order: Order) -> int:
-    """Run what was ordered and return the exit status; raise ``MisuseError`` for what cannot be.
+    """Carry out an order and return the exit status; raise ``MisuseError`` if that cannot work.
 
-    Where jobs still run when their time is up, the process ends here and now.
+    If jobs still run when their time is up, the process ends here.
     """
     _check_files(order)
     with ExitStack() as stack:
@@ -83,7 +83,7 @@ def carry_out(order: Order) -> int:
 
 def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
     def abandon() -> None:
-        # From another thread, where jobs hold up the one that would sum up.
+        # Called in another thread, because jobs hold up the main one.
         bar.stop()
         show_report(run.report(order.target, order.path), stderr_console())
 
@@ -96,7 +96,7 @@ def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
 
 
 def _check_files(order: Order) -> None:
-    """Refuse, before anything runs, files that would be written over or into one another."""
+    """Refuse, before anything runs, files that would overwrite one another."""
     if order.rejects is not None and _exists(order.rejects):
         raise MisuseError(
             f"--rejects {order.rejects} exists and is not written over: move it, or name another"
@@ -142,7 +142,7 @@ def _events(path: Path | None) -> Iterator[tuple[JSONLinesSink, EventStream | No
                 sink = JSONLinesSink(stream)  # type: ignore[arg-type]
             else:
                 sink = JSONLinesSink(path)
-                with suppress(OSError):  # closed, so that nothing can get into it anyway
+                with suppress(OSError):  # it is closed, and nothing can get into it
                     stack.enter_context(claimed_stdout())
         except OSError as error:
             where = "standard output" if path is None else f"--audit-log {path}"
@@ -174,7 +174,7 @@ def _opened(source: str) -> Iterator[BinaryIO]:
 
 
 def _size(source: BinaryIO) -> int | None:
-    """Return how many bytes there are to read, None where the source does not know."""
+    """Return how many bytes there are to read; None if that is not known."""
     try:
         facts = os.fstat(source.fileno())
     except OSError:

@@ -19,9 +19,9 @@ PIPE_STATUS = 141
 class EventStream:
     """Take lines of bytes for a pipe, a file or a terminal.
 
-    ``on_closed`` is called where nobody reads them any more, ``on_failed`` with the reason
-    where the first one cannot be written otherwise. ``show``, where it is set, is given each
-    line as text instead: it prints above a progress bar.
+    ``on_closed`` is called when nobody reads them any more, ``on_failed`` with the reason when
+    a line cannot be written otherwise, the first time. ``show``, if set, gets each line as text
+    instead: it prints above a progress bar.
     """
 
     def __init__(self, raw: Any) -> None:
@@ -41,7 +41,7 @@ class EventStream:
             self.show(data.decode().rstrip("\n"))
             return
         try:
-            # Of a long line the system may take a part at a time.
+            # The system may take only a part of a long line at a time.
             view = memoryview(data)
             while view:
                 view = view[self._raw.write(view) :]
@@ -63,7 +63,7 @@ def _ignore(*_: object) -> None:
 
 
 def give_up_stdout() -> None:
-    """Let what standard output has not taken go nowhere: else Python tries again as it ends."""
+    """Send what standard output has not taken to the null device: Python writes it at its exit."""
     if sys.stdout is None:
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -78,12 +78,12 @@ def claimed_stdout() -> Iterator[Any]:
     What a worker prints, and what a program that it starts prints, would otherwise stand
     between the events. Raises ``OSError`` where standard output is closed.
     """
-    if sys.stdout is None:  # and another file may have its number by now
+    if sys.stdout is None:  # another file may have its number by now
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     sys.stdout.flush()
     own = os.dup(1)
     before = sys.stdout
-    # Unbuffered: nothing of a line is left to be written when the process ends.
+    # Unbuffered, so that no part of a line is left unwritten when the process ends.
     with os.fdopen(own, "wb", buffering=0) as stream:
         os.dup2(2, 1)
         sys.stdout = sys.stderr
@@ -95,7 +95,7 @@ def claimed_stdout() -> Iterator[Any]:
 
 
 class _Muted:
-    """A logger that says nothing, whatever is asked of it."""
+    """A logger that has every method and logs nothing."""
 
     name = "sigra.audit"
 
@@ -111,7 +111,7 @@ def _say_nothing(*_: object, **__: object) -> bool:
 
 @contextmanager
 def muted_structlog() -> Iterator[None]:
-    """Let structlog print no audit event: a sink writes them.
+    """Keep structlog from printing audit events: a sink writes them.
 
     An application's own processors still see them. All other loggers stay as they are.
     """
@@ -124,7 +124,7 @@ def muted_structlog() -> Iterator[None]:
         return _Muted() if names[:1] == ("sigra.audit",) else make_logger(*names)
 
     def wrapper(logger: Any, *rest: Any, **keywords: Any) -> Any:
-        # With nobody's processors to run, an event need not be rendered at all.
+        # Unless the application configured processors, the event need not be rendered.
         kind = silent if type(logger) is _Muted and not configured else wrap
         return kind(logger, *rest, **keywords)
 

@@ -12,7 +12,7 @@ _CHUNK = 256 * 1024
 
 
 class BadLineError(Exception):
-    """Tell why a line holds no args. Attribute: ``reason``, which never shows a value."""
+    """Report why a line holds no args. Attribute: ``reason``, which never shows a value."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -115,7 +115,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Python would keep the last one without a word, and with it perhaps another tenant.
+    # Python would keep the last of two equal keys silently, and so perhaps another tenant.
     found = dict(pairs)
     if len(found) < len(pairs):
         raise BadLineError("ambiguous: an object has the same key twice")

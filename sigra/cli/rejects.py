@@ -12,9 +12,8 @@ from sigra.store.private import private
 class RejectFile:
     """Set lines aside as they were; make the file for the first of them.
 
-    ``path`` is where it is, or would be, for its owner alone: in args there may be secrets.
-    Nothing is ever written over: where the name is taken meanwhile, opening it raises
-    ``FileExistsError``.
+    ``path`` is where it is, or would be. Only its owner can read it: args may hold secrets.
+    Nothing is ever overwritten: if the name is taken meanwhile, ``FileExistsError`` is raised.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +28,7 @@ class RejectFile:
         if not line.whole:
             for chunk in reader.rest():
                 self._file.write(chunk)
-        # At once: a line that was reported is in the file, whatever happens next.
+        # At once, so that each line that was reported is in the file, whatever happens next.
         self._file.flush()
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class Run:
         self.stop.ask("nobody reads standard output any more", PIPE_STATUS, hurried=True)
 
     def report(self, target: str, source: str) -> Report:
-        """Return what has come of it so far, under the names that the user gave."""
+        """Return the facts so far, under the names that the user gave."""
         backend, audited, stop = self.lane.backend, audit_stats(), self.stop
         return Report(
             target=target,
@@ -116,7 +116,7 @@ class Run:
         try:
             self._rejects.set_aside(line, self.reader)
         except OSError as error:
-            # Going on would lose every further bad line.
+            # Going on would lose each further bad line.
             self.stop.ask(f"cannot write {self._rejects.path}: {error.strerror}", 1)
 
     def _finish(self) -> None:
@@ -126,7 +126,7 @@ class Run:
         self.lane.close(GRACE if self.stop.hurried else None)
 
     def _announce(self) -> None:
-        """Say once, before all else that follows, that the command is about to end."""
+        """Say once that the command is about to end."""
         with self._announcing:
             if not self._announced and self.stop.status != PIPE_STATUS:
                 self.bar.say(
@@ -136,7 +136,7 @@ class Run:
             self._announced = True
 
     def _is_hurried(self) -> bool:
-        self.bar.move(*self._progress())  # it is asked again and again while jobs are waited for
+        self.bar.move(*self._progress())  # this is called repeatedly while it waits for jobs
         return self.stop.hurried
 
     def _progress(self) -> tuple[float, int]:

@@ -26,13 +26,13 @@ _REFRESH = 0.1
 
 
 class PlainConsole(Console):
-    """A console of text without guesses; a closed pipe is the error that it is to print()."""
+    """A console that styles nothing by itself; a closed pipe raises as it does in print()."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(highlight=False, emoji=False, **given)
 
     def on_broken_pipe(self) -> None:
-        """Raise it, where Rich would end the process with 1."""
+        """Raise ``BrokenPipeError``; Rich itself would end the process with 1."""
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
@@ -51,7 +51,7 @@ def say(text: str) -> None:
 def stderr_console() -> Console:
     """Return a console on stderr that is a terminal if, and only if, stderr is one."""
     terminal = sys.stderr.isatty()
-    # Else FORCE_COLOR in the environment would draw a bar into a pipe.
+    # Otherwise FORCE_COLOR in the environment would draw a bar into a pipe.
     return PlainConsole(stderr=True, force_terminal=terminal)
 
 
@@ -124,7 +124,7 @@ class Bar:
         if self._console.is_terminal:
             self._console.print(shown, soft_wrap=True)
         else:
-            # Rich takes long to lay out text that nobody looks at yet.
+            # Layout by Rich is slow, and a file or pipe needs none.
             self._console.file.write(f"{shown.plain}\n")
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""What a tree of Python files defines, read from its text: nothing of it is run."""
+"""What a tree of Python files defines, read from their source: none of it is run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Function:
 class Sources:
     """All files below some paths.
 
-    ``unreadable``: those that are no Python, with the reason. ``unknown``: place and name of
+    ``unreadable``: those that are not Python, with the reason. ``unknown``: place and name of
     decorators that a star import has brought from outside the paths.
     """
 
@@ -119,7 +119,7 @@ class Sources:
             if any(methods):
                 yield from filter(None, methods)
             elif name.partition(".")[0] not in here.module.imports:
-                # Where the text does not tell whose method it is: by its name alone.
+                # The source does not tell whose method it is: decide by its name alone.
                 for function in self.functions.values():
                     if function.marked and function.owner and function.node.name == node.attr:
                         yield function
@@ -146,7 +146,7 @@ class Sources:
         return None
 
     def _define(self, module: Module, body: list[ast.stmt], prefix: str, owner: str | None) -> None:
-        pending = list[ast.AST](body[::-1])  # no call for each level: "elif" is one, too
+        pending = list[ast.AST](body[::-1])  # not by recursion: each "elif" is a level
         while pending:
             node = pending.pop()
             if isinstance(node, ast.ClassDef):
@@ -168,7 +168,7 @@ class Sources:
         return self.resolve(module, dotted(target) or "?")
 
     def _alias(self, module: Module) -> None:
-        """Let names to which a module assigns a function or class stand for it: ``f = g``."""
+        """Take a name to which a module assigns a function or class for it: ``f = g``."""
         for node in module.tree.body:
             if isinstance(node, ast.Assign) and (name := dotted(node.value)) is not None:
                 full = self.resolve(module, name)
@@ -177,7 +177,7 @@ class Sources:
                     module.imports.update(dict.fromkeys(names, full))
 
     def _mark_assigned(self, module: Module) -> None:
-        """Know what a call wraps: ``guarded = request_scope_only(f)``, ``tenant_worker(f)``."""
+        """Mark what a call wraps: ``guarded = request_scope_only(f)``, ``tenant_worker(f)``."""
         for node in ast.walk(module.tree):
             made = self._wrapped(module, node, WORKER)
             if made is not None:

@@ -1,4 +1,4 @@
-"""What ``from module import *`` brings into a file, as far as the text of the tree tells."""
+"""What ``from module import *`` brings into a file, as far as the sources tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a function's statements change what its names are, from the first to the last."""
+"""Follow a function's statements, and what each makes of its names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Facts = set[tuple[str, object]]
 
 
 class Statements(Expressions):
-    """The body of one function. Where ways part, a name is what either leaves it."""
+    """The body of one function. After branches, a name may be what either branch made it."""
 
     def __init__(
         self, tracer: Tracer, function: Function, state: State, way: tuple[str, ...]
@@ -92,7 +92,7 @@ class Statements(Expressions):
                 self._plain(node)
 
     def _plain(self, node: ast.stmt) -> None:
-        """Follow a statement that binds no name; after some, nothing comes on this way."""
+        """Follow a statement that binds no name; after some, such as return, nothing follows."""
         held = self._any(n for n in ast.iter_child_nodes(node) if isinstance(n, ast.expr))
         if isinstance(node, ast.Return):
             self._returned |= held
@@ -105,7 +105,7 @@ class Statements(Expressions):
             self.state = State()
 
     def _parts(self, node: ast.expr) -> bool:
-        """Take what a generator yields for what it returns: whoever runs over it gets that."""
+        """Take what a generator yields for what it returns: a loop over it gets that."""
         held = super()._parts(node)
         self._returned |= held and isinstance(node, (ast.Yield, ast.YieldFrom))
         return held
@@ -126,7 +126,7 @@ class Statements(Expressions):
             self.keep(name, {SCOPE})
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
-        """Go round until no further name is found to be anything."""
+        """Go round until nothing new is found of any name."""
         what: set[object] = set()
         if not isinstance(node, ast.While) and self.holds(node.iter):
             what = {SCOPE}
@@ -154,7 +154,7 @@ class Statements(Expressions):
             self.put(node.target, what)
 
     def _try(self, node: ast.Try | ast.TryStar) -> None:
-        """Follow what is raised from any place, and what comes last from anywhere."""
+        """Follow handlers from any place of the body, and ``finally`` from any place at all."""
         within, anywhere = _Facts(), _Facts()
         self._trails += [anywhere, within]
         self.walk(node.body)

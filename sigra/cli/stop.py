@@ -29,9 +29,9 @@ class Stop:
     """Hold the reason to stop, once there is one; ``asked`` is then true.
 
     ``hurried``: running jobs have only ``GRACE`` seconds left. ``status``: the exit
-    status that goes with the reason. While it is entered, SIGINT and SIGTERM ask for a
-    stop, and a second one ends the process at once. ``announce`` is called in another thread
-    as soon as the command is told to end, ``abandon`` where it has not ``GRACE`` seconds later.
+    status that goes with the reason. As a context manager, it makes SIGINT and SIGTERM ask
+    for a stop, and a second one end the process at once. ``announce`` is called in another
+    thread once the command is told to end, ``abandon`` if it has not ended ``GRACE`` s later.
     """
 
     def __init__(self, abandon: Callable[[], object]) -> None:
@@ -64,11 +64,11 @@ class Stop:
         self.hurried = self.hurried or hurried
 
     def reading(self, read: Callable[[], T]) -> T | None:
-        """Return what ``read`` does; None, as soon as a signal comes, where it waits for input."""
+        """Return what ``read`` returns; None as soon as a signal comes while it waits."""
         try:
             self._reading = True
             try:
-                # A signal that came just before has set the reason and woken nobody.
+                # A signal that came just before has set the reason but interrupted no read.
                 return None if self.asked else read()
             finally:
                 self._reading = False
@@ -96,7 +96,7 @@ class Stop:
                 wire.close()
 
     def _hear_signals(self) -> None:
-        # What the parent process has set to be ignored, as nohup does, stays so.
+        # A signal that the parent process, such as nohup, has set to be ignored stays ignored.
         heard = {sign: signal.getsignal(sign) for sign in _SIGNALS}
         self._before = {sign: own for sign, own in heard.items() if own != signal.SIG_IGN}
         ear, mouth = self._wires = socket.socketpair()
@@ -108,7 +108,7 @@ class Stop:
             signal.signal(sign, self._on_signal)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        # No more than this: what it interrupts may hold any lock.
+        # Nothing more: the code that it interrupts may hold any lock.
         self._note(_name(number), 128 + number, hurried=True)
         if self._reading:
             raise _Wake
@@ -132,7 +132,7 @@ class Stop:
 
     def _watch(self) -> None:
         self._pressed.wait()
-        # By a thread of its own: whoever reads what is said may hold it up.
+        # In a thread of its own: writing to a slow reader may block.
         threading.Thread(target=self.announce, name="sigra-say", daemon=True).start()
         if not self._ended.wait(GRACE + 1.0):
             self._abandon()

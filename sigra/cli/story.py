@@ -86,7 +86,7 @@ def may_delete(scope: object) -> bool:
 
 @tenant_worker(audit_schema=AuditEvent, action="ledger.delete")
 def delete_ledger(scope: AuditScope) -> None:
-    """Make the mistake that Sigra refuses: take a job's scope for an authority."""
+    """Make the mistake that Sigra refuses: use a job's scope to decide on access."""
     may_delete(scope)
 
 

@@ -127,7 +127,7 @@ def _notes(report: Report) -> list[str]:
 
 
 def _ranges(numbers: list[int]) -> str:
-    """Write sorted numbers shortly: ``3-7, 9``; no more than twenty parts."""
+    """Write sorted numbers in short, as ``3-7, 9``, up to twenty parts."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][1] + 1:

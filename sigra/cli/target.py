@@ -99,7 +99,7 @@ def defined_in(module: str) -> Iterator[Definition]:
 
 
 def _names(definition: Definition) -> str:
-    """Say by which names a worker may be called for."""
+    """Return the names by which a worker may be given on the command line."""
     attribute, given = definition.function.__qualname__, definition.name
     is_default = given == f"{definition.function.__module__}.{attribute}"
     return attribute if is_default else f"{attribute} ({given})"
@@ -142,7 +142,7 @@ def _broken(name: str, error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Say an error in one line, and where it was: the last frame outside the import system."""
+    """Describe an error in one line, with the last frame outside the import system."""
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
         if not frame.filename.startswith("<frozen") and frame.filename not in _IMPORTING:

@@ -27,9 +27,9 @@ def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, An
     for path in keys:
         try:
             found.append(load_pem_public_key(path.read_bytes()))
-            by_id(found)  # which refuses a key of another kind
+            by_id(found)  # refuses a key of another kind
         except (ValueError, TypeError, OSError) as error:
-            told = f"{path} is no public key that can be read: {error} {_PUBLIC.format(path)}"
+            told = f"{path} cannot be read as a public key: {error} {_PUBLIC.format(path)}"
             raise MisuseError(told) from error
     try:
         kept = [] if checkpoints is None else read_checkpoints(checkpoints)
@@ -63,7 +63,7 @@ def verify_store(
 
 
 def verify_folder(folder: Path, trust: dict[str, Any], *, machine: bool) -> int:
-    """Print what is wrong with an export, of which the store is not at hand; return the status."""
+    """Print what is wrong with an export, without its store; return the exit status."""
     wrong = _check_export(folder, trust["public_keys"])
     if machine:
         say(json.dumps({"export": wrong}))

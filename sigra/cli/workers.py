@@ -30,7 +30,7 @@ def list_workers(module: str, *, as_json: bool) -> None:
 def describe(definition: Definition) -> dict[str, Any]:
     """Return what there is to know of a worker, as plain JSON.
 
-    ``options`` holds those that the decorator sets; what is no JSON is told by its type.
+    ``options`` holds those that the decorator sets; what is not JSON is shown as text.
     """
     defaults = definition.defaults
     given = {

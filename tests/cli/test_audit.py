@@ -605,7 +605,7 @@ def test_what_is_no_moment_is_shown_what_is_one(run: Command) -> None:
     result = run("list", *ALL, "--since", "yesterday")
     assert (2, True) == (
         result.exit_code,
-        "'yesterday' is no moment, as 2026-11-25" in result.stderr,
+        "'yesterday' is not a moment such as 2026-11-25" in result.stderr,
     )
     assert "%" not in result.stderr
 
