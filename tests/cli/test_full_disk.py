@@ -106,12 +106,13 @@ def test_an_export_that_finds_no_room_says_so(
 ) -> None:
     """It names the folder, which has no manifest and so verifies as nothing."""
     folder = tmp_path / form
-    # What measures coverage would find no room for its own file, and say so too.
+    # Coverage would find no room for its own file and say so too, also in a fork of what it measures.
+    measured = "COVERAGE_PROCESS_START" in os.environ
     monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
     # More than the index of SQLite's log takes, and less than the export.
     process = start(
         "audit", "export", *ALL, "--to", str(folder), "--format", form, "--store", store,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)), anew=measured,
     )  # fmt: skip
     said = f"Error: {folder} cannot be written: File too large\n".encode()
     assert (b"", said) == process.communicate(timeout=240)
