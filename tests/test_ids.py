@@ -114,27 +114,28 @@ def test_each_input_changes_the_event_id(other: tuple[str, int, int, int]) -> No
     assert event_id(*other, *TOLD) != event_id(JOB, 1, 0, 0, *TOLD)
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        ("43", "7", "a.b", "success", None, "9"),
-        (None, "7", "a.b", "success", None, "9"),
-        ("None", "7", "a.b", "success", None, "9"),
-        ("", "7", "a.b", "success", None, "9"),
-        ("42", "8", "a.b", "success", None, "9"),
-        ("42", None, "a.b", "success", None, "9"),
-        ("7", "42", "a.b", "success", None, "9"),
-        ("42':'7", None, "a.b", "success", None, "9"),
-        ("42", "7", "a.c", "success", None, "9"),
-        ("42", "7", "a.b", "failure", None, "9"),
-        ("42", "7", "a.b", "success", "None", "9"),
-        ("42", "7", "a.b", "success", "9", None),
-        ("42", "7", "a.b", "success", None, "9:0"),
-    ],
-)
-def test_what_an_event_says_changes_its_id(other: Told) -> None:
+TOLD_OTHERWISE: list[Told] = [
+    ("43", "7", "a.b", "success", None, "9"),
+    (None, "7", "a.b", "success", None, "9"),
+    ("None", "7", "a.b", "success", None, "9"),
+    ("", "7", "a.b", "success", None, "9"),
+    ("42", "8", "a.b", "success", None, "9"),
+    ("42", None, "a.b", "success", None, "9"),
+    ("42", "None", "a.b", "success", None, "9"),
+    ("7", "42", "a.b", "success", None, "9"),
+    ("42':'7", None, "a.b", "success", None, "9"),
+    ("42", "7", "a.c", "success", None, "9"),
+    ("42", "7", "a.b", "failure", None, "9"),
+    ("42", "7", "a.b", "success", "None", "9"),
+    ("42", "7", "a.b", "success", "9", None),
+    ("42", "7", "a.b", "success", None, "9:0"),
+]
+
+
+def test_what_an_event_says_changes_its_id() -> None:
     """No event passes for another: not one organization's for another's, nor for one without."""
-    assert event_id(JOB, 1, 0, 0, *other) != event_id(JOB, 1, 0, 0, *TOLD)
+    told = [TOLD, *TOLD_OTHERWISE]
+    assert len(told) == len({event_id(JOB, 1, 0, 0, *each) for each in told})
 
 
 def test_job_ids_that_no_utf8_can_carry_give_different_ids() -> None:

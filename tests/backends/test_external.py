@@ -243,7 +243,7 @@ def test_a_snooze_does_not_count() -> None:
 
 
 def test_the_last_attempt_ends() -> None:
-    """With the failures that travelled there is none left."""
+    """The failures that the envelope carries use up attempts: after the last, the job is at its end."""
     assert "discarded" == take(envelope("fail", failures=2)).verdict.state
 
 

@@ -138,6 +138,7 @@ def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_no
 
 
 def test_a_loop_that_has_ended_is_said_to_have() -> None:
+    """Work for a loop that runs no more is refused, and the error says what to do."""
     ended = asyncio.new_event_loop()
     ended.close()
     with pytest.raises(RuntimeError, match="has ended: connect it in one that lasts"):
@@ -145,6 +146,8 @@ def test_a_loop_that_has_ended_is_said_to_have() -> None:
 
 
 def test_in_a_running_loop_one_is_told_to_await() -> None:
+    """Waiting there would stop the loop: ``.new()`` names ``.anew()``."""
+
     async def blocks() -> None:
         wait_for("taskiq", own_loop(), _double(1))
 
@@ -153,9 +156,11 @@ def test_in_a_running_loop_one_is_told_to_await() -> None:
 
 
 def test_another_loop_is_awaited() -> None:
+    """Loops that come and go get their answers from the one that lasts."""
     assert [asyncio.run(within("taskiq", own_loop(), _double(n))) for n in (1, 2)] == [2, 4]
 
 
 def test_what_does_not_answer_is_said_not_to() -> None:
+    """A queue that is down ends in a ``TimeoutError`` that says how long it was waited for."""
     with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
         asyncio.run(answered(_never(), 0.01))

@@ -176,6 +176,7 @@ def test_retries_and_jobs_of_jobs_are_waited_for_and_counted(run, number_file):
 
 
 def test_a_bad_line_is_set_aside_and_the_others_run(run, tmp_path):
+    """Args without the tenant keys are in the reject file as they were, and the status is 1."""
     (tmp_path / "in.jsonl").write_bytes(
         b'{"n": 1}\n{"organization_id": "o", "actor_id": "a", "n": 2}\n'
     )
@@ -186,6 +187,7 @@ def test_a_bad_line_is_set_aside_and_the_others_run(run, tmp_path):
 
 
 def test_a_file_that_is_no_database_is_refused(run, tmp_path, number_file):
+    """The command names the file, ends with 2, and runs nothing."""
     (tmp_path / "jobs.db").write_bytes(b"something else" * 100)
     status, found, _, said = ended(run("once", "--args", number_file(1)))
     assert (status, found) == (2, [])
@@ -211,6 +213,7 @@ def test_the_file_of_jobs_is_for_its_owner_alone_where_it_is_made(
 
 
 def test_only_a_backend_that_keeps_jobs_runs_without_args(start, jobs_folder):
+    """Without a file of args there must be jobs that an earlier run has left."""
     status, _, _, said = ended(start("run", "cli_jobs:note", "--backend", "thread", anew=True))
     assert status == 2
     assert "--args FILE is missing: backend 'thread' keeps no jobs of an earlier run" in said

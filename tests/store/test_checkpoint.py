@@ -210,7 +210,7 @@ def test_an_odd_body_that_is_signed_is_forged(sink: SqlAuditSink, body: str) -> 
 
 
 def test_a_changed_checkpoint_is_forged(sink: SqlAuditSink) -> None:
-    """No character of it can be changed."""
+    """The key did not sign what it says now: a longer chain, for one."""
     sink.write(event(1))
     good = take_checkpoint(sink, KEY)
     bad = Checkpoint(good.body.replace('"org:acme",1', '"org:acme",2'), good.key_id, good.signature)
@@ -218,6 +218,7 @@ def test_a_changed_checkpoint_is_forged(sink: SqlAuditSink) -> None:
         sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=[good, bad]
     )
     assert (report.verdict, report.level, report.first.kind) == ("broken", "anchored", "forged")
+    assert report.first.reason == "checkpoint 2: none of the keys signed it"
 
 
 def test_an_old_key_is_good_while_it_is_given(sink: SqlAuditSink) -> None:

@@ -54,6 +54,18 @@ def test_a_chain_of_the_first_version_goes_on(old: SqlAuditSink) -> None:
     assert [len(digest) for digest in hashes] == [32] * 8 + [40] * 62
 
 
+def test_old_entries_that_changed_places_are_told_from_changed_ones(old: SqlAuditSink) -> None:
+    """Where an old entry stood before is found by a hash of its own version."""
+    tables = read_state(old)
+    rows = {row["sequence"]: row for row in tables["entries"] if row["chain"] == 1}
+    rows[2]["sequence"], rows[5]["sequence"] = 5, 2
+    write_state(old, tables)
+    first = verify(old, organization_id="acme").first
+    assert first is not None
+    told = (first.kind, first.sequence, first.reason)
+    assert ("reordered", 2, "it was written with sequence 5") == told
+
+
 @pytest.mark.parametrize("attack", list(ATTACKS)[:-2])
 def test_attacks_on_entries_of_both_versions_are_found(old: SqlAuditSink, attack: str) -> None:
     """Which version an entry is of makes no difference to what is found."""
