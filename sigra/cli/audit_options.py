@@ -90,13 +90,13 @@ of_persons = _all(
         multiple=True,
         required=True,
         metavar="ID",
-        help="Whom to erase: who acted, in whose name, or on whom. Repeatable.",
+        help="Whom to erase, as actor, effective user or target of events. Repeatable.",
     ),
     click.option(
         "--target-type",
         metavar="TYPE",
-        help="What events call a person whom they are about, as user: those about another kind "
-        "of thing with the same id then stay.",
+        help="The target_type that persons have, such as user. Targets of other types that have "
+        "the same id are then kept.",
     ),
 )
 with_filters = _all(
