@@ -61,7 +61,8 @@ class Database(Protocol):
 def check_kind(name: str) -> None:
     """Refuse, with ``ValueError``, a kind of database on which the store was not tried."""
     if name not in ("sqlite", "postgresql"):
-        raise ValueError(f"the audit store runs on SQLite and PostgreSQL, not on {name}")
+        hint = "; write postgresql://, as SQLAlchemy wants it" if name == "postgres" else ""
+        raise ValueError(f"the audit store runs on SQLite and PostgreSQL, not on {name}{hint}")
 
 
 def check_dialect(engine: Engine | AsyncEngine) -> None:

@@ -258,6 +258,12 @@ def test_what_names_no_database_is_refused(wrong: Any) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_scheme_that_hosts_and_libpq_write_is_told_from_sqlalchemy_s() -> None:
+    """Who has ``postgres://`` in the environment reads what to write, and not that it is none."""
+    with pytest.raises(ValueError, match="not on postgres; write postgresql://"):
+        SqlAuditSink("postgres://db/audit")
+
+
 def test_a_database_without_its_driver_is_refused_by_its_name() -> None:
     """Nobody is told to install the driver of a database that would then be refused."""
     with pytest.raises(ValueError, match="not on mysql"):
