@@ -170,7 +170,8 @@ def workers(module: str, as_json: bool) -> None:
 def check(paths: tuple[Path, ...], as_json: bool) -> None:
     """Find where a worker's scope flows into a function that decides on authority.
 
-    Reads every Python file below PATH and runs none of it. Workers are what
+    Reads every Python file below PATH, virtual environments and hidden folders aside, and runs
+    none of it. Workers are what
     @tenant_worker decorates, the functions to keep out of are marked by
     @request_scope_only; between them, calls, variables, returned values and objects that
     are given the scope are followed.

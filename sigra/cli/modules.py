@@ -59,9 +59,9 @@ class Modules(dict[str, Module]):
             yield path
             return
         for folder, inner, names in os.walk(path, onerror=self._miss):
-            inner[:] = [name for name in inner if not _is_passed_over(name)]
+            inner[:] = [name for name in inner if not _is_passed_over(folder, name)]
             for name in names:
-                if name.endswith(".py") and not _is_passed_over(name):
+                if name.endswith(".py") and not _is_passed_over(folder, name):
                     yield Path(folder, name)
 
     def _miss(self, error: OSError) -> None:
@@ -117,8 +117,9 @@ class Modules(dict[str, Module]):
         return ".".join(names)
 
 
-def _is_passed_over(name: str) -> bool:
-    return name.startswith(".") or name == "node_modules"
+def _is_passed_over(folder: str, name: str) -> bool:
+    virtual = os.path.join(folder, name, "pyvenv.cfg")  # a virtual environment has it
+    return name.startswith(".") or name == "node_modules" or os.path.exists(virtual)
 
 
 def _way(place: Path) -> tuple[tuple[str, ...], int]:

@@ -350,6 +350,17 @@ def test_a_file_that_is_no_python_is_named(tmp_path: Path) -> None:
     assert "app.auth.can_edit" in result.stdout
 
 
+def test_what_is_installed_beside_the_program_is_not_checked(tmp_path: Path) -> None:
+    """A virtual environment in the project's folder is no part of it, whatever it is called."""
+    made = tmp_path / "env"
+    made.mkdir()
+    (made / "pyvenv.cfg").touch()
+    (made / "broken.py").write_text("def (:\n")
+    assert (0, "") == ((found := check(tmp_path, "load()")).exit_code, found.stdout)
+    (made / "pyvenv.cfg").unlink()
+    assert 2 == check(tmp_path, "load()").exit_code
+
+
 def test_a_folder_that_cannot_be_read_is_named() -> None:
     """What was not looked at is not said to be without flows."""
     me = os.geteuid()
