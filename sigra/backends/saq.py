@@ -9,8 +9,8 @@ from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, require_json, sending
-from sigra.backends.saq_run import native_job, run
-from sigra.errors import InvalidOptionError
+from sigra.backends.saq_lost import look_for_lost
+from sigra.backends.saq_run import native_job, queue_of, run
 from sigra.job import Job
 
 _saq = native("saq", "saq")
@@ -38,6 +38,7 @@ class SaqBackend:
         for each in self._queues.values():
             written, writer = each.serialize(_saq.Job("sigra")), f"the SAQ queue {each.name!r}"
             require_json(written, writer, "leave dump= and load= out")
+            look_for_lost(each)
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ takes a finished job's key for held within the same second.
                 self.capabilities -= {"unique"}
@@ -47,7 +48,7 @@ class SaqBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs from outside of event loops, by the queue's loop or one of our own."""
-        queue = self._queue(jobs[0])
+        queue = queue_of(self._queues, jobs[0])
         try:
             loop = queue.loop
         except RuntimeError:  # it was not connected anywhere
@@ -56,23 +57,16 @@ class SaqBackend:
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs by this event loop, or by the one that the queue is connected in."""
-        queue = self._queue(jobs[0])
+        queue = queue_of(self._queues, jobs[0])
         await within(self.name, queue.loop, self._send(queue, jobs))
 
     async def _send(self, queue: Any, jobs: Sequence[Job]) -> None:
         with sending(self.name, jobs):
             await answered(queue.connect(), _TIMEOUT)
             for job in jobs:
-                native = native_job(job, self._heartbeat)
+                native = native_job(job, queue, self._heartbeat)
                 taken = await answered(queue.enqueue(native), _TIMEOUT)
                 job.accept(native_id=native.key, duplicate=taken is None)
-
-    def _queue(self, job: Job) -> Any:
-        name = job.options.queue
-        if name is not None and name not in self._queues:
-            reason = f"no queue {name!r}; SaqBackend was given {', '.join(self._queues)}"
-            raise InvalidOptionError("queue", reason, job.worker)
-        return self._queues[name or self.queue.name]
 
     @property
     def functions(self) -> list[tuple[str, Any]]:

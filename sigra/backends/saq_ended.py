@@ -13,7 +13,7 @@ _Status = native("saq", "saq").Status
 _log = logging.getLogger("sigra.job")
 
 _ENDED = "sigra.ended"
-"""Where a job's meta says after how many of its runs it ended, and how."""
+"""Where a job's meta says after how many of its runs it ended, how, and whether that is written."""
 
 _ENDS = {
     "completed": _Status.COMPLETE,
@@ -22,24 +22,39 @@ _ENDS = {
 }
 
 
-def note_end(job: Any, state: str, error: str | None) -> Any:
-    """Note how a job ends, or that it goes on; return SAQ's word for it, None if it goes on."""
-    status = _ENDS.get(state)
-    job.meta = {**job.meta, _ENDED: status and (job.attempts, status, error)}
-    return status
+def goes_on(job: Any) -> None:
+    """Note that a job has not ended."""
+    job.meta = {**job.meta, _ENDED: None}
+
+
+async def end(job: Any, state: str, error: str | None) -> None:
+    """Write how a job ends."""
+    await _finish(job, _ENDS[state], error)
 
 
 async def had_ended(job: Any, task: dict[str, Any]) -> bool:
-    """Tell whether a sweep alone has brought a job back that had ended, and put it as it was.
+    """Tell whether SAQ alone has brought a job back that had ended, and put it as it was.
 
-    On Redis a sweep may take a job for lost as that is fetched; it then waits for its end, for
-    up to five seconds, and sends it once more whatever that was.
+    It does so where the end could not be written. And on Redis a sweep may take a job for lost
+    as that is fetched; it then waits for its end, for up to five seconds, and sends it once more
+    whatever that was.
     """
-    runs, status, error = job.meta.get(_ENDED) or (None, None, None)
+    runs, status, error, written = job.meta.get(_ENDED) or (None, None, None, True)
     swept = job.error == job.get_queue().swept_error_message
-    if not swept or runs != job.attempts - 1:
+    if (written and not swept) or runs != job.attempts - 1:
         return False
-    task["aborted"], job.attempts = status, runs
-    _log.warning("job %s had ended, and SAQ's sweep took it for lost: it stays so", brief(job.key))
-    await job.finish(_Status(status), error=error)
+    job.attempts = runs
+    _log.warning("job %s had ended, and SAQ brought it back: it stays so", brief(job.key))
+    await _finish(job, _Status(status), error)
+    task["aborted"] = status
     return True
+
+
+async def _finish(job: Any, status: Any, error: str | None) -> None:
+    """Write it; where that fails, or a stop cuts it off, SAQ itself queues the job once more."""
+    job.meta = {**job.meta, _ENDED: (job.attempts, status, error, True)}
+    try:
+        await job.finish(status, error=error)
+    except BaseException:
+        job.meta = {**job.meta, _ENDED: (job.attempts, status, error, False)}
+        raise

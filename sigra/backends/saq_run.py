@@ -6,13 +6,15 @@ import asyncio
 import logging
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
-from sigra.backends.saq_ended import had_ended, note_end
-from sigra.errors import brief
+from sigra.backends.saq_ended import end, goes_on, had_ended
+from sigra.backends.saq_lost import heartbeat_for, heartbeat_of
+from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
 
 _saq = native("saq", "saq")
@@ -27,7 +29,16 @@ _KEEP_DEAD = 365 * 24 * 3600
 """Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
 
 
-def native_job(job: Job, heartbeat: int) -> Any:
+def queue_of(queues: Mapping[str, Any], job: Job) -> Any:
+    """Return the queue that a job is sent to, by default the first."""
+    name = job.options.queue or next(iter(queues))
+    if name not in queues:
+        reason = f"no queue {name!r}; SaqBackend was given {', '.join(queues)}"
+        raise InvalidOptionError("queue", reason, job.worker)
+    return queues[name]
+
+
+def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
     """Return the job as one of SAQ's; ``heartbeat``: seconds, see ``SaqBackend``."""
     options, now = job.options, time.time()
     return _saq.Job(
@@ -36,10 +47,10 @@ def native_job(job: Job, heartbeat: int) -> Any:
         key=unique_key(job) or job.id,
         scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
         timeout=0,
-        heartbeat=heartbeat,
         retries=options.max_attempts + 1,  # the last delivery of a killer is refused
         retry_delay=_AGAIN,
         ttl=_KEEP_DEAD,
+        **heartbeat_for(queue, heartbeat),
     )
 
 
@@ -53,7 +64,7 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
     work = asyncio.ensure_future(consuming)
     try:
-        while not (await asyncio.wait({work}, timeout=job.heartbeat / 3 or None))[0]:
+        while not (await asyncio.wait({work}, timeout=heartbeat_of(job) / 3 or None))[0]:
             await _beat(job)
     except asyncio.CancelledError:
         if worker.event.is_set():
@@ -74,18 +85,20 @@ async def _beat(job: Any) -> None:
 async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
     verdict = consumed.verdict
     error = None if verdict.error is None else error_text(verdict.error)
-    if verdict.state != "completed":
-        task["aborted"] = verdict.state  # what is so marked, SAQ does not complete
-    if verdict.state in ("cancelled", "discarded") and consumed.delivery is not None:
-        job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
-    status = note_end(job, verdict.state, error)
     match verdict.state:
         case "retryable" | "scheduled":
             job.kwargs = consumed.following()
             job.attempts = failures_in(job.kwargs)
             job.retry_delay = verdict.delay + 1.0  # SAQ cuts seconds off, and this run must be over
+            goes_on(job)
             await job.retry(error)
         case "completed":
             job.ttl = type(job).ttl
+            await end(job, verdict.state, error)
         case _:
-            await job.finish(status, error=error)
+            if consumed.delivery is not None:
+                job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
+            await end(job, verdict.state, error)
+    # What is so marked SAQ does not complete. Not before it is written: SAQ would end as aborted
+    # what a stop meets at that.
+    task["aborted"] = verdict.state

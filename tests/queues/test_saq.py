@@ -8,16 +8,19 @@ import pickle
 import time
 import uuid
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from consumer_side import sleeps
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, failing
 from servers import need
 
 saq = need("saq")
+
+import psycopg  # noqa: E402
 
 from sigra import (  # noqa: E402
     Cancel,
@@ -194,6 +197,47 @@ class TestSaqOnPostgres(QueueContract):
     def test_no_job_is_lost(self, harness):
         assert "at_least_once" in harness.backend.capabilities
 
+    @pytest.mark.parametrize(
+        ("how", "status"), [("value", "complete"), ("failure", "failed"), ("cancel", "aborted")]
+    )
+    def test_a_job_whose_end_cannot_be_written_at_once_is_begun_once(
+        self, harness, journal, how, status
+    ):
+        """SAQ queues it again: it was cancelled or discarded, and ran as if somebody had asked."""
+        job = workers.ends.new({**IDS, "how": how}, max_attempts=2 - (how == "failure"), delay=2)
+        ends = f"OF status ON saq_jobs WHEN NEW.key = '{job.id}' AND NEW.status = '{status}'"
+        with failing(harness.server, ends, times=1):
+            journal.wait(harness, lambda: self._status(harness, job) == status, "its end")
+        assert len(journal.runs()) == 1
+
+    @pytest.mark.parametrize("how", ["failure", "snooze"])
+    def test_a_job_that_a_stop_meets_as_its_next_run_is_queued_goes_on(self, harness, journal, how):
+        """SAQ ended it as an aborted one."""
+        worker, args = workers.recovers, {**IDS, "failures": 1}
+        if how == "snooze":
+            worker, args = workers.snoozes, {**IDS, "times": 1}
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            conn.execute("SELECT pg_advisory_lock(7)")
+            conn.execute("""CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$""")
+            conn.execute("""CREATE TRIGGER waiting BEFORE UPDATE OF status ON saq_jobs FOR EACH ROW
+                WHEN (OLD.status = 'active' AND NEW.status = 'queued') EXECUTE FUNCTION wait()""")
+            job = worker.new(args, max_attempts=2, backoff=1)
+            journal.wait(harness, lambda: bool(journal.runs()), "its first run")
+            with ThreadPoolExecutor() as thread:
+                stopping = thread.submit(harness.stop)
+                time.sleep(5)  # more than its grace period
+                conn.execute("SELECT pg_advisory_unlock(7)")
+                stopping.result()
+            conn.execute("DROP FUNCTION wait CASCADE")
+        harness.start()
+        journal.wait(harness, lambda: self._status(harness, job) != "queued", "its next run")
+        journal.wait(harness, lambda: self._status(harness, job) == "complete", "its end")
+        assert len(journal.runs()) == 2
+
+    def _status(self, harness, job):
+        return harness.ask(harness.native.job(job.id)).status
+
 
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
@@ -265,6 +309,40 @@ def test_a_job_that_ended_stays_so_where_a_sweep_takes_it_as_it_is_fetched(redis
     native, left = asyncio.run(run_it())
     assert (runs, native.status, native.attempts, left) == ([how], status, 1, 0)
     assert (native.error is None) if how == "value" else ("said so" in native.error)
+
+
+def test_a_job_that_ended_while_lost_ones_were_brought_back_stays_so_on_postgresql(postgres):
+    """SAQ's sweep read it before, and judged it by that when it had waited at each lost one."""
+    queue = saq.Queue.from_url(postgres, name="sweeps")
+    backend, runs = SaqBackend(queue, heartbeat=1), []
+
+    @tenant_worker(name="tests.swept_late", backend=backend)
+    async def waits(scope):
+        runs.append("begun")
+        while not swept.is_set():
+            await asyncio.sleep(0.1)
+
+    async def sweep_meanwhile():
+        await queue.connect()
+        lost = [await waits.anew(IDS) for _ in range(2)]
+        taken = [await queue.dequeue(timeout=5) for _ in lost]
+        await asyncio.sleep(2)
+        last = await waits.anew(IDS)
+        running = asyncio.create_task(saq.Worker(queue, backend.functions).process())
+        while not runs:
+            await asyncio.sleep(0.01)
+        sweeping = asyncio.create_task(queue.sweep(abort=2))
+        while "active" in [job.status for job in await queue.jobs([lost[0].id])]:
+            await asyncio.sleep(0.01)
+        swept.set()
+        await running
+        await sweeping
+        status = [job.status for job in await queue.jobs([job.id for job in (*lost, last)])]
+        await queue.disconnect()
+        return len(taken), status
+
+    swept = asyncio.Event()
+    assert asyncio.run(sweep_meanwhile()) == (2, ["queued", "queued", "complete"])
 
 
 def test_on_redis_a_job_may_be_lost(redis):

@@ -1,0 +1,77 @@
+"""Bring back on PostgreSQL what a dead consumer of SAQ's held.
+
+SAQ's sweep reads all running jobs, waits for five seconds at each lost one, and judges the next
+by what it read: after a few it would take for lost what has ended since, and write over that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from sigra.backends.external import native
+from sigra.errors import brief
+
+_Status = native("saq", "saq").Status
+
+_log = logging.getLogger("sigra.job")
+
+_HEARTBEAT = "sigra.heartbeat"
+"""Where a job's meta says what its heartbeat is, of which SAQ's own sweep is not told."""
+
+_AGAIN = 1.0
+
+_RUNNING = """
+SELECT key, job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
+"""
+_QUEUE_AGAIN = """
+UPDATE {} SET job = %s, status = 'queued', scheduled = %s
+WHERE key = %s AND status = %s AND job = %s
+"""
+
+
+def heartbeat_of(job: Any) -> float:
+    """Return the seconds without a sign of life after which a job is lost; 0 for never."""
+    seconds = job.heartbeat or job.meta.get(_HEARTBEAT)
+    return seconds if isinstance(seconds, int) else 0
+
+
+def heartbeat_for(queue: Any, seconds: int) -> dict[str, Any]:
+    """Return the fields by which a job of this queue has a heartbeat."""
+    if hasattr(queue, "pool"):
+        return {"heartbeat": 0, "meta": {_HEARTBEAT: seconds}}
+    return {"heartbeat": seconds}
+
+
+def look_for_lost(queue: Any) -> None:
+    """Have each sweep of a queue on PostgreSQL queue our lost jobs again first, all at once."""
+    sweep = queue.sweep
+    if not hasattr(queue, "pool") or sweep.__module__ == __name__:
+        return
+
+    async def sweep_both(*args: Any, **options: Any) -> list[str]:
+        return [*await _queue_again(queue), *await sweep(*args, **options)]
+
+    queue.sweep = sweep_both
+
+
+async def _queue_again(queue: Any) -> list[str]:
+    """Queue those again that are lost, and stand as they were read; return their keys."""
+    statement, lost, now = native("psycopg.sql", "saq").SQL, list[str](), time.time()
+    table = queue.jobs_table
+    async with queue.pool.connection() as conn:
+        running = await conn.execute(statement(_RUNNING).format(table), [queue.name])
+        for key, read, status in await running.fetchall():
+            job = queue.deserialize(read, status)
+            heartbeat = 0 if job.heartbeat else heartbeat_of(job)
+            if not heartbeat or now - job.touched / 1000 <= heartbeat:
+                continue
+            job.status, job.error = _Status.QUEUED, queue.swept_error_message
+            job.started, job.touched, job.scheduled = 0, int(now * 1000), int(now + _AGAIN)
+            facts = queue.serialize(job), job.scheduled, key, status, read
+            written = await conn.execute(statement(_QUEUE_AGAIN).format(table), facts)
+            if written.rowcount:
+                _log.warning("job %s comes again: its consumer gave no sign of life", brief(key))
+                lost.append(key)
+    return lost
