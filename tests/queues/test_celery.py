@@ -237,12 +237,14 @@ class CeleryContract(QueueContract):
     repeats_at_stop = True
 
     def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
+        """A worker takes args by name: the job fails, the log says why, and no body runs."""
         sent = harness.app.send_task(workers.agnostic.name, args=["42", 7]).id
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert harness.logged(f"job {sent} of {workers.agnostic.name} was refused.*by position")
         assert journal.runs() == []
 
     def test_text_that_kombu_would_decode_arrives_as_it_is(self, harness, journal):
+        """Args that look like kombu's own form of a datetime stay what they are."""
         value = {"__type__": "datetime", "__value__": "2026-01-01"}
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == value
@@ -277,6 +279,7 @@ class CeleryContract(QueueContract):
 
     @pytest.mark.parametrize("by", ["a time limit", "a revoke"])
     def test_what_celery_itself_kills_leaves_no_note(self, harness, journal, by):
+        """A note that outlived its run would count as one more death."""
         limit = {"time_limit": 2} if by == "a time limit" else {}
         payload = {**IDS, "seconds": 60}
         sent = harness.app.send_task(workers.waits.name, kwargs=payload, **limit).id
@@ -341,6 +344,7 @@ class CeleryContract(QueueContract):
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 1]
 
     def test_a_soft_time_limit_is_an_exception_in_the_body(self, harness, journal):
+        """It is retried as any other exception, and uses up an attempt."""
         with limited(harness, None, soft_time_limit=1):
             job = overruns.new(IDS, max_attempts=2, backoff=0)
             journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
@@ -566,6 +570,7 @@ class TestCeleryOnRedis(CeleryContract):
     harness_class, server = CeleryOnRedis, "redis"
 
     def test_a_job_longer_than_the_visibility_timeout_is_begun_once(self, harness, journal):
+        """What Redis delivers again while it runs is refused, for it has one attempt."""
         self._comes_again(harness, journal, workers.waits.new({**IDS, "seconds": 15}))
 
 
@@ -603,6 +608,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
         purged(harness, queue)
 
     def test_a_job_is_kept_where_the_queue_is_not_as_this_release_has_it(self, harness, journal):
+        """A queue of unknown jobs that was declared otherwise is used as it is."""
         queue = harness.backend.unknown_queue
         other = {"durable": True, "auto_delete": False, "arguments": {"x-max-priority": 5}}
         with harness.app.connection_for_write() as connection, alone(harness):
@@ -615,6 +621,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
             channel.queue_delete(queue)
 
     def test_a_queue_s_name_that_rabbitmq_does_not_hold_is_refused(self, harness):
+        """Too long in UTF-8, or with a line end: ``.new()`` says so, and names the option."""
         with pytest.raises(
             InvalidOptionError, match="has 255 bytes of UTF-8 here at most, not 256"
         ):
@@ -639,6 +646,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
     def test_a_job_whose_consumer_lost_its_connection_meanwhile_is_begun_once(
         self, harness, journal
     ):
+        """The broker delivers it again, and that delivery is refused."""
         job = workers.waits.new({**IDS, "seconds": 10})
         journal.wait(harness, lambda: bool(journal.audited("contract.begun")), "its begin")
         harness.proxy.cut()
@@ -657,6 +665,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
     ],
 )
 def test_pickle_is_refused(setting):
+    """Neither tasks nor results may be pickled, by whichever setting."""
     app = celery.Celery(set_as_current=False)
     app.conf.update(setting)
     with pytest.raises(ValueError, match=r"task_serializer='json' and accept_content"):
@@ -664,6 +673,7 @@ def test_pickle_is_refused(setting):
 
 
 def test_pickle_that_is_set_when_the_backend_is_made_is_refused_by_a_consumer():
+    """A setting that comes after the backend is seen when the consumer starts."""
     app = celery.Celery(set_as_current=False)
     CeleryBackend(app)
     app.conf.accept_content = ["json", "pickle"]
@@ -749,6 +759,7 @@ def test_a_time_limit_that_celery_tells_of_twice_sends_its_job_once(cancelled):
 
 @pytest.mark.parametrize("broker", ["memory://", "redis://127.0.0.1:1/0"])
 def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
+    """A job that runs inside ``.new()`` cannot be delivered again, so nothing is noted."""
     app = celery.Celery(broker=broker, set_as_current=False)
     app.conf.task_always_eager = True
     with configure(backend=CeleryBackend(app)):
@@ -772,6 +783,7 @@ def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):
 
 
 def test_an_app_that_takes_no_json_is_refused():
+    """The error names the setting to change."""
     app = celery.Celery(set_as_current=False)
     app.conf.update(accept_content=["yaml"])
     with pytest.raises(ValueError, match="add 'json' to accept_content"):
@@ -780,6 +792,7 @@ def test_an_app_that_takes_no_json_is_refused():
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
 def test_a_broker_that_is_down_is_an_enqueue_error(url):
+    """It comes in bounded time, and is chained to the broker's own error."""
     app = celery.Celery(broker=url, set_as_current=False)
     begun = time.monotonic()
     with configure(backend=CeleryBackend(app)), pytest.raises(EnqueueError) as caught:

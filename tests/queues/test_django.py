@@ -123,11 +123,13 @@ class DjangoContract(QueueContract):
         return rows.get()
 
     def test_the_path_in_the_table_names_the_worker(self, harness, journal):
+        """Who looks at the table sees which worker a row is for."""
         job, _ = self._run(harness, journal, workers.echo, IDS)
         row = self.row(harness, journal, job.native_id, "SUCCESSFUL")
         assert row.task_path == "sigra.backends.django.worker:sigra:contract:echo"
 
     def test_a_finished_job_leaves_one_row(self, harness, journal):
+        """No second row comes of a job that succeeded."""
         harness.forget_rows()
         job, _ = self._run(harness, journal, workers.echo, IDS)
         self.row(harness, journal, job.native_id, "SUCCESSFUL")
@@ -146,14 +148,17 @@ class DjangoContract(QueueContract):
         ],
     )
     def test_a_job_that_ends_badly_is_a_failed_task(self, harness, journal, how, error):
+        """Its row holds the error, as for a native task."""
         job = workers.ends.new({**IDS, "how": how})
         assert error in self.row(harness, journal, job.native_id, "FAILED").traceback
 
     def test_a_workers_module_is_imported_when_a_job_asks_for_it(self, harness, journal):
+        """A consumer runs workers whose modules it has not imported before."""
         _, (run,) = self._run(harness, journal, django_jobs.lazily_found, IDS)
         assert run["worker"] == "django_jobs.lazily_found"
 
     def test_a_job_of_an_unknown_worker_waits_as_a_task_of_its_own(self, harness, journal):
+        """Its row is a failed one that names the worker, and another row waits for a deploy."""
         job = undeployed.new(IDS)
         row = self.row(harness, journal, job.native_id, "FAILED")
         assert "no worker is named 'sigra.contract.undeployed'" in row.traceback
@@ -161,12 +166,14 @@ class DjangoContract(QueueContract):
         assert waiting.count() == 1
 
     def test_another_queue_is_named(self, harness):
+        """The option ``queue`` is a queue that ``TASKS`` names, and no other."""
         job = workers.echo.new(IDS, queue="other")
         assert harness.rows.get(id=job.native_id).queue_name == "other"
         with pytest.raises(InvalidOptionError, match="no queue 'unheard-of'; it has "):
             workers.echo.new(IDS, queue="unheard-of")
 
     def test_a_queue_that_the_database_does_not_hold_is_refused(self, harness):
+        """A name that PostgreSQL would cut or refuse is told at ``.new()``."""
         with configure(backend=DjangoBackend("any")):
             job = workers.echo.new(IDS, queue="q" * 32, delay=3600)
             assert harness.rows.get(id=job.native_id).queue_name == "q" * 32
@@ -177,12 +184,14 @@ class DjangoContract(QueueContract):
                     workers.echo.new(IDS, queue="q\0")
 
     def test_a_priority_beyond_djangos_is_refused(self, harness):
+        """What Django takes is written, and what it does not is told at ``.new()``."""
         job = workers.echo.new(IDS, priority=100, delay=3600)
         assert harness.rows.get(id=job.native_id).priority == 100
         with pytest.raises(InvalidOptionError, match="-100 to 100"):
             workers.echo.new(IDS, priority=101)
 
     def test_without_conn_a_job_is_part_of_the_open_transaction_too(self, harness, journal):
+        """Where the transaction is rolled back there is no job."""
         with pytest.raises(LookupError), transaction.atomic():
             job = workers.echo.new(IDS)
             assert harness.kept(job.native_id)
@@ -192,6 +201,7 @@ class DjangoContract(QueueContract):
         assert journal.runs(workers.echo.name) == []
 
     def test_a_connection_to_elsewhere_is_refused(self, harness):
+        """``conn`` is the connection of the database that has the tasks."""
         for other in (connections["other"], object()):
             with pytest.raises(
                 InvalidOptionError, match=r"this thread's .*connections\['default'\]"
@@ -199,12 +209,14 @@ class DjangoContract(QueueContract):
                 workers.echo.new(IDS, conn=other)
 
     def test_a_connection_in_no_transaction_is_refused(self, harness):
+        """It would not share the fate of anything; no row is written."""
         before = harness.rows.count()
         with pytest.raises(InvalidOptionError, match="in no transaction"):
             workers.echo.new(IDS, conn=connection)
         assert harness.rows.count() == before
 
     def test_a_failed_batch_leaves_no_row(self, harness):
+        """A batch is written whole or not at all."""
         before, inserted = harness.rows.count(), []
 
         def fail_the_third(execute, sql, *args):
@@ -252,6 +264,7 @@ class DjangoContract(QueueContract):
         journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the lost job")
 
     def test_each_alias_has_its_own_time_after_which_a_job_is_lost(self, harness, journal):
+        """A patient backend's job still runs when another's counts as lost."""
         with configure(backend=DjangoBackend("patient")):
             job = workers.echo.new(IDS)
         row = harness.rows.get(id=job.native_id)
@@ -286,15 +299,18 @@ class TestDjangoOnSqlite(DjangoContract):
 
 
 def test_a_backend_without_consumers_is_refused():
+    """Django's immediate backend would run jobs in the request."""
     with pytest.raises(ValueError, match=r"TASKS\['here'\] is ImmediateBackend"):
         DjangoBackend("here")
 
 
 @pytest.mark.parametrize("name", ["plain", "app.jobs.close", "a:b.c", "a.b:c", "100%.x", "ünï"])
 def test_a_worker_of_any_name_has_a_path_of_its_own(name):
+    """Django imports the task by a path that no two workers share."""
     task = task_of(name)
     assert (task.name, import_string(task.module_path)) == (name, task)
 
 
 def test_the_module_makes_up_no_other_attribute():
+    """A mistyped name of the module's is an ``AttributeError`` as ever."""
     assert not hasattr(module, "DjangoBackends")

@@ -108,21 +108,25 @@ class RabbitMQHarness(DramatiqHarness):
 
 class DramatiqContract(QueueContract):
     def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
+        """A worker takes args by name: the job fails, the log says why, and no body runs."""
         sent = harness.broker.get_actor(workers.agnostic.name).send("42", 7).message_id
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert harness.logged(f"job {sent} of {workers.agnostic.name} was refused.*by position")
         assert journal.runs() == []
 
     def test_a_cancelled_job_is_a_dead_letter(self, harness, journal):
+        """It is over, whatever attempts are left, and can be looked at."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: harness.kept(job.id), "the dead letter")
 
     def test_a_time_limit_of_its_actor_uses_up_an_attempt(self, harness, journal):
+        """A job that is cut off comes again while it has attempts left."""
         job = limited.new(IDS, max_attempts=2, backoff=0)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
         assert [run["attempt"] for run in journal.runs(limited.name)] == [1, 2]
 
     def test_another_queue_is_named(self, harness, journal):
+        """A job runs from the queue that the option names, where a consumer listens."""
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
 
 
@@ -332,6 +336,7 @@ def wait_until(there):
 
 
 def test_pickle_is_refused():
+    """The error names the encoder to set."""
     dramatiq.set_encoder(dramatiq.PickleEncoder())
     try:
         with pytest.raises(ValueError, match=r"set_encoder\(dramatiq.JSONEncoder\(\)\)"):
@@ -341,6 +346,7 @@ def test_pickle_is_refused():
 
 
 def test_an_actor_that_has_a_workers_name_is_refused():
+    """A native actor is not replaced."""
     broker = RedisBroker()
     dramatiq.actor(print, actor_name=workers.echo.name, broker=broker)
     with pytest.raises(ValueError, match=r"sigra.contract.echo.* already registered"):
@@ -349,6 +355,7 @@ def test_an_actor_that_has_a_workers_name_is_refused():
 
 @pytest.mark.parametrize("broker", [RedisBroker(port=1), RabbitmqBroker(port=1)])
 def test_a_broker_that_is_down_is_an_enqueue_error(broker):
+    """It comes in bounded time, and is chained to the broker's own error."""
     begun = time.monotonic()
     with configure(backend=DramatiqBackend(broker)), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])

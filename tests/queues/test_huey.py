@@ -100,6 +100,7 @@ class HueyContract(QueueContract):
     """What is huey's own, wherever it stores its tasks."""
 
     def test_args_by_position_are_refused(self, harness, journal):
+        """A worker takes args by name: huey and the log are told why the job failed."""
         task = task_of(harness.backend.huey, "sigra.contract.echo")(("acme", "ann"))
         harness.huey.enqueue(task)
         journal.wait(harness, lambda: bool(harness.failed(task.id)), "the error")
@@ -107,11 +108,13 @@ class HueyContract(QueueContract):
         assert f"job {task.id} of sigra.contract.echo was refused" in harness.consumer.output
 
     def test_a_cancelled_job_leaves_an_error(self, harness, journal):
+        """huey has no state of that name: its stored result says it."""
         job = workers.ends.new({**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the error")
         assert "was cancelled: said so" in harness.failed(job.id)
 
     def test_the_id_is_hueys_own(self, harness, journal):
+        """What Sigra calls a job, huey's log calls it too."""
         job, _ = self._run(harness, journal, workers.echo, IDS)
         assert job.native_id == job.id
         assert f"Executing sigra.contract.echo: {job.id}" in harness.consumer.output
@@ -161,6 +164,7 @@ class TestHueyOnTheDefaultFile(HueyContract):
         assert {run["job_id"] for run in journal.runs()[10:]} == {job.id for job in jobs}
 
     def test_a_second_consumer_waits_and_says_why(self, harness, journal):
+        """It takes over the file when the first one dies."""
         second = harness.another("second")
         second.start()
         journal.wait(harness, lambda: "has a consumer already" in second.output, "the log")
@@ -168,7 +172,8 @@ class TestHueyOnTheDefaultFile(HueyContract):
         self._run(harness, journal, workers.echo, IDS)  # by the second, which took over
         assert second.stop() == 0
 
-    def test_no_job_is_lost(self, harness):
+    def test_it_declares_that_no_job_is_lost(self, harness):
+        """The suite then kills its consumers again and again, and looks for every job."""
         assert "at_most_once" not in harness.backend.capabilities
         assert "at_least_once" in harness.backend.capabilities
 
@@ -287,16 +292,19 @@ def test_what_is_scheduled_keeps_no_other_job_from_being_due(file_backend, data)
 
 
 def test_a_huey_that_pickles_is_refused(tmp_path):
+    """The error names the serializer to give it."""
     with pytest.raises(ValueError, match=r"serializer=sigra.backends.huey.JSONSerializer"):
         HueyBackend(SqliteHuey(filename=str(tmp_path / "huey.db")))
 
 
 def test_a_pickle_is_not_read():
+    """Whoever can write to the storage can run no code by it."""
     with pytest.raises(ValueError):
         JSONSerializer().deserialize(pickle.dumps({"value": 1}))
 
 
 def test_what_is_no_json_is_refused_at_the_call():
+    """A native task's args fail where they are enqueued, not in the consumer."""
     with pytest.raises(ValueError):
         JSONSerializer().serialize(float("nan"))
     with pytest.raises(TypeError):
@@ -305,6 +313,7 @@ def test_what_is_no_json_is_refused_at_the_call():
 
 @pytest.mark.parametrize("expires", [60, timedelta(seconds=60), datetime(2030, 1, 2, 3, 4, 5, 6)])
 def test_a_native_message_comes_back_as_it_was(expires):
+    """All that huey puts into a message is kept, pipelines and chords too."""
     after = Message("b", "app.after", kwargs={"x": [1]}, args=())
     message = Message(
         "a", "app.first", datetime(2030, 1, 1), 2, 0.5, 3, (1, "ü"), {"k": None}, after, after,
@@ -319,6 +328,7 @@ def test_a_native_message_comes_back_as_it_was(expires):
     "data", [None, [1, {"task": 2}], (None, True), (datetime(2030, 1, 1), False)]
 )
 def test_what_huey_stores_beside_tasks_comes_back(data):
+    """Results and the marks of a revoked task are kept too."""
     assert JSONSerializer().deserialize(JSONSerializer().serialize(data)) == data
 
 
@@ -328,11 +338,13 @@ def plain(scope):
 
 
 def test_a_name_without_a_dot_is_read_again(file_backend):
+    """huey tells module and name apart by the dot, which a worker's name need not have."""
     plain.new(IDS)
     assert [task.worker for task in file_backend.huey.pending()] == ["plain"]
 
 
 def test_a_workers_name_that_a_native_task_has_is_refused(file_backend):
+    """A native task is not replaced."""
     native = tenant_worker(name="native.taken")
     file_backend.huey.task(name="taken")(type("f", (), {"__module__": "native"}))
     with pytest.raises(ValueError, match=r"native\.taken"):
@@ -346,6 +358,7 @@ def raises(scope, n):
 
 @pytest.mark.parametrize("n", range(4))
 def test_what_a_body_raises_is_never_an_order_to_huey(file_backend, n):
+    """huey's own exceptions for retries and cancellations fail a job as any other."""
     job, huey = raises.new({**IDS, "n": n}), file_backend.huey
     huey.execute(huey.dequeue())
     assert (huey.pending(), huey.scheduled()) == ([], [])
@@ -400,18 +413,21 @@ def test_ctrl_c_amid_a_statement_leaves_the_file_to_others(file_backend, pressed
 
 
 def test_without_a_server_nothing_is_enqueued():
+    """The error is an ``EnqueueError``, as on every backend."""
     huey = RedisHuey("x", url="redis://127.0.0.1:1/0", serializer=JSONSerializer())
     with configure(backend=HueyBackend(huey)), pytest.raises(EnqueueError, match="Connection"):
         producer.new(IDS)
 
 
 def test_priority_is_refused_where_the_storage_has_none():
+    """huey itself would drop it silently."""
     backend = HueyBackend(RedisHuey("x", serializer=JSONSerializer()))
     with configure(backend=backend), pytest.raises(InvalidOptionError, match="priority"):
         producer.new(IDS, priority=1)
 
 
 def test_a_larger_priority_is_taken_sooner_by_what_was_scheduled_too(file_backend):
+    """A delayed job that is due takes its place by priority."""
     huey = file_backend.huey
     late = producer.new(IDS, priority=5, delay=0.01)
     huey.add_schedule(huey.dequeue())  # as a consumer does with what is not due

@@ -127,6 +127,7 @@ class TestOban(OwnPoolContract):
     def test_an_outcome_has_obans_word(
         self, harness: ObanHarness, journal: Journal, how: str, state: str
     ) -> None:
+        """Oban's own tools show how a job ended."""
         job = contract_workers.ends.new({**IDS, "how": how})
         journal.wait(harness, lambda: harness.row(job.native_id)["state"] == state, state)
         assert harness.row(job.native_id)["attempt"] == 1
@@ -134,6 +135,7 @@ class TestOban(OwnPoolContract):
     def test_a_snooze_burns_no_native_attempt_and_a_failure_does(
         self, harness: ObanHarness, journal: Journal
     ) -> None:
+        """Oban's own count of attempts is right for whoever looks at it."""
         snoozed = contract_workers.snoozes.new({**IDS, "times": 2})
         failed = contract_workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=0)
 
@@ -147,6 +149,7 @@ class TestOban(OwnPoolContract):
     def test_a_permanent_failure_leaves_obans_attempts_unused(
         self, harness: ObanHarness, journal: Journal
     ) -> None:
+        """A job without its keys is not retried, though Oban would have let it."""
         sent = harness.send("sigra.contract.recovers", {"organization_id": "acme", "failures": 1})
         journal.wait(harness, lambda: bool(harness.failed(sent)), "its end")
         row = harness.row(sent)
@@ -155,6 +158,8 @@ class TestOban(OwnPoolContract):
     def test_a_job_of_an_unknown_worker_burns_no_attempt(
         self, harness: ObanHarness, journal: Journal
     ) -> None:
+        """It is snoozed until a deploy, and the log names the worker."""
+
         @tenant_worker(name="not_deployed.worker")
         def unknown(scope: Any) -> None: ...
 
@@ -169,10 +174,12 @@ class TestOban(OwnPoolContract):
     def test_an_error_that_jsonb_refuses_is_told_all_the_same(
         self, harness: ObanHarness, journal: Journal, text: str
     ) -> None:
+        """What PostgreSQL cannot hold of an error's text is escaped."""
         job = oban_app.says.new({**IDS, "text": text})
         journal.wait(harness, lambda: text in (harness.failed(job.native_id) or ""), "its end")
 
     def test_queue_priority_and_time_reach_their_columns(self, harness: ObanHarness) -> None:
+        """Oban sorts by its own columns, where the least priority is the first."""
         before = time.time()
         job = contract_workers.echo.new(IDS, queue="q1", priority=-7, delay=1, max_attempts=3)
         after = time.time()
@@ -185,6 +192,7 @@ class TestOban(OwnPoolContract):
     def test_a_priority_that_oban_lacks_is_refused(
         self, harness: ObanHarness, priority: int
     ) -> None:
+        """Oban has ten of them, and none before the default."""
         with pytest.raises(InvalidOptionError, match="0 to -9"):
             contract_workers.echo.new(IDS, priority=priority)
 
@@ -192,11 +200,13 @@ class TestOban(OwnPoolContract):
     def test_a_queue_that_postgresql_does_not_hold_is_refused(
         self, harness: ObanHarness, queue: str
     ) -> None:
+        """A NUL, or too long a name, is told at ``.new()``."""
         with pytest.raises(InvalidOptionError, match="option 'queue'"):
             contract_workers.echo.new(IDS, queue=queue)
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_a_transaction_that_blocks(self, harness: ObanHarness, commit: bool) -> None:
+        """Jobs on psycopg's connection share the fate of its transaction, for ``.anew()`` too."""
         with psycopg.connect(harness.url) as conn:
             contract_workers.echo.new_many([IDS, IDS], conn=conn, delay=9)
             asyncio.run(contract_workers.echo.anew(IDS, conn=conn, delay=9))
@@ -206,6 +216,8 @@ class TestOban(OwnPoolContract):
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_a_transaction_of_sqlalchemy(self, harness: ObanHarness, commit: bool) -> None:
+        """So do jobs on SQLAlchemy's asynchronous session or connection."""
+
         async def produce() -> None:
             engine = create_async_engine(harness.url.replace("postgresql:", "postgresql+psycopg:"))
             async with AsyncSession(engine) as session, engine.connect() as conn:
@@ -218,16 +230,20 @@ class TestOban(OwnPoolContract):
         assert len(harness.rows()) == 2 * commit
 
     def test_a_session_that_blocks_is_no_connection(self, harness: ObanHarness) -> None:
+        """The error says what ``conn`` has to be."""
         with Session(create_engine("sqlite://")) as session:
             with pytest.raises(InvalidOptionError, match=r"async one.*not sqlalchemy"):
                 contract_workers.echo.new(IDS, conn=session)
 
     def test_a_connection_in_no_transaction_is_refused(self, harness: ObanHarness) -> None:
+        """There a job would not share the fate of anything."""
         with psycopg.connect(harness.url, autocommit=True) as conn:
             with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
                 contract_workers.echo.new(IDS, conn=conn)
 
     def test_an_async_transaction_is_not_for_new(self, harness: ObanHarness) -> None:
+        """The error says what to call in its place."""
+
         async def produce() -> None:
             async with await psycopg.AsyncConnection.connect(harness.url) as conn:
                 contract_workers.echo.new(IDS, conn=conn)
@@ -287,6 +303,7 @@ class TestOban(OwnPoolContract):
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: ObanHarness, journal: Journal
     ) -> None:
+        """A body may use ``.new()`` or ``.anew()``, whichever its kind has."""
         oban_app.parent.new(IDS)
         oban_app.parent_async.new(IDS)
         journal.wait(harness, lambda: len(journal.runs()) == 3, "three children")
@@ -298,17 +315,21 @@ class TestOban(OwnPoolContract):
     def test_what_jsonb_would_change_arrives_unchanged(
         self, harness: ObanHarness, journal: Journal, value: Any
     ) -> None:
+        """Args come through a JSONB column to the last digit and character."""
         _, (run,) = self._run(harness, journal, contract_workers.echo, {**IDS, "value": value})
         assert repr(run["args"]["value"]) == repr(value)
 
 
 def test_no_instance_of_that_name_is_an_enqueue_error() -> None:
+    """The error names what was looked for."""
     with configure(backend=ObanBackend("nowhere")):
         with pytest.raises(EnqueueError, match="'nowhere' not found"):
             contract_workers.echo.new(IDS)
 
 
 def test_a_users_worker_keeps_its_name() -> None:
+    """A native worker is not replaced."""
+
     @oban.worker()
     class Own:
         async def process(self, job: Any) -> None: ...

@@ -134,6 +134,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_an_outcome_has_pgqueuers_word(
         self, harness: PgQueuerHarness, journal: Journal, how: str, status: str
     ) -> None:
+        """PgQueuer's own log shows how a job ended."""
         job = contract_workers.ends.new({**IDS, "how": how})
         words = ["queued", "picked", status]
         journal.wait(
@@ -143,6 +144,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_snooze_burns_no_native_attempt_and_a_failure_does(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
+        """PgQueuer's own count of attempts is right for whoever looks at it."""
         snoozed = contract_workers.snoozes.new({**IDS, "times": 60})
         failed = contract_workers.recovers.new({**IDS, "failures": 9}, max_attempts=9, backoff=60)
 
@@ -208,6 +210,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_job_that_is_queued_again_by_hand_has_its_attempts_anew(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
+        """Its audit events are new ones, not duplicates of the first run's."""
         args = {**IDS, "failures": 9}
         job, _ = self._run(
             harness, journal, contract_workers.recovers, args, 2, max_attempts=2, backoff=0
@@ -245,6 +248,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_payload_that_is_no_object_is_held(
         self, harness: PgQueuerHarness, journal: Journal, payload: bytes | None
     ) -> None:
+        """What is no envelope fails for good, where it can be looked at."""
         native_id = harness._put(contract_workers.echo.name, payload)
         journal.wait(harness, lambda: bool(harness.failed(native_id)), "its end")
 
@@ -252,6 +256,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_an_error_that_jsonb_refuses_is_told_all_the_same(
         self, harness: PgQueuerHarness, journal: Journal, text: str
     ) -> None:
+        """What PostgreSQL cannot hold of an error's text is escaped, and the retry comes."""
         job = pgqueuer_app.says.new({**IDS, "text": text}, max_attempts=2, backoff=0)
         journal.wait(harness, lambda: text in (harness.failed(job.native_id) or ""), "its end")
         words = [row["status"] for row in harness.log(job.native_id)]
@@ -267,6 +272,7 @@ class TestPgQueuer(OwnPoolContract):
         assert actions == ["contract.begun", "contract.ended"] * 4
 
     def test_priority_and_time_reach_their_columns(self, harness: PgQueuerHarness) -> None:
+        """PgQueuer sorts by its own columns."""
         job = contract_workers.echo.new(IDS, priority=7, delay=60)
         (row,) = harness.rows("id = %s", job.native_id)
         assert row["priority"] == 7
@@ -275,6 +281,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_duplicate_does_not_end_the_callers_transaction(
         self, harness: PgQueuerHarness
     ) -> None:
+        """What follows it in the transaction is committed."""
         contract_workers.echo.new(IDS, unique="k", delay=60)
         with psycopg.connect(harness.url) as conn:
             batch = contract_workers.echo.new_many([IDS, IDS], unique="k", conn=conn)
@@ -285,6 +292,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
+        """The key is one for the worker, also while its job runs and within a batch."""
         end = harness.folder / "end"
         args = {**IDS, "until": str(end)}
         first = held.new(args, unique="k")
@@ -297,6 +305,8 @@ class TestPgQueuer(OwnPoolContract):
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_an_async_transaction_of_psycopg(self, harness: PgQueuerHarness, commit: bool) -> None:
+        """A job shares the fate of the transaction; ``.new()`` says that it is for ``.anew()``."""
+
         async def produce() -> None:
             async with await psycopg.AsyncConnection.connect(harness.url) as conn:
                 await contract_workers.echo.anew(IDS, conn=conn, delay=9)
@@ -310,6 +320,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_unique_key_that_postgresql_does_not_hold_is_refused(
         self, harness: PgQueuerHarness
     ) -> None:
+        """A NUL is told at ``.new()``, with the option's name."""
         with pytest.raises(InvalidOptionError, match="'unique'.*NUL"):
             contract_workers.echo.new(IDS, unique="a\0b")
 
@@ -320,12 +331,15 @@ class TestPgQueuer(OwnPoolContract):
         assert [job.duplicate for job in jobs] == [False, True, False]
 
     def test_a_session_is_no_connection(self, harness: PgQueuerHarness) -> None:
+        """The error says what ``conn`` has to be."""
         with Session(create_engine("sqlite://")) as session:
             with pytest.raises(InvalidOptionError, match=r"psycopg or asyncpg, not sqlalchemy"):
                 contract_workers.echo.new(IDS, conn=session)
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_a_transaction_of_asyncpg(self, harness: PgQueuerHarness, commit: bool) -> None:
+        """A batch shares the fate of the transaction, and one must have been begun."""
+
         async def produce() -> None:
             conn = await asyncpg.connect(harness.url)
             with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
@@ -342,6 +356,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_transaction_awaits_with_a_blocking_connection(
         self, harness: PgQueuerHarness
     ) -> None:
+        """``.anew()`` takes a connection of psycopg too, in whose transaction the job is."""
         with psycopg.connect(harness.url) as conn:
             asyncio.run(contract_workers.echo.anew(IDS, conn=conn, delay=9))
             conn.rollback()
@@ -350,6 +365,7 @@ class TestPgQueuer(OwnPoolContract):
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
+        """A body may use ``.new()`` or ``.anew()``, whichever its kind has."""
         pgqueuer_app.parent.new(IDS)
         pgqueuer_app.parent_async.new(IDS)
         journal.wait(harness, lambda: len(journal.runs()) == 2, "two children")
@@ -375,6 +391,8 @@ class TestPgQueuer(OwnPoolContract):
 
 
 def test_an_entrypoint_of_the_users_keeps_its_name() -> None:
+    """A native entrypoint is not replaced."""
+
     async def own(job: Any) -> None: ...
 
     pgq = PgQueuer.in_memory()

@@ -132,6 +132,7 @@ class TestProcrastinate(QueueContract):
         ],
     )
     def test_an_outcome_has_procrastinates_word(self, harness: Any, how: str, status: str) -> None:
+        """procrastinate's own tools show how a job ended."""
         job = contract_workers.ends.new({**IDS, "how": how}, max_attempts=1)
         harness.settle()
         row = harness.row(job)
@@ -142,6 +143,7 @@ class TestProcrastinate(QueueContract):
         )
 
     def test_a_snooze_burns_no_native_attempt(self, harness: Any, journal: Journal) -> None:
+        """procrastinate counts one attempt, and the envelope two snoozes."""
         job = contract_workers.snoozes.new({**IDS, "times": 2})
         harness.settle()
         row = harness.row(job)
@@ -152,6 +154,7 @@ class TestProcrastinate(QueueContract):
     def test_a_snooze_that_cannot_be_written_at_once_is_written_later(
         self, harness: Any, journal: Journal
     ) -> None:
+        """A database that refuses for a moment ends no job."""
         with failing(harness.server, "OF args ON procrastinate_jobs", times=2):
             job = contract_workers.snoozes.new({**IDS, "times": 1})
             harness.settle()
@@ -207,6 +210,7 @@ class TestProcrastinate(QueueContract):
         assert harness.row(job)["status"] == "failed"
 
     def test_queue_priority_and_time_reach_their_columns(self, harness: Any) -> None:
+        """procrastinate sorts by its own columns."""
         before = time.time()
         job = contract_workers.echo.new(IDS, queue="q1", priority=7, delay=1)
         after = time.time()
@@ -216,6 +220,7 @@ class TestProcrastinate(QueueContract):
         assert harness.row(contract_workers.echo.new(IDS))["queue_name"] == "default"
 
     def test_a_duplicate_does_not_end_the_callers_transaction(self, harness: Any) -> None:
+        """What follows it in the transaction is committed."""
         contract_workers.echo.new(IDS, unique="k", delay=4)
         with psycopg.connect(harness.url) as conn:
             assert contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
@@ -266,6 +271,7 @@ class TestProcrastinate(QueueContract):
                 conn.execute("DELETE FROM procrastinate_jobs")
 
     def test_a_duplicate_keeps_no_other_producer_waiting(self, harness: Any) -> None:
+        """A transaction that only met the key holds no lock on it."""
         first = contract_workers.echo.new(IDS, unique="k", delay=4)
         with psycopg.connect(harness.url) as conn:
             assert contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
@@ -287,6 +293,8 @@ class TestProcrastinate(QueueContract):
 
     @pytest.mark.parametrize("commit", [False, True])
     def test_an_async_transaction(self, harness: Any, commit: bool) -> None:
+        """A job shares the fate of the transaction; ``.new()`` says that it is for ``.anew()``."""
+
         async def produce() -> None:
             async with await psycopg.AsyncConnection.connect(harness.url) as conn:
                 await contract_workers.echo.anew(IDS, conn=conn)
@@ -324,6 +332,7 @@ class TestProcrastinate(QueueContract):
         assert len(harness.rows()) == 2 * commit
 
     def test_a_connection_in_no_transaction_is_refused(self, harness: Any) -> None:
+        """One that a ``conn.transaction()`` has begun is not."""
         with psycopg.connect(harness.url, autocommit=True) as conn:
             with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
                 contract_workers.echo.new(IDS, conn=conn)
@@ -332,6 +341,7 @@ class TestProcrastinate(QueueContract):
         assert harness.rows() == []
 
     def test_an_app_opened_in_a_loop(self, harness: Any, journal: Journal) -> None:
+        """There ``.anew()`` sends, ``.new()`` in a thread too, and afterwards nothing does."""
         app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=harness.url))
         backend = ProcrastinateBackend(app, rescue_after=None)
 
@@ -351,6 +361,7 @@ class TestProcrastinate(QueueContract):
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: Any, journal: Journal
     ) -> None:
+        """A body may use ``.new()`` or ``.anew()``, whichever its kind has."""
         procrastinate_app.parent.new(IDS)
         procrastinate_app.parent_async.new(IDS)
         journal.wait(harness, lambda: len(journal.runs()) == 2, "two children")
@@ -362,6 +373,7 @@ class TestProcrastinate(QueueContract):
     def test_a_text_that_postgresql_does_not_hold_is_refused(
         self, harness: ProcrastinateHarness, options: dict[str, str]
     ) -> None:
+        """A NUL, or too long a name, is told at ``.new()``, with the option's name."""
         with pytest.raises(InvalidOptionError, match=f"option '{min(options)}'.*(NUL|128)"):
             contract_workers.echo.new(IDS, **options)
 
@@ -374,6 +386,7 @@ class TestProcrastinate(QueueContract):
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
         self, harness: Any, journal: Journal
     ) -> None:
+        """The key is one for the worker, also while its job runs and within a batch."""
         end = harness.folder / "end"
         args = {**IDS, "until": str(end)}
         first = held.new(args, unique="k")
@@ -390,6 +403,7 @@ class TestProcrastinate(QueueContract):
     def test_what_jsonb_would_change_arrives_unchanged(
         self, harness: Any, journal: Journal, value: Any
     ) -> None:
+        """Args come through a JSONB column to the last digit and character, in a retry too."""
         contract_workers.recovers.new(
             {**IDS, "failures": 1, "value": value}, max_attempts=2, backoff=0
         )
@@ -400,6 +414,7 @@ class TestProcrastinate(QueueContract):
     def test_a_stop_puts_an_unfinished_job_back(
         self, harness: Any, journal: Journal, tmp_path: Path
     ) -> None:
+        """It runs again as the attempt that it was."""
         assert harness.consumer.stop() == 0
         hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
         hurried.start()
@@ -416,6 +431,7 @@ class TestProcrastinate(QueueContract):
     def test_a_stop_waits_for_a_thread_and_takes_its_outcome(
         self, harness: Any, journal: Journal, tmp_path: Path
     ) -> None:
+        """A thread cannot be ended, so its job is done and runs once."""
         assert harness.consumer.stop() == 0
         hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
         hurried.start()
@@ -426,6 +442,7 @@ class TestProcrastinate(QueueContract):
         assert len(journal.runs()) == 2  # one run: its beginning and its end
 
     def test_a_user_ends_a_running_job(self, harness: Any, journal: Journal) -> None:
+        """A job that procrastinate's own API aborts is over, whatever attempts are left."""
         job = procrastinate_app.sleeper.new({**IDS, "seconds": 30}, max_attempts=3, backoff=0)
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
         harness.app.job_manager.cancel_job_by_id(int(job.native_id), abort=True)
@@ -434,11 +451,13 @@ class TestProcrastinate(QueueContract):
 
 
 def test_the_environment_names_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without arguments the app is the one of ``PROCRASTINATE_APP``."""
     monkeypatch.setenv("PROCRASTINATE_APP", "procrastinate_app.app")
     assert ProcrastinateBackend()._app is procrastinate_app.app
 
 
 def test_an_unreachable_database_is_an_enqueue_error() -> None:
+    """It comes in bounded time, and is chained to procrastinate's own error."""
     # app.open() itself would wait for the pool; a pool that lost its database is this one.
     connector = procrastinate.SyncPsycopgConnector()
     pool = psycopg_pool.ConnectionPool(
@@ -458,6 +477,7 @@ def test_an_unreachable_database_is_an_enqueue_error() -> None:
 
 
 def test_an_app_that_is_not_open_says_how() -> None:
+    """The error names the call that opens it."""
     app = procrastinate.App(connector=procrastinate.PsycopgConnector())
     with configure(backend=ProcrastinateBackend(app)):
         with pytest.raises(EnqueueError, match=r"app\.open\(\)"):
@@ -465,12 +485,14 @@ def test_an_app_that_is_not_open_says_how() -> None:
 
 
 def test_no_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says where an app may be named."""
     monkeypatch.delenv("PROCRASTINATE_APP", raising=False)
     with pytest.raises(TypeError, match="PROCRASTINATE_APP"):
         ProcrastinateBackend()
 
 
 def test_a_users_task_keeps_its_name() -> None:
+    """A native task is not replaced."""
     app = procrastinate.App(connector=procrastinate.PsycopgConnector())
     app.task(name="sigra.contract.echo")(print)
     with pytest.raises(procrastinate.exceptions.TaskAlreadyRegistered, match="contract.echo"):

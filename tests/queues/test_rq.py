@@ -94,6 +94,7 @@ class TestRQ(QueueContract):
     harness_class, server = RQHarness, "redis"
 
     def test_a_cancelled_job_is_a_failed_job(self, harness, journal):
+        """RQ has no state for it: its error says what it was."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the failed job")
         assert "was cancelled: said so" in harness.failed(job.id)
@@ -118,11 +119,13 @@ class TestRQ(QueueContract):
 
     @pytest.mark.parametrize("payload", ["sigra", ["acme", "ann"], None])
     def test_args_that_are_no_mapping_are_refused(self, harness, journal, payload):
+        """A worker takes args by name: the job's error says so."""
         sent = harness.native.enqueue(run, workers.echo.name, payload, retry=rq.Retry(max=3)).id
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert "by position, and a worker takes them by name" in harness.failed(sent)
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
+        """The job is kept among the failed ones, to be run again after a deploy."""
         sent = harness.send("sigra.tests.unknown", {})
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert "no worker is named 'sigra.tests.unknown'" in harness.failed(sent)
@@ -139,6 +142,7 @@ class TestRQ(QueueContract):
         return job
 
     def test_a_job_that_was_taken_and_not_begun_runs_as_if_it_was_new(self, harness, journal):
+        """A stop in that instant uses up no attempt."""
         self.taken_and_not_begun(harness, workers.echo, IDS)
         journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the job")
         assert [run["attempt"] for run in journal.runs(workers.echo.name)] == [1]
@@ -170,12 +174,14 @@ class TestRQ(QueueContract):
         assert runs == [(1, 0), (1, 0), (1, 1)]
 
     def test_no_fraction_of_a_second_is_cut_off(self, harness):
+        """RQ's times are whole seconds, and no job runs before it is due."""
         due = datetime(2100, 1, 1, 12, 0, 0, 1, timezone.utc)
         job = workers.echo.new(IDS, run_at=due)
         scheduled = harness.native.scheduled_job_registry.get_scheduled_time(job.id)
         assert scheduled == datetime(2100, 1, 1, 12, 0, 1, tzinfo=timezone.utc)
 
     def test_a_time_limit_of_its_queue_uses_up_an_attempt(self, harness, journal):
+        """A job that is cut off comes again while it has attempts left."""
         connection, limit = harness.native.connection, {"default_timeout": 1}
         queue = rq.Queue(harness.queue, connection=connection, serializer="json", **limit)
         with configure(backend=RQBackend(queue)):
@@ -184,6 +190,7 @@ class TestRQ(QueueContract):
         assert [run["attempt"] for run in journal.runs(held.name)] == [1, 2]
 
     def test_another_queue_is_named(self, harness):
+        """A job is in the queue that the option names."""
         other = f"{harness.queue}-other"
         job = workers.echo.new(IDS, queue=other)
         queue = rq.Queue(other, connection=harness.native.connection, serializer="json")
@@ -192,12 +199,14 @@ class TestRQ(QueueContract):
 
 @pytest.mark.parametrize("serializer", [None, "pickle"])
 def test_pickle_is_refused(serializer):
+    """RQ's default is; the error names the serializer to give it."""
     queue = rq.Queue("q", connection=redis.Redis(), serializer=serializer)
     with pytest.raises(ValueError, match=r"Queue\(..., serializer='json'\)"):
         RQBackend(queue)
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
+    """It comes in bounded time, and is chained to the client's own error."""
     queue = rq.Queue("q", connection=redis.Redis(port=1), serializer="json")
     begun = time.monotonic()
     with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
@@ -207,6 +216,7 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
 
 
 def test_by_name_it_is_rqs_own_default_queue(monkeypatch):
+    """On the server that RQ's own variable names."""
     monkeypatch.setenv("RQ_REDIS_URL", "redis://localhost:6399/5")
     queue = RQBackend().queue
     assert queue.name == "default"

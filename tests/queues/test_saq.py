@@ -106,6 +106,7 @@ class TestSaqOnRedis(QueueContract):
     harness_class, server = SaqHarness, "redis"
 
     def test_another_queue_is_one_that_the_backend_was_given(self, harness):
+        """The option ``queue`` names one of these, and no other."""
         other = saq.Queue.from_url(harness.url, name=f"{harness.queue}-other")
         with configure(backend=SaqBackend(harness.native, other)):
             job = workers.echo.new(IDS, queue=other.name)
@@ -116,6 +117,8 @@ class TestSaqOnRedis(QueueContract):
         harness.ask(other.disconnect())
 
     def test_a_time_limit_of_its_native_job_uses_up_an_attempt(self, harness, journal):
+        """A job that is cut off comes again while it has attempts left."""
+
         async def limit(job):
             job.timeout = 1
 
@@ -126,6 +129,7 @@ class TestSaqOnRedis(QueueContract):
         assert len(journal.runs(sleeps.name)) == 2
 
     def test_a_cancelled_job_is_aborted(self, harness, journal):
+        """It is over after one attempt, and SAQ shows the reason."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the aborted job")
         native = harness.ask(harness.native.job(job.id))
@@ -143,11 +147,13 @@ class TestSaqOnRedis(QueueContract):
         self._is_run_by_hand(harness, journal, by_hand)
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
+        """The job is among the failed ones, to be run again after a deploy."""
         job = undeployed.new(IDS)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the failed job")
         assert job.worker in harness.failed(job.id)
 
     def test_a_job_longer_than_the_heartbeat_runs_once(self, harness, journal):
+        """While its consumer lives the sweep takes it for none that is lost."""
         workers.waits.new({**IDS, "seconds": HEARTBEAT + 3}, max_attempts=2)
         journal.wait(harness, lambda: bool(journal.audited("contract.begun")), "its begin")
         time.sleep(HEARTBEAT + 1)
@@ -165,6 +171,8 @@ class TestSaqOnRedis(QueueContract):
         assert [run["attempt"] for run in journal.runs() if run["job_id"] == job.id] == [1] * 4
 
     def test_new_in_a_running_loop_says_what_to_do(self, harness):
+        """It would have to wait for the loop that it stops: the error names ``.anew()``."""
+
         async def enqueue():
             workers.echo.new(IDS)
 
@@ -194,7 +202,8 @@ class SaqPostgresHarness(SaqHarness):
 class TestSaqOnPostgres(QueueContract):
     harness_class, server = SaqPostgresHarness, "postgres"
 
-    def test_no_job_is_lost(self, harness):
+    def test_it_declares_that_no_job_is_lost(self, harness):
+        """The suite then kills its consumers again and again, and looks for every job."""
         assert "at_least_once" in harness.backend.capabilities
 
     @pytest.mark.parametrize(
@@ -241,12 +250,14 @@ class TestSaqOnPostgres(QueueContract):
 
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
+    """A queue that pickles could run whatever somebody has written to it."""
     queue = saq.Queue.from_url("redis://127.0.0.1:1", dump=dump)
     with pytest.raises(ValueError, match="does not write JSON"):
         SaqBackend(queue)
 
 
 def test_a_queue_whose_loop_has_ended_sends_nothing():
+    """Its connections ended with the loop, and the error says so."""
     queue = saq.Queue.from_url("redis://127.0.0.1:1")
     asyncio.run(queue.connect())
     with configure(backend=SaqBackend(queue)), pytest.raises(EnqueueError, match="has ended"):
@@ -254,6 +265,7 @@ def test_a_queue_whose_loop_has_ended_sends_nothing():
 
 
 def test_a_thread_beside_loops_that_come_and_go_sends(redis):
+    """Each request may have a loop of its own, and the jobs are in the queue."""
     queue = saq.Queue.from_url(redis, name=f"loops-{uuid.uuid4().hex}")
 
     async def take_away() -> int:
@@ -369,4 +381,5 @@ def test_on_redis_a_job_may_be_lost(redis):
 
 
 def test_by_name_it_is_saqs_own_default_queue():
+    """Without arguments the queue is the one that SAQ calls default."""
     assert SaqBackend().queue.name == "default"

@@ -157,9 +157,11 @@ class TaskiqContract(QueueContract):
         submit(own_loop(), broker.shutdown()).result()
 
     def test_another_queue_is_named(self, harness, journal):
+        """A job runs from the queue that the option names, where a consumer listens."""
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
 
     def test_a_queue_that_the_broker_has_not_is_refused(self, harness):
+        """The error names the queue, at ``.new()``."""
         with pytest.raises(InvalidOptionError, match="this broker has no queue 'elsewhere'"):
             workers.echo.new(IDS, queue="elsewhere")
 
@@ -268,10 +270,12 @@ class TestTaskiqWithoutSchedules(ContractCase):
     harness_class, server = AloneHarness, "redis_alone"
 
     def test_a_snoozed_job_waits_in_its_consumer(self, harness, journal):
+        """Without a source of schedules it comes again with the same attempt all the same."""
         _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
         assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
 
     def test_what_is_due_later_is_refused(self, harness):
+        """Without a source of schedules nobody would send it again."""
         for option in ({"max_attempts": 2}, {"delay": 1}):
             with pytest.raises(InvalidOptionError):
                 workers.echo.new(IDS, **option)
@@ -314,6 +318,7 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
         assert [run["job_id"] for run in journal.runs()] == [job.id]
 
     def test_of_two_backends_on_one_broker_a_job_is_sent_into_the_new_queue_once(self, harness):
+        """Making the queue anew is done once for a broker, not by each backend."""
         queue = f"{harness.queue}-twice"
         broker = make_broker(harness.server, queue)
         for _ in range(2):
@@ -344,12 +349,14 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
 
 
 def test_pickle_is_refused():
+    """The error names the serializer to set."""
     broker = RedisStreamBroker(NOWHERE).with_serializer(PickleSerializer())
     with pytest.raises(ValueError, match=r"broker.with_serializer\(JSONSerializer\(\)\)"):
         TaskiqBackend(broker)
 
 
 def test_schedules_that_pickle_are_refused():
+    """That of the source is named too."""
     with pytest.raises(ValueError, match=r"ListRedisScheduleSource\(..., serializer=JSONSer"):
         TaskiqBackend(RedisStreamBroker(NOWHERE), ListRedisScheduleSource(NOWHERE))
 
@@ -380,6 +387,7 @@ def test_a_broker_that_acknowledges_nothing_may_lose_jobs():
 
 
 def test_a_task_that_has_a_workers_name_is_refused():
+    """A native task is not replaced."""
     broker = RedisStreamBroker(NOWHERE)
     broker.task(workers.echo.name)(lambda: None)
     with pytest.raises(ValueError, match=r"'sigra.contract.echo' .* is not a worker's"):
@@ -387,6 +395,7 @@ def test_a_task_that_has_a_workers_name_is_refused():
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
+    """It comes in bounded time, and is chained to the client's own error."""
     schedules = ListRedisScheduleSource(NOWHERE, serializer=JSONSerializer())
     backend = TaskiqBackend(RedisStreamBroker(NOWHERE), schedules)
     begun = time.monotonic()
