@@ -22,7 +22,6 @@ IMPERSONATOR_KEY = "impersonating_from"
 ID_KEYS = (*TENANT_KEYS, IMPERSONATOR_KEY)
 _INJECTED = ("args", "job")
 _NOT_A_SCOPE = ("self", "cls", *_INJECTED, *ID_KEYS)
-_POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 AS_WRITTEN: dict[str, Any] = {"annotation_format": 4} if sys.version_info >= (3, 14) else {}
 """For ``inspect.signature``: from Python 3.14 on it evaluates annotations, and one may be a name
@@ -127,7 +126,7 @@ def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
 
 def _scope_parameter(function: Callable[..., Any], where: str, parameters: list[Parameter]) -> str:
     first = parameters[0] if parameters else None
-    if first is None or first.kind not in _POSITIONAL:
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD):
         raise TypeError(
             f"{where} has no positional parameter for the scope; write it as "
             "(scope, ...), or use @worker if the job is not a tenant's"

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import sigra
-import sigra.testing
 
 ROOT = Path(__file__).parent.parent
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -75,11 +74,12 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.programs
-def test_the_testing_kit_can_be_listed_before_its_first_use() -> None:
+@pytest.mark.parametrize("package", ["sigra", "sigra.audit", "sigra.store", "sigra.testing"])
+def test_a_package_can_be_listed_before_its_first_use(package: str) -> None:
     """A shell completes its names, though none of its modules is loaded yet."""
-    code = "import sigra.testing; print(*dir(sigra.testing))"
+    code = f"import {package} as package; print(*dir(package))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert set(sigra.testing.__all__) <= set(done.stdout.split())
+    assert set(import_module(package).__all__) <= set(done.stdout.split())
 
 
 def test_two_packages_are_needed_and_no_more() -> None:

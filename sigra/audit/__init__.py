@@ -51,3 +51,7 @@ if not TYPE_CHECKING:  # where any name would pass
             raise AttributeError(f"module 'sigra.audit' has no attribute {name!r}")
         globals()[name] = value = getattr(import_module(f"sigra.{_HOMES[name]}"), name)
         return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,7 +29,6 @@ value that the event would have otherwise than it was passed."""
 Notes = tuple[list[str], int]
 """The paths of what was redacted, and which of the three raises."""
 
-_utc = timezone.utc
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
 _UNFIT = (
@@ -63,7 +62,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
         "ip_address": None if ip is None else _text("ip_address", ip, notes),
         "user_agent": None if agent is None else _text("user_agent", agent, notes),
         "metadata": metadata,
-        "occurred_at": datetime.now(_utc) if at is None else _moment(at, notes),
+        "occurred_at": datetime.now(timezone.utc) if at is None else _moment(at, notes),
         "worker": worker, "job_id": job_id,
     }  # fmt: skip
     line["attempt"] = attempt  # apart: a display of more than 15 keys takes the slow path

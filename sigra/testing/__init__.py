@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sigra.testing.perform import aperform_job, perform_job
     from sigra.testing.strategies import hostile_values, json_args, tenant_args_strategy
 
-_HOME_OF = {
+_HOMES = {
     "AuditLog": "capture",
     "BackendContract": "contract",
     "ConsumerContract": "contract_consumers",
@@ -55,10 +55,10 @@ __all__ = [
 if not TYPE_CHECKING:  # where any name would pass
 
     def __getattr__(name: str) -> Any:
-        if name not in _HOME_OF:
+        if name not in _HOMES:
             raise AttributeError(f"module 'sigra.testing' has no attribute {name!r}")
         try:
-            value = getattr(import_module(f"sigra.testing.{_HOME_OF[name]}"), name)
+            value = getattr(import_module(f"sigra.testing.{_HOMES[name]}"), name)
         except ModuleNotFoundError as error:
             raise MissingExtraError("testing", error.name or name) from error
         globals()[name] = value
