@@ -23,7 +23,10 @@ _LET_GO = """
 UPDATE procrastinate_jobs SET worker_id = NULL
 WHERE id = %(id)s AND status = 'doing' AND worker_id = %(worker)s
 """
-_FORGET = "DELETE FROM procrastinate_jobs WHERE task_name = %(name)s AND status = 'succeeded'"
+_FORGET = """
+DELETE FROM procrastinate_jobs
+WHERE task_name = %(name)s AND (status = 'succeeded' OR id = ANY(%(dead)s))
+"""
 
 _letting_go = set[asyncio.Task[None]]()
 
@@ -50,11 +53,13 @@ def look_for_lost(app: Any, after: float, is_ours: Callable[[Any, str], bool]) -
     """Have the app look now and then for jobs whose worker gave no sign of life so long."""
 
     async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
-        manager = context.app.job_manager
+        manager, dead = context.app.job_manager, []
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):
             if is_ours(context.app, job.task_name):
                 await manager.retry_job(job)
-        await context.app.connector.execute_query_async(_FORGET, name=RESCUE)
+            elif job.task_name == RESCUE:  # its worker died as it looked
+                dead.append(job.id)
+        await context.app.connector.execute_query_async(_FORGET, name=RESCUE, dead=dead)
 
     if RESCUE not in app.tasks:
         task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(rescue)

@@ -195,6 +195,21 @@ class TestProcrastinate(QueueContract):
         assert [run["attempt"] for run in journal.runs()] == [1, 2]
         assert harness.row(job)["status"] == "failed"
 
+    def test_a_look_for_lost_jobs_whose_worker_died_does_not_count_as_running_for_ever(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            row = "('default', 'sigra.rescue', 'doing')"
+            columns = "queue_name, task_name, status"
+            conn.execute(f"INSERT INTO procrastinate_jobs ({columns}) VALUES {row}")
+
+            def gone() -> bool:
+                running = "status = 'doing' AND worker_id IS NULL"
+                asked = f"SELECT FROM procrastinate_jobs WHERE {running}"
+                return conn.execute(asked).fetchone() is None
+
+            journal.wait(harness, gone, "the next look")
+
     def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
         self, harness: Any, journal: Journal
     ) -> None:
