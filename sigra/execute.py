@@ -55,11 +55,11 @@ def execute(attempt: Running) -> Verdict:
     context = copy_context()
     context.run(running.set, attempt)
     try:
-        job = attempt.job
-        if job.definition.tenant:
+        job, definition = attempt.job, attempt.job.definition
+        if definition.tenant:
             attempt.scope = _build_scope(job)
-        value = context.run(job.definition.binding.invoke, attempt.scope, job.args, attempt)
-        if type(value) is CoroutineType:
+        value = context.run(definition.binding.invoke, attempt.scope, job.args, attempt)
+        if type(value) is CoroutineType or (definition.is_async and isinstance(value, Coroutine)):
             value = _run_coroutine(value, context)
     except BaseException as error:
         return conclude_error(attempt, error, context)
@@ -75,11 +75,11 @@ async def aexecute(attempt: Running) -> Verdict:
     context = copy_context()
     context.run(running.set, attempt)
     try:
-        job = attempt.job
-        if job.definition.tenant:
+        job, definition = attempt.job, attempt.job.definition
+        if definition.tenant:
             attempt.scope = _build_scope(job)
-        value = context.run(job.definition.binding.invoke, attempt.scope, job.args, attempt)
-        if type(value) is CoroutineType:
+        value = context.run(definition.binding.invoke, attempt.scope, job.args, attempt)
+        if type(value) is CoroutineType or (definition.is_async and isinstance(value, Coroutine)):
             coroutine = value
             task = asyncio.get_running_loop().create_task(_contain(coroutine), context=context)
             try:
@@ -116,7 +116,7 @@ def in_event_loop() -> bool:
     return asyncio._get_running_loop() is not None
 
 
-def _run_coroutine(coroutine: CoroutineType[Any, Any, Any], context: Context) -> Any:
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
     """Run a coroutine to its end on an event loop of its own."""
     if in_event_loop():
         coroutine.close()

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+import wrapt
 
 from sigra import (
     AuditEvent,
@@ -578,6 +579,38 @@ def test_a_function_that_returns_a_coroutine_is_awaited() -> None:
         return 6
 
     assert 6 == run(lambda scope, **rest: later()).value
+
+
+class Proxied(wrapt.ObjectProxy):  # type: ignore[misc]
+    """A coroutine as New Relic's decorators hand it on; what Cython makes is of no other use."""
+
+    def __await__(self) -> Any:
+        return self.__wrapped__.__await__()
+
+    def send(self, value: Any) -> Any:
+        return self.__wrapped__.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self.__wrapped__.throw(*error)
+
+    def close(self) -> None:
+        self.__wrapped__.close()
+
+
+@pytest.mark.parametrize("run_it", [run, arun])
+def test_a_coroutine_of_another_type_is_awaited(run_it: Callable[..., Verdict]) -> None:
+    """A tracer's decorator, or a compiler, below the worker's is no way to lose the work either."""
+
+    @wrapt.decorator
+    def traced(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        return Proxied(wrapped(*args, **kwargs))
+
+    @traced
+    async def later(scope: AuditScope, **rest: Any) -> int:
+        await asyncio.sleep(0)
+        return 6
+
+    assert 6 == run_it(later).value
 
 
 def test_a_plain_call_of_an_async_worker_gives_its_coroutine() -> None:
