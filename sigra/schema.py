@@ -106,7 +106,7 @@ def _columns(schema: type, mapper: Any) -> dict[str, str] | None:
     # A mapped dataclass has an __init__ of its own, which may leave columns out. mapper.columns,
     # unlike mapper.attrs, does not yet resolve relationships to classes that are still to come.
     names = _signature_names(schema)
-    return _same(mapper.columns.keys() if names is None else names)
+    return _by_name(mapper.columns.keys() if names is None else names)
 
 
 def _model_columns(_: type, options: Any) -> dict[str, str] | None:
@@ -114,13 +114,13 @@ def _model_columns(_: type, options: Any) -> dict[str, str] | None:
     if fields is None:
         return None
     # A foreign key is also taken by the column that holds its id.
-    return _same([*(field.attname for field in fields), *(field.name for field in fields)])
+    return _by_name([*(field.attname for field in fields), *(field.name for field in fields)])
 
 
 def _attrs_fields(_: type, attributes: Any) -> dict[str, str] | None:
     taken = [attribute for attribute in attributes if attribute.init]
     names = {attribute.name: attribute.alias or attribute.name for attribute in taken}
-    return names | _same(names.values())
+    return names | _by_name(names.values())
 
 
 def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
@@ -144,7 +144,7 @@ def _aliases(field: Any) -> list[str]:
 
 
 def _typed_keys(of: Any, _: Any) -> dict[str, str] | None:
-    return _same(of.__required_keys__ | of.__optional_keys__) if dict in of.__mro__ else None
+    return _by_name(of.__required_keys__ | of.__optional_keys__) if dict in of.__mro__ else None
 
 
 _KINDS = (
@@ -156,13 +156,14 @@ _KINDS = (
 )
 
 
-def _same(names: Iterable[str]) -> dict[str, str]:
+def _by_name(names: Iterable[str]) -> dict[str, str]:
+    """Map names to themselves: each is the keyword too."""
     return {name: name for name in names}
 
 
 def _parameters(schema: Any) -> dict[str, str]:
     names = None if schema is dict else _signature_names(schema)
-    return _same(EVENT_FIELDS if names is None else names)
+    return _by_name(EVENT_FIELDS if names is None else names)
 
 
 def _signature_names(schema: Any) -> tuple[str, ...] | None:

@@ -14,7 +14,7 @@ from sigra.audit.action import accepted
 from sigra.audit.channel import open_channel
 from sigra.audit.compose import EXACT, LENIENT, PLAIN, Details, compose
 from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, event_of, result_of
-from sigra.audit.failure import settled
+from sigra.audit.failure import report
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
 from sigra.audit.read import ABSENT, type_name
 from sigra.audit.sanitize import check_metadata
@@ -66,7 +66,7 @@ def log_safe(
             for _ in emitted:
                 break
             return result
-        return settled(result, action)
+        return report(result, action)
     except Exception as error:
         if surplus and surplus[0] is STRICT and type(error) is AuditRejectedError:
             for _ in failed:
@@ -75,7 +75,7 @@ def log_safe(
         kind = type(error)
     try:
         why = f"{type_name(kind)} while the event was built"
-        return settled(AuditResult("failed", why), action)
+        return report(AuditResult("failed", why), action)
     except Exception:
         # Counted without a call, for which the stack may have no room.
         for _ in failed:

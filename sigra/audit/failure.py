@@ -25,24 +25,24 @@ _REASONS = 256
 _windows: dict[str | None, tuple[float, int]] = {}
 
 
-def settled(result: AuditResult, action: Any) -> AuditResult:
-    """Count what is disabled or failed, tell of it where it is a failure, and return it.
+def report(result: AuditResult, action: Any) -> AuditResult:
+    """Count a call that was disabled or failed, report a failure, and return the result.
 
-    What fails while a failure is being told is counted and not told, or it would never end.
+    What fails while a failure is being reported is only counted, or it would never end.
     """
     for _ in _COUNTS.get(result.status, ()):
         break
-    if result.status == "failed" and not getattr(_thread, "telling", False):
-        _thread.telling = True
+    if result.status == "failed" and not getattr(_thread, "reporting", False):
+        _thread.reporting = True
         try:
             with suppress(Exception):  # it is counted, and in the caller's hand
-                _tell(result, action)
+                _write(result, action)
         finally:
-            _thread.telling = False
+            _thread.reporting = False
     return result
 
 
-def _tell(result: AuditResult, action: Any) -> None:
+def _write(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``."""
     if (left_out := _left_out(result.reason)) is not None:
         # Names only: the action's, of fields and of types.

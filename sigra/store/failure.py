@@ -15,7 +15,7 @@ from sqlalchemy.exc import (
 )
 
 from sigra.audit.event import AuditEvent, AuditResult
-from sigra.audit.failure import settled
+from sigra.audit.failure import report
 from sigra.audit.read import type_name
 
 _DATA = (
@@ -44,4 +44,4 @@ def tell_lost(items: Sequence[tuple[AuditEvent, Any]], error: Exception) -> None
     """Count events that were queued, and so "emitted", as failed; log and report them."""
     reason = f"it was queued and then not written: {type_name(type(error))}"
     for event, _ in items:
-        settled(AuditResult("failed", reason, event), event.action)
+        report(AuditResult("failed", reason, event), event.action)

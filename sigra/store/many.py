@@ -7,7 +7,7 @@ from typing import Any
 
 from sigra.audit.emit import log
 from sigra.audit.event import AuditResult
-from sigra.audit.failure import settled
+from sigra.audit.failure import report
 from sigra.audit.read import type_name
 from sigra.audit.stats import emitted
 from sigra.audit.transaction import NoAuditStoreError, Pair, Transaction, stores
@@ -35,7 +35,7 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
         reason = f"none of the events was written: {type_name(type(error))}"
         for result in results:
             if _is_held(result) and result.event is not None:
-                settled(AuditResult("failed", reason, result.event), result.event.action)
+                report(AuditResult("failed", reason, result.event), result.event.action)
         raise
     return [_emitted(result) if _is_held(result) else result for result in results]
 
