@@ -47,8 +47,9 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
             if message.delivery_info.get("routing_key") == queue:
                 time.sleep(_PAUSE)  # so it stays; what else is there comes before it now
             else:
-                waits = "job %s waits in queue %s: no worker is named %s"
-                _log.error(waits, brief(id), queue, unknown)  # a KeyError, of the name
+                waits = "job %s waits in queue %s: no worker is named %s"  # a KeyError, of the name
+                cure = "; have a consumer import its module, and start one with -Q %s"
+                _log.error(waits + cure, brief(id), queue, unknown, queue)
             try:
                 _send_on(consumer, queue, message)
             except Exception as error:

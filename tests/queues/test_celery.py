@@ -423,6 +423,7 @@ class CeleryContract(QueueContract):
                 also = undeployed.new(IDS)
             told = (
                 f"{also.native_id} waits in queue {queue}: no worker is named '{undeployed.name}'"
+                f"; have a consumer import its module, and start one with -Q {queue}"
             )
             journal.wait(harness, lambda: bool(harness.logged(told)), "one of Celery 3's protocol")
             old.close()
