@@ -90,6 +90,7 @@ sigra(["demo"])
 """
 
 
+@pytest.mark.programs
 def test_ctrl_c_ends_it_in_one_line(tmp_path):
     """Ctrl-C while jobs run ends the demo with 130, one line on stderr and no word of each job."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
