@@ -65,7 +65,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Ru
         "occurred_at": datetime.now(timezone.utc) if at is None else _moment(at, notes),
         "worker": worker, "job_id": job_id,
     }  # fmt: skip
-    line["attempt"] = attempt  # apart: a display of more than 15 keys takes the slow path
+    line["attempt"] = attempt  # apart: Python builds a display of more than 15 keys one by one
     return line, redacted
 
 
