@@ -14,7 +14,7 @@ import pytest
 from consumer import HERE
 from consumer_side import tokens_of
 from older_release import older_pack
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, not_hanging
 
 from sigra import EnqueueError
 from sigra.testing import ConsumerContract
@@ -94,11 +94,9 @@ class QueueContract(ConsumerContract):
             pytest.skip("this queue has no server that could be gone")
         harness.proxy.cut()
         try:
-            begun = time.monotonic()
-            with pytest.raises(EnqueueError) as caught:
+            with not_hanging(), pytest.raises(EnqueueError) as caught:
                 workers.echo.new_many([{**IDS, "gone": True}] * 2)
             assert caught.value.__cause__ is not None
-            assert time.monotonic() - begun < 60
             time.sleep(1)  # so that the consumer misses it too
         finally:
             harness.proxy.restore()

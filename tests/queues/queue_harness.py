@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,26 @@ from consumer import Consumer
 from proxy import Proxy
 
 from sigra.backend import Backend
+
+
+class Hung(BaseException):
+    """No ``Exception``, which a driver might take for its server's."""
+
+
+@contextmanager
+def not_hanging(seconds: int = 60) -> Iterator[None]:
+    """Break off, in the main thread, what never comes to an end."""
+
+    def break_off(*_: object) -> None:
+        raise Hung(f"still waiting after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, break_off)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class QueueHarness:

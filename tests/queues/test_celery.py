@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import pytest
 from consumer import HERE
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, not_hanging
 from servers import need
 
 celery = need("celery")
@@ -795,8 +795,10 @@ def test_an_app_that_takes_no_json_is_refused():
 def test_a_broker_that_is_down_is_an_enqueue_error(url):
     """It comes in bounded time, and is chained to the broker's own error."""
     app = celery.Celery(broker=url, set_as_current=False)
-    begun = time.monotonic()
-    with configure(backend=CeleryBackend(app)), pytest.raises(EnqueueError) as caught:
+    with (
+        not_hanging(),
+        configure(backend=CeleryBackend(app)),
+        pytest.raises(EnqueueError) as caught,
+    ):
         workers.echo.new(IDS)
-    assert time.monotonic() - begun < 60
     assert caught.value.__cause__ is not None

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from consumer_side import held
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, failing
+from queue_harness import QueueHarness, failing, not_hanging
 from servers import need
 
 procrastinate = need("procrastinate")
@@ -482,11 +482,9 @@ def test_an_unreachable_database_is_an_enqueue_error() -> None:
     app.open(pool)
     try:
         with configure(backend=ProcrastinateBackend(app)):
-            begun = time.monotonic()
-            with pytest.raises(EnqueueError) as caught:
+            with not_hanging(), pytest.raises(EnqueueError) as caught:
                 contract_workers.echo.new(IDS)
         assert isinstance(caught.value.__cause__, procrastinate.exceptions.ConnectorException)
-        assert time.monotonic() - begun < 60
     finally:
         pool.close()
 

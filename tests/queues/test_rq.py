@@ -15,7 +15,7 @@ import pytest
 from consumer import HERE
 from consumer_side import held
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, not_hanging
 from servers import need
 
 rq = need("rq")
@@ -208,10 +208,8 @@ def test_pickle_is_refused(serializer):
 def test_a_redis_that_is_down_is_an_enqueue_error():
     """It comes in bounded time, and is chained to the client's own error."""
     queue = rq.Queue("q", connection=redis.Redis(port=1), serializer="json")
-    begun = time.monotonic()
-    with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
+    with not_hanging(), configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])
-    assert time.monotonic() - begun < 60
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from consumer import Consumer
 from consumer_side import held, sleeps
 from proxy import Proxy
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, not_hanging
 from servers import need
 
 taskiq = need("taskiq")
@@ -398,8 +397,6 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
     """It comes in bounded time, and is chained to the client's own error."""
     schedules = ListRedisScheduleSource(NOWHERE, serializer=JSONSerializer())
     backend = TaskiqBackend(RedisStreamBroker(NOWHERE), schedules)
-    begun = time.monotonic()
-    with configure(backend=backend), pytest.raises(EnqueueError) as caught:
+    with not_hanging(), configure(backend=backend), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])
-    assert time.monotonic() - begun < 60
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
