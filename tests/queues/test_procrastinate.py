@@ -198,6 +198,7 @@ class TestProcrastinate(QueueContract):
     def test_a_look_for_lost_jobs_whose_worker_died_does_not_count_as_running_for_ever(
         self, harness: Any, journal: Journal
     ) -> None:
+        """The next look takes away its row, which nothing else would end."""
         with psycopg.connect(harness.server, autocommit=True) as conn:
             row = "('default', 'sigra.rescue', 'doing')"
             columns = "queue_name, task_name, status"
