@@ -23,15 +23,14 @@ class DjangoBackend:
     """Enqueue jobs as Django tasks; ``manage.py db_worker`` runs them.
 
     ``alias``: the entry of the setting ``TASKS``, whose ``BACKEND`` is
-    ``django_tasks_db.DatabaseBackend``. A job becomes part of the open transaction of the
-    tasks' database; ``conn`` (``django.db.connection``) says that it has to.
+    ``django_tasks_db.DatabaseBackend``. A job becomes part of the transaction that is open in
+    the tasks' database, if any; with ``conn`` (``django.db.connection``) there has to be one.
 
-    Once a consumer has begun a job, the task ``sigra.rescue`` runs in that queue twice in
-    ``OPTIONS["sigra_rescue_after"]`` seconds (300), for ever. What a consumer took longer ago
-    than that is run again, so let the longest job take less: a job of a consumer that died
-    comes back after one to one and a half times as long. A consumer that dies in the instant
-    in which it took ``sigra.rescue`` ends that, until the next job of the queue begins. Raises
-    ``ValueError`` for another backend.
+    Once a consumer has begun a job, the task ``sigra.rescue`` runs in that queue for ever, twice
+    in each ``OPTIONS["sigra_rescue_after"]`` seconds (300). It runs again what a consumer took
+    longer ago than that, so every job must take less; a job whose consumer died comes back
+    after 1 to 1.5 times as long. A consumer that dies just when it took ``sigra.rescue`` stops
+    this, until the next job of the queue begins. Raises ``ValueError`` for another backend.
     """
 
     name = "django"
@@ -48,7 +47,7 @@ class DjangoBackend:
         self.alias = alias
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Insert all jobs or none, in the transaction that is open, if one is."""
+        """Insert all jobs or none, in the open transaction if there is one."""
         check_options(jobs, self.alias)
         with sending(self.name), transaction(jobs):
             ids = [insert(job, self.alias) for job in jobs]
@@ -60,7 +59,7 @@ class DjangoBackend:
 
 
 def __getattr__(name: str) -> Any:
-    """Make the task that the path in a row of the table names."""
+    """Return a worker's task: the path in a row of the table names it as an attribute."""
     if not name.startswith(WORKER):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return task_of(unquote(name.removeprefix(WORKER).replace(":", ".")))

@@ -1,4 +1,4 @@
-"""Insert jobs into django-tasks-db's table: as which task, and in whose transaction."""
+"""Insert jobs into django-tasks-db's table, each as a task, in a transaction if need be."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def check_options(jobs: Sequence[Job], alias: str) -> None:
 
 
 def transaction(jobs: Sequence[Job]) -> AbstractContextManager[Any]:
-    """Return the transaction in which jobs are inserted: all or none, and with ``conn``'s.
+    """Return the context in which jobs are inserted: a transaction if there are several.
 
     Raises ``InvalidOptionError`` for a ``conn`` that no job can be part of.
     """

@@ -1,4 +1,4 @@
-"""Let the jobs of Django's consumers that died run again: the body of the task ``sigra.rescue``."""
+"""Run jobs again whose Django consumer died: this is what the task ``sigra.rescue`` does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AFTER = 300.0
 
 
 def watch(task: Any, rescue: Any) -> None:
-    """Have the task ``rescue`` come to the queue of ``task``, unless it is to come anyway."""
+    """Enqueue the task ``rescue`` in the queue of ``task``, unless it waits there already."""
     rescue = rescue.using(
         backend=task.backend, queue_name=task.queue_name, priority=_limits.TASK_MAX_PRIORITY
     )
@@ -33,7 +33,7 @@ def watch(task: Any, rescue: Any) -> None:
 
 
 def count_delivery(row: Any) -> None:
-    """Write down that the job begins, for the consumer after one that dies with it."""
+    """Write one more delivery into the row: if this consumer dies, the next one sees it."""
     payload = row.args_kwargs["kwargs"]
     if MARK in payload:
         add_delivery(payload)
@@ -41,7 +41,7 @@ def count_delivery(row: Any) -> None:
 
 
 def rescue(own: Any, path: str) -> None:
-    """Let the jobs whose path begins so and that consumers took too long ago run again."""
+    """Queue again the jobs whose task's path begins with ``path`` and that began too long ago."""
     watch(own, own)  # first: this consumer may die too
     earlier = {"started_at__lte": due_in(-_after(own))}
     jobs = rows().running().filter(backend_name=own.backend, task_path__startswith=path, **earlier)
@@ -53,12 +53,12 @@ def rescue(own: Any, path: str) -> None:
 
 
 def send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> None:
-    """Enqueue the task once more, due in so many seconds."""
+    """Enqueue the task once more, due in ``seconds``."""
     task.using(run_after=due_in(seconds)).enqueue(**fit(payload))
 
 
 def due_in(seconds: float) -> Any:
-    """Return the moment as Django's settings have it, with a time zone or without."""
+    """Return now plus ``seconds``; with a time zone if Django's settings use them."""
     return _timezone.now() + timedelta(seconds=seconds)
 
 

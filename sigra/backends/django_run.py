@@ -1,4 +1,4 @@
-"""What Django's worker runs for a job, and what came of it in the words of its tasks."""
+"""Run a job in Django's consumer, and tell Django what came of it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sigra.errors import UnknownWorkerError
 _tasks = native("django.tasks", "django")
 
 WORKER = "worker:"
-"""What a worker's task is named by in the module of the backend, before its own name."""
+"""What stands before a worker's name in the path of its task, after the backend's module."""
 
 _MODULE = "sigra.backends.django"
 
 
 @cache
 def task_of(worker: str) -> Any:
-    """Return the native task of the worker of that name: what hand-built jobs are sent by."""
+    """Return the Django task of the worker of that name; hand-built jobs are sent by it too."""
 
     def body(context: Any, /, **payload: Any) -> None:
         result = context.task_result
@@ -32,7 +32,7 @@ def task_of(worker: str) -> Any:
             watch(result.task, task_of(RESCUE))
             run(worker, result, payload)
 
-    # A path has no dots after the module's name: Django takes the last for the attribute's.
+    # No dots after the module's name: Django takes what follows the last for the attribute.
     path = worker.replace("%", "%25").replace(":", "%3A").replace(".", ":")
     body.__module__, body.__qualname__, body.__name__ = _MODULE, WORKER + path, worker
     alias, queue = next(iter(_tasks.task_backends)), _tasks.DEFAULT_TASK_QUEUE_NAME
@@ -45,7 +45,7 @@ def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
     count_delivery(result.db_result)
     with suppress(UnknownWorkerError):
-        # As Django does with tasks, its module is imported if need be.
+        # The worker's module is imported if need be, as Django does for its own tasks.
         find(worker, worker.rpartition(".")[0] or worker)
     consumed = consume(unfit(payload), worker, "django", native_id=str(result.db_result.id))
     _settle(result, consumed)
@@ -56,5 +56,5 @@ def _settle(result: Any, consumed: Consumed) -> None:
     if verdict.state in ("retryable", "scheduled"):
         send_again(result.task, consumed.following(), verdict.delay)
     if verdict.error is not None:
-        # The row is shown as failed; of a retry the next one goes on.
+        # Django then shows this row as failed; a retry goes on in a row of its own.
         raise writable(verdict.error)

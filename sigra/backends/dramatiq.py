@@ -24,8 +24,8 @@ class DramatiqBackend:
     """Send jobs through a Dramatiq broker, Redis or RabbitMQ; ``dramatiq app`` runs them.
 
     ``broker``: the user's own, whose middleware and other actors stay as they are; by
-    default Dramatiq's global one. ``queue``: where jobs go that name none. A consumer
-    listens to the queues that its app declares, by ``broker.declare_queue(name)`` or by a
+    default Dramatiq's global one. ``queue``: the queue of jobs that name none. A consumer
+    listens to the queues that its app declares, by ``broker.declare_queue(name)`` or as a
     worker's default. Raises ``ValueError`` if messages are pickled.
     """
 
@@ -59,7 +59,7 @@ class DramatiqBackend:
         await asyncio.to_thread(self.enqueue, jobs)
 
     def _refuse_pickle(self) -> None:
-        """Look at Dramatiq's global encoder, which may be another one than last time."""
+        """Raise ``ValueError`` if Dramatiq's global encoder, which may change, writes no JSON."""
         encoder = _dramatiq.get_encoder()
         if encoder is not self._encoder:
             cure = "dramatiq.set_encoder(dramatiq.JSONEncoder())"
@@ -74,7 +74,7 @@ class DramatiqBackend:
         def body(*args: Any, **payload: Any) -> None:
             run(self.broker, name, args, payload)
 
-        # What Dramatiq's own retries would repeat is what we say has ended for good.
+        # Dramatiq's own retries must not repeat a job that has failed for good.
         retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
         _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker, **retries)

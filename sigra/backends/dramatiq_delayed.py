@@ -1,6 +1,6 @@
-"""Delayed messages that a consumer of Dramatiq's held as its connection to Redis broke.
+"""Put back delayed messages that a Dramatiq consumer held when its connection to Redis broke.
 
-Dramatiq forgets them, and by Redis's books the consumer holds them for as long as it lives.
+Dramatiq forgets them, but Redis lists them as held by the consumer for as long as that lives.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _ConnectionClosed = native("dramatiq.errors", "dramatiq").ConnectionClosed
 _log = logging.getLogger("sigra.job")
 
 _UNDER_WAY = 0.2
-"""Seconds after which another consumer has what it was just fetching, or is done with it."""
+"""Seconds after which another consumer holds what it was just fetching, or is done with it."""
 
 
 def fetch_anew(broker: Any) -> None:
-    """Have them put back into their queue before the consumer starts again, and fetched anew.
+    """Have a broker on Redis put them back into their queue before a consumer starts again.
 
-    RabbitMQ does so by itself.
+    That consumer then fetches them anew. RabbitMQ puts them back by itself.
     """
     consume = broker.consume
 
@@ -44,7 +44,7 @@ def fetch_anew(broker: Any) -> None:
 
 
 def _give_back(broker: Any, queue: str) -> None:
-    """Put back what this process holds by Redis's books, and no consumer of it holds in fact."""
+    """Put back what Redis lists as held by this process, but no consumer in it holds."""
     try:
         if lost := _lost(broker, queue):
             time.sleep(_UNDER_WAY)
@@ -60,7 +60,7 @@ def _lost(broker: Any, queue: str) -> set[bytes]:
 
 
 def _held(broker: Any, queue: str) -> set[bytes]:
-    """Return what other threads hold: those of a second worker. One that starts holds nothing."""
+    """Return the ids that a second worker's threads hold: this thread only starts, with none."""
     messages, threads = list[Any](), list[Any](threading.enumerate())
     threads.remove(threading.current_thread())
     for thread in threads:
@@ -74,7 +74,7 @@ def _held(broker: Any, queue: str) -> set[bytes]:
 
 
 def _unless_redis_is_away(requeue: Any) -> Any:
-    """Return what gives messages back; by an error there the consumer's thread would end."""
+    """Return ``requeue`` that logs Redis's errors: raised, they would end the consumer's thread."""
 
     def try_to_requeue(messages: Iterable[Any]) -> None:
         try:

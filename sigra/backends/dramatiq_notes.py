@@ -1,7 +1,7 @@
-"""Notes at the broker of the jobs that are begun and not ended.
+"""Note at the broker which jobs are begun and not ended.
 
-Redis keeps a message, and a count in it, until it is acknowledged; for RabbitMQ see
-``rabbitmq_notes``.
+On Redis the count is written into the message, which Redis keeps until it is acknowledged; for
+RabbitMQ see ``rabbitmq_notes``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from sigra.errors import brief
 _log = logging.getLogger("sigra.job")
 
 RUN, BEGUN = "sigra_run", "sigra_begun"
-"""Options of a message: its number among the runs of its job, and how often that was begun."""
+"""Options of a message: the number of the job's run, from 0, and how often that run was begun."""
 
 _local = threading.local()
 
 
 @contextmanager
 def counted(broker: Any, message: Any) -> Iterator[int]:
-    """Note at the broker that this run is begun; give how often it was, and never ended."""
+    """Note at the broker that this run begins; yield how often it began before and never ended."""
     before, noted, queue, options = 0, False, message.queue_name, message.options
     run = f"{message.message_id}.{options.get(RUN, 0)}"
     notes = InQueues(queue)
@@ -65,7 +65,7 @@ InQueues = partial(QueueNotes, get=_get, publish=_publish)
 def _on_channel(broker: Any, call: Callable[..., Any], *args: Any) -> Any:
     """Call with this thread's channel; with a new one if RabbitMQ has closed it.
 
-    It does so while a long job runs, for nothing is heard from the thread meanwhile.
+    It does so during a long job, because this thread sends it nothing meanwhile.
     """
     try:
         return call(_channel(broker), *args)

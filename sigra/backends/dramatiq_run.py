@@ -1,4 +1,4 @@
-"""What Dramatiq's consumer runs for a job, and what came of it in Dramatiq's words."""
+"""Run a job in Dramatiq's consumer, and tell Dramatiq what came of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
 
 
 def _send_again(broker: Any, message: Any, consumed: Consumed) -> None:
-    """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
+    """Send the next run before this one is acknowledged; try until the broker takes it."""
     number = message.options.get(RUN, 0) + 1
     again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: number})
     while True:

@@ -1,4 +1,4 @@
-"""Have a Dramatiq broker on RabbitMQ lose no job that it sends, to a deleted queue or a fork."""
+"""Have a Dramatiq broker on RabbitMQ lose no job, neither to a deleted queue nor after a fork."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _left: list[Any] = []
 
 
 def surely_send(broker: Any) -> None:
-    """Have RabbitMQ say that it has a message, and each process send by connections of its own.
+    """Have RabbitMQ confirm each message, and each process send by connections of its own.
 
-    RabbitMQ else drops what no queue takes, and says nothing; Dramatiq now makes a queue anew that
-    somebody deleted. Connections that are there do not ask.
+    Otherwise RabbitMQ drops what no queue takes, and says nothing; now Dramatiq makes a deleted
+    queue anew. Connections made before would not ask for it: each thread makes a new one.
     """
     if not getattr(broker, "confirm_delivery", True):
         broker.confirm_delivery, broker.state = True, threading.local()
@@ -30,7 +30,7 @@ def surely_send(broker: Any) -> None:
 def queue_of(broker: Any, job: Job) -> str:
     """Return the queue that a job is sent to."""
     if hasattr(broker, "connections"):
-        check_on_rabbitmq(job, f".begun.{SLOTS}")  # of its queues' names the longest
+        check_on_rabbitmq(job, f".begun.{SLOTS}")  # the longest that is added to its name
     return job.options.queue or str(broker.actors[job.worker].queue_name)
 
 

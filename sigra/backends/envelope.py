@@ -1,4 +1,4 @@
-"""What travels through a queue: a job as versioned JSON, and how it is read back."""
+"""Write a job as versioned JSON, to travel through a queue, and read it back."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sigra.json import freeze
 from sigra.options import JobOptions
 
 VERSION = 2
-"""What this release writes. It reads version 1 too, which counted attempts and not
-failures, and no deliveries; so releases can run side by side during a deploy."""
+"""The version that this release writes. It also reads version 1, which counted attempts instead of
+failures, and no deliveries: so both releases can run side by side during a deploy."""
 
 MARK = "sigra"
 """The key that tells an envelope from the plain args of a hand-built job."""
@@ -26,17 +26,17 @@ _NO_LIMIT = 1 << 40
 _LONGEST_ID = 256
 _NO_ID = f"not printable text of 1 to {_LONGEST_ID} characters"
 _LONGEST_BACKOFF = 1e10
-"""Seconds: three centuries, which every queue's dates hold."""
+"""Seconds, some three centuries: the dates of every queue reach that far."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """A job as a consumer received it, with the counters that travelled along.
 
-    ``failures``: failed attempts so far. ``snoozes``. ``deliveries``: how often a
-    consumer began it before, if the queue itself does not count that. ``lost``: how often
-    one that had begun an earlier run died with it. ``unsigned``: it came unsigned to a consumer
-    that has keys; what follows it stays so, for nobody vouches for it.
+    ``failures``: failed attempts so far. ``snoozes``: snoozes so far. ``deliveries``: earlier
+    deliveries of this run, none of which came to an end. ``lost``: such deliveries of earlier
+    runs. ``unsigned``: it came unsigned to a consumer that has keys; its next runs stay
+    unsigned, for nobody vouches for it.
     """
 
     job: Job
@@ -78,7 +78,7 @@ def pack(
 
 
 def add_delivery(payload: dict[str, Any]) -> None:
-    """Count one more delivery in an envelope; one that is not a number is left to be refused."""
+    """Count one more delivery in an envelope; ``unpack`` refuses a count that is no int."""
     deliveries = payload.get("deliveries", 0)
     if type(deliveries) is int:
         payload["deliveries"] = deliveries + 1
@@ -90,10 +90,10 @@ def unpack(
     """Read an envelope, or the plain args of a hand-built job.
 
     Raises ``EnvelopeError`` for a version or a form that this release does not read;
-    its ``version`` is set if a newer release wrote it, whose consumers do read it.
-    Raises ``InvalidArgsError`` for args that are not strict JSON. Where signing is
-    configured, it is verified before anything is read, and what was signed is no
-    hand-built job, whatever stands beside the signature.
+    if its ``version`` is above ``VERSION``, a newer release wrote it, whose consumers do read it.
+    Raises ``InvalidArgsError`` for args that are not strict JSON. Where signing is configured, the
+    signature is verified before anything else is read, and what was signed is never taken
+    for a hand-built job, whatever stands beside the signature.
     """
     if not isinstance(payload, Mapping):
         raise EnvelopeError(f"it is no object but of type {type(payload).__qualname__}")
@@ -141,7 +141,7 @@ def _read(
         freeze(dict(payload["args"]), _NO_LIMIT),
         options,
         backend,
-        stamp=(_count(payload, "enqueued_at"), 0),  # the rest of it would make an id
+        stamp=(_count(payload, "enqueued_at"), 0),  # the second number only serves to make an id
         given_id=_id(payload),
     )
     deliveries, lost = (
@@ -173,7 +173,7 @@ def _id(payload: Mapping[str, Any]) -> str:
 
 
 def _is_id(value: Any) -> bool:
-    """Tell what may name a job in logs, events and stores."""
+    """Tell whether a value may be a job's id in logs, events and stores."""
     return (
         type(value) is str
         and len(value) <= _LONGEST_ID

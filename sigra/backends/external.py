@@ -1,7 +1,7 @@
 """What adapters of queues share on the consumer's side: from a payload to a verdict.
 
-A consumer's task body calls ``consume`` (or ``aconsume``) and puts the verdict into the
-queue's own words.
+A consumer's task body calls ``consume`` (or ``aconsume``) and then tells the queue the verdict
+by the queue's own API.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from sigra.verdict import Verdict
 _log = logging.getLogger("sigra.job")
 
 WAIT_FOR_DEPLOY = 30.0
-"""Seconds after which a job of a newer release is looked at again."""
+"""Seconds after which a job of a newer release, or of an unknown worker, is tried again."""
 
 ENDED = "ended"
-"""The field of an envelope with how many runs its queue had counted when the job ended, for a run
-by hand. It is not signed: whoever can write it can also write the queue's own count."""
+"""The envelope's field that says how many runs the queue had counted when the job ended; a run by
+hand needs it. It is not signed: whoever can write it can also write the queue's own count."""
 
 
 def consume(
@@ -51,7 +51,7 @@ def consume(
     cut_off: Callable[[], str] = str,
     **counts: Unpack[Counts],
 ) -> Consumed:
-    """Run what a queue delivered, in this thread; never raise what the function raised.
+    """Run what a queue delivered, in this thread; never raise what the worker's function raised.
 
     ``worker``: its definition, or its name; if no worker has that name, the job waits for a
     deploy. ``native_id``: the queue's own id, for jobs that were built by hand. ``cut_off``:
@@ -90,7 +90,7 @@ def _begin(
     native_id: str | None,
     counts: Counts,
 ) -> tuple[Delivery | None, Running | Verdict]:
-    """Return what was delivered, and the attempt to run or the verdict in its place."""
+    """Return what was delivered, and the attempt to run, or a verdict if none is to run."""
     name = worker if isinstance(worker, str) else worker.name
     try:
         definition = catalog.lookup(worker) if isinstance(worker, str) else worker
@@ -103,7 +103,7 @@ def _begin(
             _log.warning("a job of %s waits: %s", name, error)
             return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
         return None, _refused(name, error, native_id)
-    # A delivery that never came to an end killed its consumer: it counts as an attempt.
+    # An earlier delivery that did not end may have killed its consumer: it counts as an attempt.
     job, lost = delivery.job, delivery.lost + delivery.deliveries
     if lost and delivery.failures + lost >= job.options.max_attempts:
         return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id, job)
@@ -155,9 +155,9 @@ class Consumed:
         return self._next(failed=state == "retryable", snoozed=state == "scheduled")
 
     def by_hand(self, ended: int) -> dict[str, Any]:
-        """Return the payload for a run that somebody asks the queue for once the job has ended.
+        """Return the payload for a run that somebody asks for by hand after the job has ended.
 
-        It is the last attempt once more, as if that had snoozed, so that its events are new.
+        It repeats the last attempt, with one snooze more, so that its events get new ids.
         ``ended``: how many runs the queue will have counted by then.
         """
         payload = self._next(failed=False, snoozed=True)
@@ -166,9 +166,9 @@ class Consumed:
     def _next(self, *, failed: bool, snoozed: bool) -> dict[str, Any]:
         delivery = self.delivery
         if delivery is None:
-            return dict(self.payload)  # not ours to change: a newer release wrote it
+            return dict(self.payload)  # it was not read, so nothing in it may change
         failures = delivery.failures + failed
-        left = max(0, delivery.job.options.max_attempts - 1 - failures)  # beside the next one
+        left = max(0, delivery.job.options.max_attempts - 1 - failures)  # after the next one
         return pack(
             delivery.job,
             failures=failures,
@@ -181,8 +181,8 @@ class Consumed:
 class Counts(TypedDict, total=False):
     """What a queue itself counts of a job; the envelope's counts hold for the rest.
 
-    ``deliveries``: those of this run before this one, none of which came to an end.
-    ``lost``: those of earlier runs.
+    ``deliveries``: earlier deliveries of this run, none of which came to an end.
+    ``lost``: such deliveries of earlier runs.
     """
 
     failures: int | None
@@ -207,9 +207,9 @@ def ends_in(payload: Mapping[str, Any]) -> int:
 
 
 def find(worker: str, module: str | None) -> Definition:
-    """Return the worker of that name, importing ``module``, its own, if need be.
+    """Return the worker of that name; import ``module``, which defines it, if need be.
 
-    Raises ``UnknownWorkerError`` if it is not there either.
+    Raises ``UnknownWorkerError`` if that does not define it either.
     """
     try:
         return catalog.lookup(worker)
@@ -224,9 +224,9 @@ def find(worker: str, module: str | None) -> Definition:
 
 
 def native(module: str, extra: str) -> Any:
-    """Import a queue's package by name, so that type checkers see the same without it.
+    """Import a queue's package by name: type checkers then see the same where it is missing.
 
-    Raises ``MissingExtraError`` naming the extra to install.
+    Raises ``MissingExtraError``, which names the extra to install.
     """
     try:
         return import_module(module)

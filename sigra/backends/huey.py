@@ -29,9 +29,9 @@ class HueyBackend:
 
     ``huey``: the user's own, made with ``serializer=JSONSerializer()``, whose other tasks
     stay as they are. By default one on the SQLite file that the environment variable
-    ``SIGRA_HUEY_FILE`` names, else ``sigra-huey.db`` in the current folder, from which a
-    killed consumer loses no job; ``HueyBackend().huey`` is what its consumer is started
-    with. Raises ``ValueError`` for a huey that pickles.
+    ``SIGRA_HUEY_FILE`` names, else ``sigra-huey.db`` in the current folder: a killed consumer
+    loses no job of it. Start its consumer with ``HueyBackend().huey``. Raises ``ValueError``
+    for a huey that pickles.
     """
 
     name = "huey"
@@ -52,7 +52,7 @@ class HueyBackend:
         catalog.subscribe(self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Send the jobs: on a file all of them or none, elsewhere one by one."""
+        """Send the jobs: to a file all of them or none, elsewhere one by one."""
         whole = self.huey.storage.transaction() if self.embedded else nullcontext()
         with sending(self.name, jobs), whole:
             for job in jobs:

@@ -62,12 +62,12 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
     def __init__(self, name: str = "huey", filename: str = "huey.db", **kwargs: Any) -> None:
         self._own, self._claiming = threading.local(), threading.Lock()
         self._claimed: sqlite3.Connection | None = None
-        self._gate = Gate(self.close, filename)  # for who forks, as sigra.store has it
+        self._gate = Gate(self.close, filename)  # closes the file at a fork, as in sigra.store
         super().__init__(name, filename, **kwargs)
 
     @contextmanager
     def db(self, commit: bool = False, close: bool = False) -> Iterator[Any]:
-        """Give a cursor: that of this thread's open ``transaction``, if there is one."""
+        """Yield a cursor: that of this thread's open ``transaction``, if there is one."""
         cursor = getattr(self._own, "cursor", None)
         if cursor is not None:
             yield cursor
@@ -82,7 +82,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
                 if commit:
                     conn.commit()
             except BaseException:
-                conn.rollback()  # huey does so for an Exception, and for no Ctrl-C
+                conn.rollback()  # huey's own code does not at Ctrl-C
                 raise
             finally:
                 if close:
@@ -91,7 +91,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Do all that this thread does here, or nothing of it; other threads wait meanwhile."""
+        """Write all that this thread writes in the block, or nothing; other threads wait."""
         with self.db(commit=True) as cursor:
             before = getattr(self._own, "cursor", None)
             self._own.cursor = cursor
@@ -101,7 +101,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
                 self._own.cursor = before
 
     def dequeue(self) -> bytes | None:
-        """Let go of what this thread took before, and take the next task."""
+        """Delete the task that this thread took before, which has ended, and take the next one."""
         self.claim()
         self.release()
         if not self.sql(_ANY, (self.name,), results=True):
@@ -122,14 +122,14 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
         return data
 
     def release(self) -> None:
-        """Let go of what this thread took: it came to an end."""
+        """Delete the task that this thread took: it has ended."""
         taken = getattr(self._own, "taken", None)
         if taken is not None:
             self.sql("delete from taken where id = ?", (taken,), commit=True)
             self._own.taken = None
 
     def read_schedule(self, ts: Any) -> list[bytes]:
-        """Queue what is due in one transaction; nothing is left for the scheduler to do."""
+        """Queue in one transaction what is due; return none of it for the scheduler to queue."""
         with self.db(commit=True) as cursor:
             cursor.execute(_DUE, (self.name, ts.timestamp()))
             cursor.execute(
@@ -146,8 +146,8 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
     def claim(self) -> None:
         """Become the file's one consumer, and queue again what the one before had taken.
 
-        Raises huey's ``ConfigurationError`` while another process is that. The lock is
-        one of SQLite's on a file beside it, which the system gives up when a process dies.
+        Raises huey's ``ConfigurationError`` while another process is the consumer. The lock
+        is SQLite's, on a second file: the system frees it when the process dies.
         """
         with self._claiming:
             if self._claimed is not None:
@@ -176,7 +176,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
 
 
 def _count_delivery(data: bytes) -> bytes:
-    """Count one delivery more; what is no envelope stays as it is, for its consumer to refuse."""
+    """Return the task with one more delivery counted; unchanged if it holds no envelope."""
     try:
         message = json.loads(data)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Write huey's messages as JSON: huey itself ships a pickling serializer alone."""
+"""Write huey's messages as JSON: the only serializer that huey itself has pickles."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FOLLOWERS = ("on_complete", "on_error")
 
 
 class JSONSerializer:
-    """Give this to a huey as ``serializer=``: tasks, results and revocations travel as JSON.
+    """Write tasks, results and revocations as JSON, when given to a huey as ``serializer=``.
 
-    What native tasks take and return has to be JSON then; ``TypeError`` or
-    ``ValueError`` at the call says what is not.
+    Args and results of the huey's native tasks must then be JSON too; otherwise the call
+    raises ``TypeError`` or ``ValueError``, which says what is not.
     """
 
     def serialize(self, data: Any) -> bytes:
@@ -82,7 +82,7 @@ def _to_moment(text: Any) -> Any:
 
 
 def _is_revocation(data: Any) -> bool:
-    """Tell the pair that huey stores of a revoked task: until when, and whether once."""
+    """Tell whether it is the pair that huey stores of a revoked task: until when, and if once."""
     return (
         type(data) is tuple
         and len(data) == 2

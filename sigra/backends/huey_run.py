@@ -1,4 +1,4 @@
-"""What huey's consumer runs for a job, and what came of it in huey's words."""
+"""Run a job in huey's consumer, and tell huey what came of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def task_of(huey: Any, worker: str) -> Any:
 
 
 def read(huey: Any, data: bytes) -> Any:
-    """Read a task; keep one whose worker is not imported here, which huey would drop."""
+    """Read a task; make a class for one whose worker is not imported here: huey would drop it."""
     message = huey.serializer.deserialize(data)
     if MARK in (message.kwargs or ()):
         task_of(huey, message.name.removeprefix("."))
@@ -60,5 +60,5 @@ def _settle(task: Any, consumed: Consumed) -> None:
         case "cancelled":
             raise _exceptions.CancelExecution(str(error), retry=False) from error
         case "discarded":
-            # Not the error itself: SystemExit ends huey's thread, and huey retries its RetryTask.
+            # Not the error itself: SystemExit would end huey's thread, RetryTask have it retried.
             raise RuntimeError(error_text(error)) from error

@@ -1,4 +1,4 @@
-"""Write what a job's next run depends on, though the database may be away for a moment."""
+"""Write what a job's next run depends on, even if the database is away for a moment."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)
 
 
 async def insist(write: Callable[[], Awaitable[Any]], passing: type[Exception] = Exception) -> None:
-    """Write until it succeeds; raise what the last try raised, or what is not ``passing``.
+    """Write, and try again up to five times; raise the last error, or the first not ``passing``.
 
-    ``write``: has the same effect when it is done twice, for its answer may have been cut off.
+    ``write``: it must have the same effect when done twice, because its answer may be lost.
     """
     for wait in _WAITS:
         try:

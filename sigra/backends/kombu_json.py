@@ -12,7 +12,7 @@ _PICKLE = {"pickle", "application/x-python-serialize"}
 
 
 def refuse_pickle(conf: Any) -> None:
-    """Raise ``ValueError``, which names the cure, for a Celery app that pickles, or has no JSON."""
+    """Raise ``ValueError``, which names the cure, if a Celery app pickles or takes no JSON."""
     accepted = set(conf.accept_content or ())
     results = {conf.result_serializer, *(conf.result_accept_content or ())}
     if (accepted | results | {conf.task_serializer}) & _PICKLE:
@@ -25,7 +25,7 @@ def refuse_pickle(conf: Any) -> None:
 
 
 def fit(payload: dict[str, Any]) -> dict[str, Any]:
-    """Write as text what holds a key that kombu would take for its own, ``__type__``."""
+    """Write a payload as one text if ``__type__`` is in it, a key that kombu takes for its own."""
     return {MARK: dumps(payload).decode()} if "__type__" in str(payload) else payload
 
 

@@ -1,4 +1,4 @@
-"""What adapters of queues share on the producer's side: when, under which key, and what failed."""
+"""What adapters of queues share on the producer's side: checks, due dates, unique keys, errors."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sigra.job import Job
 from sigra.options import JobOptions
 
 NO_TRANSACTION = "it is in no transaction, and the job would stay whatever comes: begin one"
-"""Why the option ``conn`` is refused of a connection that commits at once."""
+"""The reason for which a ``conn`` is refused that commits each statement at once."""
 
 
 _LONGEST = 500
-"""Characters of a text that PostgreSQL's indexes hold, whatever its script: 2,704 bytes."""
+"""Characters of a text, in any script, that fit an entry of PostgreSQL's indexes (2,704 bytes)."""
 
 
 def able_to(*further: Capability) -> frozenset[Capability]:
-    """Return what every queue can do, or is made to, and what one can besides."""
+    """Return the capabilities that all adapters of queues have, and the ``further`` ones of one."""
     return frozenset(("delay", "run_at", "max_attempts", "backoff", "native", *further))
 
 
@@ -54,7 +54,7 @@ def due_at(options: JobOptions) -> datetime | None:
 
 
 def unique_key(job: Job) -> str | None:
-    """Return what stands for a job's unique key in a queue that workers share."""
+    """Return a job's key for a queue in which all workers' keys meet; None if it has none."""
     if job.options.unique is None:
         return None
     key = f"{job.worker}:{job.options.unique}"
@@ -62,9 +62,9 @@ def unique_key(job: Job) -> str | None:
 
 
 def check_texts(job: Job, longest: int = _LONGEST) -> None:
-    """Raise ``InvalidOptionError`` for a unique key or a queue that PostgreSQL does not hold.
+    """Raise ``InvalidOptionError`` for a unique key or a queue that PostgreSQL cannot hold.
 
-    ``longest``: characters of a queue's name.
+    ``longest``: how many characters a queue's name may have.
     """
     unique, queue = job.options.unique or "", job.options.queue or ""
     for name, text in (("unique", unique), ("queue", queue)):
@@ -74,7 +74,7 @@ def check_texts(job: Job, longest: int = _LONGEST) -> None:
 
 
 def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
-    """Raise ``InvalidOptionError`` for a queue whose name, with a suffix, is none of RabbitMQ's."""
+    """Raise ``InvalidOptionError`` for a queue whose name plus ``suffix`` RabbitMQ refuses."""
     queue = job.options.queue or ""
     if "\n" in queue or "\r" in queue:
         reason = "RabbitMQ leaves line ends out of a queue's name"
@@ -89,7 +89,7 @@ def _check_length(job: Job, length: int, longest: int, of: str) -> None:
 
 
 def accept(jobs: Sequence[Job], ids: Sequence[Any]) -> None:
-    """Tell the jobs the ids that their queue gave them; None: it has one of that unique key."""
+    """Tell the jobs the ids that their queue gave them; None: it holds the job's unique key."""
     for job, id in zip(jobs, ids, strict=True):
         job.accept(native_id=None if id is None else str(id), duplicate=id is None)
 
@@ -97,8 +97,8 @@ def accept(jobs: Sequence[Job], ids: Sequence[Any]) -> None:
 def require_conn(job: Job, wanted: str, *marks: str) -> None:
     """Raise ``InvalidOptionError``, with the cure, for a ``conn`` that no job can be part of.
 
-    ``wanted``: the kinds of connection that the queue can write by; ``marks``: the attributes
-    of which each of them has one.
+    ``wanted``: the kinds of connection that the queue can write by. ``marks``: attributes;
+    every such connection has at least one of them.
     """
     conn, kind = job.options.conn, type(job.options.conn)
     if conn is None:
@@ -118,7 +118,7 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
 
 
 def _commits_at_once(conn: Any) -> bool:
-    """Tell asyncpg's connection outside a transaction, and psycopg's that begins none by itself."""
+    """Tell whether asyncpg's or psycopg's connection would commit the next statement at once."""
     if hasattr(conn, "is_in_transaction"):
         return not conn.is_in_transaction()
     return getattr(conn, "autocommit", False) is True and conn.pgconn.transaction_status == 0
@@ -132,8 +132,8 @@ def is_async(conn: Any) -> bool:
 class sending:
     """Raise as ``EnqueueError`` what a queue raises while jobs are sent.
 
-    ``jobs``: the batch, for a queue that takes one after another; the error tells how many
-    it took (``accept`` was called).
+    ``jobs``: the batch, for a queue that takes one job after another; the error says how many
+    it took (those on which ``accept`` was called).
     """
 
     __slots__ = ("_backend", "_jobs")
@@ -154,7 +154,7 @@ class sending:
 
 
 def error_text(error: BaseException | None) -> str:
-    """Return what queues show of an error, its type and its text, as any of them can write it."""
+    """Return an error's type and text, as queues show them, in a form that any queue can write."""
     try:
         text = f"{type(error).__qualname__}: {error}".strip()
     except Exception:
@@ -163,5 +163,5 @@ def error_text(error: BaseException | None) -> str:
 
 
 def carried(text: str) -> str:
-    """Return a text as any queue can write it: NUL and lone surrogates escaped."""
+    """Return a text in a form that any queue can write: NUL and lone surrogates are escaped."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

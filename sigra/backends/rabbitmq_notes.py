@@ -1,8 +1,8 @@
-"""Notes on RabbitMQ of jobs that are begun: a message for each begin, in a few queues.
+"""Note on RabbitMQ which jobs are begun: one message for each begin, in a few queues.
 
-RabbitMQ cannot change a message, and its mark of what it delivers again does not tell the jobs
-that a dead consumer had begun from those that it had only fetched. So each job that begins
-leaves a note, and takes it away when it ends: what comes again with a note is what was running.
+RabbitMQ cannot change a message, and its mark ``redelivered`` does not tell the jobs that a dead
+consumer had begun from those that it had only fetched. So each job that begins leaves a note,
+and takes it away when it ends: a job that comes again and has a note was running.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from weakref import WeakKeyDictionary
 from zlib import crc32
 
 SLOTS = 64
-"""How many queues share the notes, so that few have to be read to find one: RabbitMQ needs
-milliseconds to make a queue."""
+"""How many queues share the notes: enough that each holds few, which are read to find one, and not
+more, because RabbitMQ needs milliseconds to make a queue."""
 
 WEEK = 7 * 24 * 3600
-"""Seconds for which a note is kept that nobody takes away."""
+"""Seconds for which a note that nobody takes away is kept."""
 
-# A queue of another type drops what was read past a few times.
+# A queue of another type drops a message that was read and put back a few times.
 _KEPT = {"x-message-ttl": WEEK * 1000, "x-queue-type": "classic"}
 _declared = WeakKeyDictionary[Any, set[str]]()
 
@@ -31,7 +31,7 @@ _declared = WeakKeyDictionary[Any, set[str]]()
 class QueueNotes:
     """The notes of the jobs of ``queue``, each of which says how often its job was begun.
 
-    ``get``: returns the tag and the body of a queue's next message, by a client's channel.
+    ``get``: returns the tag and the body of a queue's next message, or None, by a client's channel.
     ``publish``: writes a message into a queue, and returns when RabbitMQ has it.
     """
 
@@ -40,9 +40,9 @@ class QueueNotes:
     publish: Callable[[Any, str, bytes], object]
 
     def begin(self, channel: Any, id: str, lost: int, again: bool) -> int:
-        """Leave a note in the place of those before; return how often the job was begun by then.
+        """Replace the job's notes by a new one; return how often the job was begun before.
 
-        ``lost``: how often it was at least. ``again``: whether there may be notes of it.
+        ``lost``: the least that this can be. ``again``: whether there may be notes of the job.
         """
         slot, older = self._slot(channel, id), dict[int, int]()
         for _ in _tries(8) if again else ():
@@ -55,7 +55,7 @@ class QueueNotes:
         return before
 
     def end(self, channel: Any, id: str, begun: int | None) -> None:
-        """Take away the note that the job was begun so often; for None any, if it has one."""
+        """Take away the note that the job was begun ``begun`` times; for None, any that it has."""
         slot = self._slot(channel, id)
         for _ in _tries(8 if begun is None else 50):
             found = self._read(channel, slot, id, begun)
@@ -65,7 +65,7 @@ class QueueNotes:
                 return
 
     def _slot(self, channel: Any, id: str) -> str:
-        """Return the job's queue, which is there."""
+        """Return the queue for the job's notes; declare it if this channel has not yet."""
         slot = f"{self.queue}.begun.{crc32(_key(id)) % SLOTS}"
         declared = _declared.setdefault(channel, set())
         if slot not in declared:
@@ -74,7 +74,7 @@ class QueueNotes:
         return slot
 
     def _read(self, channel: Any, slot: str, id: str, wanted: int | None = None) -> dict[int, int]:
-        """Return what the job's notes say, or the wanted one, by their tags; put others back."""
+        """Return, by tag, the counts in the job's notes, or in the wanted one; put others back."""
         found, others = dict[int, int](), list[int]()
         while wanted not in found.values() and (note := self.get(channel, slot)):
             tag, (begun, _, of) = note[0], note[1].partition(b" ")
@@ -92,7 +92,7 @@ def _key(id: str) -> bytes:
 
 
 def _tries(most: int) -> Iterator[None]:
-    """Wait between tries, for another consumer may just be reading a note past; not in step."""
+    """Wait a random time between tries: another consumer may have read the note to put it back."""
     yield
     for _ in range(most - 1):
         time.sleep(random() / 25)

@@ -1,4 +1,4 @@
-"""Second deliveries of one attempt: they are legitimate, and reported."""
+"""Report that an attempt was delivered again, which a queue is allowed to do."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sigra.job import Job
 _KEPT = 10_000
 _lock = threading.Lock()
 _known: dict[str, tuple[int, int, bool]] = {}
-"""By a job's id: how many attempts and snoozes it was at, how often it came so, and whether it
-ended. Not by its counts: whoever replays a job may change those that no signature covers."""
+"""By a job's id: the highest attempt plus snoozes that came, how often that came, and whether the
+job ended. The key is the id alone: who replays a job may change counts that are not signed."""
 
 
 def report_again(attempt: Running, counted: int) -> None:
-    """Log a warning, with the job's ids, if this attempt, or its job's end, was seen before.
+    """Log a warning, with the job's ids, if this attempt came before, or its job had ended.
 
-    ``counted``: how often, by the queue's count. Where that counts nothing, this process
-    knows the last 10,000 jobs that it was given itself.
+    ``counted``: how often it came before, by the queue's count. Besides, this process remembers
+    the last 10,000 jobs that it was given itself.
     """
     id, turn = attempt.job.id, attempt.attempt + attempt.snoozes
     with _lock:
@@ -39,7 +39,7 @@ def report_again(attempt: Running, counted: int) -> None:
 
 
 def note_end(job: Job) -> None:
-    """Remember that no attempt of the job is to follow."""
+    """Remember that the job has ended: no attempt of it should follow."""
     with _lock:
         last, times, _ = _known.get(job.id, (0, 0, True))
         if times:

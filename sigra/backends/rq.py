@@ -23,8 +23,8 @@ class RQBackend:
 
     ``queue``: the user's own, made with ``serializer="json"``; a job's option ``queue``
     names another one on the same connection. By default RQ's own default queue at
-    ``RQ_REDIS_URL``. A job whose worker died comes back by RQ's maintenance; it counts as a
-    failed attempt if it was begun, and not if it had only been taken. Raises
+    ``RQ_REDIS_URL``. A job whose consumer died comes back by RQ's maintenance: that counts
+    as a failed attempt if the job had begun, and not if it had only been taken. Raises
     ``ValueError`` for a queue that pickles.
     """
 

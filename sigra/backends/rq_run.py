@@ -1,4 +1,4 @@
-"""A job in RQ's words: what is sent of it, what a consumer runs, and what came of that."""
+"""Make RQ's job of one of ours, run it in RQ's consumer, and tell RQ what came of it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sigra.job import Job
 _rq = native("rq", "rq")
 
 CUT_OFF = timedelta(microseconds=999_999)
-"""RQ cuts fractions of a second off, and no job runs before it is due."""
+"""Added to due times: RQ cuts off fractions of a second, and no job may run before it is due."""
 
 _PLACE = "sigra.backends.rq"
-"""Where every job in RQ's store looks for ``run``, and so stays."""
+"""The module in which every job in RQ's store looks for ``run``: it must never change."""
 
 _MODULE = "sigra_module"
-"""The key of a job's meta under which the module of its worker stands."""
+"""The key in a job's meta for the module that defines its worker."""
 
 _BEGUN = "sigra_begun"
 _ENDLESS = 10**9
@@ -34,7 +34,7 @@ def native_job(queue: Any, job: Job) -> Any:
         description=job.worker,
         job_id=job.id,
         meta={_MODULE: job.definition.function.__module__},
-        # For when its worker dies: one more than it may be begun, for where it was not.
+        # For when its consumer dies: one delivery more than it may be begun, for it may not have.
         retry=_rq.Retry(max=job.options.max_attempts),
     )
 
@@ -61,24 +61,24 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
     match verdict.state:
         case "retryable" | "scheduled":
             following = consumed.following()
-            # Saved with the job as it is queued again.
+            # RQ saves both with the job when it queues that again.
             native.args = (name, following)
             native.retries_left = following.get("max_attempts", left)
             _write_at_once(native)
             seconds = math.ceil(verdict.delay + CUT_OFF.total_seconds()) if verdict.delay else 0
             return _rq.Retry(max=_ENDLESS, interval=seconds)
         case "cancelled" | "discarded":
-            native.args = (name, consumed.by_hand(0))  # "rq requeue", and dashboards' buttons
+            native.args = (name, consumed.by_hand(0))  # for "rq requeue", and buttons
             _write_at_once(native)
             verdict.unwrap()
     return None
 
 
 def _write_at_once(native: Any) -> None:
-    """Have RQ write in one transaction that a job goes on, or failed, and that it is begun no more.
+    """Have RQ write in one transaction a job's new status and that no run of it is begun.
 
-    By itself it marks a job as scheduled before it schedules it, and would never look again at
-    one whose worker is killed between the two.
+    By itself RQ marks a job as scheduled before it schedules it, and would never look again at
+    one whose consumer is killed between the two.
     """
 
     def set_status(status: Any, pipeline: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Signed envelopes: whoever cannot sign cannot have a job run."""
+"""Sign envelopes, and verify them: only who has a key can have a job run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sigra.errors import EnvelopeError, brief
 from sigra.json import dumps, loads
 
 SHORTEST_KEY = 32
-_LONGEST_LIFETIME = 1e10  # seconds, as the longest backoff
+_LONGEST_LIFETIME = 1e10  # seconds, the same as the longest backoff
 _TYPE = "sigra.job/1"
-"""Part of what is signed: it fixes the algorithm, and no other use of a key can be taken for it."""
+"""Part of what is signed: it tells a job, signed by this algorithm, from all else a key signs."""
 
 _OPTIONS = ("queue", "priority", "max_attempts", "backoff")
 _SIGNED = (MARK, "id", "worker", "args", *_OPTIONS, "enqueued_at", "failures", "snoozes", "lost")
 _BESIDE = (MARK, "failures", "snoozes", "attempt", "deliveries")
-"""What is read beside the signature, if it is not under it: the release before signed no
-version and no counters, and queues count deliveries in what they hold."""
+"""Fields that are read outside the signed text where they are not in it: the release before signed
+no version and no counters, and deliveries are counted after the signing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +29,9 @@ class Signing:
     ``keys``: key id to at least 32 random bytes. ``current``: the id of the key to sign
     with; the others still verify, until they are removed. None signs nothing yet, while
     processes without the keys still run. ``application``: a name that producers and
-    consumers share; another application's jobs are refused. ``lifetime``: seconds after
-    which a job is not begun any more; None for ever. ``accept_unsigned``: run unsigned jobs
-    too, for the time in which producers still send them.
+    consumers share; another application's jobs are refused. ``lifetime``: seconds from the
+    enqueue, after which no run of a job begins; None: no limit. ``accept_unsigned``: run
+    unsigned jobs too, as long as producers still send them.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)
@@ -43,7 +43,7 @@ class Signing:
     def __post_init__(self) -> None:
         object.__setattr__(self, "keys", dict(self.keys))
         for name, key in self.keys.items():
-            if not isinstance(name, str):  # and perhaps a key itself, which no error may show
+            if not isinstance(name, str):  # it may be a key, which no error may show
                 raise ValueError(
                     "keys maps ids, which are texts, to keys: perhaps they are swapped"
                 )
@@ -62,7 +62,7 @@ class Signing:
             )
 
     def seal(self, payload: dict[str, Any]) -> dict[str, Any]:
-        """Return the envelope with its args under a signature that covers all but deliveries."""
+        """Return the envelope with its args in a signed text, which has all but deliveries."""
         if self.current is None:
             return payload
         import hmac
@@ -77,9 +77,9 @@ class Signing:
         return {**rest, "key": self.current, "signed": text, "mac": mac}
 
     def open(self, payload: Mapping[str, Any], worker: str, now: int) -> dict[str, Any]:
-        """Verify an envelope and return what was signed, and what is read beside it.
+        """Verify an envelope; return the fields that were signed, and those of ``_BESIDE``.
 
-        ``worker``: the name of the one that is to run. ``now``: nanoseconds since 1970.
+        ``worker``: the name of the worker that is to run. ``now``: nanoseconds since 1970.
         Raises ``EnvelopeError`` for anything but a job of this worker's, signed by one of
         the keys. Nothing is parsed before it is verified.
         """
