@@ -24,7 +24,7 @@ class ObanBackend:
     ``oban``: the name of the ``Oban`` instance, as its own decorators take it: the
     producer's, or in a consumer the one that ``oban start`` makes. ``conn``: an open
     connection of psycopg, sync or async, or SQLAlchemy's async one or session.
-    ``priority`` is 0, the soonest, to -9.
+    ``priority`` goes from 0, the soonest, down to -9.
     """
 
     name = "oban"
@@ -61,7 +61,7 @@ class ObanBackend:
             natives = [native_job(job) for job in jobs]
             if conn is not None:
                 if hasattr(conn, "get_raw_connection") and not conn.in_transaction():
-                    await conn.begin()  # SQLAlchemy's own: Oban goes past it, to the driver
+                    await conn.begin()  # Oban writes by the driver, past SQLAlchemy
                 await self._instance.enqueue_many(natives, conn=conn)
             elif len(natives) == 1:  # one statement, which needs no transaction of ours
                 await self._instance.enqueue_many(natives)

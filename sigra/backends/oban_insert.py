@@ -1,4 +1,4 @@
-"""Insert jobs as Oban's, by a connection that blocks too: Oban itself only awaits."""
+"""Insert jobs as Oban's, by blocking connections too: Oban itself takes only async ones."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def check_conn(job: Job) -> None:
 
 
 def native_job(job: Job) -> Any:
-    """Return the job as one of Oban's; ``InvalidOptionError`` for what it does not have."""
+    """Return the job as one of Oban's; ``InvalidOptionError`` for options that Oban lacks."""
     options = job.options
     check_texts(job)
     if not -9 <= options.priority <= 0:
@@ -45,13 +45,13 @@ def native_job(job: Job) -> Any:
 
 @cache
 def pool_like(pool: Any) -> Any:
-    """Make a blocking pool like the instance's own."""
+    """Return the blocking pool that has the settings of the instance's own, async one."""
     conninfo, kwargs = _made(pool.conninfo), _made(pool.kwargs)
     return OwnPool(conninfo, kwargs=kwargs, max_size=pool.max_size, timeout=pool.timeout)
 
 
 def _made(given: Any) -> Any:
-    """Return what a pool is given, or a function that waits for what an async one makes of it."""
+    """Return a setting of an async pool for a blocking one; a function's result is waited for."""
     return (lambda: asyncio.run(_awaited(given))) if callable(given) else given
 
 
@@ -61,7 +61,7 @@ async def _awaited(given: Any) -> Any:
 
 
 def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:
-    """Insert the jobs by the instance's own coroutine, which never waits here."""
+    """Insert the jobs by Oban's own coroutine, which with a blocking connection never waits."""
     work = oban.enqueue_many(natives, conn=_Awaited(conn))
     with suppress(StopIteration):
         work.send(None)
@@ -70,7 +70,7 @@ def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:
 
 
 class _Awaited:
-    """Give a blocking connection, or its cursor, the form that Oban awaits."""
+    """Give a blocking connection, or its cursor, the async methods that Oban awaits."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""What Oban's consumer runs for a job, and what came of it in Oban's words."""
+"""Run a job in Oban's consumer, and tell Oban what came of it."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _workers = native("oban.worker", "oban")
 
 _SNOOZES = "sigra_snoozes"
 _LONGEST = 2**31 - 1
-"""Seconds that fit the column; a greater number would stop Oban's acknowledgements."""
+"""The most seconds that fit the column; a greater number would stop Oban's acknowledgements."""
 
 
 class Run:
-    """What Oban makes one of for each job of ours, and asks when to run it again."""
+    """Run one job of ours: Oban makes one of these for each, and asks it when to run that again."""
 
     def __init__(self) -> None:
         self._delay = 0
 
     async def process(self, job: Any) -> Any:
-        """Run the job, and say in Oban's words what came of it."""
-        rescued = job.meta.get("rescued", 0)  # deliveries that died with their consumer
+        """Run the job, and return or raise what tells Oban what came of it."""
+        rescued = job.meta.get("rescued", 0)  # deliveries whose consumer died
         consumed = await aconsume(
             unfit(job.args),
             job.worker,
             "oban",
             native_id=str(job.id),
-            # What came from elsewhere brought counts of its own.
+            # None where Oban counts nothing: a job from elsewhere has counts in its envelope.
             failures=job.attempt - 1 - rescued or None,
             snoozes=job.meta.get(_SNOOZES),
             lost=rescued or None,
@@ -49,29 +49,29 @@ class Run:
             case "cancelled":
                 return _oban.Cancel(str(verdict.error))
             case "discarded":
-                job.max_attempts = job.attempt  # here alone: none is left, whatever Oban has
+                job.max_attempts = job.attempt  # not in the database: so Oban sees none left
         if verdict.error is not None:
             self._delay = _seconds(verdict.delay)
             raise writable(verdict.error)
         return None
 
     def backoff(self, _: Any) -> int:
-        """Return the seconds that the verdict said."""
+        """Return the seconds until the next attempt, which the verdict said."""
         return self._delay
 
 
 def register(definition: Definition) -> None:
-    """Enter a worker by its name; ``ValueError`` if Oban itself has one of that name."""
+    """Register a worker by its name; ``ValueError`` if Oban has one of its own of that name."""
     known = _workers._registry.setdefault(definition.name, Run)
     if known is not Run:
         raise ValueError(f"Oban has a worker {definition.name!r} of its own; give ours a name=")
 
 
 def stand_in(_: str, metadata: dict[str, Any]) -> None:
-    """Have a job wait whose worker is not imported; Oban itself would count a failure."""
+    """Have a job wait if its worker is not imported; Oban itself would count a failure."""
     job = metadata["job"]
     if MARK in job.args and job.worker not in _workers._registry:
-        with suppress(Exception):  # it is looked for as Oban does; what fails, waits
+        with suppress(Exception):  # as Oban does; if that fails, the job waits
             _workers.resolve_worker(job.worker)
         _workers._registry.setdefault(job.worker, Run)
 

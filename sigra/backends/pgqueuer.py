@@ -25,9 +25,9 @@ _SyncQueries = native("pgqueuer.queries", "pgqueuer").SyncQueries
 class PgQueuerBackend:
     """Send jobs through PgQueuer; ``pgq run app:main`` runs them.
 
-    ``native``: in a consumer the ``PgQueuer`` that ``main`` yields, whose entrypoints the
-    workers become; in a producer that, its ``Queries`` or its ``SyncQueries``; by default
-    connections of our own to ``PGDSN``. ``conn``: an open connection, of psycopg (sync or
+    ``native``: in a consumer the ``PgQueuer`` that ``main`` yields, to which each worker is
+    added as an entrypoint; in a producer the same, or ``Queries``, or ``SyncQueries``; by
+    default connections of our own to ``PGDSN``. ``conn``: an open connection, of psycopg (sync or
     async) or asyncpg. A job that failed for good is held, as ``pgq failed`` shows.
     """
 

@@ -1,4 +1,4 @@
-"""Insert jobs as rows of PgQueuer's, by connections that it has no driver for too."""
+"""Insert jobs as rows of PgQueuer's, by connections too for which it has no driver."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Driver:
 
 
 class AsyncDriver(Driver):
-    """Do the same by an async one."""
+    """Do the same by an async connection."""
 
     async def fetch(self, query: str, *args: Any) -> Any:
         """Return the rows as dicts."""
@@ -61,9 +61,9 @@ class PooledDriver:
 
 
 def queries_for(job: Job, own: Any) -> Any:
-    """Return queries that write by the caller's ``conn``, if there is one, into ``own``'s tables.
+    """Return queries that write by the job's ``conn`` into ``own``'s tables; ``own`` without one.
 
-    Raises ``InvalidOptionError`` if that is no connection of psycopg's or asyncpg's.
+    Raises ``InvalidOptionError`` if ``conn`` is no connection of psycopg's or asyncpg's.
     """
     conn = job.options.conn
     if conn is None:
@@ -76,8 +76,8 @@ def queries_for(job: Job, own: Any) -> Any:
 
 
 def rows_of(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return what those queries insert for the jobs of a batch."""
-    options, count = jobs[0].options, len(jobs)  # of a batch only the unique keys differ
+    """Return the arguments by which the queries' ``enqueue`` inserts the jobs of a batch."""
+    options, count = jobs[0].options, len(jobs)  # in a batch only unique keys differ
     wait = options.wait(time.time())
     rows: dict[str, Any] = {
         "entrypoint": [jobs[0].worker] * count,

@@ -18,7 +18,7 @@ _pgqueuer = native("pgqueuer", "pgqueuer")
 _log = logging.getLogger("sigra.job")
 
 _HEADER = "sigra"
-"""The header in which a job's counters travel, since PgQueuer counts retries alone."""
+"""The header in which a job's counters travel, because PgQueuer itself counts only retries."""
 
 _AGAIN = "again"
 
@@ -30,19 +30,19 @@ _Row: TypeAlias = tuple[int, str, int]
 
 
 def counts_of(job: Any) -> Mapping[str, Any]:
-    """Return what was noted of a job, or for its next run by hand, which has PgQueuer count anew.
+    """Return the counts noted of a job; if it ended and was queued by hand, those for that run.
 
-    One that ended has attempts still if its consumer died before PgQueuer had written the end.
+    PgQueuer then sets its attempts to 0; not if a consumer died before PgQueuer wrote the end.
     """
     counts: Mapping[str, Any] = (job.headers or {}).get(_HEADER) or {}
     return counts[_AGAIN] if _AGAIN in counts and job.attempts == 0 else counts
 
 
 class Notes:
-    """What the next deliveries of jobs have to know, in the headers of their rows.
+    """Write what the next deliveries of jobs have to know into the headers of their rows.
 
-    PgQueuer starts the jobs of a batch together: what is noted of their begins is written in one
-    statement. As they end each is written alone, for PgQueuer's heartbeats lock rows meanwhile.
+    PgQueuer starts the jobs of a batch together: the notes of their begins are written in one
+    statement. Each end is written alone, because PgQueuer's heartbeats lock rows meanwhile.
     """
 
     def __init__(self, queries: Any) -> None:
@@ -52,20 +52,20 @@ class Notes:
         self._written: asyncio.Task[None] | None = None
 
     async def begin(self, job: Any, counts: Mapping[str, Any]) -> None:
-        """Return when the counts are written, with those of the jobs that begin now too."""
+        """Write the counts, in one statement with those of other jobs that begin now."""
         self._begun.append(_row(job, counts, job.attempts))
         if self._written is None:
             self._written = asyncio.get_running_loop().create_task(self._write_begun())
         await asyncio.shield(self._written)
 
     async def write(self, job: Any, counts: Mapping[str, Any], attempts: int) -> None:
-        """Write the counts; ``attempts``: PgQueuer's own, to which a retry adds one."""
+        """Write the counts, and ``attempts`` as PgQueuer's own count, to which a retry adds one."""
         await self._write([_row(job, counts, attempts)])
 
     async def write_end(
         self, job: Any, counts: Mapping[str, Any], again: Mapping[str, Any]
     ) -> None:
-        """Write the counts, and those for who queues the ended job ``again`` by hand."""
+        """Write the counts, and ``again``: those for the case that the job is queued by hand."""
         await self.write(job, {**counts, _AGAIN: again}, job.attempts + 1)
 
     async def _write_begun(self) -> None:
@@ -81,12 +81,12 @@ class Notes:
 
 
 def surely_retry(queries: Any, ours: Container[str]) -> None:
-    """Have the next run of a job queued though the database may be away for a moment.
+    """Have the next run of a job queued even if the database is away for a moment.
 
     By itself PgQueuer tries that once, and then holds the job as failed. A job whose next run
-    still cannot be queued is left as one whose consumer died, which comes back.
+    still cannot be queued is left as if its consumer had died: it comes back.
 
-    ``ours``: the entrypoints for which that holds.
+    ``ours``: the names of the entrypoints that run workers; for others nothing changes.
     """
     retry = queries.retry_job
 
@@ -94,7 +94,7 @@ def surely_retry(queries: Any, ours: Container[str]) -> None:
         if job.entrypoint not in ours:
             await retry(job, *args)
             return
-        try:  # done twice, where an answer was cut off, it makes PgQueuer's own count one more
+        try:  # if an answer is lost it is done twice, which adds one more to PgQueuer's own count
             await insist(lambda: retry(job, *args))
         except Exception:
             _log.exception("job %s waits as if its consumer had died", brief(str(job.id)))

@@ -1,4 +1,4 @@
-"""What PgQueuer's consumer runs for a job, and what came of it in PgQueuer's words."""
+"""Run a job in PgQueuer's consumer, and tell PgQueuer what came of it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def _settle(
         case "cancelled":
             context.cancellation.cancel()  # which PgQueuer looks at when we return
         case "discarded" if error is not None:
-            # Who queues it again by hand, has all attempts anew, and events of their own.
+            # A run by hand has all attempts again; by one snooze more its events get new ids.
             again = {"snoozes": consumed.delivery.snoozes + 1} if consumed.delivery else {}
             await notes.write_end(job, counts, again)
             raise writable(error)

@@ -25,7 +25,7 @@ class TaskiqBackend:
     ``broker``: the user's own, of a kind that acknowledges (``RedisStreamBroker``,
     ``AioPikaBroker``). ``schedules``: the source from which ``taskiq scheduler`` sends what
     is due later; without one ``delay``, ``run_at`` and retries are refused, and a snoozed
-    job waits in its consumer. ``queue``: where jobs go that name none. ``timeout``: seconds
+    job waits in its consumer. ``queue``: that of jobs that name none. ``timeout``: seconds
     after which a broker that does not answer is down. Raises ``ValueError`` if messages,
     schedules or results are not JSON.
     """
@@ -57,7 +57,7 @@ class TaskiqBackend:
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs by the loop that the broker was started in, or by one of our own.
 
-        Not by this one, which may end before the process does.
+        Not by the caller's loop, which may end before the process does.
         """
         check_queue(self.broker, jobs[0])
         await within(self.name, self._startup.loop, self._send(jobs))

@@ -1,4 +1,4 @@
-"""Refuse what of taskiq's would pickle: schedule and result backends on Redis do unless told."""
+"""Refuse parts of taskiq that pickle: on Redis, schedule sources and result backends by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a job that taskiq itself cuts off, by a label ``timeout``."""
+"""Send a job again that taskiq itself cuts off, because of its label ``timeout``."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _AGAIN = 1.0
 async def coming_again(
     payload: Mapping[str, Any], send: Callable[[Mapping[str, Any], float], Awaitable[None]]
 ) -> AsyncIterator[None]:
-    """Send a job that is cut off once more, counted as one whose consumer died.
+    """Send a job again if taskiq cuts it off, counted as if its consumer had died.
 
-    Taskiq acknowledges it as it does one that ended. A consumer's stop, by which RabbitMQ or
-    Redis delivers again what was running, passes through.
+    Taskiq acknowledges it as if it had ended. At a consumer's stop nothing is sent: RabbitMQ or
+    Redis then delivers again what was running.
     """
     try:
         yield
@@ -37,5 +37,5 @@ async def coming_again(
 
 
 def to_the_end() -> Any:
-    """Return a context in which that label cuts nothing off any more."""
+    """Return a context in which the label ``timeout`` cuts nothing off."""
     return _anyio.CancelScope(shield=True)

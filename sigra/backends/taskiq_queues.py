@@ -1,6 +1,6 @@
 """Have a taskiq broker lose no job to a queue that it does not have, or that somebody deleted.
 
-RabbitMQ sends back what no queue takes, and then confirms it; taskiq does not look at that.
+RabbitMQ sends back what no queue takes, and then confirms it; taskiq ignores what comes back.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ def check_queue(broker: Any, job: Job) -> None:
 
 
 def surely_kick(broker: Any) -> None:
-    """Have a job that comes back sent once more, into queues that are made anew.
+    """Have a job that RabbitMQ sends back sent once more, after its queues are made anew.
 
-    By ``taskiq scheduler`` too. Where it comes back again the broker raises ``RuntimeError``;
-    on another server than RabbitMQ, and for the application's own tasks, all stays as it is.
+    So in ``taskiq scheduler`` too. If it comes back again, the broker raises ``RuntimeError``.
+    On other servers than RabbitMQ, and for the application's own tasks, nothing changes.
     """
     kick = broker.kick
 
     async def kick_surely(message: Any) -> None:
         task = broker.find_task(message.task_name)
         ours = task is not None and task.original_func.__module__ == add.__module__
-        if not ours or "delay" in message.labels:  # an exchange that delays sends all back
+        if not ours or "delay" in message.labels:  # a delaying exchange sends all back
             await kick(message)
         elif await _comes_back(broker, kick, message):
             await broker._declare_queues(broker.write_channel)
             if await _comes_back(broker, kick, message):
                 raise RuntimeError(f"no queue of RabbitMQ's takes {message.task_name!r}")
 
-    # Once: of two on each other the outer one would hear what the inner has sent again already.
+    # Only once: an outer wrapper would see sent back what an inner one has sent again already.
     if hasattr(broker, "write_channel") and kick.__module__ != __name__:
         broker.kick = kick_surely
 
 
 async def _comes_back(broker: Any, kick: Callable[[Any], Any], message: Any) -> bool:
     """Send a message; tell whether RabbitMQ sent it back."""
-    await broker.write_channel.ready()  # which may be about to be restored
+    await broker.write_channel.ready()  # it may just be connecting again
     channel, back = await broker.write_channel.get_underlay_channel(), set[str]()
 
     def note(returned: Any) -> None:

@@ -1,4 +1,4 @@
-"""What taskiq's consumer runs for a job, and what came of it in taskiq's words."""
+"""Run a job in taskiq's consumer, and tell taskiq what came of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AsyncKicker = native("taskiq.kicker", "taskiq").AsyncKicker
 
 _log = logging.getLogger("sigra.job")
 
-# Taskiq's retry middlewares have no say, and a job is acknowledged only when it has run.
+# Taskiq's retry middlewares must not retry a job, and it is acknowledged only when it has run.
 LABELS = {"retry_on_error": False, "ack_type": "when_executed"}
 
 _RECONNECT = 2.0
@@ -33,7 +33,7 @@ async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
     name, id = message.task_name, message.task_id
     notes = notes_of(context.broker, schedules)
     async with coming_again(payload, lambda *again: _send_again(context, schedules, *again)):
-        before = await notes.begin(id) or None  # of one that was never noted the envelope knows
+        before = await notes.begin(id) or None  # without a note, the envelope's count
         consumed = await aconsume(payload, name, "taskiq", native_id=id, deliveries=before)
     with to_the_end():
         await notes.end(id, comes_again=consumed.verdict.state in ("retryable", "scheduled"))
@@ -52,7 +52,7 @@ async def _settle(context: Any, schedules: Any, consumed: Consumed) -> Any:
 async def _send_again(
     context: Any, schedules: Any, payload: Mapping[str, Any], delay: float
 ) -> None:
-    """Send the next run, before this one is acknowledged, as soon as the broker takes it."""
+    """Send the next run before this one is acknowledged; try until the broker takes it."""
     message = context.message
     while True:
         try:
@@ -65,7 +65,7 @@ async def _send_again(
 
 
 async def send(kicker: Any, schedules: Any, payload: Mapping[str, Any], delay: float) -> None:
-    """Send a message, or have it sent in so many seconds; without ``schedules`` wait here."""
+    """Send a message, or have it sent in ``delay`` seconds; without ``schedules`` wait here."""
     if delay and schedules is not None:
         due = datetime.now(timezone.utc) + timedelta(seconds=delay)
         await kicker.schedule_by_time(schedules, due, **payload)
@@ -76,7 +76,7 @@ async def send(kicker: Any, schedules: Any, payload: Mapping[str, Any], delay: f
 
 
 def add(broker: Any, schedules: Any, name: str) -> None:
-    """Make a task of the broker's that runs the worker of that name.
+    """Add to the broker a task that runs the worker of that name.
 
     Raises ``ValueError`` if the broker has one of that name that is not a worker's.
     """
@@ -91,7 +91,7 @@ def add(broker: Any, schedules: Any, name: str) -> None:
 
 
 class Formatter:
-    """Have the jobs looked at whose worker is not imported here: taskiq would drop them."""
+    """Have a task for each job that comes: taskiq would drop one whose worker is not imported."""
 
     def __init__(self, broker: Any, schedules: Any) -> None:
         self._broker, self._schedules, self._own = broker, schedules, broker.formatter
@@ -101,7 +101,7 @@ class Formatter:
         return self._own.dumps(message)
 
     def loads(self, message: bytes) -> Any:
-        """Read a message, and see to it that there is a task for it."""
+        """Read a message; if it is a job without a task here, add one."""
         loaded = self._own.loads(message)
         if MARK in loaded.kwargs and self._broker.find_task(loaded.task_name) is None:
             add(self._broker, self._schedules, loaded.task_name)

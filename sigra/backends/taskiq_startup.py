@@ -1,4 +1,4 @@
-"""When and where a taskiq broker starts: its connections live in the loop that it is started in."""
+"""Start a taskiq broker, and keep its loop: its connections work only in the one it started in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Events = native("taskiq", "taskiq").TaskiqEvents
 
 
 class Startup:
-    """Call it to have the broker started, where the application has not done that.
+    """Start the broker, when it is called, unless the application has done that.
 
     ``loop``: the one that it was started in, or None. ``timeout``: seconds after which a
     broker that does not answer is down.
@@ -31,7 +31,7 @@ class Startup:
             broker.add_event_handler(event, self._started)
 
     async def __call__(self) -> None:
-        """Return once it is started, so that its queues are there."""
+        """Return once the broker is started: then its queues are there."""
         await self._together(self._start if self.loop is None else None)
 
     async def _start(self) -> None:
@@ -49,11 +49,11 @@ class Startup:
 
 
 def _begin_work(broker: Any, schedules: Any) -> asyncio.Task[None] | None:
-    """Do what a consumer of taskiq's lacks; what is returned has to be held."""
+    """Add what a consumer of taskiq's lacks; the caller must keep a reference to the result."""
     stopped = _Events.WORKER_SHUTDOWN
     broker.add_event_handler(stopped, lambda _: notes_of(broker, schedules).clear())
     loop, stop = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
     if callable(stop) and sys.platform != "win32":
-        # By itself it does not wake the loop, and an idle worker would not end.
+        # Set by taskiq alone, it does not wake the loop, and an idle consumer would not end.
         loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM, None)
     return loop.create_task(keep_awake(broker, LABELS)) if is_stream(broker) else None

@@ -1,4 +1,4 @@
-"""What taskiq lacks and Redis has: counts of the jobs that are begun, and a look at lost ones."""
+"""Count in Redis the jobs that are begun, and have taskiq look for lost ones."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _log = logging.getLogger("sigra.job")
 _BEGUN = "sigra:begun:"
 _WEEK = 7 * 24 * 3600
 _WAKE = "sigra.wake"
-"""The task that does nothing, after which taskiq looks for what a dead consumer held."""
+"""A task that does nothing: taskiq looks for what a dead consumer held after it receives one."""
 
 
 def is_stream(broker: Any) -> bool:
-    """Tell a broker that reads a Redis stream."""
+    """Tell whether a broker reads a Redis stream."""
     return hasattr(broker, "connection_pool") and hasattr(broker, "idle_timeout")
 
 
 class Notes:
     """Notes in Redis of the jobs that are begun and not ended; without ``pool`` there are none.
 
-    A stream's own count has also what a consumer fetched and did not begin.
+    A stream's own count includes deliveries that a consumer fetched and did not begin.
     """
 
     def __init__(self, pool: Any) -> None:
@@ -38,7 +38,7 @@ class Notes:
         self._deletes = asyncio.Lock()
 
     async def begin(self, id: str) -> int:
-        """Note that a job is begun; return how often it was, and never ended."""
+        """Note that a job begins; return how often it began before and never ended."""
         if self._redis is None:
             return 0
         key, ended, self._ended = _BEGUN + id, self._ended, []
@@ -54,7 +54,7 @@ class Notes:
         return int(begun) - 1
 
     async def end(self, id: str, *, comes_again: bool) -> None:
-        """Take a job's note away; if it does not come again, with the next job's, or soon."""
+        """Take a job's note away: now if it comes again, else at the next begin, or in a second."""
         if comes_again:
             await self._delete([_BEGUN + id])
             return
@@ -94,7 +94,7 @@ def notes_of(broker: Any, schedules: Any) -> Notes:
 
 
 async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:
-    """Send a message now and then while any is unacknowledged.
+    """Send a message every ``idle_timeout`` while any is unacknowledged.
 
     Taskiq looks for what a dead consumer held only after it received something new.
     """
@@ -112,4 +112,4 @@ async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:
 
 
 async def _nothing() -> None:
-    """Do nothing: its message was received."""
+    """Do nothing: it is enough that the message was received."""
