@@ -26,10 +26,10 @@ class CeleryBackend:
 
     ``app``: the user's own, whose routes, limits and other tasks stay as they are; by
     default Celery's current one. ``note_begins``: whether each job is noted at the broker
-    while it runs, by which one that kills its whole consumer each time is begun
-    ``max_attempts`` times; without, it is begun once more. Jobs whose worker a consumer
-    had not imported wait in ``unknown_queue``, for ``celery -A app worker -Q`` after the
-    deploy. Raises ``ValueError`` for an app that pickles.
+    while it runs. A job that kills its whole consumer each time is then begun
+    ``max_attempts`` times, and otherwise one time more. Jobs whose worker a consumer had not
+    imported wait in ``unknown_queue``: after the deploy start ``celery -A app worker -Q`` for
+    it. Raises ``ValueError`` for an app that pickles.
     """
 
     name = "celery"
@@ -63,7 +63,7 @@ class CeleryBackend:
         options, kwargs = job.options, fit(pack(job))
         self.app.tasks[job.worker].apply_async(
             kwargs=kwargs,
-            kwargsrepr=str(kwargs)[:1024],  # as Celery's own, but not as slow
+            kwargsrepr=str(kwargs)[:1024],  # Celery's own way to make it is slow
             task_id=job.id,
             countdown=options.delay,
             eta=options.run_at,

@@ -1,8 +1,8 @@
 """Note at the broker which jobs are begun and not ended.
 
 Celery's brokers say that a message comes again, but neither how often nor whether the
-consumer that died with it had begun it. So a job that begins leaves a note, and its end takes
-that away: what comes again with a note is what was running.
+consumer that died with it had begun it. So a job leaves a note when it begins and takes it
+away when it ends: a job that comes again and has a note was running.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _log = logging.getLogger("sigra.job")
 
 @contextmanager
 def begun_before(task: Any, lost: int) -> Iterator[int]:
-    """Note that a job is begun; yield how often this run of it was, and never ended.
+    """Note that a job begins; yield how often this run of it began before and never ended.
 
-    ``lost``: how often by Celery's own count, which has those that died with a child process
-    alone.
+    ``lost``: how often by Celery's own count, which only has the runs that died with a child
+    process.
     """
     request = task.request
     if request.is_eager:
@@ -63,7 +63,7 @@ _signals.task_revoked.connect(_forget_revoked)
 
 
 class _Broker:
-    """The connection for notes that a process has, whose threads use it in turns."""
+    """A process's own connection for notes, which its threads use in turns."""
 
     def __init__(self, app: Any) -> None:
         self._connection, self._channel = connection_of(app), None

@@ -1,4 +1,4 @@
-"""The notes of jobs that are begun: keys in Redis, messages in a few queues on RabbitMQ."""
+"""Keep the notes of jobs that are begun: keys in Redis, messages in a few queues on RabbitMQ."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from sigra.backends.rabbitmq_notes import WEEK, QueueNotes
 
 
 class InRedis:
-    """A key for each job, which says how often that was begun; called as ``QueueNotes`` is."""
+    """Keep a key for each job: how often it was begun. It is called as ``QueueNotes`` is."""
 
     def begin(self, channel: Any, id: str, lost: int, again: bool) -> int:
-        """Leave a note."""
+        """Replace the job's note by a new one; return how often it was begun before."""
         key, before = f"sigra.begun.{id}", lost
-        if again:  # not GET, for which kombu forgets its global_keyprefix
+        if again:  # not GET: kombu adds no global_keyprefix to its key
             before = max(lost, int(channel.client.set(key, lost, ex=WEEK, get=True) or 0))
         channel.client.set(key, before + 1, ex=WEEK)
         return before

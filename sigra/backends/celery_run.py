@@ -1,4 +1,4 @@
-"""What Celery's consumer runs for a job, and what came of it in Celery's words."""
+"""Run a job in Celery's consumer, and tell Celery what came of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sigra.backends.producing import error_text
 _exceptions = native("celery.exceptions", "celery")
 _process = native("billiard.common", "celery")
 
-# ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with
-# one retry more, which is how such deliveries are counted. None of it retries a failure.
+# ``retry_on_worker_lost``: when a child process dies, Celery sends the message again with one
+# retry more, by which such deliveries are counted. None of these settings retries a failure.
 TASK = {
     "acks_late": True,
     "reject_on_worker_lost": True,
     "retry_on_worker_lost": True,
-    "autoretry_for": (),  # whatever the app's own class of tasks has
+    "autoretry_for": (),  # even if the app's own class of tasks has some
     "max_retries": None,
     "default_retry_delay": 1,
     "serializer": "json",
@@ -29,7 +29,7 @@ TASK = {
     "store_errors_even_if_ignored": True,
     "shared": False,
     "bind": True,
-    MARK: True,  # an attribute that tells them from the user's own
+    MARK: True,  # an attribute that tells our tasks from the user's
 }
 """What Celery is told of every worker's task."""
 
@@ -42,7 +42,7 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     else:
         payload = unfit(kwargs)
         lost = max(0, request.retries - failures_in(payload))
-        _process.clear_terminate_handler_fired()  # by what a job before this one has survived
+        _process.clear_terminate_handler_fired()  # set if an earlier job survived being told to end
         with begun_before(task, lost) as before:
             consumed = consume(
                 payload,
@@ -53,15 +53,15 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
                 deliveries=before,
             )
             if _cut_off() and consumed.verdict.state not in ("completed", "cancelled"):
-                raise SystemExit  # as one that died: its note stays, and nothing is sent
+                raise SystemExit  # as if it had died: its note stays, nothing is sent
             settling()
     _settle(task, consumed)
 
 
 def _cut_off() -> str:
-    """Say so of a run whose child process is told to end: by a time limit, a revoke, a stop.
+    """Return words for the log if this child was told to end: by a time limit, a revoke, a stop.
 
-    The consumer's main process settles it then, and may kill the child whatever it is at.
+    If not, "". If so, the consumer's main process settles the job, and may kill the child.
     """
     told = _process.terminate_handler_fired()
     return "; its process is told to end, and its consumer settles it" if told else ""

@@ -1,4 +1,4 @@
-"""Connections of our own to a Celery app's broker, which has what they sent or is given up.
+"""Send to a Celery app's broker by connections of our own: it confirms in time or is given up.
 
 By itself py-amqp writes a message to its socket and does not ask whether RabbitMQ has it, and
 kombu waits for ever for a Redis that takes connections and gives no answer.
@@ -24,11 +24,11 @@ RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "in
 """How often a broker that is down is tried."""
 
 SURELY = {"mandatory": True, "retry_policy": RETRY_POLICY}
-"""How each job is sent. RabbitMQ also confirms what no queue takes, but for ``mandatory``: it had
-one when this process first sent to it, and somebody deleted that."""
+"""How each job is sent. Without ``mandatory``, RabbitMQ confirms what no queue takes too, as when
+somebody has deleted a queue to which this process sent before."""
 
 _TIMEOUT = 10.0
-"""Seconds after which one that gives no answer is down, each time that it is tried."""
+"""Seconds after which a broker that gives no answer is down, for each try."""
 
 _OPTIONS = {
     "amqp": {"confirm_publish": True, "read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT},
@@ -37,7 +37,7 @@ _OPTIONS = {
 
 
 class Own(Generic[T]):
-    """What each process makes of an app for itself; a forked one leaves its parent's, and open."""
+    """Make something of an app once in each process; a forked process leaves its parent's open."""
 
     def __init__(self, make: Callable[[Any], T]) -> None:
         self._make, self._made = make, WeakKeyDictionary[Any, dict[int, T]]()
@@ -49,7 +49,7 @@ class Own(Generic[T]):
 
 
 class _OwnPool(_ConnectionPool):  # type: ignore[misc, valid-type]
-    close_after_fork = False  # a child would end its parent's connections, amid what that sends
+    close_after_fork = False  # or a child would end connections by which its parent sends
 
 
 def producer(app: Any) -> Any:
@@ -58,7 +58,7 @@ def producer(app: Any) -> Any:
 
 
 def connection_of(app: Any) -> Any:
-    """Return a connection, still to be made, whose broker confirms what it takes or is given up."""
+    """Return a connection, not yet open, whose broker confirms what it takes or is given up."""
     connection = app.connection_for_write()
     options = _OPTIONS.get(connection.transport.driver_type, {})
     connection.transport_options = {**options, **connection.transport_options}
@@ -74,7 +74,7 @@ _pool_of = Own(_new_pool)
 
 
 def queue_of(job: Job, conf: Any) -> dict[str, str]:
-    """Return the option by which Celery sends a job elsewhere than by its routes."""
+    """Return the option by which Celery sends a job to its queue; none if it names no queue."""
     if job.options.queue is None:
         return {}
     if on_rabbitmq(conf):
@@ -83,9 +83,9 @@ def queue_of(job: Job, conf: Any) -> dict[str, str]:
 
 
 def on_rabbitmq(conf: Any) -> bool:
-    """Tell RabbitMQ, which holds what a consumer takes until that has acknowledged it.
+    """Tell whether the broker is RabbitMQ, which keeps each message until it is acknowledged.
 
-    On Redis kombu takes a message off its queue first, and then notes that it has it.
+    On Redis, kombu first takes a message off its queue and only then notes that it holds it.
     """
     urls = conf.broker_read_url or ()
     each = urls.split(";") if isinstance(urls, str) else urls

@@ -23,28 +23,27 @@ _turns = threading.Lock()
 
 
 class Settle(_Step):  # type: ignore[misc, valid-type]
-    """Have a consumer let go of our jobs as it should.
+    """Have a consumer acknowledge or reject our jobs in two cases where Celery does it wrong.
 
-    Where its result backend is down: Celery writes there first. By itself it would keep their
-    messages until it ends, take no others once it has as many as it fetches ahead, and run
-    those again after that. And where a hard time limit ends the process of one: Celery would
-    drop what may have attempts left.
+    If the result backend, to which it writes first, is down, Celery would keep the messages until
+    the consumer ends, take no others once it holds as many as it fetches ahead, and run these
+    jobs again. And it would drop a job whose process a hard time limit ends, with attempts left.
     """
 
     def __init__(self, consumer: Any, **_: Any) -> None:
-        refuse_pickle(consumer.app.conf)  # which may be set since the backend was made
+        refuse_pickle(consumer.app.conf)  # it may have been set after the backend was made
         for task in consumer.app.tasks.values():
             if getattr(task, MARK, False):
                 task.Request = _settling(_symbol_by_name(task.Request))
 
     def start(self, consumer: Any) -> None:
-        """Meet the pool, whose processes there are now."""
+        """Prepare the pool, which has its processes by now."""
         look_at_the_limit(consumer.pool)
 
 
 @cache
 def _settling(request: Any) -> Any:
-    """Return a class of Celery's requests, the app's own, that lets go of them."""
+    """Return the app's own class of Celery requests, with ``_Settling`` mixed in."""
     return request if issubclass(request, _Settling) else type("Request", (_Settling, request), {})
 
 
@@ -53,17 +52,17 @@ class _Settling:
     _cut_off = False
 
     def on_timeout(self: Any, soft: bool, timeout: float) -> None:
-        """Settle what a hard time limit cuts off, if ``on_failure`` has not: with gevent."""
+        """Settle what a hard time limit cuts off, unless ``on_failure`` has: gevent needs it."""
         if soft:
             super().on_timeout(soft, timeout)  # type: ignore[misc]
         else:
             self.on_failure(_info(_exceptions.TimeLimitExceeded(timeout)))
 
     def on_failure(self: Any, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Do what Celery does; then let go of the message, if that raised first.
+        """Do what Celery does; if that raises before the message is settled, settle it here.
 
         What a hard time limit cuts off is sent again, and counted, as if its process had died;
-        Celery ends that a tenth of a second later, whatever it is at.
+        Celery kills that process a tenth of a second later, whatever it does then.
         """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         if isinstance(error, _exceptions.TimeLimitExceeded):
@@ -85,9 +84,10 @@ class _Settling:
         return self.acknowledge()  # revoked, or sent again
 
     def _is_settled(self: Any) -> bool:
-        """Tell what ended just in time, and what is told twice: two threads look in a warm stop.
+        """Tell whether a cut-off job ended just in time, was cancelled, or is reported twice.
 
-        What a cold stop has cancelled the broker has back when the consumer ends.
+        In a warm stop two threads look at the limits. After a cold stop has cancelled a job,
+        the broker has it back when the consumer ends.
         """
         with _turns:
             told, self._cut_off = self._cut_off, True
@@ -96,7 +96,7 @@ class _Settling:
 
 
 def _info(error: Exception) -> Any:
-    """Return an exception as Celery's pool tells of it."""
+    """Return an exception in the form in which Celery's pool reports it."""
     try:
         raise error
     except Exception:

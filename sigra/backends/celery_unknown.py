@@ -17,23 +17,23 @@ _Step = native("celery.bootsteps", "celery").Step
 _log = logging.getLogger("sigra.job")
 
 _PAUSE = 0.1
-"""Seconds for each job that a consumer of their own queue does not know either."""
+"""Seconds to wait at each job that a consumer of ``unknown_queue`` does not know either."""
 
 _HELD = 5.0
-"""Seconds for which a consumer holds one that it could not send on, before it puts that back."""
+"""Seconds for which a consumer holds a job that it could not send on, before it puts it back."""
 
 _TRAVELS = ("priority", "correlation_id", "reply_to")
 
 
 def unknown_queue_of(app: Any) -> str:
-    """Return the name of the queue in which such jobs wait for a deploy."""
+    """Return the name of the queue in which unknown jobs wait for a deploy."""
     return f"{app.conf.task_default_queue}.unknown"
 
 
 class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
-    """Have a consumer send such jobs on, just as they are, before it acknowledges them.
+    """Have a consumer send unknown jobs on, unchanged, before it acknowledges them.
 
-    Not by the signal ``task_unknown``, which comes when Celery has thrown the message away.
+    Not by the signal ``task_unknown``: that comes after Celery has thrown the message away.
     """
 
     def __init__(self, consumer: Any, **_: Any) -> None:
@@ -45,9 +45,9 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
                 return
             id = message.properties.get("correlation_id")
             if message.delivery_info.get("routing_key") == queue:
-                time.sleep(_PAUSE)  # so it stays; what else is there comes before it now
+                time.sleep(_PAUSE)  # it goes to that queue's end
             else:
-                waits = "job %s waits in queue %s: no worker is named %s"  # a KeyError, of the name
+                waits = "job %s waits in queue %s: no worker is named %s"  # unknown: KeyError(name)
                 cure = "; have a consumer import its module, and start one with -Q %s"
                 _log.error(waits + cure, brief(id), queue, unknown, queue)
             try:
@@ -66,7 +66,7 @@ def _is_ours(message: Any) -> bool:
         body = message.payload
         kwargs = body["kwargs"] if isinstance(body, dict) else body[1]  # dict: of protocol 1
     except Exception:
-        return False  # it cannot be read, which Celery itself will say
+        return False  # it cannot be read: Celery itself will say so
     return isinstance(kwargs, dict) and MARK in kwargs
 
 
@@ -76,7 +76,7 @@ def _send_on(consumer: Any, queue: str, message: Any) -> None:
     except consumer.channel_errors:  # RabbitMQ has no such queue, or no longer
         known = consumer.app.amqp.queues
         if queue not in known:
-            known.add(known.new_missing(queue))  # as its consumer will have it
+            known.add(known.new_missing(queue))  # as its consumer will declare it
         _publish(consumer.app, queue, message, known[queue])
 
 
@@ -99,7 +99,7 @@ def _publish(app: Any, queue: str, message: Any, *declare: Any) -> None:
 
 
 def _hold(consumer: Any, message: Any) -> None:
-    """Put a message back in a while; what else is there comes before it meanwhile."""
+    """Put a message back after ``_HELD`` seconds, in which other messages are taken."""
     qos = consumer.qos
     qos.increment_eventually()
 

@@ -26,9 +26,9 @@ class ProcrastinateBackend:
     """Send jobs through a procrastinate app; ``procrastinate --app=... worker`` runs them.
 
     ``app``: the user's own; by default the one that the environment variable
-    ``PROCRASTINATE_APP`` names. ``rescue_after``: jobs whose worker gave no sign of life for
-    so many seconds (it was killed) are run again, counted as one delivery; None: the app has
-    a rescuer of its own. ``conn``: an open connection of psycopg, sync or async.
+    ``PROCRASTINATE_APP`` names. ``rescue_after``: seconds without a sign of life after which
+    a consumer counts as killed, and its jobs run again, counted as one delivery; None: the app
+    has a rescuer of its own. ``conn``: an open connection of psycopg, sync or async.
     """
 
     name = "procrastinate"

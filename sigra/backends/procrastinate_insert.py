@@ -15,8 +15,8 @@ from sigra.job import Job
 
 _procrastinate = native("procrastinate", "procrastinate")
 
-# In one statement, so that it sees a job as waiting or as running and not as neither, and without
-# an error, which would end the caller's transaction.
+# One statement, so that it sees a job that begins meanwhile either as waiting or as running. It
+# raises no error for a duplicate, because that would end the caller's transaction.
 _DEFER_UNIQUE = """
 INSERT INTO procrastinate_jobs
     (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
@@ -28,8 +28,8 @@ ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
 RETURNING id, queueing_lock
 """
 
-# After it, for it does not see what another producer commits while it waits for that one: a job
-# that a worker began at once. The one just inserted is then taken back.
+# Asked afterwards: the insert may wait for another producer, and does not see the job that this
+# commits and a consumer begins at once. If there is one, the job just inserted is taken back.
 _BEGUN = """
 SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = %(key)s AND status = 'doing' LIMIT 1
 """
@@ -38,7 +38,7 @@ _TAKE_BACK, _RELEASE = f"ROLLBACK TO {_SAVEPOINT}", f"RELEASE {_SAVEPOINT}"
 
 
 def in_loop_only(connector: Any) -> bool:
-    """Tell a connector whose pool belongs to a loop; that of the in-memory one has none."""
+    """Tell whether a connector has a pool that belongs to a loop; the in-memory one has none."""
     base = import_module("procrastinate.connector").BaseAsyncConnector
     return isinstance(connector, base) and hasattr(type(connector), "pool")
 
@@ -63,7 +63,7 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     if jobs[0].options.unique is None:
         return connector.execute_query_all_with_connection(conn, **statement)
     conn.execute(_SAVEPOINT)
-    ask = connector.execute_query_all_with_connection  # whatever rows the connection makes
+    ask = connector.execute_query_all_with_connection  # dicts, whatever rows the connection makes
     rows = ask(conn, **statement)
     if rows and ask(conn, query=_BEGUN, key=unique_key(jobs[0])):
         conn.execute(_TAKE_BACK)
@@ -96,7 +96,7 @@ async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
 
 
 def _is_exclusive(connector: Any, jobs: Sequence[Job]) -> bool:
-    """Tell jobs that have a key, and a connector that has connections of psycopg's in a pool."""
+    """Tell whether jobs have a unique key and their connector has a pool of psycopg's."""
     own = (_procrastinate.SyncPsycopgConnector, _procrastinate.PsycopgConnector)
     return jobs[0].options.unique is not None and isinstance(connector, own)
 
@@ -110,11 +110,11 @@ def _statement(jobs: Sequence[Job]) -> dict[str, Any]:
 
 
 def accept_rows(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Tell the jobs what the statement's rows say of them."""
+    """Tell the jobs their ids, or that they are duplicates, by the rows that were inserted."""
     if jobs[0].options.unique is None:
         accept(jobs, [row["id"] for row in rows])
         return
-    # One row for each lock that was free, and so for the first job that asked for it.
+    # One row for each lock that was free: it is that of the first job that asked for the lock.
     ids = {row["queueing_lock"]: row["id"] for row in rows}
     accept(jobs, [ids.pop(unique_key(job), None) for job in jobs])
 

@@ -1,4 +1,4 @@
-"""Let jobs run again that procrastinate takes for running, and which run no more."""
+"""Run jobs again that procrastinate holds to be running although they are not."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _letting_go = set[asyncio.Task[None]]()
 
 
 def let_go(context: Any, whole: asyncio.Task[Any]) -> None:
-    """Give up a job whose end procrastinate could not write: as if its worker had died.
+    """Give up a job whose end procrastinate could not write, as if its consumer had died.
 
-    Else it would count as running, and hold its unique key, for as long as the worker runs.
+    Otherwise it would count as running, and hold its unique key, while the consumer lives.
     """
     error = None if whole.cancelled() else whole.exception()
     if not isinstance(error, _procrastinate.exceptions.ConnectorException):
@@ -50,14 +50,14 @@ def let_go(context: Any, whole: asyncio.Task[Any]) -> None:
 
 
 def look_for_lost(app: Any, after: float, is_ours: Callable[[Any, str], bool]) -> None:
-    """Have the app look now and then for jobs whose worker gave no sign of life so long."""
+    """Have the app look every 10 seconds for jobs whose consumer has been silent for ``after``."""
 
     async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
         manager, dead = context.app.job_manager, []
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):
             if is_ours(context.app, job.task_name):
                 await manager.retry_job(job)
-            elif job.task_name == RESCUE:  # its worker died as it looked
+            elif job.task_name == RESCUE:  # its consumer died while it looked
                 dead.append(job.id)
         await context.app.connector.execute_query_async(_FORGET, name=RESCUE, dead=dead)
 

@@ -1,4 +1,4 @@
-"""What procrastinate's worker runs for a job, and what came of it in procrastinate's words."""
+"""Run a job in procrastinate's consumer, and tell procrastinate what came of it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
     if (whole := asyncio.current_task()) is not None:
         whole.add_done_callback(partial(let_go, context))
     definition = catalog.lookup(native.task_name)
-    # Our own verdicts keep both counts equal; a rescue raises the native one, and a retry by hand.
+    # Our own verdicts keep both counts equal; a rescue or a retry by hand raises only the native.
     lost = native.attempts - ends_in(payload)
-    if lost < 0:  # it came from elsewhere, or died once it was noted to have ended
+    if lost < 0:  # it came from elsewhere, or its consumer died just after its end was noted
         lost = int(ENDED in payload)
     work = asyncio.ensure_future(
         aconsume(payload, definition, "procrastinate", native_id=str(native.id), deliveries=lost)
@@ -44,7 +44,7 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
                 raise
             await _note(context, payload, native.attempts)
             raise _AgainError("cut off by the worker's stop", 0.0) from None
-        consumed = await work  # nothing ends a thread: what comes of it counts
+        consumed = await work  # a thread cannot be cut off: its verdict counts
     await _settle(context, consumed)
 
 
@@ -60,7 +60,7 @@ async def _settle(context: Any, consumed: Consumed) -> None:
         case "cancelled":
             raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
         case "discarded":
-            # For "retry" in procrastinate's shell, which adds one attempt more.
+            # For "retry" in procrastinate's shell, which itself adds one to attempts.
             if consumed.delivery is not None:
                 attempts = context.job.attempts
                 with suppress(_AgainError):
@@ -69,7 +69,7 @@ async def _settle(context: Any, consumed: Consumed) -> None:
 
 
 async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
-    """Write what the next run has to know; the end of this one adds one to attempts.
+    """Write what the next run has to know; procrastinate adds one to attempts as this run ends.
 
     Raises ``_AgainError`` if it cannot be written: the run then counts as one that died.
     """
@@ -87,7 +87,7 @@ async def _note(context: Any, payload: Mapping[str, Any], attempts: int) -> None
 
 
 class _AgainError(Exception):
-    """Have the job run again after so many seconds; procrastinate logs it with a traceback."""
+    """Have the job run again after ``delay`` seconds; procrastinate logs it with a traceback."""
 
     def __init__(self, why: str, delay: float) -> None:
         super().__init__(f"{why}, and runs again in {delay:g} s")
@@ -95,10 +95,10 @@ class _AgainError(Exception):
 
 
 class Strategy:
-    """Procrastinate retries what a verdict says, and nothing else."""
+    """Have procrastinate retry what a verdict says, and nothing else."""
 
     def get_retry_exception(self, exception: BaseException, job: Any) -> Any:  # noqa: ARG002
-        """Return what has procrastinate run a job again, or None."""
+        """Return the decision by which procrastinate runs a job again, or None."""
         if not isinstance(exception, _AgainError):
             return None
         decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.delay})
@@ -106,5 +106,5 @@ class Strategy:
 
 
 def is_ours(app: Any, name: str) -> bool:
-    """Tell a task that runs a worker."""
+    """Tell whether the app's task of that name is one that runs a worker."""
     return name in app.tasks and isinstance(app.tasks[name].retry_strategy, Strategy)

@@ -40,10 +40,10 @@ class SaqBackend:
             require_json(written, writer, "leave dump= and load= out")
             look_for_lost(each)
             if not hasattr(each, "redis"):
-                # On PostgreSQL SAQ takes a finished job's key for held within the same second.
+                # On PostgreSQL SAQ treats a finished job's key as held within the same second.
                 self.capabilities -= {"unique"}
         if all(hasattr(each, "pool") for each in self._queues.values()):  # PostgreSQL's
-            # On Redis a sweep takes a lost job off every list, and queues it five seconds later.
+            # On Redis a sweep takes a lost job off all lists, and queues it only 5 seconds later.
             self.capabilities |= {"at_least_once"}
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -70,5 +70,5 @@ class SaqBackend:
 
     @property
     def functions(self) -> list[tuple[str, Any]]:
-        """Return what SAQ's settings take: every worker that is known now, by its name."""
+        """Return what SAQ's settings take as ``functions``: all workers known now, by name."""
         return [(definition.name, run) for definition in catalog.definitions()]

@@ -1,4 +1,4 @@
-"""Let a job that has ended stay so where SAQ's sweep takes it for lost."""
+"""Have a job that has ended stay so even if SAQ brings it back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Status = native("saq", "saq").Status
 _log = logging.getLogger("sigra.job")
 
 _ENDED = "sigra.ended"
-"""Where a job's meta says after how many of its runs it ended, how, and whether that is written."""
+"""The key in a job's meta for its end: after how many runs, status, error, and if it is written."""
 
 _ENDS = {
     "completed": _Status.COMPLETE,
@@ -33,11 +33,11 @@ async def end(job: Any, state: str, error: str | None) -> None:
 
 
 async def had_ended(job: Any, task: dict[str, Any]) -> bool:
-    """Tell whether SAQ alone has brought a job back that had ended, and put it as it was.
+    """Tell whether a job had ended and SAQ itself brought it back; if so, write its end again.
 
-    It does so where the end could not be written. And on Redis a sweep may take a job for lost
-    as that is fetched; it then waits for its end, for up to five seconds, and sends it once more
-    whatever that was.
+    SAQ does so where the end could not be written. And on Redis a sweep may take a job for lost
+    just as it is fetched; the sweep then waits up to five seconds for the job to end, and queues
+    it again however it ended.
     """
     runs, status, error, written = job.meta.get(_ENDED) or (None, None, None, True)
     swept = job.error == job.get_queue().swept_error_message
@@ -51,7 +51,7 @@ async def had_ended(job: Any, task: dict[str, Any]) -> bool:
 
 
 async def _finish(job: Any, status: Any, error: str | None) -> None:
-    """Write it; where that fails, or a stop cuts it off, SAQ itself queues the job once more."""
+    """Write the end; if that fails, or a stop cuts it off, SAQ itself queues the job again."""
     job.meta = {**job.meta, _ENDED: (job.attempts, status, error, True)}
     try:
         await job.finish(status, error=error)

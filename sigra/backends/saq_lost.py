@@ -1,7 +1,7 @@
-"""Bring back on PostgreSQL what a dead consumer of SAQ's held.
+"""Bring back, on PostgreSQL, the jobs that a dead consumer of SAQ's held.
 
 SAQ's sweep reads all running jobs, waits for five seconds at each lost one, and judges the next
-by what it read: after a few it would take for lost what has ended since, and write over that.
+by what it read before: it may take for lost a job that has ended since, and overwrite that end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _Status = native("saq", "saq").Status
 _log = logging.getLogger("sigra.job")
 
 _HEARTBEAT = "sigra.heartbeat"
-"""Where a job's meta says what its heartbeat is, of which SAQ's own sweep is not told."""
+"""The key in a job's meta for its heartbeat, which SAQ's own sweep must not see."""
 
 _AGAIN = 1.0
 
@@ -38,14 +38,14 @@ def heartbeat_of(job: Any) -> float:
 
 
 def heartbeat_for(queue: Any, seconds: int) -> dict[str, Any]:
-    """Return the fields by which a job of this queue has a heartbeat."""
+    """Return the fields of SAQ's job that give it a heartbeat, as this queue needs them."""
     if hasattr(queue, "pool"):
         return {"heartbeat": 0, "meta": {_HEARTBEAT: seconds}}
     return {"heartbeat": seconds}
 
 
 def look_for_lost(queue: Any) -> None:
-    """Have each sweep of a queue on PostgreSQL queue our lost jobs again first, all at once."""
+    """Have each sweep of a queue on PostgreSQL first queue all our lost jobs again, at once."""
     sweep = queue.sweep
     if not hasattr(queue, "pool") or sweep.__module__ == __name__:
         return
@@ -57,7 +57,7 @@ def look_for_lost(queue: Any) -> None:
 
 
 async def _queue_again(queue: Any) -> list[str]:
-    """Queue those again that are lost, and stand as they were read; return their keys."""
+    """Queue the lost jobs again that have not changed since they were read; return their keys."""
     statement, lost, now = native("psycopg.sql", "saq").SQL, list[str](), time.time()
     table = queue.jobs_table
     async with queue.pool.connection() as conn:

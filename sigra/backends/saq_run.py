@@ -1,4 +1,4 @@
-"""A job in SAQ's words: what is sent of it, what a worker runs, and what came of that."""
+"""Make SAQ's job of one of ours, run it in SAQ's consumer, and tell SAQ what came of it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _saq = native("saq", "saq")
 _log = logging.getLogger("sigra.job")
 
 _AGAIN = 1.0
-"""Seconds after which SAQ runs a job again whose consumer stopped or died; without any it
-would queue one that had been scheduled twice."""
+"""Seconds after which SAQ runs a job again whose consumer stopped or died; with 0, one that had
+been scheduled would be in the queue twice."""
 
 _KEEP_DEAD = 365 * 24 * 3600
 """Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
@@ -47,7 +47,7 @@ def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
         key=unique_key(job) or job.id,
         scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
         timeout=0,
-        retries=options.max_attempts + 1,  # the last delivery of a killer is refused
+        retries=options.max_attempts + 1,  # one more, to refuse what kills consumers
         retry_delay=_AGAIN,
         ttl=_KEEP_DEAD,
         **heartbeat_for(queue, heartbeat),
@@ -68,7 +68,7 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
             await _beat(job)
     except asyncio.CancelledError:
         if worker.event.is_set():
-            job.attempts -= 1  # SAQ stops, and runs the job again: no attempt of its own
+            job.attempts -= 1  # SAQ stops, and runs it again: this is no attempt
         work.cancel()
         await asyncio.wait({work})
         raise
@@ -89,7 +89,7 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
         case "retryable" | "scheduled":
             job.kwargs = consumed.following()
             job.attempts = failures_in(job.kwargs)
-            job.retry_delay = verdict.delay + 1.0  # SAQ cuts seconds off, and this run must be over
+            job.retry_delay = verdict.delay + 1.0  # SAQ cuts fractions off; this run must be over
             goes_on(job)
             await job.retry(error)
         case "completed":
@@ -99,6 +99,6 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
             if consumed.delivery is not None:
                 job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
             await end(job, verdict.state, error)
-    # What is so marked SAQ does not complete. Not before it is written: SAQ would end as aborted
-    # what a stop meets at that.
+    # SAQ does not complete a job that is so marked. Only after the write: if a stop cut that off,
+    # SAQ would end a marked job as aborted.
     task["aborted"] = verdict.state
