@@ -1,4 +1,4 @@
-"""Adding events to their chains, inside a transaction that somebody else ends."""
+"""Adding events to their chains, inside a transaction that the caller ends."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sigra.store.errors import AuditChainError, AuditNotKeptError
 from sigra.store.statements import Runner
 
 _FAR = 1 << 62
-"""A sequence that no chain reaches by itself; a column holds twice as much."""
+"""A sequence that no chain reaches by appending; the column holds twice as much."""
 
 
 def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
-    """Add those of the events that the store does not have; return how many these were.
+    """Add the events that the store does not have yet; return how many were added.
 
-    The chains' rows are locked first, always in one order: writers wait for each other, and
-    neither meet at one sequence nor in a deadlock. Their heads move last. Raises
-    ``AuditNotKeptError`` for an event that is then in no row of its own chain.
+    The rows of their chains are locked first, in the order of the tags: writers wait for each
+    other, take no sequence twice and do not deadlock. The heads move last. Raises
+    ``AuditNotKeptError`` for an event that is afterwards in no row of its own chain.
     """
     if len(events) == 1:
         return _append_one(runner, events[0])
@@ -29,7 +29,7 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
         of_chain[chain_tag(event.organization_id)].append(event)
     chains = {tag: lock_chain(runner, tag) for tag in sorted(of_chain)}
     known = _known(runner, events)
-    # Values of many rows, one after the other: rows by themselves would be so many objects more.
+    # The values of all rows in one flat list, which saves an object for each row.
     rows: list[Any] = []
     heads: list[Any] = []
     added = 0
@@ -48,7 +48,7 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
             heads += (sequence, previous, chain)
             added += sequence - last
     if added:
-        # Not every driver tells how many rows there are of many statements.
+        # Not every driver counts the rows of many statements: then look whether all are there.
         if runner.run_many(runner.statements.add_entry, rows) != added:
             _check_all_there(runner, events)
         runner.run_many(runner.statements.move_head, heads)
@@ -56,7 +56,7 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
 
 
 def _append_one(runner: Runner, event: AuditEvent) -> int:
-    """Do the same with one event, and without a look at whether the store has it."""
+    """Add one event; look for it in the store only if the insert has added no row."""
     tag = chain_tag(event.organization_id)
     chain, last, head = lock_chain(runner, tag)
     digest, row = link(chain, tag, last + 1, head, event)
@@ -71,9 +71,9 @@ def _append_one(runner: Runner, event: AuditEvent) -> int:
 
 
 def lock_chain(runner: Runner, tag: str) -> Row:
-    """Return a chain's id, last sequence and last hash; begin the chain if there is none.
+    """Lock a chain, or begin it if there is none; return its id, last sequence and last hash.
 
-    Raises ``AuditChainError`` where the database keeps no such row.
+    Raises ``AuditChainError`` where its row is not kept, or has a value that is never written.
     """
     found = runner.rows(runner.lock, tag)
     if not found:
@@ -96,7 +96,7 @@ def _check_all_there(runner: Runner, events: Sequence[AuditEvent]) -> None:
 
 
 def _known(runner: Runner, events: Sequence[AuditEvent]) -> dict[str, int]:
-    """Return in which chains those of the events' ids are that there are already."""
+    """Return the chain of each event that the store has already, by event id."""
     ids = [event.event_id for event in events]
     known: dict[str, int] = {}
     sizes = runner.statements.known

@@ -29,49 +29,49 @@ from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
 
-_awaited: Any = getattr(util, "await_", None) or util.await_only  # its name before 2.1
+_await: Any = getattr(util, "await_", None) or util.await_only  # so called before 2.1
 
 
 class AsyncDatabase:
-    """An asynchronous driver, run by an event loop in a thread of its own.
+    """The database of an asynchronous engine, used by an event loop in a thread of its own.
 
-    ``log_safe`` is a plain call, also where an event loop runs: it waits for the row, as it
-    does with a synchronous driver. Connections are made as the given engine makes its own,
-    but are of another pool: they belong to another loop.
+    ``log_safe`` is a plain call, inside a running event loop too: it waits until the row is
+    written, as with a synchronous driver. Connections are made as the given engine makes its
+    own, but belong to another pool, because each works on one loop only.
     """
 
     def __init__(self, target: URL | AsyncEngine) -> None:
         engine = create_async_engine(target) if isinstance(target, URL) else target
         check_dialect(engine)
         self.dialect = engine.name
-        self._begin = engine.name == "sqlite"
+        self._is_sqlite = engine.name == "sqlite"
         self._given = engine
         self._process = PerProcess()
         self._inherited = list[Any]()
         self._thread: _LoopThread | None = None
         self._forget()
-        self.file = file_of(engine.url) if self._begin else ""
-        self._gate = Gate(self.close, self.file) if self._begin else nullcontext()
+        self.file = file_of(engine.url) if self._is_sqlite else ""
+        self._gate = Gate(self.close, self.file) if self._is_sqlite else nullcontext()
 
     def _forget(self) -> None:
         # A forked child can neither use its parent's thread and connections nor close them.
         self._inherited.append(self._thread)
-        self._lock = threading.RLock()  # for a signal's handler that logs while its thread reads
+        self._lock = threading.RLock()  # a signal's handler may log while its thread has it
         self._thread = None
 
-    def _engine(self) -> AsyncEngine:
-        """Return an engine for one loop: its connections are of no use to another."""
+    def _new_engine(self) -> AsyncEngine:
+        """Return a new engine for one loop: no other loop can use its connections."""
         pool = self._given.sync_engine.pool.recreate()
         engine = create_async_engine(self._given.url, pool=pool)
-        if self._begin:
+        if self._is_sqlite:
             event.listen(engine.sync_engine, "connect", set_up_sqlite)
         else:
-            event.listen(engine.sync_engine, "handle_error", _tell_dead)
+            event.listen(engine.sync_engine, "handle_error", _mark_dead)
         return engine
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
-        runner_of = ConnectionRunner if self._begin else patient_runner
+        runner_of = ConnectionRunner if self._is_sqlite else patient_runner
         return self.write(lambda connection: work(runner_of(connection)))
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -85,18 +85,18 @@ class AsyncDatabase:
         )
 
     def scrub(self) -> None:
-        """Write SQLite's file anew; on a server that is for its operator to do."""
-        if self._begin:
+        """Write SQLite's file anew; do nothing on a server, where it is the operator's task."""
+        if self._is_sqlite:
             self._wait(_scrub)
 
     async def _within(
         self, engine: AsyncEngine, begin: str, level: str, work: Callable[[Connection], T]
     ) -> T:
         async with engine.connect() as connection:
-            if not self._begin:
+            if not self._is_sqlite:
                 await connection.execution_options(isolation_level=level)
             async with connection.begin():
-                if self._begin:
+                if self._is_sqlite:
                     await connection.exec_driver_sql(begin)
                 return await connection.run_sync(work)
 
@@ -104,29 +104,29 @@ class AsyncDatabase:
         self._process.check(self._forget)
         here = threading.current_thread()
         if isinstance(here, _LoopThread) and here.given is self._given:
-            # Within work that the loop does, as by verify's progress: it cannot wait for itself.
-            found: T = _awaited(work(here.engine))
+            # Called by work on this loop, such as verify's progress: it cannot wait for itself.
+            found: T = _await(work(here.engine))
             return found
         with self._gate:
             with self._lock:
                 if self._thread is None:
-                    thread = _LoopThread(self._given, self._engine())
+                    thread = _LoopThread(self._given, self._new_engine())
                     thread.start()
                     if self._thread is None:
                         self._thread = thread
-                    else:  # a signal's handler, which logged meanwhile, has made one
+                    else:  # a signal's handler logged meanwhile and made one
                         thread.loop.call_soon_threadsafe(thread.loop.stop)
-                # Before close() can have ended the loop, which would never come to it.
+                # With the lock held: after close() the loop would never run it.
                 told = _begin_in(self._thread.loop, work(self._thread.engine))
             return told.get().result()
 
     def close(self) -> None:
-        """Close what the store opened, once those are done who still use it."""
-        self._process.check(self._forget)  # its loop runs in a thread of the parent's
+        """Close what the store opened, once the work under way has ended."""
+        self._process.check(self._forget)  # in a forked child the loop's thread does not run
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
-            _begin_in(thread.loop, _end(thread.engine)).get().result()
+            _begin_in(thread.loop, _finish(thread.engine)).get().result()
 
 
 async def _scrub(engine: AsyncEngine) -> None:
@@ -134,9 +134,9 @@ async def _scrub(engine: AsyncEngine) -> None:
         await connection.run_sync(lambda c: scrub_file(c.connection.cursor()))
 
 
-async def _end(engine: AsyncEngine) -> None:
+async def _finish(engine: AsyncEngine) -> None:
     try:
-        # Without the loop the others would wait for ever.
+        # Threads wait for these tasks, which would never end without the loop.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*others, return_exceptions=True)
         await engine.dispose()
@@ -144,10 +144,10 @@ async def _end(engine: AsyncEngine) -> None:
         asyncio.get_running_loop().stop()
 
 
-def _tell_dead(context: Any) -> OperationalError | None:
-    """Tell that a connection is dead where SQLAlchemy, before 2.1, does not know asyncpg's error.
+def _mark_dead(context: Any) -> OperationalError | None:
+    """Mark a connection as dead by an error of asyncpg's that SQLAlchemy before 2.1 does not know.
 
-    It comes where asyncpg has read why the server ended one, and not yet that it is closed.
+    asyncpg raises it once it has read why the server closes a connection, but not yet the end.
     """
     error = context.original_exception
     if type(error).__name__ != "InternalClientError":
@@ -159,10 +159,10 @@ def _tell_dead(context: Any) -> OperationalError | None:
 def _begin_in(
     loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
 ) -> SimpleQueue[Future[T]]:
-    """Have a loop run a coroutine; return what it will put the end of it into.
+    """Start a coroutine in a loop; return a queue that will get its finished future.
 
-    Who waits there holds no lock: a signal's handler that waits in turn would keep it from the
-    loop, as that of a future that is not done.
+    Not the future at once: a signal's handler may interrupt a thread that holds its lock, and
+    wait for the loop, which would wait for that lock.
     """
     told: SimpleQueue[Future[T]] = SimpleQueue()
 
@@ -184,17 +184,17 @@ def _begin_in(
 
 
 _begun: set[asyncio.Task[None]] = set()
-"""Tasks that are not done: a loop itself holds them weakly."""
+"""Tasks that are not done, kept here because a loop has only weak references to them."""
 
 
 class _Executor(ThreadPoolExecutor):
-    """Work in this thread where no other takes work any more, as when the main one has ended.
+    """Work in the calling thread where no other takes work any more, as at the exit.
 
-    A driver has a server's name looked up by it, also for events that wait until the exit.
+    A driver looks up a server's name by it, also for events that are written only then.
     """
 
     def submit(self, work: Callable[..., T], /, *args: Any, **keywords: Any) -> Future[T]:
-        """Do the work, elsewhere if that can be."""
+        """Do the work, in another thread if there can be one."""
         try:
             return super().submit(work, *args, **keywords)
         except RuntimeError:
@@ -207,7 +207,7 @@ class _Executor(ThreadPoolExecutor):
 
 
 class _LoopThread(threading.Thread):
-    """The thread of an event loop, and the engine whose connections belong to that."""
+    """The thread of an event loop, and the engine whose connections belong to that loop."""
 
     def __init__(self, given: AsyncEngine, engine: AsyncEngine) -> None:
         super().__init__(name="sigra-audit-store", daemon=True)
@@ -215,7 +215,7 @@ class _LoopThread(threading.Thread):
         self.loop.set_default_executor(_Executor())
 
     def start(self) -> None:
-        """Start it; raise ``RuntimeError`` where no thread can be had now."""
+        """Start it; raise ``RuntimeError`` where no thread can be started now."""
         try:
             super().start()
         except RuntimeError:

@@ -1,4 +1,4 @@
-"""A bounded queue before a database: many events in one transaction."""
+"""A bounded queue in front of a database: many events in one transaction."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Batching:
     """When a batching sink writes, and how much it holds.
 
     It writes when ``size`` events wait, when the first has waited ``seconds``, and at the
-    end of each job. At most ``queue`` events wait; a caller who finds it full waits
-    ``timeout`` seconds for room, and then the event has failed.
+    end of each job. At most ``queue`` events wait. A caller who finds it full waits at most
+    ``timeout`` seconds for room; if there is none, the event has failed.
     """
 
     size: int = 500
@@ -50,9 +50,8 @@ class Batching:
 class Batch(Generic[T]):
     """Events that wait, in order, and the thread that writes them.
 
-    ``write`` writes some of them, and raises where the database is at fault: they then
-    stay, and are tried again. ``lost`` is told of those that could not be written before the
-    end.
+    ``write`` writes some of them. Where it raises, because the database is at fault, they stay
+    and are tried again. ``lost`` is given those that ``close`` could not write, and why.
     """
 
     def __init__(
@@ -64,28 +63,28 @@ class Batch(Generic[T]):
         self._settings, self._write, self._lost = settings, write, lost
         self._closed = False
         self._process = PerProcess()
-        self._begin()
-        # A reference that does not keep it, nor the sink that owns it, alive until the exit.
+        self._renew()
+        # A weak reference, which keeps neither it nor its sink alive until the exit.
         atexit.register(_close_at_exit, weakref.ref(self))
 
-    def _begin(self) -> None:
-        # Also in a forked child: what waits is the parent's to write.
+    def _renew(self) -> None:
+        # Called in a forked child too, which begins empty: the parent writes what waits.
         self._waiting: deque[T] = deque()
-        # Taken by itself: a signal's handler that raises may end the condition's own methods.
+        # Taken directly: a handler of a signal may raise amid the methods of a condition.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._writing, self._writer = threading.RLock(), 0
         self._thread: threading.Thread | None = None
         self._since = 0.0
-        # A child of multiprocessing may end without what atexit was given: there is a list of
-        # multiprocessing's own, which is empty when a child begins.
+        # A child of multiprocessing may not run what atexit was given, but it runs a list of
+        # multiprocessing's own, which is empty when the child begins.
         util = sys.modules.get("multiprocessing.util")
         if util is not None:
             util.Finalize(None, _close_at_exit, (weakref.ref(self),), exitpriority=0)
 
     def add(self, item: T) -> None:
         """Queue an event; raise ``AuditBacklogError`` where there is no room in time."""
-        self._process.check(self._begin)
+        self._process.check(self._renew)
         settings, waiting = self._settings, self._waiting
         with self._lock:
             if len(waiting) >= settings.queue and not self._changed.wait_for(
@@ -96,7 +95,7 @@ class Batch(Generic[T]):
                 raise RuntimeError("the audit sink is closed")
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="sigra-audit-batch", daemon=True)
-                thread.start()  # where none can be had, the next event tries again
+                thread.start()  # if it cannot be started, the next event tries again
                 self._thread = thread
             if not waiting:
                 self._since = monotonic()
@@ -105,8 +104,8 @@ class Batch(Generic[T]):
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Write what waits now, or what another thread has not written of it; raise if it fails."""
-        self._check_turn()
+        """Write what waits now, once no other thread is writing; raise if it fails."""
+        self._check_reentry()
         if not self._waiting:
             return
         with self._writing:
@@ -114,7 +113,7 @@ class Batch(Generic[T]):
 
     def close(self) -> None:
         """Write what waits and end the thread; raise ``AuditLostError`` for what cannot be."""
-        self._check_turn()
+        self._check_reentry()
         with self._lock:
             self._closed = True
             self._changed.notify_all()
@@ -127,12 +126,12 @@ class Batch(Generic[T]):
                 self._lost(left, error)
                 raise AuditLostError(len(left)) from error
 
-    def _check_turn(self) -> None:
-        """Refuse, by a ``RuntimeError``, the handler of a signal that came while its thread writes.
+    def _check_reentry(self) -> None:
+        """Raise ``RuntimeError`` in a signal's handler that has interrupted the thread that writes.
 
         It would wait for itself.
         """
-        self._process.check(self._begin)  # before a lock is taken, which a thread may have held
+        self._process.check(self._renew)  # first: a thread of the parent may have held a lock
         if self._writer == threading.get_ident():
             raise RuntimeError("a signal's handler wrote amid what its own thread writes")
 
@@ -162,13 +161,13 @@ class Batch(Generic[T]):
             try:
                 self.flush()
             except Exception:
-                # They stay, and whoever finds the queue full is told. The database, which may be
-                # down, is asked again when as long has passed.
+                # They stay queued, and whoever finds the queue full is told. The database may be
+                # down: it is tried again after ``seconds``.
                 with self._lock:
                     self._changed.wait_for(lambda: self._closed, self._settings.seconds)
 
     def _due(self) -> bool:
-        """Wait until there is something to write; say False once the batch is closed."""
+        """Wait until there is something to write; return False once the batch is closed."""
         settings, waiting = self._settings, self._waiting
         with self._lock:
             self._changed.wait_for(lambda: self._closed or waiting)

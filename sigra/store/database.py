@@ -1,4 +1,4 @@
-"""A database: transactions that write, and connections that read."""
+"""What the store asks of a database, and how SQLite and PostgreSQL are set up for it."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ T = TypeVar("T")
 _BUSY_MILLISECONDS = 10_000
 _LEFT = "the rows are erased, but their text may be left in the file or in its write-ahead log"
 _PATIENCE = 60.0
-"""Seconds in which all others must let go of the log: a writer may be busy emptying it too."""
+"""Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
 
 _NO_FILE = ("", ":memory:", "file:", "file::memory:")
 
 WRITING, READING = "READ COMMITTED", "REPEATABLE READ"
-"""How far a server keeps transactions apart, whatever a given engine is set to: who writes waits
-for the one before and goes on from there; at any other level he would fail, or not wait."""
+"""A server's isolation levels, whatever a given engine is set to. A writer waits for the one before
+and goes on from its rows: at a higher level it would fail, in AUTOCOMMIT it would not wait."""
 
 
 class Database(Protocol):
-    """What the store asks of a database, be it driven synchronously or not."""
+    """What the store asks of a database, whether its driver is synchronous or not."""
 
     dialect: str
     file: str
-    """SQLite's, empty for a server."""
+    """The path of SQLite's file; empty for a server."""
 
     def transact(self, work: Callable[[Runner], T]) -> T:
-        """Append in a transaction of its own: commit it, or roll it back and raise."""
+        """Run the work in a transaction of its own: commit it, or roll it back and raise."""
         ...
 
     def write(self, work: Callable[[Connection], T]) -> T:
-        """Do the same with a SQLAlchemy connection."""
+        """Do the same with a SQLAlchemy connection in place of a runner."""
         ...
 
     def read(self, work: Callable[[Connection], T]) -> T:
@@ -52,21 +52,21 @@ class Database(Protocol):
         ...
 
     def scrub(self) -> None:
-        """Let nothing of deleted rows stay in a file, where that is the store's to do."""
+        """Remove what is left of deleted rows from SQLite's file; do nothing on a server."""
 
     def close(self) -> None:
-        """Let go of the connections that the store opened."""
+        """Close the connections that the store opened."""
 
 
 def check_kind(name: str) -> None:
-    """Refuse, with ``ValueError``, a kind of database on which the store was not tried."""
+    """Raise ``ValueError`` for any kind of database but SQLite and PostgreSQL."""
     if name not in ("sqlite", "postgresql"):
         hint = "; write postgresql://, as SQLAlchemy wants it" if name == "postgres" else ""
         raise ValueError(f"the audit store runs on SQLite and PostgreSQL, not on {name}{hint}")
 
 
 def check_dialect(engine: Engine | AsyncEngine) -> None:
-    """Refuse, with ``ValueError``, what would keep nothing, or mix transactions up."""
+    """Raise ``ValueError`` for an engine that would keep nothing, or mix transactions up."""
     check_kind(engine.name)
     url = engine.url
     if engine.name == "sqlite" and (
@@ -94,7 +94,7 @@ def file_of(url: URL) -> str:
 
 
 def read_again(read: Callable[[], T]) -> T:
-    """Read, and once more where the connection was dead: a pool keeps those of before a restart."""
+    """Read, and again if the connection was dead: a pool keeps those from before a restart."""
     try:
         return read()
     except DBAPIError as error:
@@ -104,20 +104,20 @@ def read_again(read: Callable[[], T]) -> T:
 
 
 def patient_runner(connection: Connection) -> Runner:
-    """Return what appends on PostgreSQL, which waits for a chain no longer than on SQLite.
+    """Return a runner for PostgreSQL that waits for a chain no longer than one on SQLite.
 
-    Else an event that is logged without ``conn`` by whoever holds its chain in a transaction
-    would wait for itself, and with it every writer of that organization.
+    Otherwise whoever holds a chain in a transaction, and logs another event of it without
+    ``conn``, would wait for ever, and every writer of that organization too.
     """
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
     return ConnectionRunner(connection)
 
 
 def scrub_file(cursor: Any) -> None:
-    """Write SQLite's file anew and cut its write-ahead log to nothing.
+    """Write SQLite's file anew, and truncate its write-ahead log to nothing.
 
-    Where a full page was split or two were joined, copies of rows stay behind in what is then
-    free of a page, and deleting the rows overwrites none of these.
+    Splitting or joining pages leaves copies of rows in the free part of a page, which deleting
+    the rows does not overwrite. Raises ``TimeoutError`` where others keep the log in use.
     """
     try:
         cursor.execute("VACUUM")
@@ -137,11 +137,11 @@ def scrub_file(cursor: Any) -> None:
 
 
 def set_up_sqlite(connection: Any, _: Any = None) -> None:
-    """Make a new connection durable, and its transactions ours to begin.
+    """Make a new connection durable, and leave it to the store to begin transactions.
 
-    An answer "emitted" means that the row survives a loss of power (``FULL``), and what is
-    erased is overwritten (``secure_delete``). The write-ahead log is copied into the file at 8 MB
-    and not at 4: each event changes pages that the one before changed, and they are copied once.
+    "emitted" means that the row survives a loss of power (``FULL``); what is erased is
+    overwritten (``secure_delete``). The write-ahead log is copied into the file at 8 MB, not at 4:
+    successive events change the same pages, and so each page is copied less often.
     """
     connection.isolation_level = None
     if getattr(connection, "autocommit", None) is False:
@@ -149,15 +149,15 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
         connection.autocommit = -1  # sqlite3.LEGACY_TRANSACTION_CONTROL, new in Python 3.12
     cursor = connection.cursor()
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
-    _begin_log(cursor)
+    _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
     cursor.execute("PRAGMA secure_delete = ON")
     cursor.execute("PRAGMA wal_autocheckpoint = 2000")
     cursor.close()
 
 
-def _begin_log(cursor: Any) -> None:
-    # SQLite waits for a lock everywhere but here.
+def _use_wal(cursor: Any) -> None:
+    # Here SQLite does not wait for a lock, as it does everywhere else.
     until = monotonic() + _BUSY_MILLISECONDS / 1000
     while True:
         try:

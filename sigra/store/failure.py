@@ -1,4 +1,4 @@
-"""Whose fault a failed write is, and how an event is told of that was queued and then lost."""
+"""Which failed writes are the event's own fault, and the report of events lost from a queue."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _DATA = (
     StatementError, ValueError, TypeError, AttributeError, OverflowError, RecursionError,
     sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError,
 )  # fmt: skip
-"""What comes before a driver was asked; and the errors of one that was asked by itself."""
+"""Errors from before a driver is called, and those of SQLite's when it is called directly."""
 
 _REFUSED = ("22", "23", "54", "P0001")
-"""PostgreSQL's codes for values that a column, a constraint or an index does not take, and for what
-a trigger says of its own."""
+"""How PostgreSQL's codes begin where a column (22), a constraint (23) or an index (54) refuses a
+value, or a trigger raises an error of its own."""
 
 
 def is_of_the_data(error: Exception) -> bool:
-    """Tell whether an event itself cannot be written, now or ever, to a database that is well."""
+    """Tell whether an event can never be written, though the database works."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, _DATA)
     state = getattr(error.orig, "sqlstate", None)
-    if state is not None:  # of asyncpg's errors the class tells less
+    if state is not None:  # the class of asyncpg's errors tells less
         return str(state).startswith(_REFUSED)
     of_values = isinstance(error, (DataError, IntegrityError, ProgrammingError))
     return of_values and not error.connection_invalidated
 
 
 def tell_lost(items: Sequence[tuple[AuditEvent, Any]], error: Exception) -> None:
-    """Count events that were queued, and so "emitted", as failed; log and report them."""
+    """Count events as failed that counted as emitted once queued; log and report them."""
     reason = f"it was queued and then not written: {type_name(type(error))}"
     for event, _ in items:
         report(AuditResult("failed", reason, event), event.action)

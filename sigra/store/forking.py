@@ -1,7 +1,7 @@
-"""No file of SQLite's is open where a process forks.
+"""Close every file of SQLite's before a process forks.
 
-A child that inherits one takes its parent's locks for its own, though it has none: when the
-parent closes the file, it removes the log that the child goes on to write to. So a child whose
+A child that inherits an open file takes its parent's locks for its own, though it has none: the
+parent, when it closes the file, removes the log to which the child still writes. So a child whose
 parent could not close a file in time does not use that file at all.
 """
 
@@ -14,28 +14,28 @@ from collections.abc import Callable
 from contextlib import suppress
 
 _PATIENCE = 10.0
-"""Seconds that a fork waits for those who use a file; then it goes on with the file open."""
+"""Seconds that a fork waits until nobody uses a file; then it goes on with the file open."""
 
-_open: set[str] = set()
+_left_open: set[str] = set()
 _inherited: set[str] = set()
-"""Files that were open where this process, or one that it comes from, was forked."""
+"""Files that a fork left open: the fork under way, and those by which this process came to be."""
 
 _gates: weakref.WeakSet[Gate] = weakref.WeakSet()
 _shut: list[Gate] = []
 _forking = threading.Lock()
 _renewing = threading.RLock()
-_unheard = [os.register_at_fork] if hasattr(os, "register_at_fork") else []
+_unregistered = [os.register_at_fork] if hasattr(os, "register_at_fork") else []
 
 
 class PerProcess:
-    """Have what a process owns made anew in a forked child, by the first thread that needs it."""
+    """Renew in a forked child what each process must have of its own, when it is first needed."""
 
     def __init__(self) -> None:
         self._pid = os.getpid()
-        _hear_of_forks()
+        _register()
 
     def check(self, renew: Callable[[], object]) -> None:
-        """Call ``renew`` where the process is another than before; all others wait for it."""
+        """Call ``renew`` once in a forked child; its other threads wait until that is done."""
         if self._pid != os.getpid():
             with _renewing:
                 if self._pid != os.getpid():
@@ -44,9 +44,9 @@ class PerProcess:
 
 
 class Gate:
-    """Count who uses a file, and have a fork wait until nobody does; ``close`` then closes it.
+    """Count the users of a file; a fork waits until there are none, and ``close`` closes it.
 
-    Raises ``RuntimeError`` for whoever enters where the file was inherited open.
+    Entering raises ``RuntimeError`` in a process that has inherited the file open.
     """
 
     def __init__(self, close: Callable[[], object], file: str) -> None:
@@ -54,11 +54,11 @@ class Gate:
         self._file = os.path.realpath(file)
         self.renew()
         _gates.add(self)
-        _hear_of_forks()
+        _register()
 
     def renew(self) -> None:
-        """Begin anew, in a child, where nobody else is."""
-        # Taken by itself: a signal's handler that raises may end the condition's own methods.
+        """Begin again without users, as in a forked child, which has one thread."""
+        # Taken directly: a handler of a signal may raise amid the methods of a condition.
         self._lock = threading.RLock()
         self._idle, self._users = threading.Condition(self._lock), list[int]()
         self._shut_by: int | None = None
@@ -72,22 +72,22 @@ class Gate:
             )
         me = threading.get_ident()
         with self._lock:
-            # Else a thread that writes on and on would be in whenever a fork looks. Who is in
-            # already, as verify's progress is, goes on: the fork waits for him.
+            # Otherwise a thread that keeps on writing could be in whenever a fork looks. Who is in
+            # already may enter again, as verify's progress does: the fork waits for it anyway.
             self._idle.wait_for(lambda: self._shut_by in (None, me) or me in self._users, _PATIENCE)
             self._users.append(me)
 
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
         with self._lock:
-            if me in self._users:  # not in a child that was forked in here, and began anew
+            if me in self._users:  # a child that was forked in here has begun again
                 self._users.remove(me)
             self._idle.notify_all()
 
     def shut(self) -> None:
-        """Keep everybody out, once nobody is in, and close the file."""
+        """Let nobody enter, wait until all have left, and close the file."""
         self._idle.acquire()
-        _shut.append(self)  # from here on it is to be opened, whatever a signal's handler raises
+        _shut.append(self)  # from here on it must be opened again, whatever a handler raises
         is_shut = False
         try:
             self._shut_by, close = threading.get_ident(), self._close()
@@ -98,7 +98,7 @@ class Gate:
                 is_shut = True
         finally:
             if not is_shut:
-                _open.add(self._file)
+                _left_open.add(self._file)
 
     def open(self) -> None:
         """Let everybody in again."""
@@ -113,7 +113,7 @@ def _before() -> None:
     for gate in list(_gates):
         try:
             gate.shut()
-        except BaseException as error:  # of a signal's handler: Python forks all the same
+        except BaseException as error:  # from a signal's handler: Python forks all the same
             interrupted = error
     if interrupted is not None:
         raise interrupted
@@ -122,7 +122,7 @@ def _before() -> None:
 def _in_parent() -> None:
     while _shut:
         _shut.pop().open()
-    _open.clear()
+    _left_open.clear()
     _forking.release()
 
 
@@ -130,19 +130,19 @@ def _in_child() -> None:
     global _forking, _renewing
     _forking, _renewing = threading.Lock(), threading.RLock()
     _shut.clear()
-    _inherited.update(_open)
-    _open.clear()
+    _inherited.update(_left_open)
+    _left_open.clear()
     for gate in list(_gates):
         gate.renew()
 
 
-def _hear_of_forks() -> None:
-    """Register once, and late: who registers last is asked first.
+def _register() -> None:
+    """Register what a fork calls: once, and late, for what was registered last is called first.
 
-    Those who use a file log too, and could not while ``logging`` holds its lock for the fork.
+    It must come before ``logging`` takes its lock for the fork: users of a file log too.
     """
     try:
-        register = _unheard.pop()  # for one thread alone: asked twice, a fork would wait for itself
+        register = _unregistered.pop()  # one thread only: else a fork waits for itself
     except IndexError:
         return
     register(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

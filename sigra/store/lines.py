@@ -1,4 +1,4 @@
-"""Audit events in a file, one a line; it needs no package."""
+"""Audit events in a file, one a line; no other package is needed."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from sigra.store.private import private
 class JSONLinesSink:
     """Write each event as one line of strict JSON, and flush it.
 
-    ``target`` is a path, to which is appended (a new file is for its owner alone), or a
-    stream, text or binary. The keys are the fields of ``AuditEvent``; ``occurred_at`` is
-    ISO 8601 in UTC. Only a file that the sink opened itself is closed by ``close``, and only
-    to one can a forked child go on to write: of a stream it inherits the lock, and half a
-    line in the buffer.
+    ``target`` is a path (lines are appended; a new file is for its owner alone) or a stream,
+    text or binary. The keys are the fields of ``AuditEvent``; ``occurred_at`` is ISO 8601 in
+    UTC. ``close`` closes only a file that the sink opened itself. A forked child can go on to
+    write to such a file, but not to a stream: it inherits its lock, and half a line in its buffer.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
         self._process = PerProcess()
-        self._begin()
+        self._renew()
         self._owned = isinstance(target, (str, os.PathLike))
-        # Without a buffer: a forked child would inherit its lock, and what is left in it.
+        # Without a buffer: a forked child would inherit its lock and what it holds.
         self._stream: Any = target
         if self._owned:
             self._stream = open(target, "ab", buffering=0, opener=private)  # type: ignore[arg-type]  # noqa: SIM115
@@ -43,7 +42,7 @@ class JSONLinesSink:
         fields = {name: getattr(event, name) for name in EVENT_FIELDS}
         fields["metadata"] = thaw(event.metadata)
         if type(event.occurred_at) is datetime:
-            # Where the stack has no room to ask it for its zone, orjson ends a process of 3.11.
+            # orjson asks it for its zone; with no stack left for that, it crashes Python 3.11.
             fields["occurred_at"] = event.occurred_at.isoformat()
         line = line_of(fields) + b"\n"
         with self._own_lock():
@@ -54,9 +53,9 @@ class JSONLinesSink:
                 self._stream.flush()
 
     def _append(self, line: bytes) -> None:
-        """Write a line whole; where a full disk cuts it off, the next one still begins a line.
+        """Write a whole line; after one that was cut off, begin a new line first.
 
-        So it does where one was cut off before the file was opened, by a crash say.
+        A full disk may have cut it off, or a crash before the file was opened.
         """
         line = self._gap + line
         try:
@@ -68,13 +67,13 @@ class JSONLinesSink:
             raise
         self._fault = None
 
-    def _begin(self) -> None:
-        # Also in a forked child: a thread of the parent's may have held it.
+    def _renew(self) -> None:
+        # Called in a forked child too: a thread of the parent may have held the lock.
         self._lock = threading.Lock()
 
     def _own_lock(self) -> threading.Lock:
         """Return the lock of this process."""
-        self._process.check(self._begin)
+        self._process.check(self._renew)
         return self._lock
 
     def close(self) -> None:
@@ -93,10 +92,10 @@ class JSONLinesSink:
 
 
 def _is_cut_off(file: Any) -> bool:
-    """Tell whether the last line of a file that is open for writing has no end."""
+    """Tell whether the last line of a file that is open for writing has no newline."""
     facts = os.fstat(file.fileno())
     if stat.S_ISREG(facts.st_mode) and facts.st_size:
-        with suppress(OSError), open(file.name, "rb") as readable:  # it may be for writing alone
+        with suppress(OSError), open(file.name, "rb") as readable:  # it may be write-only
             readable.seek(-1, os.SEEK_END)
             return readable.read(1) != b"\n"
     return False

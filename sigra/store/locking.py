@@ -1,4 +1,4 @@
-"""One process at a time writes to a file."""
+"""A lock, so that one process at a time writes to a file."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if sys.platform == "win32":
     import msvcrt
 
     def lock_file(file: IO[bytes]) -> None:
-        """Wait until nobody else holds the open file's lock, and hold it until it is closed."""
-        file.seek(1 << 30)  # where nobody reads: there a lock would keep readers out
+        """Wait for the lock of an open file, and hold it until the file is closed."""
+        file.seek(1 << 30)  # where nobody reads: a lock on what is read keeps readers out
         msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
 
 else:
     import fcntl
 
     def lock_file(file: IO[bytes]) -> None:
-        """Wait until nobody else holds the open file's lock, and hold it until it is closed."""
+        """Wait for the lock of an open file, and hold it until the file is closed."""
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -17,8 +17,8 @@ from sigra.errors import AuditRejectedError
 def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[AuditResult]:
     """Log events as ``log`` does, each a mapping of its arguments; return their results.
 
-    All are checked before the first is written to a store, and that writes them in one
-    transaction: the caller's, of the connection or session ``conn``, or its own. Where it raises,
+    All are checked before the first is written to a store, which writes them in one transaction:
+    that of ``conn``, the caller's connection or session, or one of its own. Where it raises,
     none is written, and all that were well formed count as failed. Raises
     ``AuditRejectedError`` (whose ``index`` says which is not well formed), what the store
     raises, and ``NoAuditStoreError`` where no configured sink is one.
@@ -43,7 +43,7 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
 def _hold(
     events: Iterable[Mapping[str, Any]], conn: Any, held: list[Pair], results: list[AuditResult]
 ) -> None:
-    """Check all events, of which stores are to write what is then held."""
+    """Check all events; put those that the stores must write into ``held``."""
     for index, arguments in enumerate(events):
         if not isinstance(arguments, Mapping):
             raise TypeError(

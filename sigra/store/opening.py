@@ -22,34 +22,34 @@ _WANTED = (
 
 
 def open_database(target: str | URL | Engine | AsyncEngine) -> Database:
-    """Return the database behind a URL or an engine. Nothing is connected yet."""
+    """Return the database behind a URL or an engine. It connects to nothing yet."""
     if isinstance(target, Engine):
         return _synchronous(target, owned=False)
     if isinstance(target, (str, URL)):
         url = _checked(target)
         if not url.get_dialect().is_async:
-            return _synchronous(_private(create_engine(url)), owned=True)
+            return _synchronous(_make_private(create_engine(url)), owned=True)
         from sqlalchemy.ext.asyncio import create_async_engine
 
         target = create_async_engine(url)
-        _private(target.sync_engine)
+        _make_private(target.sync_engine)
     elif not hasattr(target, "sync_engine"):
         raise TypeError(f"{_WANTED}, not as a {type(target).__qualname__}")
-    from sigra.store.asynchronous import AsyncDatabase  # it needs greenlet, which not all have
+    from sigra.store.asynchronous import AsyncDatabase  # needs greenlet, which may not be installed
 
     return AsyncDatabase(target)
 
 
-def _private(engine: Engine) -> Engine:
-    """Let an engine of the store's own make a file of SQLite's for its owner alone."""
+def _make_private(engine: Engine) -> Engine:
+    """Have an engine of ours make SQLite's file for its owner alone; return the engine."""
     if engine.name == "sqlite":
         event.listen(engine, "do_connect", make_database)
     return engine
 
 
 def _checked(target: str | URL) -> URL:
-    """Refuse what names no database, or one of another kind before its driver is looked for."""
-    # Errors here are without what was given, which may hold a password.
+    """Return the URL; raise ``ValueError`` where it names no database of ours, or no driver."""
+    # No error here shows what was given, which may hold a password.
     try:
         url = make_url(target)
     except (ArgumentError, ValueError):

@@ -1,4 +1,4 @@
-"""Files that are made for their owner alone; one that is there keeps its mode."""
+"""Files that are made for their owner alone; one that exists keeps its mode."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _FILE, _FOLDER = 0o600, 0o700
 
 
 def private(path: str, flags: int) -> int:
-    """Open a file, as the ``opener`` of ``open``."""
+    """Open a file, and make a new one for its owner alone; an ``opener`` for ``open``."""
     return os.open(path, flags, _FILE)
 
 
 def make_file(name: str) -> None:
-    """Make a file that SQLite is about to make: its log and index get the mode of it."""
+    """Make a file before SQLite does, which gives its log and index the same mode."""
     with suppress(OSError):  # SQLite says better what is wrong
-        # One that is there is not even opened: to close it would take SQLite's locks off it.
+        # One that exists is not even opened: closing it would release SQLite's locks on it.
         os.close(private(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
 
 

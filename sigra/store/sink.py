@@ -33,20 +33,20 @@ if TYPE_CHECKING:
     from sigra.store.keys import Signer
 
 Item = tuple[AuditEvent, Any]
-"""An event, and its record if that is one of a mapped class, else None."""
+"""An event, and its record if that is of a mapped class, else None."""
 
 
 class SqlAuditSink:
-    """Keep audit events in SQLite or PostgreSQL. Given to ``configure(sinks=[...])``.
+    """Keep audit events in SQLite or PostgreSQL; pass it to ``configure(sinks=[...])``.
 
     ``target``: a URL, or an engine of yours, synchronous or not. By default an event is in
     the database, durably, when ``write`` returns; with ``batch=Batching(...)`` it is
     queued. An event whose record is of a mapped class (``audit_schema=MyAudit``) goes to the
     table of that class, any other into the store's own tables, which are made, or brought to
     this version, on first use unless ``create_tables`` is False. An event whose
-    ``event_id`` is there already changes nothing. Read is the class ``audit_schema``, or the
-    one that is configured, if it is mapped, else the store's own tables. ``signer`` signs the
-    marks of what ``clean_up`` removes.
+    ``event_id`` is there already changes nothing. Reads go to the class ``audit_schema``, or
+    the one that is configured, if it is mapped, else to the store's own tables. ``signer`` signs
+    the marks of what ``clean_up`` removes.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class SqlAuditSink:
         self._ready, self._seen, self._made = not create_tables, False, False
         self._closed, self._making = False, False
         self._process = PerProcess()
-        self._begin()
+        self._renew()
         self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
 
     def write(self, event: AuditEvent, record: Any = None) -> None:
@@ -77,7 +77,7 @@ class SqlAuditSink:
     def write_in(self, conn: Any, pairs: Sequence[Item], *, savepoint: bool) -> None:
         """Keep events, each with its record, in the transaction of a connection or session.
 
-        Raise what the database raises; with ``savepoint`` the transaction then goes on. With
+        Raises what the database raises; with ``savepoint`` the transaction can then go on. With
         ``conn`` None all are kept in a transaction of the sink's own.
         """
         items = [_item(event, record) for event, record in pairs]
@@ -89,7 +89,7 @@ class SqlAuditSink:
         write_within(conn, lambda c: self._write_on(c, items), savepoint=savepoint, prepare=prepare)
 
     def flush(self) -> None:
-        """Write what is queued; raise what the database raises, and then keep it queued."""
+        """Write what is queued; where the database raises, raise the same and keep it queued."""
         if self._batch is not None:
             self._batch.flush()
 
@@ -154,7 +154,7 @@ class SqlAuditSink:
 
     def prepare(self) -> None:
         """Make the store's own tables where they are not there yet."""
-        self._process.check(self._begin)
+        self._process.check(self._renew)
         with self._preparing:
             if self._making:
                 raise RuntimeError("a signal's handler logged an event while its tables were made")
@@ -167,22 +167,22 @@ class SqlAuditSink:
                     self._making = False
 
     def _prepare_on(self, connection: Connection) -> None:
-        # With the caller's connection: it, and those of all who wait here, may be the last that a
-        # pool has, and his transaction may hold SQLite's lock.
+        # On the caller's connection: the pool may have no other left, and the caller's
+        # transaction may hold SQLite's lock.
         if _sees_tables(connection):
-            self._seen = not self._made  # else he may see what is rolled back later
+            self._seen = not self._made  # tables that it made may still be rolled back
             return
         if connection.dialect.name == "sqlite" and make_within(connection, self.database.file):
             self._made = True
         else:
             self.prepare()
 
-    def _begin(self) -> None:
-        # Also in a forked child. A signal's handler, whose own thread may hold it, is to be told.
+    def _renew(self) -> None:
+        # Called in a forked child too. Reentrant: prepare() refuses a signal's handler instead.
         self._preparing, self._making = threading.RLock(), False
 
     def _write_some(self, items: Sequence[Item]) -> None:
-        """Write a batch; where one event in it is at fault, write the others and tell of it."""
+        """Write a batch; where one event in it is at fault, report it and write the others."""
         try:
             self._write(items)
         except Exception as error:
@@ -198,8 +198,8 @@ class SqlAuditSink:
         try:
             self._write_once(items)
         except DBAPIError as error:
-            # A pooled connection that died meanwhile; or two writers with one new event. Nothing
-            # is written twice: a second time finds what the first one committed.
+            # A pooled connection had died, or two writers added one new event: try again. Nothing
+            # is written twice, because the second try finds what the first one committed.
             if not (error.connection_invalidated or isinstance(error, IntegrityError)):
                 raise
             self._write_once(items)
@@ -207,7 +207,7 @@ class SqlAuditSink:
     def _write_once(self, items: Sequence[Item]) -> None:
         if self._closed:
             raise RuntimeError("the audit sink is closed")
-        events, records = _sorted(items)
+        events, records = _split(items)
         if events:
             if not self._ready:
                 self.prepare()
@@ -216,23 +216,23 @@ class SqlAuditSink:
             self.database.write(lambda connection: add_records(connection, records))
 
     def _write_on(self, connection: Connection, items: Sequence[Item]) -> None:
-        events, records = _sorted(items)
+        events, records = _split(items)
         if events:
             check_kind(connection.dialect.name)
             if not (self._ready or self._seen):
                 self._prepare_on(connection)
             append(ConnectionRunner(connection), events)
         if records:
-            with connection.begin_nested():  # one that does not fit ends this, and no more
+            with connection.begin_nested():  # one that is refused undoes this and no more
                 add_records(connection, records)
 
 
 def _sees_tables(connection: Connection) -> bool:
-    """Tell whether the tables are there, as far as whoever has this connection may look."""
+    """Tell whether the tables are there, as far as the connection's role may look."""
     try:
         with connection.begin_nested():
             return version(connection) == HEAD
-    except DBAPIError:  # his role may write events and no more
+    except DBAPIError:  # a role may be allowed to write events and no more
         return False
 
 
@@ -242,7 +242,7 @@ def _item(event: AuditEvent, record: Any) -> Item:
     return event, record if own else None
 
 
-def _sorted(items: Sequence[Item]) -> tuple[list[AuditEvent], list[Any]]:
-    """Tell events for the store's own tables from records of mapped classes."""
+def _split(items: Sequence[Item]) -> tuple[list[AuditEvent], list[Any]]:
+    """Return the events for the store's own tables, and the records of mapped classes."""
     events = [event for event, record in items if record is None]
     return events, [record for _, record in items if record is not None]

@@ -30,10 +30,10 @@ _TOGETHER = 50
 
 
 class Statement:
-    """A statement's text for one dialect, which takes its values as a tuple in a fixed order.
+    """A statement compiled for one dialect; ``names`` is the order of its values.
 
-    Compiling one, and running it the usual way, takes longer than SQLite takes for the row.
-    ``together``, where there is one, is the statement for some rows, one after the other.
+    To compile it each time, and run it the usual way, takes longer than SQLite takes for the row.
+    ``together``, if not None, is the same statement for ``_TOGETHER`` rows.
     """
 
     __slots__ = ("_positional", "names", "sql", "together")
@@ -53,11 +53,11 @@ class Statement:
             raise AssertionError(f"{self.sql} takes {compiled.positiontup}, not {self.names}")
 
     def bind(self, row: Row) -> Any:
-        """Give one row's values the form that the driver takes."""
+        """Return one row's values in the form that the driver takes."""
         return row if self._positional else dict(zip(self.names, row, strict=True))
 
     def bind_many(self, values: Sequence[Any]) -> list[Any]:
-        """Do the same with the values of many rows, one after the other."""
+        """Do the same with many rows, whose values are in one flat list."""
         width = len(self.names)
         starts = range(0, len(values), width)
         return [self.bind(tuple(values[start : start + width])) for start in starts]
@@ -70,42 +70,42 @@ class Runner(Protocol):
     lock: Statement
 
     def run(self, statement: Statement, *row: Any) -> int:
-        """Run a statement that answers nothing; return how many rows it changed."""
+        """Run a statement that returns no rows; return how many rows it changed."""
         ...
 
     def rows(self, statement: Statement, *row: Any) -> Sequence[Row]:
-        """Run a statement and fetch all that it answers."""
+        """Run a statement and return its rows."""
         ...
 
     def run_many(self, statement: Statement, values: Sequence[Any]) -> int:
-        """Run a statement for many rows, whose values are given one after the other.
+        """Run a statement for many rows, whose values are in one flat list.
 
-        Return how many rows it changed, another number where the driver does not tell.
+        Returns how many rows it changed, or another number where the driver does not tell.
         """
         ...
 
 
 class CursorRunner:
-    """Run them on a cursor of SQLite's own driver, for the speed of it.
+    """Run statements on a cursor of SQLite's own driver, which is faster.
 
-    It is for a transaction that has the lock already, and ends with the first failure.
+    It is for a transaction that holds the lock already, and that ends with the first failure.
     """
 
     def __init__(self, cursor: Any, statements: Statements) -> None:
         self._cursor, self.statements, self.lock = cursor, statements, statements.find
 
     def run(self, statement: Statement, *row: Any) -> int:
-        """Run a statement that answers nothing; return how many rows it changed."""
+        """Run a statement that returns no rows; return how many rows it changed."""
         changed: int = self._cursor.execute(statement.sql, row).rowcount
         return changed
 
     def rows(self, statement: Statement, *row: Any) -> Sequence[Row]:
-        """Run a statement and fetch all that it answers."""
+        """Run a statement and return its rows."""
         found: Sequence[Row] = self._cursor.execute(statement.sql, row).fetchall()
         return found
 
     def run_many(self, statement: Statement, values: Sequence[Any]) -> int:
-        """Run a statement for many rows, whose values are given one after the other."""
+        """Run a statement for many rows, whose values are in one flat list."""
         done = changed = 0
         if statement.together is not None:
             size = len(statement.together.names)
@@ -120,45 +120,45 @@ class CursorRunner:
 
 
 class ConnectionRunner:
-    """Run them on SQLAlchemy's connection, which knows then that a transaction is open."""
+    """Run statements on SQLAlchemy's connection, which then knows that a transaction is open."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection, self.statements = connection, statements_of(connection.dialect)
         self.lock = self.statements.lock
 
     def run(self, statement: Statement, *row: Any) -> int:
-        """Run a statement that answers nothing; return how many rows it changed."""
+        """Run a statement that returns no rows; return how many rows it changed."""
         return self._connection.exec_driver_sql(statement.sql, statement.bind(row)).rowcount
 
     def rows(self, statement: Statement, *row: Any) -> Sequence[Row]:
-        """Run a statement and fetch all that it answers."""
+        """Run a statement and return its rows."""
         found = self._connection.exec_driver_sql(statement.sql, statement.bind(row))
         return [tuple(each) for each in found]
 
     def run_many(self, statement: Statement, values: Sequence[Any]) -> int:
-        """Run a statement for many rows, whose values are given one after the other."""
+        """Run a statement for many rows, whose values are in one flat list."""
         rows = statement.bind_many(values)
         return self._connection.exec_driver_sql(statement.sql, rows).rowcount
 
 
 class Statements:
-    """What writing takes, for one dialect."""
+    """The statements that writing needs, for one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
-        # An update, and of a row that stays as it is: on PostgreSQL it locks the row; on SQLite,
-        # where the caller began a deferred transaction, it takes the one lock there is.
+        # An update that changes nothing: on PostgreSQL it locks the row; on SQLite, where the
+        # caller began a deferred transaction, it takes the one lock there is.
         end = (chains.c.id, chains.c.sequence, chains.c.head)
         named = chains.c.tag == bindparam("name")
         lock = update(chains).where(named).values(sequence=chains.c.sequence).returning(*end)
-        begin = _own_insert(dialect)(chains).on_conflict_do_nothing(index_elements=["tag"])
+        begin = _dialect_insert(dialect)(chains).on_conflict_do_nothing(index_elements=["tag"])
         if dialect.name == "sqlite":
-            begin = begin.values(id=_unused_number())
+            begin = begin.values(id=_unused_id())
         move = (
             update(chains)
             .where(chains.c.id == bindparam("chain"))
             .values(sequence=bindparam("last"), head=bindparam("hash"))
         )
-        new = _own_insert(dialect)(entries).on_conflict_do_nothing(index_elements=["event_id"])
+        new = _dialect_insert(dialect)(entries).on_conflict_do_nothing(index_elements=["event_id"])
         self.lock = Statement(dialect, lock, "name")
         self.find = Statement(dialect, select(*end).where(named), "name")
         self.begin_chain = _inserted(dialect, begin, "tag", "sequence", "head")
@@ -169,10 +169,10 @@ class Statements:
         self.known = {size: _known(dialect, size) for size in (8, 64, 512)}
 
 
-def _unused_number() -> Any:
-    """Return the next number of a chain that no row has, not even what is left of a removed one.
+def _unused_id() -> Any:
+    """Return the next id for a chain that no row names, not even entries of a removed chain.
 
-    SQLite by itself gives a number out again once it is the last and its row is gone.
+    SQLite by itself would use the highest id again once its row is gone.
     """
     columns = (chains.c.id, entries.c.chain, marks.c.chain)
     highest = union_all(*(select(func.max(column).label("number")) for column in columns))
@@ -185,7 +185,7 @@ def _inserted(dialect: Dialect, clause: Insert, *names: str) -> Statement:
 
 
 def _added(dialect: Dialect, table: Table) -> Statement:
-    """Return the statement that adds a row to a table, on SQLite with that for some together."""
+    """Return the statement that adds a row to a table; on SQLite it has a ``together``."""
     names = table.columns.keys()
     together = _added_together(dialect, table) if dialect.name == "sqlite" else None
     clause = insert(table).values({name: bindparam(name) for name in names})
@@ -200,20 +200,20 @@ def _added_together(dialect: Dialect, table: Table) -> Statement:
 
 
 def _known(dialect: Dialect, count: int) -> Statement:
-    """Return the statement that finds in which chains those of so many event ids are."""
+    """Return the statement that finds the chain of each of ``count`` event ids."""
     names = [f"id_{number}" for number in range(count)]
     found = entries.c.event_id.in_([bindparam(name) for name in names])
     query = select(entries.c.event_id, entries.c.chain).where(found)
     return Statement(dialect, query, *names)
 
 
-def _own_insert(dialect: Dialect) -> Any:
-    """Return the dialect's insert, which knows of conflicts."""
+def _dialect_insert(dialect: Dialect) -> Any:
+    """Return the dialect's insert, which has ON CONFLICT."""
     return import_module(f"sqlalchemy.dialects.{dialect.name}").insert
 
 
 _compiled_for: dict[tuple[type[Dialect], str], Statements] = {}
-"""By the driver and the way it marks parameters, and so once for all engines of a kind."""
+"""By dialect class and style of parameters: compiled once for all engines of a kind."""
 
 
 def statements_of(dialect: Dialect) -> Statements:

@@ -25,10 +25,10 @@ T = TypeVar("T")
 
 
 class SqliteDatabase:
-    """A file, to which one connection of our own writes, kept open.
+    """A file of SQLite's; one connection of ours writes to it and is kept open.
 
     Connections are made as the given engine makes its own, with its options and its
-    listeners for "connect", but are of another pool: they have settings of ours.
+    listeners for "connect", but belong to another pool, because they have settings of ours.
     """
 
     dialect = "sqlite"
@@ -38,7 +38,7 @@ class SqliteDatabase:
         event.listen(self._engine, "connect", set_up_sqlite)
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None
-        self._process, self._lock, self._amid = PerProcess(), threading.RLock(), False
+        self._process, self._lock, self._writing = PerProcess(), threading.RLock(), False
         self.file = file_of(engine.url)
         self._gate = Gate(self.close, self.file)
 
@@ -46,36 +46,36 @@ class SqliteDatabase:
         """Append in a transaction of its own."""
         self._process.check(self._forget)
         with self._gate, self._lock:
-            if self._amid:
+            if self._writing:
                 raise RuntimeError("a signal's handler wrote amid what its own thread writes")
             if self._writer is None:
-                # Of its own pool: the engine's may have one connection, for which readers wait.
+                # From a pool of its own: the engine's may have one connection, which readers need.
                 self._writer = self._engine.pool.recreate().connect()
-                # SQLite copies the pages that a statement changes: not into a file. For the writer
-                # alone, for a VACUUM would then copy the whole store into memory.
+                # SQLite saves the pages that a statement changes: do it in memory. Only here: with
+                # this setting, a VACUUM would copy the whole store into memory.
                 self._writer.cursor().execute("PRAGMA temp_store = MEMORY")
             cursor: Any = None
-            self._amid = True
+            self._writing = True
             try:
                 cursor = self._writer.cursor()
                 cursor.execute("BEGIN IMMEDIATE")
                 result = work(CursorRunner(cursor, self._statements))
                 cursor.execute("COMMIT")
             except BaseException:
-                try:  # noqa: SIM105 - by itself: for a frame more the stack may have no room
+                try:  # noqa: SIM105 - suppress() is a frame more, and the stack may be full
                     cursor.execute("ROLLBACK")
-                except Exception:  # noqa: S110 - there is none, or the connection is dead
+                except Exception:  # noqa: S110 - no transaction is open, or the connection is dead
                     pass
                 self._drop_writer()
                 raise
             finally:
-                self._amid = False
+                self._writing = False
             return result
 
     def _forget(self) -> None:
         # A forked child can neither use the parent's connections nor close them.
         self._inherited, self._writer = self._writer, None
-        self._lock, self._amid = threading.RLock(), False
+        self._lock, self._writing = threading.RLock(), False
         self._engine.dispose(close=False)
 
     def _drop_writer(self) -> None:
@@ -110,7 +110,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close what the store opened."""
-        self._process.check(self._forget)  # before a lock is taken, which a thread may have held
+        self._process.check(self._forget)  # first: a thread of the parent may have held the lock
         with self._lock:
             if self._writer is not None:
                 self._drop_writer()
@@ -140,9 +140,9 @@ class ServerDatabase:
         return read_again(lambda: self._within(READING, work))
 
     def _within(self, level: str, work: Callable[[Connection], T]) -> T:
-        with self._own().connect() as connection:
+        with self._own_engine().connect() as connection:
             if self._forked:
-                # What its dialect asks a server first may have been under way as the parent forked.
+                # The fork may have cut off what the dialect first asks a server: ask again.
                 self._engine.dialect.initialize(connection)
                 connection.rollback()
                 self._forked = False
@@ -150,9 +150,9 @@ class ServerDatabase:
             with connection.begin():
                 return work(connection)
 
-    def _own(self) -> Engine:
-        # A forked child has no use of its parent's connections, in a given engine neither: two
-        # processes on one socket read each other's answers, and take what was lost for written.
+    def _own_engine(self) -> Engine:
+        # A forked child must not use its parent's connections, a given engine's neither: two
+        # processes on one socket read each other's answers, and take a lost row for written.
         self._process.check(self._forget)
         return self._engine
 
@@ -166,4 +166,4 @@ class ServerDatabase:
     def close(self) -> None:
         """Close what the store opened."""
         if self._owned:
-            self._own().dispose()
+            self._own_engine().dispose()

@@ -20,7 +20,7 @@ def write_within(
     """Run the work in the transaction of a connection or session, which the caller ends.
 
     With ``savepoint`` a failure undoes what the work did and nothing else. ``prepare`` is called
-    where that transaction holds nothing of SQLite's yet, for then it would wait for it. Raises
+    before the transaction takes SQLite's lock, for which it would wait afterwards. Raises
     ``AsyncConnectionError`` for an asynchronous one, ``TypeError`` for what is neither, and
     ``ValueError`` for one in AUTOCOMMIT.
     """
@@ -36,7 +36,7 @@ def write_within(
 def _connection_of(conn: Any) -> Connection:
     if isinstance(conn, Connection):
         return conn
-    from sqlalchemy.orm import Session, scoped_session  # only for who has one
+    from sqlalchemy.orm import Session, scoped_session  # slow to load: only for those who use it
 
     if isinstance(conn, (Session, scoped_session)):
         return conn.connection()
@@ -52,7 +52,7 @@ def _connection_of(conn: Any) -> Connection:
 def _begin(connection: Connection, prepare: Callable[[], object] | None) -> None:
     """Begin the transaction, which Python's driver for SQLite puts off until a row is written.
 
-    Before it, a savepoint would be a transaction of its own, and releasing it a commit.
+    Without it, a savepoint would itself be the transaction, and releasing it would commit.
     """
     if not connection.in_transaction():
         connection.begin()
