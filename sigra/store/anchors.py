@@ -1,4 +1,4 @@
-"""What outside checkpoints say of each chain."""
+"""What checkpoints, kept outside the database, say of each chain."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sigra.store.report import Finding
 
 
 class Anchors:
-    """The heads in checkpoints that are signed, and what is wrong with those that are not.
+    """The heads in the checkpoints that are signed, and findings about the checkpoints.
 
-    ``last`` is the last good checkpoint, None where there is none.
+    ``last`` is the last one that is signed and whole, None where there is none.
     """
 
     def __init__(self, checkpoints: Sequence[Checkpoint], keys: PublicKeys) -> None:
@@ -40,10 +40,10 @@ class Anchors:
 
     @property
     def tags(self) -> set[str]:
-        """Return the chains that have entries."""
+        """Return the tags of chains that have entries in a checkpoint."""
         return {tag for tag, hashes in self._hashes.items() if max(hashes, default=0) > 0}
 
     def of_chain(self, tag: str) -> Anchored:
-        """Return what is known of a chain."""
+        """Return the hashes that checkpoints have of a chain."""
         hashes = {number: digest for number, digest in self._hashes[tag].items() if number}
         return Anchored(hashes, max(hashes, default=0))

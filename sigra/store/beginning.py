@@ -1,4 +1,4 @@
-"""The beginning of a chain, looked at before anybody signs that it may go."""
+"""The first entries of a chain, checked before a mark says that they were pruned."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _AT_ONCE = 1_000
 def beginning(
     connection: Connection, chain: int, tag: str, limit: str, most: int
 ) -> list[tuple[int, bytes]]:
-    """Return sequences and hashes of a chain's first entries that are older than a moment.
+    """Return sequence and hash of at most ``most`` first entries that are older than ``limit``.
 
-    Raises ``AuditChainError`` where ``verify`` would find one of them: who dated an entry back, or
-    took some away, is not to have them signed for as pruned.
+    Raises ``AuditChainError`` where ``verify`` would report one of them: no mark may say "pruned"
+    of an entry that somebody backdated or removed.
     """
     found: list[Finding] = []
     marked = read_marks(connection, {chain: tag}, None)[chain]
     head = SimpleNamespace(tag=tag, head=None)
     check = ChainCheck(head, marked, Anchored({}, 0), lambda: (), found.append)
-    found.clear()  # of marks verify goes on to tell
-    # One that cannot be read, if it is the last, keeps nothing from going: the next mark names it
-    # as it is, so that verify says for ever that somebody was there.
+    found.clear()  # those about marks are left to verify
+    # If the last mark is bad, the entries are not checked, and can be pruned. The next mark holds
+    # the digest of the bad one, so that verify reports it for ever.
     last = connection.scalar(select(func.max(marks.c.id)).where(marks.c.chain == chain))
     query = select(entries).where(entries.c.chain == chain).order_by(entries.c.sequence).limit(most)
     old: list[tuple[int, bytes]] = []
@@ -50,7 +50,7 @@ def beginning(
 
 
 def placed(tag: str, row: Any) -> Any:
-    """Return an entry whose place in its chain can be written in a mark."""
+    """Return the row; raise ``AuditChainError`` if a mark cannot hold its place and hash."""
     if not is_place(row) or type(row.hash) is not bytes:
         raise AuditChainError.odd(tag, row.sequence)
     return row

@@ -1,4 +1,4 @@
-"""JSON after RFC 8785, which gives equal values one text."""
+"""Canonical JSON (RFC 8785), in which equal values have one text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sigra.codec import load_orjson
 from sigra.json import is_unicode
 
 _EXACT = (1 << 53) - 1
-"""The largest integer that every JSON reader keeps, and the largest of RFC 8785."""
+"""The largest integer that every JSON reader reads exactly, and the largest of RFC 8785."""
 
 _json = json.JSONEncoder(
     sort_keys=True, ensure_ascii=False, allow_nan=False, check_circular=False, separators=(",", ":")
@@ -29,25 +29,25 @@ def _best_sorted() -> Callable[[Any], str]:
     return lambda value: dumps(value, None, options).decode()
 
 
-# For what has neither floats nor keys beyond ASCII their text is the standard's, in a fifth of
-# the time that the library takes, or less.
-_sorted = _best_sorted()
+# Without floats, and with keys in ASCII, sorted JSON is already canonical. It takes a fifth of
+# the time of the library rfc8785, or less.
+_sorted_json = _best_sorted()
 
 
 def canonical(value: dict[str, Any]) -> str:
     """Return the canonical text of a dict of plain JSON.
 
-    Integers beyond 53 bits become text, as does what JSON has no word for.
+    Integers beyond 53 bits become text, and so does what JSON cannot express.
     """
     if not value:
         return "{}"
     if _is_simple(value):
-        return _sorted(value)
+        return _sorted_json(value)
     return rfc8785.dumps(_narrowed(sanitize_value(value))).decode()
 
 
 def _is_simple(value: Any) -> bool:
-    """Tell whether the sorted JSON of a container is canonical anyway."""
+    """Tell whether the sorted JSON of a dict or list is already canonical."""
     if isinstance(value, dict):
         for key, item in dict.items(value):
             if type(key) is not str or not key.isascii() or not _is_simple_item(item):
@@ -66,7 +66,7 @@ def _is_simple_item(value: Any) -> bool:
 
 
 def _narrowed(value: Any) -> Any:
-    """Write integers as text where a double would not hold them."""
+    """Return a value with text in place of integers that a double does not hold."""
     kind = type(value)
     if kind is int and not -_EXACT <= value <= _EXACT:
         return str(value)

@@ -1,12 +1,12 @@
 """What an entry of a chain is, and what its hash covers.
 
-An entry's text holds, each after its length (``-`` for an absent one): the format's version,
-the chain's tag, the sequence, the previous hash, the event's id, time, action, worker and
-outcome, and the commitment to its payload. The hash is SHA-256 of it, after the sequence in 8
-bytes: so hashes sort as they were made, and the index that lets no two entries have one previous
-hash grows at its end. In the first version of the format a hash was the 32 bytes alone. Who
-acted stands in the payload: the commitment, of a salt and the payload's canonical JSON, binds it,
-and lets it be erased.
+An entry's text holds, each after its length (``-`` for None): the format's version, the chain's
+tag, the sequence, the previous hash, the event's id, time, action, worker and outcome, and the
+commitment to its payload. The entry's hash is the sequence in 8 bytes, then the SHA-256 of the
+text: so hashes sort in the order in which they were made, and the index that keeps previous
+hashes unique grows at its end. In version 1 a hash was the 32 bytes of SHA-256 alone. Who acted
+stands in the payload. The hash covers it through the commitment, the SHA-256 of a salt and the
+payload's canonical JSON: so it cannot be changed, and yet be erased.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sigra.store.canonical import canonical
 
 VERSION = "2"
 GENESIS = bytes(32)
-"""What the first entry of a chain has as its previous hash."""
+"""The previous hash of a chain's first entry."""
 
 SALT_BYTES = 32
 _SEQUENCE_BYTES = 8
@@ -36,9 +36,9 @@ _WITH_NUL = "nul:"
 
 
 def chain_tag(organization_id: str | None) -> str:
-    """Name an organization's chain, without a NUL, which PostgreSQL's text cannot hold.
+    """Return the tag of an organization's chain; events without one have a chain too.
 
-    No other organization's chain has that name, nor has the chain for None.
+    No two chains have one tag. It has no NUL, which PostgreSQL's text cannot hold.
     """
     if organization_id is None:
         return NO_ORGANIZATION
@@ -48,7 +48,7 @@ def chain_tag(organization_id: str | None) -> str:
 
 
 def organization_of(tag: str) -> str | None:
-    """Return the organization of a chain's tag, and what is no such tag as it is."""
+    """Return the organization of a chain's tag; return what is no tag unchanged."""
     if tag == NO_ORGANIZATION:
         return None
     name = tag[len(_ORGANIZATION) :]
@@ -64,15 +64,15 @@ def is_tag(tag: str) -> bool:
 
 
 def without_nul(text: str | None) -> str | None:
-    """Return what stands for a text in a column: U+FFFD for a NUL."""
+    """Return a text as a column holds it: with U+FFFD for each NUL."""
     return text if text is None or "\0" not in text else text.replace("\0", "\ufffd")
 
 
 def time_text(moment: datetime) -> str:
-    """Write an aware moment in UTC, always with as many characters: it sorts as a text too."""
+    """Return an aware moment as text in UTC, always of one length: such texts sort by time."""
     if moment.tzinfo is not timezone.utc:
         moment = moment.astimezone(timezone.utc)
-    # As isoformat("T", "microseconds") writes it, in two thirds of the time.
+    # What isoformat("T", "microseconds") returns, in two thirds of the time.
     return "%04d-%02d-%02dT%02d:%02d:%02d.%06d+00:00" % (  # noqa: UP031
         moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second,
         moment.microsecond,
@@ -80,9 +80,9 @@ def time_text(moment: datetime) -> str:
 
 
 def payload_of(event: AuditEvent) -> str:
-    """Return the canonical JSON of what an entry itself does not have of an event.
+    """Return the canonical JSON of those fields of an event that can be erased.
 
-    It is written by hand: the keys are always these, and ``actor_id`` is the first.
+    It is written by hand, for its keys are always these; ``actor_id`` is the first.
     """
     attempt = event.attempt
     return (
@@ -96,7 +96,7 @@ def payload_of(event: AuditEvent) -> str:
 
 
 def actor_begins(actor_id: str | None) -> str:
-    """Return how the payload of an actor's event begins."""
+    """Return the beginning of every payload with this actor."""
     return f'{{"actor_id":{quoted(actor_id)},'
 
 
@@ -106,13 +106,13 @@ def quoted(text: str | None) -> str:
 
 
 def commit(salt: bytes, payload: str) -> bytes:
-    """Return the commitment to a payload, which tells nothing of it once the salt is gone."""
+    """Return the commitment to a payload, which reveals nothing of it once the salt is gone."""
     return sha256(salt + payload.encode()).digest()
 
 
 def is_committed(commitment: bytes, salt: bytes, payload: str) -> bool:
-    """Tell whether salt and payload are what a commitment is to."""
-    # It does not say where the salt ends.
+    """Tell whether a commitment was made to this salt and payload."""
+    # Only the salt's length tells where it ends and the payload begins.
     return len(salt) == SALT_BYTES and commit(salt, payload) == commitment
 
 
@@ -120,7 +120,7 @@ def entry_hash(
     tag: str, sequence: int, previous: bytes, event_id: str, occurred_at: str, action: str,
     worker: str | None, outcome: str, commitment: bytes, version: str = VERSION,
 ) -> bytes:  # fmt: skip
-    """Return the hash of an entry's fields, none of which can be mistaken for another."""
+    """Return the hash of an entry's fields; their lengths keep one from running into the next."""
     number, before, payload = str(sequence), previous.hex(), commitment.hex()
     by = "-:" if worker is None else f"{len(worker)}:{worker}"
     text = (
@@ -141,7 +141,7 @@ def is_hash(
     digest: bytes, tag: str, sequence: int, previous: bytes, event_id: str, occurred_at: str,
     action: str, worker: str | None, outcome: str, commitment: bytes,
 ) -> bool:  # fmt: skip
-    """Tell whether a hash is that of an entry's fields, whatever was put in their place."""
+    """Tell whether a hash is that of an entry's fields, which may have been altered to any type."""
     try:
         return digest == entry_hash(
             tag, sequence, previous, event_id, occurred_at, action, worker, outcome, commitment,
@@ -152,7 +152,7 @@ def is_hash(
 
 
 def is_sound(entry: Any, tag: str) -> bool:
-    """Tell whether the hash of a row of ``entries`` is that of its fields in the chain so named."""
+    """Tell whether a row of ``entries`` has the hash of its fields in the chain with this tag."""
     return is_hash(
         entry.hash, tag, entry.sequence, entry.previous, entry.event_id, entry.occurred_at,
         entry.action, entry.worker, entry.outcome, entry.commitment,
@@ -162,7 +162,7 @@ def is_sound(entry: Any, tag: str) -> bool:
 def link(
     chain: int, tag: str, sequence: int, previous: bytes, event: AuditEvent
 ) -> tuple[bytes, Row]:
-    """Make an event's hash, and its row of ``entries``."""
+    """Return the hash of an event's entry, and its row of ``entries``."""
     payload = payload_of(event)
     salt = os.urandom(SALT_BYTES)
     commitment = commit(salt, payload)

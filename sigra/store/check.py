@@ -20,23 +20,23 @@ from sigra.store.marks import Marked
 from sigra.store.report import Finding, Kind
 
 _SEARCHES = 3
-"""Of so many rows of a chain it is looked up where they stood; of more the kind is a guess."""
+"""For so many rows of a chain it is searched where they stood; for more, the kind is a guess."""
 
 FINDINGS = 100
-"""So many are told of a chain, and those of one chain hide none of another."""
+"""So many findings are kept of each chain, so that those of one hide none of another."""
 
 _ODD = "it has a value of a kind that is never written"
 
 
 class Anchored(NamedTuple):
-    """The hashes that a chain must have at some sequences, and the last of these."""
+    """The hashes (hexadecimal) that a chain must have at some sequences, and the last of these."""
 
     hashes: dict[int, str]
     last: int
 
 
 class ChainCheck:
-    """A chain while it is checked: what the next row must be, and counts of those before."""
+    """The check of one chain: what the next row must be, and counts of the rows so far."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class ChainCheck:
         if known is not None and known != digest.hex():
             reason = "a checkpoint has another hash here: the chain was written anew"
             self.find(sequence, event_id, "forged", reason)
-        if sequence > self._sequence:  # else what is to come still follows the mark
+        if sequence > self._sequence:  # else it was pruned: the next must follow the mark
             self._sequence, self._event_id = sequence, event_id
             self._previous = digest if good else None
 
@@ -122,7 +122,7 @@ class ChainCheck:
                 self.find(sequence, event_id, "changed", reason)
             elif not is_committed(commitment, salt, payload):
                 self.find(sequence, event_id, "changed", "its payload is not what was committed to")
-            elif not (payload.startswith(actor_begins(actor_id)) or _is_copy(actor_id, payload)):
+            elif not (payload.startswith(actor_begins(actor_id)) or _is_without_nul(actor_id, payload)):
                 reason = "its actor_id is not that of its payload"
                 self.find(sequence, event_id, "changed", reason)
         except (TypeError, ValueError, AttributeError, KeyError, RecursionError):
@@ -154,7 +154,7 @@ class ChainCheck:
         self.find(at, event_id if at == sequence else None, kind, reason)
 
     def end(self) -> None:
-        """Check that the chain ends where its own row, and checkpoints, say that it does."""
+        """Check that the chain ends where its own row and the checkpoints say."""
         last, head = self._sequence, self._head
         if last < max(head.sequence, self._anchored.last):
             self.find(last + 1, None, "truncated", "what followed is gone")
@@ -165,8 +165,8 @@ class ChainCheck:
             self.find(last, self._event_id, "forged", "the chain's own row has another hash here")
 
 
-def _is_copy(actor_id: str | None, payload: str) -> bool:
-    """Tell whether an actor's id is what stands for one that has a NUL in the payload."""
+def _is_without_nul(actor_id: str | None, payload: str) -> bool:
+    """Tell whether an actor's id is the payload's with U+FFFD for each NUL."""
     if actor_id is None or "\ufffd" not in actor_id:
         return False
     return without_nul(json.loads(payload)["actor_id"]) == actor_id

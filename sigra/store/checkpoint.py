@@ -27,14 +27,14 @@ from sigra.store.tables import chains
 
 _PURPOSE = "checkpoint"
 _BEGINS = b'{"body": "{\\"at\\":\\"'
-"""How each line of a file of checkpoints begins: by that one that was cut short is known."""
+"""How each line of a file of checkpoints begins, by which one that was cut short is known."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """The heads of all chains at a moment, and the digest of the checkpoint before.
 
-    ``body`` is canonical JSON; as text, one line, the whole is JSON too.
+    ``body`` is canonical JSON. ``str()`` gives one line of JSON, which ``parse`` reads.
     """
 
     body: str
@@ -71,7 +71,7 @@ class Checkpoint:
         return is_signed(keys, self.key_id, self.signature, _PURPOSE, self.body)
 
     def is_whole(self) -> bool:
-        """Tell a body as ``take_checkpoint`` writes one: who has the key can sign any other."""
+        """Tell whether the body is as ``take_checkpoint`` writes one: a key can sign any text."""
         try:
             whole = self.at.tzinfo is not None and type(self.previous) in (str, type(None))
             return whole and all([*map(type, head)] == [str, int, str] for head in self.heads)
@@ -84,7 +84,7 @@ class Checkpoint:
 
     @classmethod
     def parse(cls, text: str) -> Checkpoint:
-        """Read a checkpoint's text; raise ``ValueError`` where it is none."""
+        """Read a checkpoint's text; raise ``ValueError`` if it is none."""
         try:
             fields = json.loads(text)
             found = cls(fields["body"], fields["key_id"], bytes.fromhex(fields["signature"]))
@@ -100,9 +100,9 @@ class Checkpoint:
 def take_checkpoint(
     sink: SqlAuditSink, signer: Signer, previous: Checkpoint | None = None
 ) -> Checkpoint:
-    """Sign where all chains stand now. Keep it where who can write the database cannot write.
+    """Sign where all chains stand now. Keep it out of reach of whoever can write the database.
 
-    Raises ``AuditChainError`` where that cannot be read.
+    Raises ``AuditChainError`` where the row of a chain cannot be read.
     """
     sink.flush()
     sink.prepare()
@@ -122,9 +122,9 @@ def take_checkpoint(
 
 
 def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
-    """Add a checkpoint to a file of them, one a line, and have it on the disk.
+    """Append a checkpoint to a file of them, one a line, and wait until it is on the disk.
 
-    Whoever else adds to that file waits meanwhile. Raises ``CheckpointOrderError`` where the
+    Others that append to the file wait meanwhile. Raises ``CheckpointOrderError`` where the
     checkpoint was not taken after the last one in the file, and ``ValueError`` where the file
     holds something else, which stays as it is.
     """
@@ -146,16 +146,16 @@ def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> N
 def read_checkpoints(path: str | os.PathLike[str]) -> list[Checkpoint]:
     """Read a file of checkpoints; raise ``ValueError`` for a line that is none.
 
-    A last line that somebody who was killed left unfinished is passed over.
+    A last line that is unfinished, because its writer was killed, is skipped.
     """
     lines, _ = _split(path, Path(path).read_bytes())
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def _split(path: str | os.PathLike[str], data: bytes) -> tuple[list[bytes], bytes]:
-    """Return the lines, and what follows them: the start of one whose writer was killed.
+    """Return the whole lines, and the start of a last one whose writer was killed.
 
-    Raises ``ValueError`` where what follows is no such start.
+    Raises ``ValueError`` where the last line is neither whole nor such a start.
     """
     *lines, rest = data.split(b"\n")
     try:
@@ -164,7 +164,7 @@ def _split(path: str | os.PathLike[str], data: bytes) -> tuple[list[bytes], byte
         if rest[: len(_BEGINS)] == _BEGINS[: len(rest)]:
             return lines, rest
         raise
-    return [*lines, rest], b""  # no start of one is whole: an editor has taken its end
+    return [*lines, rest], b""  # it is whole without its newline, which an editor may remove
 
 
 def _parse(path: str | os.PathLike[str], number: int, line: bytes) -> Checkpoint:

@@ -17,11 +17,11 @@ _TWICE = "another entry follows the one before it"
 
 
 class Row(NamedTuple):
-    """A row that is wrong: where it stands, where it should, and its hash at another place.
+    """A row that is wrong: its place, the place that was expected, and its hash at any other.
 
-    ``good`` says that its hash is that of its fields; ``expected`` is the sequence and the
-    previous hash that it should have (None: any); ``beyond`` that the chain's own row has the
-    entry before it as the last.
+    ``good``: its hash is that of its fields. ``expected``: the sequence and the previous hash
+    that it should have (None: any). ``hash_at`` returns its hash with another sequence.
+    ``beyond``: the chain's own row says that the entry before it is the last.
     """
 
     good: bool
@@ -34,14 +34,14 @@ class Row(NamedTuple):
 
 
 def diagnose(row: Row, places: Places) -> Diagnosis:
-    """Tell what is wrong by what else there is in the chain."""
+    """Tell what is wrong with a row by the other entries of its chain."""
     number, before = row.expected
     if row.sequence > number:
         return number, "removed", f"the next entry there is has sequence {row.sequence}"
     if row.sequence < number:
         return row.sequence, "inserted", "it is from before what a mark says was pruned"
     if not row.good:
-        return _moved(row, places)
+        return _diagnose_hash(row, places)
     if any(previous == before for _, previous, _ in places):
         return number, "inserted", _TWICE
     if number == 1:
@@ -49,9 +49,9 @@ def diagnose(row: Row, places: Places) -> Diagnosis:
     return number - 1, "forged", "the entry after it names another hash"
 
 
-def _moved(row: Row, places: Places) -> Diagnosis:
-    """Tell a row that stood elsewhere in the chain, or is new in it, from one that was changed."""
-    # It may have stood after the last that is left, which is not among the places.
+def _diagnose_hash(row: Row, places: Places) -> Diagnosis:
+    """Tell whether a row whose hash is wrong was moved, added or changed."""
+    # It may have stood after the last entry that is left, a place that none has now.
     numbers = (*(number for number, _, _ in places), len(places) + 1)
     try:
         true = next((number for number in numbers if row.hash_at(number) == row.digest), None)

@@ -20,7 +20,7 @@ PublicKeys = Mapping[str, Ed25519PublicKey]
 class Signer:
     """Sign with a private key; ``key_id`` names the key by its public half.
 
-    ``purpose`` is signed along, so that what was signed as one thing is not taken for another.
+    ``purpose`` is signed too, so that a text signed for one purpose does not pass for another.
     """
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:
@@ -42,7 +42,7 @@ class Signer:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """Return the name of a key: the start of the SHA-256 of its bytes."""
+    """Return a key's name: the first 16 hexadecimal digits of the SHA-256 of its bytes."""
     if not isinstance(key, Ed25519PublicKey):
         raise TypeError(f"a public key must be an Ed25519 one, not {type(key).__qualname__}")
     return sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
@@ -56,7 +56,7 @@ def by_id(keys: Iterable[Ed25519PublicKey]) -> PublicKeys:
 def is_signed(
     keys: PublicKeys, signer: str | None, signature: bytes | None, purpose: str, body: str
 ) -> bool:
-    """Tell whether one of the keys, the one that is named, signed the text for this purpose."""
+    """Tell whether the key named ``signer``, if it is one of these, signed the text for this."""
     key = keys.get(signer) if isinstance(signer, str) else None
     if key is None or not isinstance(signature, bytes):
         return False

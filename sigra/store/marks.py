@@ -1,4 +1,4 @@
-"""Marks: what was pruned or erased, said so that it can be told from what was removed."""
+"""Marks: records of what was pruned or erased, so that nobody takes it for tampering."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sigra.store.tables import marks
 
 _PURPOSE = "mark"
 _BITS = 63
-"""The most that a sequence takes in a column."""
+"""The most bits that a sequence has in its column."""
 
 _ALL = select(marks).order_by(marks.c.id)
 
@@ -27,9 +27,9 @@ _ALL = select(marks).order_by(marks.c.id)
 class Marked:
     """What the marks of one chain say together.
 
-    All up to ``sequence``, whose hash is ``head``, was pruned; the payloads of ``erased``
-    (pairs of sequence and hash) were erased. ``bad`` are the ids of marks that nobody
-    signed who may, ``torn`` those of marks that do not follow the one before them.
+    All entries up to ``sequence``, whose hash is ``head``, were pruned; the payloads of
+    ``erased`` (pairs of sequence and hash) were erased. ``bad`` are the ids of marks that no
+    key signed or nobody can read, ``torn`` those of marks that do not follow the one before.
     """
 
     sequence: int = 0
@@ -38,11 +38,11 @@ class Marked:
     bad: list[int] = field(default_factory=list)
     torn: list[int] = field(default_factory=list)
     before: str | None = None  # the digest of the mark before, None where there is none
-    linked: bool = False  # whether that one names the one before it; those of old do not
+    linked: bool = False  # whether a mark so far names the one before it; old ones do not
 
 
 def check_reason(reason: Any) -> None:
-    """Refuse what would tell nobody why events are gone for good."""
+    """Raise ``ValueError`` for a reason that is no ``str`` or is blank."""
     if not isinstance(reason, str) or not reason.strip():
         raise ValueError(f"reason must be a str that says why, and not be blank: {reason!r}")
 
@@ -51,7 +51,7 @@ def mark_pruned(
     connection: Connection, chain: int, tag: str, last: tuple[int, bytes], reason: str,
     signer: Signer | None,
 ) -> None:  # fmt: skip
-    """Say that all entries of a chain up to the last (its sequence and hash) were pruned."""
+    """Record that all entries of a chain up to ``last`` (sequence and hash) were pruned."""
     sequence, head = last
     body = {"kind": "pruned", "sequence": sequence, "hash": head.hex()}
     _add(connection, chain, tag, body, reason, signer)
@@ -61,7 +61,7 @@ def mark_erased(
     connection: Connection, chain: int, tag: str, erased: Sequence[tuple[int, bytes]], reason: str,
     signer: Signer | None,
 ) -> None:  # fmt: skip
-    """Say that the payloads of these entries (sequences and hashes) were erased."""
+    """Record that the payloads of these entries (sequences and hashes) were erased."""
     body = {"kind": "erased", "entries": [[number, digest.hex()] for number, digest in erased]}
     _add(connection, chain, tag, body, reason, signer)
 
@@ -84,31 +84,31 @@ def _add(
 def read_marks(
     connection: Connection, tags: dict[int, str], keys: PublicKeys | None
 ) -> dict[int, Marked]:
-    """Return what the marks of some chains say; with ``keys``, only if one of them signed it."""
+    """Return what the marks of some chains say; with ``keys``, others than theirs are bad."""
     found = {chain: Marked() for chain in tags}
     for row in connection.execute(marks_of(tags)):
         of_chain = found.get(row.chain)
         if of_chain is None:
             continue
         signed = keys is None or is_signed(keys, row.key_id, row.signature, _PURPOSE, row.body)
-        if not (signed and _understood(row.id, row.body, tags[row.chain], of_chain)):
+        if not (signed and _take_in(row.id, row.body, tags[row.chain], of_chain)):
             of_chain.bad.append(row.id)
         of_chain.before = _digest(row.body)
     return found
 
 
 def marks_of(tags: dict[int, str]) -> Select[Any]:
-    """Return the query of the marks of some chains, which is answered by the index for one."""
+    """Return the query of the marks of one chain, by the index, or else of all chains."""
     return _ALL if len(tags) > 1 else _ALL.where(marks.c.chain.in_(list(tags)))
 
 
 def _digest(text: Any) -> str:
-    """Return the SHA-256 of a mark's body, whatever was put in its place."""
+    """Return the SHA-256 of a mark's body, which may have been altered to any type."""
     return sha256(str(text).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _understood(number: int, text: str, tag: str, marked: Marked) -> bool:
-    """Take a mark's word into account; say False if it is no mark of this chain's."""
+def _take_in(number: int, text: str, tag: str, marked: Marked) -> bool:
+    """Add what a mark says to ``marked``; return False if it is no mark of this chain."""
     try:
         body = json.loads(text)
         if body["chain"] != tag:

@@ -1,4 +1,4 @@
-"""Whose an event is: a person's events, found by what their payloads say."""
+"""Finding a person's events by what their payloads say."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def names_of(person_id: Id) -> set[str]:
     person = id_as_logged("person_id", person_id)
     if person is None:
         raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
-    # Whoever wrote to the sink itself may have left a long id as it was, if it is UTF-8 at all.
+    # log() cuts a long id; whoever called the sink's write() may have left it as it was.
     given = str(id_text(person_id))
     return {person, given} if is_text(given) else {person}
 
@@ -36,7 +36,7 @@ def events_of(
 ) -> Iterator[list[Any]]:
     """Yield a person's events of one chain, some at a time, with nothing locked.
 
-    Where ``target_type`` is given, a target of another type is somebody or something else.
+    Where ``target_type`` is given, a target is the person only if it has that type.
     """
     after = 0
     while True:
@@ -51,8 +51,8 @@ def events_of(
 
 
 def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any:
-    """Return the query of payloads that may be a person's: of few others too."""
-    # Not LIKE, of which SQLite takes 50,000 bytes: an id may be of any length.
+    """Return the query of payloads that may name a person; ``_is_of`` tells which of them do."""
+    # Not LIKE: SQLite takes patterns of 50,000 bytes at most, and an id may be longer.
     place = func.instr if dialect == "sqlite" else func.strpos
     said = [json.dumps(name, ensure_ascii=False) for name in names]
     keys = (*_ACTORS, "target_id")

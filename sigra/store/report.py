@@ -29,10 +29,10 @@ class Finding(NamedTuple):
 class Report:
     """What was verified, how far that goes, and what is wrong.
 
-    ``level`` says against whom: "chained" (whoever changes rows and does not compute hashes),
-    "signed" (the same, and marks are signed), "anchored" (whoever can write the whole database,
-    as far as the checkpoints go). ``unanchored`` counts the rows after the last checkpoint:
-    of those nothing more is known than "signed" says. ``findings`` holds the first hundred of
+    ``level`` says whose tampering shows: "chained" (of whoever changes rows and does not compute
+    hashes), "signed" (the same, and marks are signed), "anchored" (of whoever can write the whole
+    database, as far as the checkpoints go). ``unanchored`` counts the rows after the last
+    checkpoint: for them the level is only "signed". ``findings`` holds the first hundred of
     each organization.
     """
 

@@ -30,9 +30,9 @@ from sigra.store.tables import chains, entries
 if TYPE_CHECKING:
     from sigra.store.sink import SqlAuditSink
 
-_HELD, _TURN = 0.5, 0.1
-"""Seconds for which SQLite's lock is taken for one batch after the other, and then left alone: who
-waits for it stands in no queue, and looks again each tenth of a second."""
+_HELD, _PAUSE = 0.5, 0.1
+"""Seconds for which SQLite's lock is taken, batch after batch, and then left to others: they do not
+queue for it, but each looks again every tenth of a second."""
 
 
 class Pruned(NamedTuple):
@@ -55,9 +55,9 @@ def prune(
 
     ``which`` is ``organization_id=`` or ``all_organizations=True``. Only the beginning of a chain
     goes: an old event that was written after a newer one stays until that one is old too. Each
-    batch leaves a mark, signed where there is a signer. What stops half-way is taken up by the
-    next call. Raises ``AuditChainError`` for a chain whose old entries are not as they were
-    written, once the others are done: they stay.
+    batch leaves a mark, signed where there is a signer. Where a call was stopped, the next one
+    goes on. Old entries that are not as they were written stay, and ``AuditChainError`` is raised
+    for their chain once the others are done.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
     check_reason(reason)
@@ -69,7 +69,7 @@ def prune(
     failed: list[AuditChainError] = []
     since = monotonic()
     for tag in _tags(sink.database, found, old):
-        with _put_off(failed):
+        with _collected(failed):
             _check_tag(tag)
             more = True
             while more:
@@ -81,14 +81,14 @@ def prune(
                 if count:
                     yield Pruned(organization_of(tag), count)
                 more = count == batch
-    _raise(failed)
+    _raise_first(failed)
 
 
 def _give_way(database: Database, since: float) -> float:
-    """Leave SQLite's lock to others where it was taken long enough; return since when it is."""
+    """Pause where SQLite's lock was taken for long enough; return since when it is taken."""
     if database.dialect != "sqlite" or monotonic() - since < _HELD:
         return since
-    sleep(_TURN)
+    sleep(_PAUSE)
     return monotonic()
 
 
@@ -116,13 +116,13 @@ def erase(
 ) -> int:
     """Erase the payloads of all events of a person; return how many events these were.
 
-    Of a person are events in which the id is ``actor_id``, ``effective_user_id`` or
-    ``target_id`` (of that ``target_type``, if one is given); ``which`` is ``organization_id=`` or
-    ``all_organizations=True``. Their id, time, action, outcome and worker stay, and a mark tells
-    of each, signed where there is a signer. The text goes from SQLite's disk too, by ``vacuum``,
-    which is for the caller to call where that is False; from PostgreSQL's by a VACUUM FULL. An
-    event that is not as it was written goes without a mark, and ``verify`` still misses it; where
-    its place cannot be read, ``AuditChainError`` is raised as by ``prune``.
+    An event is a person's if the id is its ``actor_id``, ``effective_user_id`` or ``target_id``
+    (of that ``target_type``, if one is given); ``which`` is ``organization_id=`` or
+    ``all_organizations=True``. Each event's id, time, action, outcome and worker stay, and a mark
+    names it, signed where there is a signer. With ``vacuum`` False, call ``sigra.store.vacuum``
+    to remove the text from SQLite's disk too; PostgreSQL needs a VACUUM FULL. An event that is not
+    as it was written is erased without a mark, and ``verify`` still reports it; where its place
+    cannot be read, ``AuditChainError`` is raised as by ``prune``.
     """
     which_chains = tenancy(**which)
     check_reason(reason)
@@ -132,7 +132,7 @@ def erase(
     erased = 0
     failed: list[AuditChainError] = []
     for tag in _tags(sink.database, which_chains, true()):
-        with _put_off(failed):
+        with _collected(failed):
             _check_tag(tag)
             for found in events_of(sink.database, tag, names, target_type):
                 step = partial(_erase_some, tag=tag, found=found, reason=reason, signer=signer)
@@ -141,14 +141,14 @@ def erase(
     if vacuum:
         # Also where nothing was left to erase: an earlier call may have been killed before this.
         sink.database.scrub()
-    _raise(failed)
+    _raise_first(failed)
     return erased
 
 
 def vacuum(sink: SqlAuditSink) -> None:
-    """Leave in a SQLite store's file, and in its write-ahead log, no byte of what was erased.
+    """Remove from a SQLite store's file, and its write-ahead log, all bytes of what was erased.
 
-    The file is written anew, which takes as much room again and nobody else can write meanwhile.
+    The file is written anew: this takes as much room again, and nobody else can write meanwhile.
     On PostgreSQL nothing is done.
     """
     sink.prepare()
@@ -159,7 +159,7 @@ def _erase_some(
     connection: Connection, tag: str, found: list[Any], reason: str, signer: Signer | None
 ) -> None:
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
-    # What somebody has changed goes too, but nobody signs for it: verify still misses it.
+    # What somebody has changed is erased too, but without a mark: verify still reports it.
     whole = [(row.sequence, row.hash) for row in found if _is_whole(row, tag)]
     if whole:
         mark_erased(connection, chain, tag, whole, reason, signer)
@@ -176,21 +176,21 @@ def _is_whole(row: Any, tag: str) -> bool:
 
 
 def _tags(database: Database, which: EventFilter, condition: Any) -> list[str]:
-    """Return the tags of chains of which a condition holds."""
+    """Return the tags of the chains for which a condition holds."""
     query = of_tenancy(select(chains.c.tag).where(condition).order_by(chains.c.tag), which)
     return read_tables(database, lambda connection: list(connection.scalars(query)))
 
 
 @contextmanager
-def _put_off(failed: list[AuditChainError]) -> Iterator[None]:
-    """Note what is wrong with one chain, which is to keep nothing from being done with others."""
+def _collected(failed: list[AuditChainError]) -> Iterator[None]:
+    """Collect the error of one chain, which must not stop the work on the others."""
     try:
         yield
     except AuditChainError as error:
         failed.append(error)
 
 
-def _raise(failed: list[AuditChainError]) -> None:
+def _raise_first(failed: list[AuditChainError]) -> None:
     if failed:
         raise failed[0]
 

@@ -1,4 +1,4 @@
-"""From a stored row to its event, whatever somebody else put into the row."""
+"""Making an event of a stored row, which somebody else may have altered."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _texts_of = itemgetter(*_TEXTS)
 _KINDS = frozenset((str, type(None)))
 _BITS = 64
 _DEEPEST = 256
-"""Levels of metadata that are read: more, written as indented JSON, would exhaust the stack."""
+"""Levels of metadata that are read; to write more as indented JSON would exhaust the stack."""
 
 
 def event_of(row: Any) -> AuditEvent:
-    """Make the event of a row; one that was erased, or cannot be read, says so in its metadata."""
+    """Return the event of a row; if it was erased or cannot be read, its metadata says so."""
     payload, moment = _payload(row.payload), _moment(row.occurred_at)
     event_id, action, worker, tag = row.event_id, row.action, row.worker, row.tag
     outcome: Any = row.outcome
@@ -74,7 +74,7 @@ def shown(value: Any) -> str:
 
 
 def hex_shown(value: Any) -> str:
-    """Return bytes in hexadecimal, and say of what is none that it cannot be read."""
+    """Return bytes in hexadecimal, and "unreadable" for anything else."""
     return value.hex() if type(value) is bytes else next(iter(_UNREADABLE))
 
 
@@ -91,7 +91,7 @@ def _are_texts(*values: Any) -> bool:
 
 
 def _moment(text: Any) -> datetime | None:
-    """Read a moment as it is written; return None for anything else."""
+    """Return the moment in a text that the store may have written, None for anything else."""
     try:
         found = datetime.fromisoformat(text)
     except (ValueError, TypeError):
@@ -100,17 +100,17 @@ def _moment(text: Any) -> datetime | None:
 
 
 def _payload(text: Any) -> dict[str, Any]:
-    """Return the fields in a payload."""
+    """Return the fields in a payload, or metadata that says why there are none."""
     if text is None:
         return {"metadata": _ERASED.copy()}
     try:
-        return _written(_decode(text), text)
+        return _checked(_decode(text), text)
     except (ValueError, TypeError, KeyError, RecursionError):
         return {"metadata": _UNREADABLE.copy()}
 
 
-def _written(found: Any, text: str) -> dict[str, Any]:
-    """Return the fields of a payload; raise for what none has, and what readers do not take."""
+def _checked(found: Any, text: str) -> dict[str, Any]:
+    """Return a payload's fields; raise for what none ever has, or what readers do not take."""
     texts, attempt, metadata = _texts_of(found), found["attempt"], found["metadata"]
     if not (
         _KINDS.issuperset(map(type, texts))
@@ -120,7 +120,7 @@ def _written(found: Any, text: str) -> dict[str, Any]:
         and not (text.count("{") + text.count("[") > _DEEPEST and _is_deep(metadata, _DEEPEST))
     ):
         raise ValueError
-    if "\\u" in text:  # which may be half of a pair
+    if "\\u" in text:  # it may be half of a surrogate pair
         json.dumps(found, ensure_ascii=False).encode()
     return {**dict(zip(_TEXTS, texts, strict=True)), "attempt": attempt, "metadata": metadata}
 
@@ -133,7 +133,7 @@ def _is_deep(value: Any, levels: int) -> bool:
 
 
 def _finite(number: str) -> float:
-    """Read a number, and refuse one that no strict JSON can carry."""
+    """Return a number; raise ``ValueError`` for one that strict JSON cannot hold."""
     found = float(number)
     if not math.isfinite(found):
         raise ValueError

@@ -20,8 +20,8 @@ def find_strays(
 ) -> Iterator[Finding]:
     """Yield a finding for each chain that has entries or marks and no row.
 
-    It names the organization where that is one of ``tags`` or a mark says it; with
-    ``everything`` it is yielded also where nobody can tell whose the chain is.
+    It names the organization if that is one of ``tags`` or a mark says it. With ``everything``
+    it is yielded also for a chain that is of none of ``tags``, or of nobody knows whom.
     """
     for chain in connection.exec_driver_sql(_WITHOUT_ROW).scalars().all():
         if type(chain) is not int:
@@ -48,7 +48,7 @@ def find_strays(
 
 
 def _without_row(table: Table) -> Any:
-    """Return the query of the chains in a table that have no row, each looked up by the index."""
+    """Return the query of chains that a table names and that have no row; it uses the index."""
     found = select(func.min(table.c.chain).label("chain")).cte(recursive=True)
     following = select(func.min(table.c.chain)).where(table.c.chain > found.c.chain)
     found = found.union_all(select(following.scalar_subquery()).where(found.c.chain.is_not(None)))
@@ -56,13 +56,13 @@ def _without_row(table: Table) -> Any:
     return select(found.c.chain).where(found.c.chain.is_not(None), ~known)
 
 
-def _of_none(table: Table) -> Any:
-    """Return the query that finds a row that names no chain."""
+def _without_chain(table: Table) -> Any:
+    """Return the query of rows whose chain is NULL."""
     return select(table.c.chain).where(table.c.chain.is_(None))
 
 
 _numbers = union(
-    *(query(table) for table in (entries, marks) for query in (_without_row, _of_none))
+    *(query(table) for table in (entries, marks) for query in (_without_row, _without_chain))
 ).subquery()
 _WITHOUT_ROW = str(select(_numbers.c.chain).order_by(_numbers.c.chain))
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
     text,
 )
 
-# SQLite gives out ids by itself only to a column of its INTEGER.
+# SQLite generates ids only for a column of its type INTEGER.
 _Id = BigInteger().with_variant(Integer, "sqlite")
 
 UNNUMBERED = "length(previous) = 32"
@@ -67,7 +67,7 @@ entries = Table(
 """One row for each event. ``occurred_at`` is ISO 8601 in UTC with microseconds, always of the
 same length. ``payload`` is the rest of the event as canonical JSON, ``salt`` that of its
 ``commitment``, and ``actor_id`` a copy of the payload's, for filtering: the hash covers none of
-the three, and erased, they are null."""
+the three, and in an erased event they are null."""
 
 marks = Table(
     "sigra_audit_marks",

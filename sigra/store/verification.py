@@ -46,10 +46,10 @@ def verify(
 ) -> Report:
     """Check one organization's chain (``organization_id=``) or all (``all_organizations=True``).
 
-    ``public_keys`` are those that marks and checkpoints may be signed with; without any,
-    marks are believed. ``checkpoints`` come from outside the database, oldest first, and need
-    keys. ``progress`` is called now and then with the number of rows that are done. All is
-    read in one transaction.
+    ``public_keys`` are those of the keys that may sign marks and checkpoints; without any,
+    unsigned marks are believed. ``checkpoints`` come from outside the database, oldest first,
+    and need keys. ``progress`` is called now and then with the number of rows checked so far.
+    Everything is read in one transaction.
     """
     keys = by_id(public_keys)
     if checkpoints and not keys:
@@ -76,7 +76,7 @@ class _Verification:
         self.findings: list[Finding] = []
 
     def run(self, connection: Connection) -> None:
-        """Read and check everything, from the start where it was begun before."""
+        """Read and check everything; called once more, start from the beginning."""
         if checked_version(connection) != HEAD:
             raise AuditTablesError("are not there, or of an older version")
         self.checks, self.findings = {}, []
@@ -110,7 +110,7 @@ class _Verification:
         return tags
 
     def _is_head(self, head: Any) -> bool:
-        """Tell whether a chain's row has values as they are written; SQLite takes any others."""
+        """Tell whether a chain's row has values of the right types, which SQLite does not enforce."""
         good = [*map(type, head)] == [int, str, int, bytes]
         good = good and is_text(head.tag) and is_tag(head.tag)
         if not good and len(self.findings) < FINDINGS:
@@ -138,7 +138,7 @@ class _Verification:
                 self.findings.append(Finding(organization, 1, None, "truncated", reason))
 
     def report(self, level: Level) -> Report:
-        """Sum up."""
+        """Return the report of what was found."""
         checks = self.checks.values()
         findings = [*self._anchors.findings, *self.findings]
         rows = sum(check.rows for check in checks)
