@@ -1,8 +1,8 @@
 """A durable, tamper-evident store of audit events, on SQLite and PostgreSQL.
 
-``SqlAuditSink`` writes and reads, ``verify`` says whether what is there is what was written.
-Needs the extra ``sql``; what reads events back and a file of JSON lines, which ``sigra.audit``
-shows, do not.
+``SqlAuditSink`` writes and reads events, ``verify`` tells whether they are still as they were
+written. Needs the extra ``sql``; what ``sigra.audit`` offers of it (the functions that read, and
+``JSONLinesSink``) does not.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ __all__ = [
 ]
 
 
-if not TYPE_CHECKING:  # where any name would pass
+if not TYPE_CHECKING:  # a type checker would then let any name pass
 
     def __getattr__(name: str) -> Any:
         home = _HOMES.get(name)

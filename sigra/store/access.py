@@ -1,4 +1,4 @@
-"""Reading and writing the store's own tables, whatever somebody else put into them."""
+"""Reading and writing the store's own tables, which somebody else may have altered."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from sigra.store.errors import AuditTablesError
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-_NO_TEXT = "UTF-8"
+_NOT_UTF8 = "UTF-8"
 _ALTERED = (
     "no such table",
     "no such column",
     "ON CONFLICT clause does not match",
     "constraint failed",
-    _NO_TEXT,
+    _NOT_UTF8,
 )
-"""What SQLite says of tables that are others than ours: it has one kind of error for all."""
+"""What SQLite's messages contain where a table was altered: it has no error code for that."""
 
-_WRONG, _RIGHT = ("42", "23"), ("42501", "23001", "23503")
-"""PostgreSQL's codes for what is not there, or of another type, and for rows that a constraint
-excludes; and those among them for tables that are right: one may not read them, or a row of
-another table refers to theirs."""
+_ALTERED_CODES, _OTHER_CODES = ("42", "23"), ("42501", "23001", "23503")
+"""How PostgreSQL's codes begin for a table or column that is missing or of another type (42), or a
+constraint that refuses a row (23); and those of them that say nothing of the tables: a role may
+not use them (42501), or a row of another table refers to theirs."""
 
 _REFERRED_TO = "FOREIGN KEY"
 
 
 def read_tables(database: Database, work: Work[T]) -> T:
-    """Read in one transaction; where SQLite holds a text that is no UTF-8, once more by its bytes.
+    """Read in one transaction, where needed even text of SQLite's that is not UTF-8.
 
-    Each byte that is none is then a lone surrogate. The store writes none: it is to be found,
-    and not stumbled over. Read so, all takes longer. Raises ``AuditTablesError`` where a table is
-    not what it was made.
+    Then the work runs once more, more slowly, and each byte that is not UTF-8 becomes a lone
+    surrogate. The store never writes such text: ``verify`` must report it, and not fail on it.
+    Raises ``AuditTablesError`` where a table was altered.
     """
 
     def read(connection: Connection) -> T:
         try:
             return work(connection)
         except DBAPIError as error:
-            if connection.dialect.name != "sqlite" or _NO_TEXT not in str(error.orig):
+            if connection.dialect.name != "sqlite" or _NOT_UTF8 not in str(error.orig):
                 raise
-        with _any_text(connection):
+        with _reading_any_text(connection):
             return work(connection)
 
     with naming_altered():
@@ -55,10 +55,10 @@ def read_tables(database: Database, work: Work[T]) -> T:
 
 
 def write_tables(database: Database, work: Work[T]) -> T:
-    """Write in one transaction, and read any text in it. Raises as ``read_tables`` does."""
+    """Write in one transaction, which can read any text. Raises as ``read_tables`` does."""
 
     def write(connection: Connection) -> T:
-        with _any_text(connection):
+        with _reading_any_text(connection):
             return work(connection)
 
     with naming_altered():
@@ -66,7 +66,7 @@ def write_tables(database: Database, work: Work[T]) -> T:
 
 
 @contextmanager
-def _any_text(connection: Connection) -> Iterator[None]:
+def _reading_any_text(connection: Connection) -> Iterator[None]:
     if connection.dialect.name != "sqlite":
         yield
         return
@@ -80,7 +80,7 @@ def _any_text(connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def naming_altered() -> Iterator[None]:
-    """Raise ``AuditTablesError`` for what a database says of a table that is not as it was made."""
+    """Raise ``AuditTablesError`` in place of a database's error about a table that was altered."""
     try:
         yield
     except DBAPIError as error:
@@ -92,6 +92,6 @@ def naming_altered() -> Iterator[None]:
 def _is_altered(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's
     if state is not None:
-        return str(state).startswith(_WRONG) and state not in _RIGHT
+        return str(state).startswith(_ALTERED_CODES) and state not in _OTHER_CODES
     said = str(error.orig)
     return any(map(said.__contains__, _ALTERED)) and _REFERRED_TO not in said

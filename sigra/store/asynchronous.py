@@ -29,7 +29,7 @@ from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
 
-_await: Any = getattr(util, "await_", None) or util.await_only  # so called before 2.1
+_await: Any = getattr(util, "await_", None) or util.await_only  # before 2.1
 
 
 class AsyncDatabase:
@@ -147,7 +147,7 @@ async def _finish(engine: AsyncEngine) -> None:
 def _mark_dead(context: Any) -> OperationalError | None:
     """Mark a connection as dead by an error of asyncpg's that SQLAlchemy before 2.1 does not know.
 
-    asyncpg raises it once it has read why the server closes a connection, but not yet the end.
+    asyncpg raises it when it knows why the server closes a connection, but not yet that it has.
     """
     error = context.original_exception
     if type(error).__name__ != "InternalClientError":

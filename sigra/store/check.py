@@ -103,7 +103,7 @@ class ChainCheck:
         if known is not None and known != digest.hex():
             reason = "a checkpoint has another hash here: the chain was written anew"
             self.find(sequence, event_id, "forged", reason)
-        if sequence > self._sequence:  # else it was pruned: the next must follow the mark
+        if sequence > self._sequence:  # else it is older than the mark, and changes nothing
             self._sequence, self._event_id = sequence, event_id
             self._previous = digest if good else None
 
@@ -122,7 +122,7 @@ class ChainCheck:
                 self.find(sequence, event_id, "changed", reason)
             elif not is_committed(commitment, salt, payload):
                 self.find(sequence, event_id, "changed", "its payload is not what was committed to")
-            elif not (payload.startswith(actor_begins(actor_id)) or _is_without_nul(actor_id, payload)):
+            elif not (payload.startswith(actor_begins(actor_id)) or _is_copy(actor_id, payload)):
                 reason = "its actor_id is not that of its payload"
                 self.find(sequence, event_id, "changed", reason)
         except (TypeError, ValueError, AttributeError, KeyError, RecursionError):
@@ -165,7 +165,7 @@ class ChainCheck:
             self.find(last, self._event_id, "forged", "the chain's own row has another hash here")
 
 
-def _is_without_nul(actor_id: str | None, payload: str) -> bool:
+def _is_copy(actor_id: str | None, payload: str) -> bool:
     """Tell whether an actor's id is the payload's with U+FFFD for each NUL."""
     if actor_id is None or "\ufffd" not in actor_id:
         return False

@@ -1,4 +1,4 @@
-"""The cursor of a page: where it ended, as a text that means nothing to who passes it on."""
+"""The cursor of a page: where it ended, as an opaque text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sigra.store.reading import storable
 
 
 def encode_cursor(position: tuple[Any, ...]) -> str:
-    """Write a position of texts and integers as a cursor."""
+    """Return the cursor of a position, which is made of texts and integers."""
     text = json.dumps(position)
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
-    """Read the position of a cursor; raise ``InvalidQueryError`` if it has not these types.
+    """Return the position of a cursor; raise ``InvalidQueryError`` if it has other types.
 
-    A ``datetime`` is there as its text in ISO 8601, a ``UUID`` as its own.
+    In the cursor a ``datetime`` is its text in ISO 8601, and a ``UUID`` is its text.
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
@@ -32,7 +32,7 @@ def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
 
 
 def _part(value: Any, kind: type) -> Any:
-    """Return a part of a position; raise for another type, or what no database takes."""
+    """Return a part of a position; raise if its type is wrong, or no database takes it."""
     of_kind = type(value) is (str if kind in (datetime, UUID) else kind)
     if not of_kind or (kind is int and value.bit_length() > 63):
         raise ValueError

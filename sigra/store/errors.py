@@ -38,7 +38,7 @@ class AuditLostError(SigraError):
 class AuditNotKeptError(SigraError, ValueError):
     """Tell that an event is in no row of its chain. Attributes: ``event_id``, ``taken``.
 
-    ``taken``: its id is that of an event of another organization.
+    ``taken``: an event of another organization has its id.
     """
 
     def __init__(self, event_id: str, *, taken: bool) -> None:
@@ -56,7 +56,7 @@ class AuditNotKeptError(SigraError, ValueError):
 class AsyncConnectionError(SigraError, TypeError):
     """Refuse a connection or session that a plain call cannot await. Attribute: ``kind``.
 
-    Its name is all that ``log_safe`` can tell of it, and is to say enough.
+    ``log_safe`` reports nothing of it but its name, which therefore must say enough.
     """
 
     def __init__(self, kind: str) -> None:
@@ -79,9 +79,9 @@ class AuditTablesError(SigraError, RuntimeError):
 
 
 class AuditChainError(AuditTablesError, ValueError):
-    """Tell that one chain cannot be worked with, for what somebody did to its rows.
+    """Tell that one chain cannot be used, because somebody altered its rows.
 
-    Attributes: ``chain`` (what it is called, cut to size), ``reason``.
+    Attributes: ``chain`` (the ``repr`` of its tag, at most 80 characters), ``reason``.
     """
 
     def __init__(self, tag: object, reason: str) -> None:
@@ -90,7 +90,7 @@ class AuditChainError(AuditTablesError, ValueError):
 
     @classmethod
     def odd(cls, tag: object, sequence: object = None) -> AuditChainError:
-        """Tell of a chain's own row, or of an entry, that holds what nobody can work with."""
+        """Return the error for a chain's row, or an entry, with a value that is never written."""
         what = "the row of a chain" if sequence is None else f"its entry {repr(sequence)[:40]}"
         reason = f"hold a value of a kind that is never written in {what}"
         return cls(tag, f"{reason}: call verify, and put back what was there")

@@ -30,7 +30,7 @@ _LONGEST_NAME = 120
 _PLAIN = frozenset(f"{ascii_lowercase}{digits}-._")
 
 Progress = Callable[[int], object]
-"""Told how many events are written so far."""
+"""Called with the number of events that are written so far."""
 
 
 def export(
@@ -47,8 +47,8 @@ def export(
     Each organization's events go into a file of their own, in the order of its chain, a few
     in memory at a time; ``manifest.json`` is written last and has the count and the SHA-256 of
     each file, signed where there is a signer. ``format`` is "jsonl", "csv" (for spreadsheets:
-    what they would run or not show is there as text) or "parquet" (needs ``sigra[parquet]``).
-    Raises ``FileExistsError`` where the folder holds anything, and ``AuditChainError``.
+    formulas and invisible characters become plain text) or "parquet" (needs ``sigra[parquet]``).
+    Raises ``FileExistsError`` where the folder is not empty, and ``AuditChainError``.
     """
     make = FORMATS.get(format)
     if make is None:
@@ -101,9 +101,9 @@ def _fields(row: Any) -> dict[str, Any]:
 
 
 def _file_name(tag: str) -> str:
-    """Name an organization's file so that no name leaves the folder, or is that of another.
+    """Return the name of a chain's file: in the folder, and no other chain's name.
 
-    All but small letters and digits is escaped as in a URL: to some systems A and a are one.
+    All but lower-case letters, digits and ``-._`` is escaped: some file systems take A for a.
     """
     signs = (chr(byte) if chr(byte) in _PLAIN else f"%{byte:02x}" for byte in tag.encode())
     name = "".join(signs)

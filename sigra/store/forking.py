@@ -80,7 +80,7 @@ class Gate:
     def __exit__(self, *_: object) -> None:
         me = threading.get_ident()
         with self._lock:
-            if me in self._users:  # a child that was forked in here has begun again
+            if me in self._users:  # not in a child forked in here: it has begun again
                 self._users.remove(me)
             self._idle.notify_all()
 
@@ -139,7 +139,7 @@ def _in_child() -> None:
 def _register() -> None:
     """Register what a fork calls: once, and late, for what was registered last is called first.
 
-    It must come before ``logging`` takes its lock for the fork: users of a file log too.
+    It must come before ``logging`` takes its lock for a fork, as users of a file log too.
     """
     try:
         register = _unregistered.pop()  # one thread only: else a fork waits for itself

@@ -20,24 +20,24 @@ Format = Literal["jsonl", "csv", "parquet"]
 COLUMNS = (*EVENT_FIELDS, "sequence", "hash")
 _NUMBERS = ("attempt", "sequence")
 _formula = re.compile('(^|;)(?=[\\s"]*[=+\\-@\uff1d\uff0b\uff0d\uff20])')
-"""Where a spreadsheet may take a formula to begin, which may be in a wide form: at the start of a
-cell, and after a semicolon, which separates cells where the decimal point is a comma."""
+"""Where a spreadsheet may see the start of a formula, whose sign may be full-width: at the start of
+a cell, and after a semicolon, which separates cells where the decimal point is a comma."""
 
 Rows = list[dict[str, Any]]
 Write = Callable[[Rows], object]
 
 
 class Writer(Protocol):
-    """Writes one file after another. ``written``: how many rows the last one got."""
+    """Write one file after another. ``written`` is the number of rows in the last one."""
 
     written: int
 
     def open(self, path: Path) -> Any:
-        """Open a file, as a context manager that gives a function of some rows."""
+        """Open a new file; return a context manager that gives a function, which writes rows."""
 
 
 class JsonLines:
-    """One JSON object a line, in ASCII: no other sign ends a line."""
+    """One JSON object a line, in ASCII, so that nothing but a newline ends a line."""
 
     written = 0
 
@@ -57,8 +57,8 @@ class JsonLines:
 class Csv:
     """Comma-separated values with a header, for spreadsheets; metadata is JSON.
 
-    All cells are quoted, characters that cannot be seen are escapes, and what would be a formula
-    has an apostrophe before it.
+    All cells are quoted, invisible characters are escaped, and what would be a formula has an
+    apostrophe before it.
     """
 
     written = 0
@@ -122,6 +122,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return json.dumps(value).replace(";", "\\u003b")  # it is the same JSON
+        return json.dumps(value).replace(";", "\\u003b")  # equal JSON, without a separator
     seen = "".join(c if c.isprintable() and not hidden.match(c) else ascii(c)[1:-1] for c in value)
     return _formula.sub(r"\1'", seen)

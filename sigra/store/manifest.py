@@ -23,7 +23,7 @@ _PURPOSE = "export"
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A file of an export: how many events of which organization, up to which of its chain."""
+    """A file of an export: whose events, how many, and the sequence of the last in the chain."""
 
     organization_id: str | None
     file: str
@@ -47,7 +47,7 @@ class Manifest:
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 of a file, of which little is in memory at a time."""
+    """Return the SHA-256 of a file (hexadecimal), with little of it in memory at a time."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
 
@@ -65,7 +65,7 @@ def write_manifest(path: Path, manifest: Manifest, signer: Signer | None) -> Non
 
 
 def verify_export(folder: str | Path, public_keys: Iterable[Ed25519PublicKey] = ()) -> list[str]:
-    """Check an export's files against its manifest; return what is wrong, nothing if all is right.
+    """Check an export's files against its manifest; return what is wrong, [] if nothing is.
 
     Without ``public_keys`` only the files are checked, and whoever changed them may have
     changed the manifest too. Raises ``ValueError`` where there is no manifest to read.
@@ -82,7 +82,7 @@ def verify_export(folder: str | Path, public_keys: Iterable[Ed25519PublicKey] = 
     if keys and not is_signed(keys, fields.get("key_id"), signature, _PURPOSE, body):
         wrong.append(f"{MANIFEST} is not signed by one of the keys")
     for file, path in zip(files, paths, strict=True):
-        if not os.path.isfile(path):  # unlike Path's it is false too for what can be no path
+        if not os.path.isfile(path):  # unlike Path's, False also for what cannot be a path
             wrong.append(f"{file.file} is missing")
         elif digest_of(path) != file.sha256:
             wrong.append(f"{file.file} was changed: its SHA-256 is another")

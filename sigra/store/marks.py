@@ -84,7 +84,7 @@ def _add(
 def read_marks(
     connection: Connection, tags: dict[int, str], keys: PublicKeys | None
 ) -> dict[int, Marked]:
-    """Return what the marks of some chains say; with ``keys``, others than theirs are bad."""
+    """Return what the marks of some chains say; with ``keys``, only those they signed."""
     found = {chain: Marked() for chain in tags}
     for row in connection.execute(marks_of(tags)):
         of_chain = found.get(row.chain)

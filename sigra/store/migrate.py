@@ -26,29 +26,29 @@ _TABLES = {
     "0002": (chains, entries, marks),
     HEAD: (chains, entries, marks),
 }
-"""By what tables, and columns of theirs, a version is known."""
+"""The tables, and their columns, by which a version is recognized."""
 _VERSION = str(select(column("version_num")).select_from(table(VERSION_TABLE)))
 _COLUMNS = {
     version: [str(select(each).where(false())) for each in tables]
     for version, tables in _TABLES.items()
 }
-"""For each version the queries that fail where one is gone; texts, for compiling takes longer."""
+"""For each version, queries that fail where one is missing; as text, for compiling is slow."""
 
 
 def ensure_tables(database: Database) -> None:
-    """Make the tables, or bring them to this version, where they are not there yet.
+    """Make the tables where there are none; bring older ones to this version.
 
-    Of processes that begin at once one does it, and the others wait.
+    Of processes that begin at the same time, one does it and the others wait.
     """
     if database.read(checked_version) != HEAD:
         _alter(database, _upgrade_once)
 
 
 def make_within(connection: Connection, file: str) -> bool:
-    """Make the tables in this transaction of a file of SQLite's, and return True, if it has none.
+    """Make the tables in a caller's transaction on SQLite, if there are none; tell whether it did.
 
-    It is somebody else's, who may be reading: then no table can be dropped, as migrations do. One
-    of another file is left alone: what is written there is found by nobody.
+    Not by migrations, which drop tables: this fails while the caller reads. Nothing is made in
+    another file than the store's, where nobody would find what is written.
     """
     bare = _is_of(connection, file) and checked_version(connection) is None
     if bare:
@@ -70,7 +70,7 @@ def downgrade(database: Database, revision: str) -> None:
 
 
 def version(connection: Connection) -> str | None:
-    """Return the version that the tables are said to be of, None where none is."""
+    """Return the version that is recorded for the tables, None where none is."""
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
     found: list[str] = _ask(connection, _VERSION)
@@ -82,8 +82,8 @@ def version(connection: Connection) -> str | None:
 def checked_version(connection: Connection) -> str | None:
     """Return the version of the tables, None where there are none.
 
-    Raises ``AuditTablesError`` where they are of one that is not known, or not what they are
-    said to be.
+    Raises ``AuditTablesError`` where the recorded version is not known, or the tables are not of
+    that version.
     """
     found = version(connection)
     if found is None:
@@ -110,13 +110,13 @@ def _ask(connection: Connection, query: str) -> list[Any]:
 
 
 def _alter(database: Database, work: Callable[[Connection], None]) -> None:
-    """Write alone, and without a look at foreign keys: a table of SQLite's made anew is dropped."""
+    """Change the tables alone; with foreign keys off, as SQLite's are dropped and made anew."""
 
     def alter(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         else:
-            # Within a transaction the setting stays; the connection is used for nothing else.
+            # A transaction would ignore the pragma. Detached, nobody else gets this connection.
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
                 connection.exec_driver_sql(statement)
             connection.detach()
@@ -137,7 +137,7 @@ def _is_of(connection: Connection, file: str) -> bool:
 
 @cache
 def _statements() -> tuple[str, ...]:
-    """Return what makes the tables in SQLite, as the migrations have made them in memory."""
+    """Return the SQL that makes SQLite's tables as the migrations do, by running them in memory."""
     engine = create_engine("sqlite://")
     with engine.begin() as connection:
         _run(connection, "upgrade", HEAD)
@@ -158,9 +158,9 @@ def _known() -> frozenset[str]:
 
 
 def _run(connection: Connection, way: str, revision: str) -> None:
-    """Go up or down to a version by an ``op`` of the connection's own.
+    """Upgrade or downgrade to a version, by an ``op`` of the connection's own.
 
-    Alembic's is one for all threads: the host's migrations may be at work by it.
+    All threads share Alembic's own, which the host's migrations may be using.
     """
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext

@@ -24,29 +24,29 @@ Position = tuple[str, int, int]
 
 
 def read_page(database: Database, which: EventFilter, cursor: str | None, limit: int) -> Page:
-    """Return one page, newest first. A cursor is good for any filter, and shows nothing by itself.
+    """Return one page, newest first; raise ``InvalidQueryError`` for what is no cursor.
 
-    Raises ``InvalidQueryError`` for a cursor that is none.
+    A cursor only says where to go on: it fits any filter, and gives access to no event.
     """
     after: Any = None if cursor is None else decode_cursor(cursor, str, int, int)
     rows = read_tables(database, lambda connection: _rows(connection, which, after, limit + 1))
     if len(rows) <= limit:
         return Page(tuple(map(event_of, rows)), None)
-    rows = _placed(rows[:limit])
+    rows = _trimmed(rows[:limit])
     return Page(tuple(map(event_of, rows)), encode_cursor(_end(rows)))
 
 
 def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
     """Yield all events, newest first, a page in memory at a time.
 
-    Each page is read by itself, so that a slow reader holds no transaction open.
+    Each page has a transaction of its own, so that a slow reader holds no transaction open.
     """
     after: Position | None = None
     while True:
         start = after
         rows = read_tables(database, lambda c: _rows(c, which, start, MOST))  # noqa: B023
         more = len(rows) == MOST
-        rows = _placed(rows) if more else rows
+        rows = _trimmed(rows) if more else rows
         yield from map(event_of, rows)
         if not more:
             return
@@ -56,13 +56,13 @@ def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
 def read_chain(
     database: Database, chain: int, which: EventFilter, after: int = 0
 ) -> Iterator[list[Any]]:
-    """Yield the rows of a chain that match, in its order, some at a time; none after the last."""
+    """Yield the rows of a chain that match, in its order, some at a time, never an empty list."""
     while True:
         query = matching(stored_events().where(entries.c.sequence > after), which, chain)
         query = query.order_by(entries.c.sequence).limit(_AT_ONCE)
         rows = read_tables(database, lambda c: list(c.execute(query)))  # noqa: B023
         more = len(rows) == _AT_ONCE
-        rows = _placed(rows) if more else rows
+        rows = _trimmed(rows) if more else rows
         if rows:
             yield rows
             after = rows[-1].sequence
@@ -71,7 +71,7 @@ def read_chain(
 
 
 def of_tenancy(query: Any, which: EventFilter) -> Any:
-    """Narrow a query of ``chains`` to that of the organization asked for, unless all are."""
+    """Narrow a query of ``chains`` to one organization's, unless all are asked for."""
     if which.all_organizations:
         return query
     return query.where(chains.c.tag == chain_tag(which.organization_id))
@@ -115,7 +115,7 @@ def _rows(
 
 
 def chain_of(connection: Connection, which: EventFilter) -> int | None:
-    """Return the chain of the organization asked for: None for all, 0 where it has none."""
+    """Return the chain of the organization asked for; None for all, 0 where it has none."""
     if which.all_organizations:
         return None
     found = connection.execute(of_tenancy(select(chains.c.id), which)).scalar()
@@ -129,7 +129,7 @@ def matching(query: Select[Any], which: EventFilter, chain: int | None) -> Selec
     for name, value in exact.items():
         if value is not None:
             query = query.where(entries.c[name] == value)
-    if actor is not None and "\ufffd" in actor:  # which may stand for a NUL
+    if actor is not None and "\ufffd" in actor:  # it may stand for a NUL
         begins = actor_begins(which.actor_id)
         query = query.where(func.substr(entries.c.payload, 1, len(begins)) == begins)
     if which.since is not None:
@@ -139,8 +139,8 @@ def matching(query: Select[Any], which: EventFilter, chain: int | None) -> Selec
     return query
 
 
-def _placed(rows: list[Any]) -> list[Any]:
-    """Leave to the next page the last rows, as far as these have no place to go on from."""
+def _trimmed(rows: list[Any]) -> list[Any]:
+    """Take away the last rows, for the next page, until one has a place to go on from."""
     while rows and not is_place(rows[-1]):
         rows.pop()
     if not rows:
@@ -152,7 +152,7 @@ def _placed(rows: list[Any]) -> list[Any]:
 
 
 def is_place(row: Any) -> bool:
-    """Tell whether a row says in a way that is ever written where it stands."""
+    """Tell whether a row has a time, chain and sequence of the kinds that are written."""
     moment = row.occurred_at
     return is_text(moment) and "\0" not in moment and type(row.chain) is type(row.sequence) is int
 

@@ -22,7 +22,7 @@ MOST = 500
 
 
 class Tenancy(TypedDict, total=False):
-    """Whose events are meant: one of the two must be there."""
+    """Whose events are meant; one of the two must be given."""
 
     organization_id: Id | None
     all_organizations: bool
@@ -39,7 +39,7 @@ class Filters(Tenancy, total=False):
 
 
 class Page(NamedTuple):
-    """Some events, newest first, and the cursor of the page after them (None: the last one)."""
+    """Some events, newest first, and the cursor of the next page (None after the last)."""
 
     events: tuple[Any, ...]
     cursor: str | None
@@ -49,9 +49,9 @@ class Page(NamedTuple):
 class EventFilter:
     """Which events to read, with ids as text and moments in UTC.
 
-    ``organization_id`` None stands for the events without one; where
-    ``all_organizations`` is true it says nothing. ``since`` is the first moment,
-    ``until`` the first one after. None elsewhere: any.
+    ``organization_id`` None stands for the events without one; it is
+    ignored where ``all_organizations`` is true. ``since`` is the first moment included,
+    ``until`` the first one excluded. None in any other field: no restriction.
     """
 
     organization_id: str | None = None
@@ -72,7 +72,7 @@ class ReadableSink(Protocol):
         ...
 
     def stream(self, which: EventFilter) -> Iterator[Any]:
-        """Return all events, newest first, of which few are in memory at a time."""
+        """Return all events, newest first, with few in memory at a time."""
         ...
 
     def count(self, which: EventFilter) -> int:
@@ -120,8 +120,8 @@ def cleanup(
     """Remove the events older than so many days; return how many. None keeps all for ever.
 
     Works on all configured sinks that can (``SqlAuditSink``), in batches: ``progress`` is called
-    after each with the number so far; what stops half-way is taken up by the next call. Where
-    one sink fails, the others are cleaned all the same, and then what it raised is raised.
+    after each with the number so far; where a call was stopped, the next one goes on. Where one
+    sink fails, the others are still cleaned, and then its error is raised.
     Raises ``InvalidQueryError`` for anything but a whole number of days above zero, and
     ``NoAuditStoreError`` where no sink can.
     """
@@ -166,9 +166,9 @@ def event_filter(
     until: datetime | None = None,
     outcome: Outcome | None = None,
 ) -> EventFilter:
-    """Check the filters of a read; raise ``InvalidQueryError`` where one would be a mistake.
+    """Return the filters of a read, checked; raise ``InvalidQueryError`` for a wrong one.
 
-    Which organization must be said: one that was forgotten would read every tenant's events.
+    The organization must be given: a read that forgot it would show every tenant's events.
     """
     if (organization_id is ABSENT) is (all_organizations is not True):
         raise InvalidQueryError(
@@ -190,7 +190,7 @@ def event_filter(
 
 
 def tenancy(**which: Unpack[Tenancy]) -> EventFilter:
-    """Check whose events are meant, where no other filter applies."""
+    """Return the filter of whose events are meant, where no other filter applies."""
     unknown = set(which) - {"organization_id", "all_organizations"}
     if unknown:
         raise TypeError(f"it takes organization_id or all_organizations, not {sorted(unknown)}")
@@ -209,7 +209,7 @@ def utc(name: str, value: datetime) -> datetime:
 
 
 def storable(text: str) -> str:
-    """Return a text as any database takes it: U+FFFD for a lone surrogate, and for a NUL."""
+    """Return a text that any database takes, with U+FFFD for each lone surrogate and NUL."""
     return well_formed(text).replace("\0", "\ufffd")
 
 
@@ -220,7 +220,7 @@ def _action(action: str) -> str:
 
 
 def id_as_logged(name: str, value: Id | None) -> str | None:
-    """Return an id as an event has it, a long one cut as it is where an event is logged.
+    """Return an id as an event has it: as text, and a long one cut as ``log`` cuts it.
 
     Raises ``InvalidQueryError`` for what is no id.
     """

@@ -1,6 +1,6 @@
 """Events in a mapped class of the application's own.
 
-SQLAlchemy's ORM takes as long to load as the rest of the store: it is loaded when it is needed.
+SQLAlchemy's ORM takes as long to load as the rest of the store, so it is loaded when needed.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ def is_mapped(kind: Any) -> bool:
 
 
 def add_records(connection: Connection, records: Sequence[Any]) -> None:
-    """Add records that are not there yet, by ``event_id`` where their class has one.
+    """Add records; leave out those whose ``event_id``, if their class has one, is there already.
 
-    A class whose ``event_id`` is not unique may get one twice from two processes at once. The
-    transaction of the connection goes on, or its innermost savepoint: whoever began that ends it.
+    Where it is not unique in the database, two processes at once may both add one. The connection's
+    transaction, or its innermost savepoint, stays open: whoever began that ends it.
     """
     from sqlalchemy.orm import Session
 
-    # By default a session has a savepoint of its own within another, and takes it back in the end.
+    # By default a session inside a savepoint begins its own, and rolls that back in the end.
     with Session(connection, join_transaction_mode="rollback_only") as session:
         for record in records:
             kind, fresh = type(record), _copy(record)
-            # Where its class is not given one, it may be made by the database, or by nobody.
+            # None where the class did not take it: the database may make one, or nobody does.
             if hasattr(kind, "event_id") and fresh.event_id is not None:
                 if _id_type(kind) is UUID:
                     fresh.event_id = UUID(str(fresh.event_id))
@@ -55,13 +55,13 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
 
 
 def _copy(record: Any) -> Any:
-    """Return a new record of the same values, for a session to own, and to give keys and defaults.
+    """Return a new record of the same values, which a session may own and give keys and defaults.
 
-    Other stores are given the record too, and a thread may try again to add it.
+    The record itself stays as it is: other stores get it too, and adding it may be tried again.
     """
     state: Any = inspect(record)
     if not vars(record).keys().isdisjoint(state.mapper.relationships.keys()):
-        return deepcopy(record)  # what is related to it is bound to it, and copied too
+        return deepcopy(record)  # related records refer to it, and are copied too
     fresh: Any = state.manager.new_instance()
     values = {name: value for name, value in vars(record).items() if name != _STATE}
     vars(fresh).update(values)
@@ -122,8 +122,8 @@ def _end(records: list[Any]) -> Position:
 
 
 def _id_type(kind: Any) -> type:
-    """Return what the ids of events are in a class's records: ``UUID`` or ``str``."""
-    column = getattr(_field(kind, "event_id"), "type", None)  # a property of Python's has none
+    """Return the type of ``event_id`` in a class's records: ``UUID`` or ``str``."""
+    column = getattr(_field(kind, "event_id"), "type", None)  # a Python property has none
     return UUID if isinstance(column, Uuid) and column.as_uuid else str
 
 

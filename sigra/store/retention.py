@@ -119,10 +119,10 @@ def erase(
     An event is a person's if the id is its ``actor_id``, ``effective_user_id`` or ``target_id``
     (of that ``target_type``, if one is given); ``which`` is ``organization_id=`` or
     ``all_organizations=True``. Each event's id, time, action, outcome and worker stay, and a mark
-    names it, signed where there is a signer. With ``vacuum`` False, call ``sigra.store.vacuum``
-    to remove the text from SQLite's disk too; PostgreSQL needs a VACUUM FULL. An event that is not
-    as it was written is erased without a mark, and ``verify`` still reports it; where its place
-    cannot be read, ``AuditChainError`` is raised as by ``prune``.
+    names the event, signed where there is a signer. ``vacuum`` removes the text from SQLite's disk
+    too (if False, call ``sigra.store.vacuum`` later); PostgreSQL needs a VACUUM FULL. An event that
+    is not as it was written is erased without a mark, and ``verify`` still reports it; where its
+    place cannot be read, ``AuditChainError`` is raised as by ``prune``.
     """
     which_chains = tenancy(**which)
     check_reason(reason)

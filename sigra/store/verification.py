@@ -110,7 +110,7 @@ class _Verification:
         return tags
 
     def _is_head(self, head: Any) -> bool:
-        """Tell whether a chain's row has values of the right types, which SQLite does not enforce."""
+        """Tell whether a chain's row has values of the right types: SQLite takes any others."""
         good = [*map(type, head)] == [int, str, int, bytes]
         good = good and is_text(head.tag) and is_tag(head.tag)
         if not good and len(self.findings) < FINDINGS:
