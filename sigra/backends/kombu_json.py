@@ -17,8 +17,8 @@ def refuse_pickle(conf: Any) -> None:
     results = {conf.result_serializer, *(conf.result_accept_content or ())}
     if (accepted | results | {conf.task_serializer}) & _PICKLE:
         raise ValueError(
-            "this Celery app uses pickle, by which whoever can write to the broker runs any code "
-            "in who reads: set task_serializer='json' and accept_content=['json'], for results too"
+            "this Celery app uses pickle (whoever can write to the broker runs any code in its "
+            "consumers): set task_serializer='json' and accept_content=['json'], for results too"
         )
     if not accepted & {"json", "application/json"}:
         raise ValueError("this Celery app does not accept JSON: add 'json' to accept_content")
