@@ -19,9 +19,10 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
 
     All are checked before the first is written to a store, which writes them in one transaction:
     that of ``conn``, the caller's connection or session, or one of its own. Where it raises,
-    none is written, and all that were well formed count as failed. Raises
-    ``AuditRejectedError`` (whose ``index`` says which is not well formed), what the store
-    raises, and ``NoAuditStoreError`` where no configured sink is one.
+    none is written (of several stores: not by the one that raised, nor by those after it), and
+    all that were well formed count as failed. Raises ``AuditRejectedError`` (whose ``index``
+    says which is not well formed), what the store raises, and ``NoAuditStoreError`` where no
+    configured sink is one.
     """
     if not (found := stores()):
         raise NoAuditStoreError
@@ -32,7 +33,7 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
         for sink in found:
             sink.write_in(conn, held, savepoint=False)
     except Exception as error:
-        reason = f"none of the events was written: {type_name(type(error))}"
+        reason = f"a store wrote none of the events: {type_name(type(error))}"
         for result in results:
             if _is_held(result) and result.event is not None:
                 report(AuditResult("failed", reason, result.event), result.event.action)
