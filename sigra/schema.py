@@ -71,14 +71,9 @@ def build_record(schema: Any, event: Any) -> Any:
 
 def _matched(declared: dict[str, str]) -> Fields:
     """Keep what is a field of an event; ``metadata_`` stands in where ``metadata`` cannot be."""
-    pairs = []
-    for field in EVENT_FIELDS:
-        keyword = declared.get(field)
-        if keyword is None and field == "metadata":
-            keyword = declared.get("metadata_")
-        if keyword is not None:
-            pairs.append((field, keyword))
-    return tuple(pairs)
+    if "metadata_" in declared:
+        declared = {"metadata": declared["metadata_"], **declared}
+    return tuple((field, declared[field]) for field in EVENT_FIELDS if field in declared)
 
 
 def _declared(schema: Any) -> dict[str, str]:
@@ -87,10 +82,8 @@ def _declared(schema: Any) -> dict[str, str]:
         return _parameters(schema)
     for marker, read in _KINDS:
         declaration = _attribute(schema, marker)
-        if declaration is not _ABSENT:
-            names = read(schema, declaration)
-            if names is not None:
-                return names
+        if declaration is not _ABSENT and (names := read(schema, declaration)) is not None:
+            return names
     return _parameters(schema)
 
 
