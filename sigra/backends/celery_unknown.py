@@ -47,9 +47,11 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
             if message.delivery_info.get("routing_key") == queue:
                 time.sleep(_PAUSE)  # it goes to that queue's end
             else:
-                waits = "job %s waits in queue %s: no worker is named %s"  # unknown: KeyError(name)
-                cure = "; have a consumer import its module, and start one with -Q %s"
-                _log.error(waits + cure, brief(id), queue, unknown, queue)
+                waits = (
+                    "job %s waits in queue %s: no worker is named %s; "  # unknown: KeyError(name)
+                    "have a consumer import its module, and start one with -Q %s"
+                )
+                _log.error(waits, brief(id), queue, unknown, queue)
             try:
                 _send_on(consumer, queue, message)
             except Exception as error:

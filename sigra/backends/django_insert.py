@@ -25,18 +25,22 @@ _settings = native("django.conf", "django").settings
 
 def check_options(jobs: Sequence[Job], alias: str) -> None:
     """Raise ``InvalidOptionError`` for a priority or a queue that Django's tasks do not have."""
-    known = _tasks.task_backends[alias].queues
     for job in jobs:
-        queue = job.options.queue
-        if queue is not None and known and queue not in known:
-            names = ", ".join(sorted(known))
-            reason = f"TASKS[{alias!r}] has no queue {brief(queue)!r}; it has {names}"
-            raise InvalidOptionError("queue", reason, job.worker)
-        if queue is not None and _db.connections[rows().db].vendor == "postgresql":
-            check_texts(job, rows().model._meta.get_field("queue_name").max_length)
+        if job.options.queue is not None:
+            _check_queue(job, job.options.queue, alias)
         if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
             reason = "Django's tasks have priorities from -100 to 100"
             raise InvalidOptionError("priority", reason, job.worker)
+
+
+def _check_queue(job: Job, queue: str, alias: str) -> None:
+    known, table = _tasks.task_backends[alias].queues, rows()
+    if known and queue not in known:
+        names = ", ".join(sorted(known))
+        reason = f"TASKS[{alias!r}] has no queue {brief(queue)!r}; it has {names}"
+        raise InvalidOptionError("queue", reason, job.worker)
+    if _db.connections[table.db].vendor == "postgresql":
+        check_texts(job, table.model._meta.get_field("queue_name").max_length)
 
 
 def transaction(jobs: Sequence[Job]) -> AbstractContextManager[Any]:

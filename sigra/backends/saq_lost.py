@@ -20,7 +20,9 @@ _log = logging.getLogger("sigra.job")
 _HEARTBEAT = "sigra.heartbeat"
 """The key in a job's meta for its heartbeat, which SAQ's own sweep must not see."""
 
-_AGAIN = 1.0
+AGAIN = 1.0
+"""Seconds after which a job is run again whose consumer stopped or died; with 0, one that had
+been scheduled would be in the queue twice."""
 
 _RUNNING = """
 SELECT key, job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
@@ -68,7 +70,7 @@ async def _queue_again(queue: Any) -> list[str]:
             if not heartbeat or now - job.touched / 1000 <= heartbeat:
                 continue
             job.status, job.error = _Status.QUEUED, queue.swept_error_message
-            job.started, job.touched, job.scheduled = 0, int(now * 1000), int(now + _AGAIN)
+            job.started, job.touched, job.scheduled = 0, int(now * 1000), int(now + AGAIN)
             facts = queue.serialize(job), job.scheduled, key, status, read
             written = await conn.execute(statement(_QUEUE_AGAIN).format(table), facts)
             if written.rowcount:

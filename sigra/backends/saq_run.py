@@ -13,17 +13,13 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
 from sigra.backends.saq_ended import end, goes_on, had_ended
-from sigra.backends.saq_lost import heartbeat_for, heartbeat_of
+from sigra.backends.saq_lost import AGAIN, heartbeat_for, heartbeat_of
 from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
 
 _saq = native("saq", "saq")
 
 _log = logging.getLogger("sigra.job")
-
-_AGAIN = 1.0
-"""Seconds after which SAQ runs a job again whose consumer stopped or died; with 0, one that had
-been scheduled would be in the queue twice."""
 
 _KEEP_DEAD = 365 * 24 * 3600
 """Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
@@ -48,7 +44,7 @@ def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
         scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
         timeout=0,
         retries=options.max_attempts + 1,  # one more, to refuse what kills consumers
-        retry_delay=_AGAIN,
+        retry_delay=AGAIN,
         ttl=_KEEP_DEAD,
         **heartbeat_for(queue, heartbeat),
     )
@@ -57,7 +53,7 @@ def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
 async def run(context: dict[str, Any], /, **payload: Any) -> None:
     """Run a job: the body of every worker's function."""
     job, worker = context["job"], context["worker"]
-    task, job.retry_delay = worker.job_task_contexts[job], _AGAIN
+    task, job.retry_delay = worker.job_task_contexts[job], AGAIN
     if await had_ended(job, task):
         return
     lost = max(0, job.attempts - 1 - ends_in(payload))
