@@ -138,8 +138,9 @@ class BackendContract(OutcomeContract, DueContract):
         """A second job under the key is not enqueued, and says so; a later one is."""
         self._require(harness, "unique", "delay")
         # Long enough for a busy machine to come to the second one.
-        first = workers.echo.new(IDS, unique="k", delay=4 * self.delay)
-        second = workers.echo.new(IDS, unique="k", delay=4 * self.delay)
+        later = max(4 * self.delay, 3)
+        first = workers.echo.new(IDS, unique="k", delay=later)
+        second = workers.echo.new(IDS, unique="k", delay=later)
         assert (first.duplicate, second.duplicate) == (False, True)
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
 

@@ -114,14 +114,15 @@ class Journal:
 
     def wait(self, harness: Harness, done: Callable[[], bool], what: str) -> None:
         """Advance the queue until ``done()``; fail after the harness's patience."""
-        deadline = time.monotonic() + harness.patience
+        deadline, late = time.monotonic() + harness.patience, False
         while not done():
-            harness.advance()
-            if time.monotonic() > deadline:
+            if late:
                 runs = self.runs()
                 raise AssertionError(
                     f"waited {harness.patience} s for {what}; {len(runs)} runs, last {runs[-3:]}"
                 )
+            harness.advance()
+            late = time.monotonic() > deadline
 
     def _lines(self, path: Path) -> list[dict[str, Any]]:
         found = _parsed(self._complete(path))

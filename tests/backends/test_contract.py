@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ class Queue:
 
     name = "queue"
     capabilities = frozenset[Capability](["delay", "run_at", "max_attempts", "backoff"])
-    patience = 1.5
+    patience = 60.0
 
     def __init__(self, fault: str = "") -> None:
         self.fault, self.backend = fault, self
@@ -164,6 +165,15 @@ class Queue:
             consumed = consume(due[2], due[1], self.name)
             if consumed.verdict.state in ("retryable", "scheduled"):
                 self.put(consumed.verdict.delay, due[1], consumed.following())
+
+
+def test_what_came_while_the_machine_stood_still_is_not_missed(journal: Journal) -> None:
+    """Once its patience is over the suite looks again before it says that nothing came."""
+    came: list[bool] = []
+    stalled = SimpleNamespace(patience=0.0, advance=lambda: came.append(True))
+    journal.wait(stalled, lambda: bool(came), "the job")
+    with pytest.raises(AssertionError, match="for another"):
+        journal.wait(stalled, lambda: False, "another")
 
 
 @pytest.mark.parametrize(
