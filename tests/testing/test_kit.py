@@ -157,11 +157,11 @@ def test_a_backend_of_many_tests_is_cleared_between_them() -> None:
     backend = RecordingBackend()
     with configure(backend=backend):
         jobs = backend.jobs
-        close.new(TENANT, delay=7, unique="held")
+        close.new(TENANT, delay=7200, unique="held")
         close.new(TENANT, delay=5)
-        assert 1 == len(backend.drain(until=6))
+        assert 1 == len(backend.drain(until=3600))
         backend.clear()
-        assert [] == jobs == backend.drain(until=9)
+        assert [] == jobs == backend.drain(until=9000)
         backend.clear()
         again = close.new(TENANT, unique="held", delay=5)
         assert not again.duplicate
