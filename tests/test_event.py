@@ -301,7 +301,7 @@ def _end_of_a_child_that_writes(sink: JSONLinesSink, hurry: threading.Event) -> 
     time.sleep(0.005)  # when the fork comes, some thread is at a line: it ends its turn by writing
     child = os.fork()
     if child == 0:  # pragma: no cover - runs in the child, which a signal ends where it hangs
-        signal.alarm(5)
+        signal.alarm(60)
         sink.write(AuditEvent(action="of.child"))
         os._exit(0)
     hurry.clear()

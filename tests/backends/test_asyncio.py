@@ -282,9 +282,9 @@ async def test_a_retry_due_as_its_runner_ends_is_not_forgotten(backend: AsyncioB
 
 
 @worker
-async def snoozing(job: JobInfo) -> Any:
+async def snoozing(job: JobInfo, seconds: float = 1) -> Any:
     ran.append((job.attempt, job.snoozes))
-    return Snooze(1) if job.snoozes == 0 else "awake"
+    return Snooze(seconds) if job.snoozes == 0 else "awake"
 
 
 @on_loop
@@ -434,9 +434,9 @@ async def test_aclose_finishes_what_is_due(backend: AsyncioBackend) -> None:
 async def test_aclose_returns_what_is_for_later(backend: AsyncioBackend) -> None:
     """``aclose`` returns the jobs that are scheduled, snoozed, or to be retried later."""
     later = [
-        remember.new({"n": 1}, delay=60),
-        attempted.new({"fails": 1}, backoff=30),
-        snoozing.new({}),
+        remember.new({"n": 1}, delay=3600),
+        attempted.new({"fails": 1}, backoff=3600),
+        snoozing.new({"seconds": 3600}),
     ]
     left = await backend.aclose()
     assert set(later) == set(left)

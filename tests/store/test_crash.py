@@ -457,7 +457,7 @@ def test_the_handler_of_a_signal_logs_while_its_thread_reads(tmp_path: Path, dri
         "def tell(*_):\n"
         "    told.append(log_safe('a.b', None, organization_id='told').status)\n"
         "    signal.setitimer(signal.ITIMER_REAL, len(told) < 300 and .001)\n"
-        "signal.signal(signal.SIGALRM, tell); stuck = Timer(60, os._exit, (1,)); stuck.start()\n"
+        "signal.signal(signal.SIGALRM, tell); stuck = Timer(200, os._exit, (1,)); stuck.start()\n"
         "signal.setitimer(signal.ITIMER_REAL, .001)\n"
         "while len(told) < 300: sink.count(EventFilter('acme'))\n"
         "stuck.cancel()\n"
@@ -559,13 +559,16 @@ from sigra import AuditEvent
 from sigra.audit import EventFilter
 from sigra.store import SqlAuditSink
 sink, dispose = SqlAuditSink(sys.argv[1]), AsyncEngine.dispose
-sink.write(AuditEvent(action="a.b"))
+sink.write(AuditEvent(action="a.b")); interrupted = threading.Event()
 async def dispose_late(engine):
-    await asyncio.sleep(.5); await dispose(engine)
+    AsyncEngine.dispose = dispose
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    while not interrupted.is_set(): await asyncio.sleep(.02)
+    await dispose(engine)
 AsyncEngine.dispose = dispose_late
-signal.signal(signal.SIGALRM, signal.default_int_handler); signal.setitimer(signal.ITIMER_REAL, .2)
+signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(60)
 try: sink.close()
-except KeyboardInterrupt: pass
+except KeyboardInterrupt: interrupted.set()
 else: raise AssertionError("it was not interrupted")
 assert sink.count(EventFilter(None)) == 1
 sink.close(); until = time.monotonic() + 60
