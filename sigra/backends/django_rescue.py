@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
 
 from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
-from sigra.backends.jsonb import fit
+from sigra.backends.jsonb import fit, writable
 from sigra.errors import brief
+from sigra.verdict import Verdict
 
 _db = native("django.db", "django")
 _limits = native("django.tasks.base", "django")
@@ -50,6 +52,36 @@ def rescue(own: Any, path: str) -> None:
         _log.error("job %s runs again: its consumer died, or takes too long", brief(str(row.id)))
         lost.filter(id=row.id).update(status="READY")
     _rows_of(own).filter(**earlier).exclude(status="FAILED").delete()
+
+
+def go_on(result: Any, payload: Mapping[str, Any], verdict: Verdict) -> None:
+    """Enqueue the next run of a job, and end this run's row in the same transaction.
+
+    Otherwise, if the consumer died before Django ends the row, ``rescue`` would run the job again
+    beside its next run.
+    """
+    row = result.db_result
+    with _db.transaction.atomic(using=rows().db):
+        if verdict.error is None:
+            row.set_successful(None)
+        else:
+            row.set_failed(writable(verdict.error))
+        send_again(result.task, payload, verdict.delay)
+
+
+@contextmanager
+def lost_if_unwritten(row: Any) -> Iterator[None]:
+    """If the database fails in the block, leave the job as if its consumer had died.
+
+    Django itself would write that it failed, if the database is back by then, and it would not
+    run again.
+    """
+    try:
+        yield
+    except _db.Error:
+        _log.exception("job %s waits as if its consumer had died", brief(str(row.id)))
+        row.status, row.set_failed = "RUNNING", lambda _: None
+        raise
 
 
 def send_again(task: Any, payload: Mapping[str, Any], seconds: float) -> None:

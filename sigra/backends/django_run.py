@@ -7,7 +7,14 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from sigra.backends.django_rescue import RESCUE, count_delivery, rescue, send_again, watch
+from sigra.backends.django_rescue import (
+    RESCUE,
+    count_delivery,
+    go_on,
+    lost_if_unwritten,
+    rescue,
+    watch,
+)
 from sigra.backends.external import Consumed, consume, find, native
 from sigra.backends.jsonb import unfit, writable
 from sigra.errors import UnknownWorkerError
@@ -29,7 +36,6 @@ def task_of(worker: str) -> Any:
         if worker == RESCUE:
             rescue(result.task, f"{_MODULE}.{WORKER}")
         else:
-            watch(result.task, task_of(RESCUE))
             run(worker, result, payload)
 
     # No dots after the module's name: Django takes what follows the last for the attribute.
@@ -43,7 +49,9 @@ def task_of(worker: str) -> Any:
 
 def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
-    count_delivery(result.db_result)
+    with lost_if_unwritten(result.db_result):
+        watch(result.task, task_of(RESCUE))
+        count_delivery(result.db_result)
     with suppress(UnknownWorkerError):
         # The worker's module is imported if need be, as Django does for its own tasks.
         find(worker, worker.rpartition(".")[0] or worker)
@@ -54,7 +62,8 @@ def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
 def _settle(result: Any, consumed: Consumed) -> None:
     verdict = consumed.verdict
     if verdict.state in ("retryable", "scheduled"):
-        send_again(result.task, consumed.following(), verdict.delay)
+        with lost_if_unwritten(result.db_result):
+            go_on(result, consumed.following(), verdict)
     if verdict.error is not None:
         # Django then shows this row as failed; a retry goes on in a row of its own.
         raise writable(verdict.error)

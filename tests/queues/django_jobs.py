@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
-import consumer_side
-from django.tasks import task
+import os
+import signal
+from pathlib import Path
 
-from sigra import tenant_worker
+import consumer_side
+from django.db import connection
+from django.tasks import task
+from django_tasks_db.models import DBTaskResult
+
+from sigra import Snooze, tenant_worker
 from sigra.testing import contract_workers
 
 
 @tenant_worker
 def lazily_found(scope, args):
     contract_workers.record(scope, args)
+
+
+@tenant_worker
+def dies_as_it_is_put_off(scope, args, job, marker):
+    """Snooze once; the first time the consumer is killed when the next run is queued."""
+    contract_workers.record(scope, args)
+    if job.snoozes:
+        return None
+    if not Path(marker).exists():
+        Path(marker).touch()
+        DBTaskResult.set_successful = _die_unless_with_it
+    return Snooze(1)
+
+
+_set_successful = DBTaskResult.set_successful
+
+
+def _die_unless_with_it(*args):
+    """End the row in the transaction that queues the next run, but not later by itself."""
+    if not connection.in_atomic_block:
+        os.kill(os.getpid(), signal.SIGKILL)
+    _set_successful(*args)
 
 
 @task

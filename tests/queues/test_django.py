@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, failing
 from servers import need
 
 need("django_tasks_db", "django")
@@ -263,6 +263,17 @@ class DjangoContract(QueueContract):
         workers.agnostic.new({})
         journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the lost job")
 
+    def test_a_job_whose_consumer_dies_as_it_is_put_off_goes_on_once(self, harness, journal):
+        """The run that was put off does not come again beside the next one."""
+        args = {**IDS, "marker": str(harness.folder / "died")}
+        job = django_jobs.dies_as_it_is_put_off.new(args, max_attempts=3)
+        journal.wait(harness, lambda: not harness.alive, "its death")
+        harness.start()
+        of_job = harness.rows.filter(args_kwargs__kwargs__id=job.id)
+        unfinished = of_job.filter(status__in=["READY", "RUNNING"])
+        journal.wait(harness, lambda: not unfinished.exists(), "its end")
+        assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
+
     def test_each_alias_has_its_own_time_after_which_a_job_is_lost(self, harness, journal):
         """A patient backend's job still runs when another's counts as lost."""
         with configure(backend=DjangoBackend("patient")):
@@ -292,6 +303,20 @@ class TestDjangoOnPostgres(DjangoContract):
             journal.wait(harness, lambda: not looks.filter(id__in=waiting).exists(), "a look")
             time.sleep(1)  # until it has ended
         journal.wait(harness, lambda: bool(journal.runs(workers.agnostic.name)), "the lost job")
+
+    def test_a_job_whose_delivery_cannot_be_counted_runs_later(self, harness, journal):
+        """Django itself would count it as failed, though it never ran."""
+        table = f"{harness.rows.model._meta.db_table} WHEN"
+        with failing(harness.server, f"OF args_kwargs ON {table} true", times=1):
+            self._run(harness, journal, workers.echo, IDS)
+
+    def test_a_job_whose_next_run_cannot_be_queued_comes_again(self, harness, journal):
+        """As one whose consumer died does; Django itself would count it as failed."""
+        table = harness.rows.model._meta.db_table
+        next_run = "NEW.status = 'READY' AND NEW.args_kwargs->'kwargs'->>'snoozes' = '1'"
+        with failing(harness.server, f"OR INSERT ON {table} WHEN {next_run}", times=1):
+            self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 3, max_attempts=2)
+        assert [run["snoozes"] for run in journal.runs(workers.snoozes.name)] == [0, 0, 1]
 
 
 class TestDjangoOnSqlite(DjangoContract):
