@@ -48,6 +48,7 @@ class HueyBackend:
         if self.embedded:
             self.capabilities ^= {"at_most_once", "at_least_once"}
             huey.on_shutdown("sigra.release")(huey.storage.release)
+            huey.execute = huey.storage.surely(huey.execute)
         huey.deserialize_task = partial(read, huey)
         catalog.subscribe(self._register)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ _TAKEN = (
     "queue text not null, data blob not null, priority real not null)"
 )
 _PUT = "insert into task (queue, data, priority) values (?, ?, ?)"
+_TAKEN_ONES = "from taken where queue = ? and id = coalesce(?, id)"
 _ANY = "select 1 from task where queue = ? limit 1"
 _DUE = (
     "insert into task (queue, data, priority) select queue, data, "
@@ -100,6 +101,49 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
             finally:
                 self._own.cursor = before
 
+    def enqueue(self, data: bytes, priority: float | None = None) -> None:
+        """Queue a task."""
+        with self._instead_of_taken(data):
+            super().enqueue(data, priority)
+
+    def add_to_schedule(self, data: bytes, ts: Any) -> None:
+        """Schedule a task."""
+        with self._instead_of_taken(data):
+            super().add_to_schedule(data, ts)
+
+    @contextmanager
+    def _instead_of_taken(self, data: bytes) -> Iterator[None]:
+        """If what is written is the next run of the task that this thread took, delete that too.
+
+        In one transaction: otherwise, a consumer that is killed just then would leave both.
+        """
+        taken = getattr(self._own, "taken", None)
+        if taken is None or _id_of(data) != _id_of(self._own.data):
+            yield
+            return
+        try:
+            with self.transaction():
+                yield
+                self.release()
+        except BaseException:
+            self._own.taken = taken
+            raise
+
+    def surely(self, execute: Callable[..., Any]) -> Callable[..., Any]:
+        """Return huey's ``execute``, after which a task is queued again if its end is not written.
+
+        huey logs such an error and goes on with the next task.
+        """
+
+        def executing(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return execute(*args, **kwargs)
+            except BaseException:
+                self._own.unwritten = True
+                raise
+
+        return executing
+
     def dequeue(self) -> bytes | None:
         """Delete the task that this thread took before, which has ended, and take the next one."""
         self.claim()
@@ -117,7 +161,8 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
                 return None
             cursor.execute("delete from task where id = ?", row[:1])
             cursor.execute(_PUT.replace("task", "taken"), (self.name, *row[1:]))
-            self._own.taken = cursor.lastrowid
+            self._own.taken, self._own.data = cursor.lastrowid, row[1]
+            self._own.unwritten = False
         data: bytes = row[1]
         return data
 
@@ -125,7 +170,7 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
         """Delete the task that this thread took: it has ended."""
         taken = getattr(self._own, "taken", None)
         if taken is not None:
-            self.sql("delete from taken where id = ?", (taken,), commit=True)
+            self._forget(taken, again=self._own.unwritten)
             self._own.taken = None
 
     def read_schedule(self, ts: Any) -> list[bytes]:
@@ -164,25 +209,40 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
                     f"{self.filename} has a consumer already: one process at a time, with "
                     "threads (huey_consumer -k thread); for more, use Redis or PostgreSQL"
                 ) from error
-            self._recover()
+            self._forget(None, again=True)
             self._claimed = lock
 
-    def _recover(self) -> None:
+    def _forget(self, taken: int | None, *, again: bool) -> None:
+        """Delete a taken task, or all; if ``again``, queue them, each counted as one delivery."""
         with self.db(commit=True) as cursor:
-            cursor.execute("select data, priority from taken where queue = ?", (self.name,))
-            for data, priority in cursor.fetchall():
-                cursor.execute(_PUT, (self.name, _count_delivery(data), priority))
-            cursor.execute("delete from taken where queue = ?", (self.name,))
+            which = (self.name, taken)
+            if again:
+                cursor.execute(f"select data, priority {_TAKEN_ONES}", which)
+                for data, priority in cursor.fetchall():
+                    cursor.execute(_PUT, (self.name, _count_delivery(data), priority))
+            cursor.execute(f"delete {_TAKEN_ONES}", which)
+
+
+def _id_of(data: bytes) -> str | None:
+    """Return the id of a task; None for what is none."""
+    match _message(data):
+        case {"task": {"id": str(id)}}:
+            return id
+    return None
 
 
 def _count_delivery(data: bytes) -> bytes:
     """Return the task with one more delivery counted; unchanged if it holds no envelope."""
-    try:
-        message = json.loads(data)
-    except (ValueError, RecursionError):
-        return data
+    message = _message(data)
     match message:
         case {"task": {"kwargs": dict(payload)}} if MARK in payload:
             add_delivery(payload)
             return json.dumps(message, separators=(",", ":")).encode()
     return data
+
+
+def _message(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None

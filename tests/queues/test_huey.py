@@ -260,6 +260,59 @@ def test_a_count_of_deliveries_breaks_no_signature(file_backend):
     assert attempts == [1, 2]
 
 
+@tenant_worker(name="sigra.tests.huey.fails", max_attempts=3)
+def fails(scope):
+    attempts.append(current_job().attempt)
+    raise LookupError
+
+
+def run_all(huey: Any) -> None:
+    """Run what is queued, and what is due soon, as a consumer does."""
+    while huey.storage.unfinished():
+        huey.read_schedule()
+        if (task := huey.dequeue()) is not None:
+            huey.execute(task)
+
+
+@pytest.mark.parametrize("backoff", [0, 0.01])
+def test_a_consumer_that_dies_after_it_queued_the_next_run_leaves_that_one_alone(
+    file_backend, backoff
+):
+    """The run before has ended: queued again, it would send its own next runs."""
+    attempts.clear()
+    fails.new(IDS, backoff=backoff)
+    file_backend.huey.execute(file_backend.huey.dequeue())  # by a consumer that dies
+    file_backend.huey.storage._claimed.close()
+    run_all(HueyBackend().huey)
+    assert attempts == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("backoff", "table"), [(0, "task"), (0.01, "schedule")])
+def test_a_job_whose_next_run_cannot_be_written_comes_again(file_backend, backoff, table):
+    """As one whose consumer died does; huey goes on with the next job."""
+    attempts.clear()
+    fails.new(IDS, backoff=backoff)
+    huey = file_backend.huey
+    task = huey.dequeue()
+    refuse = "begin select raise(abort, 'the disk is full'); end"
+    huey.storage.sql(f"create trigger full before insert on {table} {refuse}", commit=True)
+    with pytest.raises(sqlite3.Error, match="full"):
+        huey.execute(task)
+    huey.storage.sql("drop trigger full", commit=True)
+    run_all(huey)
+    assert attempts == [1, 1, 2]
+
+
+def test_a_job_that_sends_another_is_kept_until_it_ends(file_backend):
+    """Only its own next run takes its place."""
+    producer.new(IDS)
+    file_backend.huey.dequeue()
+    producer.new(IDS)
+    file_backend.huey.storage._claimed.close()
+    HueyBackend().huey.storage.claim()
+    assert file_backend.huey.pending_count() == 2
+
+
 ODD = [
     b'{"task":{"id":"1","name":"x","args":[],"kwargs":{"sigra":2,"deliveries":"x"}}}',
     b'{"task":{"id":"1","name":"x","args":[],"kwargs":{"sigra":2,"deliveries":null}}}',
