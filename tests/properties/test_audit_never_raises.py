@@ -514,20 +514,32 @@ LARGE: dict[str, Callable[[], Any]] = {
 }
 
 
+def least_time(work: Callable[[], Any]) -> float:
+    """Return the seconds of the processor's time that the fastest of three goes takes."""
+    times = []
+    for _ in range(3):
+        start = time.thread_time()
+        work()
+        times.append(time.thread_time() - start)
+    return min(times)
+
+
 @pytest.mark.parametrize("kind", LARGE)
 def test_cost_is_bounded(kind: str) -> None:
     """The largest metadata costs some milliseconds and at most 64 KiB of line."""
-    stream = io.BytesIO()
+    stream, statuses = io.BytesIO(), set[str]()
     structlog.configure(processors=[lambda *_: ""], logger_factory=structlog.ReturnLoggerFactory())
     value = LARGE[kind]()
-    best = 1.0
+
+    def log_it() -> None:
+        result = log_safe("a.b", SCOPE, metadata=value, user_agent="\x7f" * 5 * MILLION)
+        statuses.add(result.status)
+
     with configure(audit_schema=AuditEvent, sinks=[JSONLinesSink(stream)]):
-        for _ in range(3):
-            start = time.thread_time()
-            result = log_safe("a.b", SCOPE, metadata=value, user_agent="\x7f" * 5 * MILLION)
-            best = min(best, time.thread_time() - start)
-    assert "emitted" == result.status
+        cost = least_time(log_it)
+    assert {"emitted"} == statuses
     assert max(map(len, stream.getvalue().splitlines())) <= 64 * 1024
-    assert best < 0.15  # the goal is 50 ms; a slow machine is given three times that
+    # The goal is 50 ms; to count so far takes half of that, on a slow machine as much longer.
+    assert cost < 5 * least_time(lambda: sum(1 for _ in range(MILLION)))
     while isinstance(value, (list, dict)) and kind == "depth":  # let go level by level
         value = value["a"] if isinstance(value, dict) else value[0]
