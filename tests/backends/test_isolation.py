@@ -226,7 +226,7 @@ def test_jobs_on_one_loop(events: AuditLog) -> None:
         with configure(backend=backend):
             jobs = [
                 (body if n % 8 == 0 else abody).new(a)
-                for n, a in enumerate(plan(JOBS // 5, sleep=60))
+                for n, a in enumerate(plan(JOBS // 5, sleep=86_400))
             ]
             assert set(jobs[:20]) == set(await backend.aclose(PATIENCE))
         caller.check()

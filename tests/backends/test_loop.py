@@ -70,7 +70,7 @@ def test_threads_that_send_their_first_jobs_at_once_have_one_loop() -> None:
     """Each had its own, and shared with the others connections that a loop cannot share."""
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _AT_ONCE]
-    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=240, check=True)
     assert done.stdout == "1 True\n"
 
 
@@ -95,7 +95,7 @@ def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent()
     """Each one after it waited for ever, for a loop that had no thread."""
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _NO_THREAD]
-    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=240, check=True)
     reason = "RuntimeError: can't start new thread. When that is cured, enqueue it again."
     assert done.stdout == f"{reason}\n42\n"
 
@@ -128,7 +128,7 @@ def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_no
         env={**os.environ, "PYTHONPATH": here},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -294,7 +294,7 @@ def test_tail_follows_and_ctrl_c_ends_it(database: Path, start: Any) -> None:
     time.sleep(1.2)
     process.send_signal(signal.SIGINT)
     rest = process.stdout.read()
-    assert 130 == process.wait(60)
+    assert 130 == process.wait(240)
     assert ("acme", "acme", b"") == (first["organization_id"], later["organization_id"], rest)
     assert "\x1b[31m12" == later["target_id"]
 
@@ -373,7 +373,7 @@ def test_checkpoints_taken_at_once_follow_each_other(
     words = ("audit", "checkpoint", "--to", str(kept))
     given = ("--key", str(keys["private"]), "--store", f"sqlite:///{database}")
     started = [start(*words, *given) for _ in range(3)]
-    said = [process.communicate(timeout=60)[0].split()[1] for process in started]
+    said = [process.communicate(timeout=240)[0].split()[1] for process in started]
     assert [b"1", b"2", b"3"] == sorted(said)
     trust = ("--public-key", keys["public"], "--checkpoints", kept)
     assert "intact" in run("verify", *ALL, *trust).stdout
