@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Container, Mapping
 from datetime import timedelta
+from itertools import count
 from typing import Any, TypeAlias
 
 from sigra.backends.external import native
@@ -26,6 +27,10 @@ _NOTE = """UPDATE {table} AS job
 SET headers = note.headers::jsonb, attempts = note.attempts
 FROM unnest($1::bigint[], $2::text[], $3::int[]) AS note (id, headers, attempts)
 WHERE job.id = note.id"""
+
+_UNCHANGED = "SELECT 1 FROM {table} WHERE id = $1 AND updated = $2"
+"""Whether a consumer that took a job still has it: taking and queueing change ``updated``."""
+
 _Row: TypeAlias = tuple[int, str, int]
 
 
@@ -89,13 +94,21 @@ def surely_retry(queries: Any, ours: Container[str]) -> None:
     ``ours``: the names of the entrypoints that run workers; for others nothing changes.
     """
     retry = queries.retry_job
+    unchanged = _UNCHANGED.format(table=queries.qbq.qualified.queue_table)
 
     async def retry_surely(job: Any, *args: Any) -> None:
         if job.entrypoint not in ours:
             await retry(job, *args)
             return
-        try:  # if an answer is lost it is done twice, which adds one more to PgQueuer's own count
-            await insist(lambda: retry(job, *args))
+        tries = count()
+
+        async def once() -> None:
+            # If an answer was lost, the next run is queued, and a consumer may have begun it.
+            if not next(tries) or await queries.driver.fetch(unchanged, job.id, job.updated):
+                await retry(job, *args)
+
+        try:
+            await insist(once)
         except Exception:
             _log.exception("job %s waits as if its consumer had died", brief(str(job.id)))
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from consumer import BIN
@@ -27,13 +28,13 @@ import pgqueuer_app  # noqa: E402
 import psycopg  # noqa: E402
 from pgqueuer import PgQueuer, Queries  # noqa: E402
 from pgqueuer.db import SyncPsycopgDriver  # noqa: E402
-from pgqueuer.queries import SyncQueries  # noqa: E402
+from pgqueuer.queries import EntrypointExecutionParameter, SyncQueries  # noqa: E402
 from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.pgqueuer import PgQueuerBackend  # noqa: E402
-from sigra.backends.pgqueuer_notes import Notes  # noqa: E402
+from sigra.backends.pgqueuer_notes import Notes, surely_retry  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
@@ -191,6 +192,45 @@ class TestPgQueuer(OwnPoolContract):
             journal.wait(harness, lambda: bool(harness.logged(waits)), "the last try")
         journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]
+
+    def test_a_next_run_that_was_queued_is_not_queued_again_where_the_answer_is_lost(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """Another consumer may have begun it meanwhile, or even have ended it."""
+
+        async def retry_with_its_answer_lost() -> tuple[int, int]:
+            conn = await asyncpg.connect(harness.url)
+            queries = Queries.from_asyncpg_connection(conn)
+            name = "native.nobody"
+            await queries.enqueue(name, b"")
+
+            async def take() -> Any:
+                return await queries.dequeue(
+                    batch_size=1,
+                    entrypoints={name: EntrypointExecutionParameter(concurrency_limit=0)},
+                    queue_manager_id=uuid4(),
+                    global_concurrency_limit=None,
+                    heartbeat_timeout=timedelta(seconds=30),
+                )
+
+            retry, begun = queries.retry_job, []
+
+            async def queue_and_lose_the_answer(*args: Any) -> None:
+                await retry(*args)
+                if not begun:
+                    begun.extend(await take())
+                    raise ConnectionError("connection was closed in the middle of operation")
+
+            queries.retry_job = queue_and_lose_the_answer
+            surely_retry(queries, {name})
+            (job,) = await take()
+            await queries.retry_job(job, timedelta(0), None)
+            taken_twice = await take()
+            await conn.execute("DELETE FROM pgqueuer")
+            await conn.close()
+            return len(begun), len(taken_twice)
+
+        assert asyncio.run(retry_with_its_answer_lost()) == (1, 0)
 
     def test_a_job_that_failed_for_good_stays_so_where_its_consumer_dies_then(
         self, harness: PgQueuerHarness, journal: Journal
