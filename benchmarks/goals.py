@@ -49,6 +49,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("7s", "the same, stdlib json", "raw submit", 3.0, _job, "stdlib"),
     Goal("8", ".new_many on threads, a job", "raw submit", 0.6, _many),
     Goal("10", "log_safe, shipped renderer", "structlog, as its page", 0.95, paired(logs.rendered)),
+    Goal("10m", "log_safe, 10^6 keys", "50 ms", 1.0, paired(logs.largest)),
     Goal("11", "log_safe, user's chain", "that chain", 1.3, paired(logs.through_chain)),
     Goal("13", "log_safe below the level", "log_safe emitted", 0.15, paired(logs.filtered)),
     Goal("13b", "log_safe, raising sink", "log_safe, writing sink", 1.0, _sink),
