@@ -9,6 +9,7 @@ from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.saq_begin import watch_begins
 from sigra.backends.saq_lost import look_for_lost
 from sigra.backends.saq_run import native_job, queue_of, run
 from sigra.job import Job
@@ -39,6 +40,7 @@ class SaqBackend:
             written, writer = each.serialize(_saq.Job("sigra")), f"the SAQ queue {each.name!r}"
             require_json(written, writer, "leave dump= and load= out")
             look_for_lost(each)
+            watch_begins(each)
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ treats a finished job's key as held within the same second.
                 self.capabilities -= {"unique"}

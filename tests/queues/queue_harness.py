@@ -150,13 +150,19 @@ class OwnPoolHarness(QueueHarness):
                 yield
 
 
+CUT = "PERFORM pg_terminate_backend(pg_backend_pid()), pg_sleep(9)"
+
+
 @contextmanager
-def failing(server: str, updates: str, times: int) -> Iterator[None]:
-    """Have a PostgreSQL refuse the first so many of these updates (``OF args ON jobs WHEN ...``)."""
+def failing(server: str, updates: str, times: int, how: str = "RAISE 'not now'") -> Iterator[None]:
+    """Have a PostgreSQL refuse the first so many of these updates (``OF args ON jobs WHEN ...``).
+
+    ``how``: ``CUT`` breaks the connection.
+    """
     with psycopg.connect(server, autocommit=True) as conn:
         conn.execute("CREATE SEQUENCE failing")
         conn.execute(f"""CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-            IF nextval('failing') <= {times} THEN RAISE 'not now'; END IF; RETURN NEW; END $$""")
+            IF nextval('failing') <= {times} THEN {how}; END IF; RETURN NEW; END $$""")
         of_on, _, when = updates.partition(" WHEN ")
         condition = f"WHEN ({when})" if when else ""
         conn.execute(f"""CREATE TRIGGER failing BEFORE UPDATE {of_on}

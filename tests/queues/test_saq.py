@@ -15,12 +15,17 @@ from typing import Any
 import pytest
 from consumer_side import sleeps
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, failing
+from queue_harness import CUT, QueueHarness, failing
 from servers import need
 
 saq = need("saq")
 
 import psycopg  # noqa: E402
+from proxy import Proxy  # noqa: E402
+from redis import asyncio as aioredis  # noqa: E402
+from redis.asyncio.retry import Retry  # noqa: E402
+from redis.backoff import NoBackoff  # noqa: E402
+from saq.queue.redis import RedisQueue  # noqa: E402
 
 from sigra import (  # noqa: E402
     Cancel,
@@ -244,8 +249,120 @@ class TestSaqOnPostgres(QueueContract):
         journal.wait(harness, lambda: self._status(harness, job) == "complete", "its end")
         assert len(journal.runs()) == 2
 
+    def test_a_job_whose_begin_could_not_be_written_has_all_its_attempts(self, harness, journal):
+        """SAQ had counted one: with no other left the job ended, and had never run."""
+        job = workers.echo.new(IDS, delay=2)
+        begins = f"""OF status ON saq_jobs WHEN NEW.key = '{job.id}' AND NEW.status = 'active'
+            AND convert_from(NEW.job, 'UTF8')::json ->> 'attempts' = '1'"""
+        ended = {"complete", "failed"}
+        with failing(harness.server, begins, times=1):
+            journal.wait(harness, lambda: self._status(harness, job) in ended, "its end")
+        assert (self._status(harness, job), len(journal.runs())) == ("complete", 1)
+
     def _status(self, harness, job):
         return harness.ask(harness.native.job(job.id)).status
+
+
+def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
+    """SAQ has handed it to its consumer by then, where it ran too, at the same time."""
+    queues = [saq.Queue.from_url(postgres, name="undone") for _ in range(2)]
+    backends = [SaqBackend(queue) for queue in queues]
+    runs: list[str] = []
+
+    @tenant_worker(name="tests.undone", backend=backends[0])
+    async def waits(scope):
+        runs.append("begun")
+        await ended.wait()
+
+    async def fetch_twice():
+        for queue in queues:
+            await queue.connect()
+        job = await waits.anew(IDS)
+        first, second = (
+            saq.Worker(queue, backend.functions, dequeue_timeout=1)
+            for queue, backend in zip(queues, backends, strict=True)
+        )
+        with psycopg.connect(postgres, autocommit=True) as conn:
+            conn.execute(f"""CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN {CUT}; END $$""")
+            conn.execute("""CREATE CONSTRAINT TRIGGER cutting AFTER UPDATE ON saq_jobs
+                INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()""")
+            await first.process()
+            conn.execute("DROP FUNCTION cut CASCADE")
+        running = asyncio.create_task(second.process())
+        while not runs:
+            await asyncio.sleep(0.01)
+        again = asyncio.create_task(first.process())
+        await asyncio.wait({again}, timeout=5)
+        ended.set()
+        await asyncio.gather(running, again)
+        native = await queues[0].job(job.id)
+        for queue in queues:
+            await queue.disconnect()
+        return native
+
+    ended = asyncio.Event()
+    native = asyncio.run(fetch_twice())
+    assert (runs, native.status, native.attempts) == (["begun"], "complete", 1)
+
+
+def test_a_job_that_a_stop_meets_as_it_begins_is_queued_again(postgres):
+    """SAQ left it as a running one, until a sweep took its consumer for dead."""
+    queue = saq.Queue.from_url(postgres, name="stopped")
+    backend = SaqBackend(queue)
+
+    async def stop_it():
+        await queue.connect()
+        with psycopg.connect(postgres, autocommit=True) as conn, configure(backend=backend):
+            conn.execute("SELECT pg_advisory_lock(7)")
+            conn.execute("""CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$""")
+            conn.execute("""CREATE TRIGGER waiting BEFORE UPDATE ON saq_jobs FOR EACH ROW
+                WHEN (convert_from(NEW.job, 'UTF8')::json ->> 'attempts' = '1')
+                EXECUTE FUNCTION wait()""")
+            job = await workers.echo.anew(IDS)
+            beginning = asyncio.create_task(saq.Worker(queue, backend.functions).process())
+            waiting = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+            while not conn.execute(waiting).fetchall():
+                await asyncio.sleep(0.01)
+            beginning.cancel()
+            await asyncio.wait({beginning})
+            conn.execute("DROP FUNCTION wait CASCADE")
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return native
+
+    native = asyncio.run(stop_it())
+    assert (native.status, native.attempts) == ("queued", 0)
+
+
+def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
+    """Its connection broke after the job was fetched, and came back for the next write."""
+    proxy = Proxy(redis)
+    client = aioredis.from_url(proxy.url, retry=Retry(NoBackoff(), 0))
+    queue = RedisQueue(client, name=f"unheard-{uuid.uuid4().hex}")
+    backend, fetch, retry = SaqBackend(queue), queue.dequeue, queue.retry
+
+    async def fetch_and_cut(**options):
+        job = await fetch(**options)
+        proxy.cut()
+        return job
+
+    async def restore_and_retry(job, error):
+        proxy.restore()
+        await retry(job, error)
+
+    async def begin():
+        with configure(backend=backend):
+            job = await workers.echo.anew(IDS)
+        queue.dequeue, queue.retry = fetch_and_cut, restore_and_retry
+        await saq.Worker(queue, backend.functions).process()
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return native
+
+    native = asyncio.run(begin())
+    assert (native.status, native.attempts) == ("queued", 0)
 
 
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
