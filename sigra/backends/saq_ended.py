@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from sigra.backends.external import native
+from sigra.backends.insist import insist
+from sigra.backends.saq_begin import broken
 from sigra.errors import brief
 
 _Status = native("saq", "saq").Status
@@ -41,7 +44,7 @@ async def had_ended(job: Any, task: dict[str, Any]) -> bool:
     """
     runs, status, error, written = job.meta.get(_ENDED) or (None, None, None, True)
     swept = job.error == job.get_queue().swept_error_message
-    if (written and not swept) or runs != job.attempts - 1:
+    if written and not (swept and runs == job.attempts - 1):
         return False
     job.attempts = runs
     _log.warning("job %s had ended, and SAQ brought it back: it stays so", brief(job.key))
@@ -53,8 +56,11 @@ async def had_ended(job: Any, task: dict[str, Any]) -> bool:
 async def _finish(job: Any, status: Any, error: str | None) -> None:
     """Write the end; if that fails, or a stop cuts it off, SAQ itself queues the job again."""
     job.meta = {**job.meta, _ENDED: (job.attempts, status, error, True)}
+    write = partial(job.finish, status, error=error)
+    # A key of the user's own may have another job by the time that a second try would come.
+    own = job.key == (job.kwargs or {}).get("id")
     try:
-        await job.finish(status, error=error)
+        await (insist(write, broken(job.get_queue())) if own else write())
     except BaseException:
         job.meta = {**job.meta, _ENDED: (job.attempts, status, error, False)}
         raise

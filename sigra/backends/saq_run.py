@@ -59,9 +59,10 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     lost = max(0, job.attempts - 1 - ends_in(payload))
     consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
     work = asyncio.ensure_future(consuming)
+    every = pause = heartbeat_of(job) / 3
     try:
-        while not (await asyncio.wait({work}, timeout=heartbeat_of(job) / 3 or None))[0]:
-            await _beat(job)
+        while not (await asyncio.wait({work}, timeout=pause or None))[0]:
+            pause = every if await _beat(job) else min(every, AGAIN)
     except asyncio.CancelledError:
         if worker.event.is_set():
             job.attempts -= 1  # SAQ stops, and runs it again: this is no attempt
@@ -71,11 +72,14 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     await _settle(job, task, work.result())
 
 
-async def _beat(job: Any) -> None:
+async def _beat(job: Any) -> bool:
+    """Give a sign of life; tell whether its queue has it."""
     try:
         await job.update()
     except Exception:
         _log.warning("job %s gave no sign of life to its queue", brief(job.key), exc_info=True)
+        return False
+    return True
 
 
 async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:

@@ -306,6 +306,89 @@ def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
     assert (runs, native.status, native.attempts) == (["begun"], "complete", 1)
 
 
+def test_an_end_that_a_broken_connection_keeps_from_being_written_is_written_after_all(postgres):
+    """Where it broke once more, SAQ itself left the job as a running one, to be run again."""
+    queue = saq.Queue.from_url(postgres, name="cut")
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.cut", backend=backend)
+    def ends(scope):
+        return 7
+
+    async def run_it():
+        await queue.connect()
+        job = await ends.anew(IDS)
+        writes = "OF status ON saq_jobs WHEN OLD.status = 'active' AND NEW.status <> 'active'"
+        with failing(postgres, writes, times=2, how=CUT):
+            process = saq.Worker(queue, backend.functions).process()
+            await asyncio.wait({asyncio.ensure_future(process)})
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return native
+
+    native = asyncio.run(run_it())
+    assert (native.status, native.attempts) == ("complete", 1)
+
+
+def test_a_sign_of_life_that_could_not_be_written_is_given_again_before_it_is_missed(postgres):
+    """With three that broken connections cut off, a running job was begun a second time."""
+    queue = saq.Queue.from_url(postgres, name="alive")
+    backend, ended = SaqBackend(queue, heartbeat=12), asyncio.Event()
+
+    @tenant_worker(name="tests.alive", backend=backend)
+    async def waits(scope):
+        await ended.wait()
+
+    async def run_it(signs):
+        await queue.connect()
+        job = await waits.anew(IDS)
+        running = asyncio.create_task(saq.Worker(queue, backend.functions).process())
+        beats = """ON saq_jobs WHEN NEW.status = 'active'
+            AND convert_from(OLD.job, 'UTF8') LIKE '%worker_id%'"""
+        lost: list[str] = []
+        with failing(postgres, beats, times=3):
+            while not lost and signs.execute("SELECT last_value FROM failing").fetchone() < (4,):
+                await asyncio.sleep(0.1)
+                lost += await queue.sweep()
+            ended.set()
+            await running
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return lost, native
+
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        lost, native = asyncio.run(run_it(conn))
+    assert (lost, native.status) == ([], "complete")
+
+
+def test_a_job_that_ended_stays_so_though_a_consumer_died_before_that_was_written(postgres):
+    """One that had fetched it again to write its end: the job then ended as a lost one."""
+    queue = saq.Queue.from_url(postgres, name="unwritten")
+    backend, runs = SaqBackend(queue, heartbeat=1), []
+
+    @tenant_worker(name="tests.unwritten", backend=backend)
+    async def ends(scope):
+        runs.append("begun")
+
+    async def die_before_it_is_written():
+        worker = saq.Worker(queue, backend.functions, poll_interval=0.1)
+        await queue.connect()
+        job = await ends.anew(IDS)
+        with failing(postgres, "OF status ON saq_jobs WHEN NEW.status = 'complete'", times=1):
+            await worker.process()
+        taken = await queue.dequeue(poll_interval=0.1)
+        taken.attempts += 1
+        await taken.update(status="active", touched=1)  # long ago
+        assert await queue.sweep() == [job.id]
+        await worker.process()
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return native
+
+    native = asyncio.run(die_before_it_is_written())
+    assert (runs, native.status, native.attempts) == (["begun"], "complete", 1)
+
+
 def test_a_job_that_a_stop_meets_as_it_begins_is_queued_again(postgres):
     """SAQ left it as a running one, until a sweep took its consumer for dead."""
     queue = saq.Queue.from_url(postgres, name="stopped")
@@ -334,6 +417,29 @@ def test_a_job_that_a_stop_meets_as_it_begins_is_queued_again(postgres):
 
     native = asyncio.run(stop_it())
     assert (native.status, native.attempts) == ("queued", 0)
+
+
+def test_an_end_is_written_where_redis_is_gone_for_a_moment(redis):
+    """SAQ tried to at once only, and left the job as a running one, to be run again."""
+    proxy = Proxy(redis)
+    queue = saq.Queue.from_url(proxy.url, name=f"gone-{uuid.uuid4().hex}")
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.gone", backend=backend)
+    async def ends(scope):
+        proxy.cut()
+        asyncio.get_running_loop().call_later(1.5, proxy.restore)
+
+    async def run_it():
+        job = await ends.anew(IDS)
+        process = saq.Worker(queue, backend.functions).process()
+        await asyncio.wait({asyncio.ensure_future(process)})
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return native
+
+    native = asyncio.run(run_it())
+    assert (native.status, native.attempts) == ("complete", 1)
 
 
 def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
