@@ -249,7 +249,7 @@ def run_forking(code: str, *given: str) -> str:
     program = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{code}"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", program, *given],
-        capture_output=True, text=True, timeout=240,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
