@@ -65,7 +65,7 @@ if consumer_side.URL:
     broker.add_middleware(after_boot := AfterBoot())
     logging.getLogger().addHandler(after_boot)  # behind the one that writes
     backend = DramatiqBackend(broker, queue=consumer_side.QUEUE)
-    broker.get_actor(limited.name).options["time_limit"] = 1000
+    broker.get_actor(limited.name).options["time_limit"] = 2000
     note = dramatiq.actor(
         consumer_side.note, actor_name="native.note", queue_name=consumer_side.QUEUE
     )

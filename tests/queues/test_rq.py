@@ -182,7 +182,7 @@ class TestRQ(QueueContract):
 
     def test_a_time_limit_of_its_queue_uses_up_an_attempt(self, harness, journal):
         """A job that is cut off comes again while it has attempts left."""
-        connection, limit = harness.native.connection, {"default_timeout": 1}
+        connection, limit = harness.native.connection, {"default_timeout": 2}
         queue = rq.Queue(harness.queue, connection=connection, serializer="json", **limit)
         with configure(backend=RQBackend(queue)):
             job = held.new({**IDS, "until": "never"}, max_attempts=2, backoff=0)

@@ -125,7 +125,7 @@ class TestSaqOnRedis(QueueContract):
         """A job that is cut off comes again while it has attempts left."""
 
         async def limit(job):
-            job.timeout = 1
+            job.timeout = 2
 
         harness.native.register_before_enqueue(limit)
         job = sleeps.new(IDS, max_attempts=2)

@@ -107,7 +107,7 @@ class Limit(taskiq.TaskiqMiddleware):
 
     def pre_send(self, message):
         if message.task_name == sleeps.name:
-            message.labels["timeout"] = 1
+            message.labels["timeout"] = 2
         return message
 
 
