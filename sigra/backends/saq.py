@@ -10,6 +10,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, require_json, sending
 from sigra.backends.saq_begin import watch_begins
+from sigra.backends.saq_ended import watch_ends
 from sigra.backends.saq_lost import look_for_lost
 from sigra.backends.saq_run import native_job, queue_of, run
 from sigra.job import Job
@@ -41,6 +42,7 @@ class SaqBackend:
             require_json(written, writer, "leave dump= and load= out")
             look_for_lost(each)
             watch_begins(each)
+            watch_ends(each)
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ treats a finished job's key as held within the same second.
                 self.capabilities -= {"unique"}

@@ -25,6 +25,24 @@ _ENDS = {
 }
 
 
+def watch_ends(queue: Any) -> None:
+    """Have SAQ not end a job that is settled: it would complete it or, as it stops, abort it."""
+    finish = queue.finish
+    if finish.__module__ == __name__:
+        return
+
+    async def finish_unless_settled(job: Any, *args: Any, **facts: Any) -> None:
+        if not hasattr(job, "sigra_settled"):
+            await finish(job, *args, **facts)
+
+    queue.finish = finish_unless_settled
+
+
+def settle(job: Any) -> None:
+    """Note, of this run alone, that what came of it is written."""
+    job.sigra_settled = True
+
+
 def goes_on(job: Any) -> None:
     """Note that a job has not ended."""
     job.meta = {**job.meta, _ENDED: None}
@@ -35,7 +53,7 @@ async def end(job: Any, state: str, error: str | None) -> None:
     await _finish(job, _ENDS[state], error)
 
 
-async def had_ended(job: Any, task: dict[str, Any]) -> bool:
+async def had_ended(job: Any) -> bool:
     """Tell whether a job had ended and SAQ itself brought it back; if so, write its end again.
 
     SAQ does so where the end could not be written. And on Redis a sweep may take a job for lost
@@ -49,7 +67,7 @@ async def had_ended(job: Any, task: dict[str, Any]) -> bool:
     job.attempts = runs
     _log.warning("job %s had ended, and SAQ brought it back: it stays so", brief(job.key))
     await _finish(job, _Status(status), error)
-    task["aborted"] = status
+    settle(job)
     return True
 
 

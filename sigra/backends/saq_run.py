@@ -12,7 +12,7 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
-from sigra.backends.saq_ended import end, goes_on, had_ended
+from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, heartbeat_for, heartbeat_of
 from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
@@ -53,8 +53,8 @@ def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
 async def run(context: dict[str, Any], /, **payload: Any) -> None:
     """Run a job: the body of every worker's function."""
     job, worker = context["job"], context["worker"]
-    task, job.retry_delay = worker.job_task_contexts[job], AGAIN
-    if await had_ended(job, task):
+    job.retry_delay = AGAIN
+    if await had_ended(job):
         return
     lost = max(0, job.attempts - 1 - ends_in(payload))
     consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
@@ -69,7 +69,7 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
         work.cancel()
         await asyncio.wait({work})
         raise
-    await _settle(job, task, work.result())
+    await _settle(job, work.result())
 
 
 async def _beat(job: Any) -> bool:
@@ -82,7 +82,7 @@ async def _beat(job: Any) -> bool:
     return True
 
 
-async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
+async def _settle(job: Any, consumed: Consumed) -> None:
     verdict = consumed.verdict
     error = None if verdict.error is None else error_text(verdict.error)
     match verdict.state:
@@ -99,6 +99,4 @@ async def _settle(job: Any, task: dict[str, Any], consumed: Consumed) -> None:
             if consumed.delivery is not None:
                 job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
             await end(job, verdict.state, error)
-    # SAQ does not complete a job that is so marked. Only after the write: if a stop cut that off,
-    # SAQ would end a marked job as aborted.
-    task["aborted"] = verdict.state
+    settle(job)

@@ -419,6 +419,33 @@ def test_a_job_that_a_stop_meets_as_it_begins_is_queued_again(postgres):
     assert (native.status, native.attempts) == ("queued", 0)
 
 
+@pytest.mark.parametrize(("how", "status"), [("value", "complete"), ("failure", "queued")])
+def test_a_job_that_a_stop_meets_as_its_run_is_over_stays_as_that_ended(postgres, how, status):
+    """SAQ aborted it, though its end or its next run was written."""
+    queue = saq.Queue.from_url(postgres, name="over")
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name=f"tests.over_{how}", backend=backend, max_attempts=2)
+    async def ends(scope):
+        (context,) = worker.job_task_contexts.values()
+        context["task"].add_done_callback(lambda _: running.cancel())
+        return {"value": 7, "failure": Failure("said so")}[how]
+
+    async def run_it():
+        nonlocal worker, running
+        await queue.connect()
+        job = await ends.anew(IDS)
+        worker = saq.Worker(queue, backend.functions)
+        running = asyncio.ensure_future(worker.process())
+        await asyncio.wait({running})
+        native = await queue.job(job.id)
+        await queue.disconnect()
+        return native
+
+    worker = running = None
+    assert asyncio.run(run_it()).status == status
+
+
 def test_an_end_is_written_where_redis_is_gone_for_a_moment(redis):
     """SAQ tried to at once only, and left the job as a running one, to be run again."""
     proxy = Proxy(redis)
