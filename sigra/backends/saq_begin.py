@@ -51,17 +51,28 @@ def watch_begins(queue: Any) -> None:
 
 def _watch_fetches(queue: Any) -> None:
     """Have a job begin only if the fetch that brought it has ended well, or the database has it."""
-    fetch, take, well = queue._dequeue, queue.dequeue, range(0)
+    fetch, take, well, fetching = queue._dequeue, queue.dequeue, range(0), asyncio.Lock()
 
     async def fetch_and_note() -> None:
         nonlocal well
-        if not queue._dequeue_lock.locked():  # else another fetch is under way, and SAQ leaves it
+        if queue._dequeue_lock.locked():  # another fetch is under way, and SAQ leaves it to that
+            return
+        async with fetching:
             begun = _saq.utils.now()
-            await fetch()
-            well = range(begun + 1, _saq.utils.now() + 1)
+            first = well.start or begun + 1
+            well = range(first, begun)
+            try:
+                await fetch()
+            except BaseException:
+                well = range(0)
+                raise
+            well = range(first, _saq.utils.now() + 1)
 
     async def take_for_good(*args: Any, **options: Any) -> Any:
         while job := await take(*args, **options):
+            if job.touched not in well:
+                async with fetching:
+                    pass  # the fetch that brought it has ended now
             if job.touched in well or await _is_held(queue, job):
                 break
             _log.warning("job %s does not begin here: its fetch was undone", brief(job.key))
