@@ -48,7 +48,7 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
 def _judge(
     attempt: Running, outcome: Ok | Failure | Snooze | Cancel, context: Context
 ) -> tuple[Verdict, str]:
-    job = attempt.job
+    ids = attempt.job.id, attempt.job.worker
     match outcome:
         case Ok(value):
             return Verdict("completed", value), "success"
@@ -56,13 +56,13 @@ def _judge(
             return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
         case Cancel(reason):
             log_attempt(attempt, context, logging.INFO, f"was cancelled: {brief(reason)}")
-            cancelled = JobCancelledError(job.id, job.worker, reason)
-            return Verdict("cancelled", error=cancelled), "failure"
+            return Verdict("cancelled", error=JobCancelledError(*ids, reason)), "failure"
         case Failure(reason):
-            failed = JobFailedError(job.id, job.worker, reason)
+            failed = JobFailedError(*ids, reason)
             verdict = _retry_or_discard(attempt, failed, context)
+            level = logging.ERROR if verdict.state == "discarded" else logging.WARNING
             what = f"failed: {brief(reason)}{_next(attempt, verdict)}"
-            log_attempt(attempt, context, logging.WARNING, what)
+            log_attempt(attempt, context, level, what)
             return verdict, "failure"
 
 

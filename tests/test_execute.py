@@ -468,6 +468,17 @@ def test_a_failure_s_reason_is_no_secret_leak(caplog: pytest.LogCaptureFixture) 
     assert "hunter2" not in caplog.text
 
 
+def test_a_failure_that_ends_the_job_is_logged_as_an_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whoever is called for errors hears of a job that is given up; a retry is a warning."""
+    for attempt in (1, 2):
+        execute(
+            attempt_of(lambda scope, **rest: Failure("no stock"), TENANT, attempt, max_attempts=2)
+        )
+    assert ["WARNING", "ERROR"] == [record.levelname for record in caplog.records]
+
+
 ACTION = "invoice.close"
 
 
