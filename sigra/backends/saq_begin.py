@@ -69,7 +69,7 @@ def _watch_fetches(queue: Any) -> None:
             well = range(first, _saq.utils.now() + 1)
 
     async def take_for_good(*args: Any, **options: Any) -> Any:
-        while job := await take(*args, **options):
+        while (job := await take(*args, **options)) and _is_ours(job):
             if job.touched not in well:
                 async with fetching:
                     pass  # the fetch that brought it has ended now
@@ -94,8 +94,6 @@ def _is_ours(job: Any) -> bool:
 
 async def _is_held(queue: Any, job: Any) -> bool:
     """Tell whether a job is in the database as this consumer fetched it."""
-    if not _is_ours(job):
-        return True
     for way in _WAYS:
         with suppress(broken(queue)):
             found = await _read(queue, job.key, way)

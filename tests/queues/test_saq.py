@@ -263,6 +263,13 @@ class TestSaqOnPostgres(QueueContract):
         return harness.ask(harness.native.job(job.id)).status
 
 
+async def left_of(queue, job):
+    """Disconnect a queue; return what it had of a job."""
+    native = await queue.job(job.id)
+    await queue.disconnect()
+    return native
+
+
 def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
     """SAQ has handed it to its consumer by then, where it ran too, at the same time."""
     queues = [saq.Queue.from_url(postgres, name="undone") for _ in range(2)]
@@ -322,9 +329,7 @@ def test_an_end_that_a_broken_connection_keeps_from_being_written_is_written_aft
         with failing(postgres, writes, times=2, how=CUT):
             process = saq.Worker(queue, backend.functions).process()
             await asyncio.wait({asyncio.ensure_future(process)})
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return native
+        return await left_of(queue, job)
 
     native = asyncio.run(run_it())
     assert (native.status, native.attempts) == ("complete", 1)
@@ -352,9 +357,7 @@ def test_a_sign_of_life_that_could_not_be_written_is_given_again_before_it_is_mi
                 lost += await queue.sweep()
             ended.set()
             await running
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return lost, native
+        return lost, await left_of(queue, job)
 
     with psycopg.connect(postgres, autocommit=True) as conn:
         lost, native = asyncio.run(run_it(conn))
@@ -381,9 +384,7 @@ def test_a_job_that_ended_stays_so_though_a_consumer_died_before_that_was_writte
         await taken.update(status="active", touched=1)  # long ago
         assert await queue.sweep() == [job.id]
         await worker.process()
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return native
+        return await left_of(queue, job)
 
     native = asyncio.run(die_before_it_is_written())
     assert (runs, native.status, native.attempts) == (["begun"], "complete", 1)
@@ -411,9 +412,7 @@ def test_a_job_that_a_stop_meets_as_it_begins_is_queued_again(postgres):
             beginning.cancel()
             await asyncio.wait({beginning})
             conn.execute("DROP FUNCTION wait CASCADE")
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return native
+        return await left_of(queue, job)
 
     native = asyncio.run(stop_it())
     assert (native.status, native.attempts) == ("queued", 0)
@@ -438,9 +437,7 @@ def test_a_job_that_a_stop_meets_as_its_run_is_over_stays_as_that_ended(postgres
         worker = saq.Worker(queue, backend.functions)
         running = asyncio.ensure_future(worker.process())
         await asyncio.wait({running})
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return native
+        return await left_of(queue, job)
 
     worker = running = None
     assert asyncio.run(run_it()).status == status
@@ -461,9 +458,7 @@ def test_an_end_is_written_where_redis_is_gone_for_a_moment(redis):
         job = await ends.anew(IDS)
         process = saq.Worker(queue, backend.functions).process()
         await asyncio.wait({asyncio.ensure_future(process)})
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return native
+        return await left_of(queue, job)
 
     native = asyncio.run(run_it())
     assert (native.status, native.attempts) == ("complete", 1)
@@ -490,9 +485,7 @@ def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
             job = await workers.echo.anew(IDS)
         queue.dequeue, queue.retry = fetch_and_cut, restore_and_retry
         await saq.Worker(queue, backend.functions).process()
-        native = await queue.job(job.id)
-        await queue.disconnect()
-        return native
+        return await left_of(queue, job)
 
     native = asyncio.run(begin())
     assert (native.status, native.attempts) == ("queued", 0)
