@@ -36,6 +36,7 @@ _pool_16 = paired(lambda: jobs.thread_sizes(16))
 _pool_64 = paired(lambda: jobs.thread_sizes(64))
 _raw_64 = paired(lambda: jobs.raw_sizes(64))
 _job, _many = paired(jobs.thread_job), paired(jobs.thread_batch)
+_producers = paired(jobs.thread_producers)
 
 GOALS: tuple[Goal, ...] = (
     Goal("1", "sync .new(), ten scalars", "H_c", 0.9, _flat),
@@ -47,6 +48,7 @@ GOALS: tuple[Goal, ...] = (
     Goal("6", "binding the job's context", "bound_contextvars", 0.15, paired(jobs.binding)),
     Goal("7", "thread backend, one job", "raw submit", 1.8, _job),
     Goal("7s", "the same, stdlib json", "raw submit", 3.0, _job, "stdlib"),
+    Goal("7p", "the same, four enqueue", "raw submit, four too", 1.8, _producers),
     Goal("8", ".new_many on threads, a job", "raw submit", 0.6, _many),
     Goal("10", "log_safe, shipped renderer", "structlog, as its page", 0.95, paired(logs.rendered)),
     Goal("10m", "log_safe, 10^6 keys", "50 ms", 1.0, paired(logs.largest)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -79,6 +80,34 @@ def thread_job(size: int = 4) -> Pair:
         pool.shutdown()
 
     return Pair(_sigra_threads(backend), _raw_threads(pool), close, BATCH, 0.02)
+
+
+def thread_producers(size: int = 4) -> Pair:
+    """Compare the same where as many threads enqueue at once as there are to run the jobs."""
+    backend = sigra.ThreadBackend(max_workers=size)
+    pool = ThreadPoolExecutor(size)
+    ours, theirs = _sigra_threads(backend), _raw_threads(pool)
+
+    def close() -> None:
+        backend.close()
+        pool.shutdown()
+
+    return Pair(_at_once(ours, size), _at_once(theirs, size), close, BATCH // size, 0.02)
+
+
+def _at_once(timed: Timed, size: int) -> Timed:
+    """Have so many threads do the work at once; return the time divided among them."""
+
+    def together(loops: int) -> float:
+        threads = [threading.Thread(target=timed, args=(loops,)) for _ in range(size)]
+        start = perf_counter()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return (perf_counter() - start) / size
+
+    return together
 
 
 def thread_batch(size: int = 4) -> Pair:

@@ -34,6 +34,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.backends.inprocess.convoy import let_pass
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -308,6 +309,16 @@ def test_a_snooze_uses_up_no_attempt(pool: ThreadBackend) -> None:
     job = snoozing.new({})
     assert "awake" == job.result(PATIENCE)
     assert [(1, 0), (1, 1)] == ran
+
+
+def test_a_lock_that_stays_held_is_not_watched_for_ever() -> None:
+    """Whoever lets others pass goes on after a few turns, and waits as for any lock."""
+    lock = threading.Lock()
+    with lock:
+        watching = threading.Thread(target=let_pass, args=(lock,), daemon=True)
+        watching.start()
+        watching.join(20)
+        assert not watching.is_alive()
 
 
 def test_larger_priority_runs_sooner() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from sigra.backends.inprocess.agenda import Agenda, log, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
+from sigra.backends.inprocess.convoy import let_pass
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import execute
@@ -35,11 +36,9 @@ class Pool:
         self._agenda = Agenda()
         self._running: dict[int, Entry] = {}
         self._threads = 0
-        # Threads that sleep, without those to which a token was sent.
-        self._idle = 0
+        self._idle = 0  # threads that sleep, without those to which a token was sent
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-        # Producers that wait for room: first come, first served.
-        self._line: list[threading.Event] = []
+        self._line: list[threading.Event] = []  # who waits for room: first come, first served
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -60,6 +59,7 @@ class Pool:
         always have room, and are taken while the pool drains too: their parent may be
         what everything else waits for. Raises ``EnqueueError`` once the pool is closed.
         """
+        let_pass(self._lock)
         with self._lock:
             if self.phase != "open" or self._line or not self._has_room(jobs):
                 inside = self.runs_here()
@@ -119,8 +119,7 @@ class Pool:
 
     def lose(self) -> None:
         """Forget all, in a forked child: the threads and the jobs are its parent's."""
-        # A thread that held the old locks at the fork does not exist here.
-        self._make_locks()
+        self._make_locks()  # a thread that held the old ones at the fork does not exist here
         with self._lock:
             for _, ticket in self._running.values():
                 ticket.give_up("it runs in the process that this one was forked from")
@@ -211,6 +210,7 @@ class Pool:
     def _next(self, me: int) -> Entry | None:
         """Sleep until there is a job for this thread; None once the pool is closed."""
         while True:
+            let_pass(self._lock)
             with self._lock:
                 self._running.pop(me, None)
                 if self.phase not in ("open", "draining"):
