@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.agenda import report_unfinished
+from sigra.backends.inprocess.line import Turn
 from sigra.backends.inprocess.pool import Pool
 from sigra.errors import EnqueueError
 from sigra.registry import resolve_backend
@@ -62,18 +63,18 @@ class ThreadBackend:
         if pool is None or pool.phase != "open":
             pool = self._open()
         if not pool.offer(jobs):
-            pool.take(jobs, self._timeout, threading.Event())
+            pool.take(jobs, self._timeout, Turn())
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same; the loop goes on while there is no room."""
         pool = self._open()
         if pool.offer(jobs):
             return
-        turn = threading.Event()
+        turn = Turn()
         try:
             await asyncio.to_thread(pool.take, jobs, self._timeout, turn)
         except asyncio.CancelledError:
-            pool.leave_line(turn)
+            turn.give_up()
             raise
 
     def close(self, timeout: float | None = None) -> list[Job]:

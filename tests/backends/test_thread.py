@@ -35,6 +35,7 @@ from sigra import (
     worker,
 )
 from sigra.backends.inprocess.convoy import let_pass
+from sigra.backends.inprocess.line import Turn
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -444,6 +445,39 @@ def test_a_producer_waits_for_room() -> None:
     assert [0, 1, 2, 3] == sorted(ran[1:])
 
 
+@worker
+def step() -> None:
+    assert steps.acquire(timeout=PATIENCE)
+
+
+steps = threading.Semaphore(0)
+
+
+def test_a_place_that_gets_free_is_looked_at_by_one_producer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others in line sleep on: each looks as it comes, when called, and when it is next."""
+    looks, clear = list[Turn](), Turn.clear
+
+    def look(turn: Turn) -> None:
+        looks.append(turn)
+        clear(turn)
+
+    monkeypatch.setattr(Turn, "clear", look)
+    backend = ThreadBackend(1, queue_size=1, enqueue_timeout=None)
+    configure(backend=backend)
+    producers = [threading.Thread(target=step.new, args=({},)) for _ in range(22)]
+    for producer in producers:
+        producer.start()
+    for _ in producers:
+        time.sleep(0.01)  # for those who look in vain
+        steps.release()
+    for producer in producers:
+        producer.join(PATIENCE)
+    assert [] == backend.close(PATIENCE)
+    assert 20 <= len(looks) <= 80
+
+
 def test_a_batch_goes_in_whole_or_not_at_all(pool: ThreadBackend) -> None:
     """A batch that finds too little room raises, and none of it runs."""
     fill(2)
@@ -509,6 +543,25 @@ def test_anew_that_is_cancelled_enqueues_nothing(patient: ThreadBackend) -> None
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
+
+    asyncio.run(main())
+    gates["gate"].set()
+    patient.close(PATIENCE)
+    assert ["gate", 0, 1, 2] == ran
+
+
+def test_who_leaves_the_line_makes_room_for_the_next(patient: ThreadBackend) -> None:
+    """A batch that waits for two places and gives up no longer keeps others from one."""
+    fill(2)
+
+    async def main() -> None:
+        batch = asyncio.create_task(remember.anew_many([{"n": "a"}, {"n": "b"}]))
+        await asyncio.sleep(0.01)
+        following = asyncio.create_task(remember.anew({"n": 2}))
+        await asyncio.sleep(0.01)
+        assert not following.done()
+        batch.cancel()
+        await following
 
     asyncio.run(main())
     gates["gate"].set()
@@ -631,7 +684,7 @@ def test_a_pool_that_never_ran_can_be_closed() -> None:
 
 
 def test_who_waits_for_room_learns_of_the_close() -> None:
-    """A producer in line gets ``EnqueueError`` as soon as the pool closes."""
+    """All producers in line get ``EnqueueError`` as soon as the pool closes."""
     backend = ThreadBackend(1, queue_size=1, enqueue_timeout=None)
     configure(backend=backend)
     fill(1)
@@ -643,12 +696,13 @@ def test_who_waits_for_room_learns_of_the_close() -> None:
         except EnqueueError as error:
             raised.append(error)
 
-    producer = threading.Thread(target=produce)
-    producer.start()
+    producers = [threading.Thread(target=produce) for _ in range(3)]
+    for producer in producers:
+        producer.start()
     backend.close(0.01)
-    producer.join(PATIENCE)
-    assert not producer.is_alive()
-    assert 1 == len(raised)
+    for producer in producers:
+        producer.join(PATIENCE)
+    assert 3 == len(raised)
 
 
 def test_the_shared_instance_opens_again() -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from sigra.backends.inprocess.agenda import Agenda, log, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
+from sigra.backends.inprocess.line import Line, Turn
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import execute
@@ -38,12 +39,11 @@ class Pool:
         self._threads = 0
         self._idle = 0  # threads that sleep, without those to which a token was sent
         self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._line: list[threading.Event] = []  # who waits for room: first come, first served
         self._make_locks()
 
     def _make_locks(self) -> None:
         self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self._line = Line(self._lock)
         self._quiet = threading.Condition(self._lock)
         self._alarm = Alarm(f"sigra-{self.name}-timer", self._ring)
 
@@ -69,35 +69,22 @@ class Pool:
             self._add(jobs)
         return True
 
-    def take(self, jobs: Sequence[Job], timeout: float | None, turn: threading.Event) -> None:
-        """Stand in line as ``turn`` until there is room, then take all jobs.
+    def take(self, jobs: Sequence[Job], timeout: float | None, turn: Turn) -> None:
+        """Stand in line until there is room, then take all jobs; none once ``turn`` is given up.
 
         Raises ``EnqueueError`` when ``timeout`` seconds have passed or the pool closes.
-        Takes nothing once ``turn`` was given to ``leave_line``.
         """
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        with self._lock:
-            self._line.append(turn)
-            try:
-                while not turn.is_set():
-                    self._refuse_closed(inside=False)
-                    if self._line[0] is turn and self._has_room(jobs):
-                        self._add(jobs)
-                        return
-                    left = deadline - time.monotonic()
-                    if timeout is not None and left <= 0:
-                        reason = f"its queue of {self.bound} jobs stayed full for {timeout:g} s"
-                        raise EnqueueError(self.name, reason)
-                    self._room.wait(min(left, LONGEST_WAIT))
-            finally:
-                self._line.remove(turn)
-                self._room.notify_all()
 
-    def leave_line(self, turn: threading.Event) -> None:
-        """Let ``take`` give up the wait of ``turn``."""
-        with self._lock:
-            turn.set()
-            self._room.notify_all()
+        def go_in() -> bool:
+            self._refuse_closed(inside=False)
+            if not self._has_room(jobs):
+                return False
+            self._add(jobs)
+            return True
+
+        if not self._line.stand(turn, timeout, go_in):
+            reason = f"its queue of {self.bound} jobs stayed full for {timeout:g} s"
+            raise EnqueueError(self.name, reason)
 
     def close(self, timeout: float | None) -> list[Job]:
         """Finish what is due within ``timeout`` seconds, end the threads, return the rest."""
@@ -107,7 +94,7 @@ class Pool:
         with self._lock:
             if self.phase == "open":
                 self.phase = "draining"
-            self._room.notify_all()
+            self._line.call(len(self._line))
             while self.phase == "draining":
                 self._agenda.promote()
                 self._wake(len(self._agenda))
@@ -133,7 +120,7 @@ class Pool:
             ticket.give_up(why)
         for _ in range(self._threads):
             self._tokens.put(None)
-        self._room.notify_all()
+        self._line.call(len(self._line))
         self._quiet.notify_all()
         self._alarm.stop()
         return [job for job, _ in (*self._running.values(), *waiting)]
@@ -219,7 +206,7 @@ class Pool:
                 if entry is not None:
                     self._running[me] = entry
                     if self._line:
-                        self._room.notify_all()
+                        self._line.call(1)
                     return entry
                 if self.phase == "draining" and not self._running:
                     self._quiet.notify_all()
