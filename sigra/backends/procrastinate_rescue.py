@@ -19,6 +19,8 @@ _log = logging.getLogger("sigra.job")
 RESCUE = "sigra.rescue"
 """The periodic task that brings back the jobs of a worker that died."""
 
+_FIRST = 2**31 - 1  # the largest that its column holds: no backlog keeps the look waiting
+
 _LET_GO = """
 UPDATE procrastinate_jobs SET worker_id = NULL
 WHERE id = %(id)s AND status = 'doing' AND worker_id = %(worker)s
@@ -62,5 +64,6 @@ def look_for_lost(app: Any, after: float, is_ours: Callable[[Any, str], bool]) -
         await context.app.connector.execute_query_async(_FORGET, name=RESCUE, dead=dead)
 
     if RESCUE not in app.tasks:
-        task = app.task(name=RESCUE, queueing_lock=RESCUE, pass_context=True)(rescue)
+        own = {"queueing_lock": RESCUE, "priority": _FIRST}
+        task = app.task(name=RESCUE, pass_context=True, **own)(rescue)
         app.periodic(cron="* * * * * */10")(task)

@@ -211,6 +211,18 @@ class TestProcrastinate(QueueContract):
 
             journal.wait(harness, gone, "the next look")
 
+    def test_a_look_for_lost_jobs_goes_before_all_that_wait(self, harness: Any) -> None:
+        """A backlog does not keep back the jobs of a consumer that died."""
+        assert harness.consumer.stop() == 0
+        contract_workers.echo.new_many([IDS] * 3, priority=9)
+        with psycopg.connect(harness.server) as conn:
+            conn.execute("DELETE FROM procrastinate_jobs WHERE task_name = 'sigra.rescue'")
+            conn.commit()
+            harness.app.configure_task("sigra.rescue").defer(timestamp=0)
+            fetch = "SELECT task_name FROM procrastinate_fetch_job_v2(NULL, NULL)"
+            assert conn.execute(fetch).fetchone() == ("sigra.rescue",)
+            conn.rollback()
+
     def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
         self, harness: Any, journal: Journal
     ) -> None:
