@@ -91,10 +91,10 @@ async def sleeping(swallow: bool = False) -> str:
     return "awake"
 
 
-async def begin_to_sleep(**args: Any) -> Job:
+async def begin_to_sleep(max_attempts: int = 1, **args: Any) -> Job:
     """Return a job whose body has begun, however busy the machine."""
     asleep.clear()
-    job = sleeping.new(args)
+    job = sleeping.new(args, max_attempts=max_attempts)
     while not asleep.is_set():
         await asyncio.sleep(0)
     return job
@@ -453,6 +453,20 @@ async def test_aclose_cancels_what_its_timeout_leaves(backend: AsyncioBackend) -
     assert ["cancelled"] == ran
     with pytest.raises(TimeoutError):
         await running.aresult()
+
+
+def test_what_aclose_cuts_off_is_not_said_to_come_again(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing runs the job again, whatever attempts it has left, and its log line says so."""
+
+    async def main() -> None:
+        job = await begin_to_sleep(max_attempts=3)
+        assert [job] == await backend.aclose(0.01)
+
+    asyncio.run(main())
+    (line,) = caplog.messages
+    assert line.endswith("raised CancelledError; it was cut off, and does not run again")
 
 
 @on_loop

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from sigra.backends.inprocess.agenda import Agenda, report_unfinished, unconcluded
@@ -175,6 +176,7 @@ class Desk:
     async def _perform(self, job: Job, ticket: LocalTicket) -> None:
         ticket.move("executing")
         attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
+        attempt.cut_off = partial(_cut_off, asyncio.current_task())
         try:
             if job.definition.is_async:
                 verdict = await aexecute(attempt)
@@ -239,3 +241,9 @@ class Desk:
         """
         with contextlib.suppress(StopIteration):
             self._watch.__anext__().send(None)
+
+
+def _cut_off(runner: asyncio.Task[Any] | None) -> str:
+    """Return words for the log if ``runner`` was cancelled, as by ``aclose(timeout)``; else ""."""
+    cancelled = runner is not None and runner.cancelling()
+    return "; it was cut off, and does not run again" if cancelled else ""
