@@ -70,13 +70,15 @@ async def aconsume(
     backend: str,
     *,
     native_id: str | None = None,
+    cut_off: Callable[[], str] = str,
     **counts: Unpack[Counts],
 ) -> Consumed:
     """Do the same as ``consume`` on this event loop; sync functions run in a thread."""
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
-        verdict = begun
-    elif begun.job.definition.is_async:
+        return _consumed(payload, begun, delivery)
+    begun.cut_off = cut_off
+    if begun.job.definition.is_async:
         verdict = await aexecute(begun)
     else:
         verdict = await asyncio.to_thread(execute, begun)

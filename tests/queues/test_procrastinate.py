@@ -442,13 +442,15 @@ class TestProcrastinate(QueueContract):
     def test_a_stop_puts_an_unfinished_job_back(
         self, harness: Any, journal: Journal, tmp_path: Path
     ) -> None:
-        """It runs again as the attempt that it was."""
+        """It runs again as the attempt that it was, which is what the log says."""
         assert harness.consumer.stop() == 0
         hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
         hurried.start()
         job = procrastinate_app.sleeper.new({**IDS, "seconds": 4})
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
         assert hurried.stop() == 0
+        said = "attempt 1 of 1, raised CancelledError; cut off by the worker's stop, it runs again"
+        assert said in hurried.output
         row = harness.row(job)
         assert (row["status"], row["attempts"]) == ("todo", 0)
         harness.consumer.start()
@@ -476,6 +478,7 @@ class TestProcrastinate(QueueContract):
         harness.app.job_manager.cancel_job_by_id(int(job.native_id), abort=True)
         harness.settle()
         assert harness.row(job)["status"] == "aborted"
+        assert harness.logged("attempt 1 of 3, raised CancelledError; aborted by procrastinate")
 
 
 def test_the_environment_names_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
