@@ -768,6 +768,28 @@ def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
     assert [record.getMessage() for record in caplog.records if "uncounted" in record.msg] == []
 
 
+def test_new_raises_no_error_of_a_body_though_celery_is_told_to_propagate_them(caplog):
+    """A suite that runs eagerly hears of it by the log alone."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    with configure(backend=CeleryBackend(app)):
+        eager.new({**IDS, "why": "said so"})
+    assert [record.name for record in caplog.records if "said so" in record.getMessage()][:1] == [
+        "sigra.job"
+    ]
+
+
+@pytest.mark.parametrize(("immutable", "state"), [(True, "SUCCESS"), (False, "REJECTED")])
+def test_a_worker_after_another_in_a_chain_takes_no_result(immutable, state):
+    """Celery passes it by position, and so a worker takes it for a task of before."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)):
+        first = app.signature(eager.name, kwargs=IDS)
+        chained = celery.chain(first, first.clone().set(immutable=immutable), app=app)
+        assert chained.apply_async().state == state
+
+
 def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):
     """It went round for ever once it had ended, as one that killed its consumer."""
 
