@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import Context, copy_context
 from types import CoroutineType
 from typing import Any
@@ -50,8 +50,12 @@ def admit(attempt: Running) -> Verdict | None:
     return None
 
 
-def execute(attempt: Running) -> Verdict:
-    """Run one attempt to its end in this thread; never raise what the function raised."""
+def execute(attempt: Running, run: Callable[..., Any] | None = None) -> Verdict:
+    """Run one attempt to its end in this thread; never raise what the function raised.
+
+    ``run``: what runs a coroutine to its end, given it and its context; by default an event
+    loop in this thread.
+    """
     context = copy_context()
     context.run(running.set, attempt)
     try:
@@ -60,7 +64,7 @@ def execute(attempt: Running) -> Verdict:
             attempt.scope = _build_scope(job)
         value = context.run(definition.binding.invoke, attempt.scope, job.args, attempt)
         if type(value) is CoroutineType or (definition.is_async and isinstance(value, Coroutine)):
-            value = _run_coroutine(value, context)
+            value = (run or _run_coroutine)(value, context)
     except BaseException as error:
         return conclude_error(attempt, error, context)
     return conclude(attempt, value, context)
@@ -81,7 +85,7 @@ async def aexecute(attempt: Running) -> Verdict:
         value = context.run(definition.binding.invoke, attempt.scope, job.args, attempt)
         if type(value) is CoroutineType or (definition.is_async and isinstance(value, Coroutine)):
             coroutine = value
-            task = asyncio.get_running_loop().create_task(_contain(coroutine), context=context)
+            task = asyncio.get_running_loop().create_task(contain(coroutine), context=context)
             try:
                 value, raised = await task
             finally:
@@ -125,13 +129,13 @@ def _run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any
             "run to its end: make it an async def and use 'await worker.anew(...)'"
         )
     with asyncio.Runner() as runner:
-        value, raised = runner.run(_contain(coroutine), context=context)
+        value, raised = runner.run(contain(coroutine), context=context)
     if raised is not None:
         raise raised
     return value
 
 
-async def _contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
+async def contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
     """Keep what the body raises away from the loop, which SystemExit would stop."""
     try:
         return await coroutine, None

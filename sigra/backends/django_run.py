@@ -17,6 +17,7 @@ from sigra.backends.django_rescue import (
 )
 from sigra.backends.external import Consumed, consume, find, native
 from sigra.backends.jsonb import unfit, writable
+from sigra.backends.orm_thread import run_coroutine
 from sigra.errors import UnknownWorkerError
 
 _tasks = native("django.tasks", "django")
@@ -55,7 +56,8 @@ def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     with suppress(UnknownWorkerError):
         # The worker's module is imported if need be, as Django does for its own tasks.
         find(worker, worker.rpartition(".")[0] or worker)
-    consumed = consume(unfit(payload), worker, "django", native_id=str(result.db_result.id))
+    native_id = str(result.db_result.id)
+    consumed = consume(unfit(payload), worker, "django", native_id=native_id, run=run_coroutine)
     _settle(result, consumed)
 
 

@@ -49,19 +49,20 @@ def consume(
     *,
     native_id: str | None = None,
     cut_off: Callable[[], str] = str,
+    run: Callable[..., Any] | None = None,
     **counts: Unpack[Counts],
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the worker's function raised.
 
     ``worker``: its definition, or its name; if no worker has that name, the job waits for a
     deploy. ``native_id``: the queue's own id, for jobs that were built by hand. ``cut_off``:
-    see ``Running``.
+    see ``Running``. ``run``: see ``execute``.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
         return _consumed(payload, begun, delivery)
     begun.cut_off = cut_off
-    return _consumed(payload, execute(begun), delivery)
+    return _consumed(payload, execute(begun, run), delivery)
 
 
 async def aconsume(

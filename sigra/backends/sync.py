@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import math
@@ -16,6 +15,7 @@ from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.interrupt import was_pressed
 from sigra.backends.inprocess.pump import Pump
 from sigra.backends.inprocess.ticket import LocalTicket
+from sigra.backends.orm_thread import execute_in_thread, runner
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop
@@ -128,7 +128,8 @@ class SyncBackend:
             verdict = None
             try:
                 ticket.move("executing")
-                verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, pump))
+                attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
+                verdict = execute(attempt, runner())
                 self._settle(job, ticket, verdict, pump)
             except BaseException as error:  # while it was logged, audited or noted, not the body's
                 waiting = (entry[-1] for entry in self._scheduled)
@@ -154,7 +155,7 @@ class SyncBackend:
                 if job.definition.is_async:
                     verdict = await aexecute(attempt)
                 else:
-                    verdict = await asyncio.to_thread(execute, attempt)
+                    verdict = await execute_in_thread(attempt)
             except BaseException as error:
                 self._settle(job, ticket, Verdict("discarded", error=error), pump)
                 pump.leave()  # it was cancelled with whoever awaited; these were not begun

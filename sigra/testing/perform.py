@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sigra.backends.orm_thread import execute_in_thread, in_django, runner
 from sigra.context import Running
 from sigra.enqueue import Enqueuer
 from sigra.errors import JobCancelledError, JobFailedError
@@ -35,7 +36,7 @@ def perform_job(
     if definition_of(worker).is_async and in_event_loop():
         raise RuntimeError("an event loop runs here already: use 'await aperform_job(...)'")
     turn = _prepare(worker, args, attempt, snoozes, options)
-    return _outcome(turn.job, execute(turn))
+    return _outcome(turn.job, execute(turn, runner()))
 
 
 async def aperform_job(
@@ -50,6 +51,8 @@ async def aperform_job(
     if not in_event_loop():
         raise RuntimeError("no event loop of asyncio's runs here: use 'perform_job(...)'")
     turn = _prepare(worker, args, attempt, snoozes, options)
+    if in_django() and not definition_of(worker).is_async:  # its ORM refuses to run on a loop
+        return _outcome(turn.job, await execute_in_thread(turn))
     return _outcome(turn.job, await aexecute(turn))
 
 

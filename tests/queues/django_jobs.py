@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from pathlib import Path
 
 import consumer_side
+from asgiref.sync import sync_to_async
 from django.db import connection
 from django.tasks import task
 from django_tasks_db.models import DBTaskResult
@@ -18,6 +20,25 @@ from sigra.testing import contract_workers
 @tenant_worker
 def lazily_found(scope, args):
     contract_workers.record(scope, args)
+
+
+@tenant_worker
+async def queries(scope, args):
+    """Note in which thread the ORM would run."""
+    thread = await sync_to_async(threading.current_thread)()
+    contract_workers.record(scope, args, main=thread is threading.main_thread())
+
+
+@tenant_worker
+async def sees(scope, task_id):
+    """Tell whether there is such a task."""
+    return await DBTaskResult.objects.filter(id=task_id).aexists()
+
+
+@tenant_worker
+def sees_plainly(scope, task_id):
+    """Tell whether there is such a task."""
+    return DBTaskResult.objects.filter(id=task_id).exists()
 
 
 @tenant_worker

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import threading
 import time
 from collections.abc import Mapping
+from contextvars import copy_context
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ need("django_tasks_db", "django")
 
 import django  # noqa: E402
 import django_app  # noqa: E402
-from asgiref.sync import sync_to_async  # noqa: E402
+from asgiref.sync import async_to_sync, sync_to_async  # noqa: E402
 from django.core.management import call_command  # noqa: E402
 from django.db import (  # noqa: E402
     OperationalError,
@@ -36,9 +39,11 @@ django.setup()
 import django_jobs  # noqa: E402
 from django_tasks_db.models import DBTaskResult  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, Ok, configure, worker  # noqa: E402
 from sigra.backends import django as module  # noqa: E402
 from sigra.backends.django import DjangoBackend, task_of  # noqa: E402
+from sigra.backends.orm_thread import run_coroutine  # noqa: E402
+from sigra.testing import RecordingBackend, aperform_job, perform_job  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.contract_consumers import undeployed  # noqa: E402
@@ -156,6 +161,24 @@ class DjangoContract(QueueContract):
         """A consumer runs workers whose modules it has not imported before."""
         _, (run,) = self._run(harness, journal, django_jobs.lazily_found, IDS)
         assert run["worker"] == "django_jobs.lazily_found"
+
+    def test_an_async_worker_has_the_consumers_own_connection(self, harness, journal):
+        """Django closes that one when it broke; another thread's would stay broken for good."""
+        _, (run,) = self._run(harness, journal, django_jobs.queries, IDS)
+        assert run["main"]
+
+    @pytest.mark.parametrize("worker", [django_jobs.sees, django_jobs.sees_plainly])
+    @pytest.mark.parametrize("awaited", [False, True])
+    def test_in_a_test_a_body_sees_what_the_tests_transaction_holds(self, harness, worker, awaited):
+        """However it is run: a TestCase of Django's is one transaction from end to end."""
+        with configure(backend=RecordingBackend()), transaction.atomic():
+            args = {**IDS, "task_id": str(django_jobs.note.enqueue("never sent").id)}
+            new, perform = worker.new, perform_job
+            if awaited:
+                new, perform = async_to_sync(worker.anew), async_to_sync(aperform_job)
+            assert new(args).result()
+            assert perform(worker, args) == Ok(True)
+            transaction.set_rollback(True)
 
     def test_a_job_of_an_unknown_worker_waits_as_a_task_of_its_own(self, harness, journal):
         """Its row is a failed one that names the worker, and another row waits for a deploy."""
@@ -321,6 +344,37 @@ class TestDjangoOnPostgres(DjangoContract):
 
 class TestDjangoOnSqlite(DjangoContract):
     harness_class, server = DjangoHarness, "folder"
+
+
+def test_an_interrupt_ends_an_async_body_too():
+    """A consumer that is told to end at once does not wait for it."""
+    ended = threading.Event()
+
+    async def body():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run_coroutine(body(), copy_context())
+    assert ended.wait(60)
+
+
+def test_a_coroutine_that_cannot_run_on_the_callers_loop_is_refused_in_so_many_words():
+    """With Django there as without it: a plain function gives one, and a loop runs."""
+
+    @worker(name="django.gives")
+    def gives():
+        return asyncio.sleep(0)
+
+    async def enqueue():
+        with configure(backend=RecordingBackend()):
+            return gives.new({})
+
+    with pytest.raises(RuntimeError, match="make it an async def"):
+        asyncio.run(enqueue()).result()
 
 
 def test_a_backend_without_consumers_is_refused():
