@@ -16,6 +16,7 @@ State = frozenset[tuple[str, object]]
 
 _HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
 _HOLDERS |= {"cast", "chain", "nullcontext"}
+_WRAPPERS = {"sync_to_async", "async_to_sync", "database_sync_to_async"}
 _BUILT_IN = {"enumerate", "filter", "iter", "next", "reversed", "sorted", "zip"}
 
 
@@ -61,12 +62,14 @@ class Names:
 
 
 def choices(node: ast.expr) -> list[ast.expr]:
-    """List the values of which an expression is one: ``a if b else c``, ``a or b``."""
+    """List the values of which an expression is one: ``a if b else c``, ``sync_to_async(a)``."""
     match node:
         case ast.IfExp(body=body, orelse=orelse):
             return [body, orelse]
         case ast.BoolOp(values=values):
             return values
+        case ast.Call(args=[wrapped, *_]) if (dotted(node.func) or "").split(".")[-1] in _WRAPPERS:
+            return [wrapped]
     return []
 
 
