@@ -129,7 +129,7 @@ class SyncBackend:
             try:
                 ticket.move("executing")
                 attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
-                verdict = execute(attempt, runner())
+                verdict = execute(attempt, runner() if job.definition.is_async else None)
                 self._settle(job, ticket, verdict, pump)
             except BaseException as error:  # while it was logged, audited or noted, not the body's
                 waiting = (entry[-1] for entry in self._scheduled)
