@@ -84,15 +84,9 @@ def thread_job(size: int = 4) -> Pair:
 
 def thread_producers(size: int = 4) -> Pair:
     """Compare the same where as many threads enqueue at once as there are to run the jobs."""
-    backend = sigra.ThreadBackend(max_workers=size)
-    pool = ThreadPoolExecutor(size)
-    ours, theirs = _sigra_threads(backend), _raw_threads(pool)
-
-    def close() -> None:
-        backend.close()
-        pool.shutdown()
-
-    return Pair(_at_once(ours, size), _at_once(theirs, size), close, BATCH // size, 0.02)
+    one = thread_job(size)
+    sides = _at_once(one.ours, size), _at_once(one.floor, size)
+    return Pair(*sides, one.close, one.most // size, one.least)
 
 
 def _at_once(timed: Timed, size: int) -> Timed:
