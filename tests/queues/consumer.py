@@ -19,8 +19,9 @@ class Consumer:
     """A consumer process of its own group, whose output is kept for the failure's text.
 
     ``command``: as its user types it; its first word is looked up beside this Python.
-    ``ready``: a pattern that the output shows once jobs are taken. ``killed_before``:
-    whether the process before this one was killed.
+    ``ready``: a pattern that the output shows once jobs are taken. ``forgot``: one that it
+    shows only where the consumer was told to stop and goes on all the same; "" for one that
+    does not. ``killed_before``: whether the process before this one was killed.
     """
 
     def __init__(
@@ -29,10 +30,12 @@ class Consumer:
         ready: str,
         folder: Path,
         env: Mapping[str, str] | None = None,
+        forgot: str = "",
     ) -> None:
         own = BIN / command[0]
         self._command = [str(own) if own.exists() else command[0], *command[1:]]
         self._ready, self._env, self._log = ready, dict(env or {}), folder / "consumer.log"
+        self._forgot = forgot
         self._process: subprocess.Popen[bytes] | None = None
         self.killed_before = False
 
@@ -81,14 +84,18 @@ class Consumer:
             time.sleep(0.05)
 
     def stop(self, timeout: float = 120.0) -> int:
-        """End it as its operator does (SIGTERM); return its exit code."""
+        """End it as its operator does (SIGTERM), who tells it again if it forgot; return its code."""
         assert self._process is not None
+        before, deadline = len(self.output), time.monotonic() + timeout
         self._process.send_signal(signal.SIGTERM)
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill()
-            raise AssertionError(f"the consumer did not stop:\n{self.output[-5000:]}") from None
+        while time.monotonic() < deadline:
+            try:
+                return self._process.wait(2.0)
+            except subprocess.TimeoutExpired:
+                if self._forgot and re.search(self._forgot, self.output[before:]):
+                    self._process.send_signal(signal.SIGTERM)
+        self.kill()
+        raise AssertionError(f"the consumer did not stop:\n{self.output[-5000:]}")
 
     def kill(self) -> None:
         """Kill it and its children with -9."""

@@ -41,13 +41,14 @@ def not_hanging(seconds: int = 60) -> Iterator[None]:
 class QueueHarness:
     """What a queue's test file fills in; its consumer is started by the queue's own command.
 
-    ``command`` and ``ready``: see ``Consumer``; in ``command``, ``{queue}`` and ``{url}``
+    ``command``, ``ready`` and ``forgot``: see ``Consumer``; in ``command``, ``{queue}`` and ``{url}``
     stand for this run's own, and ``{name}`` for the consumer's. ``outlives_its_server``:
     False for a consumer that may end when its server is gone, and needs a supervisor.
     """
 
     command: ClassVar[Sequence[str]]
     ready: ClassVar[str]
+    forgot: ClassVar[str] = ""
     patience = 120.0  # of a busy machine: who does not need it does not wait
     concurrency = 2
     outlives_its_server = True
@@ -68,7 +69,7 @@ class QueueHarness:
         own = {"SIGRA_TEST_CONSUMER": "1", "SIGRA_TEST_NOTES": str(self.notes), **self.env()}
         facts = {"queue": self.queue, "url": self.url, "name": name}
         command = [word.format(**facts) for word in (*self.command, *words)]
-        return Consumer(command, self.ready, self.folder / name, own | env)
+        return Consumer(command, self.ready, self.folder / name, own | env, self.forgot)
 
     def env(self) -> dict[str, str]:
         """Return what the consumer's app module reads of its environment."""

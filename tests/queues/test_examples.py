@@ -54,6 +54,7 @@ def consuming(commands: Sequence[str], folder: Path) -> Iterator[Consumer]:
         for consumer in consumers:
             consumer.start()
         yield consumers[0]
+        time.sleep(1)  # busy between two jobs, RQ's worker may forget that it was told to stop
         for consumer in consumers:
             consumer.stop()
     finally:
