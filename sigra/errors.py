@@ -146,8 +146,8 @@ class PoisonedJobError(SigraError):
 
     def __init__(self, job_id: str, worker: str, deliveries: int) -> None:
         super().__init__(
-            f"job {brief(job_id)} of worker {worker!r} was delivered {deliveries} times without "
-            "coming to an end, and no attempt is left: its process died each time, of the job, a "
+            f"job {brief(job_id)} of worker {worker!r} never came to an end (deliveries: "
+            f"{deliveries}) and has no attempt left: its process died each time, of the job, a "
             "time limit or its host. Look at the consumer's log, then enqueue it again with .new()."
         )
         self.job_id, self.worker, self.deliveries = job_id, worker, deliveries

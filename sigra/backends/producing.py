@@ -149,7 +149,8 @@ class sending:
             sent = sum(job.native_id is not None for job in self._jobs)
             of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
             again = f"When that is cured, enqueue {'the others' if sent else 'it'} again."
-            text = f"{error_text(error.__cause__ or error)}{of}. {again}"
+            what = error_text(error.__cause__ or error).removesuffix(".")
+            text = f"{what}{of}. {again}"
             raise EnqueueError(self._backend, text) from error
 
 

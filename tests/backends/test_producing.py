@@ -25,7 +25,7 @@ def test_a_job_that_no_date_can_be_given_is_refused_by_its_option(option: str, v
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
-        (0, "nobody home. When that is cured, enqueue it"),
+        (0, r"nobody home\. When that is cured, enqueue it"),
         (1, "were sent. When that is cured, enqueue the others"),
     ],
 )
@@ -39,4 +39,4 @@ def test_what_a_queue_raises_is_told_with_what_to_do(sent: int, expected: str) -
     for job in jobs[:sent]:
         job.accept(native_id="1")
     with pytest.raises(EnqueueError, match=expected), sending("deaf", jobs):
-        raise ConnectionError("nobody home")
+        raise ConnectionError("nobody home.")

@@ -111,7 +111,7 @@ def test_a_job_without_attempts_left_that_was_running_is_told_and_not_run_again(
     assert len(ran) == len(set(ran))
     if figures["jobs discarded"]:  # it was killed inside a job, and not between two
         assert (status, figures["jobs discarded"]) == (1, 1)
-        assert "was delivered 1 times without coming to an end" in said
+        assert "never came to an end (deliveries: 1) and has no attempt left" in said
     left = figures["of the jobs, left by an earlier run"]
     assert figures["jobs completed"] + figures["jobs discarded"] == left
 
