@@ -10,7 +10,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
-from sigra.backends.pgqueuer_insert import PooledDriver, queries_for, rows_of
+from sigra.backends.pgqueuer_insert import AGE, PooledDriver, asks_age, queries_for, rows_of
 from sigra.backends.pgqueuer_notes import Notes, surely_retry
 from sigra.backends.pgqueuer_run import run
 from sigra.backends.producing import able_to, accept, sending
@@ -50,7 +50,8 @@ class PgQueuerBackend:
         with sending(self.name):
             queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
-                ids = queries.enqueue(**rows_of(jobs))
+                age = queries.driver.fetch(AGE) if asks_age(jobs[0]) else ()
+                ids = queries.enqueue(**rows_of(jobs, age))
             elif self._loop is None or queries is not self._queries:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
             else:
@@ -64,7 +65,8 @@ class PgQueuerBackend:
             if isinstance(queries, _SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
-                accept(jobs, await queries.enqueue(**rows_of(jobs)))
+                age = await queries.driver.fetch(AGE) if asks_age(jobs[0]) else ()
+                accept(jobs, await queries.enqueue(**rows_of(jobs, age)))
 
     def _register(self, definition: Definition) -> None:
         name = definition.name

@@ -21,6 +21,10 @@ _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
 
 
+AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
+"""For how long the caller's transaction is open: PgQueuer counts a delay from its begin."""
+
+
 class Driver:
     """Write by the caller's connection; PgQueuer's own driver refuses one in a transaction."""
 
@@ -68,17 +72,27 @@ def queries_for(job: Job, own: Any) -> Any:
     conn = job.options.conn
     if conn is None:
         return own
-    require_conn(job, "psycopg or asyncpg", "pgconn", "fetchrow")
+    require_conn(job, "psycopg or asyncpg", "pgconn", "is_in_transaction")
     if not is_async(conn):
         return _queries.SyncQueries(Driver(conn), qbq=own.qbq)
     driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else AsyncDriver
     return _queries.Queries(driver(conn), qbq=own.qbq)
 
 
-def rows_of(jobs: Sequence[Job]) -> dict[str, Any]:
-    """Return the arguments by which the queries' ``enqueue`` inserts the jobs of a batch."""
+def asks_age(job: Job) -> bool:
+    """Tell whether ``rows_of`` needs the answer to ``AGE``."""
+    options = job.options
+    return options.conn is not None and options.wait(time.time()) > 0
+
+
+def rows_of(jobs: Sequence[Job], age: Sequence[Any] = ()) -> dict[str, Any]:
+    """Return the arguments by which the queries' ``enqueue`` inserts the jobs of a batch.
+
+    ``age``: the rows of the answer to ``AGE``, if it was asked.
+    """
     options, count = jobs[0].options, len(jobs)  # in a batch only unique keys differ
-    wait = options.wait(time.time())
+    if wait := options.wait(time.time()):
+        wait += sum(row["age"] for row in age)
     rows: dict[str, Any] = {
         "entrypoint": [jobs[0].worker] * count,
         "payload": [dumps(pack(job)) for job in jobs],

@@ -8,7 +8,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -392,6 +392,47 @@ class TestPgQueuer(OwnPoolContract):
 
         asyncio.run(produce())
         assert len(harness.rows()) == 2 * commit
+
+    @pytest.mark.parametrize("how", ["psycopg", "async psycopg", "asyncpg"])
+    def test_a_delay_in_a_transaction_begins_when_the_job_is_made(
+        self, harness: PgQueuerHarness, how: str
+    ) -> None:
+        """PgQueuer itself counts it from the transaction's begin, so that the job came early."""
+        args, options = [IDS, IDS], {"run_at": datetime.now(UTC) + timedelta(seconds=60)}
+
+        async def produce() -> None:
+            if how == "asyncpg":
+                conn = await asyncpg.connect(harness.url)
+                async with conn.transaction():
+                    await conn.execute("SELECT pg_sleep(1.5)")
+                    await contract_workers.echo.anew_many(args, conn=conn, **options)
+                await conn.close()
+            else:
+                async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                    await conn.execute("SELECT pg_sleep(1.5)")
+                    await contract_workers.echo.anew_many(args, conn=conn, **options)
+
+        if how == "psycopg":
+            with psycopg.connect(harness.url) as conn:
+                conn.execute("SELECT pg_sleep(1.5)")
+                contract_workers.echo.new_many(args, conn=conn, **options)
+        else:
+            asyncio.run(produce())
+        early = [options["run_at"] - row["execute_after"] for row in harness.rows()]
+        assert len(early) == 2 and max(early) < timedelta(seconds=0.2)
+
+    def test_a_pool_is_no_connection(self, harness: PgQueuerHarness) -> None:
+        """It takes another connection for each statement, which is in no transaction."""
+
+        async def produce() -> None:
+            async with asyncpg.create_pool(harness.url, min_size=1) as pool:
+                with pytest.raises(InvalidOptionError, match=r"asyncpg, not asyncpg\.pool\.Pool"):
+                    await contract_workers.echo.anew(IDS, conn=pool, delay=9)
+                async with pool.acquire() as conn, conn.transaction():
+                    await contract_workers.echo.anew(IDS, conn=conn, delay=9)
+
+        asyncio.run(produce())
+        assert len(harness.rows()) == 1
 
     def test_a_transaction_awaits_with_a_blocking_connection(
         self, harness: PgQueuerHarness
