@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.external import native
-from sigra.backends.oban_insert import check_conn, insert, native_job, pool_like
+from sigra.backends.oban_insert import check_conn, cursor_below, insert, native_job, pool_like
 from sigra.backends.oban_run import register, stand_in
 from sigra.backends.producing import able_to, accept, is_async, sending
 from sigra.errors import EnqueueError
@@ -60,9 +60,7 @@ class ObanBackend:
                 return
             natives = [native_job(job) for job in jobs]
             if conn is not None:
-                if hasattr(conn, "get_raw_connection") and not conn.in_transaction():
-                    await conn.begin()  # Oban writes by the driver, past SQLAlchemy
-                await self._instance.enqueue_many(natives, conn=conn)
+                await self._instance.enqueue_many(natives, conn=await cursor_below(jobs[0]))
             elif len(natives) == 1:  # one statement, which needs no transaction of ours
                 await self._instance.enqueue_many(natives)
             else:

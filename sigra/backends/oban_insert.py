@@ -13,17 +13,26 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
 from sigra.backends.pool import OwnPool
-from sigra.backends.producing import check_texts, due_at, require_conn
+from sigra.backends.producing import (
+    check_texts,
+    due_at,
+    is_async,
+    require_conn,
+    require_transaction,
+)
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
 _oban = native("oban", "oban")
+_psycopg = native("psycopg", "oban")
 
 
 def check_conn(job: Job) -> None:
     """Raise ``InvalidOptionError`` for a ``conn`` that Oban cannot write by."""
     wanted = "psycopg, or an async one or session of SQLAlchemy"
     require_conn(job, wanted, "pgconn", "fetchone", "get_raw_connection", "sync_session")
+    if hasattr(job.options.conn, "fetchone"):  # a cursor of psycopg's
+        require_transaction(job, job.options.conn.connection)
 
 
 def native_job(job: Job) -> Any:
@@ -60,9 +69,36 @@ async def _awaited(given: Any) -> Any:
     return await made if isawaitable(made) else made
 
 
+async def cursor_below(job: Job) -> Any:
+    """Return a cursor of the job's async ``conn``, or of the one that SQLAlchemy's holds.
+
+    Raises ``InvalidOptionError`` if that is not psycopg's, or commits each statement.
+    """
+    conn = job.options.conn
+    if hasattr(conn, "sync_session"):
+        conn = await conn.connection()
+    if not hasattr(conn, "get_raw_connection"):
+        return _cursor(conn)
+    below = (await conn.get_raw_connection()).driver_connection
+    if not hasattr(below, "pgconn"):
+        driver = type(below).__module__.partition(".")[0]
+        reason = f"Oban writes by psycopg, not {driver}: make the engine of postgresql+psycopg://"
+        raise InvalidOptionError("conn", reason, job.worker)
+    require_transaction(job, below)
+    if not conn.in_transaction():
+        await conn.begin()  # Oban writes by the driver, past SQLAlchemy
+    return _cursor(below)
+
+
+def _cursor(conn: Any) -> Any:
+    """Return one whose rows are tuples, as Oban reads them, whatever the connection's own are."""
+    made = _psycopg.AsyncCursor if is_async(conn) else _psycopg.Cursor
+    return made(getattr(conn, "connection", conn), row_factory=_psycopg.rows.tuple_row)
+
+
 def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:
     """Insert the jobs by Oban's own coroutine, which with a blocking connection never waits."""
-    work = oban.enqueue_many(natives, conn=_Awaited(conn))
+    work = oban.enqueue_many(natives, conn=_Awaited(_cursor(conn)))
     with suppress(StopIteration):
         work.send(None)
         work.close()
@@ -70,7 +106,7 @@ def insert(oban: Any, natives: Sequence[Any], conn: Any) -> None:
 
 
 class _Awaited:
-    """Give a blocking connection, or its cursor, the async methods that Oban awaits."""
+    """Give a blocking cursor the async methods that Oban awaits."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner

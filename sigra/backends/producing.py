@@ -104,8 +104,7 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
     if conn is None:
         return
     if any(hasattr(conn, mark) for mark in marks):
-        if _commits_at_once(conn):
-            raise InvalidOptionError("conn", NO_TRANSACTION, job.worker)
+        require_transaction(job, conn)
         return
     reason = f"it must be an open connection of {wanted}, not {kind.__module__}.{kind.__qualname__}"
     if kind.__module__.startswith("sqlalchemy."):
@@ -117,11 +116,14 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
     raise InvalidOptionError("conn", reason, job.worker)
 
 
-def _commits_at_once(conn: Any) -> bool:
-    """Tell whether asyncpg's or psycopg's connection would commit the next statement at once."""
+def require_transaction(job: Job, conn: Any) -> None:
+    """Raise ``InvalidOptionError`` if asyncpg's or psycopg's connection would commit at once."""
     if hasattr(conn, "is_in_transaction"):
-        return not conn.is_in_transaction()
-    return getattr(conn, "autocommit", False) is True and conn.pgconn.transaction_status == 0
+        at_once = not conn.is_in_transaction()
+    else:
+        at_once = getattr(conn, "autocommit", False) is True and conn.pgconn.transaction_status == 0
+    if at_once:
+        raise InvalidOptionError("conn", NO_TRANSACTION, job.worker)
 
 
 def is_async(conn: Any) -> bool:

@@ -229,6 +229,54 @@ class TestOban(OwnPoolContract):
         asyncio.run(produce())
         assert len(harness.rows()) == 2 * commit
 
+    @pytest.mark.parametrize(
+        "made", [{"row_factory": psycopg.rows.dict_row}, {"cursor_factory": psycopg.RawCursor}]
+    )
+    def test_rows_and_cursors_of_the_callers_connection_may_be_of_any_kind(
+        self, harness: ObanHarness, made: dict[str, Any]
+    ) -> None:
+        """Oban reads tuples: with dicts a job was inserted, and an error said that it was not."""
+
+        async def produce() -> None:
+            kind = {"cursor_factory": psycopg.AsyncRawCursor} if "cursor_factory" in made else made
+            async with await psycopg.AsyncConnection.connect(harness.url, **kind) as conn:
+                await contract_workers.echo.anew(IDS, conn=conn, delay=9)
+
+        with psycopg.connect(harness.url, **made) as conn:
+            jobs = contract_workers.echo.new_many([IDS, IDS], conn=conn, delay=9)
+        asyncio.run(produce())
+        ids = [str(row["id"]) for row in harness.rows()]
+        assert ids[:2] == [job.native_id for job in jobs] and len(ids) == 3
+
+    def test_a_connection_of_sqlalchemy_that_commits_each_statement_is_refused(
+        self, harness: ObanHarness
+    ) -> None:
+        """A session too: SQLAlchemy's rollback does nothing there."""
+
+        async def produce() -> None:
+            url = harness.url.replace("postgresql:", "postgresql+psycopg:")
+            engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+            async with AsyncSession(engine) as session, engine.connect() as conn:
+                for open_ in (session, conn):
+                    with pytest.raises(InvalidOptionError, match="in no transaction"):
+                        await contract_workers.echo.anew(IDS, conn=open_, delay=9)
+            await engine.dispose()
+
+        asyncio.run(produce())
+        assert harness.rows() == []
+
+    def test_a_session_of_another_driver_is_refused(self, harness: ObanHarness) -> None:
+        """The error says of which URL the engine is to be made."""
+
+        async def produce() -> None:
+            engine = create_async_engine(harness.url.replace("postgresql:", "postgresql+asyncpg:"))
+            async with AsyncSession(engine) as session:
+                with pytest.raises(InvalidOptionError, match=r"not asyncpg.*postgresql\+psycopg"):
+                    await contract_workers.echo.anew(IDS, conn=session)
+            await engine.dispose()
+
+        asyncio.run(produce())
+
     def test_a_session_that_blocks_is_no_connection(self, harness: ObanHarness) -> None:
         """The error says what ``conn`` has to be."""
         with Session(create_engine("sqlite://")) as session:
@@ -238,8 +286,9 @@ class TestOban(OwnPoolContract):
     def test_a_connection_in_no_transaction_is_refused(self, harness: ObanHarness) -> None:
         """There a job would not share the fate of anything."""
         with psycopg.connect(harness.url, autocommit=True) as conn:
-            with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
-                contract_workers.echo.new(IDS, conn=conn)
+            for open_ in (conn, conn.cursor()):
+                with pytest.raises(InvalidOptionError, match="in no transaction.*begin one"):
+                    contract_workers.echo.new(IDS, conn=open_)
 
     def test_an_async_transaction_is_not_for_new(self, harness: ObanHarness) -> None:
         """The error says what to call in its place."""
