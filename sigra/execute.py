@@ -64,7 +64,7 @@ def execute(attempt: Running, run: Callable[..., Any] | None = None) -> Verdict:
             attempt.scope = _build_scope(job)
         value = context.run(definition.binding.invoke, attempt.scope, job.args, attempt)
         if type(value) is CoroutineType or (definition.is_async and isinstance(value, Coroutine)):
-            value = (run or _run_coroutine)(value, context)
+            value = (run or run_coroutine)(value, context)
     except BaseException as error:
         return conclude_error(attempt, error, context)
     return conclude(attempt, value, context)
@@ -120,15 +120,15 @@ def in_event_loop() -> bool:
     return asyncio._get_running_loop() is not None
 
 
-def _run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
-    """Run a coroutine to its end on an event loop of its own."""
+def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: Any = None) -> Any:
+    """Run a coroutine to its end on an event loop of its own, which ``make`` makes."""
     if in_event_loop():
         coroutine.close()
         raise RuntimeError(
             "the function returned a coroutine inside a running event loop, where it cannot be "
             "run to its end: make it an async def and use 'await worker.anew(...)'"
         )
-    with asyncio.Runner() as runner:
+    with asyncio.Runner(loop_factory=make) as runner:
         value, raised = runner.run(contain(coroutine), context=context)
     if raised is not None:
         raise raised

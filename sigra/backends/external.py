@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
+from sigra.backends.green import runner
 from sigra.backends.redelivery import note_end, report_again
 from sigra.conclude import named_in_logs
 from sigra.context import Running
@@ -62,7 +63,7 @@ def consume(
     if isinstance(begun, Verdict):
         return _consumed(payload, begun, delivery)
     begun.cut_off = cut_off
-    return _consumed(payload, execute(begun, run), delivery)
+    return _consumed(payload, execute(begun, run or runner()), delivery)
 
 
 async def aconsume(

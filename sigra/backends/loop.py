@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+from sigra.backends.green import new_event_loop, run_forever
 from sigra.backends.producing import sending
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -32,7 +33,7 @@ def own_loop() -> asyncio.AbstractEventLoop:
     process = os.getpid()
     own = _own.get(process)
     if own is None:
-        made = asyncio.new_event_loop(), threading.Event()
+        made = new_event_loop(), threading.Event()
         own = _own.setdefault(process, made)
         if own is made:
             _run(*made)
@@ -47,7 +48,7 @@ def _run(loop: asyncio.AbstractEventLoop, runs: threading.Event) -> None:
     _process_of[loop] = os.getpid()
     loop.call_soon(runs.set)
     try:
-        threading.Thread(target=loop.run_forever, name="sigra-loop", daemon=True).start()
+        threading.Thread(target=run_forever, args=(loop,), name="sigra-loop", daemon=True).start()
     except RuntimeError:  # there can be no thread now: the next call tries again
         del _own[os.getpid()]
         loop.close()

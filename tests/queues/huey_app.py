@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-import consumer_side
-from huey import PriorityRedisHuey, SqliteHuey
+import os
 
-from sigra.backends.huey import HueyBackend, JSONSerializer
+if os.environ.get("SIGRA_TEST_GREENLETS"):
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import asyncio  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import consumer_side  # noqa: E402
+from huey import PriorityRedisHuey, SqliteHuey  # noqa: E402
+
+from sigra import AuditScope, tenant_worker  # noqa: E402
+from sigra.backends.huey import HueyBackend, JSONSerializer  # noqa: E402
+from sigra.testing.contract_workers import record  # noqa: E402
+
+
+@tenant_worker(name="sigra.tests.meets")
+async def meets(scope: AuditScope, args: Any, own: str, other: str) -> None:
+    """End when another run has begun too."""
+    Path(own).touch()
+    while not Path(other).exists():
+        await asyncio.sleep(0.02)
+    record(scope, args)
 
 
 def make_huey(where, name):

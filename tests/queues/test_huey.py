@@ -138,6 +138,20 @@ class TestHueyOnRedis(HueyContract):
         journal.wait(harness, lambda: len(journal.runs(kind.worker)) >= 2, "the delayed jobs")
         assert {run["job_id"] for run in journal.runs(kind.worker)} == {task.id for task in tasks}
 
+    def test_async_workers_run_side_by_side_in_greenlets(self, harness, journal, tmp_path):
+        """All of a process have one thread: where one waited, each other one failed unrun."""
+        harness.stop()
+        green = harness.another("green", "--worker-type", "greenlet", SIGRA_TEST_GREENLETS="1")
+        green.start()
+        try:
+            own, other = str(tmp_path / "own"), str(tmp_path / "other")
+            both = [{**IDS, "own": own, "other": other}, {**IDS, "own": other, "other": own}]
+            huey_app.meets.new_many(both)
+            journal.wait(harness, lambda: len(journal.runs(huey_app.meets.name)) == 2, "both")
+            assert green.stop() == 0
+        finally:
+            green.kill()
+
 
 class TestHueyOnSqlite(HueyContract):
     harness_class, server = SqliteHarness, "folder"

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from sigra.backends.green import runner
 from sigra.backends.inprocess.agenda import Agenda, log, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
@@ -217,7 +218,8 @@ class Pool:
         job, ticket = entry
         ticket.move("executing")
         try:
-            verdict = execute(Running(job, ticket.failures + 1, ticket.snoozes, None, self))
+            attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
+            verdict = execute(attempt, runner())
         except BaseException as error:
             # Not an error of the body, which execute() handles; the thread must go on.
             verdict = unconcluded(job, error)

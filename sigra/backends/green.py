@@ -1,0 +1,88 @@
+"""Event loops in the greenlets of gevent or eventlet: they share a thread, which has room for one.
+
+So loops take turns. One that waits is no running loop: another greenlet has its own meanwhile,
+or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import sys
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext
+from contextvars import Context
+from functools import cache
+from typing import Any
+
+from sigra.execute import run_coroutine
+
+
+def runner() -> Callable[..., Any] | None:
+    """Return what ``execute`` is to run coroutines by; None where no greenlets are."""
+    return _run_coroutine if _in_greenlets() else None
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop, to be run by ``run_forever``."""
+    return asyncio.SelectorEventLoop(_selector()()) if _in_greenlets() else asyncio.new_event_loop()
+
+
+def run_forever(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop until it is stopped."""
+    with _turn() if _in_greenlets() else nullcontext():
+        loop.run_forever()
+
+
+def _in_greenlets() -> bool:
+    """Tell whether other greenlets run where a loop waits."""
+    gevent, eventlet = map(sys.modules.get, ("gevent.monkey", "eventlet.patcher"))
+    if gevent is not None and gevent.is_module_patched("select"):
+        return True
+    return eventlet is not None and bool(eventlet.is_monkey_patched("select"))
+
+
+def _run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+    """Run a coroutine to its end on an event loop of its own."""
+    with _turn():
+        return run_coroutine(coroutine, context, new_event_loop)
+
+
+@cache
+def _turn() -> Any:
+    """Return the lock that a loop holds which does not wait: a greenlet's, for it is patched."""
+    return threading.RLock()
+
+
+@cache
+def _selector() -> type[selectors.BaseSelector]:
+    """Return the class by which a loop waits, and gives its turn away meanwhile."""
+
+    class Selector(selectors.DefaultSelector):
+        def select(self, timeout: float | None = None) -> Any:
+            loop = asyncio._get_running_loop()
+            asyncio._set_running_loop(None)
+            _turn().release()
+            try:
+                return super().select(timeout)
+            finally:
+                try:
+                    _take_turn()
+                finally:
+                    asyncio._set_running_loop(loop)
+
+    return Selector
+
+
+def _take_turn() -> None:
+    """Wait for the lock; what interrupts that, a time limit say, is raised when it is held."""
+    interrupted: BaseException | None = None
+    while True:
+        try:
+            _turn().acquire()
+            break
+        except BaseException as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted

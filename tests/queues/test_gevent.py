@@ -1,0 +1,55 @@
+"""In a server on gevent, whose threads are greenlets, jobs are sent and run as elsewhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from servers import need
+
+need("gevent", "taskiq")
+need("taskiq")
+
+PRODUCER = """
+from gevent import joinall, monkey, spawn
+monkey.patch_all()
+import sys
+from sigra import configure
+from sigra.backends.taskiq import TaskiqBackend
+from sigra.testing.contract_case import IDS
+from sigra.testing.contract_workers import echo
+from taskiq_redis import RedisStreamBroker
+
+configure(backend=TaskiqBackend(RedisStreamBroker(sys.argv[1])))
+for _ in range(2):
+    requests = [spawn(echo.new, IDS) for _ in range(20)]
+    joinall(requests, raise_error=True, timeout=60)
+    assert len({request.value.native_id for request in requests}) == 20
+"""
+
+CONSUMER = """
+from gevent import monkey
+monkey.patch_all()
+import asyncio
+from sigra import ThreadBackend, configure, worker
+
+@worker
+async def passes(n: int):
+    for _ in range(5):
+        await asyncio.sleep(0.01)
+    return n
+
+with configure(backend=ThreadBackend(max_workers=4)):
+    jobs = passes.new_many({"n": n} for n in range(20))
+    assert [job.result(60) for job in jobs] == list(range(20))
+"""
+
+
+def test_all_requests_send_jobs(redis: str) -> None:
+    """The loop that sends them was taken for one that each request runs in: all but one failed."""
+    subprocess.run([sys.executable, "-c", PRODUCER, redis], check=True, timeout=120)
+
+
+def test_async_workers_of_the_thread_backend_run_side_by_side() -> None:
+    """One that waited kept the others from running: they failed."""
+    subprocess.run([sys.executable, "-c", CONSUMER], check=True, timeout=120)
