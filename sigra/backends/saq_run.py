@@ -7,11 +7,13 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
+from sigra.backends.saq_abort import cut_off
 from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, heartbeat_for, heartbeat_of
 from sigra.errors import InvalidOptionError, brief
@@ -57,7 +59,8 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     if await had_ended(job):
         return
     lost = max(0, job.attempts - 1 - ends_in(payload))
-    consuming = aconsume(payload, job.function, "saq", native_id=job.key, deliveries=lost)
+    facts: Any = {"native_id": job.key, "cut_off": partial(cut_off, worker, job)}
+    consuming = aconsume(payload, job.function, "saq", deliveries=lost, **facts)
     work = asyncio.ensure_future(consuming)
     every = pause = heartbeat_of(job) / 3
     try:

@@ -175,6 +175,21 @@ class TestSaqOnRedis(QueueContract):
         journal.wait(harness, lambda: len(journal.events("contract.ended")) >= 2, "its second run")
         assert [run["attempt"] for run in journal.runs() if run["job_id"] == job.id] == [1] * 4
 
+    def test_the_log_says_what_becomes_of_a_job_that_is_cut_off(self, harness, journal):
+        """At a stop it runs again, whatever its attempts; where somebody aborts it, it does not."""
+        job = sleeps.new(IDS)
+        journal.wait(harness, lambda: bool(journal.runs()), "its first run")
+        harness.stop()
+        cut = f"job {job.id}.* attempt 1 of 1, raised CancelledError; "
+        assert harness.logged(f"{cut}cut off by the worker's stop, it runs again")
+        harness.start()
+        journal.wait(harness, lambda: len(journal.runs()) == 2, "its second run")
+        harness.ask(harness.ask(harness.native.job(job.id)).abort("by hand"))
+        aborted = f"{cut}aborted by SAQ, it does not run again"
+        journal.wait(harness, lambda: bool(harness.logged(aborted)), "the log of its abort")
+        ended = lambda: harness.ask(harness.native.job(job.id)).status == "aborted"  # noqa: E731
+        journal.wait(harness, ended, "its end")
+
     def test_new_in_a_running_loop_says_what_to_do(self, harness):
         """It would have to wait for the loop that it stops: the error names ``.anew()``."""
 
