@@ -1,4 +1,4 @@
-"""Bring back, on PostgreSQL, the jobs that a dead consumer of SAQ's held.
+"""Give signs of life for a job, and bring back, on PostgreSQL, those of a dead consumer of SAQ's.
 
 SAQ's sweep reads all running jobs, waits for five seconds at each lost one, and judges the next
 by what it read before: it may take for lost a job that has ended since, and overwrite that end.
@@ -44,6 +44,16 @@ def heartbeat_for(queue: Any, seconds: int) -> dict[str, Any]:
     if hasattr(queue, "pool"):
         return {"heartbeat": 0, "meta": {_HEARTBEAT: seconds}}
     return {"heartbeat": seconds}
+
+
+async def beat(job: Any) -> bool:
+    """Give a sign of life; tell whether its queue has it."""
+    try:
+        await job.update()
+    except Exception:
+        _log.warning("job %s gave no sign of life to its queue", brief(job.key), exc_info=True)
+        return False
+    return True
 
 
 def look_for_lost(queue: Any) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from sigra.backends.envelope import pack
@@ -15,13 +13,11 @@ from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, na
 from sigra.backends.producing import error_text, unique_key
 from sigra.backends.saq_abort import cut_off
 from sigra.backends.saq_ended import end, goes_on, had_ended, settle
-from sigra.backends.saq_lost import AGAIN, heartbeat_for, heartbeat_of
-from sigra.errors import InvalidOptionError, brief
+from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
+from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
 _saq = native("saq", "saq")
-
-_log = logging.getLogger("sigra.job")
 
 _KEEP_DEAD = 365 * 24 * 3600
 """Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
@@ -59,13 +55,12 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     if await had_ended(job):
         return
     lost = max(0, job.attempts - 1 - ends_in(payload))
-    facts: Any = {"native_id": job.key, "cut_off": partial(cut_off, worker, job)}
-    consuming = aconsume(payload, job.function, "saq", deliveries=lost, **facts)
-    work = asyncio.ensure_future(consuming)
+    facts: Any = {"native_id": job.key, "cut_off": cut_off(worker, job), "deliveries": lost}
+    work = asyncio.ensure_future(aconsume(payload, job.function, "saq", **facts))
     every = pause = heartbeat_of(job) / 3
     try:
         while not (await asyncio.wait({work}, timeout=pause or None))[0]:
-            pause = every if await _beat(job) else min(every, AGAIN)
+            pause = every if await beat(job) else min(every, AGAIN)
     except asyncio.CancelledError:
         if worker.event.is_set():
             job.attempts -= 1  # SAQ stops, and runs it again: this is no attempt
@@ -73,16 +68,6 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
         await asyncio.wait({work})
         raise
     await _settle(job, work.result())
-
-
-async def _beat(job: Any) -> bool:
-    """Give a sign of life; tell whether its queue has it."""
-    try:
-        await job.update()
-    except Exception:
-        _log.warning("job %s gave no sign of life to its queue", brief(job.key), exc_info=True)
-        return False
-    return True
 
 
 async def _settle(job: Any, consumed: Consumed) -> None:
