@@ -17,7 +17,7 @@ from sigra.backends.django_rescue import (
 )
 from sigra.backends.external import Consumed, consume, find, native
 from sigra.backends.jsonb import unfit, writable
-from sigra.backends.orm_thread import run_coroutine
+from sigra.backends.orm_thread import execute_in_place
 from sigra.errors import UnknownWorkerError
 
 _tasks = native("django.tasks", "django")
@@ -56,8 +56,8 @@ def run(worker: str, result: Any, payload: Mapping[str, Any]) -> None:
     with suppress(UnknownWorkerError):
         # The worker's module is imported if need be, as Django does for its own tasks.
         find(worker, worker.rpartition(".")[0] or worker)
-    native_id = str(result.db_result.id)
-    consumed = consume(unfit(payload), worker, "django", native_id=native_id, run=run_coroutine)
+    facts: Any = {"native_id": str(result.db_result.id), "execute": execute_in_place}
+    consumed = consume(unfit(payload), worker, "django", **facts)
     _settle(result, consumed)
 
 

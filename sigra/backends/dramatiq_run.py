@@ -9,6 +9,7 @@ from typing import Any
 
 from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.backends.orm_thread import execute_apart
 from sigra.errors import brief
 
 CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
@@ -26,7 +27,8 @@ def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any])
         consumed = refuse_positional(name, id)
     else:
         with counted(broker, message) as before:
-            consumed = consume(payload, name, "dramatiq", native_id=id, deliveries=before)
+            facts: Any = {"native_id": id, "execute": execute_apart, "deliveries": before}
+            consumed = consume(payload, name, "dramatiq", **facts)
     _settle(broker, message, consumed)
 
 

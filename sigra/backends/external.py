@@ -15,7 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from sigra import catalog
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
-from sigra.backends.green import runner
+from sigra.backends.orm_thread import aexecute_apart, execute_apart, execute_in_consumer
 from sigra.backends.redelivery import note_end, report_again
 from sigra.conclude import named_in_logs
 from sigra.context import Running
@@ -29,7 +29,7 @@ from sigra.errors import (
     UnknownWorkerError,
     brief,
 )
-from sigra.execute import admit, aexecute, execute
+from sigra.execute import admit
 from sigra.job import FINISHED, Job
 from sigra.verdict import Verdict
 
@@ -50,20 +50,20 @@ def consume(
     *,
     native_id: str | None = None,
     cut_off: Callable[[], str] = str,
-    run: Callable[..., Any] | None = None,
+    execute: Callable[[Running], Verdict] = execute_in_consumer,
     **counts: Unpack[Counts],
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the worker's function raised.
 
     ``worker``: its definition, or its name; if no worker has that name, the job waits for a
     deploy. ``native_id``: the queue's own id, for jobs that were built by hand. ``cut_off``:
-    see ``Running``. ``run``: see ``execute``.
+    see ``Running``. ``execute``: runs the attempt.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
         return _consumed(payload, begun, delivery)
     begun.cut_off = cut_off
-    return _consumed(payload, execute(begun, run or runner()), delivery)
+    return _consumed(payload, execute(begun), delivery)
 
 
 async def aconsume(
@@ -81,9 +81,9 @@ async def aconsume(
         return _consumed(payload, begun, delivery)
     begun.cut_off = cut_off
     if begun.job.definition.is_async:
-        verdict = await aexecute(begun)
+        verdict = await aexecute_apart(begun)
     else:
-        verdict = await asyncio.to_thread(execute, begun)
+        verdict = await asyncio.to_thread(execute_apart, begun)
     return _consumed(payload, verdict, delivery)
 
 

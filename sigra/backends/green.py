@@ -10,7 +10,7 @@ import asyncio
 import selectors
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import nullcontext
 from contextvars import Context
 from functools import cache
@@ -19,9 +19,12 @@ from typing import Any
 from sigra.execute import run_coroutine
 
 
-def runner() -> Callable[..., Any] | None:
-    """Return what ``execute`` is to run coroutines by; None where no greenlets are."""
-    return _run_coroutine if _in_greenlets() else None
+def run_by_turns(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+    """Run a coroutine to its end on an event loop of its own, as ``execute`` does by default."""
+    if not _in_greenlets():
+        return run_coroutine(coroutine, context)
+    with _turn():
+        return run_coroutine(coroutine, context, new_event_loop)
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -41,12 +44,6 @@ def _in_greenlets() -> bool:
     if gevent is not None and gevent.is_module_patched("select"):
         return True
     return eventlet is not None and bool(eventlet.is_monkey_patched("select"))
-
-
-def _run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
-    """Run a coroutine to its end on an event loop of its own."""
-    with _turn():
-        return run_coroutine(coroutine, context, new_event_loop)
 
 
 @cache

@@ -7,6 +7,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.backends.orm_thread import execute_apart
 from sigra.backends.producing import error_text
 
 _api = native("huey.api", "huey")
@@ -26,7 +27,7 @@ def task_of(huey: Any, worker: str) -> Any:
         return known
     with _registering:
         module, _, name = worker.rpartition(".")
-        facts = {"execute": run, "__module__": module, "worker": worker}
+        facts = {"execute": run, "__module__": module, "worker": worker, "huey": huey}
         known = registry._registry.get(f"{module}.{name}")
         if getattr(known, "execute", None) is not run:
             known = type(name, (_api.Task,), facts)
@@ -47,7 +48,8 @@ def run(task: Any) -> None:
     if task.args:
         consumed = refuse_positional(task.worker, task.id)
     else:
-        consumed = consume(task.kwargs, task.worker, "huey", native_id=task.id)
+        facts: Any = {} if task.huey.immediate else {"execute": execute_apart}
+        consumed = consume(task.kwargs, task.worker, "huey", native_id=task.id, **facts)
     _settle(task, consumed)
 
 

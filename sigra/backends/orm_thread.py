@@ -1,7 +1,8 @@
-"""Run jobs where Django's ORM has the connection of whoever waits for them.
+"""Run jobs in threads whose connections of Django's ORM somebody closes.
 
-A connection belongs to a thread. Another thread's does not see what a test's transaction holds,
-nobody closes it when it broke, and a test's database cannot be dropped while it is open.
+A connection belongs to a thread. Whoever waits for a job has one that sees what a test's
+transaction holds, and that Django or the queue closes when it broke or is too old. What runs
+apart, in threads of ours, has others: these are closed here, or a lost one would stay so for good.
 """
 
 from __future__ import annotations
@@ -9,42 +10,50 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Coroutine
-from contextvars import Context
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import Context, copy_context
 from importlib import import_module
 from typing import Any
 
+from sigra.backends.green import run_by_turns
 from sigra.context import Running
-from sigra.execute import contain, execute, in_event_loop
+from sigra.execute import aexecute, contain, execute, in_event_loop
 from sigra.verdict import Verdict
 
 
 def in_django() -> bool:
-    """Tell whether this process has Django's ORM."""
-    return "django.db" in sys.modules
+    """Tell whether this process has Django's ORM, and settings for it."""
+    return "django.db" in sys.modules and sys.modules["django.conf"].settings.configured
 
 
-def runner() -> Callable[..., Any] | None:
-    """Return what ``execute`` is to run coroutines by in this thread."""
-    return run_coroutine if in_django() and not in_event_loop() else None
+def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
+    """Run a coroutine to its end and, with Django, all its queries in this thread.
 
-
-def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
-    """Run a coroutine to its end in a loop beside this thread, which does its queries.
-
-    So does Django with its own tasks. Whatever interrupts the wait ends the coroutine too.
+    As Django does with its own tasks: in a loop beside it. Whatever interrupts the wait ends the
+    coroutine too, whose last queries are done before.
     """
+    if not in_django() or in_event_loop():
+        return run_by_turns(coroutine, context)
+    asgiref, ended = import_module("asgiref.sync"), Future[None]()
     begun: list[tuple[asyncio.AbstractEventLoop, Any]] = []
 
     async def body() -> tuple[Any, BaseException | None]:
         begun.append((asyncio.get_running_loop(), asyncio.current_task()))
-        return await contain(coroutine)
+        try:
+            return await contain(coroutine)
+        finally:
+            ended.set_result(None)
 
     try:
-        value, raised = context.run(import_module("asgiref.sync").async_to_sync(body))
+        value, raised = context.run(asgiref.async_to_sync(body))
     except BaseException:
         for loop, task in begun:
-            if not loop.is_closed():
+            queries = asgiref.AsyncToSync.loop_thread_executors.get(loop)
+            with suppress(RuntimeError):  # it has just ended, or has its queries done elsewhere
                 loop.call_soon_threadsafe(task.cancel)
+                if queries is not None:
+                    queries.run_until_future(ended)
         raise
     if raised is not None:
         raise raised
@@ -56,5 +65,51 @@ async def execute_in_thread(attempt: Running) -> Verdict:
     if not in_django():
         return await asyncio.to_thread(execute, attempt)
     here = import_module("asgiref.sync").sync_to_async(execute)
-    verdict: Verdict = await here(attempt, run_coroutine)
+    verdict: Verdict = await here(attempt, run_in_place)
     return verdict
+
+
+def execute_in_place(attempt: Running) -> Verdict:
+    """Run one attempt in this thread, and all its queries on this thread's connection."""
+    return execute(attempt, run_in_place)
+
+
+def execute_in_consumer(attempt: Running) -> Verdict:
+    """Run one attempt in a thread whose connection is closed by the queue's own means.
+
+    They do not know of the one that an event loop in this thread has.
+    """
+    if attempt.job.definition.is_async and in_django() and not in_event_loop():
+        run_by_turns(_close_the_loops(), copy_context())
+    return execute(attempt, run_by_turns)
+
+
+def execute_apart(attempt: Running) -> Verdict:
+    """Run one attempt in a thread that nobody else looks after."""
+    if not in_django():
+        return execute(attempt, run_by_turns)
+    close: Callable[[], None] = sys.modules["django.db"].close_old_connections
+    close()
+    try:
+        return execute_in_consumer(attempt)
+    finally:
+        close()
+
+
+async def aexecute_apart(attempt: Running) -> Verdict:
+    """Run one attempt of an async function on this loop."""
+    if in_django():
+        # In a context of its own: asgiref marks it, and a loop's jobs may share one.
+        closing = asyncio.get_running_loop().create_task(_close_the_loops(), context=copy_context())
+        await closing
+    return await aexecute(attempt)
+
+
+async def _close_the_loops() -> None:
+    """Close those of the one thread in which asgiref does the queries of all loops.
+
+    Before an attempt alone: at its end what closes them could be cut off, and the attempt with it.
+    """
+    with suppress(RuntimeError):  # it is waiting for this job, whose queries it will refuse too
+        close = sys.modules["django.db"].close_old_connections
+        await import_module("asgiref.sync").sync_to_async(close)()

@@ -15,7 +15,7 @@ from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.interrupt import was_pressed
 from sigra.backends.inprocess.pump import Pump
 from sigra.backends.inprocess.ticket import LocalTicket
-from sigra.backends.orm_thread import execute_in_thread, runner
+from sigra.backends.orm_thread import execute_in_thread, run_in_place
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop
@@ -129,7 +129,7 @@ class SyncBackend:
             try:
                 ticket.move("executing")
                 attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
-                verdict = execute(attempt, runner() if job.definition.is_async else None)
+                verdict = execute(attempt, run_in_place)
                 self._settle(job, ticket, verdict, pump)
             except BaseException as error:  # while it was logged, audited or noted, not the body's
                 waiting = (entry[-1] for entry in self._scheduled)

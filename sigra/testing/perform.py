@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sigra.backends.orm_thread import execute_in_thread, in_django, runner
+from sigra.backends.orm_thread import execute_in_place, execute_in_thread, in_django
 from sigra.context import Running
 from sigra.enqueue import Enqueuer
 from sigra.errors import JobCancelledError, JobFailedError
-from sigra.execute import aexecute, execute, in_event_loop
+from sigra.execute import aexecute, in_event_loop
 from sigra.job import Job
 from sigra.options import parse_options
 from sigra.outcome import Cancel, Failure, Ok, Outcome, Snooze
@@ -36,7 +36,7 @@ def perform_job(
     if definition_of(worker).is_async and in_event_loop():
         raise RuntimeError("an event loop runs here already: use 'await aperform_job(...)'")
     turn = _prepare(worker, args, attempt, snoozes, options)
-    return _outcome(turn.job, execute(turn, runner()))
+    return _outcome(turn.job, execute_in_place(turn))
 
 
 async def aperform_job(

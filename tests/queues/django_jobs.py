@@ -41,6 +41,22 @@ def sees_plainly(scope, task_id):
     return DBTaskResult.objects.filter(id=task_id).exists()
 
 
+def ask(query):
+    """Return what the database says, on the connection that queries have here."""
+    with connection.cursor() as cursor:
+        return cursor.execute(query).fetchone()[0]
+
+
+@tenant_worker
+def asks(scope, query):
+    return ask(query)
+
+
+@tenant_worker
+async def asks_on_a_loop(scope, query):
+    return await sync_to_async(ask)(query)
+
+
 @tenant_worker
 def dies_as_it_is_put_off(scope, args, job, marker):
     """Snooze once; the first time the consumer is killed when the next run is queued."""

@@ -8,6 +8,8 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, failing
+from queue_harness import QueueHarness, failing, not_hanging
 from servers import need
 
 need("django_tasks_db", "django")
@@ -41,8 +43,11 @@ from django_tasks_db.models import DBTaskResult  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, Ok, configure, worker  # noqa: E402
 from sigra.backends import django as module  # noqa: E402
+from sigra.backends.asyncio import AsyncioBackend  # noqa: E402
 from sigra.backends.django import DjangoBackend, task_of  # noqa: E402
-from sigra.backends.orm_thread import run_coroutine  # noqa: E402
+from sigra.backends.external import aconsume, consume  # noqa: E402
+from sigra.backends.orm_thread import execute_apart, run_in_place  # noqa: E402
+from sigra.backends.thread import ThreadBackend  # noqa: E402
 from sigra.testing import RecordingBackend, aperform_job, perform_job  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -311,6 +316,38 @@ class DjangoContract(QueueContract):
         row.delete()
 
 
+def in_a_thread(worker, *args):
+    backend = ThreadBackend(max_workers=1)
+    with configure(backend=backend), closing(backend):
+        jobs = worker.new_many(args, max_attempts=1)
+    return [job.result for job in jobs]
+
+
+def on_a_loop(worker, *args, at_once=1):
+    async def main():
+        backend = AsyncioBackend(at_once)
+        with configure(backend=backend):
+            jobs = worker.new_many(args, max_attempts=1)
+        await backend.aclose()
+        return [job.result for job in jobs]
+
+    return asyncio.run(main())
+
+
+def by_a_loops_consumer(worker, *args):
+    async def main():
+        return [(await aconsume(given, worker.name, "x")).verdict.unwrap for given in args]
+
+    return asyncio.run(main())
+
+
+def by_a_thread(worker, *args):
+    """As Dramatiq's consumer does."""
+    by = partial(consume, worker=worker.name, backend="x", execute=execute_apart)
+    with ThreadPoolExecutor(1) as threads:
+        return [consumed.verdict.unwrap for consumed in threads.map(by, args)]
+
+
 class TestDjangoOnPostgres(DjangoContract):
     harness_class, server = DjangoHarness, "postgres"
 
@@ -341,25 +378,61 @@ class TestDjangoOnPostgres(DjangoContract):
             self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 3, max_attempts=2)
         assert [run["snoozes"] for run in journal.runs(workers.snoozes.name)] == [0, 0, 1]
 
+    @pytest.mark.parametrize("worker", [django_jobs.asks, django_jobs.asks_on_a_loop])
+    @pytest.mark.parametrize("apart", [in_a_thread, on_a_loop, by_a_loops_consumer, by_a_thread])
+    def test_a_lost_connection_is_closed_where_nobody_else_does_that(self, harness, worker, apart):
+        """Else each later query of that thread would fail, for good."""
+        number = "SELECT pg_backend_pid()"
+        queries = f"SELECT pg_terminate_backend(({number}))", number
+        lost, asked = apart(worker, *({**IDS, "query": query} for query in queries))
+        with pytest.raises(OperationalError):
+            lost()
+        backends = f"SELECT count(*) FROM pg_stat_activity WHERE pid = {asked()}"
+        if worker is django_jobs.asks:
+            with not_hanging():  # as between two requests, none is kept
+                while django_jobs.ask(backends):
+                    time.sleep(0.01)
+
+    def test_a_lost_connection_is_closed_in_hueys_consumer(self, harness, tmp_path):
+        """Which would do so by itself for huey's own ``db_task`` alone."""
+        sqlite_huey = need("huey").SqliteHuey
+        from sigra.backends.huey import HueyBackend, JSONSerializer
+
+        huey = sqlite_huey(filename=tmp_path / "huey.db", serializer=JSONSerializer())
+        connection.cursor().execute("CREATE SEQUENCE seen")
+        queries = "SELECT pg_terminate_backend(pg_backend_pid())", "SELECT setval('seen', 7)"
+        with configure(backend=HueyBackend(huey)), ThreadPoolExecutor(1) as threads:
+            for query in queries:
+                django_jobs.asks.new({**IDS, "query": query}, max_attempts=1)
+                threads.submit(huey.execute, huey.dequeue()).result()
+        assert django_jobs.ask("SELECT last_value FROM seen") == 7
+
+    def test_jobs_that_query_at_once_on_a_loop_all_end(self, harness):
+        """Though asgiref marks the context that the loop's jobs begin in."""
+        args = [{**IDS, "query": "SELECT 1"}] * 8
+        assert [1] * 8 == [
+            ended() for ended in on_a_loop(django_jobs.asks_on_a_loop, *args, at_once=8)
+        ]
+
 
 class TestDjangoOnSqlite(DjangoContract):
     harness_class, server = DjangoHarness, "folder"
 
 
-def test_an_interrupt_ends_an_async_body_too():
-    """A consumer that is told to end at once does not wait for it."""
-    ended = threading.Event()
+def test_an_interrupt_ends_an_async_body_and_its_last_queries_too():
+    """A consumer that is told to end at once waits for what it leaves, and for no more."""
+    seen = []
 
     async def body():
         try:
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
         finally:
-            ended.set()
+            seen.append(await sync_to_async(threading.current_thread)())
 
-    with pytest.raises(KeyboardInterrupt):
-        run_coroutine(body(), copy_context())
-    assert ended.wait(60)
+    with pytest.raises(KeyboardInterrupt), not_hanging():
+        run_in_place(body(), copy_context())
+    assert seen == [threading.main_thread()]
 
 
 def test_a_coroutine_that_cannot_run_on_the_callers_loop_is_refused_in_so_many_words():

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from sigra.backends.inprocess.agenda import Agenda, report_unfinished, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT
 from sigra.backends.inprocess.ticket import LocalTicket
+from sigra.backends.orm_thread import aexecute_apart, execute_apart
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
-from sigra.execute import aexecute, execute
 from sigra.job import FINISHED
 
 if TYPE_CHECKING:
@@ -179,9 +179,9 @@ class Desk:
         attempt.cut_off = partial(_cut_off, asyncio.current_task())
         try:
             if job.definition.is_async:
-                verdict = await aexecute(attempt)
+                verdict = await aexecute_apart(attempt)
             else:
-                verdict = await self.loop.run_in_executor(self._threads(), execute, attempt)
+                verdict = await self.loop.run_in_executor(self._threads(), execute_apart, attempt)
         except BaseException as error:
             if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
                 raise

@@ -10,14 +10,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sigra.backends.green import runner
 from sigra.backends.inprocess.agenda import Agenda, log, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Line, Turn
+from sigra.backends.orm_thread import execute_apart
 from sigra.context import Running, running
 from sigra.errors import EnqueueError
-from sigra.execute import execute
 from sigra.job import FINISHED
 
 if TYPE_CHECKING:
@@ -218,8 +217,7 @@ class Pool:
         job, ticket = entry
         ticket.move("executing")
         try:
-            attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
-            verdict = execute(attempt, runner())
+            verdict = execute_apart(Running(job, ticket.failures + 1, ticket.snoozes, None, self))
         except BaseException as error:
             # Not an error of the body, which execute() handles; the thread must go on.
             verdict = unconcluded(job, error)
