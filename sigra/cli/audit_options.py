@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _NO_TABLES = "it has no such tables"
-_AGO = {"m": "minutes", "h": "hours", "d": "days"}
+_AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Decorator = Callable[[Any], Any]
 
@@ -35,7 +35,7 @@ def _moment(text: str) -> datetime:
             return datetime.now(timezone.utc) - timedelta(**{unit: int(number)})
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        told = f"{text!r} is not a moment such as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; h, d)"
+        told = f"{text!r} is no moment such as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; s, h, d)"
         raise click.BadParameter(told) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
@@ -107,7 +107,7 @@ with_filters = _all(
         "--since",
         type=_moment,
         metavar="MOMENT",
-        help="From this moment on, as 90m (ago; h and d too), 2026-11-25 or 2026-11-25T12:30Z "
+        help="From this moment on, as 90m (ago; s, h and d too), 2026-11-25 or 2026-11-25T12:30Z "
         "(UTC if it has no zone).",
     ),
     click.option("--until", type=_moment, metavar="MOMENT", help="Before this moment."),

@@ -105,7 +105,9 @@ def test_list_shows_a_page_and_how_to_go_on(run: Command) -> None:
     assert 12 == len(seen) == len(set(seen))
 
 
-@pytest.mark.parametrize(("ago", "found"), [("48h", 2), ("1d", 1), ("120m", 0), ("99d", 12)])
+@pytest.mark.parametrize(
+    ("ago", "found"), [("48h", 2), ("1d", 1), ("120m", 0), ("172800s", 2), ("99d", 12)]
+)
 def test_a_moment_is_said_as_how_long_ago(run: Command, ago: str, found: int) -> None:
     """Who looks for what went wrong just now does not compute a time in UTC first."""
     assert found == len(objects(run("list", *ALL, "--since", ago, "--json")))
@@ -115,7 +117,7 @@ def test_a_moment_is_said_as_how_long_ago(run: Command, ago: str, found: int) ->
 def test_what_is_no_time_ago_is_no_moment(run: Command, text: str) -> None:
     """It is told what would be one."""
     result = run("list", *ALL, f"--since={text}")
-    assert (2, True) == (result.exit_code, "or 90m (ago; h, d)" in result.stderr)
+    assert (2, True) == (result.exit_code, "or 90m (ago; s, h, d)" in result.stderr)
 
 
 def test_list_is_a_table_for_a_person(run: Command) -> None:
@@ -605,7 +607,7 @@ def test_what_is_no_moment_is_shown_what_is_one(run: Command) -> None:
     result = run("list", *ALL, "--since", "yesterday")
     assert (2, True) == (
         result.exit_code,
-        "'yesterday' is not a moment such as 2026-11-25" in result.stderr,
+        "'yesterday' is no moment such as 2026-11-25" in result.stderr,
     )
     assert "%" not in result.stderr
 
