@@ -49,11 +49,22 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     before = None
     if MARK in payload:
         before = native.connection.hincrby(native.key, _BEGUN, 1) - 1
+        if before and _was_stopped(native):
+            before = 0
     consumed = consume(payload, definition, "rq", native_id=native.id, deliveries=before)
     return _settle(native, name, left, consumed)
 
 
 run.__module__ = _PLACE
+
+
+def _was_stopped(native: Any) -> bool:
+    """Tell whether somebody stopped the run before by RQ's command, and then queued the job again.
+
+    RQ kills the process of that run: no death of its own.
+    """
+    last = native.latest_result()
+    return last is not None and (last.exc_string or "").startswith("Job stopped by user")
 
 
 def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any:

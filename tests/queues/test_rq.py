@@ -22,6 +22,7 @@ rq = need("rq")
 
 import redis  # noqa: E402
 import rq_app  # noqa: E402
+from rq.command import send_stop_job_command  # noqa: E402
 from rq.scheduler import RQScheduler  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
@@ -106,6 +107,20 @@ class TestRQ(QueueContract):
     ):
         """As often as somebody asks, with events of its own each time."""
         self._is_run_by_hand(harness, journal, lambda id: harness.native.fetch_job(id).requeue())
+
+    def test_a_job_that_was_stopped_by_rqs_command_runs_when_it_is_queued_again(
+        self, harness, journal, tmp_path
+    ):
+        """Its process was killed, but it killed none: it was refused as one that does."""
+        job = held.new({**IDS, "until": str(tmp_path / "now")})
+        journal.wait(harness, lambda: bool(journal.runs()), "its first run")
+        send_stop_job_command(harness.native.connection, job.id, harness.native.serializer)
+        native = harness.native.fetch_job(job.id)
+        journal.wait(harness, lambda: native.get_status() == "stopped", "its stop")
+        (tmp_path / "now").touch()
+        native.requeue()
+        journal.wait(harness, lambda: native.get_status() in ("finished", "failed"), "its end")
+        assert (native.get_status(), len(journal.runs())) == ("finished", 2)
 
     @pytest.mark.parametrize("built", ["by hand", "unreadable"])
     def test_a_refused_job_that_is_queued_again_is_refused_for_the_same_reason(
