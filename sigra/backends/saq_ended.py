@@ -6,7 +6,8 @@ import logging
 from functools import partial
 from typing import Any
 
-from sigra.backends.external import native
+from sigra.backends.envelope import MARK
+from sigra.backends.external import ENDED, native
 from sigra.backends.insist import insist
 from sigra.backends.saq_begin import broken
 from sigra.errors import brief
@@ -26,14 +27,20 @@ _ENDS = {
 
 
 def watch_ends(queue: Any) -> None:
-    """Have SAQ not end a job that is settled: it would complete it or, as it stops, abort it."""
+    """Have SAQ not end a job that is settled: it would complete it or, as it stops, abort it.
+
+    And where it aborts one, have the run that this cut off be none that died, for a run by hand.
+    """
     finish = queue.finish
     if finish.__module__ == __name__:
         return
 
-    async def finish_unless_settled(job: Any, *args: Any, **facts: Any) -> None:
-        if not hasattr(job, "sigra_settled"):
-            await finish(job, *args, **facts)
+    async def finish_unless_settled(job: Any, status: Any, **facts: Any) -> None:
+        if hasattr(job, "sigra_settled"):
+            return
+        if status == _Status.ABORTED and MARK in (job.kwargs or {}):
+            job.kwargs = {**job.kwargs, ENDED: job.attempts}
+        await finish(job, status, **facts)
 
     queue.finish = finish_unless_settled
 

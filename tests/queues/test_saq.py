@@ -107,7 +107,25 @@ class SaqHarness(QueueHarness):
         self.ask(self.native.disconnect())
 
 
-class TestSaqOnRedis(QueueContract):
+class SaqContract(QueueContract):
+    """What is the same on both servers."""
+
+    def test_a_job_that_was_aborted_runs_when_it_is_retried_by_hand(self, harness, journal):
+        """It was refused as one whose consumers die of it."""
+        job = sleeps.new(IDS)
+        for runs in (1, 2):
+            journal.wait(harness, lambda: len(journal.runs()) == runs, "its run")  # noqa: B023
+            harness.ask(harness.ask(harness.native.job(job.id)).abort("by hand"))
+            journal.wait(harness, lambda: self._status(harness, job) == "aborted", "its end")
+            if runs == 1:
+                time.sleep(1)  # SAQ writes that end twice
+                harness.ask(harness.ask(harness.native.job(job.id)).retry("retried from ui"))
+
+    def _status(self, harness, job):
+        return harness.ask(harness.native.job(job.id)).status
+
+
+class TestSaqOnRedis(SaqContract):
     harness_class, server = SaqHarness, "redis"
 
     def test_another_queue_is_one_that_the_backend_was_given(self, harness):
@@ -187,8 +205,7 @@ class TestSaqOnRedis(QueueContract):
         harness.ask(harness.ask(harness.native.job(job.id)).abort("by hand"))
         aborted = f"{cut}aborted by SAQ, it does not run again"
         journal.wait(harness, lambda: bool(harness.logged(aborted)), "the log of its abort")
-        ended = lambda: harness.ask(harness.native.job(job.id)).status == "aborted"  # noqa: E731
-        journal.wait(harness, ended, "its end")
+        journal.wait(harness, lambda: self._status(harness, job) == "aborted", "its end")
 
     def test_new_in_a_running_loop_says_what_to_do(self, harness):
         """It would have to wait for the loop that it stops: the error names ``.anew()``."""
@@ -219,7 +236,7 @@ class SaqPostgresHarness(SaqHarness):
         return PostgresQueue(pool, name=self.queue, manage_pool_lifecycle=True)
 
 
-class TestSaqOnPostgres(QueueContract):
+class TestSaqOnPostgres(SaqContract):
     harness_class, server = SaqPostgresHarness, "postgres"
 
     def test_it_declares_that_no_job_is_lost(self, harness):
@@ -273,9 +290,6 @@ class TestSaqOnPostgres(QueueContract):
         with failing(harness.server, begins, times=1):
             journal.wait(harness, lambda: self._status(harness, job) in ended, "its end")
         assert (self._status(harness, job), len(journal.runs())) == ("complete", 1)
-
-    def _status(self, harness, job):
-        return harness.ask(harness.native.job(job.id)).status
 
 
 async def left_of(queue, job):
