@@ -24,5 +24,8 @@ async def main() -> AsyncIterator[PgQueuer]:
     """Make what ``pgq run app:main`` runs; its workers become entrypoints beside your own."""
     async with create_asyncpg_pool() as pool:
         pgq = PgQueuer.from_asyncpg_pool(pool)
-        with configure(backend=PgQueuerBackend(pgq), audit_schema=AuditEvent):
-            yield pgq
+        try:
+            with configure(backend=PgQueuerBackend(pgq), audit_schema=AuditEvent):
+                yield pgq
+        finally:
+            pool.terminate()  # a close() may wait for ever for a connection that the server ended

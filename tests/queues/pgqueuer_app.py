@@ -47,6 +47,9 @@ async def main():
         async def note(job):
             consumer_side.note(job.payload.decode())
 
-        with configure(backend=PgQueuerBackend(pgq)):
-            pgq.qm.entrypoint_registry[alone.name].parameters.concurrency_limit = 1
-            yield pgq
+        try:
+            with configure(backend=PgQueuerBackend(pgq)):
+                pgq.qm.entrypoint_registry[alone.name].parameters.concurrency_limit = 1
+                yield pgq
+        finally:
+            pool.terminate()
