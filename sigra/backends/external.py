@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypedDict, Unpack
@@ -73,18 +73,30 @@ async def aconsume(
     *,
     native_id: str | None = None,
     cut_off: Callable[[], str] = str,
+    note: Callable[[], Coroutine[Any, Any, None]] | None = None,
     **counts: Unpack[Counts],
 ) -> Consumed:
-    """Do the same as ``consume`` on this event loop; sync functions run in a thread."""
+    """Do the same as ``consume`` on this event loop; sync functions run in a thread.
+
+    ``note``: awaited right before the body, and not while the job waits for a thread.
+    """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
         return _consumed(payload, begun, delivery)
     begun.cut_off = cut_off
     if begun.job.definition.is_async:
+        if note is not None:
+            await note()
         verdict = await aexecute_apart(begun)
     else:
-        verdict = await asyncio.to_thread(execute_apart, begun)
+        verdict = await asyncio.to_thread(_noted, begun, note, asyncio.get_running_loop())
     return _consumed(payload, verdict, delivery)
+
+
+def _noted(begun: Running, note: Callable[[], Any] | None, loop: Any) -> Verdict:
+    if note is not None:
+        asyncio.run_coroutine_threadsafe(note(), loop).result()
+    return execute_apart(begun)
 
 
 def _begin(

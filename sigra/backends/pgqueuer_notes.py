@@ -55,6 +55,7 @@ class Notes:
         self._statement = _NOTE.format(table=queries.qbq.qualified.queue_table)
         self._begun: list[_Row] = []
         self._written: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
 
     async def begin(self, job: Any, counts: Mapping[str, Any]) -> None:
         """Write the counts, in one statement with those of other jobs that begin now."""
@@ -74,8 +75,9 @@ class Notes:
         await self.write(job, {**counts, _AGAIN: again}, job.attempts + 1)
 
     async def _write_begun(self) -> None:
-        rows, self._begun, self._written = self._begun, [], None
-        await self._write(rows)
+        async with self._writing:  # what begins meanwhile is the next statement
+            rows, self._begun, self._written = self._begun, [], None
+            await self._write(rows)
 
     async def _write(self, rows: list[_Row]) -> None:
         columns = [*map(list, zip(*rows, strict=True))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from sigra.backends.external import Consumed, aconsume, native
@@ -20,12 +21,12 @@ async def run(notes: Notes, job: Any, context: Any) -> None:
     counts = counts_of(job)
     deliveries = counts.get("deliveries", 0)
     counts = {**counts, "deliveries": deliveries + 1}
-    await notes.begin(job, counts)
     consumed = await aconsume(
         _read(job),
         job.entrypoint,
         "pgqueuer",
         native_id=str(job.id),
+        note=partial(notes.begin, job, counts),
         failures=counts.get("failures"),
         snoozes=counts.get("snoozes"),
         deliveries=deliveries,

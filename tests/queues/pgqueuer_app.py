@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import consumer_side
@@ -40,6 +42,8 @@ async def alone(scope):
 
 @asynccontextmanager
 async def main():
+    if threads := os.environ.get("SIGRA_TEST_THREADS"):
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(int(threads)))
     async with create_asyncpg_pool(consumer_side.URL) as pool:
         pgq = pgqueuer.PgQueuer.from_asyncpg_pool(pool)
 

@@ -247,6 +247,22 @@ class TestPgQueuer(OwnPoolContract):
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
         assert [run["attempt"] for run in journal.runs()] == [1, 2]
 
+    def test_a_job_that_waits_for_a_thread_has_not_begun(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """It runs elsewhere if its consumer is killed: PgQueuer takes more jobs than have a thread."""
+        harness.stop()
+        few, end = harness.another("few", SIGRA_TEST_THREADS="1"), harness.folder / "end of three"
+        few.start()
+        held.new_many([{**IDS, "until": str(end)}] * 3)
+        taken = "status = 'picked'"
+        journal.wait(harness, lambda: bool(journal.runs()) and len(harness.rows(taken)) == 3, "all")
+        few.kill()
+        end.touch()
+        harness.start()
+        journal.wait(harness, lambda: not harness.rows("status <> 'failed'"), "their ends")
+        assert len(journal.runs()) == 3 and len(harness.rows("status = 'failed'")) == 1
+
     def test_a_job_that_is_queued_again_by_hand_has_its_attempts_anew(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
