@@ -23,8 +23,11 @@ def run_by_turns(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
     """Run a coroutine to its end on an event loop of its own, as ``execute`` does by default."""
     if not _in_greenlets():
         return run_coroutine(coroutine, context)
-    with _turn():
-        return run_coroutine(coroutine, context, new_event_loop)
+    try:
+        with _turn():
+            return run_coroutine(coroutine, context, new_event_loop)
+    finally:
+        coroutine.close()  # what interrupted the wait for a turn never began it
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
