@@ -28,15 +28,16 @@ _local = threading.local()
 @contextmanager
 def counted(broker: Any, message: Any) -> Iterator[int]:
     """Note at the broker that this run begins; yield how often it began before and never ended."""
-    before, noted, queue, options = 0, False, message.queue_name, message.options
+    noted, queue, options = False, message.queue_name, message.options
+    before = options.get(BEGUN, 0)
     run = f"{message.message_id}.{options.get(RUN, 0)}"
     notes = InQueues(queue)
     try:
         if hasattr(message, "redelivered"):  # RabbitMQ's
-            before = _on_channel(broker, notes.begin, run, 0, message.redelivered)
+            again = message.redelivered or before > 0
+            before = _on_channel(broker, notes.begin, run, before, again)
             noted = True
         elif "redis_message_id" in options:
-            before = options.get(BEGUN, 0)
             copy = message.copy(options={BEGUN: before + 1})
             key = f"{broker.namespace}:{queue}.msgs"
             broker.client.hset(key, options["redis_message_id"], copy.encode())

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sigra.backends.dramatiq_limit import Interrupt, execute, interrupt_no_more
 from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
 from sigra.backends.external import Consumed, consume, native, refuse_positional
-from sigra.backends.orm_thread import execute_apart
 from sigra.errors import brief
 
 CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
@@ -23,31 +23,40 @@ def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any])
     """Run a job: the body of every worker's actor."""
     message = CurrentMessage.get_current_message()
     id = message.message_id
-    if args:
-        consumed = refuse_positional(name, id)
+    try:
+        if args:
+            consumed = refuse_positional(name, id)
+        else:
+            with counted(broker, message) as before:
+                facts: Any = {"native_id": id, "execute": execute, "deliveries": before}
+                consumed = consume(payload, name, "dramatiq", **facts)
+        interrupt_no_more(broker, message)
+    except Interrupt:
+        interrupt_no_more(broker, message)
+        what = "job %s was cut off outside of its body: it counts as one whose consumer died"
+        _log.exception(what, brief(id))
+        died = {BEGUN: message.options.get(BEGUN, 0) + 1}
+        _send_again(broker, message, message.copy(options=died), None)
     else:
-        with counted(broker, message) as before:
-            facts: Any = {"native_id": id, "execute": execute_apart, "deliveries": before}
-            consumed = consume(payload, name, "dramatiq", **facts)
-    _settle(broker, message, consumed)
+        _settle(broker, message, consumed)
 
 
 def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
     match consumed.verdict.state:
         case "retryable" | "scheduled":
-            _send_again(broker, message, consumed)
+            number = message.options.get(RUN, 0) + 1
+            again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: number})
+            _send_again(broker, message, again, int(consumed.verdict.delay * 1000) or None)
         case "cancelled" | "discarded":
             message.fail()  # it goes to the dead letters
             consumed.verdict.unwrap()
 
 
-def _send_again(broker: Any, message: Any, consumed: Consumed) -> None:
+def _send_again(broker: Any, message: Any, again: Any, delay: int | None) -> None:
     """Send the next run before this one is acknowledged; try until the broker takes it."""
-    number = message.options.get(RUN, 0) + 1
-    again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: number})
     while True:
         try:
-            broker.enqueue(again, delay=int(consumed.verdict.delay * 1000) or None)
+            broker.enqueue(again, delay=delay)
             return
         except Exception:
             _log.exception("job %s cannot go on yet: no broker", brief(message.message_id))

@@ -74,24 +74,24 @@ def execute_in_place(attempt: Running) -> Verdict:
     return execute(attempt, run_in_place)
 
 
-def execute_in_consumer(attempt: Running) -> Verdict:
+def execute_in_consumer(attempt: Running, run: Callable[..., Any] = run_by_turns) -> Verdict:
     """Run one attempt in a thread whose connection is closed by the queue's own means.
 
-    They do not know of the one that an event loop in this thread has.
+    They do not know of the one that an event loop in this thread has. ``run``: see ``execute``.
     """
     if attempt.job.definition.is_async and in_django() and not in_event_loop():
         run_by_turns(_close_the_loops(), copy_context())
-    return execute(attempt, run_by_turns)
+    return execute(attempt, run)
 
 
-def execute_apart(attempt: Running) -> Verdict:
+def execute_apart(attempt: Running, run: Callable[..., Any] = run_by_turns) -> Verdict:
     """Run one attempt in a thread that nobody else looks after."""
     if not in_django():
-        return execute(attempt, run_by_turns)
+        return execute(attempt, run)
     close: Callable[[], None] = sys.modules["django.db"].close_old_connections
     close()
     try:
-        return execute_in_consumer(attempt)
+        return execute_in_consumer(attempt, run)
     finally:
         close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -22,6 +23,21 @@ def limited(scope, args):
     record(scope, args)
     while True:
         time.sleep(0.02)
+
+
+@tenant_worker(name="dramatiq_app.awaits")
+async def awaits(scope, args):
+    """Await longer than Dramatiq allows it."""
+    record(scope, args)
+    await asyncio.sleep(3600)
+
+
+@tenant_worker(name="dramatiq_app.fails", max_attempts=2, backoff=0)
+def fails(scope, args):
+    """Fail within the time that Dramatiq allows it."""
+    record(scope, args)
+    time.sleep(0.7)
+    raise OSError("the disk is busy")
 
 
 def make_broker(url, queue):
@@ -65,7 +81,8 @@ if consumer_side.URL:
     broker.add_middleware(after_boot := AfterBoot())
     logging.getLogger().addHandler(after_boot)  # behind the one that writes
     backend = DramatiqBackend(broker, queue=consumer_side.QUEUE)
-    broker.get_actor(limited.name).options["time_limit"] = 2000
+    for each in (limited, awaits, fails):
+        broker.get_actor(each.name).options["time_limit"] = 2000
     note = dramatiq.actor(
         consumer_side.note, actor_name="native.note", queue_name=consumer_side.QUEUE
     )

@@ -28,12 +28,12 @@ dramatiq = need("dramatiq")
 import redis as redis_client  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
-from dramatiq.middleware import CurrentMessage  # noqa: E402
-from dramatiq_app import limited, make_broker  # noqa: E402
+from dramatiq.middleware import CurrentMessage, TimeLimitExceeded  # noqa: E402
+from dramatiq_app import awaits, fails, limited, make_broker  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import AuditEvent, EnqueueError, InvalidOptionError, configure  # noqa: E402
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
@@ -119,11 +119,25 @@ class DramatiqContract(QueueContract):
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: harness.kept(job.id), "the dead letter")
 
-    def test_a_time_limit_of_its_actor_uses_up_an_attempt(self, harness, journal):
-        """A job that is cut off comes again while it has attempts left."""
-        job = limited.new(IDS, max_attempts=2, backoff=0)
+    @pytest.mark.parametrize("worker", [limited, awaits], ids=["plain", "async"])
+    def test_a_time_limit_of_its_actor_uses_up_an_attempt(self, harness, journal, worker):
+        """A job that is cut off, one that only awaits too, comes again while attempts are left."""
+        job = worker.new(IDS, max_attempts=2, backoff=0)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
-        assert [run["attempt"] for run in journal.runs(limited.name)] == [1, 2]
+        assert [run["attempt"] for run in journal.runs(worker.name)] == [1, 2]
+
+    def test_a_time_limit_cuts_off_no_retry_that_waits_for_its_broker(self, harness, journal):
+        """It is for the body, which had ended: the job was a dead letter with an attempt left."""
+        fails.new(IDS)
+        journal.wait(harness, lambda: bool(journal.runs(fails.name)), "the job")
+        harness.proxy.cut()
+        time.sleep(6)
+        harness.proxy.restore()
+
+        def attempts():
+            return {run["attempt"] for run in journal.runs(fails.name)}
+
+        journal.wait(harness, lambda: attempts() == {1, 2}, "its second attempt")
 
     def test_another_queue_is_named(self, harness, journal):
         """A job runs from the queue that the option names, where a consumer listens."""
@@ -326,6 +340,53 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_is_just_sending_
         worker.stop()
     broker.client.close()
     assert len(ran) == 1
+
+
+@pytest.mark.parametrize("server", ["redis", "rabbitmq"])
+def test_a_job_that_is_cut_off_after_its_body_comes_again(request, server):
+    """Here as a sink writes its events: it was a dead letter, with an attempt left."""
+    queue, hung, written = f"sigra-{uuid.uuid4().hex[:10]}", threading.Event(), []
+    broker = make_broker(request.getfixturevalue(server), queue)
+
+    class Sink:
+        def write(self, event, record):
+            written.append(event)
+
+        def flush(self):
+            while not hung.is_set():
+                time.sleep(0.02)
+
+        def close(self):
+            pass
+
+    class Cuts(dramatiq.Middleware):
+        def before_process_message(self, broker, message):
+            thread = threading.get_ident()
+            if not hung.is_set():
+                threading.Timer(1, self._cut, (thread,)).start()
+
+        def _cut(self, thread):
+            dramatiq.middleware.raise_thread_exception(thread, TimeLimitExceeded)
+            time.sleep(0.5)
+            hung.set()
+
+    broker.add_middleware(Cuts())
+    with configure(
+        backend=DramatiqBackend(broker, queue=queue), sinks=[Sink()], audit_schema=AuditEvent
+    ):
+        workers.waits.new({**IDS, "seconds": 0}, max_attempts=2)
+        worker = dramatiq.Worker(broker, worker_threads=1)
+        worker.start()
+        wait_until(lambda: len(written) >= 6)
+        worker.stop()
+    ids = [event.event_id for event in written]
+    assert [event.attempt for event in written] == [1] * 6
+    assert ids == ids[:3] * 2
+    if server == "rabbitmq":
+        ends = ["", ".DQ", ".XQ", *(f".begun.{slot}" for slot in range(SLOTS))]
+        for each in (f"{queue}{end}" for end in ends):
+            broker.channel.queue_delete(each)
+    broker.close()
 
 
 def wait_until(there):
