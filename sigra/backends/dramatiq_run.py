@@ -18,6 +18,14 @@ _log = logging.getLogger("sigra.job")
 
 _RECONNECT = 2.0
 
+_NOTHING_FOLLOWS = {
+    "pipe_target": None,
+    "group_completion_uuid": None,
+    "on_success": None,
+    "store_results": False,
+}
+"""Options of a message whose job goes on: what follows the job comes after its last run."""
+
 
 def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's actor."""
@@ -57,7 +65,8 @@ def _send_again(broker: Any, message: Any, again: Any, delay: int | None) -> Non
     while True:
         try:
             broker.enqueue(again, delay=delay)
-            return
+            break
         except Exception:
             _log.exception("job %s cannot go on yet: no broker", brief(message.message_id))
             time.sleep(_RECONNECT)
+    message.options.update(_NOTHING_FOLLOWS)

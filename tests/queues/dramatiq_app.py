@@ -12,7 +12,7 @@ import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 
-from sigra import tenant_worker
+from sigra import AuditEvent, Snooze, log_safe, tenant_worker
 from sigra.backends.dramatiq import DramatiqBackend
 from sigra.testing.contract_workers import record
 
@@ -38,6 +38,17 @@ def fails(scope, args):
     record(scope, args)
     time.sleep(0.7)
     raise OSError("the disk is busy")
+
+
+@tenant_worker(name="dramatiq_app.goes_on", max_attempts=2, backoff=0, audit_schema=AuditEvent)
+def goes_on(scope, job):
+    """Take three runs: snooze, then fail, then end well."""
+    log_safe("dramatiq.run", scope)
+    if job.snoozes == 0:
+        return Snooze(1)
+    if job.attempt == 1:
+        raise OSError("the disk is busy")
+    return None
 
 
 def make_broker(url, queue):

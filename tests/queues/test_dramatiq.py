@@ -29,7 +29,10 @@ import redis as redis_client  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
 from dramatiq.middleware import CurrentMessage, TimeLimitExceeded  # noqa: E402
-from dramatiq_app import awaits, fails, limited, make_broker  # noqa: E402
+from dramatiq.rate_limits.backends import StubBackend as Limits  # noqa: E402
+from dramatiq.results import Results  # noqa: E402
+from dramatiq.results.backends import StubBackend  # noqa: E402
+from dramatiq_app import awaits, fails, goes_on, limited, make_broker  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
@@ -340,6 +343,51 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_is_just_sending_
         worker.stop()
     broker.client.close()
     assert len(ran) == 1
+
+
+class Kept(StubBackend):
+    """A result backend that tells what was stored."""
+
+    def __init__(self, stored):
+        super().__init__()
+        self._stored = stored
+
+    def store_result(self, *_):
+        self._stored()
+
+
+@pytest.mark.parametrize("how", ["pipeline", "group", "on_success", "store_results"])
+def test_what_follows_a_job_comes_once_and_when_it_has_ended(redis, audit_log, how):
+    """Not after each run: Dramatiq took a run that is to be followed by another for the last."""
+    queue, runs = f"sigra-{uuid.uuid4().hex[:10]}", []
+    broker = RedisBroker(url=redis, namespace=queue)
+    broker.add_middleware(Results(backend=Kept(lambda: runs.append(len(audit_log)))))
+    broker.add_middleware(dramatiq.middleware.GroupCallbacks(Limits()))
+    with configure(backend=DramatiqBackend(broker, queue=queue), audit_schema=AuditEvent):
+
+        @dramatiq.actor(queue_name=queue, broker=broker)
+        def follows(*_):
+            runs.append(len(audit_log))
+
+        job = broker.get_actor(goes_on.name).message(**IDS)
+        match how:
+            case "pipeline":
+                dramatiq.pipeline([job, follows.message()], broker=broker).run()
+            case "group":
+                group = dramatiq.group([job], broker=broker)
+                group.add_completion_callback(follows.message())
+                group.run()
+            case "on_success":
+                broker.enqueue(job.copy(options={how: "follows"}))
+            case "store_results":
+                broker.enqueue(job.copy(options={how: True}))
+        worker = dramatiq.Worker(broker, worker_threads=2)
+        worker.start()
+        wait_until(lambda: runs)
+        broker.join(queue)
+        worker.stop()
+    broker.client.close()
+    assert runs == [3]
 
 
 @pytest.mark.parametrize("server", ["redis", "rabbitmq"])
