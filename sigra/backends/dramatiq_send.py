@@ -9,6 +9,7 @@ from weakref import ref
 
 from sigra.backends.producing import check_on_rabbitmq
 from sigra.backends.rabbitmq_notes import SLOTS
+from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
 _left: list[Any] = []
@@ -28,7 +29,13 @@ def surely_send(broker: Any) -> None:
 
 
 def queue_of(broker: Any, job: Job) -> str:
-    """Return the queue that a job is sent to."""
+    """Return the queue that a job is sent to.
+
+    Raises ``InvalidOptionError`` for one whose jobs would not run.
+    """
+    if (job.options.queue or "").endswith((".DQ", ".XQ")):
+        reason = "Dramatiq itself has queues so named, .DQ for delayed and .XQ for dead messages"
+        raise InvalidOptionError("queue", reason, job.worker)
     if hasattr(broker, "connections"):
         check_on_rabbitmq(job, f".begun.{SLOTS}")  # the longest that is added to its name
     return job.options.queue or str(broker.actors[job.worker].queue_name)
