@@ -22,13 +22,22 @@ _log = logging.getLogger("sigra.job")
 RUN, BEGUN = "sigra_run", "sigra_begun"
 """Options of a message: the number of the job's run, from 0, and how often that run was begun."""
 
+_IF_THERE = """
+if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+
 _local = threading.local()
 
 
 @contextmanager
-def counted(broker: Any, message: Any) -> Iterator[int]:
-    """Note at the broker that this run begins; yield how often it began before and never ended."""
-    noted, queue, options = False, message.queue_name, message.options
+def counted(broker: Any, message: Any) -> Iterator[int | None]:
+    """Note at the broker that this run begins; yield how often it began before and never ended.
+
+    None: Redis has the message no more, for another consumer has run it, and is done.
+    """
+    noted, gone, queue, options = False, False, message.queue_name, message.options
     before = options.get(BEGUN, 0)
     run = f"{message.message_id}.{options.get(RUN, 0)}"
     notes = InQueues(queue)
@@ -40,10 +49,11 @@ def counted(broker: Any, message: Any) -> Iterator[int]:
         elif "redis_message_id" in options:
             copy = message.copy(options={BEGUN: before + 1})
             key = f"{broker.namespace}:{queue}.msgs"
-            broker.client.hset(key, options["redis_message_id"], copy.encode())
+            place = key, options["redis_message_id"]
+            gone = not broker.client.eval(_IF_THERE, 1, *place, copy.encode())
     except Exception:
         _log.warning("job %s runs uncounted", brief(message.message_id), exc_info=True)
-    yield before
+    yield None if gone else before
     try:
         if noted:
             _on_channel(broker, notes.end, run, before + 1)

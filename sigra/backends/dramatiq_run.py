@@ -36,6 +36,11 @@ def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any])
             consumed = refuse_positional(name, id)
         else:
             with counted(broker, message) as before:
+                if before is None:
+                    what = "job %s is not begun: while this consumer stood still, another ran it"
+                    _log.warning(what, brief(id))
+                    message.options.update(_NOTHING_FOLLOWS)
+                    return
                 facts: Any = {"native_id": id, "execute": execute, "deliveries": before}
                 consumed = consume(payload, name, "dramatiq", **facts)
         interrupt_no_more(broker, message)

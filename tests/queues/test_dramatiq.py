@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -146,6 +147,12 @@ class DramatiqContract(QueueContract):
         """A job runs from the queue that the option names, where a consumer listens."""
         self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
 
+    @pytest.mark.parametrize("end", [".XQ", ".DQ"])
+    def test_a_queue_of_dramatiq_s_own_is_refused(self, harness, end):
+        """RabbitMQ took a job into the dead letters, where it does not run."""
+        with pytest.raises(InvalidOptionError, match="Dramatiq itself has queues so named"):
+            workers.echo.new(IDS, queue=harness.queue + end)
+
 
 class TestDramatiqOnRedis(DramatiqContract):
     harness_class, server = RedisHarness, "redis"
@@ -167,6 +174,27 @@ class TestDramatiqOnRedis(DramatiqContract):
         harness.proxy.restore()
         journal.wait(harness, lambda: len(journal.runs()) >= 3, "the jobs")
         assert sorted(run["job_id"] for run in journal.runs()) == [job.id for job in jobs]
+
+    def test_a_consumer_that_stood_still_begins_nothing_that_another_has_run(
+        self, harness, journal
+    ):
+        """It had fetched the jobs, and ran them again; Redis then kept each of them for ever."""
+        for worker, seconds in ((workers.waits, 2), (workers.echo, 0)):
+            worker.new_many([{**IDS, "seconds": seconds}] * 2)
+        journal.wait(harness, lambda: len(journal.audited("contract.begun")) == 2, "two to run")
+        os.killpg(harness.consumer.pid, signal.SIGSTOP)
+        another = harness.another("another")
+        another.start()
+        try:
+            journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) == 2, "the others")
+            os.killpg(harness.consumer.pid, signal.SIGCONT)
+            messages = f"{harness.queue}:{harness.queue}.msgs"
+            journal.wait(harness, lambda: not harness.direct.client.hlen(messages), "the rest")
+            journal.wait(harness, lambda: harness.logged("is not begun: another"), "the log")
+            time.sleep(0.5)
+        finally:
+            another.stop()
+        assert len(journal.runs(workers.echo.name)) == 2
 
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
