@@ -37,20 +37,17 @@ def counted(broker: Any, message: Any) -> Iterator[int | None]:
 
     None: Redis has the message no more, for another consumer has run it, and is done.
     """
-    noted, gone, queue, options = False, False, message.queue_name, message.options
+    noted, gone, options = False, False, message.options
     before = options.get(BEGUN, 0)
     run = f"{message.message_id}.{options.get(RUN, 0)}"
-    notes = InQueues(queue)
+    notes = InQueues(message.queue_name)
     try:
         if hasattr(message, "redelivered"):  # RabbitMQ's
             again = message.redelivered or before > 0
             before = _on_channel(broker, notes.begin, run, before, again)
             noted = True
         elif "redis_message_id" in options:
-            copy = message.copy(options={BEGUN: before + 1})
-            key = f"{broker.namespace}:{queue}.msgs"
-            place = key, options["redis_message_id"]
-            gone = not broker.client.eval(_IF_THERE, 1, *place, copy.encode())
+            gone = not _write(broker, message, before + 1)
     except Exception:
         _log.warning("job %s runs uncounted", brief(message.message_id), exc_info=True)
     yield None if gone else before
@@ -59,6 +56,22 @@ def counted(broker: Any, message: Any) -> Iterator[int | None]:
             _on_channel(broker, notes.end, run, before + 1)
     except Exception:
         _log.warning("the note of job %s is left to expire", brief(run), exc_info=True)
+
+
+def begun_no_more(broker: Any, message: Any) -> None:
+    """Write into a message that becomes a dead letter that it can be sent again, and begun."""
+    if "redis_message_id" in message.options:
+        try:
+            _write(broker, message, 0)
+        except Exception:
+            _log.warning("the note of job %s stays", brief(message.message_id), exc_info=True)
+
+
+def _write(broker: Any, message: Any, begun: int) -> bool:
+    """Write into a message on Redis how often it was begun; tell whether Redis still has it."""
+    copy = message.copy(options={BEGUN: begun})
+    place = f"{broker.namespace}:{message.queue_name}.msgs", message.options["redis_message_id"]
+    return bool(broker.client.eval(_IF_THERE, 1, *place, copy.encode()))
 
 
 def _get(channel: Any, slot: str) -> tuple[int, bytes] | None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sigra.backends.dramatiq_limit import Interrupt, execute, interrupt_no_more
-from sigra.backends.dramatiq_notes import BEGUN, RUN, counted
+from sigra.backends.dramatiq_notes import BEGUN, RUN, begun_no_more, counted
 from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.errors import brief
 
@@ -61,6 +61,7 @@ def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
             again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: number})
             _send_again(broker, message, again, int(consumed.verdict.delay * 1000) or None)
         case "cancelled" | "discarded":
+            begun_no_more(broker, message)
             message.fail()  # it goes to the dead letters
             consumed.verdict.unwrap()
 

@@ -74,6 +74,14 @@ class DramatiqHarness(QueueHarness):
         """Return its error, which Dramatiq logs, once it is among the dead letters."""
         return self.logged(f"job {native_id} ") if self.kept(native_id) else None
 
+    def send_again(self, native_id: str) -> None:
+        """Forget all dead letters, and send this one."""
+        letters = [dramatiq.Message.decode(text) for text in self.dead_letters()]
+        self.direct.flush(self.queue)
+        for letter in letters:
+            if letter.message_id == native_id:
+                self.broker.enqueue(letter)
+
     def kept(self, native_id: str) -> bool:
         return native_id in [json.loads(text)["message_id"] for text in self.dead_letters()]
 
@@ -122,6 +130,15 @@ class DramatiqContract(QueueContract):
         """It is over, whatever attempts are left, and can be looked at."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: harness.kept(job.id), "the dead letter")
+
+    def test_a_dead_letter_that_is_sent_again_is_begun_again(self, harness, journal):
+        """On Redis it was refused, as if the run that failed had killed its consumer."""
+        job = fails.new(IDS)
+        for again in range(3):
+            if again:
+                harness.send_again(job.id)
+            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+            assert [run["attempt"] for run in journal.runs(fails.name)] == [1, 2] + [2] * again
 
     @pytest.mark.parametrize("worker", [limited, awaits], ids=["plain", "async"])
     def test_a_time_limit_of_its_actor_uses_up_an_attempt(self, harness, journal, worker):
