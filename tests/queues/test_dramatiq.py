@@ -30,7 +30,7 @@ dramatiq = need("dramatiq")
 import redis as redis_client  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
-from dramatiq.middleware import CurrentMessage, TimeLimitExceeded  # noqa: E402
+from dramatiq.middleware import CurrentMessage, Interrupt  # noqa: E402
 from dramatiq.results import Results  # noqa: E402
 from dramatiq_app import awaits, fails, goes_on, limited, make_broker  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
@@ -439,34 +439,27 @@ def test_what_follows_a_job_comes_once_and_when_it_has_ended(redis, audit_log, h
 
 
 @pytest.mark.parametrize("server", ["redis", "rabbitmq"])
-def test_a_job_that_is_cut_off_after_its_body_comes_again(request, server):
+def test_a_job_that_is_cut_off_after_its_body_comes_again(request, monkeypatch, tmp_path, server):
     """Here as a sink writes its events: it was a dead letter, with an attempt left."""
-    queue, hung, written = f"sigra-{uuid.uuid4().hex[:10]}", threading.Event(), []
+    monkeypatch.setenv("SIGRA_CONTRACT_RECORD", str(tmp_path / "record"))
+    queue, cut, written = f"sigra-{uuid.uuid4().hex[:10]}", [], []
     broker = make_broker(request.getfixturevalue(server), queue)
+    interrupt = dramatiq.middleware.raise_thread_exception
 
     class Sink:
         def write(self, event, record):
             written.append(event)
 
         def flush(self):
-            while not hung.is_set():
-                time.sleep(0.02)
+            if not cut:
+                cut.append(threading.Timer(0.5, interrupt, (threading.get_ident(), Interrupt)))
+                cut[0].start()
+                for _ in range(1000):
+                    time.sleep(0.02)
 
         def close(self):
             pass
 
-    class Cuts(dramatiq.Middleware):
-        def before_process_message(self, broker, message):
-            thread = threading.get_ident()
-            if not hung.is_set():
-                threading.Timer(1, self._cut, (thread,)).start()
-
-        def _cut(self, thread):
-            dramatiq.middleware.raise_thread_exception(thread, TimeLimitExceeded)
-            time.sleep(0.5)
-            hung.set()
-
-    broker.add_middleware(Cuts())
     with configure(
         backend=DramatiqBackend(broker, queue=queue), sinks=[Sink()], audit_schema=AuditEvent
     ):
