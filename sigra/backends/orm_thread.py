@@ -63,9 +63,8 @@ def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
 async def execute_in_thread(attempt: Running) -> Verdict:
     """Run one attempt of a plain function, and leave the event loop free."""
     if not in_django():
-        return await asyncio.to_thread(execute, attempt)
-    here = import_module("asgiref.sync").sync_to_async(execute)
-    verdict: Verdict = await here(attempt, run_in_place)
+        return await asyncio.to_thread(execute_in_place, attempt)
+    verdict: Verdict = await import_module("asgiref.sync").sync_to_async(execute_in_place)(attempt)
     return verdict
 
 

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any
 
 from sigra import catalog
+from sigra.backends.cut_off import by_procrastinate
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.insist import insist
 from sigra.backends.jsonb import fit, unfit
-from sigra.backends.procrastinate_abort import cut_off
 from sigra.backends.procrastinate_rescue import let_go
 
 _procrastinate = native("procrastinate", "procrastinate")
@@ -33,7 +33,7 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
     lost = native.attempts - ends_in(payload)
     if lost < 0:  # it came from elsewhere, or its consumer died just after its end was noted
         lost = int(ENDED in payload)
-    words = partial(cut_off, context)
+    words = partial(by_procrastinate, context)
     facts: Any = {"native_id": str(native.id), "cut_off": words, "deliveries": lost}
     work = asyncio.ensure_future(aconsume(payload, definition, "procrastinate", **facts))
     try:

@@ -6,12 +6,13 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from sigra.backends.cut_off import by_saq
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
-from sigra.backends.saq_abort import cut_off
 from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
 from sigra.errors import InvalidOptionError
@@ -55,7 +56,7 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     if await had_ended(job):
         return
     lost = max(0, job.attempts - 1 - ends_in(payload))
-    facts: Any = {"native_id": job.key, "cut_off": cut_off(worker, job), "deliveries": lost}
+    facts: Any = {"native_id": job.key, "cut_off": partial(by_saq, worker, job), "deliveries": lost}
     work = asyncio.ensure_future(aconsume(payload, job.function, "saq", **facts))
     every = pause = heartbeat_of(job) / 3
     try:
