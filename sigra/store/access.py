@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -31,6 +32,9 @@ constraint that refuses a row (23); and those of them that say nothing of the ta
 not use them (42501), or a row of another table refers to theirs."""
 
 _REFERRED_TO = "FOREIGN KEY"
+
+_MISSING = re.compile(r"no such (?:table|column): \S+|(?:relation|column) \S+ does not exist")
+"""What either says is missing: names alone, where other messages may show what a row holds."""
 
 
 def read_tables(database: Database, work: Work[T]) -> T:
@@ -86,7 +90,9 @@ def naming_altered() -> Iterator[None]:
     except DBAPIError as error:
         if not _is_altered(error):
             raise
-        raise AuditTablesError("are not those of their version: one was altered") from error
+        missing = _MISSING.search(str(error.orig))
+        what = f", or never made: {missing[0]}" if missing else ""
+        raise AuditTablesError(f"are not those of their version: one was altered{what}") from error
 
 
 def _is_altered(error: DBAPIError) -> bool:

@@ -23,7 +23,7 @@ class Anchors:
         self._hashes: dict[str, dict[int, str]] = defaultdict(dict)
         for number, checkpoint in enumerate(checkpoints, 1):
             if not checkpoint.is_signed(keys):
-                self._find(number, "none of the keys signed it")
+                self._find(number, f"none of the keys signed it: {_whose(checkpoint, keys)}")
                 continue
             if not checkpoint.is_whole():
                 self._find(number, "it is signed, but its body is none that is ever written")
@@ -47,3 +47,11 @@ class Anchors:
         """Return the hashes that checkpoints have of a chain."""
         hashes = {number: digest for number, digest in self._hashes[tag].items() if number}
         return Anchored(hashes, max(hashes, default=0))
+
+
+def _whose(checkpoint: Checkpoint, keys: PublicKeys) -> str:
+    """Tell a key that was not given from a text that its key did not sign."""
+    named = str(checkpoint.key_id)[:16]
+    if checkpoint.key_id in keys:
+        return f"it names the key {named}, whose signature this is not"
+    return f"it names the key {named}, and not one of those given ({', '.join(sorted(keys))})"

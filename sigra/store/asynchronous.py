@@ -127,6 +127,8 @@ class AsyncDatabase:
             thread, self._thread = self._thread, None
         if thread is not None:
             _begin_in(thread.loop, _finish(thread.engine)).get().result()
+        if isinstance(self._gate, Gate):
+            self._gate.forget_log()
 
 
 async def _scrub(engine: AsyncEngine) -> None:

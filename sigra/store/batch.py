@@ -14,7 +14,7 @@ from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from sigra.store.errors import AuditBacklogError, AuditLostError
+from sigra.store.errors import REENTERED, AuditBacklogError, AuditLostError
 from sigra.store.forking import PerProcess
 
 T = TypeVar("T")
@@ -133,7 +133,7 @@ class Batch(Generic[T]):
         """
         self._process.check(self._renew)  # first: a thread of the parent may have held a lock
         if self._writer == threading.get_ident():
-            raise RuntimeError("a signal's handler wrote amid what its own thread writes")
+            raise RuntimeError(REENTERED)
 
     def _drain(self) -> None:
         """Write what waits now. Items leave the queue once they are written, not before."""

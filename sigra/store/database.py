@@ -75,6 +75,11 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
         raise ValueError(
             "an audit store in memory keeps nothing: name a file, as in sqlite:///audit.db"
         )
+    if None in (engine.get_execution_options().get("schema_translate_map") or ()):
+        raise ValueError(
+            "an engine whose schema_translate_map has None would read other tables than it writes: "
+            "say where the store's tables are by the search_path of its connections"
+        )
     if isinstance(engine.pool, StaticPool):
         raise ValueError(
             "an engine with a StaticPool has one connection, on which transactions of several "

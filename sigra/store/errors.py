@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sigra.errors import SigraError
 
+REENTERED = "a signal's handler wrote amid what its own thread writes"
+"""The text of the ``RuntimeError`` with which it is refused: it would wait for itself."""
+
 
 class InvalidQueryError(SigraError, ValueError):
     """Refuse a read of audit events. Attributes: ``argument`` (its name), ``reason``."""

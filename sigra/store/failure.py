@@ -16,7 +16,7 @@ from sqlalchemy.exc import (
 
 from sigra.audit.event import AuditEvent, AuditResult
 from sigra.audit.failure import report
-from sigra.audit.read import type_name
+from sigra.audit.read import error_name
 
 _DATA = (
     StatementError, ValueError, TypeError, AttributeError, OverflowError, RecursionError,
@@ -42,6 +42,6 @@ def is_of_the_data(error: Exception) -> bool:
 
 def tell_lost(items: Sequence[tuple[AuditEvent, Any]], error: Exception) -> None:
     """Count events as failed that counted as emitted once queued; log and report them."""
-    reason = f"it was queued and then not written: {type_name(type(error))}"
+    reason = f"it was queued and then not written: {error_name(error)}"
     for event, _ in items:
         report(AuditResult("failed", reason, event), event.action)

@@ -12,6 +12,7 @@ from typing import IO, Any
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.audit.line import line_of
 from sigra.frozen import thaw
+from sigra.store.errors import REENTERED
 from sigra.store.forking import PerProcess
 from sigra.store.private import private
 
@@ -46,11 +47,16 @@ class JSONLinesSink:
             fields["occurred_at"] = event.occurred_at.isoformat()
         line = line_of(fields) + b"\n"
         with self._own_lock():
-            if self._owned:
-                self._append(line)
-            else:
-                self._stream.write(line.decode() if self._text else line)
-                self._stream.flush()
+            self._check_reentry()
+            self._writing = True
+            try:
+                if self._owned:
+                    self._append(line)
+                else:
+                    self._stream.write(line.decode() if self._text else line)
+                    self._stream.flush()
+            finally:
+                self._writing = False
 
     def _append(self, line: bytes) -> None:
         """Write a whole line; after one that was cut off, begin a new line first.
@@ -69,9 +75,14 @@ class JSONLinesSink:
 
     def _renew(self) -> None:
         # Called in a forked child too: a thread of the parent may have held the lock.
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.RLock(), False
 
-    def _own_lock(self) -> threading.Lock:
+    def _check_reentry(self) -> None:
+        """Raise ``RuntimeError`` in a signal's handler that interrupts the thread that writes."""
+        if self._writing:
+            raise RuntimeError(REENTERED)
+
+    def _own_lock(self) -> Any:
         """Return the lock of this process."""
         self._process.check(self._renew)
         return self._lock
@@ -82,6 +93,7 @@ class JSONLinesSink:
         Raises the ``OSError`` of the last line, where that could not be written.
         """
         with self._own_lock():
+            self._check_reentry()
             if self._owned:
                 self._stream.close()
                 fault, self._fault = self._fault, None

@@ -8,7 +8,7 @@ from typing import Any
 from sigra.audit.emit import log
 from sigra.audit.event import AuditResult
 from sigra.audit.failure import report
-from sigra.audit.read import type_name
+from sigra.audit.read import error_name
 from sigra.audit.stats import emitted
 from sigra.audit.transaction import NoAuditStoreError, Pair, Transaction, stores
 from sigra.errors import AuditRejectedError
@@ -33,7 +33,7 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
         for sink in found:
             sink.write_in(conn, held, savepoint=False)
     except Exception as error:
-        reason = f"a store wrote none of the events: {type_name(type(error))}"
+        reason = f"a store wrote none of the events: {error_name(error)}"
         for result in results:
             if _is_held(result) and result.event is not None:
                 report(AuditResult("failed", reason, result.event), result.event.action)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, column, create_engine, false, func, inspect, select, table
+from sqlalchemy.exc import DBAPIError
 
 from sigra.store.access import naming_altered
 from sigra.store.database import Database
@@ -21,6 +22,12 @@ HEAD = "0003"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
+_CURES = {
+    "42501": "and this role may not bring them to {}: let the role that owns them call",
+    "SQLITE_BUSY": "and somebody kept SQLite's lock, so that they cannot be brought to {}. If "
+    "it is the transaction that is being written in, call, when the program starts,",
+}
+"""What to do, by PostgreSQL's code or SQLite's, where the tables cannot be brought to a version."""
 _TABLES = {
     "0001": (chains, marks, table("sigra_audit_payloads", column("salt"), column("payload"))),
     "0002": (chains, entries, marks),
@@ -38,10 +45,21 @@ _COLUMNS = {
 def ensure_tables(database: Database) -> None:
     """Make the tables where there are none; bring older ones to this version.
 
-    Of processes that begin at the same time, one does it and the others wait.
+    Of processes that begin at the same time, one does it and the others wait. Raises
+    ``AuditTablesError`` where the role may not, or a transaction keeps the lock for too long.
     """
-    if database.read(checked_version) != HEAD:
+    if (found := database.read(checked_version)) == HEAD:
+        return
+    try:
         _alter(database, _upgrade_once)
+    except DBAPIError as error:
+        codes = (getattr(error.orig, name, None) for name in ("sqlstate", "sqlite_errorname"))
+        cure = next((_CURES[code] for code in codes if code in _CURES), None)
+        if cure is None:
+            raise
+        are = "not there" if found is None else f"of version {found}"
+        told = f"are {are}, {cure.format(HEAD)} sigra.store.migrate.upgrade(sink.database)"
+        raise AuditTablesError(told) from error
 
 
 def make_within(connection: Connection, file: str) -> bool:

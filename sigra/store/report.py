@@ -55,3 +55,11 @@ class Report:
         raise TypeError(
             "a report is neither true nor false: read .verdict, and .level for what it is worth"
         )
+
+
+def age_text(age: timedelta) -> str:
+    """Write how old a checkpoint is, to the second; of one to come, that a clock was wrong."""
+    second = timedelta(seconds=1)
+    if age < timedelta():
+        return f"{-age // second * second} ahead: a clock is wrong"
+    return f"{age // second * second} ago"

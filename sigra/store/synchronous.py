@@ -18,6 +18,7 @@ from sigra.store.database import (
     scrub_file,
     set_up_sqlite,
 )
+from sigra.store.errors import REENTERED
 from sigra.store.forking import Gate, PerProcess
 from sigra.store.statements import CursorRunner, Runner, statements_of
 
@@ -47,7 +48,7 @@ class SqliteDatabase:
         self._process.check(self._forget)
         with self._gate, self._lock:
             if self._writing:
-                raise RuntimeError("a signal's handler wrote amid what its own thread writes")
+                raise RuntimeError(REENTERED)
             if self._writer is None:
                 # From a pool of its own: the engine's may have one connection, which readers need.
                 self._writer = self._engine.pool.recreate().connect()
@@ -115,6 +116,7 @@ class SqliteDatabase:
             if self._writer is not None:
                 self._drop_writer()
             self._engine.dispose()
+        self._gate.forget_log()
 
 
 class ServerDatabase:

@@ -78,7 +78,10 @@ class _Verification:
     def run(self, connection: Connection) -> None:
         """Read and check everything; called once more, start from the beginning."""
         if checked_version(connection) != HEAD:
-            raise AuditTablesError("are not there, or of an older version")
+            raise AuditTablesError(
+                "are not there, or of an older version: call sigra.store.migrate.upgrade, which "
+                "makes them, or brings them to this one"
+            )
         self.checks, self.findings = {}, []
         tags = self._open_checks(connection)
         known = self.checks.get

@@ -218,7 +218,23 @@ def test_a_changed_checkpoint_is_forged(sink: SqlAuditSink) -> None:
         sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=[good, bad]
     )
     assert (report.verdict, report.level, report.first.kind) == ("broken", "anchored", "forged")
-    assert report.first.reason == "checkpoint 2: none of the keys signed it"
+    assert report.first.reason == (
+        f"checkpoint 2: none of the keys signed it: it names the key {KEY.key_id}, whose signature "
+        "this is not"
+    )
+
+
+def test_a_checkpoint_of_a_key_that_was_not_given_names_it(sink: SqlAuditSink) -> None:
+    """Who lost or changed a key reads which one to look for."""
+    other = Signer(Ed25519PrivateKey.generate())
+    sink.write(event(1))
+    kept = [take_checkpoint(sink, other)]
+    keys = [KEY.public_key]
+    report = verify(sink, all_organizations=True, public_keys=keys, checkpoints=kept)
+    assert report.first.reason == (
+        f"checkpoint 1: none of the keys signed it: it names the key {other.key_id}, and not one "
+        f"of those given ({KEY.key_id})"
+    )
 
 
 def test_an_old_key_is_good_while_it_is_given(sink: SqlAuditSink) -> None:

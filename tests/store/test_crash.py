@@ -467,6 +467,60 @@ def test_the_handler_of_a_signal_logs_while_its_thread_reads(tmp_path: Path, dri
     run_forking(code, f"{driver}:///{tmp_path}/audit.db")
 
 
+OPENING = """
+import os, signal, sys
+from threading import Event, Thread
+from events import event
+from sigra.store import SqlAuditSink
+used = SqlAuditSink(f"{sys.argv[1]}used.db"); used.prepare(); signal.alarm(60)
+begun, inside, forked = Event(), Event(), Event()
+def work(runner): begun.set(); inside.wait(.5)  # where the other is kept out, it waits for the fork
+def stay(runner): inside.set(); forked.wait()
+def open_another():
+    while used.database._gate._shut_by is None: pass
+    new = SqlAuditSink(f"{sys.argv[1]}new.db"); new.prepare(); new.database.transact(stay); new.close()
+threads = [Thread(target=used.database.transact, args=(work,)), Thread(target=open_another)]
+threads[0].start(); begun.wait(); threads[1].start(); pid = os.fork()
+if pid == 0:
+    os._exit(any(os.path.realpath(f"/dev/fd/{n}").endswith("new.db") for n in range(3, 100)))
+status = os.waitpid(pid, 0)[1]; forked.set()
+for thread in threads: thread.join()
+used.close(); sys.exit(bool(status))
+"""
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_store_that_is_opened_as_a_process_forks_is_not_inherited(
+    tmp_path: Path, driver: str
+) -> None:
+    """The fork would not have closed it, and the child would not know that it is open."""
+    run_forking(OPENING, f"{driver}:///{tmp_path}/")
+
+
+CONFIGURING = """
+import logging, os, signal, sys
+from threading import Event, Thread
+from sigra.store import SqlAuditSink, forking
+forking._PATIENCE = .5; signal.alarm(60)
+held, stores = Event(), [SqlAuditSink(f"{sys.argv[1]}/first.db")]
+def configure():
+    with logging._lock:
+        held.set()
+        while stores[0].database._gate._shut_by is None: pass
+        stores.append(SqlAuditSink(f"{sys.argv[1]}/second.db"))
+thread = Thread(target=configure); thread.start(); held.wait(); pid = os.fork()
+if pid == 0: os._exit(0)
+status = os.waitpid(pid, 0)[1]; thread.join(); sys.exit(bool(status))
+"""
+
+
+def test_a_store_that_logging_s_configuration_makes_does_not_wait_for_a_fork_for_ever(
+    new_url: Callable[[str], str],
+) -> None:
+    """Which waits for logging's lock: as where ``dictConfig`` makes a handler that has one."""
+    run_forking(CONFIGURING, new_url("sqlite").removesuffix("/audit.db"))
+
+
 WAITING = """
 import os, signal, sys, time, structlog
 from sigra import AuditEvent, configure, log_safe

@@ -27,6 +27,7 @@ from sigra.store import (
     AuditTablesError,
     Report,
     SqlAuditSink,
+    database,
     erase,
     migrate,
     read_checkpoints,
@@ -327,6 +328,28 @@ def fill_first(sink: SqlAuditSink) -> None:
                 connection.execute(insert(tables[name]).values(given))
 
     sink.database.write(fill)
+
+
+def test_a_transaction_that_keeps_the_lock_is_told_why_nothing_is_written_in_it(
+    tmp_path: Path, first_on: Callable[[str], SqlAuditSink], open_sink: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It has written, so that the tables cannot be brought to this version, now or ever."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
+    url = f"sqlite:///{tmp_path / 'audit.db'}"
+    first_on(url).close()
+    sink, engine = open_sink(url), create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE invoice (id INTEGER)")
+        connection.exec_driver_sql("INSERT INTO invoice VALUES (1)")
+        told = r"are of version 0001, and somebody kept .* call, .*migrate\.upgrade"
+        with pytest.raises(AuditTablesError, match=told):
+            sink.write_in(connection, [(event(1), None)], savepoint=False)
+    migrate.upgrade(sink.database)
+    with engine.begin() as connection:
+        connection.exec_driver_sql("INSERT INTO invoice VALUES (2)")
+        sink.write_in(connection, [(event(1), None)], savepoint=False)
+    engine.dispose()
 
 
 def verified(sink: SqlAuditSink, folder: Path) -> Report:

@@ -543,6 +543,24 @@ def test_a_chain_without_a_number_hides_no_entries_of_another(
     assert "removed" in {each.kind for each in verify(sink, organization_id="acme").findings}
 
 
+def test_a_table_that_is_missing_is_named(url: str, open_sink: Callable[..., SqlAuditSink]) -> None:
+    """Where somebody dropped it, or nobody made it."""
+    sink = open_sink(url)
+    sink.write(event(1))
+    sink.database.write(lambda c: c.exec_driver_sql("DROP TABLE sigra_audit_entries"))
+    with pytest.raises(AuditTablesError, match=r"one was altered, .*: .*sigra_audit_entries"):
+        sink.count(EVERYONE)
+
+
+def test_who_verifies_tables_that_nobody_made_is_told_what_makes_them(
+    tmp_path: Path, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """A sink that may not make them is not used before somebody did."""
+    sink = open_sink(f"sqlite:///{tmp_path / 'audit.db'}", create_tables=False)
+    with pytest.raises(AuditTablesError, match=r"call sigra\.store\.migrate\.upgrade"):
+        verify(sink, all_organizations=True)
+
+
 @pytest.mark.servers
 def test_a_mark_with_the_number_of_one_to_come_is_told_of(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,7 +30,7 @@ from sqlalchemy.types import JSON, BigInteger, DateTime, String, Uuid
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
-from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store import Batching, SqlAuditSink, forking, verify
 from sigra.store.errors import AuditBacklogError, AuditLostError
 from sigra.store.tables import entries
 
@@ -230,6 +234,132 @@ def test_an_engine_whose_threads_share_or_lose_a_connection_is_refused(
     engine = make(f"{driver}:///{tmp_path}/audit.db", poolclass=pool)
     with pytest.raises(ValueError, match="give one with another pool"):
         SqlAuditSink(engine)
+
+
+@pytest.mark.parametrize(("make", "driver"), [
+    (create_engine, "sqlite"), (create_engine, "postgresql+psycopg"),
+    (create_async_engine, "sqlite+aiosqlite"),
+])  # fmt: skip
+def test_an_engine_that_translates_the_tables_schema_is_refused(
+    make: Any, driver: str, tmp_path: Any
+) -> None:
+    """It would read tenant's tables, and write those that the search path finds."""
+    engine = make(f"{driver}:///{tmp_path}/audit.db")
+    with pytest.raises(ValueError, match="schema_translate_map"):
+        SqlAuditSink(engine.execution_options(schema_translate_map={None: "acme"}))
+    SqlAuditSink(engine.execution_options(schema_translate_map={"of_tenant": "acme"})).close()
+
+
+def test_the_reason_of_a_failure_has_sqlite_s_code(tmp_path: Any, open_sink: Any) -> None:
+    """A full disk is told from a lock, though both are of one type."""
+    sink = open_sink(f"sqlite:///{tmp_path}/missing/audit.db")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        reason = log_safe("a.b", None).reason
+    assert reason is not None
+    assert reason.endswith("raised sqlalchemy.exc.OperationalError (SQLITE_CANTOPEN)")
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_file_that_was_removed_or_replaced_takes_no_events_unseen(
+    new_url: Callable[[str], str], open_sink: Any, driver: str
+) -> None:
+    """SQLite would go on writing to the one that has no name any more, and say nothing."""
+    path = Path(new_url("sqlite").removeprefix("sqlite:///"))
+    sink = open_sink(f"{driver}:///{path}")
+    sink.write(event(1))
+    sink.close()
+    backup = Path(shutil.copy(path, path.with_name("backup.db")))
+    sink = open_sink(f"{driver}:///{path}")
+    sink.write(event(2))
+    path.unlink()
+    for use in (lambda: sink.write(event(3)), lambda: sink.count(EVERYONE)):
+        with pytest.raises(FileNotFoundError, match="somebody removed the file"):
+            use()
+    assert not path.exists()
+    backup.rename(path)
+    with pytest.raises(FileExistsError, match="beside the log of the one before"):
+        sink.write(event(3))
+    for beside in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{beside}").unlink()
+    sink.write(event(4))
+    assert [each.target_id for each in sink.stream(EVERYONE)] == ["4", "1"]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sigra_audit_entries").fetchone() == (2,)
+
+
+def replace_by_a_copy(path: Path) -> None:
+    """Put a copy of a file of SQLite's in its place, as who restores a backup does: without a log."""
+    copy = path.with_name("backup.db")
+    with closing(sqlite3.connect(path)) as here, closing(sqlite3.connect(copy)) as there:
+        here.backup(there)
+    for beside in ("-wal", "-shm"):
+        path.with_name(f"{path.name}{beside}").unlink()
+    copy.rename(path)
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_file_that_was_replaced_is_used_by_all_who_had_the_one_before(
+    new_url: Callable[[str], str], open_sink: Any, driver: str
+) -> None:
+    """The first of them makes a log of its own, which the others took for that of the old file."""
+    path = Path(new_url("sqlite").removeprefix("sqlite:///"))
+    sinks = [open_sink(f"{driver}:///{path}") for _ in range(3)]
+    for number, sink in enumerate(sinks):
+        sink.write(event(number))
+    replace_by_a_copy(path)
+    for number, sink in enumerate(sinks, 3):
+        sink.write(event(number))
+    assert [sink.count(EVERYONE) for sink in sinks] == [6, 6, 6]
+    assert verify(sinks[0], all_organizations=True).verdict == "intact"
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+@pytest.mark.parametrize("is_known", [False, True])
+def test_two_threads_that_come_upon_a_file_at_once_both_use_it(
+    new_url: Callable[[str], str], open_sink: Any, driver: str, is_known: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Whether it is their first or another in its place: the log of one is not the old file's."""
+    path = Path(new_url("sqlite").removeprefix("sqlite:///"))
+    sinks = [open_sink(f"{driver}:///{path}") for _ in range(2)]
+    for number, sink in enumerate(sinks if is_known else sinks[:1]):
+        sink.write(event(number))
+    if is_known:
+        replace_by_a_copy(path)
+    database = sinks[1].database
+    other = threading.Thread(target=database.read, args=[lambda connection: None])
+    found = forking._found
+
+    def amid(name: str) -> Any:
+        if name.endswith("-wal") and other.ident is None:
+            other.start()
+            other.join(0.3)  # where the two come one after the other, it waits for this one
+        return found(name)
+
+    monkeypatch.setattr(forking, "_found", amid)
+    sinks[1].write(event(9))
+    other.join()
+    assert sinks[1].count(EVERYONE) == (3 if is_known else 2)
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_file_that_is_replaced_amid_its_use_is_used_by_all(
+    new_url: Callable[[str], str], open_sink: Any, driver: str
+) -> None:
+    """Who still has the old one does not take the log of those in the new one for the old one's."""
+    path = Path(new_url("sqlite").removeprefix("sqlite:///"))
+    sinks = [open_sink(f"{driver}:///{path}") for _ in range(2)]
+    for number, sink in enumerate(sinks):
+        sink.write(event(number))
+
+    def amid(_: object) -> None:
+        replace_by_a_copy(path)
+        sinks[1].write(event(2))
+
+    sinks[0].database.read(amid)
+    for number in range(3, 6):
+        sinks[number % 2].write(event(number))
+    assert {sink.count(EVERYONE) for sink in sinks} == {6}
 
 
 def test_an_engine_of_one_connection_is_enough(

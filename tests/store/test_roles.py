@@ -1,0 +1,138 @@
+"""The roles of PostgreSQL that docs/store.md grants rights to."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from events import NOON, event
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ProgrammingError
+
+from sigra import AuditEvent, AuditScope, audit, configure, log_safe
+from sigra.store import Signer, SqlAuditSink, erase, export, prune, take_checkpoint, verify
+from sigra.store.errors import AuditTablesError
+from sigra.store.migrate import downgrade
+from sigra.store.reading import EventFilter
+
+pytestmark = pytest.mark.servers
+
+PAGE = Path(__file__).parents[2] / "docs" / "store.md"
+ROLES = ("audit_writer", "audit_reader", "audit_keeper")
+KEY = Signer(Ed25519PrivateKey.generate())
+SCOPE = AuditScope.build(actor_id="ann", organization_id="acme")
+CHANGES = (
+    "UPDATE sigra_audit_entries SET action = 'x.y'", "DELETE FROM sigra_audit_entries",
+    "UPDATE sigra_audit_chains SET tag = 'x'", "DELETE FROM sigra_audit_chains",
+    "UPDATE sigra_audit_marks SET body = 'x'", "DELETE FROM sigra_audit_marks",
+    "TRUNCATE sigra_audit_entries", "DROP TABLE sigra_audit_entries",
+)  # fmt: skip
+
+
+@pytest.fixture
+def url_of(new_url: Callable[[str], str]) -> Iterator[Callable[[str], str]]:
+    """Return what gives the URL of a role that has the rights of the page."""
+    url = make_url(new_url("postgresql"))
+    # A server may ask each role for its password.
+    owner, tail, password = create_engine(url), f"_{uuid.uuid4().hex[:8]}", uuid.uuid4().hex
+    made = SqlAuditSink(owner)
+    for number in range(1, 6):
+        made.write(event(number))
+    (page,) = re.findall(r"```sql\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    with owner.begin() as connection:
+        schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+        for role in ROLES:
+            connection.execute(text(f"CREATE ROLE {role}{tail} LOGIN PASSWORD '{password}'"))
+            connection.execute(text(f"GRANT USAGE ON SCHEMA {schema} TO {role}{tail}"))
+        connection.execute(text(re.sub(rf"\b({'|'.join(ROLES)})\b", rf"\1{tail}", page)))
+    yield lambda role: url.set(username=role + tail, password=password).render_as_string(False)
+    with owner.begin() as connection:
+        for role in ROLES:
+            connection.execute(text(f"DROP OWNED BY {role}{tail}"))
+            connection.execute(text(f"DROP ROLE {role}{tail}"))
+    owner.dispose()
+
+
+def refused(url: str, statements: tuple[str, ...]) -> list[str]:
+    """Return those of the statements that a role may not run."""
+    engine, found = create_engine(url), []
+    for statement in statements:
+        with engine.connect() as connection:
+            try:
+                connection.execute(text(statement))
+            except ProgrammingError:
+                found.append(statement)
+    engine.dispose()
+    return found
+
+
+@pytest.mark.parametrize("create_tables", [True, False])
+def test_who_logs_can_change_no_event(
+    url_of: Callable[[str], str], open_sink: Any, create_tables: bool
+) -> None:
+    """In a transaction of its own or of the caller's, of an old or a new organization."""
+    url = url_of("audit_writer")
+    sink, engine = open_sink(url, create_tables=create_tables), create_engine(url)
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        results = [log_safe("a.b", SCOPE), log_safe("a.b", None, organization_id="new")]
+        with engine.begin() as connection:
+            results.append(audit.log("a.b", SCOPE, conn=connection))
+    assert [result.reason for result in results] == [None] * 3
+    assert sink.count(EventFilter(all_organizations=True)) == 8
+    assert verify(sink, all_organizations=True).verdict == "intact"
+    assert refused(url, CHANGES) == list(CHANGES)
+    engine.dispose()
+
+
+def test_who_reads_verifies_and_writes_nothing(
+    url_of: Callable[[str], str], open_sink: Any, tmp_path: Path
+) -> None:
+    """Nor logs; and why it was refused is in the reason."""
+    url = url_of("audit_reader")
+    sink = open_sink(url)
+    assert verify(sink, all_organizations=True).verdict == "intact"
+    assert take_checkpoint(sink, KEY).is_signed({KEY.key_id: KEY.public_key})
+    assert export(sink, tmp_path / "out", all_organizations=True).files
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        reason = log_safe("a.b", SCOPE).reason
+    assert reason is not None
+    assert reason.endswith("ProgrammingError (psycopg.errors.InsufficientPrivilege)")
+    assert refused(url, CHANGES) == list(CHANGES)
+
+
+@pytest.mark.parametrize(("version", "are"), [("0001", "of version 0001"), ("base", "not there")])
+def test_who_may_not_make_the_tables_is_told_who_may(
+    url_of: Callable[[str], str], postgres: str, open_sink: Any, version: str, are: str
+) -> None:
+    """It is not said that he lacks a right to a table that he may read."""
+    reader = make_url(url_of("audit_reader"))
+    owner = open_sink(make_url(postgres).set(query=reader.query))
+    schema = str(reader.query["options"]).split("search_path=")[1].split()[0]
+    downgrade(owner.database, version)
+    right = f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader.username}"
+    owner.database.write(lambda connection: connection.exec_driver_sql(right))
+    with pytest.raises(AuditTablesError, match=f"are {are}, and this role may not bring them"):
+        open_sink(reader).prepare()
+
+
+def test_who_keeps_the_store_prunes_and_erases(
+    url_of: Callable[[str], str], open_sink: Any
+) -> None:
+    """And can neither log nor change what stays of an event."""
+    url = url_of("audit_keeper")
+    sink = open_sink(url)
+    assert erase(sink, "ann", reason="asked", signer=KEY, all_organizations=True)
+    late = NOON + timedelta(days=9999)
+    assert list(prune(sink, late, reason="old", signer=KEY, all_organizations=True))
+    report = verify(sink, all_organizations=True, public_keys=[KEY.public_key])
+    assert (report.verdict, report.rows, report.pruned) == ("intact", 0, 5)
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        assert log_safe("a.b", SCOPE).status == "failed"
+    kept = tuple(each for each in CHANGES if each != "DELETE FROM sigra_audit_entries")
+    assert refused(url, CHANGES) == list(kept)
