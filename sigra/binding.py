@@ -41,18 +41,18 @@ class Binding:
     allowed: set[str] | None
     """Every key that has a place; None if any key has (``args`` or ``**rest``)."""
 
-    def check(self, args: Mapping[str, Any]) -> None:
+    def check(self, args: Mapping[str, Any], worker: str | None = None) -> None:
         """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
         for name in sorted(self.required - args.keys()):
-            raise InvalidArgsError(f"$.{name}", "the function needs it and args lack it")
+            raise InvalidArgsError(f"$.{name}", "the function needs it and args lack it", worker)
         for name in args:
             if name in self.reserved:
                 reason = "Sigra itself passes the parameter of this name; rename the key"
-                raise InvalidArgsError(f"$.{name}", reason)
+                raise InvalidArgsError(f"$.{name}", reason, worker)
             if self.allowed is not None and name not in self.allowed:
                 path = f"$.{name}" if name.isidentifier() and len(name) <= 64 else "$[...]"
                 reason = "the function has no parameter so named; add one, take 'args' or **rest"
-                raise InvalidArgsError(path, reason)
+                raise InvalidArgsError(path, reason, worker)
 
 
 def text_ids(args: Mapping[str, Any], worker: str | None) -> dict[str, str | None]:

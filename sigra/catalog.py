@@ -17,14 +17,18 @@ from sigra.errors import DuplicateWorkerError, UnknownWorkerError
 if TYPE_CHECKING:
     from sigra.definition import Definition
 
-lock = threading.RLock()
-"""Held while the catalog or the settings change."""
+lock, making = threading.RLock(), threading.RLock()
+"""Held while the catalog or the settings change; and while a backend is made, which may import the
+module whose workers come into the catalog."""
 
-if hasattr(os, "register_at_fork"):  # a thread of the parent may hold it, which the child has not
-    os.register_at_fork(after_in_child=lock._at_fork_reinit)  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, which the child has not
+    os.register_at_fork(after_in_child=lambda: [each._at_fork_reinit() for each in (lock, making)])  # type: ignore[attr-defined]
+
 _lasting: dict[str, Definition] = {}
 # A worker defined inside a function lives only while it is referred to: no consumer can import it.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
+# A name is taken as long as its function lives, also where nobody holds what that became.
+_bodies: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _subscribers: list[Callable[[Definition], object]] = []
 
 
@@ -43,17 +47,18 @@ def register(definition: Definition) -> None:
     A function of the same module executed again (a reload, a second run of ``__main__``,
     the import of what runs as ``__main__``) takes the place of the earlier one.
     """
-    name, local = definition.name, "<locals>" in definition.function.__qualname__
+    name, body = definition.name, definition.function
     with lock:
-        known = _find(name)
-        if known is not None and "<locals>" in known.function.__qualname__:
-            del known
+        if name in _bodies and name not in _lasting:
             gc.collect()  # what an earlier call left behind must not keep the name
-            known = _find(name)
-        if known is not None and not _executed_again(known, definition):
-            raise DuplicateWorkerError(name, *map(describe, (known.function, definition.function)))
-        _lasting.pop(name, None)
-        (_local if local else _lasting)[name] = definition
+        first = _bodies.get(name, body) if (known := _find(name)) is None else known.function
+        if not (first is body if known is None else _executed_again(known, definition)):
+            raise DuplicateWorkerError(name, describe(first), describe(body))
+        # Before the other is gone: jobs that run meanwhile look it up without the lock.
+        (_local if "<locals>" in body.__qualname__ else _lasting)[name] = definition
+        if name in _local:
+            _lasting.pop(name, None)
+        _bodies[name] = body
         subscribers = tuple(_subscribers)
     for subscriber in subscribers:
         subscriber(definition)
@@ -69,7 +74,8 @@ def lookup(name: str) -> Definition:
 def definitions() -> Iterator[Definition]:
     """Yield every worker known now, by name."""
     with lock:
-        known = {**_local, **_lasting}
+        # By a list of references: what nobody holds any more may go meanwhile.
+        known = {one.name: one for each in _local.valuerefs() if (one := each())} | _lasting
     yield from map(known.__getitem__, sorted(known))
 
 
@@ -99,8 +105,7 @@ def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
     """Tell whether a module that is executed once more has defined its own worker again."""
-    first, second = known.function, definition.function
-    before, after = known.origin, definition.origin
+    (first, before), (second, after) = ((one.function, one.origin) for one in (known, definition))
     elsewhere = _module(first) != _module(second) and before[0] != after[0]
     if elsewhere or "<locals>" in first.__qualname__:
         return False

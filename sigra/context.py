@@ -38,16 +38,12 @@ class Running:
     def info(self) -> JobInfo:
         """Return the attempt's facts: made on first demand, one object for the attempt."""
         if self._info is None:
+            job, most = self.job, self.job.options.max_attempts
             self._info = JobInfo(
-                id=self.job.id,
-                worker=self.job.worker,
-                queue=self.job.queue,
-                backend=self.job.backend,
-                attempt=self.attempt,
-                max_attempts=self.job.options.max_attempts,
-                snoozes=self.snoozes,
-                enqueued_at=self.job.enqueued_at,
-            )
+                id=job.id, worker=job.worker, queue=job.queue, backend=job.backend,
+                attempt=self.attempt, max_attempts=most, snoozes=self.snoozes,
+                enqueued_at=job.enqueued_at,
+            )  # fmt: skip
         return self._info
 
 

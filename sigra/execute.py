@@ -43,7 +43,7 @@ def admit(attempt: Running) -> Verdict | None:
             for key in TENANT_KEYS:
                 context.run(fetch_arg, args, key)
             text_ids(args, definition.name)
-        definition.binding.check(args)
+        definition.binding.check(args, definition.name)
     except SigraError as error:
         log_attempt(attempt, context, logging.ERROR, "was refused and ends here", error)
         return Verdict("discarded", error=error)
@@ -128,7 +128,8 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: A
             "the function returned a coroutine inside a running event loop, where it cannot be "
             "run to its end: make it an async def and use 'await worker.anew(...)'"
         )
-    with asyncio.Runner(loop_factory=make) as runner:
+    # Without a factory the runner would unset the loop that the caller's thread has set.
+    with asyncio.Runner(loop_factory=make or asyncio.new_event_loop) as runner:
         value, raised = runner.run(contain(coroutine), context=context)
     if raised is not None:
         raise raised

@@ -68,8 +68,7 @@ def _settle(level: Any) -> None:
     """Wrap the children of an unread level, which is an ordinary frozen one from then on."""
     base: Any = dict if issubclass(type(level), dict) else list
     for place, value in dict.items(level) if base is dict else enumerate(list.__iter__(level)):
-        wrapper = _WRAPPERS.get(type(value))
-        if wrapper is not None:
+        if (wrapper := _WRAPPERS.get(type(value))) is not None:
             base.__setitem__(level, place, wrapper(value))
     level.__class__ = FrozenDict if base is dict else FrozenList
 

@@ -126,7 +126,8 @@ class Job:
         holds the ``unique`` key, so that nothing was enqueued; ``native_id`` and
         ``ticket`` are then that job's, if the queue tells them.
         """
-        self.native_id, self.ticket, self.duplicate = native_id, ticket, duplicate
+        # The ticket last: who looks at it from another thread goes by the rest.
+        self.native_id, self.duplicate, self.ticket = native_id, duplicate, ticket
 
     def _require(self, feature: str) -> Ticket:
         if self.ticket is None:

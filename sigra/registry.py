@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from importlib import import_module
 from typing import Any
 
 from sigra.backend import Backend
+from sigra.catalog import making
 from sigra.errors import MissingExtraError, UnknownBackendError
 
 GROUP = "sigra.backends"
 """The entry-point group through which a package adds a backend."""
 
 _BUILT_IN = {"sync": "SyncBackend", "thread": "ThreadBackend", "asyncio": "AsyncioBackend"}
-_lock = threading.RLock()
 _instances: dict[str, Backend] = {}
 
 
@@ -27,7 +26,7 @@ def resolve_backend(backend: str | Backend) -> Backend:
     """
     if not isinstance(backend, str):
         return _check(backend)
-    with _lock:
+    with making:
         if backend not in _instances:
             _instances[backend] = _check(backend_class(backend)())
         return _instances[backend]

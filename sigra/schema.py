@@ -103,8 +103,7 @@ def _columns(schema: type, mapper: Any) -> dict[str, str] | None:
 
 
 def _model_columns(_: type, options: Any) -> dict[str, str] | None:
-    fields = getattr(options, "concrete_fields", None)
-    if fields is None:
+    if (fields := getattr(options, "concrete_fields", None)) is None:
         return None
     # A foreign key is also taken by the column that holds its id.
     return _by_name([*(field.attname for field in fields), *(field.name for field in fields)])

@@ -51,8 +51,7 @@ class Identity(_Sealed):
     id: str
 
     def __post_init__(self) -> None:
-        text = _text("id", self.id)
-        if text is None:
+        if (text := _text("id", self.id)) is None:
             raise TypeError("an Identity has an id; pass None in its place if there is none")
         _set_id(self, text)
 

@@ -13,6 +13,7 @@ from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from weakref import WeakValueDictionary
 
 import pytest
 
@@ -99,9 +100,9 @@ def test_a_name_can_be_given() -> None:
     assert "billing.close" == worker(name="billing.close")(lambda: None).name
 
 
-@pytest.mark.parametrize("name", ["", " ", 7])
-def test_a_name_must_not_be_blank(name: Any) -> None:
-    """A blank name or one that is no str raises ValueError."""
+@pytest.mark.parametrize("name", ["", " ", 7, "\ud800"])
+def test_a_name_must_be_text(name: Any) -> None:
+    """A name that is blank, no str, or has a lone surrogate, which no queue carries, is refused."""
     with pytest.raises(ValueError, match="name must be"):
         worker(name=name)(lambda: None)
 
@@ -122,6 +123,21 @@ def test_every_worker_is_listed_in_order() -> None:
     """definitions() yields all workers by name."""
     names = [definition.name for definition in catalog.definitions()]
     assert (True, sorted(names)) == (known.name in names, names)
+
+
+def test_the_others_are_listed_where_one_goes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may let go of the last reference to a local worker at any moment."""
+
+    class Dying(WeakValueDictionary[str, Any]):
+        def keys(self) -> Any:
+            names = list(super().keys())
+            del held[:]
+            gc.collect()
+            return names
+
+    held = [worker(name="catalog.going")(lambda: None)]
+    monkeypatch.setattr(catalog, "_local", Dying(catalog._local))
+    assert known.name in [definition.name for definition in catalog.definitions()]
 
 
 def test_a_subscriber_hears_of_earlier_and_later_workers() -> None:
@@ -189,6 +205,28 @@ def test_a_reload_may_rename_the_function_of_a_named_worker(module: Any) -> None
     first = module(text)
     Path(str(first.__file__)).write_text(text.replace("def job", "def renamed"), encoding="utf-8")
     assert importlib.reload(first).renamed.definition is catalog.lookup("catalog.renamed")
+
+
+def test_a_worker_is_found_all_the_while_its_module_is_reloaded(
+    module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its jobs go on meanwhile: one that found none failed for good."""
+
+    class Watched(dict[str, Any]):
+        def pop(self, name: str, *default: Any) -> Any:
+            popped = super().pop(name, *default)
+            found.append(catalog.lookup(name).name)
+            return popped
+
+    found: list[str] = []
+    one = module("from sigra import worker\njob = worker(name='catalog.again')(lambda: 1)")
+    monkeypatch.setattr(catalog, "_lasting", Watched(catalog._lasting))
+    Path(str(one.__file__)).write_text(
+        "from sigra import worker\ndef make(): return worker(name='catalog.again')(lambda: 22)\n"
+        "job = make()"
+    )
+    importlib.reload(one)
+    assert ({"catalog.again"}, 22) == ({*found}, catalog.lookup("catalog.again").function())
 
 
 def test_a_reload_knows_a_function_behind_another_decorator(module: Any) -> None:
@@ -335,6 +373,20 @@ def test_a_factory_that_names_them_makes_as_many_as_it_likes() -> None:
     args = {"organization_id": None, "actor_id": None}
     workers = [make(f"catalog.made.{n}") for n in range(3)]
     assert [w.name for w in workers] == [w.new(args).result() for w in workers]
+
+
+def test_a_name_is_taken_as_long_as_its_local_function_lives() -> None:
+    """Two functions of one name are refused too where nobody holds what the first one became."""
+
+    def first() -> None: ...
+    def second() -> None: ...
+
+    worker(name="catalog.taken")(first)
+    with pytest.raises(DuplicateWorkerError, match="catalog.taken"):
+        worker(name="catalog.taken")(second)
+    assert "catalog.taken" == worker(name="catalog.taken")(first).name
+    del first
+    assert "catalog.taken" == worker(name="catalog.taken")(second).name
 
 
 def test_a_local_worker_lives_as_long_as_somebody_holds_it() -> None:

@@ -9,6 +9,7 @@ import gc
 import inspect
 import json
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ import pytest
 import structlog
 
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
-from sigra.audit import AuditStats, audit_stats, log, log_safe
+from sigra.audit import AuditStats, audit_stats, failure, log, log_safe
 from sigra.audit.compose import event_id
 from sigra.audit.emit import log_begin, log_lifecycle
 from sigra.audit.failure import _windows
@@ -1019,6 +1020,27 @@ def test_structlog_and_sinks_fail_apart(sink: Kept) -> None:
     assert (0, 0, 1) == change(before)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_what_a_sink_s_error_came_from_is_named_by_its_type(depth: int) -> None:
+    """The driver's own error says what is wrong; its text may hold what was logged."""
+    error: Exception = LookupError("hunter2")
+    for number in range(depth):
+        outer = OSError(f"hunter{number}")
+        outer.__cause__, error = error, outer
+    with configure(sinks=[Raising(error)]):
+        result = log_safe("a.b", SCOPE)
+    assert "tests.test_emit.Raising raised builtins.OSError (builtins.LookupError)" == result.reason
+
+
+def test_errors_that_came_from_each_other_are_named() -> None:
+    """Looking for the first of them ends."""
+    one, other = OSError(), ValueError()
+    one.__cause__, other.__cause__ = other, one
+    with configure(sinks=[Raising(one)]):
+        reason = log_safe("a.b", SCOPE).reason
+    assert "tests.test_emit.Raising raised builtins.OSError (builtins.ValueError)" == reason
+
+
 def test_a_broken_logger_factory_is_structlogs_failure(sink: Kept) -> None:
     """A logger that cannot even be made keeps the event from no sink."""
 
@@ -1055,6 +1077,38 @@ def test_a_flood_of_one_failure_is_summed_up(caplog: pytest.LogCaptureFixture) -
             log_safe("a.b", SCOPE)
     assert (0, 0, 1_000) == change(before)
     assert 50 <= len(caplog.records) < 1_000
+
+
+def test_what_was_left_out_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads that fail as the second is over both told it: more than had failed."""
+
+    class Amid(dict[Any, Any]):
+        def setdefault(self, *given: Any) -> Any:
+            return self.after(super().setdefault(*given))
+
+        def get(self, *given: Any) -> Any:
+            return self.after(super().get(*given))
+
+        def after(self, found: Any) -> Any:
+            if now[0] and not other.ident:
+                other.start()
+                other.join()
+            return found
+
+    now, result = [0.0], AuditResult("failed", "it is down")
+    other = threading.Thread(target=failure.report, args=[result, "a.b"])
+    monkeypatch.setattr(failure, "monotonic", lambda: now[0])
+    monkeypatch.setattr(failure, "_windows", Amid())
+    for _ in range(60):
+        failure.report(result, "a.b")
+    now[0] = 5.0
+    failure.report(result, "a.b")
+    now[0] = 10.0
+    failure.report(result, "a.b")
+    told = [message.partition("(and ")[2].partition(" ")[0] for message in caplog.messages]
+    assert ["10"] == [number for number in told if number]
 
 
 def test_a_failure_is_offered_to_the_callback() -> None:
@@ -1228,6 +1282,32 @@ def test_the_stacks_end_costs_no_event_for_its_metadata() -> None:
             new_key = descend(left, {f"key{left}": "text"}).status
             statuses.append((descend(left, None).status, new_key))
     assert {("emitted", "emitted"), ("failed", "failed")} == set(statuses)
+
+
+LOCKED = """
+import os, signal, sys, threading, structlog
+from sigra import AuditEvent, configure, log_safe
+class Slow:
+    def write(self, text):
+        if os.getpid() == parent: writing.set(); forked.wait()
+    def flush(self): pass
+parent, writing, forked = os.getpid(), threading.Event(), threading.Event()
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(Slow()))
+configure(audit_schema=AuditEvent)
+threading.Thread(target=log_safe, args=("a.b", None), daemon=True).start(); writing.wait()
+if not (child := os.fork()):
+    signal.alarm(60)
+    os._exit(log_safe("c.d", None).status != "emitted")
+os._exit(bool(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_a_thread_logs_can_log() -> None:
+    """structlog's loggers have locks of their own, and nobody in the child would free them."""
+    command = [sys.executable, "-W", "ignore", "-c", LOCKED]
+    assert 0 == subprocess.run(command, timeout=240, check=False).returncode
 
 
 @pytest.mark.programs

@@ -218,6 +218,25 @@ def test_a_text_stream_works_as_well() -> None:
     assert "a.b" == json.loads(stream.getvalue())["action"]
 
 
+def test_the_handler_of_a_signal_amid_a_line_is_refused_and_does_not_wait() -> None:
+    """It would wait for its own thread; the line is written to its end."""
+
+    class Interrupted(io.BytesIO):
+        def write(self, line: Any) -> int:
+            for use in (sink.close, lambda: sink.write(AuditEvent(action="c.d"))):
+                with pytest.raises(RuntimeError, match="a signal's handler"):
+                    use()
+            return super().write(line)
+
+    stream = Interrupted()
+    sink = JSONLinesSink(stream)
+    # In another thread, which would wait for ever and end with the suite.
+    writing = threading.Thread(target=sink.write, args=[AuditEvent(action="a.b")], daemon=True)
+    writing.start()
+    writing.join(60)
+    assert ["a.b"] == [line["action"] for line in lines_of(stream)]
+
+
 def test_a_file_is_appended_to_and_closed(tmp_path: Path) -> None:
     """A path is opened for appending, and closed by close, which may be called twice."""
     path = tmp_path / "audit.jsonl"

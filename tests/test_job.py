@@ -223,3 +223,24 @@ def test_a_body_cannot_change_what_it_knows_of_its_job() -> None:
     info = Running(Job(close.definition, {}, PLAIN, "rq"), 1, 0).info
     with pytest.raises(AttributeError):
         info.attempt = 2  # type: ignore[misc]
+
+
+def test_a_duplicate_is_known_as_one_once_its_ticket_is_there() -> None:
+    """Who counts jobs in another thread took it for the first one, which it has the ticket of."""
+
+    class Watched(Job):
+        held = Job.ticket
+
+        @property
+        def ticket(self) -> Any:
+            return Watched.held.__get__(self)
+
+        @ticket.setter
+        def ticket(self, ticket: Any) -> None:
+            seen.append((ticket, self.duplicate if ticket else None))
+            Watched.held.__set__(self, ticket)  # type: ignore[attr-defined]
+
+    seen: list[Any] = []
+    job: Any = Watched(close.definition, {}, PLAIN, "thread")
+    job.accept(native_id="1", ticket="of the first", duplicate=True)
+    assert ("of the first", True) == seen[-1]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -124,3 +127,60 @@ def test_a_backend_s_own_missing_extra_is_kept(install: Any) -> None:
     with pytest.raises(MissingExtraError) as caught:
         resolve_backend("saying")
     assert "fast" == caught.value.extra
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_while_a_backend_is_made_makes_its_own() -> None:
+    """The thread that was making it is not in the child, nor would it free the lock."""
+    code = """
+import os, signal, threading
+from sigra import registry
+making, made = threading.Event(), threading.Event()
+def slow(name):
+    making.set(); made.wait()
+    return by_name(name)
+by_name, registry.backend_class = registry.backend_class, slow
+threading.Thread(target=registry.resolve_backend, args=["thread"], daemon=True).start(); making.wait()
+if not (child := os.fork()):
+    signal.alarm(60); made = threading.Event(); made.set()
+    os._exit(registry.resolve_backend("sync").name != "sync")
+os._exit(bool(os.waitpid(child, 0)[1]))
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    assert 0 == subprocess.run(command, timeout=240, check=False).returncode
+
+
+def test_a_backend_that_imports_what_defines_workers_waits_for_no_other_s_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who imports that just then waits neither for the backend, to put its workers in place."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_instances", {})
+    begun, importing = threading.Event(), threading.Event()
+    monkeypatch.setattr(sys, "sigra_events", (begun, importing), raising=False)
+    (tmp_path / "app_of_two.py").write_text(
+        "import sys\n"
+        "from sigra import tenant_worker\n"
+        "begun, importing = sys.sigra_events\n"
+        "importing.set(); assert begun.wait(60)\n"
+        "tenant_worker(name='tests.of_two')(lambda scope: None)\n"
+    )
+
+    def backend() -> SyncBackend:
+        begun.set()
+        importlib.import_module("app_of_two")
+        return SyncBackend()
+
+    def app() -> Any:
+        return importlib.import_module("app_of_two")
+
+    monkeypatch.setattr(registry, "backend_class", lambda name: backend)
+    threads = [threading.Thread(target=app, daemon=True)]
+    threads[0].start()
+    assert importing.wait(60)
+    threads.append(threading.Thread(target=resolve_backend, args=["of_two"], daemon=True))
+    threads[1].start()
+    for thread in threads:
+        thread.join(60)
+    assert [thread.is_alive() for thread in threads] == [False, False]

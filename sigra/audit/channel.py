@@ -6,6 +6,7 @@ The only file that imports structlog.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -19,6 +20,10 @@ _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVEL
 _native = frozenset(
     structlog.make_filtering_bound_logger(level) for level in range(0, logging.CRITICAL + 1, 10)
 )
+
+_locks: dict[Any, Any] = getattr(sys.modules.get("structlog._output"), "WRITE_LOCKS", {})
+if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, which the child has not
+    os.register_at_fork(after_in_child=lambda: [lock._at_fork_reinit() for lock in _locks.values()])
 
 
 class Channel:

@@ -74,8 +74,7 @@ def log_safe(
             raise
         kind = type(error)
     try:
-        why = f"{type_name(kind)} while the event was built"
-        return report(AuditResult("failed", why), action)
+        return report(AuditResult("failed", f"{type_name(kind)} while the event was built"), action)
     except Exception:
         # Counted without a call, for which the stack may have no room.
         for _ in failed:

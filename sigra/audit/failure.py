@@ -22,7 +22,9 @@ _COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
 # a second; the next one says how many were left out.
 _LINES = 50
 _REASONS = 256
-_windows: dict[str | None, tuple[float, int]] = {}
+_windows: dict[str | None, tuple[float, count[int], count[int]]] = {}
+"""By reason since when it is counted, how many came, and who says so: a step of a count is atomic,
+and no log line waits for a lock."""
 
 
 def report(result: AuditResult, action: Any) -> AuditResult:
@@ -57,11 +59,11 @@ def _write(result: AuditResult, action: Any) -> None:
 def _left_out(reason: str | None) -> int | None:
     """Return how many lines of this reason were left out before, None to leave this one out."""
     now = monotonic()
-    start, lines = _windows.get(reason, (now - 1, 0))
-    if now - start < 1:
-        _windows[reason] = start, lines + 1
-        return 0 if lines < _LINES else None
     if len(_windows) >= _REASONS:
         _windows.clear()
-    _windows[reason] = now, 1
-    return max(0, lines - _LINES)
+    start, came, turns = _windows.setdefault(reason, (now, count(), count()))
+    before = next(came)
+    if now - start < 1 or next(turns):
+        return 0 if before < _LINES else None
+    _windows[reason] = now, count(1), count()
+    return max(0, before - _LINES)

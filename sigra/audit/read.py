@@ -17,6 +17,7 @@ _mro = type.__dict__["__mro__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
 _qualname = type.__dict__["__qualname__"].__get__
 _module = type.__dict__["__module__"].__get__
+_cause, _facts = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__dict__"))
 
 _tuple_getter = type(namedtuple("_One", "member").__dict__["member"])  # noqa: PYI024 - for its type
 _KEYS = 10_000
@@ -26,10 +27,22 @@ _NAME = 120
 def type_name(kind: type) -> str:
     """Return ``module.qualname`` of a type as the type itself holds it, cut to size."""
     name = str.__str__(_qualname(kind))[:_NAME]
-    module = _module(kind)
-    if issubclass(type(module), str):
+    if issubclass(type(module := _module(kind)), str):
         name = f"{str.__str__(module)[:_NAME]}.{name}"
     return well_formed(name)
+
+
+def error_name(error: BaseException) -> str:
+    """Name an error by its type and, in brackets, SQLite's code or the type of what caused it.
+
+    Never by its text, which may hold what was logged.
+    """
+    inner = error
+    for _ in range(3):  # SQLAlchemy's error, its adapter's, the driver's
+        inner = inner if (cause := _cause(inner)) is None else cause
+    code = _item(_facts(inner), "sqlite_errorname")
+    more = code if type(code) is str else "" if inner is error else type_name(type(inner))
+    return type_name(type(error)) + (f" ({more})" if more else "")
 
 
 def well_formed(text: str) -> str:
@@ -61,8 +74,7 @@ def read_member(source: Any, name: str) -> Any:
     ``__getitem__`` of the application knows is absent. What a property raises passes
     through.
     """
-    mapping = mapping_of(source)
-    if mapping is not None:
+    if (mapping := mapping_of(source)) is not None:
         return _item(mapping, name)
     kind = type(source)
     on_type = _on_type(kind, name)
@@ -75,8 +87,7 @@ def read_member(source: Any, name: str) -> Any:
         except AttributeError:
             return ABSENT
     attributes = _attributes(source, kind)
-    value = _item(attributes, name)
-    if value is not ABSENT:
+    if (value := _item(attributes, name)) is not ABSENT:
         return value
     if described is cached_property:
         return on_type.func(source)

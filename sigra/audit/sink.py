@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from sigra.audit.read import type_name
+from sigra.audit.read import error_name, type_name
 from sigra.frozen import read_only
 from sigra.schema import build_record
 
@@ -47,8 +47,7 @@ def write_record(
     now. If the schema raises, the sinks are given None for the record. What a sink logs
     while it writes an event goes to no sink, or it would never end.
     """
-    record: Any = None
-    taken = 0
+    record, taken = None, 0
     object.__setattr__(event, "metadata", read_only(event.metadata))  # all sinks are given it
     try:
         record = build_record(schema, event)
@@ -78,4 +77,4 @@ def write_record(
 
 def fault_of(who: str, error: Exception) -> str:
     """Say who raised what, by type: the text of an exception may hold what was logged."""
-    return f"{who} raised {type_name(type(error))}"
+    return f"{who} raised {error_name(error)}"
