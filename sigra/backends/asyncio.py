@@ -96,9 +96,9 @@ class AsyncioBackend:
     def _forget_closed_loops(self) -> None:
         """Report the jobs of loops that were closed by other means than asyncio.run."""
         for loop, desk in list(self._desks.items()):
-            if loop.is_closed():
+            # Where another thread comes upon it too, one of them reports.
+            if loop.is_closed() and self._desks.pop(loop, None) is not None:
                 desk.lose("its event loop was closed")
-                del self._desks[loop]
 
 
 _backends: weakref.WeakSet[AsyncioBackend] = weakref.WeakSet()

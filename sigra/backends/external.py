@@ -6,16 +6,16 @@ by the queue's own API.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypedDict, Unpack
 
 from sigra import catalog
+from sigra.backends.begin import Note, execute_noted
 from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
-from sigra.backends.orm_thread import aexecute_apart, execute_apart, execute_in_consumer
+from sigra.backends.orm_thread import execute_in_consumer
 from sigra.backends.redelivery import note_end, report_again
 from sigra.conclude import named_in_logs
 from sigra.context import Running
@@ -73,30 +73,21 @@ async def aconsume(
     *,
     native_id: str | None = None,
     cut_off: Callable[[], str] = str,
-    note: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    note: Note | None = None,
+    waits: Note | None = None,
     **counts: Unpack[Counts],
 ) -> Consumed:
     """Do the same as ``consume`` on this event loop; sync functions run in a thread.
 
-    ``note``: awaited right before the body, and not while the job waits for a thread.
+    ``note``: awaited right before the body, and not while the job waits for a thread. With
+    ``waits``, for a queue that takes a job for begun as it comes: awaited if the job does wait,
+    and ``note`` then alone.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
         return _consumed(payload, begun, delivery)
     begun.cut_off = cut_off
-    if begun.job.definition.is_async:
-        if note is not None:
-            await note()
-        verdict = await aexecute_apart(begun)
-    else:
-        verdict = await asyncio.to_thread(_noted, begun, note, asyncio.get_running_loop())
-    return _consumed(payload, verdict, delivery)
-
-
-def _noted(begun: Running, note: Callable[[], Any] | None, loop: Any) -> Verdict:
-    if note is not None:
-        asyncio.run_coroutine_threadsafe(note(), loop).result()
-    return execute_apart(begun)
+    return _consumed(payload, await execute_noted(begun, note, waits), delivery)
 
 
 def _begin(
@@ -135,13 +126,12 @@ def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
     return replace(found, **known) if known else found
 
 
-def _refused(
-    worker: str, error: SigraError, native_id: str | None, read: Job | None = None
-) -> Verdict:
-    job = "a job" if native_id is None else f"job {brief(native_id)}"
-    facts = {} if read is None else named_in_logs(read)[1]
-    facts |= {"worker": worker, "native_id": native_id}
-    _log.error("%s of %s was refused and ends here: %s", job, worker, error, extra=facts)
+def _refused(worker: str, error: SigraError, native: str | None, job: Job | None = None) -> Verdict:
+    if isinstance(error, InvalidArgsError):  # it names the worker wherever it was found
+        error = InvalidArgsError(error.path, error.reason, worker)
+    what = "a job" if native is None else f"job {brief(native)}"
+    facts = {**(named_in_logs(job)[1] if job else {}), "worker": worker, "native_id": native}
+    _log.error("%s of %s was refused and ends here: %s", what, worker, error, extra=facts)
     return Verdict("discarded", error=error)
 
 
@@ -153,7 +143,10 @@ def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery |
 
 def refuse_positional(worker: str, native_id: str) -> Consumed:
     """Refuse a job that the queue's own API sent with args by position: it ends here."""
-    reason = "they came by position, and a worker takes them by name; enqueue it with .new()"
+    reason = (
+        "they came by position, and a worker takes them by name: enqueue it with .new(), and after "
+        "another (in a chain, a pipeline) let that one's result not be passed on"
+    )
     return Consumed({}, _refused(worker, InvalidArgsError("$", reason, worker), native_id))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -18,6 +18,10 @@ from sigra.execute import in_event_loop
 Work: TypeAlias = Coroutine[Any, Any, Any]
 
 _CURE = "connect it in one that lasts, in each process"
+_ENDED = f"the event loop that this queue was connected in has ended: {_CURE}"
+_FORKED = _ENDED.replace("has ended", "is in the process that this one was forked from")
+_LOOK = 1.0
+"""Seconds after which who waits for a loop looks whether it is there still."""
 
 
 _process_of = WeakKeyDictionary[asyncio.AbstractEventLoop, int]()
@@ -65,9 +69,13 @@ def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
     forked = _process_of.setdefault(loop, os.getpid()) != os.getpid()
     if forked or not loop.is_running():
         work.close()
-        lost = "is in the process that this one was forked from" if forked else "has ended"
-        raise RuntimeError(f"the event loop that this queue was connected in {lost}: {_CURE}")
+        raise RuntimeError(_FORKED if forked else _ENDED)
     return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+def one_that_runs(loop: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:
+    """Return the loop if it runs, in whatever thread, else the one of this thread."""
+    return loop if loop is not None and loop.is_running() else asyncio.get_running_loop()
 
 
 async def answered(work: Work, seconds: float) -> Any:
@@ -90,6 +98,8 @@ class Together:
 
     async def __call__(self, begin: Callable[[], Work] | None) -> None:
         """Await what goes on; if nothing does, what ``begin`` gives, unless that is None."""
+        if self._going is not None and self._going.get_loop().is_closed():
+            self._going = None  # its loop ended, and forgot it
         if self._going is None and begin is not None:
             self._going = asyncio.ensure_future(begin())
             self._going.add_done_callback(self._over)
@@ -108,20 +118,48 @@ def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -
     if in_event_loop():
         work.close()
         raise EnqueueError(backend, "it only awaits: use 'await worker.anew(...)' in an event loop")
-    return _submitted(backend, loop, work).result()
+    with sending(backend):
+        return outcome(*_submitted(loop, work))
 
 
 async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
     """Have ``loop``, which may be the running one (None: our own), do the work, and await it."""
     if loop is asyncio.get_running_loop():
         return await work
-    return await asyncio.wrap_future(_submitted(backend, loop, work))
-
-
-def _submitted(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Future[Any]:
     with sending(backend):
+        _, doing = _submitted(loop, work)
         try:
-            return submit(loop or own_loop(), work)
-        except RuntimeError:
-            work.close()
-            raise
+            return await asyncio.wrap_future(doing)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise RuntimeError(_ENDED) from None
+
+
+def outcome(loop: asyncio.AbstractEventLoop, doing: Future[Any]) -> Any:
+    """Wait for what ``loop`` does, and return what comes of it.
+
+    Raises ``RuntimeError`` if the loop ends before: it then has cancelled the work, or forgot it.
+    """
+    while True:
+        try:
+            return doing.result(_LOOK)
+        except CancelledError:
+            raise RuntimeError(_ENDED) from None
+        except TimeoutError:
+            if doing.done():
+                return doing.result()  # an error of its own, or just now
+            if loop.is_closed():
+                raise RuntimeError(_ENDED) from None
+
+
+def _submitted(
+    loop: asyncio.AbstractEventLoop | None, work: Work
+) -> tuple[asyncio.AbstractEventLoop, Future[Any]]:
+    try:
+        loop = loop or own_loop()
+        return loop, submit(loop, work)
+    except RuntimeError:
+        work.close()
+        raise

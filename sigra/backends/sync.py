@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import os
 import threading
 import time
@@ -198,7 +197,7 @@ class SyncBackend:
             if until.utcoffset() is None:
                 raise ValueError("until must be an aware datetime, or seconds ahead")
             return now, max(now, until.timestamp())
-        if type(until) is bool or not isinstance(until, (int, float)) or not 0 <= until < math.inf:
+        if type(until) is bool or not isinstance(until, (int, float)) or not 0 <= until < 1e308:
             raise ValueError(f"until must be finite seconds ahead (not negative), not {until!r}")
         return now, now + until
 

@@ -131,8 +131,9 @@ def _close_at_exit(name: str) -> None:
 def _finish() -> None:
     global _exit_state
     timeout: float | None = None
-    _exit_state = "exiting"
-    for pool in list(_pools):
+    with _opening:  # a thread that opens one now has it closed too
+        _exit_state, pools = "exiting", list(_pools)
+    for pool in pools:
         try:
             left = pool.close(timeout)
         except KeyboardInterrupt:

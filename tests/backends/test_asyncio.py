@@ -32,6 +32,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.backends.inprocess.desk import Desk
 from sigra.registry import resolve_backend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -606,10 +607,8 @@ def test_a_loop_that_ends_names_its_unfinished_jobs(caplog: pytest.LogCaptureFix
             job.result()
 
 
-def test_a_loop_that_is_just_closed_is_reported_by_the_next(
-    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A loop closed without notice has its jobs reported when the instance is used again."""
+def left_on_a_closed_loop() -> tuple[asyncio.AbstractEventLoop, Job]:
+    """Return a loop that was closed, and a job that is due in a minute on it."""
 
     async def later() -> Job:
         return remember.new({"n": 1}, delay=60)
@@ -617,7 +616,33 @@ def test_a_loop_that_is_just_closed_is_reported_by_the_next(
     loop = asyncio.new_event_loop()
     job = loop.run_until_complete(later())
     loop.close()
+    return loop, job
+
+
+def test_a_loop_that_is_just_closed_is_reported_by_the_next(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A loop closed without notice has its jobs reported when the instance is used again."""
+    loop, job = left_on_a_closed_loop()
     assert [] == unfinished(caplog.records)
+    asyncio.run(backend.aclose())
+    assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
+
+
+def test_two_threads_that_come_upon_a_closed_loop_at_once_report_it_once(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second failed where the first had just forgotten it."""
+    loop, job = left_on_a_closed_loop()
+    lose, other = Desk.lose, threading.Thread(target=backend._forget_closed_loops)
+
+    def amid(self: Desk, why: str) -> None:
+        if self.loop is loop and other.ident is None:
+            other.start()
+            other.join()
+        lose(self, why)
+
+    monkeypatch.setattr(Desk, "lose", amid)
     asyncio.run(backend.aclose())
     assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
 

@@ -135,6 +135,8 @@ def test_args_that_do_not_bind_end_the_job(args: Any) -> None:
         type(done.verdict.error),
         ran,
     )
+    error: Any = done.verdict.error
+    assert error.worker == close.name and close.name in str(error)
 
 
 def test_a_refusal_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from sigra import EnqueueError
-from sigra.backends.loop import answered, own_loop, submit, wait_for, within
+from sigra.backends.loop import Together, answered, outcome, own_loop, submit, wait_for, within
 
 
 async def _double(number: int) -> int:
@@ -143,6 +144,100 @@ def test_a_loop_that_has_ended_is_said_to_have() -> None:
     ended.close()
     with pytest.raises(RuntimeError, match="has ended: connect it in one that lasts"):
         submit(ended, _double(1))
+
+
+async def _until(begun: threading.Event, end: asyncio.Event) -> None:
+    begun.set()
+    await end.wait()
+
+
+@pytest.mark.parametrize("how", ["cancels", "forgets"])
+def test_who_waits_for_a_loop_that_ends_is_told_so(how: str) -> None:
+    """He waited for ever, or was told that he was cancelled."""
+    loop, begun, end = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+
+    async def first() -> None:
+        await asyncio.to_thread(begun.wait)
+        if how == "cancels":
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+    def run() -> None:
+        loop.set_exception_handler(lambda *_: None)  # by which it says what it forgot
+        loop.run_until_complete(first())
+        loop.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not loop.is_running():
+        pass
+    with pytest.raises(EnqueueError, match="has ended: connect it in one that lasts"):
+        wait_for("taskiq", loop, _until(begun, end))
+    thread.join()
+
+
+def test_what_went_on_in_a_loop_that_ended_begins_anew() -> None:
+    """Whoever came later awaited what no loop does any more."""
+    together, loop, begun = Together(), asyncio.new_event_loop(), list[str]()
+    loop.set_exception_handler(lambda *_: None)  # by which it says what it forgot
+
+    async def begins() -> None:
+        begun.append("anew")
+
+    going = loop.create_task(together(_never))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    assert not going.done()
+    asyncio.run(together(begins))
+    assert begun == ["anew"]
+
+
+def test_who_awaits_a_loop_that_ends_is_told_so() -> None:
+    """He was taken for cancelled."""
+    loop, begun, end = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(asyncio.to_thread(begun.wait))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    while not loop.is_running():
+        pass
+    with pytest.raises(EnqueueError, match="has ended: connect it in one that lasts"):
+        asyncio.run(within("taskiq", loop, _until(begun, end)))
+    thread.join()
+
+
+def test_who_is_cancelled_as_he_awaits_another_loop_is_so() -> None:
+    """And is not told that the loop has ended."""
+
+    async def wait() -> None:
+        begun = threading.Event()
+        waits = asyncio.create_task(within("taskiq", own_loop(), _until(begun, asyncio.Event())))
+        await asyncio.to_thread(begun.wait)
+        waits.cancel()
+        await waits
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(wait())
+
+
+class _Doing(Future[Any]):
+    """Ends in the instant in which who waits for it stops to."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        if timeout is not None:
+            self.set_result("done")
+            raise TimeoutError
+        return super().result()
+
+
+def test_what_is_done_as_one_looks_for_its_loop_is_done() -> None:
+    """It is not said to have taken too long, nor to be lost with the loop."""
+    assert outcome(own_loop(), _Doing()) == "done"
 
 
 def test_in_a_running_loop_one_is_told_to_await() -> None:

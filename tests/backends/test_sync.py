@@ -117,7 +117,11 @@ def test_a_run_at_in_the_past_runs_at_once(sync: SyncBackend) -> None:
 
 
 @pytest.mark.parametrize(
-    "until", [-1, True, datetime(2030, 1, 1), timedelta(1), "9", math.inf, math.nan]
+    "until",
+    [
+        *(-1, True, datetime(2030, 1, 1), timedelta(1), "9", math.inf, math.nan),
+        pytest.param(10**400, id="10**400"),
+    ],
 )
 def test_drain_refuses_what_is_no_time_ahead(sync: SyncBackend, until: Any) -> None:
     """A number that is negative or not finite, a naive datetime and any other type raise ValueError."""
@@ -385,6 +389,19 @@ def test_a_unique_key_is_the_worker_s_own(sync: SyncBackend) -> None:
 def test_an_async_worker_runs_by_its_own_loop(sync: SyncBackend) -> None:
     """Without a running loop .new() runs a coroutine to its end."""
     assert 3 == anote.new({"n": 3}).result()
+
+
+@pytest.mark.filterwarnings("ignore:.*event_loop_policy:DeprecationWarning")
+def test_the_event_loop_that_the_caller_had_set_stays_set(sync: SyncBackend) -> None:
+    """A program that runs its own loop now and then finds it after .new() of an async worker."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        anote.new({})
+        assert asyncio.get_event_loop_policy().get_event_loop() is loop
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 def test_new_of_an_async_worker_inside_a_loop_says_so(sync: SyncBackend) -> None:

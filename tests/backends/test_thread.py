@@ -36,7 +36,10 @@ from sigra import (
 )
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Turn
+from sigra.backends.inprocess.pool import Pool
+from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.registry import resolve_backend
+from sigra.verdict import Verdict
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
 PATIENCE = 240.0
@@ -318,7 +321,7 @@ def test_a_lock_that_stays_held_is_not_watched_for_ever() -> None:
     with lock:
         watching = threading.Thread(target=let_pass, args=(lock,), daemon=True)
         watching.start()
-        watching.join(20)
+        watching.join(PATIENCE)
         assert not watching.is_alive()
 
 
@@ -660,6 +663,46 @@ def test_close_releases_who_waits_for_a_result(pool: ThreadBackend) -> None:
     assert 1 == len(raised)
 
 
+def test_close_returns_nothing_that_has_finished(
+    pool: ThreadBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the thread that ran it has not let go of it yet."""
+    following = Pool._next
+
+    def stalled(self: Pool, me: int) -> Any:
+        if self._running:
+            assert gates["gate"].wait(PATIENCE)
+        return following(self, me)
+
+    gates["gate"] = threading.Event()
+    monkeypatch.setattr(Pool, "_next", stalled)
+    job = remember.new({"n": 1})
+    assert 1 == job.result(PATIENCE)
+    assert [] == pool.close(0)
+
+
+def test_a_job_whose_result_is_there_has_finished() -> None:
+    """Whoever looks, at whatever moment of its end."""
+
+    class Watched(LocalTicket):
+        __slots__ = ()
+        held = LocalTicket.verdict
+
+        @property
+        def verdict(self) -> Verdict | None:
+            return Watched.held.__get__(self)
+
+        @verdict.setter
+        def verdict(self, verdict: Verdict | None) -> None:
+            Watched.held.__set__(self, verdict)  # type: ignore[attr-defined]
+            if verdict is not None:
+                seen.append((self.result(0), self.state()))
+
+    seen: list[Any] = []
+    Watched("executing").settle(Verdict("completed", 1))
+    assert [(1, "completed")] == seen
+
+
 def test_close_ends_the_threads() -> None:
     """No thread of a closed pool is left, neither a worker's nor the timer's."""
     before = set(threading.enumerate())
@@ -923,3 +966,71 @@ def test_a_forked_child_neither_hangs_nor_runs_its_parents_jobs() -> None:
     """)
     expected = ["not ours", "not ours", "fresh in child", "held in parent", "waiting in parent"]
     assert (expected, 0) == (done.stdout.split(chr(10))[:-1], done.returncode), done.stderr
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_amid_a_wait_for_a_result_does_not_hang() -> None:
+    """A thread of the parent's holds the lock of what it waits for, and is not in the child."""
+    done = python("""
+        import signal
+        @worker
+        def work():
+            opened.wait(100)
+        opened, locked = threading.Event(), threading.Event()
+        configure(backend=ThreadBackend(1))
+        jobs = work.new({}), work.new({})
+        def wait_for_all():
+            for job in jobs:
+                job.ticket._waiter()._condition.acquire()
+            locked.set()
+            opened.wait(100)
+        threading.Thread(target=wait_for_all, daemon=True).start()
+        locked.wait(100)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            for job in jobs:
+                try:
+                    job.result()
+                except TimeoutError:
+                    say("not ours")
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        os._exit(0)
+    """)
+    assert ("not ours\n" * 2, 0) == (done.stdout, done.returncode), done.stderr
+
+
+@pytest.mark.programs
+def test_a_pool_that_opens_as_the_interpreter_exits_loses_no_job() -> None:
+    """It is closed with the others, or takes none: its threads would end amid the job."""
+    done = python("""
+        from sigra import EnqueueError
+        from sigra.backends import thread
+        @worker
+        def work():
+            time.sleep(0.3)
+            say("ran")
+        first = ThreadBackend(1)
+        with configure(backend=first):
+            work.new({}).result()
+        class Late(thread.Pool):
+            def __init__(self, *given):
+                opening.set()
+                ended = time.monotonic() + 1
+                while thread._exit_state != "exiting" and time.monotonic() < ended:
+                    time.sleep(0.01)
+                time.sleep(0.1)  # the exit has looked for pools by then, if it did not wait
+                super().__init__(*given)
+        def enqueue():
+            try:
+                work.new({})
+            except EnqueueError:
+                say("ran not")
+        opening, thread.Pool = threading.Event(), Late
+        configure(backend=ThreadBackend(1))
+        threading.Thread(target=enqueue).start()
+        opening.wait(100)
+    """)
+    assert done.stdout in ("ran\nran\n", "ran\nran not\n"), done.stderr

@@ -109,21 +109,25 @@ class Pool:
         self._make_locks()  # a thread that held the old ones at the fork does not exist here
         with self._lock:
             for _, ticket in self._running.values():
-                ticket.give_up("it runs in the process that this one was forked from")
+                ticket.lose("it runs in the process that this one was forked from")
             self._end("lost", "it belongs to the process that this one was forked from")
 
     def _end(self, phase: Literal["closed", "lost"], why: str) -> list[Job]:
-        """Give up what waits; return what runs, which may still finish, and what waited."""
+        """Give up what waits; return what runs, which may still finish, and what waited.
+
+        What has finished is not returned, though its thread may not have let go of it yet.
+        """
         self.phase = phase
         waiting = self._agenda.leave()
         for _, ticket in waiting:
-            ticket.give_up(why)
+            (ticket.lose if phase == "lost" else ticket.give_up)(why)
         for _ in range(self._threads):
             self._tokens.put(None)
         self._line.call(len(self._line))
         self._quiet.notify_all()
         self._alarm.stop()
-        return [job for job, _ in (*self._running.values(), *waiting)]
+        left = *self._running.values(), *waiting
+        return [job for job, ticket in left if ticket.verdict is None]
 
     def _refuse_closed(self, inside: bool) -> None:
         if not (self.phase == "open" or (inside and self.phase == "draining")):

@@ -41,8 +41,8 @@ class LocalTicket:
         return self
 
     def state(self) -> State:
-        """Say where the job stands."""
-        return self._state
+        """Say where the job stands: in the state that goes with the verdict once there is one."""
+        return self._state if (verdict := self.verdict) is None else verdict.state
 
     def move(self, state: State) -> None:
         """Note that the job is now in ``state``, which is not a final one."""
@@ -72,6 +72,14 @@ class LocalTicket:
         self.waits = False
         if self._future is not None:
             self._resolve(self._future, self._unfinished())
+
+    def lose(self, why: str) -> None:
+        """Do the same in a forked child, where nobody waits any more.
+
+        A thread of the parent may hold the lock of what it waits for, and is not here to free it.
+        """
+        self._future = None
+        self.give_up(why)
 
     def result(self, timeout: float | None) -> Any:
         """Return or raise what the job ended with; ``TimeoutError`` while it has not."""

@@ -1,0 +1,91 @@
+"""Tell a queue that a job begins, and that one which waits for a thread of the loop's does not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeAlias
+
+from sigra.backends.orm_thread import aexecute_apart, execute_apart
+from sigra.context import Running
+from sigra.verdict import Verdict
+
+Note: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+
+class ThisRun:
+    """What is known of a run as it is cut off: one that waits for a thread has not begun.
+
+    ``is_cut_off``: so that it does not begin any more.
+    """
+
+    has_begun, is_cut_off = True, False
+
+
+_MOMENT = 0.05
+"""Seconds in which a thread that is free has taken a job: until then nothing is written."""
+
+
+async def execute_noted(attempt: Running, note: Note | None, waits: Note | None) -> Verdict:
+    """Run one attempt on this loop, a plain function in a thread; the notes: see ``aconsume``."""
+    if attempt.job.definition.is_async:
+        if note is not None and waits is None:
+            await note()
+        return await aexecute_apart(attempt)
+    if note is None:
+        return await asyncio.to_thread(execute_apart, attempt)
+    begin = _Begin(note, waits)
+    try:
+        return await asyncio.to_thread(begin.then, attempt)
+    finally:
+        await begin.over()
+
+
+class _Begin:
+    """What is written of a job before its thread goes on to the body."""
+
+    def __init__(self, note: Note, waits: Note | None) -> None:
+        self._note, self._waits = note, waits
+        self._loop, self._lock = asyncio.get_running_loop(), threading.Lock()
+        self._taken = self._over = False
+        self._waiting: asyncio.Task[None] | None = None
+        self._noting: Future[None] | None = None
+        self._timer = self._loop.call_later(_MOMENT, self._wait)
+
+    def _wait(self) -> None:
+        with self._lock:
+            if self._waits is not None and not self._taken:
+                self._waiting = self._loop.create_task(self._waits())
+
+    def then(self, attempt: Running) -> Verdict:
+        """Run the attempt in this thread, once its begin is noted."""
+        with self._lock:
+            self._taken = True
+            if not self._over and (self._waits is None or self._waiting is not None):
+                self._noting = asyncio.run_coroutine_threadsafe(self._write(), self._loop)
+        if self._noting is not None:
+            self._noting.result()
+        elif self._over:
+            raise asyncio.CancelledError  # as nobody asks any more what comes of it
+        return execute_apart(attempt)
+
+    async def _write(self) -> None:
+        if self._waiting is not None:
+            await asyncio.wait({self._waiting})
+        if not self._over:
+            await self._note()
+        if self._over:
+            raise asyncio.CancelledError
+
+    async def over(self) -> None:
+        """Have a job that was cut off before its body not begin; return once nothing is written."""
+        self._timer.cancel()
+        with self._lock:
+            self._over = True
+        if self._noting is not None:
+            noting = asyncio.wrap_future(self._noting)
+            await asyncio.shield(asyncio.gather(noting, return_exceptions=True))
+        elif self._waiting is not None:
+            await asyncio.wait({self._waiting})

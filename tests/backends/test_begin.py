@@ -1,0 +1,116 @@
+"""The begin of a plain function on a loop: noted once a thread has it, if it had to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from sigra import AuditScope, tenant_worker
+from sigra.backends import begin
+from sigra.backends.external import aconsume
+
+TENANT = {"organization_id": "acme", "actor_id": "ann"}
+
+said: list[str] = []
+
+
+@tenant_worker(name="tests.begin.plain")
+def plain(scope: AuditScope) -> None:
+    said.append("body")
+
+
+@tenant_worker(name="tests.begin.later")
+async def later(scope: AuditScope) -> None:
+    said.append("body")
+
+
+def says(word: str, until: asyncio.Event | None = None) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def say() -> None:
+        said.append(word)
+        if until is not None:
+            await until.wait()
+            said.append(f"{word}, written")
+
+    return say
+
+
+async def until_said(word: str) -> None:
+    while word not in said:
+        await asyncio.sleep(0.01)
+
+
+async def one_thread() -> threading.Event:
+    """Have one thread in this loop, and return what makes it free."""
+    free, taken = threading.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    loop.run_in_executor(None, lambda: taken.set() or free.wait())
+    while not taken.is_set():
+        await asyncio.sleep(0.01)
+    return free
+
+
+@pytest.fixture(autouse=True)
+def silent() -> None:
+    said.clear()
+
+
+@pytest.mark.parametrize("worker", [plain, later])
+def test_what_need_not_wait_is_not_noted(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its queue has taken it for begun: that is written already."""
+    monkeypatch.setattr(begin, "_MOMENT", 3600)  # a thread is free, and may be slow to start
+    notes = {"note": says("begins"), "waits": says("waits")}
+    asyncio.run(aconsume(TENANT, worker.definition, "test", **notes))
+    assert said == ["body"]
+
+
+@pytest.mark.parametrize("worker", [plain, later])
+def test_without_waits_each_begin_is_noted(worker: Any) -> None:
+    """Where its queue counts nothing by itself."""
+    asyncio.run(aconsume(TENANT, worker.definition, "test", note=says("begins")))
+    assert said == ["begins", "body"]
+
+
+def test_what_waits_for_a_thread_is_noted_twice() -> None:
+    """That it waits, and once that is written that it begins, before its body."""
+
+    async def consume() -> None:
+        free, written = await one_thread(), asyncio.Event()
+        notes = {"note": says("begins"), "waits": says("waits", written)}
+        work = asyncio.ensure_future(aconsume(TENANT, plain.definition, "test", **notes))
+        await until_said("waits")
+        free.set()
+        asyncio.get_running_loop().call_later(0.1, written.set)
+        await work
+
+    asyncio.run(consume())
+    assert said == ["waits", "waits, written", "begins", "body"]
+
+
+@pytest.mark.parametrize("at", ["waits", "begins"])
+def test_what_is_cut_off_before_its_body_has_none(at: str) -> None:
+    """Its queue hears of it again only once nothing more is written of the wait or the begin."""
+
+    async def consume() -> None:
+        free, written = await one_thread(), asyncio.Event()
+        notes = {word: says(word, written if word == at else None) for word in ("waits", "begins")}
+        notes["note"] = notes.pop("begins")
+        work = asyncio.ensure_future(aconsume(TENANT, plain.definition, "test", **notes))
+        await until_said("waits")
+        if at == "begins":
+            free.set()
+            await until_said("begins")
+        work.cancel()
+        asyncio.get_running_loop().call_later(0.1, written.set)
+        await asyncio.wait({work})
+        said.append("over")
+        free.set()
+        await asyncio.get_running_loop().shutdown_default_executor()
+
+    asyncio.run(consume())
+    assert said[-2:] == [f"{at}, written", "over"]
