@@ -27,15 +27,26 @@ after a tenth of a second."""
 _ENDS = 1.0
 """Seconds for which a killed child is waited for."""
 
+_SOFT = getattr(signal, "SIGUSR1", None)
+"""The signal of a soft time limit."""
+
 _settled_by = 0.0
+_soft_limit: Any = None
 
 
 def look_at_the_limit(pool: Any) -> None:
     """Have a pool do so, if it has processes and Celery's event loop reads from them."""
     pool = getattr(pool, "_pool", None)
     if hasattr(pool, "_fileno_to_outq") and not isinstance(pool.on_hard_timeout, partial):
-        pool.on_hard_timeout = partial(_on_hard_timeout, pool, pool.on_hard_timeout)
-        pool._timeout_handler.on_hard_timeout = pool.on_hard_timeout  # which a warm stop uses
+        look = partial(_on_hard_timeout, pool, pool.on_hard_timeout)
+        pool._timeout_handler.on_hard_timeout = look  # which a warm stop uses
+        pool.on_hard_timeout = partial(_unless_it_stops, pool, look)
+
+
+def _unless_it_stops(pool: Any, look: Any, job: Any) -> None:
+    """Look, but not in a warm stop: there the timers' thread would read and tell beside another."""
+    if not pool._state:
+        look(job)
 
 
 def _on_hard_timeout(pool: Any, tell: Any, job: Any) -> None:
@@ -69,12 +80,24 @@ def _read(process: Any) -> None:
 def settling() -> None:
     """Let this child, if it is told to end from now on, first send the next run and report it.
 
-    Otherwise its consumer might send the job again too.
+    Otherwise its consumer might send the job again too. And no soft time limit strikes any more,
+    until ``settled`` is called.
     """
-    global _settled_by
+    global _settled_by, _soft_limit
     if signal.getsignal(signal.SIGTERM) is _process._shutdown_cleanup:
         _process.maybe_setsignal(signal.SIGTERM, _end_when_settled)  # no-op in a thread
     _settled_by = time.monotonic() + _SETTLES
+    if signal.getsignal(signal.SIGTERM) is _end_when_settled and _SOFT is not None:
+        _soft_limit = signal.getsignal(_SOFT)
+        _process.maybe_setsignal(_SOFT, signal.SIG_IGN)
+
+
+def settled() -> None:
+    """Let soft time limits strike again, in a child in which they did not."""
+    global _soft_limit
+    if _soft_limit is not None:
+        _process.maybe_setsignal(_SOFT, _soft_limit)
+        _soft_limit = None
 
 
 def _end_when_settled(signum: int, frame: Any) -> None:

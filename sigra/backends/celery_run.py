@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sigra.backends.celery_begun import begun_before
-from sigra.backends.celery_limit import settling
+from sigra.backends.celery_limit import settled, settling
 from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
@@ -36,26 +37,29 @@ TASK = {
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     """Run a job: the body of every worker's task."""
-    name, request = task.name, task.request
-    if args:
-        consumed = refuse_positional(name, request.id)
-    else:
-        payload = unfit(kwargs)
-        lost = max(0, request.retries - failures_in(payload))
-        _process.clear_terminate_handler_fired()  # set if an earlier job survived being told to end
-        with begun_before(task, lost) as before:
-            consumed = consume(
-                payload,
-                name,
-                "celery",
-                native_id=request.id,
-                cut_off=_cut_off,
-                deliveries=before,
-            )
-            if _cut_off() and consumed.verdict.state not in ("completed", "cancelled"):
-                raise SystemExit  # as if it had died: its note stays, nothing is sent
-            settling()
-    _settle(task, consumed)
+    try:
+        if args:
+            consumed = refuse_positional(task.name, task.request.id)
+        else:
+            consumed = _consume(task, unfit(kwargs))
+        _settle(task, consumed)
+    except _exceptions.SoftTimeLimitExceeded as error:
+        # Outside of the body: it comes again as if its process had died.
+        raise _exceptions.Reject(error_text(error), requeue=True) from error
+    finally:
+        settled()
+
+
+def _consume(task: Any, payload: Mapping[str, Any]) -> Consumed:
+    id, lost = task.request.id, max(0, task.request.retries - failures_in(payload))
+    _process.clear_terminate_handler_fired()  # set if an earlier job survived being told to end
+    with begun_before(task, lost) as before:
+        facts: Any = {"native_id": id, "cut_off": _cut_off, "deliveries": before}
+        consumed = consume(payload, task.name, "celery", **facts)
+        if _cut_off() and consumed.verdict.state not in ("completed", "cancelled"):
+            raise SystemExit  # as if it had died: its note stays, nothing is sent
+        settling()
+    return consumed
 
 
 def _cut_off() -> str:

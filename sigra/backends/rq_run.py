@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,7 @@ from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import Consumed, consume, find, native, refuse_positional
 from sigra.job import Job
 
-_rq = native("rq", "rq")
+_rq, _timeouts = native("rq", "rq"), native("rq.timeouts", "rq")
 
 CUT_OFF = timedelta(microseconds=999_999)
 """Added to due times: RQ cuts off fractions of a second, and no job may run before it is due."""
@@ -46,16 +47,25 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     if not isinstance(payload, Mapping):
         refuse_positional(name, native.id).verdict.unwrap()
     definition = find(name, native.meta.get(_MODULE))
+    native.retries_left = left  # what a time limit cuts off outside of the body comes again
     before = None
     if MARK in payload:
         before = native.connection.hincrby(native.key, _BEGUN, 1) - 1
         if before and _was_stopped(native):
             before = 0
     consumed = consume(payload, definition, "rq", native_id=native.id, deliveries=before)
+    if _has_rqs_limit():  # from here on things have to be done
+        signal.alarm(0)
     return _settle(native, name, left, consumed)
 
 
 run.__module__ = _PLACE
+
+
+def _has_rqs_limit() -> bool:
+    """Tell whether the alarm is RQ's: with ``is_async=False`` it may be that of a test."""
+    handler = signal.getsignal(signal.SIGALRM) if hasattr(signal, "SIGALRM") else None
+    return isinstance(getattr(handler, "__self__", None), _timeouts.BaseDeathPenalty)
 
 
 def _was_stopped(native: Any) -> bool:
@@ -81,6 +91,7 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
         case "cancelled" | "discarded":
             native.args = (name, consumed.by_hand(0))  # for "rq requeue", and buttons
             _write_at_once(native)
+            native.retries_left = 0
             verdict.unwrap()
     return None
 

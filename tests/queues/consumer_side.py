@@ -1,14 +1,18 @@
 """What every consumer's app module imports before its backend: the suite's workers, recorded.
 
 ``note`` is the body of a task of the application's own, which Sigra knows nothing of; ``held``
-is a worker that the test lets end, and ``sleeps`` one that its queue's time limit cuts off.
+is a worker that the test lets end, ``sleeps`` one that its queue's time limit cuts off,
+``stands_still`` one that it strikes later, and after ``one_thread`` a second plain function waits
+for the first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import pkgutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 if os.environ.get("SIGRA_TEST_OLDER"):
     import older_release
@@ -20,7 +24,7 @@ from pathlib import Path  # noqa: E402
 
 from sqlalchemy import create_engine  # noqa: E402
 
-from sigra import AuditEvent, tenant_worker  # noqa: E402
+from sigra import AuditEvent, Snooze, tenant_worker  # noqa: E402
 from sigra.testing.contract_workers import record, record_events  # noqa: E402
 from sigra.workers import EmailSettings, TokenTable, set_up  # noqa: E402
 
@@ -48,6 +52,37 @@ async def sleeps(scope, args):
     finally:
         if args.get("fails"):
             raise OSError("the connection was used by two at once")
+
+
+@tenant_worker(name="queues.stands_still")
+def stands_still(scope, args, job, marker, place, seconds):
+    """Snooze once; the first time, its process stands still where it comes to ``place`` then."""
+    record(scope, args)
+    if job.snoozes:
+        return None
+    if not Path(marker).exists():
+        Path(marker).touch()
+        _stand_still_once(seconds, *place.rsplit(".", 1))
+    return Snooze(1)
+
+
+def _stand_still_once(seconds, module, name):
+    in_module = pkgutil.resolve_name(module)
+    then = getattr(in_module, name)
+
+    def late(*args, **kwargs):
+        setattr(in_module, name, then)
+        time.sleep(seconds)
+        return then(*args, **kwargs)
+
+    setattr(in_module, name, late)
+
+
+@tenant_worker(name="queues.one_thread")
+async def one_thread(scope, args):
+    """Have one thread for all plain functions that this consumer begins from now on."""
+    record(scope, args)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
 
 
 def note(text: str) -> None:

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 
 import pytest
 from consumer import HERE
+from consumer_side import stands_still
 from queue_contract import QueueContract
 from queue_harness import QueueHarness, not_hanging
 from servers import need
@@ -44,7 +45,7 @@ def kills_all(scope, args):
 
 
 @tenant_worker(name="queues.overruns")
-def overruns(scope, args, seconds=300, deaf=False, dies_after=None):
+def overruns(scope, args, seconds=300, deaf=False, dies_after=None, told=None):
     raise AssertionError("this runs in the consumer")
 
 
@@ -223,9 +224,9 @@ def purged(harness: CeleryHarness, queue: str) -> int:
 
 
 def soon_giving_up(harness: CeleryHarness, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return an app of this process's, for which a broker is down after half a second."""
-    soon = {"read_timeout": 0.5, "write_timeout": 0.5, "confirm_publish": True}
-    short = {"amqp": soon, "redis": {"socket_timeout": 0.5}}
+    """Return an app of this process's, for which a broker is down after two seconds."""
+    soon = {"read_timeout": 2, "write_timeout": 2, "confirm_publish": True}
+    short = {"amqp": soon, "redis": {"socket_timeout": 2}}
     monkeypatch.setattr("sigra.backends.celery_send._OPTIONS", short)
     app = celery.Celery("sigra_tests", set_as_current=False)
     app.conf.update(harness.settings())
@@ -264,17 +265,19 @@ class CeleryContract(QueueContract):
             job = kills_all.new({**IDS, "seconds": 1}, max_attempts=attempts)
             innocent = [each.id for each in workers.echo.new_many([IDS] * 20)]
 
+            def ran():
+                runs = [run["job_id"] for run in journal.runs(workers.echo.name)]
+                return [id for id in runs if id in innocent]  # what a test before left may run too
+
             def over():
                 if not harness.alive:
                     harness.start()
-                ran = [run["job_id"] for run in journal.runs(workers.echo.name)]
-                return harness.failed(job.native_id) and len(ran) >= len(innocent)
+                return harness.failed(job.native_id) and len(ran()) >= len(innocent)
 
             journal.wait(harness, over, "the jobs' ends")
             harness.stop()
         assert len(journal.runs(kills_all.name)) == attempts + (not noted)
-        ran = [run["job_id"] for run in journal.runs(workers.echo.name)]
-        assert sorted(ran) == sorted(innocent)
+        assert sorted(ran()) == sorted(innocent)
         assert harness.noted([job.id, *innocent]) == set()
 
     @pytest.mark.parametrize("by", ["a time limit", "a revoke"])
@@ -343,6 +346,19 @@ class CeleryContract(QueueContract):
             harness.stop()  # killed, it would leave a job whose end is only logged to the next test
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 1]
 
+    def test_a_job_that_is_cut_off_in_a_warm_stop_is_told_to_end_once(
+        self, harness, journal, tmp_path
+    ):
+        """Told twice, its process would end at once, whatever it does to end well."""
+        told = tmp_path / "told"
+        with limited(harness, 3):
+            job = overruns.new({**IDS, "told": str(told)})
+            journal.wait(harness, lambda: bool(journal.runs(overruns.name)), "its begin")
+            harness.stop()
+        assert told.read_text() == "told\n"
+        harness.start()
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
+
     def test_a_soft_time_limit_is_an_exception_in_the_body(self, harness, journal):
         """It is retried as any other exception, and uses up an attempt."""
         with limited(harness, None, soft_time_limit=2):
@@ -351,6 +367,26 @@ class CeleryContract(QueueContract):
             assert harness.logged("raised SoftTimeLimitExceeded; again in 0 s")
             harness.stop()
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("place", "seconds", "expected"),
+        [
+            ("sigra.backends.external.Consumed", 300, [(1, 0), (1, 0), (1, 1)]),
+            ("sigra.backends.celery_run._settle", 8, [(1, 0), (1, 1)]),
+        ],
+    )
+    def test_a_soft_time_limit_that_strikes_behind_the_body_leaves_the_other_attempts(
+        self, harness, journal, tmp_path, place, seconds, expected
+    ):
+        """The job comes again as if its process had died; what is sent after the body is sent."""
+        args = {**IDS, "marker": str(tmp_path / "stood still"), "place": place, "seconds": seconds}
+        with limited(harness, None, stands_still.name, soft_time_limit=4):
+            job = stands_still.new(args, max_attempts=2)
+            over = rf"\[{job.id}\] succeeded"
+            journal.wait(harness, lambda: bool(harness.logged(over)), "the job's end")
+            harness.stop()
+        runs = [(run["attempt"], run["snoozes"]) for run in journal.runs(stands_still.name)]
+        assert runs == expected
 
     def test_a_job_that_a_revoke_ends_is_not_sent_again(self, harness, journal):
         """Though it has attempts left: only consumers that heard of the revoke would refuse it."""
@@ -427,6 +463,8 @@ class CeleryContract(QueueContract):
             )
             journal.wait(harness, lambda: bool(harness.logged(told)), "one of Celery 3's protocol")
             old.close()
+            journal.wait(harness, lambda: harness.waiting(queue) == 2, "both kept")
+            harness.stop()  # killed before it acknowledged one, it would have it kept once more
         with harness.app.connection_for_write() as connection:
             message = connection.default_channel.basic_get(queue, no_ack=True)
         purged(harness, queue)
@@ -436,6 +474,8 @@ class CeleryContract(QueueContract):
     def test_a_kept_job_is_in_all_as_it_was_sent(self, harness, journal):
         """Compressed, with its priority; and an unknown task of the app's own stays Celery's."""
         queue, sent = harness.backend.unknown_queue, {}
+        # A consumer that was stopped before it acknowledged a kept job has it kept once more.
+        self._run(harness, journal, workers.agnostic, {})
         purged(harness, queue)
         app = celery.Celery("sigra_tests", set_as_current=False)
         app.conf.update({**harness.settings(), "task_compression": "gzip"})
@@ -533,14 +573,16 @@ class CeleryContract(QueueContract):
 
     def test_a_broker_that_gives_no_answer_is_an_enqueue_error(self, harness, monkeypatch):
         """What it may not have is not recorded as sent, and the next job is."""
-        app = soon_giving_up(harness, monkeypatch)
-        with configure(backend=CeleryBackend(app)):
+        app, queue = soon_giving_up(harness, monkeypatch), f"{harness.queue}.silent"
+        app.conf.task_default_queue = queue  # which leaves the next test no job that may yet run
+        with configure(backend=CeleryBackend(app)), app.connection_for_write() as connection:
             workers.echo.new(IDS)  # from now on it is connected
             with ThreadPoolExecutor() as thread, harness.proxy.held():
                 sending = thread.submit(workers.echo.new, IDS)
                 with pytest.raises(EnqueueError, match="TimeoutError"):
                     sending.result(harness.patience)
             workers.echo.new(IDS)
+            connection.default_channel.queue_delete(queue)
         app.close()
 
     def test_a_broker_that_gives_no_answer_holds_no_job(self, harness, monkeypatch, caplog):
@@ -780,7 +822,7 @@ def test_new_raises_no_error_of_a_body_though_celery_is_told_to_propagate_them(c
 
 
 @pytest.mark.parametrize(("immutable", "state"), [(True, "SUCCESS"), (False, "REJECTED")])
-def test_a_worker_after_another_in_a_chain_takes_no_result(immutable, state):
+def test_a_worker_after_another_in_a_chain_takes_no_result(immutable, state, caplog):
     """Celery passes it by position, and so a worker takes it for a task of before."""
     app = celery.Celery(broker="memory://", set_as_current=False)
     app.conf.task_always_eager = True
@@ -788,6 +830,7 @@ def test_a_worker_after_another_in_a_chain_takes_no_result(immutable, state):
         first = app.signature(eager.name, kwargs=IDS)
         chained = celery.chain(first, first.clone().set(immutable=immutable), app=app)
         assert chained.apply_async().state == state
+    assert immutable != ("let that one's result not be passed on" in caplog.text)
 
 
 def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):

@@ -20,6 +20,7 @@ from typing import Any
 import prefork
 import pytest
 from consumer import HERE
+from consumer_side import held
 from proxy import Proxy
 from queue_contract import QueueContract
 from queue_harness import QueueHarness, not_hanging
@@ -30,6 +31,7 @@ dramatiq = need("dramatiq")
 import redis as redis_client  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
+from dramatiq.brokers.stub import StubBroker  # noqa: E402
 from dramatiq.middleware import CurrentMessage, Interrupt  # noqa: E402
 from dramatiq.results import Results  # noqa: E402
 from dramatiq_app import awaits, fails, goes_on, limited, make_broker  # noqa: E402
@@ -80,7 +82,8 @@ class DramatiqHarness(QueueHarness):
     def send_again(self, native_id: str) -> None:
         """Forget all dead letters, and send this one."""
         letters = [dramatiq.Message.decode(text) for text in self.dead_letters()]
-        self.direct.flush(self.queue)
+        while self.dead_letters():  # RabbitMQ may just put back what was looked at
+            self.direct.flush(self.queue)
         for letter in letters:
             if letter.message_id == native_id:
                 self.broker.enqueue(letter)
@@ -92,6 +95,11 @@ class DramatiqHarness(QueueHarness):
 class RedisHarness(DramatiqHarness):
     def dead_letters(self) -> list[bytes]:
         return self.direct.client.hvals(f"{self.queue}:{self.queue}.XQ.msgs")
+
+    def held_of(self, queue: str) -> int:
+        """Return how many messages of a queue the consumers have fetched."""
+        books = self.direct.client.keys(f"{self.queue}:__acks__.*.{queue}")
+        return sum(self.direct.client.scard(each) for each in books)
 
     def remove(self) -> None:
         self.broker.client.close()
@@ -182,13 +190,8 @@ class TestDramatiqOnRedis(DramatiqContract):
     ):
         """Once each: Dramatiq forgot it, and Redis held it for a consumer that lived on."""
         jobs = [workers.echo.new(IDS, delay=5) for _ in range(3)]
-        key = f"{harness.queue}:__acks__.*.{harness.queue}.DQ"
-        held = harness.direct.client
-
-        def count() -> int:
-            return sum(held.scard(each) for each in held.keys(key))
-
-        journal.wait(harness, lambda: count() == 3, "the consumer to hold them")
+        delayed = f"{harness.queue}.DQ"
+        journal.wait(harness, lambda: harness.held_of(delayed) == 3, "the consumer to hold them")
         harness.proxy.cut()
         time.sleep(0.5)
         harness.proxy.restore()
@@ -199,22 +202,24 @@ class TestDramatiqOnRedis(DramatiqContract):
         self, harness, journal
     ):
         """It had fetched the jobs, and ran them again; Redis then kept each of them for ever."""
-        jobs = workers.waits.new_many([{**IDS, "seconds": 2}] * 4)
-        journal.wait(harness, lambda: len(journal.audited("contract.begun")) == 2, "two to run")
+        end, client = harness.folder / "end", harness.direct.client
+        messages = f"{harness.queue}:{harness.queue}.msgs"
+        jobs = held.new_many([{**IDS, "until": str(end)}] * 4)
+        journal.wait(harness, lambda: len(journal.runs(held.name)) == 2, "two to run")
+        journal.wait(harness, lambda: harness.held_of(harness.queue) == 4, "all to be fetched")
         os.killpg(harness.consumer.pid, signal.SIGSTOP)
         another = harness.another("another")
         another.start()
+        end.touch()
         try:
-            journal.wait(harness, lambda: len(journal.audited("contract.ended")) == 2, "the others")
+            journal.wait(harness, lambda: not client.hlen(messages), "the others")
             os.killpg(harness.consumer.pid, signal.SIGCONT)
-            messages = f"{harness.queue}:{harness.queue}.msgs"
-            journal.wait(harness, lambda: not harness.direct.client.hlen(messages), "the rest")
-            journal.wait(harness, lambda: harness.logged("is not begun: while"), "the log")
-            time.sleep(0.5)
+            told = "is not begun: while"
+            journal.wait(harness, lambda: harness.consumer.output.count(told) == 2, "the log")
         finally:
             another.stop()
-        begun = [run["job_id"] for run in journal.runs() if run["phase"] == "begun"]
-        assert sorted(begun) == [job.id for job in jobs]
+        assert client.hlen(messages) == 0
+        assert sorted(run["job_id"] for run in journal.runs(held.name)) == [job.id for job in jobs]
 
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
@@ -296,7 +301,9 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
     ``own``: middleware that the application has added before, which hid such jobs.
     """
     proxy, queue, ran = Proxy(redis), f"sigra-{uuid.uuid4().hex[:10]}", []
-    client = redis_client.Redis.from_url(proxy.url, socket_timeout=0.5, retry=Retry(NoBackoff(), 0))
+    patience = 1 if meanwhile == "a stall" else 60
+    once = Retry(NoBackoff(), 0)
+    client = redis_client.Redis.from_url(proxy.url, socket_timeout=patience, retry=once)
     broker = RedisBroker(client=client, namespace=queue)
     for middleware in own:
         broker.add_middleware(middleware)
@@ -316,7 +323,7 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
                 proxy.restore()
             case "a stall":
                 with proxy.held():
-                    time.sleep(2)
+                    time.sleep(3)
         wait_until(lambda: len(ran) >= 2)
         wait_until(lambda: direct.scard(held) == 0)
     worker.stop()
@@ -493,6 +500,20 @@ def test_pickle_is_refused():
             DramatiqBackend(RedisBroker())
     finally:
         dramatiq.set_encoder(dramatiq.JSONEncoder())
+
+
+def test_workers_run_on_the_broker_that_dramatiq_has_for_tests(journal):
+    """An app's tests that have it can keep it."""
+    broker = StubBroker()
+    consumer = dramatiq.Worker(broker, worker_timeout=100)
+    with configure(backend=DramatiqBackend(broker)):
+        consumer.start()
+        try:
+            workers.echo.new(IDS)
+            broker.join("default", timeout=120_000)
+        finally:
+            consumer.stop()
+    assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
 def test_an_actor_that_has_a_workers_name_is_refused():

@@ -25,7 +25,7 @@ need("huey")
 
 import consumer_side  # noqa: E402
 import huey_app  # noqa: E402
-from huey import RedisHuey, SqliteHuey  # noqa: E402
+from huey import MemoryHuey, RedisHuey, SqliteHuey  # noqa: E402
 from huey.constants import EmptyData  # noqa: E402
 from huey.exceptions import CancelExecution, RetryTask  # noqa: E402
 from huey.registry import Message  # noqa: E402
@@ -484,6 +484,14 @@ def test_without_a_server_nothing_is_enqueued():
     huey = RedisHuey("x", url="redis://127.0.0.1:1/0", serializer=JSONSerializer())
     with configure(backend=HueyBackend(huey)), pytest.raises(EnqueueError, match="Connection"):
         producer.new(IDS)
+
+
+def test_workers_run_in_the_mode_that_huey_has_for_tests(journal):
+    """An app's tests that have it can keep it."""
+    huey = MemoryHuey(immediate=True, serializer=JSONSerializer())
+    with configure(backend=HueyBackend(huey)):
+        workers.echo.new(IDS)
+    assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
 def test_priority_is_refused_where_the_storage_has_none():

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from consumer import HERE
-from consumer_side import held
+from consumer_side import held, stands_still
 from queue_contract import QueueContract
 from queue_harness import QueueHarness, not_hanging
 from servers import need
@@ -206,6 +206,27 @@ class TestRQ(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
         assert [run["attempt"] for run in journal.runs(held.name)] == [1, 2]
 
+    @pytest.mark.parametrize(
+        ("place", "seconds", "expected"),
+        [
+            ("sigra.backends.external.Consumed", 300, [(1, 0), (1, 0), (1, 1)]),
+            ("sigra.backends.rq_run._settle", 8, [(1, 0), (1, 1)]),
+        ],
+    )
+    def test_a_time_limit_that_strikes_behind_the_body_leaves_the_other_attempts(
+        self, harness, journal, tmp_path, place, seconds, expected
+    ):
+        """The job comes again as if its process had died; what is sent after the body is sent."""
+        limit = {"connection": harness.native.connection, "default_timeout": 4}
+        queue = rq.Queue(harness.queue, serializer="json", **limit)
+        args = {**IDS, "marker": str(tmp_path / "stood still"), "place": place, "seconds": seconds}
+        with configure(backend=RQBackend(queue)):
+            job = stands_still.new(args, max_attempts=2)
+        status = harness.native.fetch_job(job.id).get_status
+        journal.wait(harness, lambda: status() in ("finished", "failed"), "the job's end")
+        runs = [(run["attempt"], run["snoozes"]) for run in journal.runs(job.worker)]
+        assert runs == expected
+
     def test_another_queue_is_named(self, harness):
         """A job is in the queue that the option names."""
         other = f"{harness.queue}-other"
@@ -220,6 +241,30 @@ def test_pickle_is_refused(serializer):
     queue = rq.Queue("q", connection=redis.Redis(), serializer=serializer)
     with pytest.raises(ValueError, match=r"Queue\(..., serializer='json'\)"):
         RQBackend(queue)
+
+
+def test_workers_run_in_the_mode_that_rq_has_for_tests(request, journal):
+    """An app's tests that have it can keep it."""
+    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
+    queue = rq.Queue("q", is_async=False, connection=connection, serializer="json")
+    with configure(backend=RQBackend(queue)):
+        workers.echo.new(IDS)
+    assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
+
+
+def test_in_that_mode_the_time_limit_of_a_test_goes_on(request, journal):
+    """A job ends RQ's own, which is an alarm too."""
+    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
+    queue = rq.Queue("q", is_async=False, connection=connection, serializer="json")
+    before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.alarm(3_600)
+    try:
+        with configure(backend=RQBackend(queue)):
+            workers.echo.new(IDS)
+        assert signal.alarm(0) > 0
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
