@@ -12,9 +12,9 @@ from sigra import AuditEvent, AuditScope, Snooze, configure, log_safe, tenant_wo
 from sigra.backends.taskiq import TaskiqBackend
 
 REDIS = os.environ.get("BROKER", "redis://127.0.0.1:6379/0")
-# From the first message on, and so that a consumer that is killed keeps none from its jobs.
+# From the first message on, one at a time, and so that one that is killed keeps none from its jobs.
 broker = RedisStreamBroker(
-    REDIS, queue_name="invoices", consumer_id="0", unacknowledged_lock_timeout=60
+    REDIS, queue_name="invoices", consumer_id="0", xread_count=1, unacknowledged_lock_timeout=60
 )
 schedules = ListRedisScheduleSource(REDIS, prefix="invoices-due", serializer=JSONSerializer())
 scheduler = TaskiqScheduler(broker, [schedules])

@@ -11,7 +11,7 @@ from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_insert import AGE, PooledDriver, asks_age, queries_for, rows_of
-from sigra.backends.pgqueuer_notes import Notes, surely_retry
+from sigra.backends.pgqueuer_notes import Notes, own_queries, surely_retry
 from sigra.backends.pgqueuer_run import run
 from sigra.backends.producing import able_to, accept, sending
 from sigra.definition import Definition
@@ -39,7 +39,7 @@ class PgQueuerBackend:
             native = _SyncQueries(PooledDriver())
         self._loop = asyncio.get_running_loop() if in_event_loop() else None
         self._native, self._known = native, set[str]()
-        self._queries = getattr(native, "queries", native)
+        self._queries = own_queries(native)
         if hasattr(native, "entrypoint"):
             self._notes = Notes(self._queries)
             surely_retry(self._queries, self._known)

@@ -20,7 +20,6 @@ _psycopg = native("psycopg", "pgqueuer")
 _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
 
-
 AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
 """For how long the caller's transaction is open: PgQueuer counts a delay from its begin."""
 

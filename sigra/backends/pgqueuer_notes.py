@@ -15,6 +15,7 @@ from sigra.errors import brief
 from sigra.json import dumps
 
 _pgqueuer = native("pgqueuer", "pgqueuer")
+_inmemory = native("pgqueuer.adapters.inmemory", "pgqueuer")
 
 _log = logging.getLogger("sigra.job")
 
@@ -32,6 +33,20 @@ _UNCHANGED = "SELECT 1 FROM {table} WHERE id = $1 AND updated = $2"
 """Whether a consumer that took a job still has it: taking and queueing change ``updated``."""
 
 _Row: TypeAlias = tuple[int, str, int]
+
+
+def own_queries(native: Any) -> Any:
+    """Return the queries of a ``PgQueuer``, or the ones that are given.
+
+    Raises ``TypeError`` if they keep jobs in memory: those have no row for what a run leaves.
+    """
+    queries = getattr(native, "queries", native)
+    if isinstance(queries, _inmemory.InMemoryQueries):
+        raise TypeError(
+            "PgQueuerBackend needs PostgreSQL, not PgQueuer.in_memory(); without a server use "
+            "sigra.SyncBackend, or in tests the fixture sigra_backend"
+        )
+    return queries
 
 
 def counts_of(job: Any) -> Mapping[str, Any]:

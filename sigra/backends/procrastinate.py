@@ -9,7 +9,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.external import native
-from sigra.backends.loop import submit
+from sigra.backends.loop import one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import Strategy, is_ours, run
@@ -56,14 +56,14 @@ class ProcrastinateBackend:
                 reason = "the app was opened for its event loop; use await .anew(), or app.open()"
                 raise EnqueueError(self.name, reason)
             else:
-                submit(self._loop, self.aenqueue(jobs)).result()
+                outcome(self._loop, submit(self._loop, self.aenqueue(jobs)))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""
         with sending(self.name):
             conn, connector = jobs[0].options.conn, self._app.connector
             if conn is None and in_loop_only(connector.get_sync_connector()):
-                self._loop = asyncio.get_running_loop()
+                self._loop = one_that_runs(self._loop)
             elif conn is None or not is_async(conn):
                 await asyncio.to_thread(self.enqueue, jobs)
                 return

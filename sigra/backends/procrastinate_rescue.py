@@ -21,9 +21,21 @@ RESCUE = "sigra.rescue"
 
 _FIRST = 2**31 - 1  # the largest that its column holds: no backlog keeps the look waiting
 
+_FORGOTTEN = 30.0
+"""Seconds after which procrastinate itself forgets a worker that is silent."""
+
 _LET_GO = """
 UPDATE procrastinate_jobs SET worker_id = NULL
 WHERE id = %(id)s AND status = 'doing' AND worker_id = %(worker)s
+"""
+# In one statement with the look at its consumer: another rescue may have brought it back since this
+# one read it, and a consumer that lives have it.
+_QUEUE_AGAIN = """
+UPDATE procrastinate_jobs SET attempts = attempts + 1, scheduled_at = now(),
+    status = (CASE WHEN abort_requested THEN 'failed' ELSE 'todo' END)::procrastinate_job_status
+WHERE id = %(id)s AND status = 'doing' AND (worker_id IS NULL OR worker_id IN (
+    SELECT id FROM procrastinate_workers
+    WHERE last_heartbeat < now() - make_interval(secs => %(after)s)))
 """
 _FORGET = """
 DELETE FROM procrastinate_jobs
@@ -56,13 +68,16 @@ def look_for_lost(app: Any, after: float, is_ours: Callable[[Any, str], bool]) -
 
     async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
         manager, dead = context.app.job_manager, []
+        write = context.app.connector.execute_query_async
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):
             if is_ours(context.app, job.task_name):
-                await manager.retry_job(job)
+                await write(_QUEUE_AGAIN, id=job.id, after=after)
             elif job.task_name == RESCUE:  # its consumer died while it looked
                 dead.append(job.id)
-        await context.app.connector.execute_query_async(_FORGET, name=RESCUE, dead=dead)
+        await write(_FORGET, name=RESCUE, dead=dead)
 
+    # A worker that starts forgets those that are silent for longer: all that they run is lost then.
+    getattr(app, "worker_defaults", {}).setdefault("stalled_worker_timeout", max(after, _FORGOTTEN))
     if RESCUE not in app.tasks:
         own = {"queueing_lock": RESCUE, "priority": _FIRST}
         task = app.task(name=RESCUE, pass_context=True, **own)(rescue)

@@ -10,9 +10,10 @@ from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, require_json, sending
 from sigra.backends.saq_begin import watch_begins
+from sigra.backends.saq_connect import Connection
 from sigra.backends.saq_ended import watch_ends
-from sigra.backends.saq_lost import look_for_lost
 from sigra.backends.saq_run import native_job, queue_of, run
+from sigra.backends.saq_sweep import look_for_lost
 from sigra.job import Job
 
 _saq = native("saq", "saq")
@@ -36,6 +37,9 @@ class SaqBackend:
     def __init__(self, queue: Any = None, *others: Any, heartbeat: int = 15) -> None:
         self.queue = _saq.Queue.from_url("redis://localhost") if queue is None else queue
         self._queues = {each.name: each for each in (self.queue, *others)}
+        self._connections = {
+            name: Connection(each, _TIMEOUT) for name, each in self._queues.items()
+        }
         self._heartbeat = heartbeat
         for each in self._queues.values():
             written, writer = each.serialize(_saq.Job("sigra")), f"the SAQ queue {each.name!r}"
@@ -46,27 +50,22 @@ class SaqBackend:
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ treats a finished job's key as held within the same second.
                 self.capabilities -= {"unique"}
-        if all(hasattr(each, "pool") for each in self._queues.values()):  # PostgreSQL's
-            # On Redis a sweep takes a lost job off all lists, and queues it only 5 seconds later.
-            self.capabilities |= {"at_least_once"}
+        if all(hasattr(each, "pool") or hasattr(each, "redis") for each in self._queues.values()):
+            self.capabilities |= {"at_least_once"}  # PostgreSQL's and Redis', not SAQ's by HTTP
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs from outside of event loops, by the queue's loop or one of our own."""
         queue = queue_of(self._queues, jobs[0])
-        try:
-            loop = queue.loop
-        except RuntimeError:  # it was not connected anywhere
-            loop = None
-        wait_for(self.name, loop, self._send(queue, jobs))
+        wait_for(self.name, self._connections[queue.name].loop(), self._send(queue, jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs by this event loop, or by the one that the queue is connected in."""
         queue = queue_of(self._queues, jobs[0])
-        await within(self.name, queue.loop, self._send(queue, jobs))
+        await within(self.name, self._connections[queue.name].loop(), self._send(queue, jobs))
 
     async def _send(self, queue: Any, jobs: Sequence[Job]) -> None:
         with sending(self.name, jobs):
-            await answered(queue.connect(), _TIMEOUT)
+            await self._connections[queue.name]()
             for job in jobs:
                 native = native_job(job, queue, self._heartbeat)
                 taken = await answered(queue.enqueue(native), _TIMEOUT)

@@ -11,17 +11,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
-from sigra.backends.envelope import MARK
-from sigra.backends.external import native
+from sigra.backends.external import ENDED, ends_in, native
+from sigra.backends.insist import insist
+from sigra.backends.saq_lost import beat, is_ours
+from sigra.backends.saq_write import GoneError, read_row, write
 from sigra.errors import brief
 
 _saq = native("saq", "saq")
 
 _log = logging.getLogger("sigra.job")
-
-_READ = "SELECT job, status FROM {} WHERE key = %s"
 
 _WAYS = ("", *[" FOR UPDATE"] * 4)
 """How to read a job, until the server has answered: with a lock, which costs a write, only to wait
@@ -29,22 +30,34 @@ for a transaction that has not ended yet."""
 
 
 def watch_begins(queue: Any) -> None:
-    """Have a consumer's jobs of ours begin once, and their attempts count if they do."""
-    update = queue.update
+    """Have a consumer's jobs of ours begin once, and their attempts count if they do.
+
+    Between SAQ's begin and ours the application's ``before_process`` may raise, or SAQ not know
+    the worker: that is no run that died.
+    """
+    update, retry = queue.update, queue.retry
     if update.__module__ == __name__:
         return
 
     async def update_or_uncount(job: Any, **changes: Any) -> None:
+        begins = changes.get("status") == _saq.Status.ACTIVE and is_ours(job)
         try:
             await update(job, **changes)
         except BaseException as error:
-            if changes.get("status") == _saq.Status.ACTIVE and _is_ours(job):
+            if begins:
                 job.attempts -= 1
                 if isinstance(error, asyncio.CancelledError):
                     await queue.retry(job, "cancelled")  # a stop: SAQ itself would leave it so
             raise
+        if begins:
+            job.sigra_fetched = True
 
-    queue.update = update_or_uncount
+    async def retry_as_it_was(job: Any, error: str | None) -> None:
+        if only_fetched(job):
+            job.kwargs = {**job.kwargs, ENDED: ends_in(job.kwargs) + 1}
+        await retry(job, error)
+
+    queue.update, queue.retry = update_or_uncount, retry_as_it_was
     if hasattr(queue, "pool"):
         _watch_fetches(queue)
 
@@ -69,7 +82,7 @@ def _watch_fetches(queue: Any) -> None:
             well = range(first, _saq.utils.now() + 1)
 
     async def take_for_good(*args: Any, **options: Any) -> Any:
-        while (job := await take(*args, **options)) and _is_ours(job):
+        while (job := await take(*args, **options)) and is_ours(job):
             if job.touched not in well:
                 async with fetching:
                     pass  # the fetch that brought it has ended now
@@ -81,15 +94,38 @@ def _watch_fetches(queue: Any) -> None:
     queue._dequeue, queue.dequeue = fetch_and_note, take_for_good
 
 
+def only_fetched(job: Any) -> bool:
+    """Tell whether this consumer has begun the job for SAQ, and not yet its run."""
+    return getattr(job, "sigra_fetched", False)
+
+
+def begin_notes(job: Any) -> dict[str, Any]:
+    """Return what ``aconsume`` takes as ``note`` and ``waits``: SAQ has counted the attempt."""
+    attempts, job.sigra_fetched = job.attempts, False
+
+    async def waits() -> None:
+        job.attempts = attempts - 1
+        await beat(job)
+
+    async def note() -> None:
+        job.attempts = attempts
+        try:
+            await insist(partial(write, job), broken(job.get_queue()))
+        except GoneError:
+            _log.warning("job %s does not begin here: its queue has sent it again", brief(job.key))
+            raise
+        except BaseException:
+            job.attempts = attempts - 1
+            raise
+
+    return {"note": note, "waits": waits}
+
+
 def broken(queue: Any) -> Any:
     """Return the error of a connection that breaks."""
     if hasattr(queue, "pool"):
         return native("psycopg", "saq").OperationalError
     return native("redis", "saq").ConnectionError if hasattr(queue, "redis") else OSError
-
-
-def _is_ours(job: Any) -> bool:
-    return MARK in (job.kwargs or {})
 
 
 async def _is_held(queue: Any, job: Any) -> bool:
@@ -105,10 +141,8 @@ async def _is_held(queue: Any, job: Any) -> bool:
 
 
 async def _read(queue: Any, key: str, way: str) -> Any:
-    statement = native("psycopg.sql", "saq").SQL(_READ + way).format(queue.jobs_table)
     async with queue.pool.connection() as conn:
-        row = await (await conn.execute(statement, [key])).fetchone()
-    return None if row is None else queue.deserialize(*row)
+        return queue.deserialize(*await read_row(conn, queue, key, way))
 
 
 def _stamp(job: Any) -> tuple[Any, ...]:

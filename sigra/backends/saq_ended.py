@@ -6,10 +6,10 @@ import logging
 from functools import partial
 from typing import Any
 
-from sigra.backends.envelope import MARK
 from sigra.backends.external import ENDED, native
 from sigra.backends.insist import insist
-from sigra.backends.saq_begin import broken
+from sigra.backends.saq_begin import broken, only_fetched
+from sigra.backends.saq_lost import is_ours
 from sigra.errors import brief
 
 _Status = native("saq", "saq").Status
@@ -29,7 +29,8 @@ _ENDS = {
 def watch_ends(queue: Any) -> None:
     """Have SAQ not end a job that is settled: it would complete it or, as it stops, abort it.
 
-    And where it aborts one, have the run that this cut off be none that died, for a run by hand.
+    And where it aborts one, or ends one that it could not begin, have this run be none that died,
+    for a run by hand.
     """
     finish = queue.finish
     if finish.__module__ == __name__:
@@ -38,7 +39,8 @@ def watch_ends(queue: Any) -> None:
     async def finish_unless_settled(job: Any, status: Any, **facts: Any) -> None:
         if hasattr(job, "sigra_settled"):
             return
-        if status == _Status.ABORTED and MARK in (job.kwargs or {}):
+        aborted = status == _Status.ABORTED and is_ours(job)
+        if aborted or only_fetched(job):
             job.kwargs = {**job.kwargs, ENDED: job.attempts}
         await finish(job, status, **facts)
 

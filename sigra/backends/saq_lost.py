@@ -1,8 +1,4 @@
-"""Give signs of life for a job, and bring back, on PostgreSQL, those of a dead consumer of SAQ's.
-
-SAQ's sweep reads all running jobs, waits for five seconds at each lost one, and judges the next
-by what it read before: it may take for lost a job that has ended since, and overwrite that end.
-"""
+"""Give signs of life for a job, and find those that a dead consumer of SAQ's held."""
 
 from __future__ import annotations
 
@@ -10,7 +6,9 @@ import logging
 import time
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.backends.external import native
+from sigra.backends.saq_write import GoneError, write, write_row
 from sigra.errors import brief
 
 _Status = native("saq", "saq").Status
@@ -25,12 +23,13 @@ AGAIN = 1.0
 been scheduled would be in the queue twice."""
 
 _RUNNING = """
-SELECT key, job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
+SELECT job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
 """
-_QUEUE_AGAIN = """
-UPDATE {} SET job = %s, status = 'queued', scheduled = %s
-WHERE key = %s AND status = %s AND job = %s
-"""
+
+
+def is_ours(job: Any) -> bool:
+    """Tell whether a job is a worker's that ``.new()`` made."""
+    return MARK in (job.kwargs or {})
 
 
 def heartbeat_of(job: Any) -> float:
@@ -41,7 +40,7 @@ def heartbeat_of(job: Any) -> float:
 
 def heartbeat_for(queue: Any, seconds: int) -> dict[str, Any]:
     """Return the fields of SAQ's job that give it a heartbeat, as this queue needs them."""
-    if hasattr(queue, "pool"):
+    if hasattr(queue, "pool") or hasattr(queue, "redis"):
         return {"heartbeat": 0, "meta": {_HEARTBEAT: seconds}}
     return {"heartbeat": seconds}
 
@@ -49,41 +48,55 @@ def heartbeat_for(queue: Any, seconds: int) -> dict[str, Any]:
 async def beat(job: Any) -> bool:
     """Give a sign of life; tell whether its queue has it."""
     try:
-        await job.update()
+        await write(job)
+    except GoneError:
+        _log.warning("job %s is here still, and its queue has sent it again", brief(job.key))
     except Exception:
         _log.warning("job %s gave no sign of life to its queue", brief(job.key), exc_info=True)
         return False
     return True
 
 
-def look_for_lost(queue: Any) -> None:
-    """Have each sweep of a queue on PostgreSQL first queue all our lost jobs again, at once."""
-    sweep = queue.sweep
-    if not hasattr(queue, "pool") or sweep.__module__ == __name__:
-        return
-
-    async def sweep_both(*args: Any, **options: Any) -> list[str]:
-        return [*await _queue_again(queue), *await sweep(*args, **options)]
-
-    queue.sweep = sweep_both
-
-
-async def _queue_again(queue: Any) -> list[str]:
+async def look_on_postgres(queue: Any) -> list[str]:
     """Queue the lost jobs again that have not changed since they were read; return their keys."""
-    statement, lost, now = native("psycopg.sql", "saq").SQL, list[str](), time.time()
-    table = queue.jobs_table
+    lost = list[str]()
+    statement = native("psycopg.sql", "saq").SQL(_RUNNING).format(queue.jobs_table)
     async with queue.pool.connection() as conn:
-        running = await conn.execute(statement(_RUNNING).format(table), [queue.name])
-        for key, read, status in await running.fetchall():
+        running = await conn.execute(statement, [queue.name])
+        for read, status in await running.fetchall():
             job = queue.deserialize(read, status)
-            heartbeat = 0 if job.heartbeat else heartbeat_of(job)
-            if not heartbeat or now - job.touched / 1000 <= heartbeat:
+            if job.heartbeat or not is_lost(job):  # SAQ's own sweep sees a heartbeat of SAQ's
                 continue
-            job.status, job.error = _Status.QUEUED, queue.swept_error_message
-            job.started, job.touched, job.scheduled = 0, int(now * 1000), int(now + AGAIN)
-            facts = queue.serialize(job), job.scheduled, key, status, read
-            written = await conn.execute(statement(_QUEUE_AGAIN).format(table), facts)
-            if written.rowcount:
-                _log.warning("job %s comes again: its consumer gave no sign of life", brief(key))
-                lost.append(key)
+            if job.status == _Status.ABORTING:
+                await end_aborted(job)
+            else:
+                make_queued(job)
+                lost += told(job, await write_row(conn, job, read, status))
     return lost
+
+
+def is_lost(job: Any) -> bool:
+    """Tell whether a job of ours has given no sign of life for too long."""
+    heartbeat = heartbeat_of(job)
+    return bool(heartbeat) and time.time() - job.touched / 1000 > heartbeat
+
+
+def make_queued(job: Any) -> None:
+    """Make a lost job one that is queued."""
+    now = time.time()
+    job.status, job.error = _Status.QUEUED, job.get_queue().swept_error_message
+    job.started, job.touched, job.scheduled = 0, int(now * 1000), int(now + AGAIN)
+
+
+async def end_aborted(job: Any) -> None:
+    """End a lost job that somebody has aborted, and of which its consumer can no longer do so."""
+    _log.warning("job %s is aborted: its consumer gave no sign of life", brief(job.key))
+    await job.get_queue().finish_abort(job)
+
+
+def told(job: Any, again: object) -> list[str]:
+    """Log that a job comes again, if it does, and return its key."""
+    if not again:
+        return []
+    _log.warning("job %s comes again: its consumer gave no sign of life", brief(job.key))
+    return [job.key]

@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,10 @@ from sigra.backends.cut_off import by_saq
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import error_text, unique_key
+from sigra.backends.saq_begin import begin_notes
 from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
+from sigra.backends.saq_write import GoneError
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
@@ -55,20 +58,25 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     job.retry_delay = AGAIN
     if await had_ended(job):
         return
-    lost = max(0, job.attempts - 1 - ends_in(payload))
+    attempts = job.attempts
+    lost = max(0, attempts - 1 - ends_in(payload))
     facts: Any = {"native_id": job.key, "cut_off": partial(by_saq, worker, job), "deliveries": lost}
+    facts |= begin_notes(job)
     work = asyncio.ensure_future(aconsume(payload, job.function, "saq", **facts))
     every = pause = heartbeat_of(job) / 3
     try:
         while not (await asyncio.wait({work}, timeout=pause or None))[0]:
             pause = every if await beat(job) else min(every, AGAIN)
     except asyncio.CancelledError:
-        if worker.event.is_set():
-            job.attempts -= 1  # SAQ stops, and runs it again: this is no attempt
+        stops = worker.event.is_set()
         work.cancel()
         await asyncio.wait({work})
+        if stops:  # only now: what begins meanwhile is written as an attempt
+            job.attempts = attempts - 1  # SAQ runs it again: this is none
         raise
-    await _settle(job, work.result())
+    with suppress(GoneError):  # it is another's to write what comes of it
+        await _settle(job, work.result())
+    settle(job)
 
 
 async def _settle(job: Any, consumed: Consumed) -> None:
@@ -88,4 +96,3 @@ async def _settle(job: Any, consumed: Consumed) -> None:
             if consumed.delivery is not None:
                 job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
             await end(job, verdict.state, error)
-    settle(job)

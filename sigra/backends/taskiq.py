@@ -13,6 +13,7 @@ from sigra.backends.producing import able_to, sending
 from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_queues import check_queue, surely_kick
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
+from sigra.backends.taskiq_source import refuse_unwritable
 from sigra.backends.taskiq_startup import Startup
 from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition
@@ -27,7 +28,7 @@ class TaskiqBackend:
     is due later; without one ``delay``, ``run_at`` and retries are refused, and a snoozed
     job waits in its consumer. ``queue``: that of jobs that name none. ``timeout``: seconds
     after which a broker that does not answer is down. Raises ``ValueError`` if messages,
-    schedules or results are not JSON.
+    schedules or results are not JSON, or ``schedules`` takes none.
     """
 
     name = "taskiq"
@@ -38,6 +39,7 @@ class TaskiqBackend:
     ) -> None:
         for part in (broker, schedules, broker.result_backend):
             refuse_pickle(part)
+        refuse_unwritable(schedules)
         if not (is_stream(broker) or hasattr(broker, "write_channel")):
             self.capabilities -= {"at_least_once"}  # neither Redis streams nor RabbitMQ
         if schedules is None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from sigra.backends.begin import ThisRun
 from sigra.backends.envelope import MARK, add_delivery
 from sigra.backends.external import native
 
@@ -19,18 +20,20 @@ _AGAIN = 1.0
 @asynccontextmanager
 async def coming_again(
     payload: Mapping[str, Any], send: Callable[[Mapping[str, Any], float], Awaitable[None]]
-) -> AsyncIterator[None]:
-    """Send a job again if taskiq cuts it off, counted as if its consumer had died.
+) -> AsyncIterator[ThisRun]:
+    """Send a job again if taskiq cuts it off, counted as if its consumer had died if it has begun.
 
     Taskiq acknowledges it as if it had ended. At a consumer's stop nothing is sent: RabbitMQ or
     Redis then delivers again what was running.
     """
+    this_run = ThisRun()
     try:
-        yield
+        yield this_run
     except asyncio.CancelledError:
         if MARK in payload and _anyio.current_effective_deadline() == -math.inf:
             again = dict(payload)
-            add_delivery(again)
+            if this_run.has_begun:
+                add_delivery(again)
             with to_the_end():
                 await send(again, _AGAIN)
         raise

@@ -6,10 +6,12 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 from sigra.backends.envelope import MARK
-from sigra.backends.external import Consumed, aconsume, native
+from sigra.backends.external import Consumed, aconsume, native, refuse_positional
+from sigra.backends.taskiq_begin import begin_notes
 from sigra.backends.taskiq_limit import coming_again, to_the_end
 from sigra.backends.taskiq_stream import notes_of
 from sigra.errors import brief
@@ -32,9 +34,12 @@ async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
     message = context.message
     name, id = message.task_name, message.task_id
     notes = notes_of(context.broker, schedules)
-    async with coming_again(payload, lambda *again: _send_again(context, schedules, *again)):
-        before = await notes.begin(id) or None  # without a note, the envelope's count
-        consumed = await aconsume(payload, name, "taskiq", native_id=id, deliveries=before)
+    send_again = partial(_send_again, context, schedules)
+    async with coming_again(payload, send_again) as this_run:
+        before = await notes.begin(id)
+        facts: Any = {"native_id": id, "deliveries": before or None}  # or the envelope's count
+        facts |= begin_notes(notes, id, before, this_run)
+        consumed = await aconsume(payload, name, "taskiq", **facts)
     with to_the_end():
         await notes.end(id, comes_again=consumed.verdict.state in ("retryable", "scheduled"))
         return await _settle(context, schedules, consumed)
@@ -84,7 +89,9 @@ def add(broker: Any, schedules: Any, name: str) -> None:
     if known is not None and known.original_func.__module__ != __name__:
         raise ValueError(f"the task {name!r} of this taskiq broker is not a worker's")
 
-    async def body(sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
+    async def body(*given: Any, sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
+        if given:
+            return refuse_positional(name, sigra_context.message.task_id).verdict.unwrap()
         return await run(sigra_context, schedules, payload)
 
     broker.register_task(body, task_name=name, **LABELS)

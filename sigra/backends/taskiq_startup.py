@@ -9,6 +9,7 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.loop import Together, answered
+from sigra.backends.taskiq_held import Held
 from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_run import LABELS
 from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
@@ -56,4 +57,6 @@ def _begin_work(broker: Any, schedules: Any) -> asyncio.Task[None] | None:
     if callable(stop) and sys.platform != "win32":
         # Set by taskiq alone, it does not wake the loop, and an idle consumer would not end.
         loop.add_signal_handler(signal.SIGTERM, stop, signal.SIGTERM, None)
-    return loop.create_task(keep_awake(broker, LABELS)) if is_stream(broker) else None
+    if not is_stream(broker):
+        return None
+    return loop.create_task(keep_awake(broker, LABELS, Held(broker)))

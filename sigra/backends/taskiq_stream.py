@@ -9,6 +9,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sigra.backends.external import native
+from sigra.backends.taskiq_held import Held
 from sigra.errors import brief
 
 _log = logging.getLogger("sigra.job")
@@ -53,6 +54,14 @@ class Notes:
             return 0
         return int(begun) - 1
 
+    async def count(self, id: str, begun: int) -> None:
+        """Note how often a job has begun: once less while it waits for a thread."""
+        try:
+            if self._redis is not None:
+                await self._redis.set(_BEGUN + id, begun, ex=_WEEK)
+        except Exception:
+            _log.warning("job %s runs uncounted", brief(id), exc_info=True)
+
     async def end(self, id: str, *, comes_again: bool) -> None:
         """Take a job's note away: now if it comes again, else at the next begin, or in a second."""
         if comes_again:
@@ -93,8 +102,8 @@ def notes_of(broker: Any, schedules: Any) -> Notes:
     return _notes[broker]
 
 
-async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:
-    """Send a message every ``idle_timeout`` while any is unacknowledged.
+async def keep_awake(broker: Any, labels: Mapping[str, Any], held: Held) -> None:
+    """Three times in ``idle_timeout``, refresh what is held; send a message while any is pending.
 
     Taskiq looks for what a dead consumer held only after it received something new.
     """
@@ -102,8 +111,9 @@ async def keep_awake(broker: Any, labels: Mapping[str, Any]) -> None:
     redis = native("redis.asyncio", "taskiq").Redis(connection_pool=broker.connection_pool)
     streams = [broker.queue_name, *broker.additional_streams]
     while True:
-        await asyncio.sleep(broker.idle_timeout / 1000)
+        await asyncio.sleep(broker.idle_timeout / 3000)
         try:
+            await held.refresh()
             pending = [await redis.xpending(each, broker.consumer_group_name) for each in streams]
             if any(each["pending"] for each in pending):
                 await wake.kiq()

@@ -63,6 +63,11 @@ class Proxy:
             self._open.discard(source)
         source.close()
 
+    @property
+    def serves(self) -> bool:
+        """Whether it takes connections."""
+        return self._listener is not None
+
     def cut(self) -> None:
         """Break every connection and refuse new ones."""
         with self._changing:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import prefork
 import pytest
 from consumer import HERE
-from consumer_side import tokens_of
+from consumer_side import held, one_thread, tokens_of
 from older_release import older_pack
 from queue_harness import QueueHarness, not_hanging
 
@@ -69,10 +69,10 @@ class QueueContract(ConsumerContract):
         TokenCleanup.new({})
         AuditCleanup.new({})
         unique = "unique" in harness.backend.capabilities
-        # So that the first is unfinished when the second comes, on a busy machine too.
-        later = {"delay": 4} if unique else {}
-        for_each_organization(workers.echo, ["acme"], tick="1", **later)
-        jobs = for_each_organization(workers.echo, ["globex", "acme", "initech"], tick="1", **later)
+        harness.stop()  # the first is unfinished when the second comes, on a busy machine too
+        for_each_organization(workers.echo, ["acme"], tick="1")
+        jobs = for_each_organization(workers.echo, ["globex", "acme", "initech"], tick="1")
+        harness.start()
         assert [False, unique, False] == [job.duplicate for job in jobs]
         journal.wait(harness, lambda: harness.notes.read_text() == "hello ann\n", "the email")
         journal.wait(harness, lambda: tokens() == 1, "one token")
@@ -222,3 +222,51 @@ class OwnPoolContract(QueueContract):
                 sending.result(harness.patience)
         workers.echo.new(IDS, delay=3600)
         assert len(harness.rows()) == 2
+
+
+class LoopContract(QueueContract):
+    """What queues keep that take a job for begun as they give it to a loop.
+
+    There a plain function may wait for a thread. ``harness.begun_of(job)`` returns how many of its
+    runs the queue takes for begun, once a consumer has it.
+    """
+
+    def test_a_job_that_waits_for_a_thread_has_not_begun(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """It runs elsewhere if its consumer is killed, and had ended as one whose consumer died."""
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        harness.kill()
+        for end in ends:
+            end.touch()
+        harness.start()
+        journal.wait(harness, lambda: len(journal.audited("queues.held")) == 1, "its end")
+        journal.wait(harness, lambda: all(harness.has_ended(job) for job in jobs), "both ends")
+        assert len(journal.runs(held.name)) == 2
+
+    def test_a_job_that_has_waited_for_a_thread_begins_with_its_body(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """If its consumer dies with it then, that has used up an attempt."""
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        ends[0].touch()
+        journal.wait(harness, lambda: len(journal.runs(held.name)) == 2, "the other's begin")
+        harness.kill()
+        ends[1].touch()
+        harness.start()
+        journal.wait(harness, lambda: harness.has_ended(jobs[1]), "the other's end")
+        assert len(journal.runs(held.name)) == 2
+
+    def _one_runs_and_one_waits(
+        self, harness: Any, journal: Journal
+    ) -> tuple[list[Any], list[Any]]:
+        """Return two jobs, of which the second waits for the first's thread, and what ends them."""
+        one_thread.new(IDS)
+        journal.wait(harness, lambda: bool(journal.runs(one_thread.name)), "one thread")
+        ends = [harness.folder / f"{time.monotonic_ns()} {number}" for number in range(2)]
+        jobs = []
+        for end in ends:
+            jobs.append(held.new({**IDS, "until": str(end)}))
+            journal.wait(harness, lambda: bool(journal.runs(held.name)), "the first's begin")
+        journal.wait(harness, lambda: [harness.begun_of(job) for job in jobs] == [1, 0], "the wait")
+        return jobs, ends

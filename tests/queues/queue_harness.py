@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -173,3 +176,10 @@ def failing(server: str, updates: str, times: int, how: str = "RAISE 'not now'")
         finally:
             conn.execute("DROP FUNCTION fail CASCADE")
             conn.execute("DROP SEQUENCE failing")
+
+
+def occupy_the_only_thread(free: threading.Event) -> None:
+    """Leave the running loop one thread, which is free only once that is set."""
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    loop.run_in_executor(None, free.wait)

@@ -112,9 +112,11 @@ def harness(harness: PgQueuerHarness, journal: Journal) -> Iterator[PgQueuerHarn
 def not_queued_again(harness: PgQueuerHarness, times: int) -> Iterator[Any]:
     """Enqueue a job that fails once, whose next run cannot be queued so many times."""
     args, options = {**IDS, "failures": 1}, {"max_attempts": 2, "backoff": 0}
-    job = contract_workers.recovers.new(args, delay=1, **options)
+    harness.stop()
+    job = contract_workers.recovers.new(args, **options)
     update = f"OF status ON pgqueuer WHEN NEW.id = {job.native_id} AND NEW.status = 'queued'"
     with failing(harness.server, update, times=times):
+        harness.start()
         yield job
 
 
@@ -168,10 +170,12 @@ class TestPgQueuer(OwnPoolContract):
         with failing(harness.server, "OF headers, execute_after ON pgqueuer", times=2):
             self._run(harness, journal, contract_workers.echo, IDS)
         args = {**IDS, "times": 1}
-        job = contract_workers.snoozes.new(args, delay=1)
+        harness.stop()
+        job = contract_workers.snoozes.new(args)
         update = f"OF headers, execute_after ON pgqueuer WHEN NEW.id = {job.native_id}"
         update += " AND NEW.headers->'sigra'->>'snoozes' = '1'"
         with failing(harness.server, update, times=2):
+            harness.start()
             journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
 
@@ -182,6 +186,7 @@ class TestPgQueuer(OwnPoolContract):
         with not_queued_again(harness, times=2) as job:
             journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]
+        assert not harness.logged("waits as if its consumer had died")  # it would come again too
 
     def test_a_job_whose_next_run_cannot_be_queued_for_long_comes_again(
         self, harness: PgQueuerHarness, journal: Journal
@@ -342,7 +347,7 @@ class TestPgQueuer(OwnPoolContract):
         with psycopg.connect(harness.url) as conn:
             batch = contract_workers.echo.new_many([IDS, IDS], unique="k", conn=conn)
             assert [job.duplicate for job in batch] == [True, True]
-            contract_workers.agnostic.new({}, conn=conn, delay=9)
+            contract_workers.agnostic.new({}, conn=conn, delay=60)
         assert len(harness.rows()) == 2
 
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
@@ -365,7 +370,7 @@ class TestPgQueuer(OwnPoolContract):
 
         async def produce() -> None:
             async with await psycopg.AsyncConnection.connect(harness.url) as conn:
-                await contract_workers.echo.anew(IDS, conn=conn, delay=9)
+                await contract_workers.echo.anew(IDS, conn=conn, delay=60)
                 with pytest.raises(EnqueueError, match="anew"):
                     contract_workers.echo.new(IDS, conn=conn)
                 await (conn.commit() if commit else conn.rollback())
@@ -402,7 +407,7 @@ class TestPgQueuer(OwnPoolContract):
                 await contract_workers.echo.anew(IDS, conn=conn)
             transaction = conn.transaction()
             await transaction.start()
-            await contract_workers.echo.anew_many([IDS, IDS], conn=conn, delay=9)
+            await contract_workers.echo.anew_many([IDS, IDS], conn=conn, delay=60)
             await (transaction.commit() if commit else transaction.rollback())
             await conn.close()
 
@@ -443,9 +448,9 @@ class TestPgQueuer(OwnPoolContract):
         async def produce() -> None:
             async with asyncpg.create_pool(harness.url, min_size=1) as pool:
                 with pytest.raises(InvalidOptionError, match=r"asyncpg, not asyncpg\.pool\.Pool"):
-                    await contract_workers.echo.anew(IDS, conn=pool, delay=9)
+                    await contract_workers.echo.anew(IDS, conn=pool, delay=60)
                 async with pool.acquire() as conn, conn.transaction():
-                    await contract_workers.echo.anew(IDS, conn=conn, delay=9)
+                    await contract_workers.echo.anew(IDS, conn=conn, delay=60)
 
         asyncio.run(produce())
         assert len(harness.rows()) == 1
@@ -455,7 +460,7 @@ class TestPgQueuer(OwnPoolContract):
     ) -> None:
         """``.anew()`` takes a connection of psycopg too, in whose transaction the job is."""
         with psycopg.connect(harness.url) as conn:
-            asyncio.run(contract_workers.echo.anew(IDS, conn=conn, delay=9))
+            asyncio.run(contract_workers.echo.anew(IDS, conn=conn, delay=60))
             conn.rollback()
         assert harness.rows() == []
 
@@ -477,22 +482,34 @@ class TestPgQueuer(OwnPoolContract):
         async def produce() -> None:
             conn = await asyncpg.connect(harness.url)
             with configure(backend=PgQueuerBackend(native(conn))):
-                await contract_workers.echo.anew(IDS, delay=9)
+                await contract_workers.echo.anew(IDS, delay=60)
                 with pytest.raises(EnqueueError, match="anew"):
                     contract_workers.echo.new(IDS)
-                await asyncio.to_thread(contract_workers.echo.new, IDS, delay=9)
+                await asyncio.to_thread(contract_workers.echo.new, IDS, delay=60)
             await conn.close()
 
         asyncio.run(produce())
         assert len(harness.rows()) == 2
 
+    def test_an_entrypoint_of_the_users_keeps_its_name(self, harness: PgQueuerHarness) -> None:
+        """A native entrypoint is not replaced."""
 
-def test_an_entrypoint_of_the_users_keeps_its_name() -> None:
-    """A native entrypoint is not replaced."""
+        async def own(job: Any) -> None: ...
 
-    async def own(job: Any) -> None: ...
+        async def register() -> None:
+            conn = await asyncpg.connect(harness.url)
+            pgq = PgQueuer.from_asyncpg_connection(conn)
+            pgq.entrypoint("sigra.contract.echo")(own)
+            with pytest.raises(RuntimeError, match=r"contract\.echo already in registry"):
+                PgQueuerBackend(pgq)
+            await conn.close()
 
+        asyncio.run(register())
+
+
+@pytest.mark.parametrize("part", ["itself", "queries"])
+def test_a_pgqueuer_in_memory_is_refused(part: str) -> None:
+    """It has no rows, in which the begins are noted: no job would run, and nothing would say so."""
     pgq = PgQueuer.in_memory()
-    pgq.entrypoint("sigra.contract.echo")(own)
-    with pytest.raises(RuntimeError, match=r"contract\.echo already in registry"):
-        PgQueuerBackend(pgq)
+    with pytest.raises(TypeError, match=r"needs PostgreSQL, not PgQueuer\.in_memory\(\)"):
+        PgQueuerBackend(pgq if part == "itself" else pgq.queries)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from consumer_side import held
-from queue_contract import QueueContract
-from queue_harness import QueueHarness, failing, not_hanging
+from queue_contract import LoopContract
+from queue_harness import QueueHarness, failing, not_hanging, occupy_the_only_thread
 from servers import need
 
 procrastinate = need("procrastinate")
@@ -25,7 +29,8 @@ from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
+from sigra.backends import procrastinate_notes, procrastinate_run  # noqa: E402
 from sigra.backends.procrastinate import ProcrastinateBackend  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -70,6 +75,13 @@ class ProcrastinateHarness(QueueHarness):
                 args,
             ).fetchall()
 
+    def sign_of_life(self) -> datetime:
+        """Return when a consumer last gave one."""
+        with psycopg.connect(self.server) as conn:
+            found = conn.execute("SELECT max(last_heartbeat) FROM procrastinate_workers").fetchone()
+        assert found is not None
+        return found[0]
+
     def row(self, job: Any) -> dict[str, Any]:
         (row,) = self.rows("id = %s", job.native_id)
         return row
@@ -88,6 +100,13 @@ class ProcrastinateHarness(QueueHarness):
 
     def settled(self, native_id: str) -> bool:
         return not self.kept(native_id)
+
+    def begun_of(self, job: Any) -> int | None:
+        row = self.row(job)
+        return row["attempts"] + 1 if row["status"] == "doing" else None  # as a rescue counts
+
+    def has_ended(self, job: Any) -> bool:
+        return self.row(job)["status"] in ("succeeded", "failed")
 
     def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
         with psycopg.connect(self.server) as conn:
@@ -118,7 +137,7 @@ def harness(harness: ProcrastinateHarness, journal: Journal) -> Iterator[Procras
     journal.clear()
 
 
-class TestProcrastinate(QueueContract):
+class TestProcrastinate(LoopContract):
     harness_class, server = ProcrastinateHarness, "postgres"
 
     @pytest.mark.parametrize(
@@ -176,8 +195,10 @@ class TestProcrastinate(QueueContract):
     ) -> None:
         """Its worker, which lives on, lets it go: else it would hold its unique key for ever."""
         update = "OF status ON procrastinate_jobs WHEN NEW.status = 'succeeded' AND NEW.id = {}"
-        job = contract_workers.echo.new(IDS, max_attempts=2, delay=1, unique="k")
+        harness.stop()
+        job = contract_workers.echo.new(IDS, max_attempts=2, unique="k")
         with failing(harness.server, update.format(job.native_id), times=1):
+            harness.start()
             harness.settle()
         assert [run["attempt"] for run in journal.runs()] == [1, 1]
         assert len({event["event_id"] for event in journal.events("contract.echo")}) == 1
@@ -189,11 +210,27 @@ class TestProcrastinate(QueueContract):
         """It is not begun anew, as one that somebody retries by hand is."""
         update = "OF status ON procrastinate_jobs WHEN NEW.status = 'failed' AND NEW.id = {}"
         args = {**IDS, "failures": 9}
-        job = contract_workers.recovers.new(args, max_attempts=2, backoff=0, delay=1)
+        harness.stop()
+        job = contract_workers.recovers.new(args, max_attempts=2, backoff=0)
         with failing(harness.server, update.format(job.native_id), times=1):
+            harness.start()
             harness.settle()
         assert [run["attempt"] for run in journal.runs()] == [1, 2]
         assert harness.row(job)["status"] == "failed"
+
+    def test_a_begin_that_cannot_be_written_at_once_is_written_later(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """That of a job that has waited for a thread; it keeps the thread, and runs once."""
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        update = "OF args ON procrastinate_jobs WHEN NEW.status = 'doing' AND NEW.id = {}"
+        with failing(harness.server, update.format(jobs[1].native_id), times=2):
+            for end in ends:
+                end.touch()
+            harness.settle()
+        assert [harness.row(job)["status"] for job in jobs] == ["succeeded"] * 2
+        assert len(journal.runs(held.name)) == 2
+        harness.stop()  # the next test has a consumer with all its threads
 
     def test_a_look_for_lost_jobs_whose_worker_died_does_not_count_as_running_for_ever(
         self, harness: Any, journal: Journal
@@ -210,6 +247,53 @@ class TestProcrastinate(QueueContract):
                 return conn.execute(asked).fetchone() is None
 
             journal.wait(harness, gone, "the next look")
+
+    def test_a_lost_job_that_a_consumer_has_again_by_now_is_left_to_it(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """Another look has brought it back, where two take so long that they go on at once."""
+        worker = "INSERT INTO procrastinate_workers VALUES (DEFAULT, 'infinity') RETURNING id"
+        columns = "INSERT INTO procrastinate_jobs (queue_name, task_name, status, worker_id)"
+        row = f"VALUES ('default', '{contract_workers.agnostic.name}', 'doing', %s)"
+        beats = "UPDATE procrastinate_workers SET last_heartbeat = '-infinity' WHERE id = %s"
+        rescue = "status = 'doing' AND task_name = 'sigra.rescue'"
+        looks = f"SELECT FROM procrastinate_jobs WHERE {rescue}"
+        with (
+            psycopg.connect(harness.server, autocommit=True) as conn,
+            psycopg.connect(harness.server) as other,
+        ):
+            dead, alive = (conn.execute(worker).fetchone() for _ in range(2))
+            conn.execute(f"{columns} {row}", dead)
+            update = "UPDATE procrastinate_jobs SET worker_id = %s WHERE worker_id = %s"
+            other.execute(update, [*alive, *dead])
+            conn.execute(beats, dead)
+            journal.wait(harness, harness.someone_waits, "a look that has read it as lost")
+            other.commit()
+            journal.wait(harness, lambda: conn.execute(looks).fetchone() is None, "the look's end")
+            (held,) = harness.rows("worker_id = %s", *alive)
+            assert (held["status"], held["attempts"]) == ("doing", 0)
+            conn.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [held["id"]])
+            gone = "DELETE FROM procrastinate_workers WHERE id IN (%s, %s)"
+            conn.execute(gone, [*alive, *dead])
+        assert journal.runs() == []
+
+    def test_a_worker_that_starts_takes_none_for_dead_before_its_time(self, harness: Any) -> None:
+        """procrastinate itself forgets one that is silent for 30 seconds: all its jobs are lost."""
+        assert harness.consumer.stop() == 0
+        connector = procrastinate.PsycopgConnector(conninfo=harness.url)
+        app = procrastinate.App(connector=connector)
+        ProcrastinateBackend(app, rescue_after=3_600)
+        beat = "now() - interval '1 minute'"
+        worker = f"INSERT INTO procrastinate_workers VALUES (DEFAULT, {beat}) RETURNING id"
+        columns = "INSERT INTO procrastinate_jobs (queue_name, task_name, status, worker_id)"
+        row = f"VALUES ('default', '{contract_workers.agnostic.name}', 'doing', %s)"
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            silent = conn.execute(worker).fetchone()
+            conn.execute(f"{columns} {row}", silent)
+            app.run_worker(wait=False, listen_notify=False, install_signal_handlers=False)
+            assert len(harness.rows("status = 'doing' AND worker_id = %s", *silent)) == 1
+            conn.execute("DELETE FROM procrastinate_jobs WHERE worker_id = %s", silent)
+        harness.consumer.start()
 
     def test_a_look_for_lost_jobs_goes_before_all_that_wait(self, harness: Any) -> None:
         """A backlog does not keep back the jobs of a consumer that died."""
@@ -249,7 +333,8 @@ class TestProcrastinate(QueueContract):
 
     def test_a_duplicate_does_not_end_the_callers_transaction(self, harness: Any) -> None:
         """What follows it in the transaction is committed."""
-        contract_workers.echo.new(IDS, unique="k", delay=4)
+        harness.stop()  # the first is unfinished until the end
+        contract_workers.echo.new(IDS, unique="k")
         with psycopg.connect(harness.url) as conn:
             assert contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
             contract_workers.agnostic.new({}, conn=conn)
@@ -300,7 +385,8 @@ class TestProcrastinate(QueueContract):
 
     def test_a_duplicate_keeps_no_other_producer_waiting(self, harness: Any) -> None:
         """A transaction that only met the key holds no lock on it."""
-        first = contract_workers.echo.new(IDS, unique="k", delay=4)
+        harness.stop()  # the first is unfinished until the end
+        first = contract_workers.echo.new(IDS, unique="k")
         with psycopg.connect(harness.url) as conn:
             assert contract_workers.echo.new(IDS, unique="k", conn=conn).duplicate
             with psycopg.connect(harness.url) as other:
@@ -369,7 +455,10 @@ class TestProcrastinate(QueueContract):
         assert harness.rows() == []
 
     def test_an_app_opened_in_a_loop(self, harness: Any, journal: Journal) -> None:
-        """There ``.anew()`` sends, ``.new()`` in a thread too, and afterwards nothing does."""
+        """There ``.anew()`` sends, ``.new()`` in a thread too, and afterwards nothing does.
+
+        Another loop that comes and goes meanwhile is not taken for it.
+        """
         app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=harness.url))
         backend = ProcrastinateBackend(app, rescue_after=None)
 
@@ -379,12 +468,14 @@ class TestProcrastinate(QueueContract):
                 with pytest.raises(EnqueueError, match="anew"):
                     contract_workers.echo.new(IDS)
                 await asyncio.to_thread(contract_workers.echo.new, {**IDS, "n": 2})
+                await asyncio.to_thread(lambda: asyncio.run(contract_workers.echo.anew(IDS)))
+                await asyncio.to_thread(contract_workers.echo.new, {**IDS, "n": 4})
 
         with configure(backend=backend):
             asyncio.run(produce())
             with pytest.raises(EnqueueError, match="open"):
                 contract_workers.echo.new(IDS)
-        journal.wait(harness, lambda: len(journal.runs()) == 2, "two jobs")
+        journal.wait(harness, lambda: len(journal.runs()) == 4, "four jobs")
 
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: Any, journal: Journal
@@ -471,6 +562,25 @@ class TestProcrastinate(QueueContract):
         assert harness.row(job)["status"] == "succeeded"
         assert len(journal.runs()) == 2  # one run: its beginning and its end
 
+    def test_a_consumer_that_waits_for_a_job_as_it_stops_is_not_taken_for_dead(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """Procrastinate gives no sign of its life any more: a long job ran in another one too."""
+        end = harness.folder / "end-of-the-last"
+        held.new({**IDS, "until": str(end)})
+        journal.wait(harness, lambda: bool(journal.runs(held.name)), "the job")
+        before = len(harness.consumer.output)
+        os.kill(harness.consumer.pid, signal.SIGTERM)
+        told = "Waiting for job to finish"
+        journal.wait(harness, lambda: told in harness.consumer.output[before:], "the stop")
+        last = harness.sign_of_life()
+        journal.wait(harness, lambda: harness.sign_of_life() > last, "a sign of life")
+        end.touch()
+        with not_hanging():
+            while harness.alive:
+                time.sleep(0.05)
+        assert journal.audited("queues.held")
+
     def test_a_user_ends_a_running_job(self, harness: Any, journal: Journal) -> None:
         """A job that procrastinate's own API aborts is over, whatever attempts are left."""
         job = procrastinate_app.sleeper.new({**IDS, "seconds": 30}, max_attempts=3, backoff=0)
@@ -479,6 +589,82 @@ class TestProcrastinate(QueueContract):
         harness.settle()
         assert harness.row(job)["status"] == "aborted"
         assert harness.logged("attempt 1 of 3, raised CancelledError; aborted by procrastinate")
+
+    def test_a_user_ends_a_job_that_waits_for_a_thread(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """It has not begun, and does not when a thread gets free."""
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        harness.app.job_manager.cancel_job_by_id(int(jobs[1].native_id), abort=True)
+        journal.wait(harness, lambda: harness.row(jobs[1])["status"] == "aborted", "its end")
+        for end in ends:
+            end.touch()
+        harness.settle()
+        assert harness.row(jobs[0])["status"] == "succeeded"
+        assert len(journal.runs(held.name)) == 1
+        harness.stop()  # the next test has a consumer with all its threads
+
+    def test_a_stop_puts_a_job_back_that_waits_for_a_thread(
+        self, harness: Any, journal: Journal, tmp_path: Path
+    ) -> None:
+        """It has used up no attempt, and runs in the next consumer."""
+        assert harness.consumer.stop() == 0
+        hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
+        hurried.start()
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        os.kill(hurried.pid, signal.SIGTERM)
+        journal.wait(harness, lambda: harness.row(jobs[1])["status"] == "todo", "it to be put back")
+        assert harness.row(jobs[1])["attempts"] == 0
+        for end in ends:
+            end.touch()
+        with not_hanging():
+            while hurried.alive:
+                time.sleep(0.05)
+        harness.consumer.start()
+        harness.settle()
+        assert [harness.row(job)["status"] for job in jobs] == ["succeeded"] * 2
+        assert [run["attempt"] for run in journal.runs(held.name)] == [1, 1]
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_a_job_that_is_aborted_as_it_is_noted_to_begin_begins_or_ends(
+    begins: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its body ran, and nobody waited for what comes of it: after a stop it ran a second time."""
+    said, free = list[str](), threading.Event()
+
+    @tenant_worker(name=f"tests.noted_{begins}")
+    def ends(scope: Any) -> None:
+        said.append("body")
+
+    async def run_it() -> None:
+        loop, written = asyncio.get_running_loop(), [asyncio.Event(), asyncio.Event()]
+        occupy_the_only_thread(free)
+
+        async def note(_context: Any, _payload: Any, attempts: int) -> None:
+            said.append(f"attempts {attempts}")
+            await written[attempts].wait()
+
+        monkeypatch.setattr(procrastinate_notes, "note", note)
+        job = SimpleNamespace(id=1, task_name=ends.name, attempts=0, worker_id=None)
+        context: Any = SimpleNamespace(
+            app=procrastinate_app.app, job=job, abort_reason=lambda: None
+        )
+        running = asyncio.create_task(procrastinate_run.run(context, IDS))
+        for attempts in range(2):
+            while f"attempts {attempts}" not in said:
+                await asyncio.sleep(0.01)
+            written[0].set()
+            free.set()
+        steps = [written[1].set, running.cancel]
+        for step in steps if begins else reversed(steps):
+            step()
+        await asyncio.wait({running})
+        said.append("aborted" if running.cancelled() else "ended")
+        await loop.shutdown_default_executor()
+
+    asyncio.run(run_it())
+    assert said[2:] == (["body", "ended"] if begins else ["aborted"])
 
 
 def test_the_environment_names_the_app(monkeypatch: pytest.MonkeyPatch) -> None:

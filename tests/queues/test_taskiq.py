@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import threading
 import uuid
 from collections.abc import Mapping
@@ -15,7 +17,7 @@ import pytest
 from consumer import Consumer
 from consumer_side import held, sleeps
 from proxy import Proxy
-from queue_contract import QueueContract
+from queue_contract import LoopContract
 from queue_harness import QueueHarness, not_hanging
 from servers import need
 
@@ -23,6 +25,7 @@ taskiq = need("taskiq")
 
 import redis  # noqa: E402
 import redis.asyncio as async_redis  # noqa: E402
+from taskiq.schedule_sources import LabelScheduleSource  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
 from taskiq_aio_pika import Queue  # noqa: E402
 from taskiq_app import make_broker, make_schedules  # noqa: E402
@@ -96,6 +99,14 @@ class TaskiqHarness(QueueHarness):
         keys = self.direct.scan_iter(f"{self.queue}:data:*")
         return any(native_id in (self.direct.get(key) or "") for key in keys)
 
+    def begun_of(self, job: Any) -> int | None:
+        note = self.direct.get(f"sigra:begun:{job.id}")
+        return None if note is None else int(note)
+
+    def has_ended(self, job: Any) -> bool:
+        """Tell it of a job that a consumer has had."""
+        return self.begun_of(job) is None
+
     def remove(self) -> None:
         self.scheduler.kill()
         submit(own_loop(), self.broker.shutdown()).result()
@@ -105,13 +116,16 @@ class TaskiqHarness(QueueHarness):
 class Limit(taskiq.TaskiqMiddleware):
     """The application's own, by which a task has a time limit."""
 
+    def __init__(self, name):
+        self.name = name
+
     def pre_send(self, message):
-        if message.task_name == sleeps.name:
+        if message.task_name == self.name:
             message.labels["timeout"] = 2
         return message
 
 
-class TaskiqContract(QueueContract):
+class TaskiqContract(LoopContract):
     def test_a_consumer_that_stops_leaves_no_notes(self, harness, journal):
         """Those of the jobs that have just ended are gone from Redis, and not after a week."""
         jobs = workers.echo.new_many([IDS] * 20)
@@ -121,7 +135,7 @@ class TaskiqContract(QueueContract):
 
     def test_a_job_that_taskiq_cuts_off_uses_up_an_attempt(self, harness, journal, monkeypatch):
         """With a label ``timeout`` it comes again, as one whose consumer died, and then ends."""
-        limited = [*harness.broker.middlewares, Limit()]
+        limited = [*harness.broker.middlewares, Limit(sleeps.name)]
         monkeypatch.setattr(harness.broker, "middlewares", limited)
         job = sleeps.new(IDS, max_attempts=2)
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
@@ -132,11 +146,24 @@ class TaskiqContract(QueueContract):
         self, harness, journal, monkeypatch
     ):
         """As where a driver makes an error of its own of it: it was said to come again, and lost."""
-        limited = [*harness.broker.middlewares, Limit()]
+        limited = [*harness.broker.middlewares, Limit(sleeps.name)]
         monkeypatch.setattr(harness.broker, "middlewares", limited)
         args = {**IDS, "fails": True}
         _, runs = self._run(harness, journal, sleeps, args, 2, max_attempts=2, backoff=1)
         assert [run["attempt"] for run in runs] == [1, 2]
+
+    def test_a_job_that_taskiq_cuts_off_as_it_waits_for_a_thread_has_not_begun(
+        self, harness, journal, monkeypatch
+    ):
+        """It comes again with all its attempts: with one it ended without having run."""
+        limited = [*harness.broker.middlewares, Limit(held.name)]
+        monkeypatch.setattr(harness.broker, "middlewares", limited)
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        journal.wait(harness, lambda: bool(harness.failed(jobs[0].native_id)), "the first's end")
+        for end in ends:
+            end.touch()
+        journal.wait(harness, lambda: len(journal.runs(held.name)) == 2, "the other's begin")
+        assert not harness.failed(jobs[1].native_id)
 
     def test_threads_that_send_their_first_jobs_at_once_start_the_broker_once(
         self, harness, journal
@@ -154,6 +181,13 @@ class TaskiqContract(QueueContract):
         journal.wait(harness, lambda: len(journal.runs()) >= len(sent), "the jobs")
         assert sorted(run["job_id"] for run in journal.runs()) == sorted(sent)
         submit(own_loop(), broker.shutdown()).result()
+
+    def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
+        """The log has its id and says why, not what Python says of the task's own parameters."""
+        sent = harness._kick(harness.broker.find_task(workers.agnostic.name).kicker(), 9).task_id
+        self._run(harness, journal, workers.agnostic, {})
+        assert harness.logged(f"job {sent} of {workers.agnostic.name} was refused.*by position")
+        assert len(journal.runs()) == 1
 
     def test_another_queue_is_named(self, harness, journal):
         """A job runs from the queue that the option names, where a consumer listens."""
@@ -187,6 +221,25 @@ class TestTaskiqOnRedis(TaskiqContract):
         end.touch()
         journal.wait(harness, lambda: harness.direct.get(note) is None, "its end")
         assert journal.audited("queues.held") == {job.id}
+
+    def test_a_job_that_takes_longer_than_the_idle_timeout_runs_once(self, harness, journal):
+        """Taskiq took what a living consumer held for lost: it ran in another one too, or again."""
+        end, idle = harness.folder / "end-of-long", [0]
+        job = held.new({**IDS, "until": str(end)})
+        journal.wait(harness, lambda: len(journal.runs(held.name)) == 1, "the job's begin")
+        sent = harness.direct.xrange(harness.queue)
+        (place,) = [place for place, message in sent if job.id in message["data"]]
+
+        def kept():
+            (pending,) = harness.direct.xpending_range(harness.queue, "taskiq", place, place, 1)
+            idle.append(pending["time_since_delivered"])
+            return idle[-1] < idle[-2] and pending["times_delivered"] == 1
+
+        for _ in range(4):  # together longer than the timeout
+            journal.wait(harness, kept, "a sign of its consumer")
+        end.touch()
+        self._run(harness, journal, workers.agnostic, {})
+        assert len(journal.runs(held.name)) == 1
 
 
 def test_notes_that_are_being_taken_away_are_waited_for(redis_alone):
@@ -309,8 +362,10 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
     def test_a_job_runs_whose_queue_somebody_deleted_before_it_was_due(self, harness, journal):
         """``taskiq scheduler`` makes the queue anew, where no consumer does."""
         harness.stop()
+        os.killpg(harness.scheduler.pid, signal.SIGSTOP)  # it sends nothing before that
         job = workers.echo.new(IDS, delay=2)
         harness.delete()
+        os.killpg(harness.scheduler.pid, signal.SIGCONT)
         journal.wait(harness, lambda: not harness.kept(job.id), "the scheduler")
         harness.start()
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
@@ -360,6 +415,17 @@ def test_schedules_that_pickle_are_refused():
         TaskiqBackend(RedisStreamBroker(NOWHERE), ListRedisScheduleSource(NOWHERE))
 
 
+def test_schedules_that_take_none_are_refused():
+    """A consumer would try for ever to have such a source retry a job, and would not stop."""
+    broker = RedisStreamBroker(NOWHERE)
+    source = ListRedisScheduleSource(NOWHERE, serializer=JSONSerializer())
+    labels = LabelScheduleSource(broker)
+    for wrong in (taskiq.TaskiqScheduler(broker, [source]), [source], labels):
+        with pytest.raises(ValueError, match=f"this {type(wrong).__name__} takes no schedules"):
+            TaskiqBackend(broker, wrong)
+    assert "delay" in TaskiqBackend(broker, source).capabilities
+
+
 def test_results_that_are_pickled_are_refused():
     """Whoever reads one would run what somebody else has put into Redis."""
     results = RedisAsyncResultBackend(NOWHERE)
@@ -383,6 +449,20 @@ def test_a_broker_that_acknowledges_nothing_may_lose_jobs():
     broker = ListQueueBroker(NOWHERE).with_serializer(JSONSerializer())
     assert "at_least_once" not in TaskiqBackend(broker).capabilities
     assert "at_least_once" in TaskiqBackend(RedisStreamBroker(NOWHERE)).capabilities
+
+
+def test_workers_run_on_the_broker_that_taskiq_has_for_tests(journal):
+    """An app's tests that have it can keep it."""
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            await workers.echo.anew(IDS)
+            await broker.shutdown()
+
+    asyncio.run(produce())
+    assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
 def test_a_task_that_has_a_workers_name_is_refused():

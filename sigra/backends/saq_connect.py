@@ -1,0 +1,46 @@
+"""Connect a queue of SAQ's in one loop, that of who sends first, and once for all who do so then.
+
+SAQ itself is connected anew by each who comes before that has ended: in other loops too, between
+which its connections are then shared, and on PostgreSQL without the tables that the first makes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+from sigra.backends.loop import Together, answered, own_loop
+from sigra.execute import in_event_loop
+
+
+class Connection:
+    """The connection of a queue, made when it is awaited, unless the application has done that.
+
+    ``timeout``: seconds after which a server that does not answer is down.
+    """
+
+    def __init__(self, queue: Any, timeout: float) -> None:
+        self._queue, self._timeout = queue, timeout
+        self._lock, self._together = threading.Lock(), Together()
+        self._first: asyncio.AbstractEventLoop | None = None
+
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Return the loop that the queue is connected in, or is to be: by default the running one.
+
+        Outside of event loops that is one of our own.
+        """
+        with self._lock:
+            first = self._queue._loop or self._first
+            if first is None or (self._queue._loop is None and not first.is_running()):
+                first = asyncio.get_running_loop() if in_event_loop() else own_loop()
+                self._first = first
+            return first
+
+    async def __call__(self) -> None:
+        """Return once the queue is connected."""
+        connected = getattr(self._queue, "_connected", self._queue._loop is not None)
+        await self._together(None if connected else self._connect)
+
+    async def _connect(self) -> None:
+        await answered(self._queue.connect(), self._timeout)
