@@ -9,12 +9,15 @@ from io import TextIOWrapper
 
 from sigra.errors import MissingExtraError
 
+_REFUSING = ("strict", "surrogateescape")
+"""How an encoding refuses what it lacks: by default, and in the locales C and POSIX."""
+
 
 def main() -> None:
     """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
     gc.disable()
     _reserve_closed_streams()
-    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in _REFUSING:
         # Characters that its encoding lacks are written as codes, as on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -25,6 +28,8 @@ def main() -> None:
             raise
         print(f"sigra: {MissingExtraError('cli', package)}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
     finally:
         gc.freeze()  # what is loaded lives until the end, so that no collection need look at it
         gc.enable()

@@ -106,7 +106,7 @@ def verify(
 ) -> None:
     """Check that the store holds what was written.
 
-    If it does not, the first bad row and the reason are printed. The chains alone reveal rows that
+    If it does not, the first bad rows and why are printed. The chains alone reveal rows that
     were changed by hand. To detect changes by somebody who can rewrite the whole database, pass
     --checkpoints that were kept elsewhere, and --public-key. See docs/security.md.
 
@@ -114,7 +114,7 @@ def verify(
     Exit status:
       0    intact
       1    broken, or there is nothing to verify
-      2    the command was called in a way that cannot work
+      2    it could not be checked: called wrongly, or the tables cannot be read
     """  # noqa: D301
     alone = folder is not None and not any(which.values())
     store = None

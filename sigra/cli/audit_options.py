@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -45,6 +46,8 @@ class StoreCommands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; show an error of the store or its database in one line."""
+        # After Ctrl-C it would log, with a traceback, that a cursor cannot be closed any more.
+        logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
         try:
             return super().invoke(ctx)
         except Exception as error:
@@ -158,6 +161,10 @@ def tenancy(given: dict[str, Any]) -> dict[str, Any]:
 def which_events(given: dict[str, Any]) -> EventFilter:
     """Make a filter of all these options; raise ``MisuseError`` for a bad one."""
     where, actor = tenancy(given), given.pop("actor")
+    since, until = given["since"], given["until"]
+    if since is not None and until is not None and since >= until:
+        first, last = since.isoformat(" ", "seconds"), until.isoformat(" ", "seconds")
+        raise MisuseError(f"no moment is from {first} on and before {last}")
     try:
         return event_filter(**where, actor_id=actor, **given)
     except SigraError as error:
@@ -179,14 +186,14 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
 
         from sigra.cli.keeping import read_key
         from sigra.store import SqlAuditSink
-        from sigra.store.migrate import VERSION_TABLE, version
+        from sigra.store.migrate import checked_version
 
         signer = read_key(key)
-        if kind.startswith("sqlite") and not _has_table(path, VERSION_TABLE):
+        if kind.startswith("sqlite") and not _has_tables(path):
             raise MisuseError(f"there is no audit store at {url}: {_NO_TABLES}")
         sink = SqlAuditSink(url, signer=signer)
         click.get_current_context().call_on_close(sink.close)
-        if sink.database.read(version) is None:
+        if sink.database.read(checked_version) is None:
             raise MisuseError(f"there is no audit store at {make_url(url)!r}: {_NO_TABLES}")
         sink.prepare()
     except MissingExtraError as error:
@@ -205,14 +212,14 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     return sink
 
 
-def _has_table(path: Path, name: str) -> bool:
-    """Look for a table in a SQLite file; change nothing in it, and make no file beside it."""
+def _has_tables(path: Path) -> bool:
+    """Look for the store's tables in a SQLite file; change nothing, and make no file beside it."""
     # Mode "ro" makes a log file where there is none, and "immutable" reads none that is there.
     logged = Path(f"{path}-wal").is_file()
     uri = f"{path.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
-        query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
-        return bool(connection.execute(query, (name,)).fetchone()[0])
+        query = "SELECT count(*) FROM sqlite_master WHERE name GLOB 'sigra_audit_*'"
+        return bool(connection.execute(query).fetchone()[0])
 
 
 def verifier() -> Any:

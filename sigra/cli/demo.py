@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
+from contextlib import suppress
 
 from rich.console import Console
 from rich.padding import Padding
@@ -57,6 +58,9 @@ def _run(steps: list[story.Step], backend: ThreadBackend) -> tuple[list[Job], fl
     except KeyboardInterrupt:
         # Here, where nothing is logged: the interpreter's exit would name each job.
         left = backend.close(_GRACE)
+        for job in left:
+            with suppress(Exception):
+                job.result()  # what has begun ends here too, and what has not is over
         stderr_console().print(f"Stopped by Ctrl-C; {counted(len(left), 'job')} had not finished.")
         raise
 

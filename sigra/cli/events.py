@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -24,6 +24,7 @@ from sigra.store.stored import event_of, shown, who
 from sigra.store.tables import chains, entries
 
 _EVERY = 1.0
+_UNFOLDED = 100_000
 _STYLES = {"success": "green", "failure": "yellow", "error": "red"}
 
 
@@ -37,15 +38,23 @@ def show_page(
         raise MisuseError(str(error)) from None
     if machine:
         _print_json(page.events)
+    elif page.events:
+        _show_table(page.events)
     else:
-        rows = [_row(event) for event in page.events]
-        if rows:
-            columns = ["time (UTC)", "organization", "who", "action", "target", "outcome"]
-            stdout_console().print(listing(columns, rows))
-        else:
-            say("no event matches")
+        say("no event matches")
     if page.cursor is not None:
         print(f"more: --cursor {page.cursor}", file=sys.stderr)
+
+
+def _show_table(events: Sequence[AuditEvent]) -> None:
+    """Lay out a page; where the terminal is too narrow, in lines, whose ids are not cut apart."""
+    columns = ["time (UTC)", "organization", "who", "action", "target", "outcome"]
+    console, table = stdout_console(), listing(columns, [_row(event) for event in events])
+    unfolded = console.options.update(width=_UNFOLDED)
+    if console.measure(table, options=unfolded).maximum > console.width:
+        _print_lines(events, machine=False)
+    else:
+        console.print(table)
 
 
 def follow(

@@ -36,6 +36,7 @@ class FollowingBackend:
         self.counts: Counter[str] = Counter()
         self.line = 0
         self._open: deque[Entry] = deque()
+        self._refused = set["Job"]()
         self._lock = threading.Lock()
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
@@ -95,16 +96,18 @@ class FollowingBackend:
         return entries
 
     def _forget(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            if entry in self._open:
-                self._open.remove(entry)
+        # For settle() to let go of: it may have one in hand, in another thread.
+        self._refused.update(job for job, _ in entries)
 
     def _count(self, jobs: int) -> None:
         with self._lock:
             self.counts["enqueued"] += jobs
 
     def _conclude(self, job: Job) -> bool:
-        """Count a job if it has ended, by what its ticket says."""
+        """Count a job if it has ended, by what its ticket says; tell whether to let go of it."""
+        if job in self._refused:
+            self._refused.discard(job)
+            return True
         if job.duplicate:
             self.counts["duplicate"] += 1
             return True

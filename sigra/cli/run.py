@@ -77,7 +77,7 @@ class Run:
             emitted=audited.emitted - self._audited.emitted,
             failed=audited.failed - self._audited.failed,
             seconds=time.monotonic() - self._began,
-            kinds=self.log.kinds,
+            kinds=self.log.kinds.copy(),  # jobs that still run add to it
             unfinished=backend.unfinished,
             unfinished_lines=backend.unfinished_lines(),
             kept_in=self.lane.file,

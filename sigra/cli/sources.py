@@ -193,8 +193,18 @@ class Sources:
         """Return the function that a decorator, or what it gives, is called with."""
         if not isinstance(node, ast.Call) or self._decorator(module, node.func) not in by:
             return None
-        name = dotted(node.args[0]) if node.args else None
+        given = node.args[0] if node.args else None
+        if isinstance(given, ast.Lambda):
+            return self._from_lambda(module, given)
+        name = dotted(given) if given is not None else None
         return self.functions.get(self.resolve(module, name)) if name else None
+
+    def _from_lambda(self, module: Module, node: ast.Lambda) -> Function:
+        """Take a lambda for a function that returns what it gives."""
+        body: list[ast.stmt] = [ast.copy_location(ast.Return(node.body), node)]
+        made = ast.FunctionDef(name="<lambda>", args=node.args, body=body, decorator_list=[])
+        function = Function(f"{module.name}.<lambda>", module, ast.copy_location(made, node), None)
+        return self.functions.setdefault(f"{module.name}.{id(node)}", function)
 
 
 def dotted(node: ast.expr) -> str | None:

@@ -35,8 +35,7 @@ class Stop:
     """
 
     def __init__(self, abandon: Callable[[], object]) -> None:
-        self.reason: str | None = None
-        self.status = 0
+        self._why: tuple[str, int] | None = None  # in one: threads and a handler may ask at once
         self.hurried = False
         self.announce: Callable[[], object] = bool
         self._abandon = abandon
@@ -46,6 +45,16 @@ class Stop:
         self._before: dict[int, Any] = {}
         self._fd_before = -1
         self._wires: tuple[socket.socket, ...] = ()
+
+    @property
+    def reason(self) -> str | None:
+        """Return the reason to stop, None where there is none."""
+        return self._why and self._why[0]
+
+    @property
+    def status(self) -> int:
+        """Return the exit status that goes with the reason."""
+        return self._why[1] if self._why else 0
 
     @property
     def asked(self) -> bool:
@@ -59,9 +68,9 @@ class Stop:
             self._pressed.set()
 
     def _note(self, reason: str, status: int, *, hurried: bool) -> None:
-        if self.reason is None:
-            self.reason, self.status = reason, status
         self.hurried = self.hurried or hurried
+        if self._why is None:
+            self._why = reason, status
 
     def reading(self, read: Callable[[], T]) -> T | None:
         """Return what ``read`` returns; None as soon as a signal comes while it waits."""
@@ -135,8 +144,10 @@ class Stop:
         # In a thread of its own: writing to a slow reader may block.
         threading.Thread(target=self.announce, name="sigra-say", daemon=True).start()
         if not self._ended.wait(GRACE + 1.0):
-            self._abandon()
-            end_at_once(self.status)
+            try:
+                self._abandon()
+            finally:
+                end_at_once(self.status)
 
 
 def _name(number: int) -> str:

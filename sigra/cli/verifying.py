@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,11 @@ from sigra.cli.show import Bar, figures, inline, say, stderr_console, stdout_con
 from sigra.cli.target import MisuseError
 from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
 from sigra.store.keys import by_id
+from sigra.store.report import Finding, age_text
 
-_SECOND = timedelta(seconds=1)
 _PUBLIC = '("openssl pkey -in {} -pubout" prints that of a private key)'
+_MOST = 100
+"""How many findings a person is shown: after 10^5 of them the verdict is out of sight."""
 _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
 
 
@@ -95,15 +96,23 @@ def _show(report: Report) -> None:
                 ("chains", report.chains, ""),
                 ("pruned", report.pruned, ""),
                 ("erased", report.erased, ""),
-                ("last checkpoint", "none" if age is None else f"{age - age % _SECOND} ago", ""),
+                ("last checkpoint", "none" if age is None else age_text(age), ""),
                 ("events after it", report.unanchored, ""),
             ]
         )
     )
-    for finding in report.findings:
-        where = "no organization" if finding.organization_id is None else finding.organization_id
-        text = f"{finding.kind}: {where}, sequence {finding.sequence}: {finding.reason}"
-        say(inline(text))
+    for finding in report.findings[:_MOST]:
+        say(inline(f"{finding.kind}: {_place(finding)}{finding.reason}"))
+    if (more := len(report.findings) - _MOST) > 0:
+        say(f"and {more:,} more: --json lists them")
+
+
+def _place(finding: Finding) -> str:
+    """Say where it is: only an entry has a sequence, and a checkpoint is of no organization."""
+    if not finding.sequence and not finding.reason.startswith("mark "):
+        return ""
+    where = "no organization" if finding.organization_id is None else finding.organization_id
+    return f"{where}, sequence {finding.sequence}: " if finding.sequence else f"{where}: "
 
 
 def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:

@@ -142,12 +142,14 @@ class Loaded:
                 env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
                 pass_fds=[listener.fileno()],
                 process_group=0,
+                # A stream that began as a file, as those of pytest may, fails later as a pipe.
+                stdout=subprocess.PIPE,
             )
 
     def end(self) -> None:
         """Kill it and all that it runs."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.communicate()
         self.folder.cleanup()
 
 

@@ -9,6 +9,8 @@ import shutil
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sigra import AuditEvent, configure
 from sigra.audit import log
 from sigra.cli.app import sigra
-from sigra.store import SqlAuditSink
+from sigra.store import Checkpoint, Signer, SqlAuditSink, read_checkpoints
 
 ACME = ("--organization", "acme")
 ALL = ("--all-organizations",)
@@ -113,6 +115,13 @@ def test_a_moment_is_said_as_how_long_ago(run: Command, ago: str, found: int) ->
     assert found == len(objects(run("list", *ALL, "--since", ago, "--json")))
 
 
+@pytest.mark.parametrize(("since", "until"), [("2h", "3h"), ("2026-11-25", "2026-11-25")])
+def test_a_time_that_ends_before_it_begins_is_refused(run: Command, since: str, until: str) -> None:
+    """Who has mixed them up is not told that nothing happened."""
+    result = run("list", *ALL, "--since", since, "--until", until)
+    assert (2, True) == (result.exit_code, "no moment is from" in result.stderr)
+
+
 @pytest.mark.parametrize("text", ["d", "-1d", "1.5h", "\u0664h", "5w", "999999999999d"])
 def test_what_is_no_time_ago_is_no_moment(run: Command, text: str) -> None:
     """It is told what would be one."""
@@ -127,6 +136,15 @@ def test_list_is_a_table_for_a_person(run: Command) -> None:
     assert "ann as bob" in result.stdout
     assert "\x1b[31m" not in result.stdout
     assert "no event matches" in run("list", "-o", "nobody").stdout
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(80, 1), (104, 3)])
+def test_on_a_narrow_terminal_no_id_is_cut_apart(database: Path, columns: int, lines: int) -> None:
+    """A table that would fold them comes as ``tail`` shows events, to be copied and searched."""
+    environment = {"SIGRA_AUDIT_STORE": f"sqlite:///{database}", "COLUMNS": str(columns)}
+    who = ["-o", "globex", "--limit", "1"]
+    shown = CliRunner().invoke(sigra, ["audit", "list", *who], env=environment).stdout
+    assert lines == sum(bool(line.strip()) for line in shown.splitlines())
 
 
 def test_in_a_pipe_an_event_is_one_line(database: Path) -> None:
@@ -236,6 +254,73 @@ def test_a_text_that_the_terminal_s_encoding_lacks_is_shown_by_its_codes(
     out, error = command.communicate()
     assert (command.returncode, b"Traceback" in error) == (0, False)
     assert b"\\u65e5\xe9" in out and out.count(b"invoice.") == 5
+
+
+@pytest.mark.programs
+def test_the_locale_c_shows_what_it_lacks_by_its_codes(database: Path) -> None:
+    """There standard output refuses it in another way than by default."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        log("invoice.close", None, organization_id="acme", actor_id="\u65e5\xe9")
+    sink.close()
+    words = [sys.executable, "-m", "sigra", "audit", "list", *ACME]
+    given = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment = {**os.environ, **given, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
+    done = subprocess.run(words, capture_output=True, env=environment, timeout=240, check=False)
+    assert (0, True) == (done.returncode, b"\\u65e5\\xe9" in done.stdout), done.stderr
+
+
+STOPPED = """
+import sys
+from sqlalchemy import Engine, event
+
+@event.listens_for(Engine, "connect")
+def stop_at_the_last(connection, _):
+    def read(data):
+        if data == b"the last":
+            raise KeyboardInterrupt
+        return data.decode()
+    connection.text_factory = read
+
+from sigra.cli import main
+main()
+"""
+
+
+LOADING = """
+import sys
+
+class Stop:
+    def find_spec(self, name, *_):
+        if name == "sigra.cli.audit":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from sigra.cli import main
+main()
+"""
+
+
+@pytest.mark.programs
+def test_ctrl_c_while_the_command_is_loaded_ends_it_without_a_word() -> None:
+    """As it does later."""
+    words = [sys.executable, "-c", LOADING, "audit", "list"]
+    done = subprocess.run(words, capture_output=True, timeout=240, check=False)
+    assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.programs
+def test_ctrl_c_amid_a_verification_ends_it_without_a_word(database: Path) -> None:
+    """What SQLAlchemy then says of a cursor, with a traceback, helps nobody."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    made = [AuditEvent(action="a.b", organization_id="zoo") for _ in range(20_000)]
+    last = AuditEvent(action="a.b", organization_id="zoo", event_id="the last")
+    sink.write_in(None, [(each, None) for each in (*made, last)], savepoint=False)
+    sink.close()
+    words = [sys.executable, "-c", STOPPED, "audit", "verify", *ALL]
+    environment = {**os.environ, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
+    done = subprocess.run(words, capture_output=True, env=environment, timeout=240, check=False)
+    assert (130, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_a_store_that_is_not_said_has_two_ways_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,6 +450,69 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
     result = run("verify", *ALL, *trust)
     assert 1 == result.exit_code
     assert "truncated: acme" in result.stdout
+
+
+def test_a_checkpoint_of_a_time_to_come_is_not_said_to_be_old(
+    run: Command, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """Some clock was wrong: who reads "-3 days, 0:38:39 ago" takes it for another age."""
+    kept = tmp_path / "checkpoints.jsonl"
+    run("checkpoint", "--key", keys["private"], "--to", kept)
+    (taken,) = read_checkpoints(kept)
+    body = {**json.loads(taken.body), "at": "2999-01-01T00:00:00.000000+00:00"}
+    signer = Signer.from_pem(keys["private"].read_bytes())
+    late = json.dumps(body, separators=(",", ":"), sort_keys=True)
+    kept.write_text(f"{Checkpoint(late, signer.key_id, signer.sign('checkpoint', late))}\n")
+    shown = run("verify", *ALL, "--public-key", keys["public"], "--checkpoints", kept).stdout
+    assert re.search(r"last checkpoint +\d+ days, [\d:]+ ahead: a clock is wrong", shown)
+
+
+def test_a_checkpoint_that_no_key_signed_is_of_no_organization(
+    run: Command, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """It is not said to be the first entry of those without one; a mark is said to be a chain's."""
+    key = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    (tmp_path / "other.pem").write_bytes(key)
+    kept = tmp_path / "checkpoints.jsonl"
+    run("checkpoint", "--key", tmp_path / "other.pem", "--to", kept)
+    run("erase", *ACME, "--person", "ann", "--reason", "asked", "--key", tmp_path / "other.pem")
+    shown = run("verify", *ALL, "--public-key", keys["public"], "--checkpoints", kept).stdout
+    lines = shown.splitlines()
+    assert [True] * 2 == [
+        any(line.startswith(begin) for line in lines)
+        for begin in ("forged: checkpoint 1: none of the keys", "forged: acme: mark 1 is not one")
+    ]
+    assert "sequence 0" not in shown
+
+
+def test_a_person_is_shown_the_first_hundred_findings(run: Command, database: Path) -> None:
+    """The verdict stays in sight where every row is bad; a machine is given all that there are."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    made = [AuditEvent(action="a.b", organization_id=f"zoo{number}") for number in range(120)]
+    sink.write_in(None, [(each, None) for each in made], savepoint=False)
+    sink.close()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE sigra_audit_entries SET outcome = 'error'")
+    lines = run("verify", *ALL).stdout.splitlines()
+    assert (100, "and 32 more: --json lists them") == (
+        sum(line.startswith("changed: ") for line in lines),
+        lines[-1],
+    )
+    assert 132 == len(json.loads(run("verify", *ALL, "--json").stdout)["findings"])
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM", "DROP TABLE"])
+def test_a_store_whose_version_somebody_removed_is_one(
+    run: Command, database: Path, change: str
+) -> None:
+    """Its events are there: it is not said that there is no store."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(f"{change} sigra_audit_version")
+    result = run("verify", *ALL)
+    assert (2, False) == (result.exit_code, "no audit store" in result.stderr)
+    assert "sigra_audit_version is gone or empty" in result.stderr
 
 
 def test_checkpoints_taken_at_once_follow_each_other(

@@ -79,6 +79,14 @@ def check(folder: Path, *bodies: str, options: tuple[str, ...] = ()) -> Result:
     return CliRunner().invoke(sigra, ["check", str(folder), *options])
 
 
+def only_flow(folder: Path, jobs: str) -> tuple[str, str]:
+    """Write a module of jobs, check it, and return from where to where its one flow goes."""
+    check(folder)
+    (folder / "app" / "jobs.py").write_text(jobs)
+    (flow,) = json.loads(check(folder, options=("--json",)).stdout)
+    return flow["worker"], flow["target"]
+
+
 @pytest.mark.parametrize(
     ("body", "target"),
     {
@@ -277,12 +285,32 @@ def test_what_is_no_flow_is_not_reported(tmp_path: Path, body: str) -> None:
 )
 def test_a_worker_that_is_made_by_a_call_is_one(tmp_path: Path, made: str) -> None:
     """tenant_worker(f) makes what @tenant_worker does, wherever it is called."""
-    check(tmp_path)
     imports = HEAD.partition("@tenant_worker")[0]
     jobs = f"{imports}\ndef plain(scope): can_edit(scope)\n{made}\n"
-    (tmp_path / "app" / "jobs.py").write_text(jobs)
-    (flow,) = json.loads(check(tmp_path, options=("--json",)).stdout)
-    assert ("app.jobs.plain", "app.auth.can_edit") == (flow["worker"], flow["target"])
+    assert ("app.jobs.plain", "app.auth.can_edit") == only_flow(tmp_path, jobs)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        "made = tenant_worker(lambda scope: can_edit(scope))",
+        "W = {'it': tenant_worker(name='it')(lambda s, n=0: (n, can_edit(s)))}",
+        "def make():\n    return tenant_worker(lambda s: deep(s))",
+        "a, b = tenant_worker(name='b')(lambda s: 1), tenant_worker(lambda s: deep(s))",
+    ],
+)
+def test_a_worker_may_be_a_lambda(tmp_path: Path, made: str) -> None:
+    """It is followed as a function is."""
+    imports = "from sigra import tenant_worker\nfrom app.auth import can_edit\n"
+    jobs = f"{imports}def deep(s): can_edit(s)\n{made}\n"
+    assert ("app.jobs.<lambda>", "app.auth.can_edit") == only_flow(tmp_path, jobs)
+
+
+def test_a_marked_function_may_be_a_lambda(tmp_path: Path) -> None:
+    """It decides on authority under the name that it was given."""
+    marked = "import sigra\nmay_see = sigra.request_scope_only(lambda scope: True)\n"
+    jobs = f"{marked}@sigra.tenant_worker\ndef job(scope): return may_see(scope)\n"
+    assert ("app.jobs.job", "app.jobs.may_see") == only_flow(tmp_path, jobs)
 
 
 def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:

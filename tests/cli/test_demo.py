@@ -80,13 +80,18 @@ def test_the_story_has_about_a_thousand_jobs():
 
 
 STOPPED = """
-import os, signal, types
+import os, signal, threading, types
 import sigra.cli.demo as demo
 from sigra.cli.app import sigra
+demo._GRACE, demo.story._A_MOMENT = 0, 0.5  # eight jobs go on, and each to its end: a slow machine
 demo.time = types.SimpleNamespace(
     monotonic=demo.time.monotonic, sleep=lambda _: os.kill(os.getpid(), signal.SIGINT)
 )
-sigra(["demo"])
+try:
+    sigra(["demo"])
+finally:
+    for thread in threading.enumerate():
+        thread is threading.current_thread() or thread.join()
 """
 
 
