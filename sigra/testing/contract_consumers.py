@@ -178,7 +178,7 @@ class ConsumerContract(BackendContract):
 
         With ``repeats_at_stop`` what ended before may do so again, writing the same events.
         """
-        ours = set[str]()
+        ours, finished = set[str](), list[str]()
 
         def audited(action: str) -> list[str]:
             # Jobs of the test before may run only now.
@@ -192,12 +192,15 @@ class ConsumerContract(BackendContract):
                 return False
             return bool(begun)
 
-        journal.wait(harness, midway, "a running job, and some that wait")
-        harness.stop()
-        finished = audited("contract.ended")
-        assert finished == audited("contract.begun")
+        for _ in range(5):  # again where this machine was so slow that none waited any more
+            journal.wait(harness, midway, "a running job, and some that wait")
+            harness.stop()
+            finished = audited("contract.ended")
+            assert finished == audited("contract.begun")
+            harness.start()
+            if len(finished) < len(ours):
+                break
         assert len(finished) < len(ours)
-        harness.start()
         journal.wait(harness, lambda: set(audited("contract.ended")) == ours, "the rest")
         again = (Counter(audited("contract.begun")) - Counter(ours)).elements()
         assert set(again) <= (set(finished) if self.repeats_at_stop else set())

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from sigra import config
+from sigra.backends.inprocess.pump import Pump
 from sigra.backends.orm_thread import execute_in_place, execute_in_thread, in_django
+from sigra.backends.sync import SyncBackend
 from sigra.context import Running
 from sigra.enqueue import Enqueuer
 from sigra.errors import JobCancelledError, JobFailedError
@@ -35,8 +38,15 @@ def perform_job(
     """
     if definition_of(worker).is_async and in_event_loop():
         raise RuntimeError("an event loop runs here already: use 'await aperform_job(...)'")
-    turn = _prepare(worker, args, attempt, snoozes, options)
-    return _outcome(turn.job, execute_in_place(turn))
+    turn, pump = _prepare(worker, args, attempt, snoozes, options)
+    try:
+        verdict = execute_in_place(turn)
+    except BaseException:  # while it was logged or audited: not the body's
+        pump.leave()
+        raise
+    if (left := pump.take()) is not None:
+        pump.backend._run(*left, pump)
+    return _outcome(turn.job, verdict)
 
 
 async def aperform_job(
@@ -50,10 +60,17 @@ async def aperform_job(
     """Do the same as ``perform_job`` inside a running event loop of asyncio's."""
     if not in_event_loop():
         raise RuntimeError("no event loop of asyncio's runs here: use 'perform_job(...)'")
-    turn = _prepare(worker, args, attempt, snoozes, options)
-    if in_django() and not definition_of(worker).is_async:  # its ORM refuses to run on a loop
-        return _outcome(turn.job, await execute_in_thread(turn))
-    return _outcome(turn.job, await aexecute(turn))
+    turn, pump = _prepare(worker, args, attempt, snoozes, options)
+    try:
+        if in_django() and not definition_of(worker).is_async:  # its ORM refuses to run on a loop
+            verdict = await execute_in_thread(turn)
+        else:
+            verdict = await aexecute(turn)
+    except BaseException:
+        pump.leave()
+        raise
+    await pump.backend._arun_waiting(pump)
+    return _outcome(turn.job, verdict)
 
 
 def definition_of(worker: Worker[..., Any]) -> Definition:
@@ -70,14 +87,17 @@ def _prepare(
     attempt: int,
     snoozes: int,
     options: dict[str, Any],
-) -> Running:
+) -> tuple[Running, Pump]:
     definition = definition_of(worker)
     for name, value, least in (("attempt", attempt, 1), ("snoozes", snoozes, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
     frozen = Enqueuer(definition).admit(args)
     chosen = parse_options(options, definition.defaults, definition.name)
-    return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes)
+    backend = config.current.choose(definition.backend, chosen.queue)
+    # Where that is no sync backend, nothing is put into the pump.
+    pump = Pump(backend if isinstance(backend, SyncBackend) else SyncBackend())
+    return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes, None, pump), pump
 
 
 def _outcome(job: Job, verdict: Verdict) -> Outcome:

@@ -24,6 +24,7 @@ from sigra.errors import SigraError
 from sigra.store import SqlAuditSink, verify
 from sigra.store.errors import InvalidQueryError
 from sigra.store.reading import EventFilter, event_filter
+from sigra.store.report import age_text
 from sigra.store.stored import who
 from sigra.web import words
 from sigra.web.guard import Guard
@@ -42,7 +43,9 @@ _templates = Environment(
     autoescape=select_autoescape(default=True),
     undefined=StrictUndefined,
 )
-_templates.filters.update(plain=words.plain, who=who, moment=words.moment, indented=words.indented)
+_templates.filters.update(
+    plain=words.plain, who=who, moment=words.moment, indented=words.indented, age=age_text
+)
 
 
 def make_app(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from email.message import EmailMessage
 from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from sigra.catalog import lock
 from sigra.errors import SigraError
 
 if TYPE_CHECKING:
@@ -105,10 +106,9 @@ def set_up(*, tokens: TokenTable | None = None, email: EmailSettings | None = No
     for name, given, kind in (("tokens", tokens, TokenTable), ("email", email, EmailSettings)):
         if given is not None and not isinstance(given, kind):
             raise TypeError(f"{name} must be {kind.__name__}(...), not {type(given).__qualname__}")
-    if tokens is not None:
-        _settings = replace(_settings, tokens=tokens)
-    if email is not None:
-        _settings = replace(_settings, email=email)
+    with lock:
+        before = _settings
+        _settings = _Settings(tokens or before.tokens, email or before.email)
 
 
 def token_table() -> TokenTable:

@@ -14,7 +14,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sigra.testing
@@ -196,6 +196,29 @@ def test_what_one_of_the_configured_queues_honours_can_be_tested() -> None:
             assert close.new(TENANT, priority=5, queue="fast").backend == "sync"
 
 
+class Generous(SyncBackend):
+    """A backend of a queue that has priorities too."""
+
+    name = "generous"
+    capabilities = Modest.capabilities | {"priority"}
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_the_job_s_own_queue_refuses_is_refused_in_a_test(many: bool) -> None:
+    """Another queue that honours it changes nothing: the job does not go there."""
+    with configure(backend=Modest(), backends={"fast": Generous()}):
+        backend = RecordingBackend()
+    with configure(backend=backend, backends={}):
+        close.new(TENANT, priority=5, queue="fast")
+        for queue in ({}, {"queue": "slow"}):
+            with pytest.raises(InvalidOptionError, match="'modest' cannot honour it"):
+                if many:
+                    close.new_many([TENANT, TENANT], priority=5, **queue)
+                else:
+                    close.new(TENANT, priority=5, **queue)
+        assert 1 == len(backend.jobs)
+
+
 @pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
 def test_a_job_in_a_transaction_waits_for_drain(
     sigra_backend: RecordingBackend, delay: float, state: str
@@ -302,12 +325,67 @@ def test_perform_job_enqueues_nothing(sigra_backend: RecordingBackend) -> None:
 def test_another_job_s_end_is_what_the_function_raised(then: str, error: type[Exception]) -> None:
     """A body that asks another job for its result raises what that one ended with."""
 
+    with configure(backend=SyncBackend()):
+        other = close.new({**TENANT, "then": then})
+
     @tenant_worker
     def asks(scope: AuditScope) -> None:
-        close.new({**tenant_args(scope), "then": then}).result()
+        other.result()
 
-    with configure(backend=SyncBackend()), pytest.raises(error):
+    with pytest.raises(error):
         perform_job(asks, TENANT)
+
+
+@tenant_worker
+def parent(scope: AuditScope, then: str = "") -> None:
+    order.append("begun")
+    child.new(tenant_args(scope))
+    order.append("ended")
+    if then:
+        raise {"raise": LookupError, "exit": SystemExit}[then]
+
+
+@tenant_worker
+async def aparent(scope: AuditScope) -> None:
+    order.append("begun")
+    await child.anew(tenant_args(scope))
+    order.append("ended")
+
+
+@tenant_worker
+def child(scope: AuditScope) -> None:
+    order.append("child of " + str(scope.active_organization and scope.active_organization.id))
+
+
+order: list[str] = []
+IN_ORDER = ["begun", "ended", "child of 42"]
+
+
+@pytest.mark.parametrize("backend", [SyncBackend, RecordingBackend])
+def test_what_a_performed_job_enqueues_runs_when_it_has_ended(backend: Any) -> None:
+    """As in a job that .new() made: a body that waits for it fails in the test already."""
+    order.clear()
+    with configure(backend=backend()):
+        perform_job(parent, TENANT)
+    assert order == IN_ORDER
+
+
+def test_what_an_async_performed_job_enqueues_runs_when_it_has_ended() -> None:
+    """On a loop of its own, and on the test's."""
+    for perform in (perform_job, lambda *call: asyncio.run(aperform_job(*call))):
+        order.clear()
+        with configure(backend=SyncBackend()):
+            perform(aparent, TENANT)
+        assert order == IN_ORDER
+
+
+@pytest.mark.parametrize(("then", "error"), [("raise", LookupError), ("exit", SystemExit)])
+def test_what_it_had_enqueued_runs_although_it_raised(then: str, error: Any) -> None:
+    """A queue has the job by then."""
+    order.clear()
+    with configure(backend=SyncBackend()), pytest.raises(error):
+        perform_job(parent, {**TENANT, "then": then})
+    assert order == IN_ORDER
 
 
 def test_perform_job_can_be_a_later_attempt() -> None:
@@ -525,6 +603,26 @@ def test_generated_tenant_args_have_both_keys(args: dict[str, Any]) -> None:
 def test_generated_json_args_are_json(args: dict[str, Any]) -> None:
     """A JSON round trip gives the same."""
     assert args == json.loads(json.dumps(args, allow_nan=False))
+
+
+@pytest.mark.parametrize("kind", ["_Hostile", "int", "float", "list", "type"])
+def test_a_property_that_a_hostile_value_breaks_says_how(kind: str) -> None:
+    """Hypothesis shows the value and the property's own error, though the value's repr raises."""
+
+    @settings(database=None, derandomize=True, max_examples=500)
+    @given(hostile_values())
+    def found(value: Any) -> None:
+        if type(value).__name__ == kind:
+            raise LookupError(kind)
+
+    with pytest.raises(LookupError) as caught:
+        found()
+    assert "value=" in "".join(getattr(caught.value, "__notes__", ()))
+
+
+def test_the_strategy_of_hostile_values_can_be_shown() -> None:
+    """Hypothesis does so where drawing a value fails."""
+    assert "one_of" in repr(hostile_values())
 
 
 @given(hostile_values())

@@ -12,10 +12,13 @@ from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import uvicorn
+from sqlalchemy import Engine
+from sqlalchemy.event import listen, remove
 
 from sigra import AuditEvent, configure
 from sigra.audit import log
@@ -24,6 +27,7 @@ from sigra.store.reading import event_filter
 from sigra.web import make_app
 from sigra.web.guard import cookie_of
 from sigra.web.plot import draw
+from sigra.web.reading import activity
 
 pytestmark = pytest.mark.servers
 
@@ -407,3 +411,30 @@ def test_organizations_that_differ_by_a_blank_have_pages_of_their_own(tmp_path: 
     answers = look(tmp_path, "SELECT 1", *paths)
     found = [[row for row in rows(each.text) if len(row) == 6] for each in answers]
     assert [2, 0, 2, 0] == list(map(len, found))
+
+
+@pytest.mark.parametrize(("days", "plan"), [(30, "SCAN"), (2, "SEARCH")])
+def test_most_of_a_store_is_plotted_without_an_index(tmp_path: Path, days: int, plan: str) -> None:
+    """By the index of times SQLite looks each row up, which takes many times as long."""
+    sink = SqlAuditSink(f"sqlite:///{tmp_path / 'audit.db'}")
+    now = datetime.now(timezone.utc)
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for age in range(20):
+            log("a.b", None, organization_id=f"o{age % 3}", occurred_at=now - timedelta(days=age))
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: object, __: object, statement: str, given: Any, *___: object) -> None:
+        asked.append((statement, given))
+
+    listen(Engine, "before_cursor_execute", note)
+    try:
+        which = event_filter(all_organizations=True, since=now - timedelta(days=days), until=now)
+        counts = activity(sink.database, which, timedelta(days=1))
+    finally:
+        remove(Engine, "before_cursor_execute", note)
+    assert sum(counts.values()) == min(days, 19)
+    statement, given = asked[-1]
+    with closing(sqlite3.connect(tmp_path / "audit.db")) as connection:
+        steps = connection.execute(f"EXPLAIN QUERY PLAN {statement}", given).fetchall()
+    assert steps[0][3].startswith(f"{plan} sigra_audit_entries")
+    sink.close()

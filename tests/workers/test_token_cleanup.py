@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,7 +15,14 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra import SyncBackend, configure
 from sigra.testing import perform_job
-from sigra.workers import NotConfiguredError, TokenCleanup, TokenTable, set_up, settings
+from sigra.workers import (
+    EmailSettings,
+    NotConfiguredError,
+    TokenCleanup,
+    TokenTable,
+    set_up,
+    settings,
+)
 from sigra.workers.settings import LIFETIMES
 
 SECOND = timedelta(seconds=1)
@@ -285,3 +293,22 @@ def test_a_column_that_is_not_there_is_named(engine: sql.Engine, names: dict[str
     ((setting, column),) = names.items()
     with pytest.raises(LookupError, match=f"tokens has no column '{column}'.*{setting}="):
         perform_job(TokenCleanup, {})
+
+
+def test_two_threads_that_tell_two_things_at_once_tell_both(
+    engine: sql.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that came last undid what the other had said."""
+    email = EmailSettings({}.get, {}, print)
+    other, make = Thread(target=set_up, kwargs={"email": email}), settings._Settings.__init__
+
+    def amid(self: Any, *given: Any, **named: Any) -> None:
+        make(self, *given, **named)
+        if other.ident is None:
+            other.start()
+            other.join(0.3)  # where the two come one after the other, it waits for this one
+
+    monkeypatch.setattr(settings._Settings, "__init__", amid)
+    set_up(tokens=TokenTable(engine))
+    other.join()
+    assert (engine, email) == (settings.token_table().engine, settings.email_settings())
