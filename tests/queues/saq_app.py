@@ -9,7 +9,7 @@ from sigra.backends.saq import SaqBackend
 from sigra.config import configure
 
 queue = Queue.from_url(consumer_side.URL, name=consumer_side.QUEUE)
-backend = SaqBackend(queue, heartbeat=4)
+backend = SaqBackend(queue, heartbeat=10)
 configure(backend=backend)
 
 
