@@ -210,14 +210,14 @@ class TestRQ(QueueContract):
         ("place", "seconds", "expected"),
         [
             ("sigra.backends.external.Consumed", 300, [(1, 0), (1, 0), (1, 1)]),
-            ("sigra.backends.rq_run._settle", 8, [(1, 0), (1, 1)]),
+            ("sigra.backends.rq_run._settle", 14, [(1, 0), (1, 1)]),
         ],
     )
     def test_a_time_limit_that_strikes_behind_the_body_leaves_the_other_attempts(
         self, harness, journal, tmp_path, place, seconds, expected
     ):
         """The job comes again as if its process had died; what is sent after the body is sent."""
-        limit = {"connection": harness.native.connection, "default_timeout": 4}
+        limit = {"connection": harness.native.connection, "default_timeout": 10}
         queue = rq.Queue(harness.queue, serializer="json", **limit)
         args = {**IDS, "marker": str(tmp_path / "stood still"), "place": place, "seconds": seconds}
         with configure(backend=RQBackend(queue)):
