@@ -372,7 +372,7 @@ class CeleryContract(QueueContract):
         ("place", "seconds", "expected"),
         [
             ("sigra.backends.external.Consumed", 300, [(1, 0), (1, 0), (1, 1)]),
-            ("sigra.backends.celery_run._settle", 14, [(1, 0), (1, 1)]),
+            ("sigra.backends.celery_run._settle", 8, [(1, 0), (1, 1)]),
         ],
     )
     def test_a_soft_time_limit_that_strikes_behind_the_body_leaves_the_other_attempts(
@@ -380,7 +380,7 @@ class CeleryContract(QueueContract):
     ):
         """The job comes again as if its process had died; what is sent after the body is sent."""
         args = {**IDS, "marker": str(tmp_path / "stood still"), "place": place, "seconds": seconds}
-        with limited(harness, None, stands_still.name, soft_time_limit=10):
+        with limited(harness, None, stands_still.name, soft_time_limit=4):
             job = stands_still.new(args, max_attempts=2)
             over = rf"\[{job.id}\] succeeded"
             journal.wait(harness, lambda: bool(harness.logged(over)), "the job's end")
