@@ -6,7 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from time import monotonic
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 from sigra.backends.orm_thread import aexecute_apart, execute_apart
 from sigra.context import Running
@@ -26,6 +28,14 @@ class ThisRun:
 
 _MOMENT = 0.05
 """Seconds in which a thread that is free has taken a job: until then nothing is written."""
+
+_busy = WeakKeyDictionary[asyncio.AbstractEventLoop, bool]()
+"""By loop whether its job that ended last had waited longer for a thread, as the next then will."""
+
+
+def is_busy() -> bool:
+    """Tell whether a plain function may have to wait for a thread of this loop's."""
+    return _busy.get(asyncio.get_running_loop(), True)
 
 
 async def execute_noted(attempt: Running, note: Note | None, waits: Note | None) -> Verdict:
@@ -52,7 +62,8 @@ class _Begin:
         self._taken = self._over = False
         self._waiting: asyncio.Task[None] | None = None
         self._noting: Future[None] | None = None
-        self._timer = self._loop.call_later(_MOMENT, self._wait)
+        self._since = self._until = monotonic()
+        self._timer = self._loop.call_later(0.0 if is_busy() else _MOMENT, self._wait)
 
     def _wait(self) -> None:
         with self._lock:
@@ -61,6 +72,7 @@ class _Begin:
 
     def then(self, attempt: Running) -> Verdict:
         """Run the attempt in this thread, once its begin is noted."""
+        self._until = monotonic()
         with self._lock:
             self._taken = True
             if not self._over and (self._waits is None or self._waiting is not None):
@@ -84,6 +96,8 @@ class _Begin:
         self._timer.cancel()
         with self._lock:
             self._over = True
+        if self._taken:
+            _busy[self._loop] = self._until - self._since > _MOMENT
         if self._noting is not None:
             noting = asyncio.wrap_future(self._noting)
             await asyncio.shield(asyncio.gather(noting, return_exceptions=True))

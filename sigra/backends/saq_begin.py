@@ -14,11 +14,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from sigra.backends.begin import is_busy
 from sigra.backends.external import ENDED, ends_in, native
 from sigra.backends.insist import insist
 from sigra.backends.saq_lost import beat, is_ours
 from sigra.backends.saq_write import GoneError, read_row, write
-from sigra.errors import brief
+from sigra.catalog import lookup
+from sigra.errors import UnknownWorkerError, brief
 
 _saq = native("saq", "saq")
 
@@ -41,14 +43,17 @@ def watch_begins(queue: Any) -> None:
 
     async def update_or_uncount(job: Any, **changes: Any) -> None:
         begins = changes.get("status") == _saq.Status.ACTIVE and is_ours(job)
+        job.sigra_waits = begins and _may_wait(job)
+        job.attempts -= job.sigra_waits
         try:
             await update(job, **changes)
         except BaseException as error:
             if begins:
-                job.attempts -= 1
+                job.attempts -= not job.sigra_waits
                 if isinstance(error, asyncio.CancelledError):
                     await queue.retry(job, "cancelled")  # a stop: SAQ itself would leave it so
             raise
+        job.attempts += job.sigra_waits
         if begins:
             job.sigra_fetched = True
 
@@ -100,8 +105,10 @@ def only_fetched(job: Any) -> bool:
 
 
 def begin_notes(job: Any) -> dict[str, Any]:
-    """Return what ``aconsume`` takes as ``note`` and ``waits``: SAQ has counted the attempt."""
+    """Return what ``aconsume`` takes as ``note`` and ``waits``, if SAQ has counted the attempt."""
     attempts, job.sigra_fetched = job.attempts, False
+    uncounted = getattr(job, "sigra_waits", False)
+    job.attempts -= uncounted
 
     async def waits() -> None:
         job.attempts = attempts - 1
@@ -118,7 +125,15 @@ def begin_notes(job: Any) -> dict[str, Any]:
             job.attempts = attempts - 1
             raise
 
-    return {"note": note, "waits": waits}
+    return {"note": note} if uncounted else {"note": note, "waits": waits}
+
+
+def _may_wait(job: Any) -> bool:
+    """Tell whether a job that is fetched may have to wait for a thread."""
+    try:
+        return is_busy() and not lookup(job.function).is_async
+    except UnknownWorkerError:
+        return False
 
 
 def broken(queue: Any) -> Any:

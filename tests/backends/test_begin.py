@@ -64,6 +64,7 @@ def silent() -> None:
 def test_what_need_not_wait_is_not_noted(worker: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where its queue has taken it for begun: that is written already."""
     monkeypatch.setattr(begin, "_MOMENT", 3600)  # a thread is free, and may be slow to start
+    monkeypatch.setattr(begin, "is_busy", lambda: False)  # else a loop is busy to begin with
     notes = {"note": says("begins"), "waits": says("waits")}
     asyncio.run(aconsume(TENANT, worker.definition, "test", **notes))
     assert said == ["body"]
@@ -90,6 +91,31 @@ def test_what_waits_for_a_thread_is_noted_twice() -> None:
 
     asyncio.run(consume())
     assert said == ["waits", "waits, written", "begins", "body"]
+
+
+def test_what_follows_one_that_waited_is_noted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no longer once one has had a thread: it would be taken for begun in the meantime."""
+
+    async def consume() -> list[str]:
+        said.clear()
+        notes = {"note": says("begins"), "waits": says("waits")}
+        await aconsume(TENANT, plain.definition, "test", **notes)
+        return said.copy()
+
+    async def consume_where_all_wait() -> list[str]:
+        free = await one_thread()
+        work = asyncio.ensure_future(consume())
+        await asyncio.sleep(0.2)
+        free.set()
+        return await work
+
+    async def consume_four() -> tuple[list[str], ...]:
+        first = await consume_where_all_wait()
+        monkeypatch.setattr(begin, "_MOMENT", 3600)  # what is noted now is so at once
+        second, _ = await consume_where_all_wait(), await consume()
+        return first, second, await consume_where_all_wait()
+
+    assert asyncio.run(consume_four()) == (["waits", "begins", "body"],) * 2 + (["body"],)
 
 
 @pytest.mark.parametrize("at", ["waits", "begins"])

@@ -311,7 +311,7 @@ class TestSaqOnPostgres(SaqContract):
         """SAQ had counted one: with no other left the job ended, and had never run."""
         job = workers.echo.new(IDS, delay=2)
         begins = f"""OF status ON saq_jobs WHEN NEW.key = '{job.id}' AND NEW.status = 'active'
-            AND convert_from(NEW.job, 'UTF8')::json ->> 'attempts' = '1'"""
+            AND convert_from(NEW.job, 'UTF8')::json ->> 'started' > '0'"""
         ended = {"complete", "failed"}
         with failing(harness.server, begins, times=1):
             journal.wait(harness, lambda: self._status(harness, job) in ended, "its end")
@@ -473,7 +473,7 @@ def test_a_job_that_a_stop_meets_as_it_begins_is_queued_again(postgres):
             conn.execute("""CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
                 $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$""")
             conn.execute("""CREATE TRIGGER waiting BEFORE UPDATE ON saq_jobs FOR EACH ROW
-                WHEN (convert_from(NEW.job, 'UTF8')::json ->> 'attempts' = '1')
+                WHEN (convert_from(NEW.job, 'UTF8')::json ->> 'started' > '0')
                 EXECUTE FUNCTION wait()""")
             job = await workers.echo.anew(IDS)
             beginning = asyncio.create_task(saq.Worker(queue, backend.functions).process())
@@ -757,6 +757,44 @@ def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(ser
     assert (runs, native.status, native.attempts) == ([], "queued", 0)
 
 
+@pytest.mark.parametrize(("busy", "counted"), [(True, [0, 1]), (False, [1, 1])])
+def test_a_plain_function_that_may_wait_for_a_thread_is_not_counted_before(
+    redis, monkeypatch, busy, counted
+):
+    """Of a consumer that died, many had been fetched, and ended without a run."""
+    queue = saq.Queue.from_url(redis, name=f"busy-{uuid.uuid4().hex}")
+    update, written = queue.update, []
+
+    async def write(job, **changes):
+        if changes.get("status") == "active":
+            written.append(job.attempts)
+        await update(job, **changes)
+
+    queue.update = write
+    backend = SaqBackend(queue)
+    monkeypatch.setattr("sigra.backends.saq_begin.is_busy", lambda: busy)
+
+    @tenant_worker(name=f"tests.busy_{busy}", backend=backend)
+    def plain(scope):
+        pass
+
+    @tenant_worker(name=f"tests.busy_{busy}_async", backend=backend)
+    async def later(scope):
+        pass
+
+    async def run_both():
+        await queue.connect()
+        worker, jobs = saq.Worker(queue, backend.functions), []
+        for function in (plain, later):
+            jobs.append(await function.anew(IDS))
+            await worker.process()
+        ended = [await queue.job(job.id) for job in jobs]
+        await queue.disconnect()
+        return [(native.status, native.attempts) for native in ended]
+
+    assert (asyncio.run(run_both()), written) == ([("complete", 1)] * 2, counted)
+
+
 def test_a_job_that_a_stop_meets_as_it_is_noted_to_begin_keeps_its_attempts(redis, monkeypatch):
     """What was written of its begin stayed, though it does not begin: with one attempt it ended."""
     queue = saq.Queue.from_url(redis, name=f"noted-{uuid.uuid4().hex}")
@@ -965,7 +1003,7 @@ def test_on_redis_a_job_of_an_older_release_outlives_who_sweeps(redis):
 
     before, lists, native = asyncio.run(die_sweeping())
     assert (before, lists) == (([], 1), [0, 0, 1])
-    assert (native.status, native.attempts, native.scheduled > 0) == ("queued", 1, True)
+    assert (native.status, native.attempts, native.scheduled > 0) == ("queued", 0, True)
 
 
 def test_on_redis_a_job_of_the_users_own_may_be_lost(redis):
