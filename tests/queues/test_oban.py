@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from consumer import BIN
-from queue_contract import OwnPoolContract
-from queue_harness import OwnPoolHarness
+from consumer_side import held
+from queue_contract import LoopContract, OwnPoolContract
+from queue_harness import CUT, OwnPoolHarness, failing
 from servers import need
 
 oban = need("oban")
@@ -88,6 +89,13 @@ class ObanHarness(OwnPoolHarness):
     def settled(self, native_id: str) -> bool:
         return self.row(native_id)["state"] == "completed"
 
+    def begun_of(self, job: Any) -> int | None:
+        row = self.row(job.native_id)
+        return row["attempt"] if row["state"] == "executing" else None
+
+    def has_ended(self, job: Any) -> bool:
+        return self.row(job.native_id)["state"] in ("completed", "discarded")
+
     def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
         async def produce() -> Any:
             async with await psycopg.AsyncConnection.connect(self.server) as conn:
@@ -110,8 +118,38 @@ def harness(harness: ObanHarness, journal: Journal) -> Iterator[ObanHarness]:
     journal.clear()
 
 
-class TestOban(OwnPoolContract):
+class TestOban(OwnPoolContract, LoopContract):
     harness_class, server = ObanHarness, "postgres"
+
+    @pytest.mark.parametrize("how", [CUT, "RAISE 'not now'"], ids=["cut", "refused"])
+    def test_a_job_that_has_waited_runs_once_though_its_begin_is_not_written_at_once(
+        self, harness: ObanHarness, journal: Journal, how: str
+    ) -> None:
+        """It is tried again where the connection broke; else a rescue has it run, as it was."""
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        begins = f"OF attempt ON oban_jobs WHEN NEW.id = {jobs[1].native_id} AND NEW.attempt = 1"
+        with failing(harness.server, begins, times=1, how=how):
+            for end in ends:
+                end.touch()
+            journal.wait(harness, lambda: all(harness.has_ended(job) for job in jobs), "both ends")
+        assert [harness.row(job.native_id)["state"] for job in jobs] == ["completed"] * 2
+        assert len(journal.runs(held.name)) == 2
+        harness.stop()  # the next test has a consumer with all its threads
+
+    def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_runs_once(
+        self, harness: ObanHarness, journal: Journal
+    ) -> None:
+        """It was rescued: it ran here too, beside who has it now."""
+        jobs, ends = self._one_runs_and_one_waits(harness, journal)
+        rescue = "UPDATE oban_jobs SET state = 'available', meta = '{}' WHERE id = %s"
+        harness.query(rescue, jobs[1].native_id)
+        for end in ends:
+            end.touch()
+        journal.wait(harness, lambda: all(harness.has_ended(job) for job in jobs), "both ends")
+        rows = [harness.row(job.native_id) for job in jobs]
+        assert [(row["state"], row["attempt"]) for row in rows] == [("completed", 1)] * 2
+        assert len(journal.runs(held.name)) == 2
+        harness.stop()  # the next test has a consumer with all its threads
 
     @pytest.mark.parametrize(
         ("how", "state"),

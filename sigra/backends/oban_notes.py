@@ -1,0 +1,78 @@
+"""Note in Oban's rows that a job waits for a thread, and then begins: Oban counts the fetch."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from sigra.backends.external import native
+from sigra.backends.insist import insist
+from sigra.errors import brief
+
+_instances = native("oban.oban", "oban")._instances
+_psycopg = native("psycopg", "oban")
+_sql = native("psycopg.sql", "oban")
+
+_log = logging.getLogger("sigra.job")
+
+_COUNT = """
+UPDATE {} SET attempt = %(attempt)s,
+    meta = meta || jsonb_build_object('rescued', %(rescued)s::int)
+WHERE id = %(id)s AND state = 'executing' AND attempted_at = %(attempted_at)s
+"""
+
+
+class GoneError(Exception):
+    """The job does not begin here: it was taken away, or that it begins could not be written."""
+
+
+def begin_notes(job: Any) -> dict[str, Any]:
+    """Return what ``aconsume`` takes as ``note`` and ``waits``; nothing outside a consumer.
+
+    A rescue adds one to ``rescued``, by which a run counts as one that died: a job that waits has
+    one less of both.
+    """
+    query, rescued = _query_of(job), rescues_of(job)
+    if query is None:
+        return {}
+    facts = {"id": job.id, "attempted_at": job.attempted_at}
+    waiting = {**facts, "attempt": job.attempt - 1, "rescued": rescued - 1}
+    begun = {**facts, "attempt": job.attempt, "rescued": rescued}
+
+    async def waits() -> None:
+        try:
+            await _write(query, waiting)
+        except Exception:
+            _log.warning("job %s waits, and counts as begun", brief(str(job.id)), exc_info=True)
+
+    async def note() -> None:
+        try:
+            await insist(partial(_write, query, begun), _psycopg.OperationalError)
+        except Exception as error:
+            _log.warning("job %s does not begin here", brief(str(job.id)), exc_info=True)
+            raise GoneError from error
+
+    return {"note": note, "waits": waits}
+
+
+def rescues_of(job: Any) -> int:
+    """Return how many runs of a job died; one that was cancelled as it waited may have one less."""
+    return max(0, job.meta.get("rescued", 0))
+
+
+async def _write(query: Any, facts: dict[str, Any]) -> None:
+    table = _sql.Identifier(query._prefix, "oban_jobs")
+    async with query._pool.connection() as conn:
+        written = await conn.execute(_sql.SQL(_COUNT).format(table), facts)
+    if not written.rowcount:
+        raise GoneError("it was rescued meanwhile")
+
+
+def _query_of(job: Any) -> Any:
+    """Return the database of the consumer that runs this job."""
+    for instance in _instances.values():
+        for producer in instance._producers.values():
+            if producer._running_jobs.get(job.id, (None,))[0] is job:
+                return producer._query
+    return None
