@@ -58,7 +58,8 @@ def begin_notes(job: Any) -> dict[str, Any]:
 
 def rescues_of(job: Any) -> int:
     """Return how many runs of a job died; one that was cancelled as it waited may have one less."""
-    return max(0, job.meta.get("rescued", 0))
+    rescued: int = job.meta.get("rescued", 0)
+    return max(0, rescued)
 
 
 async def _write(query: Any, facts: dict[str, Any]) -> None:
