@@ -36,7 +36,8 @@ def begin_notes(job: Any) -> dict[str, Any]:
     query, rescued = _query_of(job), rescues_of(job)
     if query is None:
         return {}
-    facts = {"id": job.id, "attempted_at": job.attempted_at}
+    taken = job.attempted_at.replace(tzinfo=None)  # UTC, in a column that has no zone
+    facts = {"id": job.id, "attempted_at": taken}
     waiting = {**facts, "attempt": job.attempt - 1, "rescued": rescued - 1}
     begun = {**facts, "attempt": job.attempt, "rescued": rescued}
 

@@ -56,7 +56,7 @@ class ObanHarness(OwnPoolHarness):
         self.backend = ObanBackend()
 
     def env(self) -> dict[str, str]:
-        return {**super().env(), "OBAN_DSN": self.url}
+        return {**super().env(), "OBAN_DSN": self.url, "PGTZ": "Asia/Kathmandu"}
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
         async def send() -> Any:
