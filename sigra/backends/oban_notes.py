@@ -73,7 +73,7 @@ async def _write(query: Any, facts: dict[str, Any]) -> None:
 
 def _query_of(job: Any) -> Any:
     """Return the database of the consumer that runs this job."""
-    for instance in _instances.values():
+    for instance in list(_instances.values()):  # another thread may make one
         for producer in instance._producers.values():
             if producer._running_jobs.get(job.id, (None,))[0] is job:
                 return producer._query
