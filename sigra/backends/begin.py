@@ -62,7 +62,7 @@ class _Begin:
         self._taken = self._over = False
         self._waiting: asyncio.Task[None] | None = None
         self._noting: Future[None] | None = None
-        self._since = self._until = monotonic()
+        self._since, self._waited = monotonic(), 0.0
         self._timer = self._loop.call_later(0.0 if is_busy() else _MOMENT, self._wait)
 
     def _wait(self) -> None:
@@ -72,7 +72,7 @@ class _Begin:
 
     def then(self, attempt: Running) -> Verdict:
         """Run the attempt in this thread, once its begin is noted."""
-        self._until = monotonic()
+        self._waited = monotonic() - self._since
         with self._lock:
             self._taken = True
             if not self._over and (self._waits is None or self._waiting is not None):
@@ -97,7 +97,7 @@ class _Begin:
         with self._lock:
             self._over = True
         if self._taken:
-            _busy[self._loop] = self._until - self._since > _MOMENT
+            _busy[self._loop] = self._waited > _MOMENT
         if self._noting is not None:
             noting = asyncio.wrap_future(self._noting)
             await asyncio.shield(asyncio.gather(noting, return_exceptions=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from functools import partial
 from typing import Any
@@ -23,15 +24,12 @@ WHERE id = %(id)s AND state = 'executing' AND attempted_at = %(attempted_at)s
 """
 
 
-class GoneError(Exception):
-    """The job does not begin here: it was taken away, or that it begins could not be written."""
-
-
 def begin_notes(job: Any) -> dict[str, Any]:
     """Return what ``aconsume`` takes as ``note`` and ``waits``; nothing outside a consumer.
 
     A rescue adds one to ``rescued``, by which a run counts as one that died: a job that waits has
-    one less of both.
+    one less of both. One that was rescued, or whose begin cannot be written, does not begin: its
+    task is cancelled, of which Oban writes nothing, and a rescue finds it.
     """
     query, rescued = _query_of(job), rescues_of(job)
     if query is None:
@@ -52,7 +50,7 @@ def begin_notes(job: Any) -> dict[str, Any]:
             await insist(partial(_write, query, begun), _psycopg.OperationalError)
         except Exception as error:
             _log.warning("job %s does not begin here", brief(str(job.id)), exc_info=True)
-            raise GoneError from error
+            raise asyncio.CancelledError from error
 
     return {"note": note, "waits": waits}
 
@@ -68,7 +66,7 @@ async def _write(query: Any, facts: dict[str, Any]) -> None:
     async with query._pool.connection() as conn:
         written = await conn.execute(_sql.SQL(_COUNT).format(table), facts)
     if not written.rowcount:
-        raise GoneError("it was rescued meanwhile")
+        raise LookupError("it was rescued meanwhile")
 
 
 def _query_of(job: Any) -> Any:

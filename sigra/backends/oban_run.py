@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from contextlib import suppress
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.jsonb import unfit, writable
-from sigra.backends.oban_notes import GoneError, begin_notes, rescues_of
+from sigra.backends.oban_notes import begin_notes, rescues_of
 from sigra.definition import Definition
 
 _oban = native("oban", "oban")
@@ -30,18 +29,17 @@ class Run:
     async def process(self, job: Any) -> Any:
         """Run the job, and return or raise what tells Oban what came of it."""
         rescued = rescues_of(job)
-        # None where Oban counts nothing: a job from elsewhere has counts in its envelope.
-        facts: Any = {
-            "native_id": str(job.id),
-            "failures": job.attempt - 1 - rescued or None,
-            "snoozes": job.meta.get(_SNOOZES),
-            "lost": rescued or None,
+        consumed = await aconsume(
+            unfit(job.args),
+            job.worker,
+            "oban",
+            native_id=str(job.id),
+            # None where Oban counts nothing: a job from elsewhere has counts in its envelope.
+            failures=job.attempt - 1 - rescued or None,
+            snoozes=job.meta.get(_SNOOZES),
+            lost=rescued or None,
             **begin_notes(job),
-        }
-        try:
-            consumed = await aconsume(unfit(job.args), job.worker, "oban", **facts)
-        except GoneError:
-            raise asyncio.CancelledError from None  # so Oban writes nothing: a rescue finds the job
+        )
         return self._settle(job, consumed)
 
     def _settle(self, job: Any, consumed: Consumed) -> Any:

@@ -43,19 +43,18 @@ def watch_begins(queue: Any) -> None:
 
     async def update_or_uncount(job: Any, **changes: Any) -> None:
         begins = changes.get("status") == _saq.Status.ACTIVE and is_ours(job)
-        job.sigra_waits = begins and _may_wait(job)
-        job.attempts -= job.sigra_waits
+        counted, job.sigra_waits = job.attempts, begins and _may_wait(job)
+        job.attempts = counted - job.sigra_waits
         try:
             await update(job, **changes)
         except BaseException as error:
             if begins:
-                job.attempts -= not job.sigra_waits
+                job.attempts = counted - 1
                 if isinstance(error, asyncio.CancelledError):
                     await queue.retry(job, "cancelled")  # a stop: SAQ itself would leave it so
             raise
-        job.attempts += job.sigra_waits
         if begins:
-            job.sigra_fetched = True
+            job.attempts, job.sigra_fetched = counted, True
 
     async def retry_as_it_was(job: Any, error: str | None) -> None:
         if only_fetched(job):

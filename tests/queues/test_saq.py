@@ -991,7 +991,7 @@ def test_on_redis_a_job_of_an_older_release_outlives_who_sweeps(redis):
             job = await workers.echo.anew(IDS)
         lost = await queue.dequeue(timeout=5)
         lost.attempts += 1
-        await lost.update(status="active")
+        await RedisQueue.update(queue, lost, status="active")  # as SAQ alone does
         await asyncio.sleep(1.5)
         await queue.redis.set(queue.namespace("sweep"), 1)  # as while an older consumer sweeps
         before = await queue.sweep(), await queue.count("active")
@@ -1003,7 +1003,7 @@ def test_on_redis_a_job_of_an_older_release_outlives_who_sweeps(redis):
 
     before, lists, native = asyncio.run(die_sweeping())
     assert (before, lists) == (([], 1), [0, 0, 1])
-    assert (native.status, native.attempts, native.scheduled > 0) == ("queued", 0, True)
+    assert (native.status, native.attempts, native.scheduled > 0) == ("queued", 1, True)
 
 
 def test_on_redis_a_job_of_the_users_own_may_be_lost(redis):
