@@ -127,12 +127,17 @@ async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Wor
     if loop is asyncio.get_running_loop():
         return await work
     with sending(backend):
-        _, doing = _submitted(loop, work)
+        lasting, doing = _submitted(loop, work)
+        answer = asyncio.wrap_future(doing)
         try:
-            return await asyncio.wrap_future(doing)
+            while not (await asyncio.wait({answer}, timeout=_LOOK))[0]:
+                if lasting.is_closed() and not doing.done():
+                    raise RuntimeError(_ENDED)  # it forgot the work
+            return answer.result()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
+                answer.cancel()  # and so the work
                 raise
             raise RuntimeError(_ENDED) from None
 

@@ -151,10 +151,9 @@ async def _until(begun: threading.Event, end: asyncio.Event) -> None:
     await end.wait()
 
 
-@pytest.mark.parametrize("how", ["cancels", "forgets"])
-def test_who_waits_for_a_loop_that_ends_is_told_so(how: str) -> None:
-    """He waited for ever, or was told that he was cancelled."""
-    loop, begun, end = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
+def _ending(how: str) -> tuple[asyncio.AbstractEventLoop, threading.Thread, threading.Event]:
+    """Return a loop that ends, its thread, and what has it end: it cancels its work or forgets it."""
+    loop, begun = asyncio.new_event_loop(), threading.Event()
 
     async def first() -> None:
         await asyncio.to_thread(begun.wait)
@@ -173,8 +172,15 @@ def test_who_waits_for_a_loop_that_ends_is_told_so(how: str) -> None:
     thread.start()
     while not loop.is_running():
         pass
+    return loop, thread, begun
+
+
+@pytest.mark.parametrize("how", ["cancels", "forgets"])
+def test_who_waits_for_a_loop_that_ends_is_told_so(how: str) -> None:
+    """He waited for ever, or was told that he was cancelled."""
+    loop, thread, begun = _ending(how)
     with pytest.raises(EnqueueError, match="has ended: connect it in one that lasts"):
-        wait_for("taskiq", loop, _until(begun, end))
+        wait_for("taskiq", loop, _until(begun, asyncio.Event()))
     thread.join()
 
 
@@ -194,35 +200,34 @@ def test_what_went_on_in_a_loop_that_ended_begins_anew() -> None:
     assert begun == ["anew"]
 
 
-def test_who_awaits_a_loop_that_ends_is_told_so() -> None:
-    """He was taken for cancelled."""
-    loop, begun, end = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(asyncio.to_thread(begun.wait))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    while not loop.is_running():
-        pass
+@pytest.mark.parametrize("how", ["cancels", "forgets"])
+def test_who_awaits_a_loop_that_ends_is_told_so(how: str) -> None:
+    """He waited for ever, or was taken for cancelled."""
+    loop, thread, begun = _ending(how)
     with pytest.raises(EnqueueError, match="has ended: connect it in one that lasts"):
-        asyncio.run(within("taskiq", loop, _until(begun, end)))
+        asyncio.run(within("taskiq", loop, _until(begun, asyncio.Event())))
     thread.join()
 
 
 def test_who_is_cancelled_as_he_awaits_another_loop_is_so() -> None:
-    """And is not told that the loop has ended."""
+    """And so is what that loop does for him; he is not told that the loop has ended."""
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        try:
+            await _until(begun, asyncio.Event())
+        finally:
+            ended.set()
 
     async def wait() -> None:
-        begun = threading.Event()
-        waits = asyncio.create_task(within("taskiq", own_loop(), _until(begun, asyncio.Event())))
+        waits = asyncio.create_task(within("taskiq", own_loop(), work()))
         await asyncio.to_thread(begun.wait)
         waits.cancel()
         await waits
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(wait())
+    assert ended.wait(60)
 
 
 class _Doing(Future[Any]):
