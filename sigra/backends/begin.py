@@ -88,6 +88,8 @@ class _Begin:
             await asyncio.wait({self._waiting})
         if not self._over:
             await self._note()
+            if self._over and self._waits is not None:
+                await self._waits()  # it was cut off in this instant, and has not begun after all
         if self._over:
             raise asyncio.CancelledError
 

@@ -81,7 +81,7 @@ async def aconsume(
 
     ``note``: awaited right before the body, and not while the job waits for a thread. With
     ``waits``, for a queue that takes a job for begun as it comes: awaited if the job does wait,
-    and ``note`` then alone.
+    and ``note`` then alone. A job that is cut off as its begin is noted waits again.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
