@@ -116,12 +116,11 @@ def parse_options(
 
 def check_capabilities(options: JobOptions, backend: Backend, worker: str | None = None) -> None:
     """Raise ``InvalidOptionError`` for the first option that ``backend`` does not honour."""
-    if options is PLAIN:
-        return
     for name in OPTION_NAMES:
         if getattr(options, name) != getattr(PLAIN, name) and name not in backend.capabilities:
             honoured = ", ".join(sorted(backend.capabilities & set(OPTION_NAMES))) or "no option"
-            reason = f"backend {backend.name!r} cannot honour it; it honours {honoured}"
+            cure = f"leave it out, or use another backend; this one honours {honoured}"
+            reason = f"backend {backend.name!r} cannot honour it: {cure}"
             raise InvalidOptionError(name, reason, worker)
 
 
