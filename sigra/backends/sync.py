@@ -39,7 +39,7 @@ class SyncBackend:
     capabilities = CAPABILITIES
 
     def __init__(self) -> None:
-        self._ahead, self._together = 0.0, -1.0
+        self._ahead, self._together = 0.0, (-1.0, -1.0)
         self._scheduled: list[tuple[float, int, int, Job, LocalTicket]] = []
         self._unique: dict[tuple[str, str], Job] = {}
 
@@ -116,7 +116,8 @@ class SyncBackend:
                 return None
             if due > now or options.conn is not None:  # RecordingBackend's alone
                 ticket.move("scheduled" if due > now else "available")
-                self._schedule(job, ticket, due)
+                delay = None if options.run_at is not None else options.delay or 0.0
+                self._schedule(job, ticket, due, delay)
                 return None
         return ticket
 
@@ -135,7 +136,7 @@ class SyncBackend:
                 if ticket.state() in ("available", "executing"):
                     self._settle(job, ticket, Verdict("discarded", error=error), pump)
                 elif verdict and ticket.verdict is None and ticket not in waiting:
-                    self._schedule(job, ticket, pump.now() + verdict.delay)
+                    self._schedule(job, ticket, pump.now() + verdict.delay, verdict.delay)
                 pump.leave()
                 raise
             if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
@@ -167,15 +168,19 @@ class SyncBackend:
         if job.options.unique is not None and verdict.state in FINISHED:
             self._unique.pop((job.worker, job.options.unique), None)
         if not ticket.settle(verdict):
-            self._schedule(job, ticket, pump.now() + verdict.delay)
+            self._schedule(job, ticket, pump.now() + verdict.delay, verdict.delay)
 
-    def _schedule(self, job: Job, ticket: LocalTicket, due: float) -> None:
+    def _schedule(
+        self, job: Job, ticket: LocalTicket, due: float, delay: float | None = None
+    ) -> None:
         with _lock:
-            # What is enqueued together is due together, so that priority decides.
-            if not 0.0 <= due - self._together < 0.01:
-                self._together = due
-            entry = (self._together, -job.options.priority, _order(), job, ticket)
-            heapq.heappush(self._scheduled, entry)
+            # What is delayed alike, one after the other, is due together: priority decides then.
+            if delay is not None:
+                first, alike = self._together
+                if delay != alike or not 0.0 <= due - first < 0.01:
+                    self._together = due, delay
+                due = self._together[0]
+            heapq.heappush(self._scheduled, (due, -job.options.priority, _order(), job, ticket))
 
     def _is_duplicate(self, job: Job) -> bool:
         if job.options.unique is None:

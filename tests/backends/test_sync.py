@@ -187,6 +187,25 @@ def test_an_earlier_job_runs_sooner_whatever_its_priority(sync: SyncBackend, tic
     assert [2, 1] == ran
 
 
+def test_no_job_runs_before_its_time(sync: SyncBackend) -> None:
+    """Nor with one that is due a moment sooner."""
+    at = datetime.now(timezone.utc) + timedelta(hours=1)
+    note.new({"n": 1}, run_at=at)
+    note.new({"n": 2}, run_at=at + timedelta(milliseconds=5), priority=1)
+    sync.drain(at)
+    assert [1] == ran
+
+
+def test_a_job_that_is_delayed_for_a_moment_less_runs_sooner(
+    sync: SyncBackend, ticking: None
+) -> None:
+    """Only those that are delayed alike are due together."""
+    note.new({"n": 1}, delay=20)
+    note.new({"n": 2}, delay=20.005, priority=1)
+    sync.drain(21)
+    assert [1, 2] == ran
+
+
 def test_jobs_of_one_priority_keep_their_order(sync: SyncBackend) -> None:
     """First come, first served."""
 
