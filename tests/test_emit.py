@@ -1421,12 +1421,12 @@ def test_context_variables_reach_the_line(lines: list[dict[str, Any]]) -> None:
 
 
 def test_a_wrapper_class_of_the_applications_own_is_used() -> None:
-    """A bound logger of another class gets the event by its own method."""
+    """A bound logger of another class gets the event by its own method, as by structlog's: first."""
     calls: list[tuple[str, dict[str, Any]]] = []
 
     class Own(structlog.BoundLoggerBase):
-        def info(self, event: str, **fields: Any) -> None:
-            calls.append((event, fields))
+        def info(self, message: str, **fields: Any) -> None:
+            calls.append((message, fields))
 
     structlog.configure(wrapper_class=Own)
     log_safe("a.b", SCOPE, target_id=1)
@@ -1443,6 +1443,24 @@ def test_the_standard_library_integration_works(caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO):
         log_safe("a.b", SCOPE)
     assert "sigra.audit" == json.loads(caplog.records[0].getMessage())["logger"]
+
+
+@pytest.mark.parametrize("kind", ["BoundLogger", "AsyncBoundLogger"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_logger_that_has_no_levels_gets_all_events(kind: str, own: bool) -> None:
+    """The integration's classes ask it for its level, and structlog's own loggers have none."""
+    logger = structlog.testing.CapturingLogger()
+    wrapper = getattr(structlog.stdlib, kind)
+    structlog.configure(
+        processors=[lambda _, __, line: line["event"]],
+        wrapper_class=type("Own", (wrapper,), {}) if own else wrapper,
+        logger_factory=lambda *_: logger,
+    )
+
+    async def main() -> str:
+        return log_safe("a.b", SCOPE).status
+
+    assert ("emitted", [("info", ("a.b",))]) == (asyncio.run(main()), [c[:2] for c in logger.calls])
 
 
 def test_structlog_s_asynchronous_logger_loses_no_event(caplog: pytest.LogCaptureFixture) -> None:

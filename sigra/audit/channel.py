@@ -43,7 +43,10 @@ class Channel:
         self.processors = self.logger = None
         kind: Any = type(self.bound)
         # On the class: a generic BoundLogger would take the name for that of a log method.
-        asked: Any = getattr(kind, "is_enabled_for", None) or getattr(kind, "isEnabledFor", None)
+        asked: Any = getattr(kind, "isEnabledFor", None)
+        # By it the wrapped logger is asked, of which only the standard library's can answer.
+        if asked is None or not hasattr(type(getattr(self.bound, "_logger", None)), "isEnabledFor"):
+            asked = None if asked else getattr(kind, "is_enabled_for", None)
         self.allows: Any = lambda outcome: not asked or asked(self.bound, _NUMBERS[outcome])
         if kind in _native:
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
@@ -61,7 +64,7 @@ class Channel:
         moment = line["occurred_at"].isoformat()
         line = {**line, "metadata": thaw(line["metadata"]), "occurred_at": moment}
         if processors is None:
-            getattr(self.bound, level)(**line)
+            getattr(self.bound, level)(line.pop("event"), **line)
             return
         # What the class's own methods do, without passing sixteen keywords on three times.
         try:
