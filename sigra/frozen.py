@@ -1,4 +1,4 @@
-"""Read-only dicts and lists, in which a level is closed off when it is first read."""
+"""Read-only dicts and lists; what a dict holds is closed off when it is first read."""
 
 from __future__ import annotations
 
@@ -58,22 +58,20 @@ class _UnreadDict(FrozenDict):
     __slots__ = ()
 
 
-class _UnreadList(FrozenList):
-    """The same for a list."""
-
-    __slots__ = ()
-
-
 def _settle(level: Any) -> None:
     """Wrap the children of an unread level, which is an ordinary frozen one from then on."""
-    base: Any = dict if issubclass(type(level), dict) else list
-    for place, value in dict.items(level) if base is dict else enumerate(list.__iter__(level)):
+    for key, value in dict.items(level):
         if (wrapper := _WRAPPERS.get(type(value))) is not None:
-            base.__setitem__(level, place, wrapper(value))
-    level.__class__ = FrozenDict if base is dict else FrozenList
+            dict.__setitem__(level, key, wrapper(value))
+    level.__class__ = FrozenDict
 
 
-_WRAPPERS: dict[type, Callable[[Any], Any]] = {dict: _UnreadDict, list: _UnreadList}
+def _list_of(children: list[Any]) -> FrozenList:
+    """Wrap the children at once: C code reads a list, unlike a dict, past its methods."""
+    return FrozenList(map(read_only, children))
+
+
+_WRAPPERS: dict[type, Callable[[Any], Any]] = {dict: _UnreadDict, list: _list_of}
 
 
 def _reading(name: str) -> Callable[..., Any]:
@@ -95,11 +93,8 @@ def _define(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
         setattr(cls, name, method)
 
 
-_READS = "__getitem__ __iter__ __reversed__ __eq__ __ne__ copy __reduce_ex__"
-_DICT_READS = f"{_READS} get items keys values __or__"
-_LIST_READS = (
-    f"{_READS} __add__ __contains__ __ge__ __gt__ __le__ __lt__ __mul__ __rmul__ count index"
-)
+_READS = "__getitem__ __iter__ __reversed__ __eq__ __ne__ __or__ __reduce_ex__ "
+_READS += "copy get items keys values"
 _DICT_CHANGES = "__setitem__ __delitem__ __ior__ clear pop popitem setdefault update"
 _LIST_CHANGES = (
     "__setitem__ __delitem__ __iadd__ __imul__ append clear extend insert pop remove reverse sort"
@@ -107,11 +102,9 @@ _LIST_CHANGES = (
 
 _define(FrozenDict, dict.fromkeys(_DICT_CHANGES.split(), _refuse))
 _define(FrozenList, dict.fromkeys(_LIST_CHANGES.split(), _refuse))
-# __iter__ matters most: without it dict(x), {**x} and list(x) copy past every method.
-_define(_UnreadDict, {name: _reading(name) for name in _DICT_READS.split()})
-_define(_UnreadList, {name: _reading(name) for name in _LIST_READS.split()})
+# __iter__ matters most: without it dict(x) and {**x} copy past every method.
+_define(_UnreadDict, {name: _reading(name) for name in _READS.split()})
 _define(_UnreadDict, {"__ror__": _settle_right})
-_define(_UnreadList, {"__radd__": _settle_right})
 
 
 def read_only(tree: Any) -> Any:

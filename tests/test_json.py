@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+import pydantic
 import pytest
 
 from sigra.audit.line import _best_dump
@@ -428,6 +430,10 @@ READERS: list[Callable[[Any], Any]] = [
     lambda d: d["l"] + [],
     lambda d: [] + d["l"],
     lambda d: operator.iadd([], d["l"]),
+    lambda d: operator.concat([], d["l"]),
+    lambda d: list.copy(d["l"]),
+    lambda d: msgspec.convert(d["l"], list[Any]),
+    lambda d: pydantic.TypeAdapter(list[Any]).validate_python(d["l"]),
     lambda d: d["l"] * 2,
     lambda d: 2 * d["l"],
     lambda d: d["l"].copy(),
