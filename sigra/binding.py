@@ -36,15 +36,17 @@ class Binding:
     """What a function takes from a job. ``invoke`` calls it, ``check`` says why it cannot."""
 
     invoke: Invoke
-    required: set[str]
+    required: tuple[str, ...]
     reserved: set[str]
     allowed: set[str] | None
     """Every key that has a place; None if any key has (``args`` or ``**rest``)."""
 
     def check(self, args: Mapping[str, Any], worker: str | None = None) -> None:
         """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
-        for name in sorted(self.required - args.keys()):
-            raise InvalidArgsError(f"$.{name}", "the function needs it and args lack it", worker)
+        for name in self.required:
+            if name not in args:
+                reason = "the function needs it and args lack it"
+                raise InvalidArgsError(f"$.{name}", reason, worker)
         for name in args:
             if name in self.reserved:
                 reason = "Sigra itself passes the parameter of this name; rename the key"
@@ -80,7 +82,7 @@ def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     names = {p.name for p in named}.union(ID_KEYS if tenant else ())
     return Binding(
         invoke=_invoke(function, tenant, named, injected, names if has_rest else None),
-        required={p.name for p in named if p.default is Parameter.empty},
+        required=tuple(p.name for p in named if p.default is Parameter.empty),
         reserved={*injected, *scope_names},
         allowed=None if has_rest or "args" in injected else names,
     )
@@ -93,12 +95,12 @@ def _invoke(
     """Build the call. ``bound``: keys that ``**rest`` does not get, None without ``**rest``."""
     if tenant and injected == ["args"] and not named and bound is None:
         return lambda scope, args, _: function(scope, args=args)
-    takes = [(p.name, p.default) for p in named]
+    names = [p.name for p in named]
     with_args, with_job = "args" in injected, "job" in injected
 
     def invoke(scope: Any, args: Mapping[str, Any], attempt: Any) -> Any:
-        get = args.get
-        given = {name: get(name, default) for name, default in takes}
+        # What args lack is left out: only the function knows what its default becomes.
+        given = {name: args[name] for name in names if name in args}
         if with_args:
             given["args"] = args
         if with_job:
@@ -114,7 +116,10 @@ def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     if isinstance(function, type):
         raise TypeError(f"{where} is a class; a worker is a plain function")
     if not callable(function) or not hasattr(function, "__qualname__"):
-        what = f"the {type(function).__name__} {where}; make a method a @staticmethod"
+        cure = (
+            "make a method a @staticmethod" if type(function) is classmethod else "decorate a def"
+        )
+        what = f"the {type(function).__name__} {where}; {cure}, and pass settings by keyword"
         raise TypeError(f"a worker is a plain function (def or async def), not {what}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{where} is a generator; a worker runs once and returns its outcome")

@@ -7,6 +7,7 @@ import itertools
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
+import pydantic
 import pytest
 
 from sigra import AuditScope, InvalidArgsError, JobInfo, tenant_worker, worker
@@ -68,6 +69,38 @@ def test_every_other_parameter_is_bound_by_name() -> None:
 def test_a_default_stands_in_for_an_absent_arg() -> None:
     """A parameter with a default needs no arg."""
     assert 9 == run(lambda scope, n=9: n)
+
+
+def test_a_decorator_below_decides_what_an_absent_arg_becomes() -> None:
+    """It is called as in a plain call: without the arg, and not with the default it shows."""
+
+    def body(scope: AuditScope, limit: int = 10) -> Any:
+        return limit
+
+    @functools.wraps(body)
+    def with_a_default_of_its_own(scope: AuditScope, **given: int) -> Any:
+        return body(scope, **{"limit": 500, **given})
+
+    assert 500 == with_a_default_of_its_own(SCOPE) == run(with_a_default_of_its_own)
+
+
+@pytest.mark.parametrize("default", [None, pydantic.Field(default_factory=int)])
+def test_what_pydantic_does_not_check_in_a_call_it_does_not_check_in_a_job(default: Any) -> None:
+    """validate_call leaves a default as it is, of whatever type, and makes one that has to be."""
+
+    @pydantic.validate_call(config={"arbitrary_types_allowed": True})
+    def body(scope: AuditScope, n: int = default) -> Any:
+        return n
+
+    assert body(SCOPE) == run(body)
+
+
+def test_the_first_arg_that_is_missing_is_named_in_the_order_of_the_signature() -> None:
+    """As Python itself names it."""
+
+    def body(scope: AuditScope, invoice_id: str, amount: int) -> None: ...
+
+    assert "$.invoice_id" == refusal(body, TENANT).path
 
 
 def test_an_arg_of_none_is_not_absent() -> None:
@@ -230,6 +263,13 @@ def test_the_refusal_of_a_class_method_says_what_it_is_and_what_to_do() -> None:
         tenant_worker(classmethod(with_class))
 
 
+@pytest.mark.parametrize("given", ["a name", functools.partial(print)])
+def test_the_refusal_of_what_is_no_function_says_what_to_decorate(given: Any) -> None:
+    """A name or a queue belongs in a keyword, and a partial or a callable object in a def."""
+    with pytest.raises(TypeError, match="decorate a def, and pass settings by keyword"):
+        tenant_worker(given)
+
+
 def test_the_refusal_says_where_the_function_is() -> None:
     """The TypeError names the function and its file."""
     with pytest.raises(TypeError, match=r"takes_self \(.*test_binding\.py:\d+\)"):
@@ -252,7 +292,7 @@ def positional_scope(scope: AuditScope, /, n: int = 0) -> None: ...
 )
 def test_the_scope_may_be_annotated_with_what_it_is(function: Any) -> None:
     """AuditScope, Any, a union with it or nothing are right for the first parameter."""
-    assert frozenset() == bind(function, tenant=True).required
+    assert () == bind(function, tenant=True).required
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has brought the statement")
@@ -273,7 +313,7 @@ def wrong(scope: Number): ...
 """
     exec(compile(source, "<3.12>", "exec", dont_inherit=True), namespace)
     for name in ("right", "quoted", "again", "theirs", "quoted_theirs"):
-        assert frozenset() == bind(namespace[name], tenant=True).required
+        assert () == bind(namespace[name], tenant=True).required
     with pytest.raises(TypeError, match="is annotated '?Number"):
         bind(namespace["wrong"], tenant=True)
 
@@ -284,11 +324,11 @@ def test_an_annotation_need_not_exist_at_run_time() -> None:
     namespace: dict[str, Any] = {"AuditScope": AuditScope}
     source = "def f(scope: AuditScope | Request, n: Invoice, **rest: Other) -> Answer: ..."
     exec(compile(source, "<3.14>", "exec", dont_inherit=True), namespace)
-    assert {"n"} == bind(namespace["f"], tenant=True).required
+    assert ("n",) == bind(namespace["f"], tenant=True).required
 
 
 def test_a_name_that_only_type_checkers_import_is_judged_by_what_is_written() -> None:
     """An annotation imported under TYPE_CHECKING is accepted where it says AuditScope."""
     namespace: dict[str, Any] = {}
     exec("def f(scope: 'sigra.AuditScope | None'): ...", namespace)
-    assert frozenset() == bind(namespace["f"], tenant=True).required
+    assert () == bind(namespace["f"], tenant=True).required
