@@ -73,40 +73,43 @@ def _refuse_scope(function: Callable[..., Any], *layer: Any) -> None:
             if type(value) in _LEAVES or id(value) in seen:
                 continue
             seen[id(value)] = value
-            held: list[Any] | None = []
-            with contextlib.suppress(Exception):  # a lazy object that cannot be loaded here, say
-                held = None if isinstance(value, AuditScope) else _inside(value)
-            if held is None:
+            is_scope = False
+            with contextlib.suppress(Exception):  # its class may be one that a property tells
+                is_scope = isinstance(value, AuditScope)
+            if is_scope:
                 name = getattr(function, "__qualname__", repr(function))
                 reason = f"{name}() decides on authority and was given a worker's scope"
                 raise AuditOnlyScopeError(name, reason)
-            inner.extend(held)
+            # What cannot be read, as a lazy object that does not load, hides nothing of the rest.
+            for part in (_items, _attributes):
+                with contextlib.suppress(Exception):
+                    inner.extend(part(value))
         layer = tuple(inner)
 
 
-def _inside(value: Any) -> list[Any]:
-    """List what an object holds: items, keys and values, attributes, captured variables."""
-    held: list[Any] = []
+def _items(value: Any) -> Iterator[Any]:
+    """Yield what an object holds beside its attributes: items, keys, captured variables."""
     if isinstance(value, _OPENED):
-        held.extend(get_referents(value))
+        yield from get_referents(value)
     elif isinstance(value, Mapping):
-        held.extend((*value.keys(), *value.values()))
+        yield from (*value.keys(), *value.values())
     elif isinstance(value, asyncio.Future):
-        held += value._result, value._exception  # type: ignore[attr-defined]
+        yield from (value._result, value._exception)  # type: ignore[attr-defined]
     elif isinstance(value, ReferenceType):
-        held.append(value())
-    elif isinstance(value, (type, types.ModuleType)):
-        return held
+        yield value()
     elif isinstance(value, types.FunctionType):
-        held += get_referents(*(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__)
-    # From any SQLAlchemy model its own objects lead to all tables there are, and to no scope.
-    bare = type(value) in _BARE or type(value).__module__.startswith("sqlalchemy.")
-    return held if bare else [*held, *_attributes(value)]
+        yield from get_referents(
+            *(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__
+        )
 
 
 def _attributes(value: Any) -> Iterator[Any]:
-    with contextlib.suppress(Exception):  # one that cannot be read hides nothing of use
-        yield from value.__dict__.values()
+    # From any SQLAlchemy model its own objects lead to all tables there are, and to no scope.
+    bare = type(value) in _BARE or str(type(value).__module__).startswith("sqlalchemy.")
+    if bare or issubclass(type(value), (type, types.ModuleType)):
+        return
+    with contextlib.suppress(Exception):  # its class may have a __dict__ of its own
+        yield from object.__getattribute__(value, "__dict__").values()
     for cls in type(value).__mro__[:-1]:
         members = cls.__dict__.values()
         if AuditScope in map(type, members):

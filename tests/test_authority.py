@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import weakref
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from types import CellType, MappingProxyType, SimpleNamespace
 from typing import Any
@@ -288,9 +289,9 @@ class Account(Base):
 def test_a_mapped_object_does_not_lead_to_all_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     """What SQLAlchemy keeps beside it, to the last column of all, is no authorization's matter."""
     looked_at: list[Any] = []
-    inside = authority._inside
+    items = authority._items
     monkeypatch.setattr(
-        authority, "_inside", lambda value: (looked_at.append(value), inside(value))[1]
+        authority, "_items", lambda value: (looked_at.append(value), items(value))[1]
     )
     account = Account(id=1)
     account.owned.append(Account(id=2))
@@ -321,6 +322,46 @@ def test_what_cannot_be_looked_at_here_is_the_function_s_matter() -> None:
             """Stand for what cannot be set."""
 
     assert "yes" == asyncio.run(authorize_later(Lazy()))
+
+
+class Unloaded(Mapping[str, Any]):
+    """Its items are in a store that is down."""
+
+    def __iter__(self) -> Any:
+        raise ConnectionError
+
+    def __getitem__(self, key: str) -> Any:
+        raise ConnectionError
+
+    def __len__(self) -> int:
+        raise ConnectionError
+
+
+class Disguised:
+    @property
+    def __class__(self) -> Any:
+        raise ConnectionError
+
+    @__class__.setter
+    def __class__(self, _: Any) -> None:
+        """Stand for what cannot be set."""
+
+
+class Silent:
+    def __getattribute__(self, name: str) -> Any:
+        raise ConnectionError
+
+
+Nowhere = type("Nowhere", (), {"__module__": None})
+
+
+@pytest.mark.parametrize("kind", [Unloaded, Disguised, Silent, Nowhere])
+def test_what_cannot_be_read_hides_nothing_of_the_rest(kind: Any) -> None:
+    """A scope that such an object has as an attribute is found."""
+    given = kind()
+    object.__setattr__(given, "scope", SCOPE)
+    with pytest.raises(AuditOnlyScopeError):
+        authorize(given)
 
 
 def test_static_and_class_methods_are_fenced_from_above_too() -> None:
