@@ -23,6 +23,8 @@ from sigra.verdict import DONE, Verdict
 log = logging.getLogger("sigra.job")
 
 _OUTCOMES = (Ok, Failure, Snooze, Cancel)
+_LONGEST = 10**10
+"""Seconds, some three centuries: the dates of every queue reach that far."""
 
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
@@ -53,7 +55,10 @@ def _judge(
         case Ok(value):
             return Verdict("completed", value), "success"
         case Snooze(seconds):
-            return Verdict("scheduled", delay=float(min(seconds, 10**10))), ""
+            verdict = Verdict("scheduled", delay=float(min(seconds, _LONGEST)))
+            what = f"snoozed ({attempt.snoozes + 1} so far){_next(attempt, verdict)}"
+            log_attempt(attempt, context, logging.INFO, what)
+            return verdict, ""
         case Cancel(reason):
             log_attempt(attempt, context, logging.INFO, f"was cancelled: {brief(reason)}")
             return Verdict("cancelled", error=JobCancelledError(*ids, reason)), "failure"
@@ -77,11 +82,12 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
-    # No retry would bring a missing arg.
-    if attempt.attempt + attempt.lost >= options.max_attempts or isinstance(error, MissingArgError):
+    # No retry would bring a missing arg of its own.
+    absent = isinstance(error, MissingArgError) and error.worker in (None, attempt.job.worker)
+    if absent or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
-        delay = options.retry_delay(attempt.attempt)
+        delay = min(options.retry_delay(attempt.attempt), _LONGEST)
     except BaseException as broken:  # SystemExit too must not end what runs the jobs
         what = "has a backoff that raises; it is retried by the default one"
         log_attempt(attempt, context, logging.ERROR, what, broken)
@@ -132,6 +138,7 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
 
 
 def _next(attempt: Running, verdict: Verdict) -> str:
-    """Say, for the log line, what becomes of the job after a failed attempt."""
-    again = f"; again in {verdict.delay:.0f} s" if verdict.state == "retryable" else ""
+    """Say, for the log line, what becomes of the job after an attempt that was not its last."""
+    comes_again = verdict.state in ("retryable", "scheduled")
+    again = f"; again in {verdict.delay:.0f} s" if comes_again else ""
     return attempt.cut_off() or again

@@ -262,6 +262,31 @@ def test_a_backoff_that_raises_costs_no_attempt(backoff: Any, caplog: Any) -> No
     assert "has a backoff that raises" in caplog.text
 
 
+def test_the_longest_retry_is_three_centuries() -> None:
+    """The dates of no queue reach further than a backoff function may."""
+    assert 1e10 == run(raising(ValueError), max_attempts=2, backoff=lambda attempt: 1e12).delay
+
+
+def test_a_snooze_is_logged_with_its_job(caplog: pytest.LogCaptureFixture) -> None:
+    """It uses no attempt up: a job that snoozes for ever is seen in the log alone."""
+    with caplog.at_level(logging.INFO, "sigra.job"):
+        attempt = attempt_of(lambda scope, **rest: Snooze(90))
+        attempt.snoozes = 4
+        execute(attempt)
+    (line,) = caplog.messages
+    assert line.startswith(f"job {attempt.job.id} of {attempt.job.worker} (organization 42, ")
+    assert line.endswith("attempt 1 of 1, snoozed (5 so far); again in 90 s")
+
+
+def test_another_job_s_absent_key_is_an_error_as_any() -> None:
+    """A body that raises what a child ended with may be retried."""
+
+    def body(scope: AuditScope, **rest: Any) -> None:
+        raise MissingArgError("n", "another.worker")
+
+    assert "retryable" == run(body, max_attempts=2).state
+
+
 @pytest.mark.parametrize("key", ["organization_id", "actor_id"])
 def test_an_absent_key_fails_for_good(key: str) -> None:
     """A hand-built job without a tenant key never runs its body and is not retried."""
