@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import random
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
@@ -98,7 +98,7 @@ def parse_options(
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if (check := _CHECKS.get(name)) is None:
-            known = ", ".join(OPTION_NAMES)
+            known = f"{', '.join(OPTION_NAMES)} and, of one call, cross_tenant"
             raise InvalidOptionError(name, f"there is no such option; known are {known}", worker)
         try:
             checked[name] = check(value)
@@ -117,7 +117,8 @@ def parse_options(
 def check_capabilities(options: JobOptions, backend: Backend, worker: str | None = None) -> None:
     """Raise ``InvalidOptionError`` for the first option that ``backend`` does not honour."""
     for name in OPTION_NAMES:
-        if getattr(options, name) != getattr(PLAIN, name) and name not in backend.capabilities:
+        # By identity: what is given for conn or backoff may have an == of its own.
+        if getattr(options, name) is not getattr(PLAIN, name) and name not in backend.capabilities:
             honoured = ", ".join(sorted(backend.capabilities & set(OPTION_NAMES))) or "no option"
             cure = f"leave it out, or use another backend; this one honours {honoured}"
             reason = f"backend {backend.name!r} cannot honour it: {cure}"
@@ -135,7 +136,7 @@ def _text(value: Any) -> str:
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"must be an int, not {_kind(value)}")
-    if value.bit_length() > 31:
+    if not -(2**31) <= value < 2**31:
         raise ValueError("must fit 32 bits")
     return int(value)
 
@@ -151,13 +152,9 @@ def _seconds(value: Any) -> float:
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"must be seconds (int or float) or a timedelta, not {_kind(value)}")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.inf
-    if not (0.0 <= seconds < math.inf):
-        raise ValueError(f"must be finite and not negative, not {seconds}")
-    return seconds
+    if not 0 <= value <= sys.float_info.max:  # no NaN either, and no int that is no float
+        raise ValueError("must be finite and not negative")
+    return float(value)
 
 
 def _aware(value: Any) -> datetime:

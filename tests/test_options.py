@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -47,6 +49,7 @@ def test_a_worker_without_options_has_those_that_the_hot_path_knows() -> None:
     [
         ("queue", "mail", "mail"),
         ("priority", -5, -5),
+        ("priority", -(2**31), -(2**31)),
         ("delay", 5, 5.0),
         ("delay", 0, 0.0),
         ("delay", timedelta(minutes=1), 60.0),
@@ -73,7 +76,7 @@ def test_a_right_value_is_kept(name: str, given: Any, kept: Any) -> None:
         ("priority", "1"),
         ("priority", True),
         ("priority", 1.5),
-        ("priority", 2**40),
+        ("priority", 2**31),
         ("delay", -1),
         ("delay", timedelta(seconds=-1)),
         ("delay", float("nan")),
@@ -102,12 +105,39 @@ def test_a_wrong_value_is_refused_by_name(name: str, given: Any) -> None:
 
 def test_an_unknown_option_lists_the_known_ones() -> None:
     """The text says which options there are."""
-    assert "max_attempts" in str(refusal(attempts=3))
+    text = str(refusal(crosstenant=True))
+    assert "max_attempts" in text
+    assert "cross_tenant" in text
 
 
 def test_the_error_names_the_worker() -> None:
     """Whose option it was is a fact of the error."""
     assert "a.b" == refusal(color=1).worker
+
+
+class Uncomparable:
+    """A backoff, or a connection, that can be compared with nothing else."""
+
+    def __call__(self, attempt: int) -> int:
+        return attempt
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"conn": mock.ANY}, {"conn": Uncomparable()}, {"backoff": Uncomparable()}, {"priority": 5}],
+)
+def test_what_a_backend_does_not_honour_is_refused_whatever_it_equals(given: Any) -> None:
+    """An == of its own decides nothing, and the cure is told."""
+    few: Any = SimpleNamespace(name="few", capabilities=frozenset({"queue"}))
+    with pytest.raises(InvalidOptionError, match="leave it out, or use another backend"):
+        check_capabilities(parse_options(given), few)
+    few.capabilities |= given.keys()
+    check_capabilities(parse_options(given), few)
 
 
 def test_delay_and_run_at_exclude_each_other() -> None:
