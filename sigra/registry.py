@@ -21,8 +21,8 @@ def resolve_backend(backend: str | Backend) -> Backend:
 
     Raises ``UnknownBackendError`` for a name that nothing provides,
     ``MissingExtraError`` if the package behind one of ours is not installed,
-    ``ImportError`` if another package's backend cannot be loaded, and ``TypeError``
-    for an object that is not a backend.
+    ``ImportError`` if it cannot be loaded for another reason, and ``TypeError`` for an
+    object that is not a backend.
     """
     if not isinstance(backend, str):
         return _check(backend)
@@ -51,8 +51,6 @@ def backend_class(name: str) -> Any:
     except MissingExtraError:
         raise
     except (ImportError, AttributeError) as error:
-        if isinstance(error, ImportError) and entry.module.startswith("sigra."):
-            raise MissingExtraError(name, error.name or name) from error
         text = f"backend {name!r} of the package {entry.dist.name} cannot be loaded: {error}"
         raise ImportError(text, name=error.name) from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -103,6 +104,19 @@ def test_a_missing_package_of_ours_names_its_extra(monkeypatch: pytest.MonkeyPat
     with pytest.raises(MissingExtraError, match=r"pip install 'sigra\[celery\]'") as caught:
         resolve_backend("celery")
     assert "celery" == caught.value.extra
+
+
+def test_a_broken_package_of_a_queue_is_not_told_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It is installed: to install it once more would change nothing."""
+    (tmp_path / "rq.py").write_text("from collections import Nope\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in [name for name in sys.modules if re.match(r"(sigra\.backends\.)?rq\b", name)]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(ImportError, match="cannot be loaded: cannot import name 'Nope'") as caught:
+        resolve_backend("rq")
+    assert not isinstance(caught.value, MissingExtraError)
 
 
 def test_a_third_party_s_missing_module_names_its_package(install: Any) -> None:
