@@ -187,7 +187,7 @@ def _read_id(scope: object, name: str, default: Any = _ABSENT) -> str | None:
         )
     if member is None:
         return None
-    value = member if id_text(member) is not None else _read(member, "id")
+    value = member if isinstance(member, Id) else _read(member, "id")
     if value is _ABSENT:
         raise TypeError(f"the scope's {name!r} ({type(member).__qualname__}) has no 'id'")
     return _text(f"{name}.id", value)

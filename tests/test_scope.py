@@ -231,6 +231,12 @@ def test_tenant_args_refuse_a_member_without_id() -> None:
         tenant_args({"user": object(), "active_organization": None})
 
 
+def test_tenant_args_refuse_a_blank_id_as_one() -> None:
+    """In a member's place it is a blank id too, and no object without one."""
+    with pytest.raises(ValueError, match=r"user\.id is blank"):
+        tenant_args({"user": "", "active_organization": "42"})
+
+
 def test_tenant_args_of_an_unsaved_user_are_none() -> None:
     """An id of None inside a member, as an unsaved model has, is None."""
     assert None is tenant_args({"user": {"id": None}, "active_organization": None})["actor_id"]
