@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from sigra.binding import describe
@@ -51,8 +52,10 @@ def register(definition: Definition) -> None:
     with lock:
         if name in _bodies and name not in _lasting:
             gc.collect()  # what an earlier call left behind must not keep the name
-        first = _bodies.get(name, body) if (known := _find(name)) is None else known.function
-        if not (first is body if known is None else _executed_again(known, definition)):
+        known = _find(name)
+        first = _bodies.get(name, body) if known is None else known.function
+        again = first is body if known is None else _executed_again(known, definition)
+        if not again:
             raise DuplicateWorkerError(name, describe(first), describe(body))
         # Before the other is gone: jobs that run meanwhile look it up without the lock.
         (_local if "<locals>" in body.__qualname__ else _lasting)[name] = definition
@@ -69,6 +72,19 @@ def lookup(name: str) -> Definition:
     if (found := _find(name)) is None:
         raise UnknownWorkerError(name)
     return found
+
+
+def find(name: str, module: str | None) -> Definition:
+    """Return the worker of that name; import ``module``, which defines it, if need be.
+
+    Raises ``UnknownWorkerError`` if that does not define it either.
+    """
+    if _find(name) is None and module is not None:
+        try:
+            import_module(module)
+        except ImportError as error:
+            raise UnknownWorkerError(name) from error
+    return lookup(name)
 
 
 def definitions() -> Iterator[Definition]:

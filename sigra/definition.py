@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sigra.catalog import lookup
+from sigra.catalog import find
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
@@ -22,7 +22,7 @@ class Definition:
     required and a scope is injected. ``schema``: the audit record type, or None.
     ``action``: the lifecycle event's name, or None. ``defaults``: the decorator's
     options. ``backend``: the decorator's choice, or None. ``origin``: which execution of
-    which module defined the function. It pickles and copies by name.
+    which module defined the function. It pickles and copies by name and module.
     """
 
     name: str
@@ -37,4 +37,4 @@ class Definition:
     origin: tuple[Any, int, Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return lookup, (self.name,)
+        return find, (self.name, self.function.__module__)

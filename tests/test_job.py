@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 import pickle
+import subprocess
+import sys
 import time
 import uuid
 from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,6 +214,33 @@ def test_a_job_pickles(protocol: int) -> None:
         assert getattr(job, name) == getattr(there, name)
     with pytest.raises(UnsupportedError):
         _ = there.state
+
+
+_ELSEWHERE = """
+import pickle, sys
+job, new = pickle.load(sys.stdin.buffer)
+print(job.worker, job.id, new({"n": 4}).result())
+"""
+
+
+@pytest.mark.programs
+def test_a_job_and_a_workers_new_pickle_into_a_process_that_has_not_imported_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As a spawned child, which imports for them the module that defines the worker."""
+    text = "from sigra import worker\n@worker\ndef doubled(n): return 2 * n\n"
+    (tmp_path / "elsewhere.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    made = import_module("elsewhere").doubled
+    job = made.new({"n": 1})
+    done = subprocess.run(
+        [sys.executable, "-c", _ELSEWHERE],
+        input=pickle.dumps((job, made.new)),
+        capture_output=True,
+        check=True,
+    )
+    assert f"elsewhere.doubled {job.id} 8" == done.stdout.decode().strip()
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy])

@@ -15,9 +15,10 @@ from sigra.backends.django_rescue import (
     rescue,
     watch,
 )
-from sigra.backends.external import Consumed, consume, find, native
+from sigra.backends.external import Consumed, consume, native
 from sigra.backends.jsonb import unfit, writable
 from sigra.backends.orm_thread import execute_in_place
+from sigra.catalog import find
 from sigra.errors import UnknownWorkerError
 
 _tasks = native("django.tasks", "django")

@@ -215,23 +215,6 @@ def ends_in(payload: Mapping[str, Any]) -> int:
     return ended if type(ended) is int else failures_in(payload)
 
 
-def find(worker: str, module: str | None) -> Definition:
-    """Return the worker of that name; import ``module``, which defines it, if need be.
-
-    Raises ``UnknownWorkerError`` if that does not define it either.
-    """
-    try:
-        return catalog.lookup(worker)
-    except UnknownWorkerError:
-        if module is None:
-            raise
-    try:
-        import_module(module)
-    except ImportError as error:
-        raise UnknownWorkerError(worker) from error
-    return catalog.lookup(worker)
-
-
 def native(module: str, extra: str) -> Any:
     """Import a queue's package by name: type checkers then see the same where it is missing.
 

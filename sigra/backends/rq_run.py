@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import Consumed, consume, find, native, refuse_positional
+from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.catalog import find
 from sigra.job import Job
 
 _rq, _timeouts = native("rq", "rq"), native("rq.timeouts", "rq")
