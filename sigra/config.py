@@ -25,7 +25,8 @@ _UNCHANGED: Any = object()
 class Config:
     """One state of the settings.
 
-    ``token`` is its own: what workers cache by it holds neither the settings nor their backend.
+    ``token`` is its own. By it a worker remembers which backend it chose, and so keeps alive
+    neither the settings nor their default backend; one that a queue has, until it chooses again.
     """
 
     backend: Backend | None = None
@@ -129,7 +130,7 @@ def _check_callback(callback: Any) -> Any:
 
 
 def _check_signing(signing: Any) -> Any:
-    if signing is not None and not hasattr(signing, "seal"):
+    if signing is not None and (isinstance(signing, type) or not hasattr(signing, "seal")):
         raise TypeError(f"signing must be a Signing or None, not {type(signing).__qualname__}")
     return signing
 

@@ -18,6 +18,7 @@ from sigra import (
     configure,
     worker,
 )
+from sigra.backends.signing import Signing
 from sigra.testing import AuditLog
 
 
@@ -117,6 +118,7 @@ def test_an_unknown_backend_is_refused(given: Any) -> None:
         ({"audit_schema": Cancel}, TypeError),
         ({"on_audit_failure": "print"}, TypeError),
         ({"signing": b"a key"}, TypeError),
+        ({"signing": Signing}, TypeError),
         ({"max_args_bytes": "many"}, TypeError),
         ({"max_args_bytes": True}, TypeError),
         ({"max_args_bytes": 1}, ValueError),
