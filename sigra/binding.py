@@ -116,10 +116,9 @@ def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     if isinstance(function, type):
         raise TypeError(f"{where} is a class; a worker is a plain function")
     if not callable(function) or not hasattr(function, "__qualname__"):
-        cure = (
-            "make a method a @staticmethod" if type(function) is classmethod else "decorate a def"
-        )
-        what = f"the {type(function).__name__} {where}; {cure}, and pass settings by keyword"
+        kind: Any = type(function)
+        cure = "make a method a @staticmethod" if kind is classmethod else "decorate a def"
+        what = f"the {kind.__name__} {where}; {cure}, and pass settings by keyword"
         raise TypeError(f"a worker is a plain function (def or async def), not {what}")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"{where} is a generator; a worker runs once and returns its outcome")

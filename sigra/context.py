@@ -30,7 +30,7 @@ class Running:
     scope: AuditScope | None = None
     pump: object = None
     lost: int = 0
-    cut_off: Any = str
+    cut_off: Any = str  # str() is "", as of a run that nobody cut off
     ordinal: int = 0
     _info: JobInfo | None = field(default=None, init=False)
 

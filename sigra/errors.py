@@ -44,7 +44,7 @@ class DuplicateWorkerError(SigraError, ValueError):
 
     def __init__(self, name: str, first: str, second: str) -> None:
         super().__init__(
-            f"two functions are registered as worker {name!r}: {first} and {second}. "
+            f"a function is registered already as worker {name!r}: {first}, and now {second}. "
             "A consumer could not tell them apart; give one of them another name with name=..."
         )
         self.name, self.first, self.second = name, first, second

@@ -32,8 +32,8 @@ Notes = tuple[list[str], int]
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
 _UNFIT = (
-    f"it must be a str (a target's id: or an int of 1,024 bits, or a UUID) of at most {_MAX_TEXT} "
-    f"characters ({_MAX_PRINTABLE:,} of printable ASCII), well-formed and without a secret"
+    "it must be a str (target_id: or an int of at most 1,024 bits, or a UUID), well-formed and "
+    f"without a secret, of at most {_MAX_TEXT} characters ({_MAX_PRINTABLE:,} of printable ASCII)"
 )
 
 
@@ -95,22 +95,18 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 def _ids_of(scope: Any, organization: Any, notes: Notes) -> tuple[Any, Any, Any]:
     """Return the ids of organization (the one passed, if any), user and impersonator."""
-    if organization is not ABSENT:
+    read = _id_of if type(scope) is AuditScope else _id_in
+    if organization is ABSENT:
+        organization = read(scope, "active_organization", notes)
+    else:
         organization = _checked_id("organization_id", organization, notes)
-    elif type(scope) is not AuditScope:
-        organization = _id_in(scope, "active_organization", notes)
-    elif (organization := scope.active_organization) is not None:
-        organization = _checked_id("scope.active_organization.id", organization.id, notes)
-    if type(scope) is not AuditScope:
-        user = _id_in(scope, "user", notes)
-        return organization, user, _id_in(scope, "impersonating_from", notes)
-    user = scope.user
-    if user is not None:
-        user = _checked_id("scope.user.id", user.id, notes)
-    if scope.impersonating_from is None:
-        return organization, user, None
-    impersonator = scope.impersonating_from.id
-    return organization, user, _checked_id("scope.impersonating_from.id", impersonator, notes)
+    return organization, read(scope, "user", notes), read(scope, "impersonating_from", notes)
+
+
+def _id_of(scope: AuditScope, name: str, notes: Notes) -> Any:
+    """Read the id in a member of a job's scope, which is an ``Identity`` or None."""
+    member = getattr(scope, name)
+    return None if member is None else _checked_id(f"scope.{name}.id", member.id, notes)
 
 
 def _id_in(scope: Any, name: str, notes: Notes) -> Any:

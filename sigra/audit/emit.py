@@ -62,10 +62,6 @@ def log_safe(
             occurred_at, organization_id, actor_id,
         )  # fmt: skip
         result = _log(action, scope, outcome, details, audit_schema, surplus, unknown)
-        if result.status == "emitted":
-            for _ in emitted:
-                break
-            return result
         return report(result, action)
     except Exception as error:
         if surplus and surplus[0] is STRICT and type(error) is AuditRejectedError:

@@ -11,6 +11,7 @@ from sigra.ids import uuid7
 
 Outcome = Literal["success", "failure", "error"]
 Status = Literal["emitted", "disabled", "failed"]
+"""Inside ``log_many`` also "held", which no caller is given."""
 
 LEVELS: dict[str, str] = {"success": "info", "failure": "warning", "error": "error"}
 """The outcomes, and the level at which an event of each is logged."""

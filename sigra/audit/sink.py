@@ -32,9 +32,9 @@ class Sink(Protocol):
 
 
 _writing: ContextVar[Collection[AuditEvent]] = ContextVar("sigra_writing", default=())
-"""The event that this thread or task is writing, in a list: of a task, because others of its thread
-go on while a driver waits. The list is emptied at the end, not the variable reset: a task that
-began meanwhile has a copy of the variable."""
+"""The event that is being written here, in a list. A context has it and not a thread: while an
+async driver waits, other tasks of the thread go on. At the end the list is emptied; to reset the
+variable would not do, for a task that began meanwhile has a copy of it."""
 
 
 def write_record(
@@ -66,7 +66,7 @@ def write_record(
                 else:
                     transaction.write(sink, event, record)
                 if flushing:
-                    getattr(sink, "flush", int)()
+                    getattr(sink, "flush", int)()  # int() does nothing, as for one without
                 taken += 1
             except Exception as error:
                 faults.append(fault_of(type_name(type(sink)), error))
