@@ -103,25 +103,29 @@ def _check_files(order: Order) -> None:
         )
     if order.rejects is not None and not order.rejects.absolute().parent.is_dir():
         raise MisuseError(f"--rejects {order.rejects}: there is no such folder")
-    if order.audit_log is None and _is_output(order.path):
+    if order.audit_log is None and _is_read(order, 1):
         raise MisuseError(
             f"--args {order.path} is standard output too: every event would be read as a line "
             "again; write the events to another file"
         )
     if order.audit_log is not None:
-        path = order.audit_log.resolve()
-        others = {Path(order.path).resolve(), (order.rejects or Path()).resolve()}
-        if path in others:
+        # By their paths too: neither may be there yet.
+        paths = {Path(path).resolve() for path in (order.source, order.rejects) if path is not None}
+        if order.audit_log.resolve() in paths or _is_read(order, order.audit_log):
             raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
 
 
-def _is_output(source: str) -> bool:
-    """Tell whether what is read is the very file that the events are appended to."""
+def _is_read(order: Order, written: Path | int) -> bool:
+    """Tell whether what is read is the very file, by whatever name, that events are appended to."""
+    if order.source is None:
+        return False
     try:
-        read, written = os.stat(0 if source == "-" else source), os.stat(1)
+        read, log = os.stat(0 if order.source == "-" else order.source), os.stat(written)
     except OSError:
         return False
-    return stat.S_ISREG(read.st_mode) and os.path.samestat(read, written)
+    # Of a terminal or a socket, what is written is not read again.
+    is_read_again = stat.S_ISREG(read.st_mode) or stat.S_ISFIFO(read.st_mode)
+    return is_read_again and os.path.samestat(read, log)
 
 
 def _exists(path: Path) -> bool:

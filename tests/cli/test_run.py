@@ -304,6 +304,22 @@ def test_events_are_not_appended_to_what_is_read(start, tmp_path, source):
     assert "is standard output too" in err.decode()
 
 
+@pytest.mark.parametrize("source", ["linked.jsonl", "-"])
+def test_the_audit_log_is_not_what_is_read(start, tmp_path, source):
+    """By no other name either: every event would be a further line, without end."""
+    path = tmp_path / "jobs.jsonl"
+    path.write_text('{"organization_id": "1", "actor_id": "a", "n": 2}\n')
+    (tmp_path / "linked.jsonl").hardlink_to(path)
+    before = path.read_bytes()
+    name = source if source == "-" else str(tmp_path / source)
+    with path.open("rb") as given:
+        words = ("run", "cli_jobs:note", "--args", name, "--audit-log", str(path))
+        process = start(*words, stdin=given)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert (2, before) == (process.returncode, path.read_bytes())
+    assert "is also read or written otherwise" in err.decode()
+
+
 def test_args_come_from_standard_input_too(command, tmp_path):
     """``--args -`` reads standard input, and names its rejects after it."""
     words = ("run", "cli_jobs:note", "--args", "-", "--audit-log", "audit.jsonl")
