@@ -12,8 +12,8 @@ import click
 import sigra as library
 from sigra.cli.audit import audit
 from sigra.cli.output import PIPE_STATUS, give_up_stdout
+from sigra.cli.paths import NEW_FILE, NEW_FILE_OR_STDOUT
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
 _SOURCE = click.Path(exists=True, path_type=Path)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """The errors of a file that is closed, and of a file or disk that is full or broken."""
@@ -85,13 +85,13 @@ def sigra() -> None:
 )
 @click.option(
     "--audit-log",
-    type=_FILE,
+    type=NEW_FILE_OR_STDOUT,
     metavar="FILE",
-    help="Append the audit events to FILE instead of writing them to standard output.",
+    help="Append the audit events to FILE. Default: -, which is standard output.",
 )
 @click.option(
     "--rejects",
-    type=_FILE,
+    type=NEW_FILE,
     metavar="FILE",
     help="Where bad lines are set aside, byte for byte. The file must not exist yet. "
     "Default: <name of the args file>.rejects.jsonl in the current folder, or that name "

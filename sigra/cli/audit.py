@@ -24,10 +24,8 @@ from sigra.cli.audit_options import (
     with_key,
     with_trust,
 )
+from sigra.cli.paths import NEW_FILE, NEW_FOLDER
 from sigra.cli.target import MisuseError
-
-_OUT = click.Path(dir_okay=False, path_type=Path)
-_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group(cls=StoreCommands)
@@ -133,7 +131,7 @@ def verify(
 @audit.command()
 @in_store
 @of_organization
-@click.option("--to", "folder", type=_FOLDER, required=True, help="A folder of its own.")
+@click.option("--to", "folder", type=NEW_FOLDER, required=True, help="A folder of its own.")
 @click.option(
     "--format",
     "form",
@@ -217,7 +215,7 @@ def erase(
 @click.option(
     "--to",
     "file",
-    type=_OUT,
+    type=NEW_FILE,
     required=True,
     help="The file of checkpoints. Keep it where who can write the database cannot write.",
 )

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import threading
 import tracemalloc
@@ -327,6 +328,33 @@ def test_args_come_from_standard_input_too(command, tmp_path):
     result = command(*words, stdin=b"\xef\xbb\xbf" + line + b"[]\n")
     assert (1, 1.0) == (result.exit_code, figures(result)["jobs completed"])
     assert b"[]\n" == (tmp_path / "stdin.rejects.jsonl").read_bytes()
+
+
+def test_a_dash_as_the_audit_log_is_standard_output(start, number_file, jobs_folder, tmp_path):
+    """As ``--args -`` is standard input; ``./-`` is a file of that name."""
+    shutil.copy(jobs_folder / "cli_jobs.py", tmp_path)
+    words = ("run", "cli_jobs:note", "--args", number_file(2), "--audit-log")
+    status, out, _ = ended(start(*words, "-", folder=tmp_path))
+    assert (0, 2, False) == (status, len(events(out)), (tmp_path / "-").exists())
+    assert (0, "") == ended(start(*words, "./-", folder=tmp_path))[:2]
+    assert 2 == len(events((tmp_path / "-").read_text()))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "cli_jobs:note", "--args", "in.jsonl", "--rejects"),
+        ("audit", "export", "--store", "sqlite://", "--all-organizations", "--to"),
+        ("audit", "checkpoint", "--store", "sqlite://", "--key", "in.jsonl", "--to"),
+    ],
+    ids=" ".join,
+)
+def test_what_standard_output_does_not_take_is_refused(command, tmp_path, words):
+    """A dash makes no file of that name; the call ends with 2 and says why."""
+    (tmp_path / "in.jsonl").write_text("")
+    result = command(*words, "-")
+    assert (2, ["in.jsonl"]) == (result.exit_code, os.listdir(tmp_path))
+    assert "standard output does not take this" in result.stderr
 
 
 class Deaf:
