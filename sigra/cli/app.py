@@ -130,16 +130,16 @@ def run(
 
     A bad line is reported by number and reason, set aside, and stops nothing. Retries and
     snoozes are waited for: in real time, but on the backend sync by a clock that is moved
-    ahead instead. On a backend that cannot tell what becomes of a job, jobs are only
-    enqueued.
+    ahead instead. A backend that cannot tell what becomes of a job is only given the jobs.
 
-    Ctrl-C stops reading and gives running jobs 5 seconds; a second one ends at once.
+    At the end the sinks that MODULE has configured are closed. Ctrl-C stops reading and
+    gives running jobs 5 seconds, then the sinks; a second one ends at once.
 
     \b
     Exit status:
       0    every line was run and every job completed or cancelled itself
       1    a job was discarded or not finished, a line was bad, an audit event failed,
-           or the queue took no more jobs
+           a sink could not be closed, or the queue took no more jobs
       2    the command was called in a way that cannot work
       130  Ctrl-C (143: SIGTERM; 141: standard output was closed)
     """  # noqa: D301

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,14 +17,15 @@ from click import ClickException
 from sigra import config
 from sigra.audit.event import AuditEvent
 from sigra.cli.choose import open_lane
+from sigra.cli.closing import ClosingSinks, closing_sinks
 from sigra.cli.lane import Lane
 from sigra.cli.output import EventStream, claimed_stdout, muted_structlog
 from sigra.cli.reader import LineReader
 from sigra.cli.rejects import default_rejects
 from sigra.cli.run import Run
 from sigra.cli.show import Bar, stderr_console
-from sigra.cli.stop import Stop, end_at_once
-from sigra.cli.summary import show_report
+from sigra.cli.stop import GRACE, Stop, end_at_once
+from sigra.cli.summary import Report, show_report
 from sigra.cli.target import MisuseError, load_worker
 from sigra.store.lines import JSONLinesSink
 
@@ -62,11 +64,12 @@ def carry_out(order: Order) -> int:
     with ExitStack() as stack:
         sink, stream = stack.enter_context(_events(order.audit_log))
         definition = load_worker(order.target)
+        sinks = stack.enter_context(closing_sinks())
         lane = open_lane(
             definition, order.backend, order.workers, order.in_flight, resume=order.source is None
         )
         source = stack.enter_context(_opened(order.path))
-        run = _prepare(order, lane, source)
+        run = _prepare(order, lane, source, sinks)
         if stream is not None:
             stream.on_closed = run.lose_stdout
             stream.on_failed = lambda why: run.bar.say(f"standard output cannot be written: {why}")
@@ -74,18 +77,17 @@ def carry_out(order: Order) -> int:
                 stream.show = run.bar.say
         stack.enter_context(_settings(lane, sink))
         run.perform()
-        report = run.report(order.target, order.path)
-        show_report(report, stderr_console())
+        report = _end(order, run, sinks)
         if run.stop.hurried:
             end_at_once(report.status)
         return report.status
 
 
-def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
+def _prepare(order: Order, lane: Lane, source: BinaryIO, sinks: ClosingSinks) -> Run:
     def abandon() -> None:
         # Called in another thread, because jobs hold up the main one.
         bar.stop()
-        show_report(run.report(order.target, order.path), stderr_console())
+        _end(order, run, sinks)
 
     bar = Bar(stderr_console(), _size(source), "jobs")
     reader = LineReader(source, _LONGEST_ESCAPE * config.current.max_args_bytes)
@@ -93,6 +95,29 @@ def _prepare(order: Order, lane: Lane, source: BinaryIO) -> Run:
     rejects = order.rejects or default_rejects(named)
     run = Run(lane, reader, rejects, bar, order.in_flight, Stop(abandon))
     return run
+
+
+def _end(order: Order, run: Run, sinks: ClosingSinks) -> Report:
+    """Close the module's sinks and sum up; in a hurry, end the process if that takes too long."""
+
+    def show() -> Report:
+        report = replace(run.report(order.target, order.path), unclosed=sinks.unclosed)
+        show_report(report, stderr_console())
+        return report
+
+    def give_up() -> None:
+        try:
+            show()
+        finally:
+            end_at_once(run.stop.status)
+
+    late = threading.Timer(GRACE, give_up)
+    late.daemon = True
+    if run.stop.hurried:
+        late.start()
+    sinks.close()
+    late.cancel()
+    return show()
 
 
 def _check_files(order: Order) -> None:

@@ -24,6 +24,7 @@ class Report:
     ``unfinished``: how many jobs had not ended, ``unfinished_lines`` those of them that
     came from a line. ``kept_in``: the file that keeps the unfinished ones, None where
     nothing does. ``stopped``: why and with which status, None where nothing stopped it.
+    ``unclosed``: the sinks that could not be closed, and why.
     """
 
     target: str
@@ -43,6 +44,7 @@ class Report:
     kept_in: str | None
     next_line: int | None
     stopped: tuple[str, int] | None
+    unclosed: tuple[str, ...] = ()
 
     @property
     def status(self) -> int:
@@ -50,7 +52,7 @@ class Report:
         if self.stopped is not None:
             return self.stopped[1]
         wrong = self.bad or self.failed or self.unfinished or self.counts.get("discarded", 0)
-        return 1 if wrong else 0
+        return 1 if wrong or self.unclosed else 0
 
 
 def show_report(report: Report, console: Console) -> None:
@@ -116,6 +118,7 @@ def _notes(report: Report) -> list[str]:
         notes.append(f"Not finished: the jobs of line {_ranges(report.unfinished_lines)}")
     elif report.unfinished:
         notes.append(f"Not finished: {counted(report.unfinished, 'job')} that jobs had enqueued")
+    notes += [f"Not closed: {sink}" for sink in report.unclosed]
     if report.stopped is not None:
         notes.append(f"Stopped: {report.stopped[0]}")
     if report.next_line is not None:
