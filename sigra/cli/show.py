@@ -149,14 +149,18 @@ Row = tuple[str, str | int | float, str]
 """What is counted, how many, and a style for the number ("" for none)."""
 
 
+def written(value: str | float) -> str:
+    """Write what is counted in a row."""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
 def figures(rows: list[Row]) -> Table:
     """Lay out counts, one a line."""
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 2))
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for name, value, style in rows:
-        text = f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(Text(printable(name)), Text(printable(text), style=style))
+        table.add_row(Text(printable(name)), Text(printable(written(value)), style=style))
     return table
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from sigra.cli.output import PIPE_STATUS
-from sigra.cli.show import Row, counted, figures, listing, printable
+from sigra.cli.show import Row, counted, figures, listing, printable, written
 
 _TOP = 10
+_NARROW = 30
+"""Columns below which a table would be cut to pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +71,15 @@ def show_report(report: Report, console: Console) -> None:
 def _show_figures(report: Report, console: Console) -> None:
     heading = f"sigra run {report.target} on {report.backend}"
     console.print(printable(heading), style="bold", markup=False, soft_wrap=True)
+    kinds = [[f"{count:,}", kind] for kind, count in report.kinds.most_common(_TOP)]
+    if console.width < _NARROW:
+        lines = [f"{name}: {written(value)}" for name, value, _ in _rows(report)]
+        lines += [f"times logged: {count}, what: {kind}" for count, kind in kinds]
+        console.print(printable("\n".join(lines)), markup=False, soft_wrap=True)
+        return
     console.print(figures(_rows(report)))
-    if report.kinds:
-        rows = [[f"{count:,}", kind] for kind, count in report.kinds.most_common(_TOP)]
-        console.print(listing(["times logged", "what"], rows))
+    if kinds:
+        console.print(listing(["times logged", "what"], kinds))
 
 
 def _rows(report: Report) -> list[Row]:

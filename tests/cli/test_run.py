@@ -144,6 +144,15 @@ def test_a_reject_file_that_cannot_be_written_stops_the_run(numbers, tmp_path):
     assert "Not run: the lines from 2 on" in result.stderr
 
 
+@pytest.mark.parametrize("columns", ["1", "10", "29"])
+def test_a_summary_for_which_there_is_no_room_is_plain_lines(numbers, monkeypatch, columns):
+    """In a very narrow terminal a table would be empty, or cut words to pieces."""
+    monkeypatch.setenv("COLUMNS", columns)
+    lines = numbers("broken", 20).stderr.splitlines()
+    assert {"lines read: 20", "jobs completed: 0", "audit events failed: 0"} <= set(lines)
+    assert lines[-1].startswith("times logged: 20, what: ValueError at cli_jobs.py:")
+
+
 @pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
 def test_every_line_runs_once_on_every_backend(numbers, tmp_path, backend):
     """Each line's event comes out once, async workers' too."""
