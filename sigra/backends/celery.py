@@ -39,7 +39,7 @@ class CeleryBackend:
         self.app = _celery.current_app._get_current_object() if app is None else app
         refuse_pickle(self.app.conf)
         if on_rabbitmq(self.app.conf):
-            self.capabilities |= {"at_least_once"}
+            self.capabilities |= able_to("at_least_once")
         self._note_begins = note_begins
         self.unknown_queue = unknown_queue_of(self.app)
         self.app.steps["consumer"] |= {KeepUnknown, Settle}

@@ -46,7 +46,7 @@ class HueyBackend:
         if huey.storage.priority:
             self.capabilities |= able_to("priority")
         if self.embedded:
-            self.capabilities ^= {"at_most_once", "at_least_once"}
+            self.capabilities = (self.capabilities - {"at_most_once"}) | able_to("at_least_once")
             huey.on_shutdown("sigra.release")(huey.storage.release)
             huey.execute = huey.storage.surely(huey.execute)
         huey.deserialize_task = partial(read, huey)

@@ -51,7 +51,7 @@ class SaqBackend:
                 # On PostgreSQL SAQ treats a finished job's key as held within the same second.
                 self.capabilities -= {"unique"}
         if all(hasattr(each, "pool") or hasattr(each, "redis") for each in self._queues.values()):
-            self.capabilities |= {"at_least_once"}  # PostgreSQL's and Redis', not SAQ's by HTTP
+            self.capabilities |= able_to("at_least_once")  # but not SAQ's by HTTP
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs from outside of event loops, by the queue's loop or one of our own."""

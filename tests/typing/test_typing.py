@@ -14,8 +14,8 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PATHS = [str(HERE / file) for file in ("right.py", "wrong.py", "star.py")]
-PLACE = re.compile(r"(right|wrong|star)\.py:(\d+)(?::\d+)? ?[:-] (?:\d+: )?error")
+PATHS = [str(HERE / file) for file in ("right.py", "wrong.py", "star.py", "carriers.py")]
+PLACE = re.compile(r"([\w-]+)\.py:(\d+)(?::\d+)? ?[:-] (?:\d+: )?error")
 
 Places = set[tuple[str, int]]
 
@@ -89,6 +89,11 @@ def test_right_uses_pass(refused: Places) -> None:
 def test_all_names_come_with_a_star(refused: Places) -> None:
     """``from sigra import *`` brings what it brings at run time."""
     assert [] == lines_of(refused, "star")
+
+
+def test_each_backend_is_one_by_its_type(refused: Places) -> None:
+    """A type checker takes each backend for a ``Backend``."""
+    assert [] == lines_of(refused, "carriers")
 
 
 def test_every_wrong_use_is_refused(refused: Places) -> None:
