@@ -18,7 +18,7 @@ from sigra.scope import AuditScope
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract import BackendContract
 from sigra.testing.contract_case import IDS
-from sigra.testing.harness import ConsumerHarness, Journal
+from sigra.testing.harness import ConsumerHarness, Journal, TransactingHarness
 
 
 def _undeployed() -> TenantWorker[..., None]:
@@ -208,7 +208,7 @@ class ConsumerContract(BackendContract):
         assert len(events) == len(journal.audited("contract.begun"))
 
     def test_a_transaction_that_rolls_back_leaves_no_job(
-        self, harness: ConsumerHarness, journal: Journal
+        self, harness: TransactingHarness, journal: Journal
     ) -> None:
         """A job enqueued with ``conn`` shares the fate of what else was written there."""
         self._require(harness, "conn")
@@ -218,7 +218,7 @@ class ConsumerContract(BackendContract):
         assert not harness.kept(job.native_id or "")
 
     def test_a_transaction_that_commits_leaves_one_job(
-        self, harness: ConsumerHarness, journal: Journal
+        self, harness: TransactingHarness, journal: Journal
     ) -> None:
         """It runs once."""
         self._require(harness, "conn")

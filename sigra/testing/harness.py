@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 
 
 class Harness(Protocol):
-    """What a test file offers to the suite: access to its queue.
+    """What a test file offers to the suite: access to its queue."""
 
-    ``backend``: what jobs are enqueued on. ``patience``: seconds after which a job
-    that did not arrive counts as lost.
-    """
+    @property
+    def backend(self) -> Backend:
+        """Return what jobs are enqueued on."""
+        ...
 
-    backend: Backend
-    patience: float
+    @property
+    def patience(self) -> float:
+        """Return the seconds after which a job that did not arrive counts as lost."""
+        ...
 
     def advance(self) -> None:
         """Do what lets due and future jobs run: drain a virtual clock, or wait a moment."""
@@ -39,12 +42,12 @@ class Harness(Protocol):
 
 
 class ConsumerHarness(Harness, Protocol):
-    """A harness of a queue whose jobs run in a consumer process of their own.
+    """A harness of a queue whose jobs run in a consumer process of their own."""
 
-    ``concurrency``: how many jobs the consumer runs at once. ``alive``: whether it runs.
-    """
-
-    concurrency: int
+    @property
+    def concurrency(self) -> int:
+        """Return how many jobs the consumer runs at once."""
+        ...
 
     @property
     def alive(self) -> bool:
@@ -71,11 +74,12 @@ class ConsumerHarness(Harness, Protocol):
         """Tell whether the queue still holds the job: waiting, or among its dead ones."""
         ...
 
-    def transact(self, worker: Worker[..., Any], args: Mapping[str, Any], *, commit: bool) -> Job:
-        """Enqueue a job with ``conn=`` a connection of its own, then commit or roll back.
 
-        Called only where the backend declares the capability ``conn``.
-        """
+class TransactingHarness(ConsumerHarness, Protocol):
+    """A harness of a queue whose backend declares the capability ``conn``."""
+
+    def transact(self, worker: Worker[..., Any], args: Mapping[str, Any], *, commit: bool) -> Job:
+        """Enqueue a job with ``conn=`` a connection of its own, then commit or roll back."""
         ...
 
 

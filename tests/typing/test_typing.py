@@ -91,8 +91,8 @@ def test_all_names_come_with_a_star(refused: Places) -> None:
     assert [] == lines_of(refused, "star")
 
 
-def test_each_backend_is_one_by_its_type(refused: Places) -> None:
-    """A type checker takes each backend for a ``Backend``."""
+def test_all_that_carries_jobs_is_a_backend(refused: Places) -> None:
+    """A type checker takes each backend for a ``Backend``, and what a harness needs for one."""
     assert [] == lines_of(refused, "carriers")
 
 
