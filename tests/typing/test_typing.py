@@ -14,17 +14,31 @@ import pytest
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-PATHS = [str(HERE / file) for file in ("right.py", "wrong.py", "star.py", "carriers.py")]
+FILES = ("right", "wrong", "star", "carriers")
+PAGES = {"writing-a-backend": ""}
+"""The pages whose code is checked as well, and what is said at its head."""
 PLACE = re.compile(r"([\w-]+)\.py:(\d+)(?::\d+)? ?[:-] (?:\d+: )?error")
 
 Places = set[tuple[str, int]]
 
 
-def by_mypy() -> str:
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the files, and the code of each page in one of its own."""
+    folder, found = tmp_path_factory.mktemp("pages"), [HERE / f"{file}.py" for file in FILES]
+    for page, head in PAGES.items():
+        text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+        snippets = re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        found.append(folder / f"{page}.py")
+        found[-1].write_text(head + "\n".join(snippets), "utf-8")
+    return [str(path) for path in found]
+
+
+def by_mypy(paths: list[str]) -> str:
     """Return what mypy says, which runs in this process."""
     from mypy import api
 
-    words = ["--strict", "--no-error-summary", "--cache-dir", ".mypy_cache", *PATHS]
+    words = ["--strict", "--no-error-summary", "--cache-dir", ".mypy_cache", *paths]
     before = gc.get_threshold(), sys.getrecursionlimit()
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -38,9 +52,9 @@ def by_mypy() -> str:
         gc.freeze()
 
 
-def by_pyright() -> str:
+def by_pyright(paths: list[str]) -> str:
     """Return what pyright says, which is a program."""
-    command = ["-m", "pyright", "--pythonpath", sys.executable, "--level", "error", *PATHS]
+    command = ["-m", "pyright", "--pythonpath", sys.executable, "--level", "error", *paths]
     environment = {**os.environ, "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"}
     done = subprocess.run(
         [sys.executable, *command],
@@ -60,19 +74,19 @@ CHECKERS = {"mypy": by_mypy, "pyright": by_pyright}
 @pytest.fixture(
     scope="module", params=["mypy", pytest.param("pyright", marks=pytest.mark.programs)]
 )
-def refused(request: pytest.FixtureRequest) -> Places:
+def refused(request: pytest.FixtureRequest, paths: list[str]) -> Places:
     """Return where a checker found an error, as file and line."""
     if importlib.util.find_spec(request.param) is None:
         pytest.skip(f"{request.param} is not installed")
-    output = CHECKERS[request.param]()
+    output = CHECKERS[request.param](paths)
     places = {(match[1], int(match[2])) for match in PLACE.finditer(output)}
     assert places, f"{request.param} gave no verdict:\n{output}"
     return places
 
 
-def lines_of(places: Places, file: str) -> list[str]:
+def lines_of(places: Places, file: str, folder: Path = HERE) -> list[str]:
     """Show the lines of a file at those places."""
-    lines = (HERE / f"{file}.py").read_text("utf-8").splitlines()
+    lines = (folder / f"{file}.py").read_text("utf-8").splitlines()
     return [lines[number - 1].strip() for name, number in sorted(places) if name == file]
 
 
@@ -94,6 +108,12 @@ def test_all_names_come_with_a_star(refused: Places) -> None:
 def test_all_that_carries_jobs_is_a_backend(refused: Places) -> None:
     """A type checker takes each backend for a ``Backend``, and what a harness needs for one."""
     assert [] == lines_of(refused, "carriers")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_passes(refused: Places, paths: list[str], page: str) -> None:
+    """What its reader copies has no error."""
+    assert [] == lines_of(refused, page, Path(paths[-1]).parent)
 
 
 def test_every_wrong_use_is_refused(refused: Places) -> None:
