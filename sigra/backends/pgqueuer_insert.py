@@ -12,6 +12,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.pool import OwnPool
 from sigra.backends.producing import check_texts, is_async, require_conn, unique_key
+from sigra.errors import EnqueueError
 from sigra.job import Job
 from sigra.json import dumps
 
@@ -22,6 +23,12 @@ _queries = native("pgqueuer.queries", "pgqueuer")
 
 AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
 """For how long the caller's transaction is open: PgQueuer counts a delay from its begin."""
+
+_WHICH = (
+    "PGDSN names the database, and where it is not set that is libpq's default; "
+    "'pgq install' makes the tables there"
+)
+"""What tells a forgotten ``PGDSN`` from tables that are not made yet."""
 
 
 class Driver:
@@ -59,8 +66,12 @@ class PooledDriver:
 
     def fetch(self, query: str, *args: Any) -> Any:
         """Return the rows as dicts."""
-        with self._pool.connection() as conn:
-            return Driver(conn).fetch(query, *args)
+        try:
+            with self._pool.connection() as conn:
+                return Driver(conn).fetch(query, *args)
+        except _psycopg.errors.UndefinedTable as error:
+            reason = f"{error.diag.message_primary}; {_WHICH}"
+            raise EnqueueError("pgqueuer", reason) from error
 
 
 def queries_for(job: Job, own: Any) -> Any:

@@ -19,7 +19,7 @@ from consumer import BIN
 from consumer_side import held
 from queue_contract import OwnPoolContract
 from queue_harness import OwnPoolHarness, failing
-from servers import need
+from servers import need, own_database
 
 need("pgqueuer")
 
@@ -513,3 +513,16 @@ def test_a_pgqueuer_in_memory_is_refused(part: str) -> None:
     pgq = PgQueuer.in_memory()
     with pytest.raises(TypeError, match=r"needs PostgreSQL, not PgQueuer\.in_memory\(\)"):
         PgQueuerBackend(pgq if part == "itself" else pgq.queries)
+
+
+def test_a_database_without_tables_is_told_how_it_was_chosen(
+    postgres_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where PGDSN is forgotten it is libpq's default, and the error says so."""
+    with own_database(postgres_server) as url:
+        for name, value in psycopg.conninfo.conninfo_to_dict(url).items():
+            monkeypatch.setenv({"dbname": "PGDATABASE"}.get(name, f"PG{name.upper()}"), str(value))
+        monkeypatch.delenv("PGDSN", raising=False)
+        told = 'relation "pgqueuer" does not exist; PGDSN names the database.*libpq.*pgq install'
+        with configure(backend=PgQueuerBackend()), pytest.raises(EnqueueError, match=told):
+            contract_workers.agnostic.new({})
