@@ -44,6 +44,8 @@ def _check_in_force(mine: config.Config) -> None:
 def _fail(fixture: str, setting: str) -> None:
     pytest.fail(
         f"configure({setting}=...) was called while the test had {fixture}, and took its place. "
-        "Import the module that calls it first: in conftest.py, or in a fixture that comes before.",
+        "Import the module that calls it first: in conftest.py, or in a fixture that comes before. "
+        "If an application's lifespan calls it, start the application in a fixture of scope "
+        "'session', as by 'with TestClient(app) as client: yield client'.",
         pytrace=False,
     )

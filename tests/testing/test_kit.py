@@ -244,6 +244,35 @@ def test_both_for_a_while(sigra_backend, audit_log):
         pass
 """
 
+LIFESPAN = """
+from contextlib import contextmanager
+import pytest
+from sigra import AuditEvent, configure, log_safe
+from sigra.audit import JSONLinesSink
+
+@contextmanager
+def application():  # as a lifespan begins and ends
+    sink = JSONLinesSink("events.jsonl")
+    configure(sinks=[sink], audit_schema=AuditEvent)
+    yield
+    configure(sinks=[])
+    sink.close()
+
+@pytest.fixture(scope="session")
+def client():
+    with application():
+        yield
+
+@pytest.mark.parametrize("time", ["first", "second"])
+def test_its_events(audit_log, client, time):
+    assert log_safe("shop.open", None).status == "emitted"
+    assert len(audit_log) == 1
+
+def test_zz_started_in_a_test(audit_log):
+    with application():
+        pass
+"""
+
 
 @pytest.mark.programs
 def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> None:
@@ -256,6 +285,17 @@ def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> N
     for setting, fixture in (("backend", "sigra_backend"), ("sinks", "audit_log")):
         assert f"configure({setting}=...) was called while the test had {fixture}" in ran.stdout
     assert "3 passed, 2 errors" in ran.stdout
+
+
+@pytest.mark.programs
+def test_a_lifespan_goes_with_the_fixtures_where_its_own_is_of_the_session(tmp_path: Path) -> None:
+    """One that sets the sinks within a test takes the fixture's place, and the error says so."""
+    (tmp_path / "test_app.py").write_text(LIFESPAN)
+    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", str(tmp_path)]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
+    assert "3 passed, 1 error" in ran.stdout
+    assert "lifespan calls it, start the application in a fixture of scope" in ran.stdout
 
 
 def test_nothing_of_the_fixtures_is_left() -> None:
