@@ -14,7 +14,12 @@ from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from sigra.store.errors import REENTERED, AuditBacklogError, AuditLostError
+from sigra.store.errors import (
+    REENTERED,
+    AuditBacklogError,
+    AuditLostError,
+    AuditSinkClosedError,
+)
 from sigra.store.forking import PerProcess
 
 T = TypeVar("T")
@@ -92,7 +97,7 @@ class Batch(Generic[T]):
             ):
                 raise AuditBacklogError(len(waiting), settings.timeout)
             if self._closed:
-                raise RuntimeError("the audit sink is closed")
+                raise AuditSinkClosedError
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="sigra-audit-batch", daemon=True)
                 thread.start()  # if it cannot be started, the next event tries again

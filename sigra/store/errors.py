@@ -70,6 +70,23 @@ class AsyncConnectionError(SigraError, TypeError):
         self.kind = kind
 
 
+class AutocommitError(SigraError, ValueError):
+    """Refuse a connection or session that is in no transaction, as each statement commits."""
+
+    def __init__(self) -> None:
+        super().__init__("conn is in AUTOCOMMIT, and so in no transaction: give one that is")
+
+
+class AuditSinkClosedError(SigraError, RuntimeError):
+    """Tell that an event came after its sink was closed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the audit sink is closed: close it when nothing is logged any more, or take it out "
+            "of configure(sinks=...) before"
+        )
+
+
 class AuditTablesError(SigraError, RuntimeError):
     """Tell that the store's tables are not as this version makes and fills them.
 

@@ -15,7 +15,7 @@ from sigra.audit.event import AuditEvent
 from sigra.store.append import append
 from sigra.store.batch import Batch, Batching
 from sigra.store.database import check_kind
-from sigra.store.errors import AuditLostError
+from sigra.store.errors import AuditLostError, AuditSinkClosedError
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.forking import PerProcess
 from sigra.store.migrate import HEAD, ensure_tables, make_within, version
@@ -206,7 +206,7 @@ class SqlAuditSink:
 
     def _write_once(self, items: Sequence[Item]) -> None:
         if self._closed:
-            raise RuntimeError("the audit sink is closed")
+            raise AuditSinkClosedError
         events, records = _split(items)
         if events:
             if not self._ready:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from sigra.store.errors import AsyncConnectionError
+from sigra.store.errors import AsyncConnectionError, AutocommitError
 
 
 def write_within(
@@ -22,7 +22,7 @@ def write_within(
     With ``savepoint`` a failure undoes what the work did and nothing else. ``prepare`` is called
     before the transaction takes SQLite's lock, for which it would wait afterwards. Raises
     ``AsyncConnectionError`` for an asynchronous one, ``TypeError`` for what is neither, and
-    ``ValueError`` for one in AUTOCOMMIT.
+    ``AutocommitError`` for one in AUTOCOMMIT.
     """
     connection = _connection_of(conn)
     _begin(connection, prepare)
@@ -65,4 +65,4 @@ def _begin(connection: Connection, prepare: Callable[[], object] | None) -> None
                 prepare()
             connection.exec_driver_sql("BEGIN IMMEDIATE")
     if automatic:
-        raise ValueError("conn is in AUTOCOMMIT, and so in no transaction: give one that is")
+        raise AutocommitError

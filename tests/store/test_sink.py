@@ -500,6 +500,18 @@ def test_a_close_that_is_interrupted_can_be_called_again(
     assert after.count(EVERYONE) == 1
 
 
+@pytest.mark.parametrize("batch", [None, FOR_EVER], ids=["at once", "queued"])
+def test_the_reason_of_a_failure_says_that_the_sink_is_closed(
+    url: str, open_sink: Callable[..., SqlAuditSink], batch: Batching | None
+) -> None:
+    """It holds no text of an error, so the type must tell."""
+    sink = open_sink(url, batch=batch)
+    sink.close()
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        reason = log_safe("invoice.close", None).reason
+    assert str(reason).endswith("raised sigra.store.errors.AuditSinkClosedError")
+
+
 def test_a_closed_sink_writes_nothing(sink: SqlAuditSink) -> None:
     """What comes too late fails, and closing twice is fine."""
     sink.write(event(1))

@@ -16,6 +16,8 @@ CASES = [
     errors.AuditLostError(3),
     errors.AuditNotKeptError("01a2", taken=True),
     errors.AsyncConnectionError("AsyncConnection"),
+    errors.AutocommitError(),
+    errors.AuditSinkClosedError(),
     errors.AuditTablesError("are of no version"),
     errors.AuditChainError("org:acme", "took the row and did not keep it"),
     errors.AuditChainError.odd(b"\xff", 7),
