@@ -21,6 +21,7 @@ from sigra.store.errors import (
     AuditSinkClosedError,
 )
 from sigra.store.forking import PerProcess
+from sigra.store.stall import Stall
 
 T = TypeVar("T")
 
@@ -56,7 +57,8 @@ class Batch(Generic[T]):
     """Events that wait, in order, and the thread that writes them.
 
     ``write`` writes some of them. Where it raises, because the database is at fault, they stay
-    and are tried again. ``lost`` is given those that ``close`` could not write, and why.
+    and are tried again. ``lost`` is given those that ``close`` could not write, and why. ``who`` is
+    the class that the log names.
     """
 
     def __init__(
@@ -64,8 +66,9 @@ class Batch(Generic[T]):
         settings: Batching,
         write: Callable[[Sequence[T]], None],
         lost: Callable[[Sequence[T], Exception], None],
+        who: type,
     ) -> None:
-        self._settings, self._write, self._lost = settings, write, lost
+        self._settings, self._write, self._lost, self._who = settings, write, lost, who
         self._closed = False
         self._process = PerProcess()
         self._renew()
@@ -80,6 +83,7 @@ class Batch(Generic[T]):
         self._changed = threading.Condition(self._lock)
         self._writing, self._writer = threading.RLock(), 0
         self._thread: threading.Thread | None = None
+        self._stall = Stall(self._who)
         self._since = 0.0
         # A child of multiprocessing may not run what atexit was given, but it runs a list of
         # multiprocessing's own, which is empty when the child begins.
@@ -93,7 +97,7 @@ class Batch(Generic[T]):
         settings, waiting = self._settings, self._waiting
         with self._lock:
             if len(waiting) >= settings.queue and not self._changed.wait_for(
-                lambda: self._closed or len(waiting) < settings.queue, settings.timeout
+                lambda: self._closed or len(waiting) < settings.queue, self._patience()
             ):
                 raise AuditBacklogError(len(waiting), settings.timeout)
             if self._closed:
@@ -107,6 +111,10 @@ class Batch(Generic[T]):
             waiting.append(item)
             if len(waiting) == 1 or len(waiting) == settings.size:
                 self._changed.notify_all()
+
+    def _patience(self) -> float:
+        """Return how long to wait for room: the thread that makes it, in what logs, not at all."""
+        return 0 if threading.current_thread() is self._thread else self._settings.timeout
 
     def flush(self) -> None:
         """Write what waits now, once no other thread is writing; raise if it fails."""
@@ -130,6 +138,7 @@ class Batch(Generic[T]):
                 self._waiting.clear()
                 self._lost(left, error)
                 raise AuditLostError(len(left)) from error
+        self._stall.ends()
 
     def _check_reentry(self) -> None:
         """Raise ``RuntimeError`` in a signal's handler that has interrupted the thread that writes.
@@ -165,11 +174,18 @@ class Batch(Generic[T]):
         while self._due():
             try:
                 self.flush()
-            except Exception:
+            except Exception as error:
                 # They stay queued, and whoever finds the queue full is told. The database may be
                 # down: it is tried again after ``seconds``.
+                waiting = len(self._waiting)
+                if waiting and not self._closed:
+                    self._stall.goes_on(waiting, error)
                 with self._lock:
                     self._changed.wait_for(lambda: self._closed, self._settings.seconds)
+                if self._waiting:
+                    continue
+            if not self._closed:  # close() says it, if it is true then
+                self._stall.ends()
 
     def _due(self) -> bool:
         """Wait until there is something to write; return False once the batch is closed."""

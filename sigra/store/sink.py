@@ -64,7 +64,9 @@ class SqlAuditSink:
         self._closed, self._making = False, False
         self._process = PerProcess()
         self._renew()
-        self._batch = None if batch is None else Batch(batch, self._write_some, tell_lost)
+        self._batch = None
+        if batch is not None:
+            self._batch = Batch(batch, self._write_some, tell_lost, type(self))
 
     def write(self, event: AuditEvent, record: Any = None) -> None:
         """Keep one event; raise what the database raises, or ``AuditBacklogError``."""
