@@ -186,25 +186,20 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 )
 @with_key
 @as_json
-def erase(
-    url: str,
-    persons: tuple[str, ...],
-    target_type: str | None,
-    reason: str,
-    key: Path | None,
-    machine: bool,
-    **which: Any,
-) -> None:
+def erase(url: str, key: Path | None, machine: bool, **given: Any) -> None:
     """Erase the contents of a person's events; the chains still verify.
 
     Each event keeps only its id, time, action, outcome and worker. A SQLite file is then
     rewritten, and nobody else can write to it meanwhile. This cannot be undone.
+
+    An event that somebody has changed is erased too, and named on standard error; the exit
+    status is then 1. To keep it as evidence, verify the store before, and copy it.
     """
-    which, store = tenancy(which), open_store(url)
+    which, store = tenancy(given), open_store(url)
     from sigra.cli import keeping
 
     signer = keeping.read_key(key)
-    keeping.erase_persons(store, which, persons, target_type, reason, signer, machine=machine)
+    sys.exit(keeping.erase_persons(store, which, signer=signer, machine=machine, **given))
 
 
 @audit.command()

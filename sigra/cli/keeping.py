@@ -13,6 +13,7 @@ from typing import Any, overload
 
 from sigra.cli.show import Bar, counted, say, stderr_console
 from sigra.cli.target import MisuseError
+from sigra.cli.verifying import told
 from sigra.errors import MissingExtraError, SigraError
 from sigra.store import (
     Checkpoint,
@@ -28,6 +29,7 @@ from sigra.store import (
 from sigra.store.errors import CheckpointOrderError
 from sigra.store.marks import check_reason
 from sigra.store.reading import id_as_logged
+from sigra.store.report import Finding
 
 
 @overload
@@ -99,18 +101,33 @@ def erase_persons(
     signer: Signer | None,
     *,
     machine: bool,
-) -> None:
-    """Erase persons one after the other, then their text on the disk, and say how many events."""
+) -> int:
+    """Erase persons one after the other, then their text on the disk, and say how many events.
+
+    Returns the command's exit status: 1 where one of them was not as it was written.
+    """
     try:
         check_reason(reason)
         for person in persons:  # all, before anything of the first one is gone
             id_as_logged("person", person)
     except ValueError as error:
         raise MisuseError(str(error)) from None
-    how: dict[str, Any] = {"reason": reason, "signer": signer, "target_type": target_type}
-    erased = sum(erase(store, person, vacuum=False, **how, **which) for person in persons)
+    changed: list[Finding] = []
+
+    def tell(finding: Finding) -> None:  # at once: what comes after it may fail
+        changed.append(finding)
+        print(told(finding), file=sys.stderr)
+
+    how = {"reason": reason, "signer": signer, "target_type": target_type, "on_changed": tell}
+    erased = sum(erase(store, person, vacuum=False, **{**how, **which}) for person in persons)
     vacuum(store)
-    say(json.dumps({"erased": erased}) if machine else f"{counted(erased, 'event')} erased")
+    if machine:
+        facts = {"erased": erased, "findings": [finding._asdict() for finding in changed]}
+        say(json.dumps(facts, default=str))
+    else:
+        more = f"; somebody had changed {len(changed):,} of them" if changed else ""
+        say(f"{counted(erased, 'event')} erased{more}")
+    return 1 if changed else 0
 
 
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:

@@ -102,9 +102,14 @@ def _show(report: Report) -> None:
         )
     )
     for finding in report.findings[:_MOST]:
-        say(inline(f"{finding.kind}: {_place(finding)}{finding.reason}"))
+        say(told(finding))
     if (more := len(report.findings) - _MOST) > 0:
         say(f"and {more:,} more: --json lists them")
+
+
+def told(finding: Finding) -> str:
+    """Say on one line what is wrong, and where."""
+    return inline(f"{finding.kind}: {_place(finding)}{finding.reason}")
 
 
 def _place(finding: Finding) -> str:

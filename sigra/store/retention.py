@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 from sqlalchemy import Connection, and_, delete, exists, select, true, update
 
+from sigra.errors import brief
 from sigra.scope import Id
 from sigra.store.access import read_tables, write_tables
 from sigra.store.append import lock_chain
@@ -23,12 +25,17 @@ from sigra.store.marks import check_reason, mark_erased, mark_pruned
 from sigra.store.person import events_of, names_of
 from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
+from sigra.store.report import Finding
 from sigra.store.statements import ConnectionRunner
 from sigra.store.stored import is_text
 from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
     from sigra.store.sink import SqlAuditSink
+
+_log = logging.getLogger("sigra.audit")
+
+_UNMARKED = "it was not as it was written, and is erased without a mark"
 
 _HELD, _PAUSE = 0.5, 0.1
 """Seconds for which SQLite's lock is taken, batch after batch, and then left to others: they do not
@@ -112,6 +119,7 @@ def erase(
     signer: Signer | None = None,
     target_type: str | None = None,
     vacuum: bool = True,
+    on_changed: Callable[[Finding], object] | None = None,
     **which: Unpack[Tenancy],
 ) -> int:
     """Erase the payloads of all events of a person; return how many events these were.
@@ -121,8 +129,8 @@ def erase(
     ``all_organizations=True``. Each event's id, time, action, outcome and worker stay, and a mark
     names the event, signed where there is a signer. ``vacuum`` removes the text from SQLite's disk
     too (if False, call ``sigra.store.vacuum`` later); PostgreSQL needs a VACUUM FULL. An event that
-    is not as it was written is erased without a mark, and ``verify`` still reports it; where its
-    place cannot be read, ``AuditChainError`` is raised as by ``prune``.
+    is not as it was written is erased without a mark, so that ``verify`` still reports it, and is
+    given to ``on_changed``, or else logged. ``AuditChainError`` is raised as by ``prune``.
     """
     which_chains = tenancy(**which)
     check_reason(reason)
@@ -136,7 +144,7 @@ def erase(
             _check_tag(tag)
             for found in events_of(sink.database, tag, names, target_type):
                 step = partial(_erase_some, tag=tag, found=found, reason=reason, signer=signer)
-                write_tables(sink.database, step)
+                _tell_changed(tag, write_tables(sink.database, step), on_changed)
                 erased += len(found)
     if vacuum:
         # Also where nothing was left to erase: an earlier call may have been killed before this.
@@ -157,15 +165,35 @@ def vacuum(sink: SqlAuditSink) -> None:
 
 def _erase_some(
     connection: Connection, tag: str, found: list[Any], reason: str, signer: Signer | None
-) -> None:
+) -> list[Any]:
+    """Erase some events of one chain; return those of them that somebody has changed."""
     chain = lock_chain(ConnectionRunner(connection), tag)[0]
-    # What somebody has changed is erased too, but without a mark: verify still reports it.
-    whole = [(row.sequence, row.hash) for row in found if _is_whole(row, tag)]
+    whole: list[tuple[int, bytes]] = []
+    changed: list[Any] = []  # erased too, but without a mark: verify still reports them
+    for row in found:
+        if _is_whole(row, tag):
+            whole.append((row.sequence, row.hash))
+        else:
+            changed.append(row)
     if whole:
         mark_erased(connection, chain, tag, whole, reason, signer)
     theirs = and_(entries.c.chain == chain, entries.c.sequence.in_([row.sequence for row in found]))
     nothing = {"salt": None, "payload": None, "actor_id": None}
     connection.execute(update(entries).where(theirs).values(nothing))
+    return changed
+
+
+def _tell_changed(
+    tag: str, changed: list[Any], on_changed: Callable[[Finding], object] | None
+) -> None:
+    organization = organization_of(tag)
+    if on_changed is not None:
+        for row in changed:
+            on_changed(Finding(organization, row.sequence, row.event_id, "changed", _UNMARKED))
+    elif changed:
+        where = "no organization" if organization is None else f"organization {brief(organization)}"
+        numbers = ", ".join(str(row.sequence) for row in changed)
+        _log.error("an audit event of %s, sequence %s: %s", where, numbers, _UNMARKED)
 
 
 def _is_whole(row: Any, tag: str) -> bool:

@@ -597,6 +597,29 @@ def test_erase_spares_what_only_has_the_same_id(run: Command, database: Path) ->
     assert {None, "77"} == {event["target_id"] for event in kept}
 
 
+@pytest.mark.parametrize("machine", [False, True], ids=["person", "machine"])
+def test_erase_is_no_success_where_somebody_had_changed_what_it_erased(
+    run: Command, database: Path, machine: bool
+) -> None:
+    """It names the events, whose text is gone; the person is erased all the same."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE sigra_audit_entries SET payload = replace(payload, 'bob', 'eve') WHERE chain ="
+            " (SELECT id FROM sigra_audit_chains WHERE tag = 'org:globex') AND sequence = 1"
+        )
+    asked = ("--person", "ann", "--reason", "asked for", *["--json"][:machine])
+    result = run("erase", *ALL, *asked)
+    assert 1 == result.exit_code
+    assert re.fullmatch("changed: globex, sequence 1: it was not .* a mark\n", result.stderr)
+    if machine:
+        said = json.loads(result.stdout)
+        (finding,) = said["findings"]
+        assert (6, "globex", 1) == (said["erased"], finding["organization_id"], finding["sequence"])
+    else:
+        assert "6 events erased; somebody had changed 1 of them\n" == result.stdout
+    assert "ann" not in run("list", *ALL, "--json").stdout
+
+
 def test_erase_takes_all_persons_or_none(run: Command) -> None:
     """An id that is none is found before anybody is erased."""
     result = run("erase", *ALL, "--person", "ann", "--person", " ", "--reason", "asked for")
@@ -797,7 +820,7 @@ def test_what_keeps_the_store_has_json_for_machines(
     taken = objects(run("checkpoint", "--key", keys["private"], "--to", kept, "--json"))
     assert [{"file": str(kept), "number": 1, "chains": 3}] == taken
     erasing = ("--person", "ann", "--reason", "asked for", "--json")
-    assert [{"erased": 6}] == objects(run("erase", *ALL, *erasing))
+    assert [{"erased": 6, "findings": []}] == objects(run("erase", *ALL, *erasing))
     (cleaned,) = objects(run("cleanup", "--retention-days", 5, "--json"))
     assert (7, True) == (cleaned["removed"], cleaned["before"].endswith("+00:00"))
 

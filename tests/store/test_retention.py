@@ -145,6 +145,40 @@ def test_nobody_signs_that_what_was_tampered_with_was_erased(
     assert finding.sequence == 2
 
 
+def _change_the_second(sink: SqlAuditSink) -> None:
+    change = {"payload": func.replace(entries.c.payload, '"target_id":"1"', '"target_id":"9"')}
+    sink.database.write(lambda c: c.execute(entries.update().where(MIDDLE).values(change)))
+
+
+def test_who_erases_what_was_tampered_with_is_given_it(filled: SqlAuditSink) -> None:
+    """All of the person goes, and whoever ordered it hears which events were evidence."""
+    _change_the_second(filled)
+    found: list[Any] = []
+    asked = {"reason": "asked", "signer": KEY, "all_organizations": True}
+    assert erase(filled, "ann", on_changed=found.append, **asked) == 10
+    assert [(each.organization_id, each.sequence, each.kind) for each in found] == [
+        ("acme", 2, "changed")
+    ]
+    assert [each.event_id for each in found] == [
+        filled.database.read(lambda c: c.scalar(select(entries.c.event_id).where(MIDDLE)))
+    ]
+    assert erase(filled, "bob", on_changed=found.append, **asked) == 10
+    assert len(found) == 1
+
+
+def test_what_was_tampered_with_is_not_erased_without_a_word(
+    filled: SqlAuditSink, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where nobody asked to be told it stands in the log."""
+    _change_the_second(filled)
+    erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme")
+    (record,) = [each for each in caplog.records if each.name == "sigra.audit"]
+    assert (record.levelname, "organization acme, sequence 2:" in record.getMessage()) == (
+        "ERROR",
+        True,
+    )
+
+
 def test_only_the_beginning_of_a_chain_goes(sink: SqlAuditSink) -> None:
     """An old event behind a newer one stays, for a gap would look like a theft."""
     for number in (1, 9, 2):
