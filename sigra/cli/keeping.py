@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
 
-from sigra.cli.show import Bar, counted, say, stderr_console
+from sigra.cli.show import Bar, counted, inline, say, stderr_console
 from sigra.cli.target import MisuseError
 from sigra.cli.verifying import told
 from sigra.errors import MissingExtraError, SigraError
@@ -28,7 +28,7 @@ from sigra.store import (
 )
 from sigra.store.errors import CheckpointOrderError
 from sigra.store.marks import check_reason
-from sigra.store.reading import id_as_logged
+from sigra.store.reading import event_filter, id_as_logged
 from sigra.store.report import Finding
 
 
@@ -121,6 +121,9 @@ def erase_persons(
     how = {"reason": reason, "signer": signer, "target_type": target_type, "on_changed": tell}
     erased = sum(erase(store, person, vacuum=False, **{**how, **which}) for person in persons)
     vacuum(store)
+    organization = which.get("organization_id")
+    if not erased and organization is not None and not _has_events(store, organization):
+        _warn(f"organization {organization} has no events; is that its id?")
     if machine:
         facts = {"erased": erased, "findings": [finding._asdict() for finding in changed]}
         say(json.dumps(facts, default=str))
@@ -128,6 +131,14 @@ def erase_persons(
         more = f"; somebody had changed {len(changed):,} of them" if changed else ""
         say(f"{counted(erased, 'event')} erased{more}")
     return 1 if changed else 0
+
+
+def _has_events(store: SqlAuditSink, organization: str) -> bool:
+    return bool(store.query(event_filter(organization_id=organization), None, 1).events)
+
+
+def _warn(text: str) -> None:
+    print(inline(f"Warning: {text}"), file=sys.stderr)
 
 
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:

@@ -620,6 +620,18 @@ def test_erase_is_no_success_where_somebody_had_changed_what_it_erased(
     assert "ann" not in run("list", *ALL, "--json").stdout
 
 
+@pytest.mark.parametrize(
+    ("organization", "warning"),
+    [("acmee", "Warning: organization acmee has no events; is that its id?\n"), ("acme", "")],
+)
+def test_erase_warns_of_an_organization_without_events(
+    run: Command, organization: str, warning: str
+) -> None:
+    """It may be misspelt, and its person then is not erased."""
+    result = run("erase", "-o", organization, "--person", "nobody", "--reason", "asked for")
+    assert (0, "0 events erased\n", warning) == (result.exit_code, result.stdout, result.stderr)
+
+
 def test_erase_takes_all_persons_or_none(run: Command) -> None:
     """An id that is none is found before anybody is erased."""
     result = run("erase", *ALL, "--person", "ann", "--person", " ", "--reason", "asked for")
