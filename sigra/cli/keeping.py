@@ -26,6 +26,7 @@ from sigra.store import (
     take_checkpoint,
     vacuum,
 )
+from sigra.store.chain import organization_of
 from sigra.store.errors import CheckpointOrderError
 from sigra.store.marks import check_reason
 from sigra.store.reading import event_filter, id_as_logged
@@ -144,24 +145,41 @@ def _warn(text: str) -> None:
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:
     """Take a checkpoint after the last one of a file, and add it there."""
     try:
-        number, taken = _add(store, signer, file)
+        before, taken = _add(store, signer, file)
     except (ValueError, OSError) as error:
         raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
-    length = len(list(taken.heads))
+    number, length = len(before) + 1, len(list(taken.heads))
+    if before:
+        _compare(before[-1], taken)
     if machine:
         say(json.dumps({"file": str(file), "number": number, "chains": length}))
     else:
         say(f"checkpoint {number} of {counted(length, 'chain')} in {file}")
 
 
-def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[int, Checkpoint]:
-    """Add a checkpoint after the last one, and return its number too."""
+def _compare(before: Checkpoint, taken: Checkpoint) -> None:
+    """Warn of each chain that is shorter now: no prune or erase makes one so."""
+    if not before.is_whole():  # verify says so
+        return
+    now = {tag: sequence for tag, sequence, _ in taken.heads}
+    for tag, then, _ in before.heads:
+        if (length := now.get(tag, 0)) < then:
+            organization = organization_of(tag)
+            where = "no organization" if organization is None else f"organization {organization}"
+            _warn(
+                f"the chain of {where} ends at sequence {length}, and in the checkpoint before at "
+                f"{then}: its end was removed, or a backup restored"
+            )
+
+
+def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[list[Checkpoint], Checkpoint]:
+    """Add a checkpoint after those of a file; return these too."""
     while True:
         before = read_checkpoints(file) if file.exists() else []
         taken = take_checkpoint(store, signer, before[-1] if before else None)
         with suppress(CheckpointOrderError):  # another command added one meanwhile
             append_checkpoint(file, taken)
-            return len(before) + 1, taken
+            return before, taken
 
 
 def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:

@@ -423,17 +423,8 @@ def test_an_organization_without_events_is_no_success(run: Command) -> None:
     assert (1, True) == (result.exit_code, "empty" in result.stdout)
 
 
-def test_a_checkpoint_kept_outside_catches_a_cut_tail(
-    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
-) -> None:
-    """What no chain alone can show."""
-    kept = tmp_path / "checkpoints.jsonl"
-    for _ in range(2):
-        assert 0 == run("checkpoint", "--key", keys["private"], "--to", kept).exit_code
-    trust = ("--public-key", keys["public"], "--checkpoints", kept)
-    shown = run("verify", *ALL, *trust).stdout
-    assert "anchored" in shown
-    assert re.search(r"last checkpoint +\d+:\d\d:\d\d ago", shown)
+def cut_the_tail(database: Path) -> None:
+    """Leave two of Acme's four events, as somebody who can write the whole database."""
     with closing(sqlite3.connect(database)) as connection, connection:
         (chain,) = connection.execute(
             "SELECT id FROM sigra_audit_chains WHERE tag = 'org:acme'"
@@ -446,6 +437,39 @@ def test_a_checkpoint_kept_outside_catches_a_cut_tail(
             "sigra_audit_entries WHERE chain = ? AND sequence = 2) WHERE id = ?",
             (chain, chain),
         )
+
+
+def test_a_checkpoint_of_a_chain_that_became_shorter_warns(
+    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """Whoever keeps the checkpoints hears of it before the next verification."""
+    asked = ("--key", keys["private"], "--to", tmp_path / "kept")
+    run("checkpoint", *asked)
+    assert "" == run("checkpoint", *asked).stderr
+    cut_the_tail(database)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM sigra_audit_chains WHERE tag = 'none'")
+    result = run("checkpoint", *asked)
+    assert (0, True) == (result.exit_code, result.stdout.startswith("checkpoint 3 of 2 chains"))
+    ends = "sequence {}, and in the checkpoint before at 4: its end was removed, or a backup"
+    assert [
+        f"Warning: the chain of no organization ends at {ends.format(0)} restored",
+        f"Warning: the chain of organization acme ends at {ends.format(2)} restored",
+    ] == result.stderr.splitlines()
+
+
+def test_a_checkpoint_kept_outside_catches_a_cut_tail(
+    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """What no chain alone can show."""
+    kept = tmp_path / "checkpoints.jsonl"
+    for _ in range(2):
+        assert 0 == run("checkpoint", "--key", keys["private"], "--to", kept).exit_code
+    trust = ("--public-key", keys["public"], "--checkpoints", kept)
+    shown = run("verify", *ALL, *trust).stdout
+    assert "anchored" in shown
+    assert re.search(r"last checkpoint +\d+:\d\d:\d\d ago", shown)
+    cut_the_tail(database)
     assert 0 == run("verify", *ALL).exit_code
     result = run("verify", *ALL, *trust)
     assert 1 == result.exit_code
