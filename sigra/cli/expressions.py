@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, State, choices, items, keeps, names_in, returned
+from sigra.cli.names import SCOPE, Names, Put, State, choices, items, keeps, names_in, returned
+from sigra.cli.parameters import defaults, passed
 from sigra.cli.sources import Definition, Function, dotted
 
 if TYPE_CHECKING:
@@ -53,12 +54,23 @@ class Expressions(Names):
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
         """Record that a target is what a value is, and no longer what it was."""
+        for one, what in self._each(target, value):
+            self.put(one, what)
+
+    def turns(self, target: ast.expr, through: ast.expr) -> list[list[Put]]:
+        """List what each turn of a loop makes of its target; of one that is not told, one turn."""
+        held = self.holds(through)
+        values = through.elts if isinstance(through, ast.Set) else items(through)
+        return [self._each(target, value) for value in values] or [
+            [(target, {SCOPE} if held else set())]
+        ]
+
+    def _each(self, target: ast.expr, value: ast.expr) -> list[Put]:
+        """List what is assigned to a target, or to each of those of which it is made."""
         targets, values = items(target), items(value)
         if values and len(targets) == len(values):
-            for item, what in [(t, self.what(v)) for t, v in zip(targets, values, strict=True)]:
-                self.put(item, what)
-        else:
-            self.put(target, self.what(value))
+            return [(one, self.what(v)) for one, v in zip(targets, values, strict=True)]
+        return [(target, self.what(value))]
 
     def keep(self, target: ast.expr, what: Collection[object]) -> None:
         """Note, besides, in which attribute an object keeps the scope, whatever its name."""
@@ -78,11 +90,8 @@ class Expressions(Names):
 
     def _enter(self, args: ast.arguments, given: State) -> None:
         """Record that parameters of an inner function are what they are given, or their default."""
-        plain = [*args.posonlyargs, *args.args]
-        defaults = [*zip(reversed(plain), reversed(args.defaults), strict=False)]
-        defaults += [(a, d) for a, d in zip(args.kwonlyargs, args.kw_defaults, strict=True) if d]
-        values = {arg.arg: self.what(default) for arg, default in defaults}
-        for arg in (*plain, args.vararg, *args.kwonlyargs, args.kwarg):
+        values = {name: self.what(default) for name, default in defaults(args).items()}
+        for arg in (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg):
             if arg is not None:
                 what = {what for name, what in given if name == arg.arg}
                 self.put(ast.Name(arg.arg), values.get(arg.arg, set()) | what)
@@ -147,7 +156,7 @@ class Expressions(Names):
     def _comprehension(self, generators: list[ast.comprehension], parts: list[ast.expr]) -> bool:
         before, own = self.state, set[str]()
         for generator in generators:
-            self.put(generator.target, {SCOPE} if self.holds(generator.iter) else set())
+            self.turn(self.turns(generator.target, generator.iter))
             own |= {n.id for n in ast.walk(generator.target) if isinstance(n, ast.Name)}
             for test in generator.ifs:
                 self.holds(test)
@@ -172,9 +181,10 @@ class Expressions(Names):
         last = name.rpartition(".")[2] if name else ""
         result = self.holds(node.func) and any(isinstance(f, Definition) for f in self.facts(name))
         given = self._any((*node.args, *(keyword.value for keyword in node.keywords)))
-        found = [one for one in self._called(node.func) if given or getattr(one, "owner", None)]
-        for called in found:
+        known = [*self._called(node.func)]
+        for called in known:
             result |= self._follow(called, node, node)
+        found = [one for one in known if given or getattr(one, "owner", None)]
         if given and not found and not last[:1].isupper():
             self._hand_over(node)
         if not found and isinstance(node.func, ast.Attribute) and node.func.attr in _GIVERS:
@@ -209,38 +219,27 @@ class Expressions(Names):
 
     def _follow(self, called: Function | ast.Lambda, call: ast.Call, at: ast.Call) -> bool:
         given = State(self._given_to(called, call))
-        if SCOPE not in {what for _, what in given}:
-            return False
-        if isinstance(called, ast.Lambda):
-            return self._lambda(called, given)
-        if called.marked:
+        held = SCOPE in {what for _, what in given}
+        if isinstance(called, ast.Lambda):  # it sees the names around it, whatever it is given
+            return bool(given) and self._lambda(called, given) and held
+        if held and called.marked:
             self._tracer.reached(called, f"{self._function.module.path}:{at.lineno}", self._way)
+        if called.marked or not given:
             return False
         if called.node in {what for _, what in self.state}:
-            return self.closure(called.node, given, called.name)
-        return self._tracer.enter(called, given, (*self._way, called.name))
+            return self.closure(called.node, given, called.name) and held
+        return held and self._tracer.enter(called, given, (*self._way, called.name))
 
     def _given_to(
         self, called: Function | ast.Lambda, call: ast.Call
     ) -> Iterator[tuple[str, object]]:
         """Yield each parameter of which something is known by what a call passes, and what."""
         args = called.args if isinstance(called, ast.Lambda) else called.node.args
-        names = [arg.arg for arg in (*args.posonlyargs, *args.args)]
-        if isinstance(called, Function) and called.bound:
-            if isinstance(call.func, ast.Attribute) and self.holds(call.func.value):
-                yield names[0], SCOPE
-            names = names[1:]
-        rest = [args.vararg.arg] if args.vararg else []
-        for number, arg in enumerate(call.args):
-            many = isinstance(arg, ast.Starred)
-            given = (names[number:] if many else names[number : number + 1]) or rest
-            yield from product(given, self._passed(arg))
-        every = [*names, *(arg.arg for arg in args.kwonlyargs), *rest]
-        kwarg = [args.kwarg.arg] if args.kwarg else []
-        for keyword in call.keywords:
-            known = [name for name in every if keyword.arg in (name, None)]
-            given = known if known and keyword.arg else [*known, *kwarg]
-            yield from product(given, self._passed(keyword.value))
+        bound = isinstance(called, Function) and called.bound
+        if bound and isinstance(call.func, ast.Attribute) and self.holds(call.func.value):
+            yield from ((arg.arg, SCOPE) for arg in [*args.posonlyargs, *args.args][:1])
+        for name, value in passed(args, call, bound=bound):
+            yield from product([name], self._passed(value))
 
     def _passed(self, value: ast.expr) -> set[object]:
         """Return what is known of a value and holds in another function too."""

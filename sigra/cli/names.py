@@ -14,6 +14,9 @@ SCOPE = object()
 State = frozenset[tuple[str, object]]
 """Pairs of a name and what it may be: ``SCOPE``, a class (by its name), or what a call runs."""
 
+Put = tuple[ast.expr, set[object]]
+"""A target, and what is put into it."""
+
 _HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
 _HOLDERS |= {"cast", "chain", "nullcontext"}
 _WRAPPERS = {"sync_to_async", "async_to_sync", "database_sync_to_async"}
@@ -49,6 +52,16 @@ class Names:
             case _ if (name := dotted(target)) is not None:
                 self.forget(name)
                 self.keep(target, what)
+
+    def turn(self, turns: list[list[Put]]) -> None:
+        """Record that the target of a loop is what any of its turns makes of it."""
+        before, after = self.state, State()
+        for turn in turns:
+            self.state = before
+            for one, what in turn:
+                self.put(one, what)
+            after |= self.state
+        self.state = after
 
     def keep(self, target: ast.expr, what: Collection[object]) -> None:
         """Record that a target may also be one of ``what``; its object then holds the scope too."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sigra.cli.modules import Module, Modules
+from sigra.cli.own import own_names
 from sigra.cli.stars import spread
 
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
@@ -60,6 +61,8 @@ class Sources:
         self.functions: dict[str, Function] = {}
         self.classes: dict[str, tuple[Module, list[ast.expr]]] = {}  # and what they inherit from
         self.unreadable = self.modules.unreadable
+        self._own: dict[ast.expr, bool] = {}
+        self._looked: set[Module] = set()  # at what is a function's own in them
         for module in self.modules.values():
             self._define(module, module.tree.body, module.name, None)
         brought = spread(self.modules, [*self.functions, *self.classes], WORKER | MARK)
@@ -71,15 +74,19 @@ class Sources:
         for module in self.modules.values():
             self._mark_assigned(module)
 
-    def resolve(self, module: Module, name: str) -> str:
-        """Follow a dotted name through imports, re-exports too, to where it is defined."""
+    def resolve(self, module: Module, name: str, *, imported: bool = False) -> str:
+        """Follow a dotted name through imports, re-exports too, to where it is defined.
+
+        ``imported``: it is known to come from an import, whatever the module defines.
+        """
         first = name.partition(".")[0]
         for begin in module.tried.get(first, ()):
             if (found := self._defined(begin + name[len(first) :])) is not None:
                 return found
         own = f"{module.name}.{first}"
         full = f"{module.name}.{name}"
-        if first in module.imports and own not in self.functions and own not in self.classes:
+        defined = own in self.functions or own in self.classes
+        if first in module.imports and (imported or not defined):
             begins = accumulate(name.split("."), "{}.{}".format)
             *_, known = (begin for begin in begins if begin in module.imports)
             full = module.imports[known] + name[len(known) :]
@@ -100,14 +107,29 @@ class Sources:
 
     def made(self, here: Function, node: ast.expr) -> str | None:
         """Return the class of the tree that a value is a new object of, None for any other."""
-        name = dotted(node.func) if isinstance(node, ast.Call) else None
-        full = self.resolve(here.module, name) if name else ""
+        full = self._meant(here.module, node.func) if isinstance(node, ast.Call) else None
         return full if full in self.classes else None
+
+    def _meant(self, module: Module, node: ast.expr) -> str | None:
+        """Resolve a dotted name; None for what is none, or begins with a function's own name."""
+        name, imported = dotted(node), self._imports(module, node)
+        if name is None or imported is False:
+            return None
+        return self.resolve(module, name, imported=imported is True)
+
+    def _imports(self, module: Module, node: ast.expr) -> bool | None:
+        """Tell if a function binds a dotted name's first part by an import; None if none does."""
+        if module not in self._looked:  # not at every file: few have flows
+            self._looked.add(module)
+            self._own |= own_names(module.tree)
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        return self._own.get(node)
 
     def called(self, here: Function, node: ast.expr, owners: Collection[str]) -> Iterator[Function]:
         """Yield what a call may run; ``owners``: the classes of what a method is called on."""
         name = dotted(node) or ""
-        full = self._inner(here, name) or self.resolve(here.module, name)
+        full = self._inner(here, name) or self._meant(here.module, node) or ""
         full += ".__init__" if full in self.classes else ""
         if (function := self._method(full)) is not None:
             yield function
@@ -118,7 +140,10 @@ class Sources:
             methods = [self._method(f"{owner}.{node.attr}") for owner in (made, *owners)]
             if any(methods):
                 yield from filter(None, methods)
-            elif name.partition(".")[0] not in here.module.imports:
+            elif (
+                name.partition(".")[0] not in here.module.imports
+                or self._imports(here.module, node) is False
+            ):
                 # The source does not tell whose method it is: decide by its name alone.
                 for function in self.functions.values():
                     if function.marked and function.owner and function.node.name == node.attr:
@@ -196,8 +221,8 @@ class Sources:
         given = node.args[0] if node.args else None
         if isinstance(given, ast.Lambda):
             return self._from_lambda(module, given)
-        name = dotted(given) if given is not None else None
-        return self.functions.get(self.resolve(module, name)) if name else None
+        full = None if given is None else self._meant(module, given)
+        return None if full is None else self.functions.get(full)
 
     def _from_lambda(self, module: Module, node: ast.Lambda) -> Function:
         """Take a lambda for a function that returns what it gives."""

@@ -127,14 +127,15 @@ class Statements(Expressions):
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         """Go round until nothing new is found of any name."""
-        what: set[object] = set()
-        if not isinstance(node, ast.While) and self.holds(node.iter):
-            what = {SCOPE}
+        turns = [] if isinstance(node, ast.While) else self.turns(node.target, node.iter)
         left: _Facts = set()
         entered: State | None = None
         while entered != self.state:
             entered = self.state
-            self._head(node, what)
+            if isinstance(node, ast.While):
+                self.holds(node.test)
+            else:
+                self.turn(turns)
             again = _Facts()
             self._loops.append((left, again))
             self.walk(node.body)
@@ -146,12 +147,6 @@ class Statements(Expressions):
                 self.state = State()
         self.walk(node.orelse)
         self.state |= left
-
-    def _head(self, node: ast.For | ast.AsyncFor | ast.While, what: set[object]) -> None:
-        if isinstance(node, ast.While):
-            self.holds(node.test)
-        else:
-            self.put(node.target, what)
 
     def _try(self, node: ast.Try | ast.TryStar) -> None:
         """Follow handlers from any place of the body, and ``finally`` from any place at all."""

@@ -1,0 +1,98 @@
+"""Which names in a file's source are a function's own, as Python tells them from the module's."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+
+from sigra.cli.parameters import defaults
+
+_Names = Mapping[str, bool]
+"""Names that a function binds, and whether an import within it does so."""
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Comprehension = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
+_Scope = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+
+
+def own_names(tree: ast.Module) -> dict[ast.expr, bool]:
+    """Map each place of a name that a function around it binds to whether an import does so."""
+    found: dict[ast.expr, bool] = {}
+    pending: list[tuple[ast.AST, _Names]] = [(tree, {})]
+    while pending:  # not by recursion: each "elif" is a level
+        node, seen = pending.pop()
+        if isinstance(node, ast.Name) and node.id in seen:
+            found[node] = seen[node.id]
+        if isinstance(node, (*_Scope, *_Comprehension)):
+            pending += _parts(node, seen)
+        else:
+            pending += [(part, seen) for part in ast.iter_child_nodes(node)]
+    return found
+
+
+def _parts(node: ast.AST, seen: _Names) -> Iterator[tuple[ast.AST, _Names]]:
+    """Yield what a node is made of, each with the names that are no module's there."""
+    inside, inner = set[ast.AST](), seen
+    match node:
+        case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body):
+            inside, inner = {*body}, _within(node, seen)
+        case ast.Lambda(args=args, body=result):
+            inside, inner = {result}, {**seen, **_parameters(args)}
+        case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+            targets = [part for each in node.generators for part in ast.walk(each.target)]
+            own = [part.id for part in targets if isinstance(part, ast.Name)]
+            inner = {**seen, **dict.fromkeys(own, False)}
+            first = node.generators[0]  # what it goes through is looked up outside
+            yield first.iter, seen
+            yield from ((part, inner) for part in (first.target, *first.ifs))
+            inside = {*ast.iter_child_nodes(node)} - {first}
+            yield from ((part, inner) for part in inside)
+            return
+    yield from ((n, inner if n in inside else seen) for n in ast.iter_child_nodes(node))
+
+
+def _within(node: _Function, seen: _Names) -> _Names:
+    """Return the names that are no module's in the body of a function."""
+    own, shared, outer = _parameters(node.args), set[str](), _same(node.args)
+    pending = list[ast.AST](node.body)
+    while pending:
+        part = pending.pop()
+        match part:
+            case ast.Global(names=names):
+                shared |= {*names}
+            case ast.Nonlocal(names=names):
+                outer |= {*names}
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                own |= {(n.asname or n.name).partition(".")[0]: True for n in imported}
+            case _ if (name := _given(part)) is not None:
+                own.setdefault(name, False)
+        if isinstance(part, ast.comprehension):
+            pending += [part.iter, *part.ifs]  # its target is its own, but for ":="
+        elif not isinstance(part, _Scope):
+            pending += ast.iter_child_nodes(part)
+    kept = {name: imported for name, imported in seen.items() if name not in shared}
+    return kept | {name: own[name] for name in own.keys() - shared - outer}
+
+
+def _given(node: ast.AST) -> str | None:
+    """Return the name that a part of a function binds by itself."""
+    match node:
+        case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
+            return name
+        case ast.MatchMapping(rest=name):
+            return name
+    return None
+
+
+def _parameters(args: ast.arguments) -> dict[str, bool]:
+    """Return the names of parameters, but for ``f=f``, which may be what is called so outside."""
+    every = (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg)
+    return {arg.arg: False for arg in every if arg is not None and arg.arg not in _same(args)}
+
+
+def _same(args: ast.arguments) -> set[str]:
+    known = defaults(args).items()
+    return {name for name, value in known if isinstance(value, ast.Name) and value.id == name}
