@@ -236,8 +236,10 @@ class Expressions(Names):
         """Yield each parameter of which something is known by what a call passes, and what."""
         args = called.args if isinstance(called, ast.Lambda) else called.node.args
         bound = isinstance(called, Function) and called.bound
-        if bound and isinstance(call.func, ast.Attribute) and self.holds(call.func.value):
-            yield from ((arg.arg, SCOPE) for arg in [*args.posonlyargs, *args.args][:1])
+        if bound and (first := [*args.posonlyargs, *args.args][:1]):
+            of = self.what(call.func.value) if isinstance(call.func, ast.Attribute) else set()
+            of |= {self._tracer.sources.made(self._function, call)}
+            yield from ((first[0].arg, one) for one in of if one is SCOPE or isinstance(one, str))
         for name, value in passed(args, call, bound=bound):
             yield from product([name], self._passed(value))
 

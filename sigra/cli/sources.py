@@ -134,13 +134,11 @@ class Sources:
         if (function := self._method(full)) is not None:
             yield function
         elif isinstance(node, ast.Attribute):
-            made = self.made(here, node.value)
-            if dotted(node.value) in ("self", "cls"):
-                made, owners = here.owner, ()
+            own = dotted(node.value) in ("self", "cls")
+            made = here.owner if own else self.made(here, node.value)
             methods = [self._method(f"{owner}.{node.attr}") for owner in (made, *owners)]
-            if any(methods):
-                yield from filter(None, methods)
-            elif (
+            yield from dict.fromkeys(filter(None, methods))
+            if not any(methods[:1] if own else methods) and (
                 name.partition(".")[0] not in here.module.imports
                 or self._imports(here.module, node) is False
             ):

@@ -1,0 +1,75 @@
+"""``sigra check`` follows the methods that a class's own method calls on its object."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sigra.cli.app import sigra
+
+HEAD = """
+from sigra import request_scope_only, tenant_worker
+
+@request_scope_only
+def may(who): ...
+class Base:
+    def __init__(self, who=None):
+        if who: self.begin(who)
+    def run(self, who): self._go(who)
+    def _go(self, who): self.hook(who)
+    def hook(self, who): raise NotImplementedError
+    def other(self, who): self.end(who)
+class Asks(Base):
+    def begin(self, who): may(who)
+    def hook(self, who): may(who)
+    def end(self, who): may(who)
+class Deep(Asks): ...
+class Quiet(Base):
+    def begin(self, who): ...
+    def hook(self, who): ...
+    def end(self, who): ...
+def go(base, who): base.run(who)
+class Many:
+    def all(*every): every[0].run(every[1])
+
+@tenant_worker
+"""
+
+
+def status(folder: Path, body: str) -> int:
+    """Check a module with a worker; return the status, 1 if a flow into ``may`` is found."""
+    (folder / "jobs.py").write_text(f"{HEAD}def w(scope, c):\n {body}\n")
+    result = CliRunner().invoke(sigra, ["check", str(folder), "--json"])
+    assert {flow["target"] for flow in json.loads(result.stdout)} <= {"jobs.may"}
+    return result.exit_code
+
+
+TEMPLATES = [
+    "{}().run(scope)",
+    "{}().other(scope)",
+    "{}(scope)",
+    "base = {}()\n base.run(scope)",
+    "go({}(), scope)",
+    "c.each({}().run, scope)",
+]
+
+
+@pytest.mark.parametrize("body", TEMPLATES)
+@pytest.mark.parametrize("of", ["Asks", "Deep"])
+def test_a_method_that_a_subclass_defines_is_followed(tmp_path: Path, body: str, of: str) -> None:
+    """A base class's method calls it on an object whose class is known."""
+    assert 1 == status(tmp_path, body.format(of))
+
+
+@pytest.mark.parametrize("body", TEMPLATES)
+def test_a_sibling_s_method_is_not(tmp_path: Path, body: str) -> None:
+    """Another class that defines it otherwise raises no alarm."""
+    assert 0 == status(tmp_path, f"Asks()\n {body.format('Quiet')}")
+
+
+def test_a_method_without_a_name_for_its_object_is_no_error(tmp_path: Path) -> None:
+    """It takes all in one parameter."""
+    assert 0 == status(tmp_path, "m = Many()\n m.who = scope\n m.all(c)")
