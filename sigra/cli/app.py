@@ -179,6 +179,9 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     It cannot see everything: calls by a name made at run time, or through code outside
     PATH, escape it. @request_scope_only itself refuses all of them at run time.
 
+    A false alarm is accepted by a comment at the end of the line that it names:
+    "# sigra: allow", and why.
+
     \b
     Exit status:
       0    no such flow was found

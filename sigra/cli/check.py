@@ -24,7 +24,8 @@ def report(paths: list[Path], *, as_json: bool) -> int:
             "is checked; import it by name, or check its file too",
             file=sys.stderr,
         )
-    flows = find_flows(sources)
+    found = find_flows(sources)
+    flows = [flow for flow in found if not flow.allowed]
     if as_json:
         print(json.dumps([_facts(flow) for flow in flows], indent=2))
     else:
@@ -35,6 +36,7 @@ def report(paths: list[Path], *, as_json: bool) -> int:
         print(
             f"{counted(len(flows), 'flow')} of the scopes of {counted(workers, 'worker')} into "
             f"{counted(marked, 'marked function')}, in {counted(len(sources.modules), 'file')}"
+            f"{f'; {len(found) - len(flows)} more allowed' if len(flows) < len(found) else ''}"
             f"{'' if marked else _NONE_MARKED}",
             file=sys.stderr,
         )

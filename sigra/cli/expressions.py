@@ -223,7 +223,7 @@ class Expressions(Names):
         if isinstance(called, ast.Lambda):  # it sees the names around it, whatever it is given
             return bool(given) and self._lambda(called, given) and held
         if held and called.marked:
-            self._tracer.reached(called, f"{self._function.module.path}:{at.lineno}", self._way)
+            self._tracer.reached(called, self._function.module, at.lineno, self._way)
         if called.marked or not given:
             return False
         if called.node in {what for _, what in self.state}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from sigra.cli.modules import Module
 from sigra.cli.names import SCOPE, State
 from sigra.cli.sources import Definition, Function, Sources
 from sigra.cli.statements import Statements
@@ -17,13 +18,15 @@ _FRAMES = 100_000
 class Flow:
     """A worker's scope that reaches a function which decides on authority.
 
-    ``place``: ``file:line`` of the last call. ``way``: the functions in between.
+    ``place``: ``file:line`` of the last call. ``way``: the functions in between. ``allowed``:
+    whether that line says that it is none.
     """
 
     place: str
     worker: Function
     target: Function
     way: tuple[str, ...]
+    allowed: bool
 
 
 def find_flows(sources: Sources) -> list[Flow]:
@@ -71,9 +74,10 @@ class Tracer:
         function = self.sources.functions.get(f"{around.name}.{node.name}", around)
         return self._once(Statements(self, function, state, way), node)
 
-    def reached(self, target: Function, place: str, way: tuple[str, ...]) -> None:
+    def reached(self, target: Function, module: Module, line: int, way: tuple[str, ...]) -> None:
         """Note that the scope was handed to a marked function."""
-        self.flows.append(Flow(place, self.worker, target, way))
+        place, allowed = f"{module.path}:{line}", line in module.allowed
+        self.flows.append(Flow(place, self.worker, target, way, allowed))
 
     def _once(self, statements: Statements, node: Definition) -> tuple[bool, State]:
         key = node, statements.state

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import ast
 import os
+import re
+import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import takewhile
 from pathlib import Path
+
+_ALLOW = re.compile(r"#\s*sigra:\s*allow\b")
 
 
 @dataclass(eq=False)
@@ -17,6 +22,7 @@ class Module:
     ``way``: the folders down to it and its own name. ``packaged``: how many of these an import
     has to name. ``stars``: the modules of which it imports every name. ``tried``: what names
     are imported as in a ``try``; where that fails they may stand for something else.
+    ``allowed``: the lines with the comment ``# sigra: allow``.
     """
 
     name: str
@@ -24,6 +30,7 @@ class Module:
     tree: ast.Module
     way: tuple[str, ...]
     packaged: int
+    allowed: frozenset[int]
     imports: dict[str, str] = field(default_factory=dict)
     stars: list[str] = field(default_factory=list)
     tried: dict[str, list[str]] = field(default_factory=dict)
@@ -69,8 +76,17 @@ class Modules(dict[str, Module]):
 
     def _read(self, file: Path, place: Path) -> None:
         try:
-            tree = ast.parse(file.read_bytes(), filename=str(file))
-        except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
+            source = file.read_bytes()
+            tree = ast.parse(source, filename=str(file))
+            allowed = _allowed(source)
+        except (
+            tokenize.TokenError,
+            SyntaxError,
+            ValueError,
+            OSError,
+            RecursionError,
+            MemoryError,
+        ) as error:
             self.unreadable.append((file, str(error)))
             return
         way, packaged = _way(place)
@@ -78,7 +94,7 @@ class Modules(dict[str, Module]):
         while name in self:  # of another project, or of a folder that is no package
             number += 1
             name = ".".join(way[-number:]) if number <= len(way) else f"{name}_"
-        self[name] = module = Module(name, file, tree, way, packaged)
+        self[name] = module = Module(name, file, tree, way, packaged, allowed)
         self._called.setdefault(way[-1], []).append(module)
 
     def _link(self, module: Module) -> None:
@@ -115,6 +131,15 @@ class Modules(dict[str, Module]):
                 nearest = max(found, key=module.shared)
                 return ".".join([nearest.name, *names[end:]])
         return ".".join(names)
+
+
+def _allowed(source: bytes) -> frozenset[int]:
+    """Return the lines with a comment, not a string, that allows a call there."""
+    if not _ALLOW.search(source.decode("latin-1")):
+        return frozenset()
+    tokens = tokenize.tokenize(BytesIO(source).readline)
+    comments = [token for token in tokens if token.type == tokenize.COMMENT]
+    return frozenset(token.start[0] for token in comments if _ALLOW.search(token.string))
 
 
 def _is_passed_over(folder: str, name: str) -> bool:
