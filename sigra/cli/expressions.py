@@ -166,13 +166,14 @@ class Expressions(Names):
 
     def _lambda(self, node: ast.Lambda, given: State) -> bool:
         """Follow a lambda; tell if its result holds the scope, or what it keeps of its place."""
-        before = self.state
+        before, caller = self.state, self._function
+        self._function = self._tracer.homes.setdefault(node, caller)  # it is first met at home
         self._enter(node.args, given)
         if node.body not in self._names:
             self._names |= names_in(node.body)
         names = self._names[node.body]
         result = self.holds(node.body) or (SCOPE in {w for n, w in self.state if n in names})
-        self.state = before
+        self.state, self._function = before, caller
         return result
 
     def _call(self, node: ast.Call) -> bool:

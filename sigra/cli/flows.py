@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ class Tracer:
         self.sources, self.worker = sources, worker
         self.flows: list[Flow] = []
         self.kept: set[str] = set()  # the attributes in which objects keep the scope
+        self.homes: dict[ast.Lambda, Function] = {}  # in which function each lambda stands
         self._ends: dict[tuple[object, object], tuple[bool, State]] = {}
 
     def enter(self, function: Function, given: State, way: tuple[str, ...]) -> bool:

@@ -130,6 +130,20 @@ def test_what_a_name_may_be_is_followed(tmp_path: Path, worker: str, target: str
     assert [f"jobs.{target}"] == targets(tmp_path, worker)
 
 
+@pytest.mark.parametrize(("asked", "status"), [("may", 1), ("mail", 0)])
+def test_a_lambda_s_names_are_those_of_its_own_file(
+    tmp_path: Path, asked: str, status: int
+) -> None:
+    """Wherever it is called, and whatever is called so there; the line is that of its file."""
+    kit = "from jobs import may as mail\ndef may(who): ...\ndef call(it, who): it(who)\n"
+    (tmp_path / "kit.py").write_text(kit)
+    call = f"def w(scope): call(lambda who: {asked}(who), scope)\n"
+    (tmp_path / "jobs.py").write_text(f"from kit import call\n{HEAD}{call}")
+    result = CliRunner().invoke(sigra, ["check", str(tmp_path)])
+    assert status == result.exit_code, result.output
+    assert status == result.stdout.count(f"{tmp_path / 'jobs.py'}:{HEAD.count(chr(10)) + 2}: ")
+
+
 def test_what_a_loop_goes_through_is_what_it_was_before(tmp_path: Path) -> None:
     """A name that is bound anew within the loop changes none of its turns."""
     worker = "def w(scope):\n s = 1\n for t in (s, 2):\n  may(t)\n  s = scope"
