@@ -67,8 +67,13 @@ def resigned(payload: dict[str, Any], change: Callable[[dict[str, Any]], Any]) -
     """Return the envelope as somebody who has the key signs something else."""
     body = json.loads(payload["signed"])
     change(body)
-    text = json.dumps(body)
-    return {**payload, "signed": text, "mac": hmac.digest(KEY, text.encode(), "sha256").hex()}
+    return with_text(payload, json.dumps(body))
+
+
+def with_text(payload: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return the envelope with a text that the key has signed."""
+    mac = hmac.digest(KEY, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+    return {**payload, "signed": text, "mac": mac}
 
 
 def sealed_before() -> dict[str, Any]:
@@ -276,6 +281,27 @@ def test_another_applications_job_is_refused(application: str) -> None:
     payload = sealed()
     with configure(signing=signing(application=application)):
         assert "signed for another application" in refusal(payload)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"hello":1}', "[1]", "1", "null", "", "not json", "[" * 100_000, "\ud800", "1e999"]
+)
+def test_a_text_of_another_kind_that_the_key_signed_is_refused(text: str) -> None:
+    """A key that signs other things too makes no jobs of them."""
+    assert "signed for another application" in refusal(with_text(sealed(), text))
+
+
+@pytest.mark.parametrize("end", ["tomorrow", None, [], 1.5e308])
+def test_an_end_of_a_lifetime_that_is_no_number_is_over(end: Any) -> None:
+    """In whole nanoseconds, as it is signed here, or the job does not begin."""
+    changed = resigned(sealed(), lambda body: body.update(not_after=end))
+    assert "its lifetime is over" in refusal(changed)
+
+
+@pytest.mark.parametrize("field", ["type", "application", "key", "worker"])
+def test_what_says_whose_job_it_is_is_under_the_signature(field: str) -> None:
+    """Without one of these fields it is nobody's."""
+    assert "it was signed for another" in refusal(resigned(sealed(), lambda body: body.pop(field)))
 
 
 def test_a_job_whose_lifetime_is_over_is_refused() -> None:

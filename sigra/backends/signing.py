@@ -100,15 +100,26 @@ class Signing:
         expected = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogatepass")):
             raise EnvelopeError("its signature does not fit: it was changed, or forged")
-        body = loads(text)
-        if (body["type"], body["application"], body["key"]) != (_TYPE, self.application, key_id):
+        body = _fields(text)
+        signed_for = tuple(body.get(name) for name in ("type", "application", "key"))
+        if signed_for != (_TYPE, self.application, key_id):
             raise EnvelopeError("it was signed for another application, or by another release")
-        if body["worker"] != worker:
+        if body.get("worker") != worker:
             raise EnvelopeError("it was signed for another worker than the one that it was sent to")
-        if body.get("not_after", now) < now:
+        end = body.get("not_after", now)
+        if type(end) is not int or end < now:
             raise EnvelopeError("its lifetime is over; enqueue it again with .new()")
         version = payload.get(MARK)
         if type(version) is not int or body.get(MARK, version) != version:
             raise EnvelopeError("its version is not the one that was signed")
         beside = {name: payload[name] for name in _BESIDE if name in payload}
         return beside | {name: value for name, value in body.items() if name in _SIGNED}
+
+
+def _fields(text: str) -> dict[str, Any]:
+    """Return the fields of a signed text; none of one that is no JSON object, and so no job."""
+    try:
+        body = loads(text)
+    except ValueError:
+        return {}
+    return body if isinstance(body, dict) else {}
