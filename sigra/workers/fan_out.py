@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sigra.binding import TENANT_KEYS
@@ -104,7 +103,10 @@ def _prepare(
     round_ = f"{tick}".replace("%", "%25").replace(" ", "%20")
     if isinstance(organizations, (str, bytes)):
         raise TypeError("pass a list of organizations, not a text")
-    for index, id in enumerate(dict.fromkeys(map(_id, count(), organizations))):
+    places: dict[str, int] = {}
+    for index, organization in enumerate(organizations):
+        places.setdefault(_id(index, organization), index)
+    for id, index in places.items():
         item = {**(args or {}), "organization_id": id, "actor_id": None}
         own = {**options, "unique": f"{round_} {id}"} if keyed else dict(options)
         try:

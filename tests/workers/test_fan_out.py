@@ -145,6 +145,19 @@ def test_a_tenants_own_job_cannot_fan_out_to_others() -> None:
     assert [] == seen
 
 
+def test_a_refused_organization_is_named_by_its_place() -> None:
+    """The one in the caller's list, in which others may stand more than once."""
+    organizations = ["acme", "acme", "acme", "globex"]
+
+    @tenant_worker(name="fan_out.crosses")
+    def crosses(scope: AuditScope) -> None:
+        for_each_organization(remind, organizations)
+
+    with pytest.raises(CrossTenantError, match=r"^item 3: ") as caught:
+        crosses.new({"organization_id": "acme", "actor_id": None}).result()
+    assert (3, "globex") == (caught.value.index, caught.value.organization_id)
+
+
 def test_progress_is_told_after_each_batch() -> None:
     """Thousands of organizations are sent in batches of 500."""
     told: list[tuple[int, int]] = []
