@@ -209,13 +209,15 @@ class SyncBackend:
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:
         """Take the next job due by ``target``; advance the clock to it, or else to ``target``."""
         with _lock:
-            entry = next((each for each in self._scheduled[:1] if each[0] <= target), None)
-            if entry is not None:
-                if inline and entry[3].definition.is_async:  # it stays: it cannot run here
-                    self._refuse_in_loop()
-                heapq.heappop(self._scheduled)
-            self._ahead = max(self._ahead, (target if entry is None else entry[0]) - time.time())
-        return entry and (entry[0], *entry[3:])
+            if not self._scheduled or self._scheduled[0][0] > target:
+                self._ahead = max(self._ahead, target - time.time())
+                return None
+            due, _, _, job, ticket = self._scheduled[0]
+            if inline and job.definition.is_async:  # it stays: it cannot run here
+                self._refuse_in_loop()
+            heapq.heappop(self._scheduled)
+            self._ahead = max(self._ahead, due - time.time())
+            return due, job, ticket
 
     def _refuse_in_loop(self) -> None:
         if in_event_loop():
