@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
     from sigra.job import State
 
-_creating = threading.Lock()
+_creating = threading.Lock()  # one for all, so that a forked child can free it
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_creating._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class LocalTicket:
@@ -135,13 +137,3 @@ class LocalTicket:
         with _creating:
             if not future.done():
                 future.set_result(verdict)
-
-
-def _renew_lock() -> None:
-    """Replace, in a forked child, a lock that another thread may have held at the fork."""
-    global _creating
-    _creating = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
