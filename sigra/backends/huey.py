@@ -6,22 +6,20 @@ import asyncio
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import timezone
 from functools import partial
 from typing import Any
 
 from sigra import catalog
 from sigra.backends.envelope import pack
-from sigra.backends.external import native
 from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import read, task_of
-from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.producing import able_to, due_at, require_json, sending
 from sigra.definition import Definition
 from sigra.job import Job
 
 __all__ = ["FileStorage", "HueyBackend", "JSONSerializer"]
-
-_api = native("huey.api", "huey")
 
 
 class HueyBackend:
@@ -68,11 +66,10 @@ class HueyBackend:
         await asyncio.to_thread(self.enqueue, jobs)
 
     def _native(self, job: Job) -> Any:
-        options, eta = job.options, None
-        if options.delay is not None or options.run_at is not None:
-            eta = _api.normalize_time(options.run_at, options.delay, self.huey.utc)
-        kind = task_of(self.huey, job.worker)
-        return kind(kwargs=pack(job), id=job.id, eta=eta, priority=options.priority or None)
+        kind, eta = task_of(self.huey, job.worker), due_at(job.options)
+        if eta is not None:  # by the clock that huey goes by, and without its zone
+            eta = eta.astimezone(timezone.utc if self.huey.utc else None).replace(tzinfo=None)
+        return kind(kwargs=pack(job), id=job.id, eta=eta, priority=job.options.priority or None)
 
     def _register(self, definition: Definition) -> None:
         task_of(self.huey, definition.name)

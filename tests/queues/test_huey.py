@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -499,6 +499,17 @@ def test_priority_is_refused_where_the_storage_has_none():
     backend = HueyBackend(RedisHuey("x", serializer=JSONSerializer()))
     with configure(backend=backend), pytest.raises(InvalidOptionError, match="priority"):
         producer.new(IDS, priority=1)
+
+
+@pytest.mark.parametrize("zone", [timezone.utc, None])
+def test_no_fraction_of_a_second_is_cut_off(zone):
+    """By UTC or by local time, huey runs no job before it is due."""
+    due = datetime(2100, 1, 1, 12, 0, 0, 900_000, timezone.utc)
+    huey = MemoryHuey(utc=zone is not None, serializer=JSONSerializer())
+    with configure(backend=HueyBackend(huey)):
+        producer.new(IDS, run_at=due)
+    (task,) = huey.pending()
+    assert task.eta.replace(tzinfo=zone).timestamp() == due.timestamp()
 
 
 def test_a_larger_priority_is_taken_sooner_by_what_was_scheduled_too(file_backend):
