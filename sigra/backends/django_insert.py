@@ -19,7 +19,6 @@ from sigra.job import Job
 _tasks = native("django.tasks", "django")
 _limits = native("django.tasks.base", "django")
 _db = native("django.db", "django")
-_timezone = native("django.utils.timezone", "django")
 _settings = native("django.conf", "django").settings
 
 
@@ -74,7 +73,8 @@ def insert(job: Job, alias: str) -> Any:
     if options.delay is not None:
         task = task.using(run_after=due_in(options.delay))
     elif due is not None:
-        task = task.using(run_after=due if _settings.USE_TZ else _timezone.make_naive(due))
+        run_after = due if _settings.USE_TZ else due.astimezone().replace(tzinfo=None)
+        task = task.using(run_after=run_after)
     return task.enqueue(**fit(pack(job))).id
 
 

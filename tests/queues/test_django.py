@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import copy_context
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ from django.db import (  # noqa: E402
     connections,
     transaction,
 )
+from django.test import override_settings  # noqa: E402
 from django.utils.module_loading import import_string  # noqa: E402
+from django.utils.timezone import override as override_zone  # noqa: E402
 
 os.environ["DJANGO_SETTINGS_MODULE"] = "django_app"
 django.setup()
@@ -217,6 +220,13 @@ class DjangoContract(QueueContract):
         assert harness.rows.get(id=job.native_id).priority == 100
         with pytest.raises(InvalidOptionError, match="-100 to 100"):
             workers.echo.new(IDS, priority=101)
+
+    def test_without_use_tz_a_run_at_is_by_the_consumers_clock(self, harness):
+        """A request may have another time zone, which Django's naive dates are not in."""
+        due = datetime(2100, 1, 1, tzinfo=timezone.utc)
+        with override_settings(USE_TZ=False), override_zone("Asia/Tokyo"):
+            job = workers.echo.new(IDS, run_at=due)
+            assert harness.rows.get(id=job.native_id).run_after.timestamp() == due.timestamp()
 
     def test_without_conn_a_job_is_part_of_the_open_transaction_too(self, harness, journal):
         """Where the transaction is rolled back there is no job."""
