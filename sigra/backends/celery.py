@@ -14,7 +14,7 @@ from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit, refuse_pickle
-from sigra.backends.producing import able_to, sending
+from sigra.backends.producing import able_to, due_at, sending
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -60,13 +60,12 @@ class CeleryBackend:
         await asyncio.to_thread(self.enqueue, jobs)
 
     def _send(self, job: Job, own: Any) -> None:
-        options, kwargs = job.options, fit(pack(job))
+        kwargs = fit(pack(job))
         self.app.tasks[job.worker].apply_async(
             kwargs=kwargs,
             kwargsrepr=str(kwargs)[:1024],  # Celery's own way to make it is slow
             task_id=job.id,
-            countdown=options.delay,
-            eta=options.run_at,
+            eta=due_at(job.options),
             producer=own,
             **SURELY,
             **queue_of(job, self.app.conf),

@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
-from sigra.backends.django_rescue import due_in, rows
+from sigra.backends.django_rescue import rows
 from sigra.backends.django_run import task_of
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.backends.producing import NO_TRANSACTION, check_texts
+from sigra.backends.producing import NO_TRANSACTION, check_texts, due_at
 from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
 
@@ -68,11 +68,9 @@ def insert(job: Job, alias: str) -> Any:
 
     ``alias``: the entry of ``TASKS``.
     """
-    options, due = job.options, job.options.run_at
+    options, due = job.options, due_at(job.options)
     task = _placed(job.worker, alias, options.queue, options.priority)
-    if options.delay is not None:
-        task = task.using(run_after=due_in(options.delay))
-    elif due is not None:
+    if due is not None:
         run_after = due if _settings.USE_TZ else due.astimezone().replace(tzinfo=None)
         task = task.using(run_after=run_after)
     return task.enqueue(**fit(pack(job))).id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from sigra.backends.dramatiq_run import CurrentMessage, run
 from sigra.backends.dramatiq_send import queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.producing import able_to, require_json, seconds_until, sending
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -50,7 +49,7 @@ class DramatiqBackend:
             for job in jobs:
                 queue = queue_of(self.broker, job)
                 message = _dramatiq.Message(queue, job.worker, (), pack(job), {}, job.id)
-                delay = job.options.wait(time.time())
+                delay = seconds_until(job.options)
                 self.broker.enqueue(message, delay=int(delay * 1000) or None)
                 job.accept(native_id=job.id)
 

@@ -11,7 +11,7 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.pool import OwnPool
-from sigra.backends.producing import check_texts, is_async, require_conn, unique_key
+from sigra.backends.producing import check_texts, is_async, require_conn, seconds_until, unique_key
 from sigra.errors import EnqueueError
 from sigra.job import Job
 from sigra.json import dumps
@@ -101,7 +101,7 @@ def rows_of(jobs: Sequence[Job], age: Sequence[Any] = ()) -> dict[str, Any]:
     ``age``: the rows of the answer to ``AGE``, if it was asked.
     """
     options, count = jobs[0].options, len(jobs)  # in a batch only unique keys differ
-    if wait := options.wait(time.time()):
+    if wait := seconds_until(options):
         wait += sum(row["age"] for row in age)
     rows: dict[str, Any] = {
         "entrypoint": [jobs[0].worker] * count,

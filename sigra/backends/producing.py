@@ -19,6 +19,9 @@ NO_TRANSACTION = "it is in no transaction, and the job would stay whatever comes
 """The reason for which a ``conn`` is refused that commits each statement at once."""
 
 
+_NO_DATE = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
+"""From here on a date may be in no year in some time zone; this one is Django's for "at once"."""
+
 _LONGEST = 500
 """Characters of a text, in any script, that fit an entry of PostgreSQL's indexes (2,704 bytes)."""
 
@@ -42,15 +45,22 @@ def require_json(written: bytes | str, writer: str, cure: str) -> None:
 def due_at(options: JobOptions) -> datetime | None:
     """Return when a job is due, as aware UTC; None for at once.
 
-    Raises ``InvalidOptionError`` where that is beyond the year 9999.
+    Raises ``InvalidOptionError`` where that is beyond the year 9998.
     """
-    if options.delay is None and options.run_at is None:
+    now = time.time()
+    due = options.due(now)
+    if due <= now:
         return None
-    try:
-        return datetime.fromtimestamp(options.due(time.time()), timezone.utc)
-    except (ValueError, OverflowError, OSError):
+    if due >= _NO_DATE:
         name = "run_at" if options.delay is None else "delay"
-        raise InvalidOptionError(name, "no queue's dates go beyond the year 9999 in UTC") from None
+        raise InvalidOptionError(name, "no queue's dates go beyond the year 9998 in UTC")
+    return datetime.fromtimestamp(due, timezone.utc)
+
+
+def seconds_until(options: JobOptions) -> float:
+    """Return the seconds until a job is due, 0 for at once; raise as ``due_at`` does."""
+    due_at(options)
+    return options.wait(time.time())
 
 
 def unique_key(job: Job) -> str | None:

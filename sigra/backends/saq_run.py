@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -13,7 +12,7 @@ from typing import Any
 from sigra.backends.cut_off import by_saq
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
-from sigra.backends.producing import error_text, unique_key
+from sigra.backends.producing import due_at, error_text, unique_key
 from sigra.backends.saq_begin import begin_notes
 from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
@@ -38,12 +37,12 @@ def queue_of(queues: Mapping[str, Any], job: Job) -> Any:
 
 def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
     """Return the job as one of SAQ's; ``heartbeat``: seconds, see ``SaqBackend``."""
-    options, now = job.options, time.time()
+    options, due = job.options, due_at(job.options)
     return _saq.Job(
         job.worker,
         kwargs=pack(job),
         key=unique_key(job) or job.id,
-        scheduled=math.ceil(options.due(now)) if options.wait(now) else 0,
+        scheduled=0 if due is None else math.ceil(due.timestamp()),
         timeout=0,
         retries=options.max_attempts + 1,  # one more, to refuse what kills consumers
         retry_delay=AGAIN,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.loop import answered, wait_for, within
-from sigra.backends.producing import able_to, sending
+from sigra.backends.producing import able_to, seconds_until, sending
 from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_queues import check_queue, surely_kick
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
@@ -68,7 +67,7 @@ class TaskiqBackend:
         with sending(self.name, jobs):
             await self._startup()
             for job in jobs:
-                delay, queue = job.options.wait(time.time()), job.options.queue or self._queue
+                delay, queue = seconds_until(job.options), job.options.queue or self._queue
                 labels = LABELS if queue is None else {**LABELS, "queue_name": queue}
                 kicker = AsyncKicker(job.worker, self.broker, dict(labels))
                 sent = send(kicker.with_task_id(job.id), self.schedules, pack(job), delay)

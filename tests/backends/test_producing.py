@@ -12,14 +12,33 @@ from sigra.backends.producing import due_at, sending
 from sigra.options import parse_options
 
 LAST = datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))
+NEVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize(("option", "value"), [("delay", 1e15), ("run_at", LAST)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("delay", 1e12), ("delay", 1e308), ("run_at", LAST), ("run_at", NEVER)]
+)
 def test_a_job_that_no_date_can_be_given_is_refused_by_its_option(option: str, value: Any) -> None:
-    """Whoever waits for a year beyond 9999 is told so as for any other bad option."""
+    """Whoever waits for a year beyond 9998 is told so as for any other bad option."""
     with pytest.raises(InvalidOptionError) as raised:
         due_at(parse_options({option: value}))
     assert option == raised.value.option
+
+
+def test_the_last_day_that_a_job_can_wait_for_is_one_everywhere() -> None:
+    """Its last moment is a date in each time zone."""
+    last = NEVER - timedelta(microseconds=100)
+    due = due_at(parse_options({"run_at": last}))
+    assert due is not None
+    assert 9999 == due.astimezone(timezone(timedelta(hours=14))).year
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"delay": 0}, {"run_at": datetime(2000, 1, 1, tzinfo=timezone.utc)}]
+)
+def test_a_job_that_is_due_waits_for_no_date(given: dict[str, Any]) -> None:
+    """Whether it was said or not, and however long ago."""
+    assert due_at(parse_options(given)) is None
 
 
 @pytest.mark.parametrize(

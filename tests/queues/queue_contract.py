@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
 from typing import Any, ClassVar
 
 import prefork
@@ -16,12 +17,14 @@ from consumer_side import held, one_thread, tokens_of
 from older_release import older_pack
 from queue_harness import QueueHarness, not_hanging
 
-from sigra import EnqueueError
+from sigra import EnqueueError, InvalidOptionError
 from sigra.testing import ConsumerContract
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract_case import IDS
 from sigra.testing.harness import Journal
 from sigra.workers import AuditCleanup, EmailDelivery, TokenCleanup, for_each_organization
+
+NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
 
 class QueueContract(ConsumerContract):
@@ -43,6 +46,16 @@ class QueueContract(ConsumerContract):
         harness.send_note("hello")
         journal.wait(harness, lambda: harness.notes.read_text() == "hello\n", "the native task")
         harness.notes.write_text("")
+
+    @pytest.mark.parametrize(("option", "value"), [("delay", 1e12), ("run_at", NEVER)])
+    def test_what_no_date_is_given_is_refused_by_its_option(
+        self, harness: QueueHarness, option: str, value: Any
+    ) -> None:
+        """Nobody is told to enqueue it again, nor waits for a job that its queue loses."""
+        options: Any = {option: value}
+        with pytest.raises(InvalidOptionError) as raised:
+            workers.echo.new(IDS, **options)
+        assert raised.value.option == option
 
     def test_the_queues_own_tools_show_the_workers_name(
         self, harness: QueueHarness, journal: Journal
