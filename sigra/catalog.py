@@ -54,8 +54,7 @@ def register(definition: Definition) -> None:
             gc.collect()  # what an earlier call left behind must not keep the name
         known = _find(name)
         first = _bodies.get(name, body) if known is None else known.function
-        again = first is body if known is None else _executed_again(known, definition)
-        if not again:
+        if not (first is body if known is None else _executed_again(known, definition)):
             raise DuplicateWorkerError(name, describe(first), describe(body))
         # Before the other is gone: jobs that run meanwhile look it up without the lock.
         (_local if "<locals>" in body.__qualname__ else _lasting)[name] = definition

@@ -95,18 +95,19 @@ _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 def _ids_of(scope: Any, organization: Any, notes: Notes) -> tuple[Any, Any, Any]:
     """Return the ids of organization (the one passed, if any), user and impersonator."""
-    read = _id_of if type(scope) is AuditScope else _id_in
-    if organization is ABSENT:
-        organization = read(scope, "active_organization", notes)
-    else:
+    if organization is not ABSENT:
         organization = _checked_id("organization_id", organization, notes)
-    return organization, read(scope, "user", notes), read(scope, "impersonating_from", notes)
-
-
-def _id_of(scope: AuditScope, name: str, notes: Notes) -> Any:
-    """Read the id in a member of a job's scope, which is an ``Identity`` or None."""
-    member = getattr(scope, name)
-    return None if member is None else _checked_id(f"scope.{name}.id", member.id, notes)
+    if type(scope) is not AuditScope:
+        if organization is ABSENT:
+            organization = _id_in(scope, "active_organization", notes)
+        user = _id_in(scope, "user", notes)
+        return organization, user, _id_in(scope, "impersonating_from", notes)
+    # Of a job's scope each is an Identity or None.
+    home, who, by = scope.active_organization, scope.user, scope.impersonating_from
+    if organization is ABSENT:
+        organization = home and _checked_id("scope.active_organization.id", home.id, notes)
+    user = who and _checked_id("scope.user.id", who.id, notes)
+    return organization, user, by and _checked_id("scope.impersonating_from.id", by.id, notes)
 
 
 def _id_in(scope: Any, name: str, notes: Notes) -> Any:

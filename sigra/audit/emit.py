@@ -62,11 +62,13 @@ def log_safe(
             occurred_at, organization_id, actor_id,
         )  # fmt: skip
         result = _log(action, scope, outcome, details, audit_schema, surplus, unknown)
+        if result.status == "emitted":
+            next(emitted)
+            return result
         return report(result, action)
     except Exception as error:
         if surplus and surplus[0] is STRICT and type(error) is AuditRejectedError:
-            for _ in failed:
-                break
+            next(failed)
             raise
         kind = type(error)
     try:
@@ -126,8 +128,7 @@ def log_begin(attempt: Running) -> str | None:
     nothing: Any = (*[None] * 7, ABSENT, ABSENT)
     begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, LENIENT)[0]
     taken = write_record(event_of(begun.values()), schema, sinks, faults, alone, flushing=True)
-    for _ in failed if faults or not sinks else emitted:
-        break
+    next(failed if faults or not sinks else emitted)
     why = f"the audit that is required reached no sink: {'; '.join(faults) or 'there is none'}"
     return None if taken else why
 

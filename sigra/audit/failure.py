@@ -1,4 +1,4 @@
-"""Count what became of events, and report the failures, as no event can."""
+"""Count calls that were disabled or failed, and report the failures, as no event can."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.event import AuditResult
-from sigra.audit.stats import disabled, emitted, failed
+from sigra.audit.stats import disabled, failed
 
 _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
-_COUNTS: dict[str, count[int]] = {"emitted": emitted, "disabled": disabled, "failed": failed}
+_COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
 
 # A sink that is down fails for every event. For one reason at most this many lines are written in
 # a second; the next one says how many were left out.
@@ -28,12 +28,11 @@ and no log line waits for a lock."""
 
 
 def report(result: AuditResult, action: Any) -> AuditResult:
-    """Count a call, report one that failed, and return the result.
+    """Count a call that was disabled or failed, report a failure, and return the result.
 
     What fails while a failure is being reported is only counted, or it would never end.
     """
-    for _ in _COUNTS.get(result.status, ()):
-        break
+    next(_COUNTS.get(result.status, iter(())), None)
     if result.status == "failed" and not getattr(_thread, "reporting", False):
         _thread.reporting = True
         try:
