@@ -98,9 +98,8 @@ def _items(value: Any) -> Iterator[Any]:
     elif isinstance(value, ReferenceType):
         yield value()
     elif isinstance(value, types.FunctionType):
-        yield from get_referents(
-            *(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__
-        )
+        held = *(value.__closure__ or ()), value.__defaults__, value.__kwdefaults__
+        yield from get_referents(*held)
 
 
 def _attributes(value: Any) -> Iterator[Any]:
@@ -108,8 +107,9 @@ def _attributes(value: Any) -> Iterator[Any]:
     bare = type(value) in _BARE or str(type(value).__module__).startswith("sqlalchemy.")
     if bare or issubclass(type(value), (type, types.ModuleType)):
         return
-    with contextlib.suppress(Exception):  # its class may have a __dict__ of its own
-        yield from object.__getattribute__(value, "__dict__").values()
+    for read in (object.__getattribute__, getattr):  # its class may hide it, or stand for another
+        with contextlib.suppress(Exception):
+            yield from read(value, "__dict__").values()
     for cls in type(value).__mro__[:-1]:
         members = cls.__dict__.values()
         if AuditScope in map(type, members):

@@ -355,6 +355,18 @@ class Silent:
 Nowhere = type("Nowhere", (), {"__module__": None})
 
 
+class Holder:
+    pass
+
+
+def test_a_scope_behind_a_weak_proxy_is_found() -> None:
+    """The proxy stands for an object that has it."""
+    holder: Any = Holder()
+    holder.scope = SCOPE
+    with pytest.raises(AuditOnlyScopeError):
+        authorize(weakref.proxy(holder))
+
+
 @pytest.mark.parametrize("kind", [Unloaded, Disguised, Silent, Nowhere])
 def test_what_cannot_be_read_hides_nothing_of_the_rest(kind: Any) -> None:
     """A scope that such an object has as an attribute is found."""
