@@ -15,6 +15,7 @@ from sigra import config
 from sigra.audit.read import error_name, type_name
 from sigra.cli.show import printable
 from sigra.errors import SigraError
+from sigra.store.errors import AuditSinkClosedError
 
 if TYPE_CHECKING:
     _Proxy = Any
@@ -32,7 +33,9 @@ class ClosingSinks:
     """
 
     def __init__(self) -> None:
-        sinks = config.current.sinks
+        # Of an earlier run in this process there are gates, which are shut.
+        given = config.current.sinks
+        sinks = [each.__wrapped__ if isinstance(each, _Gate) else each for each in given]
         gates = {id(sink): _gated(sink) for sink in sinks}
         config.configure(sinks=[gates[id(sink)] for sink in sinks])
         self._lock = threading.RLock()
@@ -101,7 +104,9 @@ def _passing(name: str) -> Callable[..., Any]:
         self._self_writing.add(token)  # before it looks: who shuts it waits for this
         try:
             if self._self_shut:
-                raise RuntimeError("the audit sink is closed")
+                if name == "flush":  # close() has written what was held
+                    return None
+                raise AuditSinkClosedError
             return getattr(self.__wrapped__, name)(*args, **keywords)
         finally:
             self._self_writing.discard(token)

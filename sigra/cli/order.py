@@ -115,9 +115,12 @@ def _end(order: Order, run: Run, sinks: ClosingSinks) -> Report:
     late.daemon = True
     if run.stop.hurried:
         late.start()
-    sinks.close()
-    late.cancel()
-    return show()
+    try:
+        sinks.close()
+    finally:  # after Ctrl-C too: whoever waits for a close that does not end is told of the jobs
+        late.cancel()
+        report = show()
+    return report
 
 
 def _check_files(order: Order) -> None:
@@ -135,7 +138,8 @@ def _check_files(order: Order) -> None:
         )
     if order.audit_log is not None:
         # By their paths too: neither may be there yet.
-        paths = {Path(path).resolve() for path in (order.source, order.rejects) if path is not None}
+        named = (path for path in (order.source, order.rejects) if path not in (None, "-"))
+        paths = {Path(path).resolve() for path in named}
         if order.audit_log.resolve() in paths or _is_read(order, order.audit_log):
             raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
 
@@ -150,7 +154,8 @@ def _is_read(order: Order, written: Path | int) -> bool:
         return False
     # Of a terminal or a socket, what is written is not read again.
     is_read_again = stat.S_ISREG(read.st_mode) or stat.S_ISFIFO(read.st_mode)
-    return is_read_again and os.path.samestat(read, log)
+    # Windows has no number for a pipe, so that any two look alike there.
+    return is_read_again and read.st_ino != 0 and os.path.samestat(read, log)
 
 
 def _exists(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sigra import AuditEvent, configure, log_safe
+from sigra import AuditEvent, config, configure, log_safe
 from sigra.audit import count
 from sigra.cli import order
 from sigra.cli.closing import ClosingSinks, closing_sinks
@@ -124,8 +124,9 @@ class Slow:
         self.seen.append("closed")
 
 
-def test_no_event_comes_after_the_close() -> None:
+def test_no_event_comes_after_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that has begun is waited for, and one of a thread that goes on is refused."""
+    monkeypatch.setattr("sigra.cli.closing._PATIENCE", PATIENCE)
     sink = Slow()
     with configure(sinks=[sink], audit_schema=AuditEvent):
         sinks = ClosingSinks()
@@ -137,7 +138,7 @@ def test_no_event_comes_after_the_close() -> None:
         writing.join()
         late = log_safe("number.second", None)
     assert ["number.first", "closed"] == sink.seen
-    said = f"{__name__}.Slow raised builtins.RuntimeError"
+    said = f"{__name__}.Slow raised sigra.store.errors.AuditSinkClosedError"
     assert ("failed", said) == (late.status, late.reason)
 
 
@@ -162,30 +163,70 @@ def test_what_a_store_has_queued_is_written(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_a_second_run_in_one_process_writes_to_the_sinks_again() -> None:
+    """Those of the first one are closed, and a sink may go on after that."""
+    sink = Slow()
+    sink.go_on.set()
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        ClosingSinks().close()
+        with closing_sinks():
+            assert "emitted" == log_safe("number.second", None).status
+
+
+def test_a_flush_after_the_close_is_none(tmp_path: Path) -> None:
+    """The close has written what was held: a job that ends later is not told of events that wait."""
+    sink = SqlAuditSink(f"sqlite:///{tmp_path}/audit.db", batch=Batching(seconds=3600))
+    with configure(sinks=[sink]), closing_sinks() as sinks:
+        (gate,) = config.current.sinks
+        sinks.close()
+        assert gate.flush() is None  # type: ignore[attr-defined]
+
+
+class _Stuck(Slow):
+    def close(self) -> None:
+        assert self.go_on.wait(PATIENCE)
+
+
+class _Pressed(Slow):
+    def close(self) -> None:
+        raise KeyboardInterrupt
+
+
+def _run_that_is_over(reports: list[Report], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setattr(order, "show_report", lambda report, _: reports.append(report))
+    backend = SimpleNamespace(
+        name="sync", follows=True, counts={}, unfinished=0, unfinished_lines=list
+    )
+    return Run(
+        SimpleNamespace(backend=backend, file=None),  # type: ignore[arg-type]
+        SimpleNamespace(), Path("rejects"), SimpleNamespace(say=print), 1, Stop(bool),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+ORDER = order.Order("m:w", "-", None, None, None, None, 1)
+
+
+def test_ctrl_c_amid_a_close_leaves_the_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who gives up on a sink that does not close is told what became of the jobs, and of it."""
+    reports = list[Report]()
+    run = _run_that_is_over(reports, monkeypatch)
+    with configure(sinks=[_Pressed()]), pytest.raises(KeyboardInterrupt):
+        order._end(ORDER, run, ClosingSinks())
+    assert [(f"{__name__}._Pressed: there was no time",)] == [each.unclosed for each in reports]
+
+
 def test_a_close_that_never_ends_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """After Ctrl-C the command sums up and ends in time, and names the sink."""
-
-    class Stuck(Slow):
-        def close(self) -> None:
-            assert self.go_on.wait(PATIENCE)
 
     def end_at_once(status: int) -> None:
         ends.append((status, reports[0].unclosed))
         sink.go_on.set()
 
-    sink, reports, ends = Stuck(), list[Report](), list[Any]()
+    sink, reports, ends = _Stuck(), list[Report](), list[Any]()
     monkeypatch.setattr(order, "GRACE", 0.01)
     monkeypatch.setattr(order, "end_at_once", end_at_once)
-    monkeypatch.setattr(order, "show_report", lambda report, _: reports.append(report))
-    backend = SimpleNamespace(
-        name="sync", follows=True, counts={}, unfinished=0, unfinished_lines=list
-    )
-    run = Run(
-        SimpleNamespace(backend=backend, file=None),  # type: ignore[arg-type]
-        SimpleNamespace(), Path("rejects"), SimpleNamespace(say=print), 1, Stop(bool),  # type: ignore[arg-type]
-    )  # fmt: skip
+    run = _run_that_is_over(reports, monkeypatch)
     run.stop.ask("Ctrl-C", 130, hurried=True)
     with configure(sinks=[sink]):
-        order._end(order.Order("m:w", "-", None, None, None, None, 1), run, ClosingSinks())
-    name = f"{__name__}.{Stuck.__qualname__}"
-    assert [(130, (f"{name}: there was no time",))] == ends
+        order._end(ORDER, run, ClosingSinks())
+    assert [(130, (f"{__name__}._Stuck: there was no time",))] == ends
