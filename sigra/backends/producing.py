@@ -7,7 +7,7 @@ import inspect
 import json
 import time
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from sigra.backend import Capability
@@ -19,6 +19,7 @@ NO_TRANSACTION = "it is in no transaction, and the job would stay whatever comes
 """The reason for which a ``conn`` is refused that commits each statement at once."""
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NO_DATE = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
 """From here on a date may be in no year in some time zone; this one is Django's for "at once"."""
 
@@ -54,7 +55,7 @@ def due_at(options: JobOptions) -> datetime | None:
     if due >= _NO_DATE:
         name = "run_at" if options.delay is None else "delay"
         raise InvalidOptionError(name, "no queue's dates go beyond the year 9998 in UTC")
-    return datetime.fromtimestamp(due, timezone.utc)
+    return _EPOCH + timedelta(seconds=due)  # fromtimestamp() ends with the year 3000 on Windows
 
 
 def seconds_until(options: JobOptions) -> float:

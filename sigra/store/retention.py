@@ -192,8 +192,8 @@ def _tell_changed(
             on_changed(Finding(organization, row.sequence, row.event_id, "changed", _UNMARKED))
     elif changed:
         where = "no organization" if organization is None else f"organization {brief(organization)}"
-        numbers = ", ".join(str(row.sequence) for row in changed)
-        _log.error("an audit event of %s, sequence %s: %s", where, numbers, _UNMARKED)
+        for row in changed:
+            _log.error("an audit event of %s, sequence %s: %s", where, row.sequence, _UNMARKED)
 
 
 def _is_whole(row: Any, tag: str) -> bool:

@@ -6,7 +6,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -98,7 +97,7 @@ def test_an_event_logged_about_events_that_wait_keeps_nobody_from_writing_them(
         def emit(self, record: logging.LogRecord) -> None:
             results.append(log_safe("logger.error", None))
 
-    handler, begun = Handler(), monotonic()
+    handler = Handler()
     logging.getLogger("sigra.audit").addHandler(handler)
     try:
         with configure(sinks=[sink], audit_schema=AuditEvent):
@@ -109,7 +108,6 @@ def test_an_event_logged_about_events_that_wait_keeps_nobody_from_writing_them(
     finally:
         logging.getLogger("sigra.audit").removeHandler(handler)
     assert "AuditBacklogError" in str(results[0].reason)
-    assert monotonic() - begun < 60
 
 
 def test_a_filter_that_raises_does_not_end_the_writing(url: str, open_sink: Any) -> None:
