@@ -43,10 +43,9 @@ class Binding:
 
     def check(self, args: Mapping[str, Any], worker: str | None = None) -> None:
         """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
-        for name in self.required:
-            if name not in args:
-                reason = "the function needs it and args lack it"
-                raise InvalidArgsError(f"$.{name}", reason, worker)
+        if missing := [name for name in self.required if name not in args]:
+            reason = "the function needs it and args lack it"
+            raise InvalidArgsError(f"$.{missing[0]}", reason, worker)
         for name in args:
             if name in self.reserved:
                 reason = "Sigra itself passes the parameter of this name; rename the key"

@@ -25,8 +25,8 @@ _UNCHANGED: Any = object()
 class Config:
     """One state of the settings.
 
-    ``token`` is its own. By it a worker remembers which backend it chose, and so keeps alive
-    neither the settings nor their default backend; one that a queue has, until it chooses again.
+    ``token`` is its own. A worker remembers by it which backend it chose, and so does not keep the
+    settings or their default backend alive; one from ``backends`` is kept until it chooses again.
     """
 
     backend: Backend | None = None

@@ -11,6 +11,7 @@ from sigra import catalog
 from sigra.binding import Invoke, bind
 from sigra.definition import Definition
 from sigra.errors import InvalidOptionError
+from sigra.json import is_unicode
 from sigra.options import check_capabilities, parse_options
 from sigra.outcome import Failure
 from sigra.proxy import TenantWorker, Worker
@@ -101,8 +102,8 @@ def _define(
 ) -> Definition:  # fmt: skip
     function = function.__func__ if isinstance(function, staticmethod) else function
     binding = bind(function, tenant=tenant)
-    if name is not None and not (isinstance(name, str) and name.strip() and name.isprintable()):
-        raise ValueError(f"name must be a str that can be printed, and not blank, not {name!r}")
+    if name is not None and not (isinstance(name, str) and name.strip() and is_unicode(name)):
+        raise ValueError(f"name must be a str that is not blank, and well-formed, not {name!r}")
     check_schema(audit_schema)
     if action is not None:
         from sigra.audit.action import check_action

@@ -100,9 +100,9 @@ def test_a_name_can_be_given() -> None:
     assert "billing.close" == worker(name="billing.close")(lambda: None).name
 
 
-@pytest.mark.parametrize("name", ["", " ", 7, "\ud800", "a\nb", "a\0b"])
+@pytest.mark.parametrize("name", ["", " ", 7, "\ud800"])
 def test_a_name_must_be_text(name: Any) -> None:
-    """A name that is blank, no str, or cannot be printed, as a lone surrogate, is refused."""
+    """A name that is blank, no str, or has a lone surrogate, which no queue carries, is refused."""
     with pytest.raises(ValueError, match="name must be"):
         worker(name=name)(lambda: None)
 
