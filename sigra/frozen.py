@@ -67,7 +67,7 @@ def _settle(level: Any) -> None:
 
 
 def _list_of(children: list[Any]) -> FrozenList:
-    """Wrap the children at once: C code reads a list past its methods, of a dict msgspec alone."""
+    """Wrap the children at once: C code reads a list past its methods, but few do so of a dict."""
     return FrozenList(map(read_only, children))
 
 
