@@ -274,28 +274,30 @@ def test_zz_started_in_a_test(audit_log):
 """
 
 
+def what_pytest_says_of(tests: str, folder: Path) -> str:
+    """Run tests in a process of their own, with the plugin of the kit alone."""
+    (folder / "test_told.py").write_text(tests)
+    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", str(folder)]
+    # Other plugins take long to load; that this one is found by itself shows in this file's tests.
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=alone).stdout
+
+
 @pytest.mark.programs
 def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> None:
     """An application that is imported in a test does not send the test's jobs to its own queue."""
-    (tmp_path / "test_late.py").write_text(LATE)
-    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", str(tmp_path)]
-    # Other plugins take long to load; that this one is found by itself shows in this file's tests.
-    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
+    said = what_pytest_says_of(LATE, tmp_path)
     for setting, fixture in (("backend", "sigra_backend"), ("sinks", "audit_log")):
-        assert f"configure({setting}=...) was called while the test had {fixture}" in ran.stdout
-    assert "3 passed, 2 errors" in ran.stdout
+        assert f"configure({setting}=...) was called while the test had {fixture}" in said
+    assert "3 passed, 2 errors" in said
 
 
 @pytest.mark.programs
 def test_a_lifespan_goes_with_the_fixtures_where_its_own_is_of_the_session(tmp_path: Path) -> None:
     """One that sets the sinks within a test takes the fixture's place, and the error says so."""
-    (tmp_path / "test_app.py").write_text(LIFESPAN)
-    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", str(tmp_path)]
-    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone)
-    assert "3 passed, 1 error" in ran.stdout
-    assert "lifespan calls it, start the application in a fixture of scope" in ran.stdout
+    said = what_pytest_says_of(LIFESPAN, tmp_path)
+    assert "3 passed, 1 error" in said
+    assert "lifespan calls it, start the application in a fixture of scope" in said
 
 
 def test_nothing_of_the_fixtures_is_left() -> None:
