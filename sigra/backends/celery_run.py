@@ -11,6 +11,7 @@ from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
+from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
 from sigra.backends.producing import error_text
 
 _exceptions = native("celery.exceptions", "celery")
@@ -55,7 +56,8 @@ def _consume(task: Any, payload: Mapping[str, Any]) -> Consumed:
     _process.clear_terminate_handler_fired()  # set if an earlier job survived being told to end
     with begun_before(task, lost) as before:
         facts: Any = {"native_id": id, "cut_off": _cut_off, "deliveries": before}
-        consumed = consume(payload, task.name, "celery", **facts)
+        by = execute_in_place if task.request.is_eager else execute_in_consumer
+        consumed = consume(payload, task.name, "celery", execute=by, **facts)
         if _cut_off() and consumed.verdict.state not in ("completed", "cancelled"):
             raise SystemExit  # as if it had died: its note stays, nothing is sent
         settling()

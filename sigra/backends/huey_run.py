@@ -7,7 +7,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
-from sigra.backends.orm_thread import execute_apart, execute_in_consumer
+from sigra.backends.orm_thread import execute_apart, execute_in_place
 from sigra.backends.producing import error_text
 
 _api = native("huey.api", "huey")
@@ -48,7 +48,7 @@ def run(task: Any) -> None:
     if task.args:
         consumed = refuse_positional(task.worker, task.id)
     else:
-        by = execute_in_consumer if task.huey.immediate else execute_apart
+        by = execute_in_place if task.huey.immediate else execute_apart
         consumed = consume(task.kwargs, task.worker, "huey", native_id=task.id, execute=by)
     _settle(task, consumed)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
 from sigra.catalog import find
 from sigra.job import Job
 
@@ -54,7 +55,9 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
         before = native.connection.hincrby(native.key, _BEGUN, 1) - 1
         if before and _was_stopped(native):
             before = 0
-    consumed = consume(payload, definition, "rq", native_id=native.id, deliveries=before)
+    by = execute_in_place if native.worker_name == "sync" else execute_in_consumer
+    facts: Any = {"native_id": native.id, "deliveries": before}
+    consumed = consume(payload, definition, "rq", execute=by, **facts)
     if _has_rqs_limit():  # from here on things have to be done
         signal.alarm(0)
     return _settle(native, name, left, consumed)

@@ -36,6 +36,12 @@ async def sees(scope, task_id):
 
 
 @tenant_worker
+async def deletes(scope, task_id):
+    """Delete a task, if there is one."""
+    await DBTaskResult.objects.filter(id=task_id).adelete()
+
+
+@tenant_worker
 def sees_plainly(scope, task_id):
     """Tell whether there is such a task."""
     return DBTaskResult.objects.filter(id=task_id).exists()

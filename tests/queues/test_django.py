@@ -51,6 +51,7 @@ from sigra.backends.django import DjangoBackend, task_of  # noqa: E402
 from sigra.backends.external import aconsume, consume  # noqa: E402
 from sigra.backends.orm_thread import execute_apart, run_in_place  # noqa: E402
 from sigra.backends.thread import ThreadBackend  # noqa: E402
+from sigra.registry import backend_class  # noqa: E402
 from sigra.testing import RecordingBackend, aperform_job, perform_job  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -126,6 +127,24 @@ class DjangoHarness(QueueHarness):
         asyncio.run(sync_to_async(self.forget_connections)())
 
 
+def eager_celery(request):
+    app = need("celery").Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    return backend_class("celery")(app)
+
+
+def immediate_huey(request):
+    kind = need("huey").MemoryHuey
+    serializer = import_string("sigra.backends.huey.JSONSerializer")()
+    return backend_class("huey")(kind(immediate=True, serializer=serializer))
+
+
+def sync_rq(request):
+    connection = need("redis").Redis.from_url(request.getfixturevalue("redis"))
+    queue = need("rq").Queue("q", is_async=False, connection=connection, serializer="json")
+    return backend_class("rq")(queue)
+
+
 class DjangoContract(QueueContract):
     """What is Django's own, whichever database it has."""
 
@@ -186,6 +205,15 @@ class DjangoContract(QueueContract):
                 new, perform = async_to_sync(worker.anew), async_to_sync(aperform_job)
             assert new(args).result()
             assert perform(worker, args) == Ok(True)
+            transaction.set_rollback(True)
+
+    @pytest.mark.parametrize("mode", [eager_celery, immediate_huey, sync_rq])
+    def test_in_a_queues_own_test_mode_an_async_body_sees_it_too(self, harness, mode, request):
+        """A queue that runs its jobs inside ``.new()`` has their queries on that thread's connection."""
+        with configure(backend=mode(request)), transaction.atomic():
+            task_id = str(django_jobs.note.enqueue("never sent").id)
+            django_jobs.deletes.new({**IDS, "task_id": task_id})
+            assert not harness.rows.filter(id=task_id).exists()
             transaction.set_rollback(True)
 
     def test_a_job_of_an_unknown_worker_waits_as_a_task_of_its_own(self, harness, journal):
