@@ -107,10 +107,8 @@ def parse_options(
     if "delay" in checked and "run_at" in checked:
         raise InvalidOptionError("run_at", "give either delay or run_at, not both", worker)
     # The call wins: either way of saying when replaces the decorator's.
-    if "delay" in checked:
-        checked.setdefault("run_at", None)
-    elif "run_at" in checked:
-        checked.setdefault("delay", None)
+    if "delay" in checked or "run_at" in checked:
+        checked = {"delay": None, "run_at": None, **checked}
     return replace(defaults, **checked)
 
 

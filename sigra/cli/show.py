@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import time
-from types import TracebackType
 from typing import Any, Self, TextIO
 
 from rich import box
@@ -136,12 +135,7 @@ class Bar:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.stop()
 
 

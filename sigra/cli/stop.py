@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Self, TypeVar
 
 from sigra.cli.output import PIPE_STATUS
@@ -90,12 +90,7 @@ class Stop:
         threading.Thread(target=self._watch, name="sigra-stop", daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._ended.set()
         if self._wires:
             signal.set_wakeup_fd(self._fd_before)
