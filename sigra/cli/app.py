@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,8 @@ import click
 
 import sigra as library
 from sigra.cli.audit import audit
-from sigra.cli.output import PIPE_STATUS, give_up_stdout
+from sigra.cli.output import FULL, PIPE_STATUS, give_up_stdout
 from sigra.cli.paths import NEW_FILE, NEW_FILE_OR_STDOUT
-
-_SOURCE = click.Path(exists=True, path_type=Path)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-"""The errors of a file that is closed, and of a file or disk that is full or broken."""
 
 
 class _Commands(click.Group):
@@ -29,7 +24,7 @@ class _Commands(click.Group):
         try:
             return super().main(*args, **extra)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 raise
             click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
             give_up_stdout()

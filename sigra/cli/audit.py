@@ -10,7 +10,6 @@ import click
 
 from sigra.cli.audit_options import (
     FILE,
-    StoreCommands,
     as_json,
     in_store,
     in_store_if_any,
@@ -25,6 +24,7 @@ from sigra.cli.audit_options import (
     with_trust,
 )
 from sigra.cli.paths import NEW_FILE, NEW_FOLDER
+from sigra.cli.store_commands import StoreCommands
 from sigra.cli.target import MisuseError
 
 

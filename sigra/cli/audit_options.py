@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import sqlite3
+import stat
 from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
@@ -39,27 +40,6 @@ def _moment(text: str) -> datetime:
         told = f"{text!r} is no moment such as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; s, h, d)"
         raise click.BadParameter(told) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
-
-
-class StoreCommands(click.Group):
-    """The commands of the audit store."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; show an error of the store or its database in one line."""
-        # After Ctrl-C it would log, with a traceback, that a cursor cannot be closed any more.
-        logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            # The driver's error, which SQLAlchemy may have wrapped.
-            reason = getattr(error, "orig", error if isinstance(error, sqlite3.Error) else None)
-            if reason is None and not isinstance(error, (SigraError, TimeoutError)):
-                raise
-            from sigra.cli.show import inline
-
-            told = str(error) if reason is None else f"the audit store cannot be used: {reason}"
-            told = "; ".join([told, *getattr(error, "__notes__", ())])
-            raise click.ClickException(inline(told)) from error
 
 
 def _all(*options: Decorator) -> Decorator:
@@ -179,7 +159,7 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     kind, _, name = url.partition("?")[0].partition(":///")
     # SQLite also takes the name of a file as a URL.
     path = Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
-    if kind.startswith("sqlite") and not path.is_file():
+    if kind.startswith("sqlite") and not _is_file(path):
         raise MisuseError(f"there is no audit store at {url}: no such file")
     try:
         from sqlalchemy import make_url
@@ -210,6 +190,16 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
             )
         raise MisuseError(told) from error
     return sink
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is a file; ``MisuseError`` where that cannot be seen."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"the audit store cannot be opened: {error}") from None
 
 
 def _has_tables(path: Path) -> bool:

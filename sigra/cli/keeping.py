@@ -67,6 +67,8 @@ def export_store(
                 progress=lambda done: bar.move(done, done),
                 **which,
             )
+        except ConnectionError:
+            raise  # a driver's own, and not of the folder
         except (OSError, SigraError) as error:
             reason = getattr(error, "strerror", None)
             told = f"{folder} cannot be written: {reason}" if reason else str(error)

@@ -15,6 +15,9 @@ import structlog
 PIPE_STATUS = 141
 """What a shell shows for a program that a closed pipe has ended."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""The errors of a file that is closed, and of a file or disk that is full or broken."""
+
 
 class EventStream:
     """Take lines of bytes for a pipe, a file or a terminal.

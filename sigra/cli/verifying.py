@@ -82,6 +82,8 @@ def _check_export(folder: Path, keys: Any) -> list[str]:
         return verify_export(folder, keys)
     except ValueError as error:
         return [str(error)]
+    except OSError as error:
+        raise MisuseError(f"the export cannot be checked: {error}") from None
 
 
 def _show(report: Report) -> None:

@@ -72,7 +72,7 @@ def make_app(
             Route("/verify", pages.verification),
             Mount("/static", static),
         ],
-        exception_handlers={SigraError: _problem, DBAPIError: _problem},
+        exception_handlers={SigraError: _problem, DBAPIError: _problem, OSError: _problem},
     )
     return Guard(app, token)  # outermost: Starlette itself answers when a page fails
 
@@ -140,7 +140,9 @@ class _Pages:
 
 async def _problem(_: Request, error: Exception) -> Response:
     """Say why a page cannot be shown."""
-    return _render("problem.html", 500, problem=str(getattr(error, "orig", error)))
+    return _render(
+        "problem.html", 500, problem=str(getattr(error, "orig", error)) or type(error).__name__
+    )
 
 
 def _tenancy(organization: str, without: str) -> dict[str, Any]:

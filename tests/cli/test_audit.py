@@ -204,11 +204,13 @@ def test_text_that_is_none_is_shown_or_told_in_one_line(
     assert shown or (1, 1) == (result.exit_code, result.stderr.count("\n"))
 
 
-@pytest.mark.parametrize("name", ["list", "tail", "stats", "export"])
+@pytest.mark.parametrize(
+    ("name", "status"), [("list", 1), ("tail", 1), ("stats", 1), ("export", 1), ("verify", 2)]
+)
 def test_a_store_that_cannot_be_read_is_no_misuse(
-    run: Command, database: Path, tmp_path: Path, name: str
+    run: Command, database: Path, tmp_path: Path, name: str, status: int
 ) -> None:
-    """The status is 1, for the command was called rightly."""
+    """The status is 1, for the command was called rightly; of verify that would mean "broken"."""
     with closing(sqlite3.connect(database)) as connection:
         query = "SELECT rootpage FROM sqlite_master WHERE tbl_name = 'sigra_audit_entries'"
         pages = [number for (number,) in connection.execute(query)]
@@ -218,7 +220,7 @@ def test_a_store_that_cannot_be_read_is_no_misuse(
             file.seek((page - 1) * size)
             file.write(b"\xff" * size)
     result = run(name, *ALL, *(("--to", tmp_path / "out") if name == "export" else ()))
-    assert (1, "") == (result.exit_code, result.stdout)
+    assert (status, "") == (result.exit_code, result.stdout)
     assert (
         result.stderr == "Error: the audit store cannot be used: database disk image is malformed\n"
     )
@@ -384,6 +386,16 @@ def test_tail_follows_and_ctrl_c_ends_it(database: Path, start: Any) -> None:
     assert 130 == process.wait(240)
     assert ("acme", "acme", b"") == (first["organization_id"], later["organization_id"], rest)
     assert "\x1b[31m12" == later["target_id"]
+
+
+def test_tail_says_in_one_line_that_the_file_was_removed(database: Path, start: Any) -> None:
+    """Whoever moves a store meanwhile is not shown where the code stood."""
+    process = start("audit", "tail", *ALL, "--store", f"sqlite:///{database}", "-f", "-n", "1")
+    process.stdout.readline()
+    database.rename(database.with_name("moved.db"))
+    _, error = process.communicate()
+    assert (1, 1) == (process.returncode, error.count(b"\n"))
+    assert b"cannot be used: [Errno 2] somebody removed the file" in error
 
 
 def test_stats_count_by_action_and_outcome(run: Command) -> None:
@@ -745,20 +757,29 @@ def test_no_command_changes_what_is_no_store(
 
 
 @contextmanager
+def unprivileged() -> Iterator[None]:
+    """Be nobody in particular, if this process may do everything."""
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        if me == 0:
+            os.seteuid(me)
+
+
+@contextmanager
 def only_readable(database: Path) -> Iterator[Path]:
     """Yield a copy that this process may not write, nor anything beside it."""
-    me = os.geteuid()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(shutil.copy(database, folder))
         path.chmod(0o444)
         path.parent.chmod(0o555)
-        if me == 0:  # who may write everything
-            os.seteuid(65_534)
         try:
-            yield path
+            with unprivileged():
+                yield path
         finally:
-            if me == 0:
-                os.seteuid(me)
             path.parent.chmod(0o700)
 
 
@@ -771,6 +792,20 @@ def test_a_store_that_may_only_be_read_is_told_by_which_name_it_can_be(database:
         assert 2 == refused.exit_code
         (name,) = re.findall(r"is named (\S+)$", refused.stderr)
         assert 12 == len(objects(CliRunner().invoke(sigra, [*words, name])))
+
+
+def test_a_store_in_a_folder_that_is_not_for_all_is_told_in_one_line() -> None:
+    """Whoever may not look for the file is told that, and not that there is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        closed = Path(folder, "closed")
+        closed.mkdir(0)
+        Path(folder).chmod(0o755)
+        url = f"sqlite:///{closed / 'audit.db'}"
+        with unprivileged():
+            result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+        closed.chmod(0o700)
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "cannot be opened: [Errno 13] Permission denied" in result.stderr
 
 
 def test_a_url_may_have_options(database: Path) -> None:
@@ -831,6 +866,20 @@ def test_a_port_that_is_taken_is_misuse(run: Command) -> None:
 def test_an_export_that_is_not_there_is_misuse(run: Command, tmp_path: Path) -> None:
     """It was not looked at, and so is not broken."""
     assert 2 == run("verify", "--export", tmp_path / "nowhere").exit_code
+
+
+def test_an_export_that_may_not_be_read_is_not_called_broken(run: Command) -> None:
+    """Nobody knows what is in it: the status is 2, and one line says why."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        run("export", *ALL, "--to", out)
+        for path in (out, *out.iterdir()):
+            path.chmod(0o755)
+        next(out.glob("*.jsonl")).chmod(0)
+        with unprivileged():
+            result = run("verify", "--export", out)
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "the export cannot be checked: [Errno 13] Permission denied" in result.stderr
 
 
 def test_a_public_key_of_another_kind_is_misuse(

@@ -8,6 +8,7 @@ import pty
 import re
 import shutil
 import signal
+import tempfile
 import threading
 import tracemalloc
 from pathlib import Path
@@ -259,6 +260,24 @@ def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     result = command("run", "--args", "in.jsonl", "--audit-log", "audit.jsonl", *words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
     assert text in result.stderr
+
+
+def test_a_folder_of_rejects_that_is_not_for_all_is_refused_in_one_line(command, tmp_path):
+    """Before anything runs, and without a traceback."""
+    (tmp_path / "in.jsonl").write_text("")
+    with tempfile.TemporaryDirectory() as folder:
+        closed = Path(folder, "closed")
+        closed.mkdir(0)
+        me = os.geteuid()
+        if me == 0:  # who may look everywhere
+            os.seteuid(65_534)
+        try:
+            rejects = str(closed / "sub" / "rejects")
+            result = command("run", "cli_jobs:note", "--args", "in.jsonl", "--rejects", rejects)
+        finally:
+            if me == 0:
+                os.seteuid(me)
+    assert (2, True) == (result.exit_code, "there is no such folder" in result.stderr)
 
 
 @pytest.mark.parametrize(

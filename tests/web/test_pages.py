@@ -405,6 +405,34 @@ def test_a_page_that_fails_says_why_and_is_guarded_as_every_other(tmp_path: Path
     assert "one was altered" in answer.text
 
 
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        ("sqlite:///{}", "somebody removed the file"),
+        ("postgresql+asyncpg://postgres@127.0.0.1:1/none", "Connect call failed"),
+    ],
+)
+def test_a_page_says_in_words_that_its_store_is_gone(tmp_path: Path, form: str, why: str) -> None:
+    """What the system says of a file, or a driver of a server that is down, is on the page."""
+    path = tmp_path / "audit.db"
+    sink = SqlAuditSink(form.format(path))
+    if sink.database.file:
+        sink.prepare()
+        path.rename(tmp_path / "moved.db")
+    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
+
+    async def ask() -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://127.0.0.1", cookies={NAME: COOKIE}
+        ) as inside:
+            return await inside.get("/")
+
+    answer = asyncio.run(ask())
+    assert (500, "no-store") == (answer.status_code, answer.headers.get("cache-control"))
+    assert why in answer.text
+    sink.close()
+
+
 def test_organizations_that_differ_by_a_blank_have_pages_of_their_own(tmp_path: Path) -> None:
     """Only what is nothing but blanks asks for all."""
     paths = ("/?organization=acme", "/?organization=+acme", "/?organization=+", "/?actor=ann+")

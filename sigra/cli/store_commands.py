@@ -1,0 +1,49 @@
+"""The group of commands that work on the audit store, and how it tells of what goes wrong there."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sqlite3
+from typing import Any
+
+import click
+
+from sigra.cli.output import FULL
+from sigra.cli.target import MisuseError
+from sigra.errors import SigraError
+
+_OF_STDOUT = (*FULL, errno.EPIPE)
+
+
+class StoreCommands(click.Group):
+    """The commands of the audit store."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; show an error of the store or its database in one line."""
+        # After Ctrl-C it would log, with a traceback, that a cursor cannot be closed any more.
+        logging.getLogger("sqlalchemy").addHandler(logging.NullHandler())
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if getattr(error, "errno", None) in _OF_STDOUT:
+                raise
+            # The driver's error, which SQLAlchemy may have wrapped, or the system's.
+            raw = isinstance(error, (sqlite3.Error, OSError)) and not _is_told(error)
+            reason = getattr(error, "orig", error if raw else None)
+            if reason is None and not _is_told(error):
+                raise
+            from sigra.cli.show import inline
+
+            said = str(reason) or type(reason).__name__
+            told = str(error) if reason is None else f"the audit store cannot be used: {said}"
+            told = "; ".join([told, *getattr(error, "__notes__", ())])
+            failed = click.ClickException(inline(told))
+            if ctx.invoked_subcommand == "verify":  # whose 1 says that it was broken
+                failed.exit_code = MisuseError.exit_code
+            raise failed from error
+
+
+def _is_told(error: Exception) -> bool:
+    """Tell whether an error is one of ours, whose text says all."""
+    return isinstance(error, SigraError) or (isinstance(error, TimeoutError) and bool(error.args))
