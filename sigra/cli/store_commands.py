@@ -38,10 +38,9 @@ class StoreCommands(click.Group):
             said = str(reason) or type(reason).__name__
             told = str(error) if reason is None else f"the audit store cannot be used: {said}"
             told = "; ".join([told, *getattr(error, "__notes__", ())])
-            failed = click.ClickException(inline(told))
-            if ctx.invoked_subcommand == "verify":  # whose 1 says that it was broken
-                failed.exit_code = MisuseError.exit_code
-            raise failed from error
+            # The status 1 of verify says that the store is broken.
+            kind = MisuseError if ctx.invoked_subcommand == "verify" else click.ClickException
+            raise kind(inline(told)) from error
 
 
 def _is_told(error: Exception) -> bool:
