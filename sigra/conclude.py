@@ -15,7 +15,7 @@ from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import Job
-from sigra.options import default_backoff
+from sigra.options import LONGEST_WAIT, default_backoff
 from sigra.outcome import Cancel, Failure, Ok, Snooze
 from sigra.scope import id_text
 from sigra.verdict import DONE, Verdict
@@ -23,8 +23,6 @@ from sigra.verdict import DONE, Verdict
 log = logging.getLogger("sigra.job")
 
 _OUTCOMES = (Ok, Failure, Snooze, Cancel)
-_LONGEST = 10**10
-"""Seconds, some three centuries: the dates of every queue reach that far."""
 
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
@@ -55,7 +53,7 @@ def _judge(
         case Ok(value):
             return Verdict("completed", value), "success"
         case Snooze(seconds):
-            verdict = Verdict("scheduled", delay=float(min(seconds, _LONGEST)))
+            verdict = Verdict("scheduled", delay=float(min(seconds, LONGEST_WAIT)))
             what = f"snoozed ({attempt.snoozes + 1} so far){_next(attempt, verdict)}"
             log_attempt(attempt, context, logging.INFO, what)
             return verdict, ""
@@ -87,7 +85,7 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
     if absent or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
-        delay = min(options.retry_delay(attempt.attempt), _LONGEST)
+        delay = min(options.retry_delay(attempt.attempt), LONGEST_WAIT)
     except BaseException as broken:  # SystemExit too must not end what runs the jobs
         what = "has a backoff that raises; it is retried by the default one"
         log_attempt(attempt, context, logging.ERROR, what, broken)

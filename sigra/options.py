@@ -78,6 +78,9 @@ PLAIN = JobOptions()
 
 OPTION_NAMES = tuple(option.name for option in fields(JobOptions))
 
+LONGEST_WAIT = 10**10
+"""Seconds, some three centuries: the dates of every queue reach that far."""
+
 
 def default_backoff(attempt: int) -> float:
     """Return 15 s doubled with each failed attempt up to an hour, less up to a tenth at random."""

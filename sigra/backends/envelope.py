@@ -13,7 +13,7 @@ from sigra.definition import Definition
 from sigra.errors import EnvelopeError
 from sigra.job import Job
 from sigra.json import freeze
-from sigra.options import JobOptions
+from sigra.options import LONGEST_WAIT, JobOptions
 
 VERSION = 2
 """The version that this release writes. It also reads version 1, which counted attempts instead of
@@ -25,8 +25,6 @@ MARK = "sigra"
 _NO_LIMIT = 1 << 40
 _LONGEST_ID = 256
 _NO_ID = f"not printable text of 1 to {_LONGEST_ID} characters"
-_LONGEST_BACKOFF = 1e10
-"""Seconds, some three centuries: the dates of every queue reach that far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ def _seconds(value: Any) -> float:
         raise TypeError("backoff must be seconds")
     if value == math.inf:
         raise TypeError("backoff must be finite")
-    return float(min(value, _LONGEST_BACKOFF))
+    return float(min(value, LONGEST_WAIT))
 
 
 def _id(payload: Mapping[str, Any]) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.errors import EnvelopeError, brief
 from sigra.json import dumps, loads
+from sigra.options import LONGEST_WAIT
 
 SHORTEST_KEY = 32
-_LONGEST_LIFETIME = 1e10  # seconds, the same as the longest backoff
 _TYPE = "sigra.job/1"
 """Part of what is signed: it tells a job, signed by this algorithm, from all else a key signs."""
 
@@ -56,7 +56,7 @@ class Signing:
             raise ValueError("current=None signs nothing: say accept_unsigned=True too")
         if self.current is not None and self.current not in self.keys:
             raise ValueError(f"current is not among the keys, whose ids are {sorted(self.keys)}")
-        if self.lifetime is not None and not 0 < self.lifetime <= _LONGEST_LIFETIME:
+        if self.lifetime is not None and not 0 < self.lifetime <= LONGEST_WAIT:
             raise ValueError(
                 f"lifetime must be seconds above zero (None: for ever), not {self.lifetime!r}"
             )
