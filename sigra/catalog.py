@@ -121,8 +121,7 @@ def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
 def _executed_again(known: Definition, definition: Definition) -> bool:
     """Tell whether a module that is executed once more has defined its own worker again."""
     (first, before), (second, after) = ((one.function, one.origin) for one in (known, definition))
-    elsewhere = _module(first) != _module(second) and before[0] != after[0]
-    if elsewhere or "<locals>" in first.__qualname__:
+    if _module(first) != _module(second) and before[0] != after[0]:
         return False
     old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
     # A new execution has another namespace or spec, or runs the same lines in the same namespace.

@@ -236,6 +236,17 @@ def test_a_reload_knows_a_function_behind_another_decorator(module: Any) -> None
     assert importlib.reload(first).job.definition is catalog.lookup(first.job.name)
 
 
+def test_a_reload_makes_the_workers_of_a_factory_anew(module: Any) -> None:
+    """Those of before are in the module's hands until the factory has made them again."""
+    made = "def make(name):\n    return worker(name=name)(lambda: name)\n"
+    made += "east, west = make('catalog.east'), make('catalog.west')\n"
+    new = importlib.reload(module(ONE + made))
+    assert ["catalog.east", "catalog.west"] == [
+        each.new({}).result() for each in (new.east, new.west)
+    ]
+    assert catalog.lookup("catalog.east") is new.east.definition
+
+
 def test_one_name_in_two_modules_is_refused(module: Any, tmp_path: Path) -> None:
     """Another module's function is another worker, however often each is executed."""
     text = ONE.replace("@worker", "@worker(name='catalog.two')")
