@@ -49,12 +49,14 @@ def log_safe(
 ) -> AuditResult:  # fmt: skip
     """Log an audit event; never raise an ``Exception``, and say what became of it.
 
-    ``scope`` is a job's ``AuditScope``, the host's request scope (an object or a mapping
-    with ``user``, ``active_organization`` and perhaps ``impersonating_from``) or None.
-    What is passed wins over it. ``occurred_at`` must be aware. ``audit_schema`` is
-    found from the running job or ``configure()`` where it is not passed; None means
-    that nothing is logged. Secrets in ``metadata`` and the texts are redacted. ``conn`` is a
-    connection or session, in whose transaction a store writes, behind a savepoint.
+    ``action``: as "invoice.close". ``scope``: a job's ``AuditScope``, the host's request scope
+    (an object or a mapping with ``user``, ``active_organization`` and perhaps
+    ``impersonating_from``) or None; what is passed wins over it. ``outcome``: "success", "failure"
+    or "error". ``target_id``: str, int or UUID. ``metadata``: a mapping; over 8,192 bytes of JSON
+    its digest takes its place. ``occurred_at``: aware; by default now. ``audit_schema``: that of
+    the running job or of ``configure()`` where none is passed; None: nothing is logged. Secrets
+    in ``metadata`` and the texts are redacted. ``conn``: a connection or session, in whose
+    transaction a store writes, behind a savepoint.
     """
     try:
         details = (

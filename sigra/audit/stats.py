@@ -31,7 +31,7 @@ failed = count()
 
 
 def audit_stats() -> AuditStats:
-    """Return how many calls were emitted, disabled and failed, exactly, from all threads."""
+    """Return how many calls were emitted, disabled and failed in this process, in all threads."""
     return AuditStats(_value(emitted), _value(disabled), _value(failed))
 
 

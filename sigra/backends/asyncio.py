@@ -27,7 +27,8 @@ class AsyncioBackend:
     another or in several threads. Its queue has no bound. The queue's name is kept as a
     label. A body runs in a context of its own that inherits nothing from whoever
     enqueued it. A loop that ends with jobs unfinished logs each with a warning; a loop
-    should first ``await backend.aclose()``.
+    should first ``await backend.aclose()``. Raises ``ValueError`` unless ``concurrency`` is an
+    int of at least 1.
 
     ``job.result()`` raises ``TimeoutError`` on an event loop's thread while the job is
     unfinished; ``await job.aresult()`` instead.

@@ -31,7 +31,8 @@ class Signing:
     processes without the keys still run. ``application``: a name that producers and
     consumers share; another application's jobs are refused. ``lifetime``: seconds from the
     enqueue, after which no run of a job begins; None: no limit. ``accept_unsigned``: run
-    unsigned jobs too, as long as producers still send them.
+    unsigned jobs too, as long as producers still send them. Raises ``ValueError`` for a key
+    that is too short, and for a ``current`` or a ``lifetime`` that makes no sense.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)

@@ -27,13 +27,15 @@ _exit_state = "unregistered"
 class ThreadBackend:
     """Run jobs in up to ``max_workers`` threads, with every scheduling option.
 
-    ``queue_size``: how many jobs may wait to run (those for later do not count). When it
-    is full, ``.new()`` waits up to ``enqueue_timeout`` seconds (None: for ever) and then
-    raises ``EnqueueError``. A batch goes in as a whole or not at all; one larger than
-    ``queue_size`` goes in when nothing else waits. What a job enqueues on its own
-    backend goes in at once, beyond ``queue_size`` if need be: the pool cannot wait for
-    itself. The queue's name is kept as a label. A body runs in a context of its own
-    that inherits nothing from whoever enqueued it.
+    ``max_workers``: by default four more than there are cores, 32 at most. ``queue_size``:
+    how many jobs may wait to run (those for later do not count). When it is full, ``.new()``
+    waits up to ``enqueue_timeout`` seconds (None: for ever) and then raises ``EnqueueError``.
+    A batch goes in as a whole or not at all; one larger than ``queue_size`` goes in when
+    nothing else waits. What a job enqueues on its own backend goes in at once, beyond
+    ``queue_size`` if need be: the pool cannot wait for itself. The queue's name is kept as a
+    label. A body runs in a context of its own that inherits nothing from whoever enqueued it.
+    Raises ``ValueError`` unless the first two are ints of at least 1 and the timeout is not
+    negative.
 
     A forked child starts with no jobs: the parent runs those that it had.
     """
