@@ -50,10 +50,12 @@ def test_a_worker_without_options_has_those_that_the_hot_path_knows() -> None:
         ("queue", "mail", "mail"),
         ("priority", -5, -5),
         ("priority", -(2**31), -(2**31)),
+        ("priority", 2**31 - 1, 2**31 - 1),
         ("delay", 5, 5.0),
         ("delay", 0, 0.0),
         ("delay", timedelta(minutes=1), 60.0),
         ("run_at", AT, AT),
+        ("max_attempts", 1, 1),
         ("max_attempts", 3, 3),
         ("backoff", 2, 2.0),
         ("backoff", timedelta(seconds=2), 2.0),
@@ -77,6 +79,7 @@ def test_a_right_value_is_kept(name: str, given: Any, kept: Any) -> None:
         ("priority", True),
         ("priority", 1.5),
         ("priority", 2**31),
+        ("priority", -(2**31) - 1),
         ("delay", -1),
         ("delay", timedelta(seconds=-1)),
         ("delay", float("nan")),
@@ -133,8 +136,8 @@ class Uncomparable:
 )
 def test_what_a_backend_does_not_honour_is_refused_whatever_it_equals(given: Any) -> None:
     """An == of its own decides nothing, and the cure is told."""
-    few: Any = SimpleNamespace(name="few", capabilities=frozenset({"queue"}))
-    with pytest.raises(InvalidOptionError, match="leave it out, or use another backend"):
+    few: Any = SimpleNamespace(name="few", capabilities=frozenset({"queue", "result"}))
+    with pytest.raises(InvalidOptionError, match="use another backend; this one honours queue$"):
         check_capabilities(parse_options(given), few)
     few.capabilities |= given.keys()
     check_capabilities(parse_options(given), few)
@@ -202,6 +205,12 @@ def test_backoff_doubles_to_an_hour() -> None:
     ceilings = [15, 30, 60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
     for attempt, ceiling in enumerate(ceilings, 1):
         assert ceiling * 0.9 <= default_backoff(attempt) <= ceiling
+
+
+def test_backoff_differs_from_job_to_job() -> None:
+    """Jobs that failed together come again spread over a tenth of the delay."""
+    delays = [default_backoff(99) for _ in range(200)]
+    assert min(delays) < 3400 < 3500 < max(delays)
 
 
 def test_backoff_never_overflows() -> None:
