@@ -12,7 +12,7 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.backends.pool import OwnPool
+from sigra.backends.postgres_pool import OwnPool
 from sigra.backends.producing import (
     check_texts,
     due_at,

@@ -10,7 +10,7 @@ from typing import Any
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.pool import OwnPool
+from sigra.backends.postgres_pool import OwnPool
 from sigra.backends.producing import check_texts, is_async, require_conn, seconds_until, unique_key
 from sigra.errors import EnqueueError
 from sigra.job import Job
