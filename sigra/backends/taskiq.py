@@ -9,10 +9,9 @@ from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, seconds_until, sending
-from sigra.backends.taskiq_json import refuse_pickle
 from sigra.backends.taskiq_queues import check_queue, surely_kick
+from sigra.backends.taskiq_refuse import refuse_pickle, refuse_unwritable
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
-from sigra.backends.taskiq_source import refuse_unwritable
 from sigra.backends.taskiq_startup import Startup
 from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition

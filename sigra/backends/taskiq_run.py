@@ -11,9 +11,8 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native, refuse_positional
-from sigra.backends.taskiq_begin import begin_notes
 from sigra.backends.taskiq_limit import coming_again, to_the_end
-from sigra.backends.taskiq_stream import notes_of
+from sigra.backends.taskiq_stream import begin_notes, notes_of
 from sigra.errors import brief
 
 _taskiq = native("taskiq", "taskiq")

@@ -10,7 +10,7 @@ from typing import Any
 from sigra.backends.external import native
 from sigra.backends.loop import Together, answered
 from sigra.backends.taskiq_held import Held
-from sigra.backends.taskiq_json import refuse_pickle
+from sigra.backends.taskiq_refuse import refuse_pickle
 from sigra.backends.taskiq_run import LABELS
 from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from sigra.backends.begin import ThisRun
 from sigra.backends.external import native
 from sigra.backends.taskiq_held import Held
 from sigra.errors import brief
@@ -100,6 +101,20 @@ def notes_of(broker: Any, schedules: Any) -> Notes:
         pool = getattr(broker, "connection_pool", getattr(schedules, "_connection_pool", None))
         _notes[broker] = Notes(pool)
     return _notes[broker]
+
+
+def begin_notes(notes: Notes, id: str, before: int, this_run: ThisRun) -> dict[str, Any]:
+    """Return what ``aconsume`` takes as ``note`` and ``waits``: the begin is counted already."""
+
+    async def waits() -> None:
+        this_run.has_begun = False
+        await notes.count(id, before)
+
+    async def note() -> None:
+        await notes.count(id, before + 1)
+        this_run.has_begun = True
+
+    return {"note": note, "waits": waits}
 
 
 async def keep_awake(broker: Any, labels: Mapping[str, Any], held: Held) -> None:

@@ -1,12 +1,25 @@
-"""Refuse as ``schedules`` what takes no schedule: a scheduler, a list, or a source of labels."""
+"""Refuse parts of taskiq that pickle, as those of Redis do by default, or that take no schedule."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from sigra.backends.external import native
+from sigra.backends.producing import require_json
 
 _nothing_added = native("taskiq", "taskiq").ScheduleSource.add_schedule
+
+
+def refuse_pickle(part: Any) -> None:
+    """Raise ``ValueError``, which names the cure, for a broker or a store that pickles."""
+    serializer = getattr(part, "_serializer", None) or getattr(part, "serializer", None)
+    if serializer is None:
+        return
+    kind = type(part).__name__
+    cure = f"make it {kind}(..., serializer=JSONSerializer())"
+    if hasattr(part, "with_serializer"):
+        cure = "set broker.with_serializer(JSONSerializer())"
+    require_json(serializer.dumpb([1]), f"this {kind}", cure)
 
 
 def refuse_unwritable(schedules: Any) -> None:
