@@ -14,7 +14,7 @@ from sigra.audit.sink import fault_of
 from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
-from sigra.job import Job
+from sigra.job import FINISHED, Job
 from sigra.options import LONGEST_WAIT, default_backoff
 from sigra.outcome import Cancel, Failure, Ok, Snooze
 from sigra.scope import id_text
@@ -137,6 +137,5 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
 
 def _next(attempt: Running, verdict: Verdict) -> str:
     """Say, for the log line, what becomes of the job after an attempt that was not its last."""
-    comes_again = verdict.state in ("retryable", "scheduled")
-    again = f"; again in {verdict.delay:.0f} s" if comes_again else ""
+    again = "" if verdict.state in FINISHED else f"; again in {verdict.delay:.0f} s"
     return attempt.cut_off() or again

@@ -98,8 +98,7 @@ def _attribute(schema: type, name: str) -> Any:
 def _columns(schema: type, mapper: Any) -> dict[str, str] | None:
     # A mapped dataclass has an __init__ of its own, which may leave columns out. mapper.columns,
     # unlike mapper.attrs, does not yet resolve relationships to classes that are still to come.
-    names = _signature_names(schema)
-    return _by_name(mapper.columns.keys() if names is None else names)
+    return _parameters(schema, mapper.columns.keys())
 
 
 def _model_columns(_: type, options: Any) -> dict[str, str] | None:
@@ -153,21 +152,16 @@ def _by_name(names: Iterable[str]) -> dict[str, str]:
     return {name: name for name in names}
 
 
-def _parameters(schema: Any) -> dict[str, str]:
-    names = None if schema is dict else _signature_names(schema)
-    return _by_name(EVENT_FIELDS if names is None else names)
-
-
-def _signature_names(schema: Any) -> tuple[str, ...] | None:
-    """Name the keywords of a call; None if it takes any, and none if that cannot be told."""
+def _parameters(schema: Any, if_any: Iterable[str] = EVENT_FIELDS) -> dict[str, str]:
+    """Name the keywords of a call; ``if_any`` if it takes any, and none if that cannot be told."""
     try:
         parameters = inspect.signature(_called(schema), **AS_WRITTEN).parameters.values()
     except (TypeError, ValueError):
-        return ()
+        return _by_name(if_any if schema is dict else ())
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
+        return _by_name(if_any)
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return tuple(parameter.name for parameter in parameters if parameter.kind in by_keyword)
+    return _by_name(parameter.name for parameter in parameters if parameter.kind in by_keyword)
 
 
 def _called(schema: Any) -> Any:
