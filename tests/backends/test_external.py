@@ -110,6 +110,16 @@ def test_a_hand_built_job_without_a_key_never_runs(absent: str) -> None:
     )
 
 
+def test_a_job_that_is_refused_does_not_begin() -> None:
+    """A queue that notes which jobs are begun writes nothing of one that lacks a key."""
+
+    async def note() -> None:
+        ran.append("begun")
+
+    asyncio.run(aconsume({"organization_id": None}, later.definition, "test", note=note))
+    assert [] == ran
+
+
 def test_the_refusal_names_key_and_worker() -> None:
     """The error carries what was missing where."""
     error: Any = take({"organization_id": None}).verdict.error
