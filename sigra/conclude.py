@@ -15,12 +15,12 @@ from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import FINISHED, Job
-from sigra.options import LONGEST_WAIT, default_backoff
+from sigra.options import LONGEST_DELAY, default_backoff
 from sigra.outcome import Cancel, Failure, Ok, Snooze
 from sigra.scope import id_text
 from sigra.verdict import DONE, Verdict
 
-log = logging.getLogger("sigra.job")
+_log = logging.getLogger("sigra.job")
 
 _OUTCOMES = (Ok, Failure, Snooze, Cancel)
 
@@ -53,7 +53,7 @@ def _judge(
         case Ok(value):
             return Verdict("completed", value), "success"
         case Snooze(seconds):
-            verdict = Verdict("scheduled", delay=float(min(seconds, LONGEST_WAIT)))
+            verdict = Verdict("scheduled", delay=float(min(seconds, LONGEST_DELAY)))
             what = f"snoozed ({attempt.snoozes + 1} so far){_next(attempt, verdict)}"
             log_attempt(attempt, context, logging.INFO, what)
             return verdict, ""
@@ -85,7 +85,7 @@ def _retry_or_discard(attempt: Running, error: BaseException, context: Context) 
     if absent or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
-        delay = min(options.retry_delay(attempt.attempt), LONGEST_WAIT)
+        delay = min(options.retry_delay(attempt.attempt), LONGEST_DELAY)
     except BaseException as broken:  # SystemExit too must not end what runs the jobs
         what = "has a backoff that raises; it is retried by the default one"
         log_attempt(attempt, context, logging.ERROR, what, broken)
@@ -107,7 +107,7 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
             getattr(sink, "flush", int)()  # int() does nothing, as for a sink that queues none
         except Exception as error:
             # By type: its text, and so its traceback, may hold the events' own values.
-            log.error("audit events wait: %s", fault_of(type_name(type(sink)), error))  # noqa: TRY400
+            _log.error("audit events wait: %s", fault_of(type_name(type(sink)), error))
 
 
 def log_attempt(
@@ -118,7 +118,7 @@ def log_attempt(
     turn = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}"
     facts["attempt"] = attempt.attempt
     try:
-        context.run(log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
+        context.run(_log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
     except Exception:
         # A filter raised, which must not decide what becomes of the job: as logging treats what
         # a handler raises.

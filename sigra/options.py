@@ -78,7 +78,7 @@ PLAIN = JobOptions()
 
 OPTION_NAMES = tuple(option.name for option in fields(JobOptions))
 
-LONGEST_WAIT = 10**10
+LONGEST_DELAY = 10**10
 """Seconds, some three centuries: the dates of every queue reach that far."""
 
 

@@ -13,7 +13,7 @@ from sigra.definition import Definition
 from sigra.errors import EnvelopeError
 from sigra.job import Job
 from sigra.json import freeze
-from sigra.options import LONGEST_WAIT, JobOptions
+from sigra.options import LONGEST_DELAY, JobOptions
 
 VERSION = 2
 """The version that this release writes. It also reads version 1, which counted attempts instead of
@@ -161,7 +161,7 @@ def _seconds(value: Any) -> float:
         raise TypeError("backoff must be seconds")
     if value == math.inf:
         raise TypeError("backoff must be finite")
-    return float(min(value, LONGEST_WAIT))
+    return float(min(value, LONGEST_DELAY))
 
 
 def _id(payload: Mapping[str, Any]) -> str:

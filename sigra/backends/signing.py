@@ -9,7 +9,7 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.errors import EnvelopeError, brief
 from sigra.json import dumps, loads
-from sigra.options import LONGEST_WAIT
+from sigra.options import LONGEST_DELAY
 
 SHORTEST_KEY = 32
 _TYPE = "sigra.job/1"
@@ -57,7 +57,7 @@ class Signing:
             raise ValueError("current=None signs nothing: say accept_unsigned=True too")
         if self.current is not None and self.current not in self.keys:
             raise ValueError(f"current is not among the keys, whose ids are {sorted(self.keys)}")
-        if self.lifetime is not None and not 0 < self.lifetime <= LONGEST_WAIT:
+        if self.lifetime is not None and not 0 < self.lifetime <= LONGEST_DELAY:
             raise ValueError(
                 f"lifetime must be seconds above zero (None: for ever), not {self.lifetime!r}"
             )

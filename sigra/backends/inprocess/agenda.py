@@ -20,7 +20,7 @@ from sigra.verdict import Verdict
 if TYPE_CHECKING:
     from sigra.job import Job, State
 
-log = logging.getLogger("sigra.job")
+_log = logging.getLogger("sigra.job")
 
 Entry = tuple["Job", "LocalTicket"]
 
@@ -137,11 +137,11 @@ def report_unfinished(jobs: Iterable[Job], why: str) -> None:
     """Log a warning for each job that this process will not finish."""
     for job in jobs:
         named, facts = named_in_logs(job)
-        log.warning("%s was not finished, %s: %s", named, job.state, why, extra=facts)
+        _log.warning("%s was not finished, %s: %s", named, job.state, why, extra=facts)
 
 
 def unconcluded(job: Job, error: BaseException) -> Verdict:
     """Return the verdict on a job that could not be concluded: a log handler may have raised."""
     with contextlib.suppress(BaseException):  # it may raise again, and other jobs must go on
-        log.error("job %s of %s could not be concluded", job.id, job.worker, exc_info=error)
+        _log.error("job %s of %s could not be concluded", job.id, job.worker, exc_info=error)
     return Verdict("discarded", error=error)

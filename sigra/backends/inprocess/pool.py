@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import queue
 import threading
@@ -10,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from sigra.backends.inprocess.agenda import Agenda, log, unconcluded
+from sigra.backends.inprocess.agenda import Agenda, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Line, Turn
@@ -22,6 +23,8 @@ from sigra.job import FINISHED
 if TYPE_CHECKING:
     from sigra.backends.inprocess.agenda import Entry
     from sigra.job import Job
+
+_log = logging.getLogger("sigra.job")
 
 
 class Pool:
@@ -181,7 +184,7 @@ class Pool:
             try:
                 self._alarm.set(due)
             except RuntimeError:
-                log.exception("no thread can be started to wait for scheduled jobs")
+                _log.exception("no thread can be started to wait for scheduled jobs")
 
     def _ring(self) -> float:
         """Make due what is due, wake threads for it, and return when the next job comes due."""
