@@ -153,11 +153,9 @@ class SyncBackend:
             job, ticket = following
             ticket.move("executing")
             attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
+            perform = aexecute if job.definition.is_async else execute_in_thread
             try:
-                if job.definition.is_async:
-                    verdict = await aexecute(attempt)
-                else:
-                    verdict = await execute_in_thread(attempt)
+                verdict = await perform(attempt)
             except BaseException as error:
                 self._settle(job, ticket, Verdict("discarded", error=error), pump)
                 pump.leave()  # it was cancelled with whoever awaited; these were not begun
