@@ -81,6 +81,7 @@ class Worker(_Proxy[P, R_co]):
         return f"<{type(self).__name__} {self.definition.name}>"
 
     __str__ = __repr__
+    __format__ = object.__format__  # by __str__: the proxy's own shows the function
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(self.__wrapped__), *dir(type(self))})

@@ -229,6 +229,11 @@ def test_the_repr_names_the_worker() -> None:
     assert f"<TenantWorker {__name__}.close>" == repr(close)
 
 
+def test_a_text_names_the_worker() -> None:
+    """In an f-string, as by str() and %s, a worker shows its own name, not the function's address."""
+    assert [repr(close)] * 3 == [f"{close}", str(close), "%s" % close]  # noqa: UP031
+
+
 def test_a_worker_can_be_a_key() -> None:
     """Workers hash and compare by identity, as functions do."""
     assert "x" == {close: "x", sweep: "y"}[close]
