@@ -10,22 +10,23 @@ what it needs.
 from __future__ import annotations
 
 import asyncio
-import time
+import json
 from datetime import datetime, timezone
 from typing import Any
 
 import pytest
 
 from sigra.errors import InvalidArgsError, InvalidOptionError, MissingTenantKeysError
-from sigra.job import Job
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract_case import IDS
 from sigra.testing.contract_due import DueContract
 from sigra.testing.contract_outcomes import OutcomeContract
+from sigra.testing.contract_results import ResultContract
+from sigra.testing.contract_unique import UniqueContract
 from sigra.testing.harness import Harness, Journal
 
 
-class BackendContract(OutcomeContract, DueContract):
+class BackendContract(OutcomeContract, ResultContract, DueContract, UniqueContract):
     """The suite that a backend must pass: subclass it, beside fixtures ``harness`` and ``journal``.
 
     Each test is one promise; one is skipped where a capability is not declared. ``delay``: the
@@ -54,8 +55,9 @@ class BackendContract(OutcomeContract, DueContract):
         """Each item of a batch runs once, with its own args."""
         jobs = workers.echo.new_many([{**IDS, "n": n} for n in range(20)])
         journal.wait(harness, lambda: len(journal.runs()) >= 20, "20 jobs")
-        arrived = {run["job_id"]: run["args"]["n"] for run in journal.runs()}
-        assert arrived == {job.id: n for n, job in enumerate(jobs)}
+        self._run(harness, journal, workers.agnostic, {})
+        arrived = [(run["job_id"], run["args"]["n"]) for run in journal.runs(workers.echo.name)]
+        assert sorted(arrived) == sorted((job.id, n) for n, job in enumerate(jobs))
 
     def test_an_asynchronous_batch_arrives_whole(self, harness: Harness, journal: Journal) -> None:
         """What ``await .anew_many()`` enqueues arrives as what ``.new_many()`` does."""
@@ -74,6 +76,7 @@ class BackendContract(OutcomeContract, DueContract):
         assert run["args"] == args
         assert (run["frozen"], run["same_job"]) == (True, True)
         assert (run["attempt"], run["max_attempts"], run["snoozes"]) == (1, 1, 0)
+        assert run["enqueued_at"] == job.enqueued_at.isoformat()
         assert run["backend"] == job.backend == harness.backend.name
 
     def test_args_are_bound_by_name(self, harness: Harness, journal: Journal) -> None:
@@ -98,15 +101,25 @@ class BackendContract(OutcomeContract, DueContract):
     def test_args_arrive_as_a_json_round_trip_gives_them(
         self, harness: Harness, journal: Journal
     ) -> None:
-        """Tuples are lists, numbers keep their type, any text arrives whole."""
-        value: dict[str, Any] = {
+        """Tuples are lists, numbers keep type and value, any text arrives, nothing is left out."""
+        args: dict[str, Any] = {
+            **IDS,
             "t": (1, 2.0, True, None),
             "text": "ü€𝄞\u2028\x00",
             "deep": [[{"a": []}]],
+            "whole": [0, 2**53 + 1, 2**63 - 1, -(2**63)],
+            "parts": [0.1, 1 / 3, -0.0, 1e16, 1e300, 5e-324],
+            "empty": ["", [], {}],
+            "null": None,
+            "": {},
         }
-        _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
-        assert run["args"]["value"] == {**value, "t": [1, 2.0, True, None]}
-        assert [type(item) for item in run["args"]["value"]["t"]][:3] == [int, float, bool]
+        _, (run,) = self._run(harness, journal, workers.echo, args)
+        assert run["args"] == {**args, "t": [1, 2.0, True, None]}
+
+        def text(args: dict[str, Any]) -> str:
+            return json.dumps([args[name] for name in ("t", "whole", "parts")])
+
+        assert text(run["args"]) == text(args)  # 2.0 equals 2, and -0.0 equals 0.0
 
     def test_a_large_payload_arrives_whole(self, harness: Harness, journal: Journal) -> None:
         """200 KB of args arrive whole."""
@@ -117,6 +130,16 @@ class BackendContract(OutcomeContract, DueContract):
         """An async function is awaited, with its scope."""
         _, (run,) = self._run(harness, journal, workers.echo_async, {**IDS, "value": 1})
         assert run["organization_id"] == "acme"
+
+    def test_nothing_that_a_job_sets_outlives_it(self, harness: Harness, journal: Journal) -> None:
+        """However a job ends, no other finds in its context what that one has set."""
+        hows = ("value", "failure", "cancel", "raise", "exit")
+        workers.ends.new_many([{**IDS, "how": how} for how in hows * 3])
+        asyncio.run(workers.echo_async.anew_many([IDS] * 5))
+        journal.wait(harness, lambda: len(journal.runs()) >= 20, "20 jobs")
+        assert [run["found"] for run in journal.runs()] == [None] * 20
+        assert [run["kept"] for run in journal.runs(workers.echo_async.name)] == [True] * 5
+        assert workers.mark.get() is None
 
     def test_events_carry_the_ids_of_their_job(self, harness: Harness, journal: Journal) -> None:
         """Each event names organization, actor, effective user, worker, job and attempt."""
@@ -133,34 +156,6 @@ class BackendContract(OutcomeContract, DueContract):
         assert (event["worker"], event["attempt"]) == (job.worker, 1)
         assert event["target_id"] == "t-1"
         assert len({event["event_id"] for event in mine()}) == 2
-
-    def test_a_unique_key_holds_while_the_job_is_unfinished(
-        self, harness: Harness, journal: Journal
-    ) -> None:
-        """A second job under the key is not enqueued, and says so; a later one is."""
-        self._require(harness, "unique", "delay")
-        later, begun, key, jobs = max(4 * self.delay, 3), 0.0, "", list[Job]()
-        while not jobs or time.monotonic() - begun > later:  # a busy machine came to it too late
-            begun, key = time.monotonic(), f"k{len(jobs)}"
-            jobs += [workers.echo.new(IDS, unique=key, delay=later) for _ in range(2)]
-        first, second = jobs[-2:]
-        assert (first.duplicate, second.duplicate) == (False, True)
-        ids = {first.id, second.id}
-
-        def runs() -> int:
-            return len([run for run in journal.runs(workers.echo.name) if run["job_id"] in ids])
-
-        def taken() -> bool:
-            # The body has run, but the queue may not have heard of it yet.
-            job = workers.echo.new(IDS, unique=key)
-            ids.add(job.id)
-            return not job.duplicate
-
-        journal.wait(harness, lambda: runs() >= 1, "the first job")
-        journal.wait(harness, taken, "the key to be free")
-        journal.wait(harness, lambda: runs() >= 2, "the later job")
-        self._run(harness, journal, workers.agnostic, {})
-        assert runs() == 2
 
     def test_what_is_not_declared_is_refused(self, harness: Harness, journal: Journal) -> None:
         """An option beyond the backend's capabilities is refused at .new()."""
@@ -185,13 +180,6 @@ class BackendContract(OutcomeContract, DueContract):
             assert caught.value.option == name
         assert journal.runs() == []
 
-    def test_a_result_can_be_asked_for(self, harness: Harness, journal: Journal) -> None:
-        """The job tells its state and its value once it is done."""
-        self._require(harness, "result")
-        job, _ = self._run(harness, journal, workers.echo, {**IDS, "value": 7})
-        assert job.result(timeout=harness.patience) == 7
-        assert job.state == "completed"
-
     def test_a_hand_built_job_without_keys_never_runs(
         self, harness: Harness, journal: Journal
     ) -> None:
@@ -202,11 +190,12 @@ class BackendContract(OutcomeContract, DueContract):
         assert journal.runs("sigra.contract.echo") == []
 
     def test_a_hand_built_job_with_its_keys_runs(self, harness: Harness, journal: Journal) -> None:
-        """Plain args sent by the queue's own API run with their scope."""
+        """Plain args sent by the queue's own API run with their scope, as the job of that id."""
         self._require(harness, "native")
-        harness.send(workers.echo.name, {**IDS, "value": 1})
+        sent = harness.send(workers.echo.name, {**IDS, "value": 1})
         journal.wait(harness, lambda: bool(journal.runs()), "the hand-built job")
-        assert journal.runs()[0]["organization_id"] == "acme"
+        run = journal.runs()[0]
+        assert (run["job_id"], run["organization_id"]) == (sent, "acme")
 
     def test_the_previous_envelope_version_is_read(
         self, harness: Harness, journal: Journal

@@ -7,10 +7,13 @@ the ``harness`` fixture start a consumer by the queue's own command, and stop it
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from datetime import datetime, timezone
 from typing import Any, ClassVar
+
+import pytest
 
 from sigra.decorators import tenant_worker
 from sigra.proxy import TenantWorker, Worker
@@ -53,6 +56,16 @@ class ConsumerContract(BackendContract):
         assert "actor_id" in (harness.failed(sent) or "")
         assert journal.runs() == []
 
+    @pytest.mark.parametrize("how", ["failure", "raise"])
+    def test_a_job_without_attempts_left_is_shown_as_failed(
+        self, harness: ConsumerHarness, journal: Journal, how: str
+    ) -> None:
+        """Its error is what the body raised, or the reason that it gave."""
+        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": how})
+        shown = job.native_id or ""
+        journal.wait(harness, lambda: bool(harness.failed(shown)), "the failed job")
+        assert "said so" in (harness.failed(shown) or "")
+
     def test_a_job_of_an_unknown_worker_is_kept(
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:
@@ -88,7 +101,7 @@ class ConsumerContract(BackendContract):
         """Of what waits when the consumer starts; as many may overtake as it runs at once."""
         self._require(harness, "priority")
         harness.stop()
-        late = workers.echo.new_many([IDS] * 4, priority=-1)
+        late = asyncio.run(workers.echo.anew_many([IDS] * 4, priority=-1))
         soon = workers.echo.new_many([IDS] * (4 + harness.concurrency))
         harness.start()
         both = len(late) + len(soon)

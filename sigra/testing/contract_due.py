@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime, timezone
 from typing import Any
@@ -22,11 +23,13 @@ class DueContract(ContractCase):
         later = datetime.fromtimestamp(begun + self.delay, timezone.utc)
         delayed = workers.echo.new(IDS, delay=self.delay)
         scheduled = workers.echo.new(IDS, run_at=later)
+        awaited = asyncio.run(workers.echo.anew(IDS, delay=self.delay))
         workers.agnostic.new({})
-        journal.wait(harness, lambda: len(journal.runs()) >= 3, "the delayed jobs")
+        journal.wait(harness, lambda: len(journal.runs()) >= 4, "the delayed jobs")
         assert {run["job_id"] for run in journal.runs("sigra.contract.echo")} == {
             delayed.id,
             scheduled.id,
+            awaited.id,
         }
         self._waited(journal, workers.echo.name, begun + self.delay)
 
@@ -60,4 +63,5 @@ class DueContract(ContractCase):
         since = order.index(workers.agnostic.name)
         runs = [(n, run) for n, run in enumerate(journal.runs()) if run["worker"] == worker]
         for place, run in runs[earlier:]:
-            assert run["at"] >= due or place > since, f"{worker} ran before it was due"
+            early = f"{worker} ran {due - run['at']:.3f} s before it was due"
+            assert run["at"] >= due or place > since, early

@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,9 @@ from sigra.store.lines import JSONLinesSink
 
 RECORD = "SIGRA_CONTRACT_RECORD"
 EVENTS = "SIGRA_CONTRACT_EVENTS"
+
+mark: ContextVar[str | None] = ContextVar("sigra_contract_mark", default=None)
+"""What jobs leave in their contexts, where no other job may find it."""
 
 
 def record_events() -> JSONLinesSink:
@@ -52,6 +56,7 @@ def record(scope: AuditScope | None, args: Mapping[str, Any], **facts: Any) -> J
         "attempt": job.attempt,
         "max_attempts": job.max_attempts,
         "snoozes": job.snoozes,
+        "enqueued_at": job.enqueued_at.isoformat(),
         "organization_id": _id(scope, "active_organization"),
         "actor_id": _id(scope, "user"),
         "impersonating_from": _id(scope, "impersonating_from"),
@@ -91,10 +96,12 @@ def echo(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Ok:
 
 @tenant_worker(name="sigra.contract.echo_async", audit_schema=AuditEvent)
 async def echo_async(scope: AuditScope, args: Mapping[str, Any]) -> Any:
-    """Do the same across an await."""
-    await asyncio.sleep(0)
+    """Do the same across an await, and leave a mark."""
+    found, mine = mark.get(), object()
+    mark.set(repr(mine))
+    await asyncio.sleep(0.01)
     log_safe("contract.echo", scope)
-    record(scope, args)
+    record(scope, args, found=found, kept=mark.get() == repr(mine))
     return args.get("value")
 
 
@@ -119,8 +126,9 @@ class MuteError(Exception):
 
 @tenant_worker(name="sigra.contract.ends", audit_schema=AuditEvent, action="contract.ends")
 def ends(scope: AuditScope, args: Mapping[str, Any], how: str) -> Any:
-    """End in the way that args ask for."""
-    record(scope, args)
+    """Leave a mark, and end in the way that args ask for."""
+    record(scope, args, found=mark.get())
+    mark.set(how)
     match how:
         case "value":
             return {"done": True}

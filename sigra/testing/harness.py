@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from sigra.proxy import Worker
 
 
+_BRIEF = "{worker} (job {job_id}, attempt {attempt} of {max_attempts}, {snoozes} snoozes)"
+
+
 class Harness(Protocol):
     """What a test file offers to the suite: access to its queue."""
 
@@ -121,12 +124,17 @@ class Journal:
         deadline, late = time.monotonic() + harness.patience, False
         while not done():
             if late:
-                runs = self.runs()
                 raise AssertionError(
-                    f"waited {harness.patience} s for {what}; {len(runs)} runs, last {runs[-3:]}"
+                    f"waited {harness.patience} s for {what}; {self._state(harness)}"
                 )
             harness.advance()
             late = time.monotonic() > deadline
+
+    def _state(self, harness: Harness) -> str:
+        runs = self.runs()
+        last = ", ".join(_BRIEF.format_map(run) for run in runs[-3:])
+        dead = "" if getattr(harness, "alive", True) else "; the consumer's process has ended"
+        return f"{len(runs)} runs{last and f', the last: {last}'}{dead}"
 
     def _lines(self, path: Path) -> list[dict[str, Any]]:
         found = _parsed(self._complete(path))

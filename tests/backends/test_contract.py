@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +20,13 @@ from sigra import AsyncioBackend, Job, SyncBackend, ThreadBackend, configure
 from sigra.backend import Capability
 from sigra.backends.envelope import pack
 from sigra.backends.external import consume
+from sigra.backends.inprocess.ticket import LocalTicket
+from sigra.backends.producing import unique_key
 from sigra.execute import in_event_loop
+from sigra.options import JobOptions
 from sigra.testing import BackendContract
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS
 from sigra.testing.contract_workers import record_events
 from sigra.testing.harness import Journal
 
@@ -135,36 +144,86 @@ class TestAsyncio(BackendContract):
 class Queue:
     """A backend of somebody else's, which is its own harness.
 
-    ``hasty``: it runs at once what is for later. ``deaf``: it forgets what ``.anew()`` sends.
+    ``hasty``: it runs at once what is for later. ``deaf``: it forgets what ``.anew()`` sends, and
+    ``hurried`` the options of that. ``eager``: it runs each job twice. ``lossy``: it leaves out
+    what is null, ``rounding``: digits, ``undated``: when a job was made, ``nameless``: the id of
+    one that was sent by its own API. ``leaky``: jobs leave things in its context. Of unique keys
+    it forgets whose they are (``mixing``), that retries hold them (``loose``), or that the dead
+    do not (``jealous``). ``silent``: it says nothing of how jobs ended.
     """
 
     name = "queue"
-    capabilities = frozenset[Capability](["delay", "run_at", "max_attempts", "backoff"])
+    capabilities = frozenset[Capability](
+        ["delay", "run_at", "max_attempts", "backoff", "unique", "result", "native"]
+    )
     patience = 60.0
 
     def __init__(self, fault: str = "") -> None:
-        self.fault, self.backend = fault, self
-        self.jobs: list[tuple[float, str, dict[str, Any]]] = []
+        self.fault, self.backend, self.sent = fault, self, 0
+        self.jobs: list[tuple[float, int, str, dict[str, Any]]] = []
+        self.keys: dict[str, int] = {}
+        self.tickets: dict[int, LocalTicket] = {}
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            self.put(job.options.wait(time.time()), job.worker, pack(job))
-            job.accept()
+            key = job.options.unique if self.fault == "mixing" else unique_key(job)
+            if key in self.keys:
+                job.accept(duplicate=True)
+                continue
+            native_id = self.put(job.options.wait(time.time()), job.worker, self.spoilt(pack(job)))
+            self.tickets[native_id] = LocalTicket("available")
+            if key is not None:
+                self.keys[key] = native_id
+            job.accept(native_id=str(native_id), ticket=self.tickets[native_id])
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
+        if self.fault == "hurried":
+            for job in jobs:
+                job.options = JobOptions()
         if self.fault != "deaf":
             self.enqueue(jobs)
 
-    def put(self, delay: float, worker: str, payload: dict[str, Any]) -> None:
-        self.jobs.append((0.0 if self.fault == "hasty" else time.time() + delay, worker, payload))
+    def spoilt(self, payload: dict[str, Any]) -> dict[str, Any]:
+        args = payload["args"].items()
+        match self.fault:
+            case "lossy":
+                args = [(name, value) for name, value in args if value is not None]
+            case "rounding":
+                text = json.dumps(dict(args))
+                args = json.loads(text, parse_float=lambda it: float(f"{float(it):g}")).items()
+            case "undated":
+                payload["enqueued_at"] = 0
+        return payload | {"args": dict(args)}
+
+    def put(self, delay: float, worker: str, payload: dict[str, Any], native_id: int = 0) -> int:
+        self.sent += not native_id
+        due = 0.0 if self.fault == "hasty" else time.time() + delay
+        self.jobs.append((due, native_id or self.sent, worker, payload))
+        return native_id or self.sent
+
+    def send(self, name: str, payload: Mapping[str, Any]) -> str:
+        return str(self.put(0.0, name, dict(payload)))
 
     def advance(self) -> None:
         time.sleep(0.01)
         for due in [job for job in self.jobs if job[0] <= time.time()]:
             self.jobs.remove(due)
-            consumed = consume(due[2], due[1], self.name)
-            if consumed.verdict.state in ("retryable", "scheduled"):
-                self.put(consumed.verdict.delay, due[1], consumed.following())
+            self.settle(*due[1:])
+
+    def settle(self, native_id: int, worker: str, payload: dict[str, Any]) -> None:
+        name = None if self.fault == "nameless" else str(native_id)
+        for _ in range(2 if self.fault == "eager" else 1):
+            consumed = consume(payload, worker, self.name, native_id=name)
+        if self.fault == "leaky":
+            workers.mark.set("left")
+        goes_on = consumed.verdict.state in ("retryable", "scheduled")
+        if native_id in self.tickets and self.fault != "silent":
+            self.tickets[native_id].settle(consumed.verdict)
+        if goes_on:
+            self.put(consumed.verdict.delay, worker, consumed.following(), native_id)
+        dead = consumed.verdict.state != "completed"
+        if self.fault == "loose" or not (goes_on or (self.fault == "jealous" and dead)):
+            self.keys = {key: held for key, held in self.keys.items() if held != native_id}
 
 
 def test_what_came_while_the_machine_stood_still_is_not_missed(journal: Journal) -> None:
@@ -172,27 +231,60 @@ def test_what_came_while_the_machine_stood_still_is_not_missed(journal: Journal)
     came: list[bool] = []
     stalled = SimpleNamespace(patience=0.0, advance=lambda: came.append(True))
     journal.wait(stalled, lambda: bool(came), "the job")
-    with pytest.raises(AssertionError, match="for another"):
+    with pytest.raises(AssertionError, match=r"for another; 0 runs$"):
         journal.wait(stalled, lambda: False, "another")
 
 
+def test_what_never_came_is_told_with_what_ran_and_that_the_consumer_has_ended(
+    journal: Journal,
+) -> None:
+    """The reason is there, and no args, which may be long."""
+    with configure(backend=SyncBackend()):
+        job = workers.echo.new({**IDS, "long": "x" * 1_000}, max_attempts=3)
+    dead = SimpleNamespace(patience=0.0, advance=lambda: None, alive=False)
+    with pytest.raises(AssertionError) as raised:
+        journal.wait(dead, lambda: False, "another")
+    assert str(raised.value) == (
+        "waited 0.0 s for another; 1 runs, the last: sigra.contract.echo "
+        f"(job {job.id}, attempt 1 of 3, 0 snoozes); the consumer's process has ended"
+    )
+
+
+SOON = r"ran [0-9.]+ s before it was due"
+
+
 @pytest.mark.parametrize(
-    ("fault", "case"),
+    ("fault", "case", "says"),
     [
-        ("hasty", "test_a_delayed_job_runs_later"),
-        ("hasty", "test_a_snoozed_job_runs_later"),
-        ("hasty", "test_a_failed_job_runs_again_later"),
-        ("deaf", "test_an_asynchronous_batch_arrives_whole"),
+        ("hasty", "test_a_delayed_job_runs_later", SOON),
+        ("hasty", "test_a_snoozed_job_runs_later", SOON),
+        ("hasty", "test_a_failed_job_runs_again_later", SOON),
+        ("deaf", "test_an_asynchronous_batch_arrives_whole", "waited 0.2 s for 3 jobs; 0 runs"),
+        ("hurried", "test_a_delayed_job_runs_later", SOON),
+        ("eager", "test_a_batch_arrives_whole", None),
+        ("lossy", "test_args_arrive_as_a_json_round_trip_gives_them", None),
+        ("rounding", "test_args_arrive_as_a_json_round_trip_gives_them", None),
+        ("undated", "test_scope_args_and_job_are_injected", None),
+        ("nameless", "test_a_hand_built_job_with_its_keys_runs", None),
+        ("leaky", "test_nothing_that_a_job_sets_outlives_it", None),
+        ("mixing", "test_a_unique_key_is_one_worker_s", None),
+        ("loose", "test_a_unique_key_holds_while_a_retry_waits", None),
+        ("jealous", "test_a_job_that_failed_for_good_gives_its_unique_key_up", "key to be free"),
+        ("silent", "test_a_job_that_is_to_be_retried_has_no_result", "its second attempt"),
     ],
 )
 def test_a_backend_that_breaks_a_promise_fails_the_suite(
-    journal: Journal, fault: str, case: str
+    journal: Journal, fault: str, case: str, says: str | None | None
 ) -> None:
     """It is told by the case of that promise, which one that keeps it passes."""
+    run = getattr(TestThread(), case)
+    if "how" in inspect.signature(run).parameters:
+        run = partial(run, how="failure")
     with configure(backend=(queue := Queue())):
-        getattr(TestThread(), case)(queue, journal)
+        run(queue, journal)
     journal.clear()
     queue = Queue(fault)
     queue.patience = 0.2
-    with configure(backend=queue), pytest.raises(AssertionError, match="due|waited"):
-        getattr(TestThread(), case)(queue, journal)
+    # In a context of its own: what a leaky one leaves there ends with it.
+    with configure(backend=queue), pytest.raises(AssertionError, match=says):
+        copy_context().run(run, queue, journal)

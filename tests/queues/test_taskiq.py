@@ -91,7 +91,7 @@ class TaskiqHarness(QueueHarness):
     def failed(self, native_id: str) -> str | None:
         """Return its error, which taskiq logs; it keeps none without a result backend."""
         refused = "was refused and ends here"
-        ended = rf"job {native_id} [^\n]*({refused}|raised \w+\n)"
+        ended = rf"job {native_id} [^\n]*({refused}|raised \w+\n|failed: [^\n;]*\n)"
         return self.logged(rf"{ended}|{refused}: [^\n]*{native_id}")
 
     def kept(self, native_id: str) -> bool:

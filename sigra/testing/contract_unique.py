@@ -1,0 +1,97 @@
+"""The part of the conformance suite about ``unique``: one unfinished job of a worker has a key."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from sigra.job import Job
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.harness import Harness, Journal
+
+
+class UniqueContract(ContractCase):
+    """A key is held while its job is unfinished, and no longer."""
+
+    def test_a_unique_key_holds_while_the_job_is_unfinished(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A second job under the key is not enqueued, and says so; a later one is."""
+        self._require(harness, "unique", "delay")
+        later, begun, key, jobs = max(4 * self.delay, 3), 0.0, "", list[Job]()
+        while not jobs or time.monotonic() - begun > later:  # a busy machine came to it too late
+            begun, key = time.monotonic(), f"k{len(jobs)}"
+            jobs.append(workers.echo.new(IDS, unique=key, delay=later))
+            jobs.append(asyncio.run(workers.echo.anew(IDS, unique=key, delay=later)))
+        first, second = jobs[-2:]
+        assert (first.duplicate, second.duplicate) == (False, True)
+        ids = {first.id, second.id}
+
+        def runs() -> int:
+            return len([run for run in journal.runs(workers.echo.name) if run["job_id"] in ids])
+
+        def taken() -> bool:
+            # The body has run, but the queue may not have heard of it yet.
+            job = workers.echo.new(IDS, unique=key)
+            ids.add(job.id)
+            return not job.duplicate
+
+        journal.wait(harness, lambda: runs() >= 1, "the first job")
+        journal.wait(harness, taken, "the key to be free")
+        journal.wait(harness, lambda: runs() >= 2, "the later job")
+        self._run(harness, journal, workers.agnostic, {})
+        assert runs() == 2
+
+    def test_a_unique_key_is_one_worker_s(self, harness: Harness, journal: Journal) -> None:
+        """A job of another worker under the same key is enqueued."""
+        self._require(harness, "unique", "delay")
+        first = workers.echo.new(IDS, unique="k", delay=self.delay)
+        other = workers.echo_async.new(IDS, unique="k", delay=self.delay)
+        assert (first.duplicate, other.duplicate) == (False, False)
+        journal.wait(harness, lambda: len(journal.runs()) >= 2, "both jobs")
+
+    def test_a_unique_key_holds_while_a_retry_waits(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job that failed and has attempts left is unfinished."""
+        self._require(harness, "unique", "max_attempts", "backoff")
+        options: dict[str, Any] = {"max_attempts": 2, "backoff": max(2 * self.delay, 1)}
+        job = workers.recovers.new({**IDS, "failures": 1}, unique="k", **options)
+        refused = list[bool]()
+
+        def over() -> bool:
+            begun = _runs_of(journal, job)
+            if begun == 1:
+                again = workers.recovers.new({**IDS, "failures": 0}, unique="k")
+                if _runs_of(journal, job) == 1:  # the second run has not ended meanwhile
+                    refused.append(again.duplicate)
+            return begun >= 2
+
+        journal.wait(harness, over, "the second attempt")
+        assert set(refused) <= {True}
+
+    @pytest.mark.parametrize("how", ["failure", "cancel", "raise"])
+    def test_a_job_that_failed_for_good_gives_its_unique_key_up(
+        self, harness: Harness, journal: Journal, how: str
+    ) -> None:
+        """Though the queue may keep it among the dead ones."""
+        self._require(harness, "unique")
+        args = {**IDS, "how": how}
+        job, _ = self._run(harness, journal, workers.ends, args, unique=how)
+        later = list[Job]()
+
+        def taken() -> bool:
+            later.append(workers.ends.new(args, unique=how))
+            return not later[-1].duplicate
+
+        journal.wait(harness, taken, "the key to be free")
+        journal.wait(harness, lambda: _runs_of(journal, later[-1]) == 1, "the later job")
+        assert _runs_of(journal, job) == 1
+
+
+def _runs_of(journal: Journal, job: Job) -> int:
+    return len([run for run in journal.runs() if run["job_id"] == job.id])
