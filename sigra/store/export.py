@@ -24,6 +24,7 @@ from sigra.store.query import is_place, of_tenancy, read_chain
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.sink import SqlAuditSink
 from sigra.store.stored import event_of, hex_shown, is_text, shown
+from sigra.store.strays import check_rows
 from sigra.store.tables import chains
 
 _LONGEST_NAME = 120
@@ -84,6 +85,7 @@ def _claim(folder: Path) -> None:
 def _chains(database: Database, which: EventFilter) -> list[Any]:
     query = of_tenancy(select(chains.c.id, chains.c.tag).order_by(chains.c.tag), which)
     found = read_tables(database, lambda connection: list(connection.execute(query)))
+    check_rows(database, which)
     before = None
     for chain in found:
         if not is_text(chain.tag) or chain.tag == before:

@@ -13,6 +13,7 @@ from sigra.store.access import read_tables
 from sigra.store.beginning import placed
 from sigra.store.database import Database
 from sigra.store.errors import InvalidQueryError
+from sigra.store.query import later
 from sigra.store.reading import id_as_logged
 from sigra.store.stored import is_text
 from sigra.store.tables import chains, entries
@@ -38,7 +39,7 @@ def events_of(
 
     Where ``target_type`` is given, a target is the person only if it has that type.
     """
-    after = 0
+    after: Any = None
     while True:
         query = _mentions(database.dialect, tag, after, names)
         rows = read_tables(database, lambda connection: connection.execute(query).all())  # noqa: B023
@@ -50,7 +51,7 @@ def events_of(
         after = rows[-1].sequence
 
 
-def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any:
+def _mentions(dialect: str, tag: str, after: Any, names: Collection[str]) -> Any:
     """Return the query of payloads that may name a person; ``_is_of`` tells which of them do."""
     # Not LIKE: SQLite takes patterns of 50,000 bytes at most, and an id may be longer.
     place = func.instr if dialect == "sqlite" else func.strpos
@@ -60,7 +61,7 @@ def _mentions(dialect: str, tag: str, after: int, names: Collection[str]) -> Any
     return (
         select(entries)
         .join(chains, chains.c.id == entries.c.chain)
-        .where(chains.c.tag == tag, entries.c.sequence > after, or_(*mentioned))
+        .where(chains.c.tag == tag, later(after), or_(*mentioned))
         .order_by(entries.c.sequence)
         .limit(_AT_ONCE)
     )

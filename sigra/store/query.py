@@ -18,6 +18,8 @@ from sigra.store.stored import event_of, is_text
 from sigra.store.tables import chains, entries
 
 _AT_ONCE = 2_000
+_LOWEST = -(1 << 63)
+"""The lowest number that a column holds; the store's own begin with 1."""
 
 Position = tuple[str, int, int]
 """Where a page ends: the time, chain and sequence of its last event."""
@@ -54,11 +56,11 @@ def read_all(database: Database, which: EventFilter) -> Iterator[AuditEvent]:
 
 
 def read_chain(
-    database: Database, chain: int, which: EventFilter, after: int = 0
+    database: Database, chain: int, which: EventFilter, after: int | None = None
 ) -> Iterator[list[Any]]:
     """Yield the rows of a chain that match, in its order, some at a time, never an empty list."""
     while True:
-        query = matching(stored_events().where(entries.c.sequence > after), which, chain)
+        query = matching(stored_events().where(later(after)), which, chain)
         query = query.order_by(entries.c.sequence).limit(_AT_ONCE)
         rows = read_tables(database, lambda c: list(c.execute(query)))  # noqa: B023
         more = len(rows) == _AT_ONCE
@@ -68,6 +70,11 @@ def read_chain(
             after = rows[-1].sequence
         if not more:
             return
+
+
+def later(after: Any) -> Any:
+    """Return the condition for entries after a sequence; None: all, those too that are below 1."""
+    return entries.c.sequence >= _LOWEST if after is None else entries.c.sequence > after
 
 
 def of_tenancy(query: Any, which: EventFilter) -> Any:

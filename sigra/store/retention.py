@@ -28,6 +28,7 @@ from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.report import Finding
 from sigra.store.statements import ConnectionRunner
 from sigra.store.stored import is_text
+from sigra.store.strays import check_rows
 from sigra.store.tables import chains, entries
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def prune(
                 if count:
                     yield Pruned(organization_of(tag), count)
                 more = count == batch
-    _raise_first(failed)
+    _raise_first(failed, sink.database, found)
 
 
 def _give_way(database: Database, since: float) -> float:
@@ -149,7 +150,7 @@ def erase(
     if vacuum:
         # Also where nothing was left to erase: an earlier call may have been killed before this.
         sink.database.scrub()
-    _raise_first(failed)
+    _raise_first(failed, sink.database, which_chains)
     return erased
 
 
@@ -218,9 +219,11 @@ def _collected(failed: list[AuditChainError]) -> Iterator[None]:
         failed.append(error)
 
 
-def _raise_first(failed: list[AuditChainError]) -> None:
+def _raise_first(failed: list[AuditChainError], database: Database, which: EventFilter) -> None:
+    """Raise what was collected, or for a chain that has no row, and so was passed over."""
     if failed:
         raise failed[0]
+    check_rows(database, which)
 
 
 def _check_tag(tag: Any) -> None:

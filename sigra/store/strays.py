@@ -4,15 +4,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, func, select, union
 
-from sigra.store.chain import is_sound, organization_of
+from sigra.store.access import read_tables
+from sigra.store.chain import chain_tag, is_sound, organization_of
+from sigra.store.database import Database
+from sigra.store.errors import AuditChainError
+from sigra.store.reading import EventFilter
 from sigra.store.report import Finding
 from sigra.store.tables import chains, entries, marks
 
 _ODD = "entries or marks name their chain by a value of a kind that is never written"
+
+
+class _Left(NamedTuple):
+    """What is left of a chain: its number, its tag if that is known, its first entry, counts."""
+
+    chain: int
+    tag: str | None
+    first: int | None
+    entries: int
+    marks: int
+
+    @property
+    def told(self) -> str:
+        left = f"{self.entries} entries and {self.marks} marks of it are left"
+        return f"the row of chain {self.chain} is gone: {left}"
 
 
 def find_strays(
@@ -23,10 +42,38 @@ def find_strays(
     It names the organization if that is one of ``tags`` or a mark says it. With ``everything``
     it is yielded also for a chain that is of none of ``tags``, or of nobody knows whom.
     """
-    for chain in connection.exec_driver_sql(_WITHOUT_ROW).scalars().all():
-        if type(chain) is not int:
+    for left in _all_left(connection, tags):
+        if left is None:
             if everything:
                 yield Finding(None, 0, None, "changed", _ODD)
+        elif everything or left.tag in tags:
+            organization = None if left.tag is None else organization_of(left.tag)
+            yield Finding(organization, left.first or 0, None, "removed", left.told)
+
+
+def check_rows(database: Database, which: EventFilter) -> None:
+    """Raise ``AuditChainError`` where entries that are asked for are of a chain without a row.
+
+    Nothing but that row says whose they are, so that nobody reads, prunes or erases them.
+    """
+    everything = which.all_organizations
+    tags = set() if everything else {chain_tag(which.organization_id)}
+
+    def look(connection: Connection) -> list[_Left | None]:
+        found = [left for left in _all_left(connection, tags) if left is None or left.entries]
+        return [left for left in found if everything or (left is not None and left.tag in tags)]
+
+    for left in read_tables(database, look):
+        told, tag = (_ODD, None) if left is None else (left.told, left.tag or left.chain)
+        reason = f"are not whole: {told}, and nobody can work with them until that is put back"
+        raise AuditChainError(tag, reason)
+
+
+def _all_left(connection: Connection, tags: Collection[str]) -> Iterator[_Left | None]:
+    """Yield what is left of each chain without a row; None for a number that is none."""
+    for chain in connection.exec_driver_sql(_WITHOUT_ROW).scalars().all():
+        if type(chain) is not int:
+            yield None
             continue
         left = select(entries).where(entries.c.chain == chain).order_by(entries.c.sequence)
         first = connection.execute(left.limit(1)).one_or_none()
@@ -36,15 +83,7 @@ def find_strays(
         if first is not None:
             named = [tag for tag in (*tags, *named) if is_sound(first, tag)]
         tag = next(iter(named), None)
-        if everything or tag in tags:
-            reason = f"the row of chain {chain} is gone: {count} entries and {len(texts)} marks"
-            yield Finding(
-                None if tag is None else organization_of(tag),
-                0 if first is None else first.sequence,
-                None,
-                "removed",
-                f"{reason} of it are left",
-            )
+        yield _Left(chain, tag, None if first is None else first.sequence, count or 0, len(texts))
 
 
 def _without_row(table: Table) -> Any:

@@ -17,7 +17,8 @@ from sqlalchemy import create_engine
 
 from sigra.audit.event import EVENT_FIELDS
 from sigra.errors import SigraError
-from sigra.store import Signer, SqlAuditSink, erase, export, verify_export
+from sigra.store import AuditChainError, Signer, SqlAuditSink, erase, export, verify_export
+from sigra.store.tables import chains, entries
 
 HOSTILE = ("../../etc/passwd", "a/b", "CON", ".", "", "x" * 300, "ü\u202e\n", "none", "org:none")
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "  =1", "＝1", '=cmd|"/c calc"!A1', '"=1')
@@ -61,6 +62,28 @@ def test_one_organization_is_exported_alone(sink: SqlAuditSink, tmp_path: Path) 
     assert {"manifest.json", manifest.files[0].file} == {
         path.name for path in (tmp_path / "out").iterdir()
     }
+
+
+def test_an_event_is_exported_whatever_sequence_it_was_given(
+    sink: SqlAuditSink, tmp_path: Path
+) -> None:
+    """Somebody who moves it before the first does not keep it out."""
+    moved = entries.update().where(entries.c.chain == 1, entries.c.sequence == 3)
+    values = {"sequence": -(1 << 63), "previous": b"-" * 32}
+    sink.database.write(lambda c: c.execute(moved.values(values)))
+    manifest = export(sink, tmp_path / "out", organization_id="acme")
+    assert (10, 10) == (manifest.events, manifest.files[0].sequence)
+
+
+def test_an_export_does_not_pass_over_a_chain_whose_row_is_gone(
+    sink: SqlAuditSink, tmp_path: Path
+) -> None:
+    """What it would lack is said, and other organizations can be exported."""
+    sink.database.write(lambda c: c.execute(chains.delete().where(chains.c.tag == "org:acme")))
+    for which in ({"all_organizations": True}, {"organization_id": "acme"}):
+        with pytest.raises(AuditChainError, match="the row of chain 1 is gone: 10 entries"):
+            export(sink, tmp_path / "out", **which)
+    assert 10 == export(sink, tmp_path / "out", organization_id="globex").events
 
 
 @pytest.mark.parametrize("organization", HOSTILE)

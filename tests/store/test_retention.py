@@ -31,7 +31,7 @@ from sigra.store import (
 )
 from sigra.store.canonical import canonical
 from sigra.store.errors import AuditChainError, InvalidQueryError
-from sigra.store.tables import entries, marks
+from sigra.store.tables import chains, entries, marks
 
 KEY = Signer(Ed25519PrivateKey.generate())
 EVERYONE = EventFilter(all_organizations=True)
@@ -177,6 +177,35 @@ def test_what_was_tampered_with_is_not_erased_without_a_word(
         "ERROR",
         True,
     )
+
+
+@pytest.mark.parametrize("sequence", [0, -1, -(1 << 63)])
+def test_a_person_is_erased_whatever_sequence_an_event_was_given(
+    filled: SqlAuditSink, sequence: int
+) -> None:
+    """Somebody who moves an event before the first does not keep its text from being erased."""
+    moved = {"sequence": sequence, "previous": b"-" * 32}
+    filled.database.write(lambda c: c.execute(entries.update().where(MIDDLE).values(moved)))
+    assert erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme") == 10
+    left = select(func.count()).where(entries.c.payload.like("%ann%"))
+    assert filled.database.read(lambda c: c.scalar(left)) == 0
+
+
+@pytest.mark.parametrize(
+    "which", [{"all_organizations": True}, {"organization_id": "other"}], ids=str
+)
+def test_who_keeps_the_store_is_told_of_a_chain_whose_row_is_gone(
+    filled: SqlAuditSink, which: Any
+) -> None:
+    """Its events are neither erased nor pruned, and that is not passed over."""
+    gone = chains.delete().where(chains.c.tag == "org:other")
+    filled.database.write(lambda c: c.execute(gone))
+    told = "the row of chain 2 is gone: 10 entries and 0 marks of it are left"
+    with pytest.raises(AuditChainError, match=told):
+        erase(filled, "bob", reason="asked", signer=KEY, **which)
+    assert erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme") == 10
+    with pytest.raises(AuditChainError, match=told):
+        list(prune(filled, NOON + timedelta(days=1), reason="old", signer=KEY, **which))
 
 
 def test_only_the_beginning_of_a_chain_goes(sink: SqlAuditSink) -> None:
