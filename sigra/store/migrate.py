@@ -143,6 +143,16 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
     database.write(alter)
 
 
+def _check_encoding(connection: Connection) -> None:
+    """Raise ``AuditTablesError`` for a database that lacks characters which events have."""
+    encoding = connection.execute(select(func.current_setting("server_encoding"))).scalar_one()
+    if encoding != "UTF8":
+        raise AuditTablesError(
+            f"need a database whose encoding is UTF8, and not {encoding}, which lacks characters "
+            "that an id or metadata may have: such events would fail"
+        )
+
+
 def _upgrade_once(connection: Connection) -> None:
     if checked_version(connection) != HEAD:
         _run(connection, "upgrade", HEAD)
@@ -184,6 +194,8 @@ def _run(connection: Connection, way: str, revision: str) -> None:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
+    if way == "upgrade" and connection.dialect.name == "postgresql":
+        _check_encoding(connection)
     script = ScriptDirectory(str(FOLDER))
     steps = script._upgrade_revs if way == "upgrade" else script._downgrade_revs
 

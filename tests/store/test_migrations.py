@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -527,3 +528,22 @@ def test_a_store_that_nobody_upgraded_is_named(
     """Without the right to bring it to this version a sink says what is missing."""
     with pytest.raises(Exception, match="salt"):
         open_sink(url, create_tables=False).write(event(20))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_lacks_characters_is_no_store(postgres: str, encoding: str) -> None:
+    """Else a tenant could keep events from being written, by a letter in what he names."""
+    name = f"sigra_{uuid.uuid4().hex[:12]}"
+    server = create_engine(postgres, isolation_level="AUTOCOMMIT")
+    made = f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    with server.connect() as connection:
+        connection.exec_driver_sql(made)
+        sink = SqlAuditSink(make_url(postgres).set(drivername="postgresql+asyncpg", database=name))
+        try:
+            with pytest.raises(AuditTablesError, match=f"encoding is UTF8, and not {encoding}"):
+                sink.write(event(1))
+        finally:
+            sink.close()
+            connection.exec_driver_sql(f"DROP DATABASE {name}")
+    server.dispose()
