@@ -11,6 +11,7 @@ from sigra import (
     AuditScope,
     EnvelopeError,
     InvalidArgsError,
+    InvalidOptionError,
     Job,
     Signing,
     configure,
@@ -98,6 +99,14 @@ def test_an_envelope_of_this_version_without_lost_runs_is_read() -> None:
 def test_a_backoff_function_is_the_consumer_s_own() -> None:
     """A function cannot travel; the definition has it."""
     assert 10.0 == read(pack(made())).job.options.retry_delay(2)
+
+
+@pytest.mark.parametrize("function", [lambda attempt: 5.0, float])
+def test_a_backoff_function_of_the_call_s_own_is_refused(function: Any) -> None:
+    """No consumer would have it, and the job's retries would come by another."""
+    with pytest.raises(InvalidOptionError, match="give it to the decorator") as caught:
+        pack(made(backoff=function))
+    assert ("backoff", close.name) == (caught.value.option, caught.value.worker)
 
 
 def test_args_arrive_read_only() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sigra import config
 from sigra.definition import Definition
-from sigra.errors import EnvelopeError
+from sigra.errors import EnvelopeError, InvalidOptionError
 from sigra.job import Job
 from sigra.json import freeze
 from sigra.options import LONGEST_DELAY, JobOptions
@@ -25,6 +25,7 @@ MARK = "sigra"
 _NO_LIMIT = 1 << 40
 _LONGEST_ID = 256
 _NO_ID = f"not printable text of 1 to {_LONGEST_ID} characters"
+_NO_FUNCTION = "a function travels through no queue: give seconds, or give it to the decorator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,13 @@ def pack(
     lost: int = 0,
     unsigned: bool = False,
 ) -> dict[str, Any]:
-    """Return the job as a dict of JSON values, with its counters."""
+    """Return the job as a dict of JSON values, with its counters.
+
+    Raises ``InvalidOptionError`` for a ``backoff`` that is a function of the call's own.
+    """
     options = job.options
+    if callable(options.backoff) and options.backoff is not job.definition.defaults.backoff:
+        raise InvalidOptionError("backoff", _NO_FUNCTION, job.worker)
     payload = {
         MARK: VERSION,
         "id": job.id,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra import config
 from sigra.backend import Backend, Capability
+from sigra.backends.envelope import pack
 from sigra.backends.sync import SyncBackend
 from sigra.binding import ID_KEYS
 from sigra.options import OPTION_NAMES, check_capabilities, parse_options
@@ -59,6 +60,7 @@ class RecordingBackend(SyncBackend):
             queue = self._stands_for.choose(None, job.options.queue)
             if "native" in queue.capabilities:
                 check_capabilities(job.options, queue, job.worker)
+                pack(job)  # or raise, for what no envelope carries
         self.jobs.append(job)
         return super()._take(job, pump)
 

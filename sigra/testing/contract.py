@@ -180,6 +180,17 @@ class BackendContract(OutcomeContract, ResultContract, DueContract, UniqueContra
             assert caught.value.option == name
         assert journal.runs() == []
 
+    def test_a_function_that_would_not_travel_is_refused(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A backoff that only the call has is, for no consumer would have it; nothing is sent."""
+        self._require(harness, "native", "backoff")
+        with pytest.raises(InvalidOptionError) as caught:
+            workers.echo.new_many([IDS] * 2, backoff=lambda attempt: 1.0)
+        assert caught.value.option == "backoff"
+        self._run(harness, journal, workers.agnostic, {})
+        assert journal.runs(workers.echo.name) == []
+
     def test_a_hand_built_job_without_keys_never_runs(
         self, harness: Harness, journal: Journal
     ) -> None:

@@ -219,6 +219,16 @@ def test_what_the_job_s_own_queue_refuses_is_refused_in_a_test(many: bool) -> No
         assert 1 == len(backend.jobs)
 
 
+def test_a_function_that_no_queue_carries_is_refused_in_a_test() -> None:
+    """A backoff of the call's own is; the decorator's function is there in the consumer too."""
+    patient = worker(name="kit.patient", backoff=float)(lambda: None)
+    with configure(backend=Modest()), configure(backend=RecordingBackend()):
+        assert "completed" == patient.new({}).state
+        with pytest.raises(InvalidOptionError, match="travels through no queue"):
+            patient.new({}, backoff=abs)
+        refute_enqueued(patient, backoff=abs)
+
+
 @pytest.mark.parametrize(("delay", "state"), [(0, "available"), (5, "scheduled")])
 def test_a_job_in_a_transaction_waits_for_drain(
     sigra_backend: RecordingBackend, delay: float, state: str
