@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
@@ -10,7 +10,7 @@ from sigra.backend import Backend, Capability
 from sigra.backends.envelope import pack
 from sigra.backends.sync import SyncBackend
 from sigra.binding import ID_KEYS
-from sigra.options import OPTION_NAMES, check_capabilities, parse_options
+from sigra.options import OPTION_NAMES, PLAIN, check_capabilities, parse_options
 from sigra.scope import id_text
 from sigra.testing.perform import definition_of
 
@@ -102,18 +102,13 @@ def assert_enqueued(
     matching = _matching(worker, args, options)
     if matching:
         return matching[-1]
-    jobs = _recorded()
-    lines = [f"\n  {job.worker} {dict(job.args)!r} {job.options}" for job in jobs[-_SHOWN:]]
-    seen = "".join(line[:_WIDEST] for line in lines)
-    if len(jobs) > _SHOWN:
-        seen = f"\n  ({len(jobs) - _SHOWN} before these){seen}"
     own = worker.definition.backend
     elsewhere = ""
     if own not in (None, config.current.backend):
         elsewhere = f" here (its decorator sends its jobs to the backend {own.name!r})"
     raise AssertionError(
         f"no job of {worker.definition.name} with args {dict(args or {})!r} and options "
-        f"{options!r} was enqueued{elsewhere}; enqueued were:{seen or ' none'}"
+        f"{options!r} was enqueued{elsewhere}; enqueued were:{_lines_of(_recorded())}"
     )
 
 
@@ -123,7 +118,7 @@ def refute_enqueued(
     """Assert that no job of ``worker`` with such args and options was enqueued."""
     matching = _matching(worker, args, options)
     if matching:
-        raise AssertionError(f"such jobs were enqueued: {len(matching)}, the last {matching[-1]!r}")
+        raise AssertionError(f"such jobs were enqueued:{_lines_of(matching)}")
 
 
 def _matching(
@@ -150,6 +145,18 @@ def _matching(
         and all(key in job.args and _equal(job.args[key], value) for key, value in wanted.items())
         and all(getattr(job.options, name) == value for name, value in options.items())
     ]
+
+
+def _lines_of(jobs: Sequence[Job]) -> str:
+    """Write a job a line: its worker, its args, its state, and what options it was given."""
+    lines = [f"\n  ({len(jobs) - _SHOWN} before these)"] if len(jobs) > _SHOWN else []
+    for job in jobs[-_SHOWN:]:
+        given = {name: job.options[name] for name in OPTION_NAMES}
+        # By identity: a conn may have an == of its own.
+        options = [f"{n}={value!r}" for n, value in given.items() if value is not PLAIN[n]]
+        text = ", ".join([f"{job.worker} {dict(job.args)!r}", job.state, *options])
+        lines.append(f"\n  {text[:_WIDEST]}")
+    return "".join(lines) or " none"
 
 
 def _as_json(value: Any) -> Any:

@@ -186,7 +186,7 @@ class BackendContract(OutcomeContract, ResultContract, DueContract, UniqueContra
         """A backoff that only the call has is, for no consumer would have it; nothing is sent."""
         self._require(harness, "native", "backoff")
         with pytest.raises(InvalidOptionError) as caught:
-            workers.echo.new_many([IDS] * 2, backoff=lambda attempt: 1.0)
+            workers.echo.new_many([IDS] * 2, backoff=float)
         assert caught.value.option == "backoff"
         self._run(harness, journal, workers.agnostic, {})
         assert journal.runs(workers.echo.name) == []

@@ -601,6 +601,26 @@ def test_assert_enqueued_shows_what_was(sigra_backend: RecordingBackend) -> None
         assert_enqueued(sweep)
 
 
+def test_what_a_failed_assertion_shows_of_a_job(sigra_backend: RecordingBackend) -> None:
+    """Its args, how it stands and the options that it was given, whatever was asserted."""
+    close.new({**TENANT, "then": "fail"})
+    close.new(TENANT, queue="mail", delay=60)
+    jobs = (
+        "\n  test_kit.close {'organization_id': '42', 'actor_id': '7', 'then': 'fail'}, discarded"
+        "\n  test_kit.close {'organization_id': '42', 'actor_id': '7'}, scheduled, "
+        "queue='mail', delay=60.0"
+    ).replace("test_kit.close", close.name)
+    with pytest.raises(AssertionError) as raised:
+        assert_enqueued(close, args={"then": 1})
+    assert str(raised.value) == (
+        f"no job of {close.name} with args {{'then': 1}} and options {{}} was enqueued; "
+        f"enqueued were:{jobs}"
+    )
+    with pytest.raises(AssertionError) as raised:
+        refute_enqueued(close)
+    assert str(raised.value) == f"such jobs were enqueued:{jobs}"
+
+
 def test_assert_enqueued_shows_no_more_than_can_be_read(sigra_backend: RecordingBackend) -> None:
     """Of many jobs the last ones, and of each its beginning."""
     for number in range(100):
