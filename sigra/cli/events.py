@@ -13,7 +13,7 @@ from rich.text import Text
 from sqlalchemy import Connection, func, select
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
-from sigra.cli.show import inline, listing, say, stdout_console
+from sigra.cli.show import fits, inline, listing, say, stdout_console
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
@@ -24,7 +24,6 @@ from sigra.store.stored import event_of, shown, who
 from sigra.store.tables import chains, entries
 
 _EVERY = 1.0
-_UNFOLDED = 100_000
 _STYLES = {"success": "green", "failure": "yellow", "error": "red"}
 
 
@@ -50,11 +49,10 @@ def _show_table(events: Sequence[AuditEvent]) -> None:
     """Lay out a page; where the terminal is too narrow, in lines, whose ids are not cut apart."""
     columns = ["time (UTC)", "organization", "who", "action", "target", "outcome"]
     console, table = stdout_console(), listing(columns, [_row(event) for event in events])
-    unfolded = console.options.update(width=_UNFOLDED)
-    if console.measure(table, options=unfolded).maximum > console.width:
-        _print_lines(events, machine=False)
-    else:
+    if fits(console, table):
         console.print(table)
+    else:
+        _print_lines(events, machine=False)
 
 
 def follow(
@@ -81,7 +79,13 @@ def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> Non
         return
     rows = [[inline(action), *(f"{counts[action, o]:,}" for o in _STYLES)] for action in actions]
     rows.append(["all", *(f"{sum(counts[a, o] for a in actions):,}" for o in _STYLES)])
-    stdout_console().print(listing(["action", *_STYLES], rows))
+    console, table = stdout_console(), listing(["action", *_STYLES], rows)
+    if fits(console, table):
+        console.print(table)
+        return
+    for action, *numbers in rows:
+        told = (f"{number} {name}" for number, name in zip(numbers, _STYLES, strict=True))
+        say(f"{action}: {', '.join(told)}")
 
 
 def _counted(store: SqlAuditSink, which: EventFilter) -> Counter[tuple[str, str]]:

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 _REFRESH = 0.1
+_UNFOLDED = 100_000
 
 
 class PlainConsole(Console):
@@ -156,6 +157,12 @@ def figures(rows: list[Row]) -> Table:
     for name, value, style in rows:
         table.add_row(Text(printable(name)), Text(printable(written(value)), style=style))
     return table
+
+
+def fits(console: Console, table: Table) -> bool:
+    """Tell whether a console is wide enough to show a table with no word cut apart."""
+    unfolded = console.options.update(width=_UNFOLDED)
+    return console.measure(table, options=unfolded).maximum <= console.width
 
 
 def listing(columns: list[str], rows: list[list[str]]) -> Table:

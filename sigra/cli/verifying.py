@@ -6,7 +6,17 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sigra.cli.show import Bar, figures, inline, say, stderr_console, stdout_console
+from sigra.cli.show import (
+    Bar,
+    Row,
+    figures,
+    fits,
+    inline,
+    say,
+    stderr_console,
+    stdout_console,
+    written,
+)
 from sigra.cli.target import MisuseError
 from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
 from sigra.store.keys import by_id
@@ -88,21 +98,22 @@ def _check_export(folder: Path, keys: Any) -> list[str]:
 
 def _show(report: Report) -> None:
     age = report.checkpoint_age
-    console = stdout_console()
-    console.print(
-        figures(
-            [
-                ("verdict", report.verdict, _STYLES[report.verdict]),
-                ("assurance", report.level, ""),
-                ("events", report.rows, ""),
-                ("chains", report.chains, ""),
-                ("pruned", report.pruned, ""),
-                ("erased", report.erased, ""),
-                ("last checkpoint", "none" if age is None else age_text(age), ""),
-                ("events after it", report.unanchored, ""),
-            ]
-        )
-    )
+    rows: list[Row] = [
+        ("verdict", report.verdict, _STYLES[report.verdict]),
+        ("assurance", report.level, ""),
+        ("events", report.rows, ""),
+        ("chains", report.chains, ""),
+        ("pruned", report.pruned, ""),
+        ("erased", report.erased, ""),
+        ("last checkpoint", "none" if age is None else age_text(age), ""),
+        ("events after it", report.unanchored, ""),
+    ]
+    console, table = stdout_console(), figures(rows)
+    if fits(console, table):
+        console.print(table)
+    else:
+        for name, value, _ in rows:
+            say(f"{name}: {written(value)}")
     for finding in report.findings[:_MOST]:
         say(told(finding))
     if (more := len(report.findings) - _MOST) > 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sigra.cli.show import listing, stdout_console
+from sigra.cli.show import fits, inline, listing, stdout_console
 from sigra.cli.target import defined_in, load_module
 from sigra.definition import Definition
 from sigra.options import OPTION_NAMES, PLAIN
@@ -22,7 +22,14 @@ def list_workers(module: str, *, as_json: bool) -> None:
         rows = [_row(fact) for fact in facts]
         console = stdout_console()
         console.print(f"Workers of {module}", style="bold", markup=False)
-        console.print(listing(columns, rows))
+        table = listing(columns, rows)
+        if fits(console, table):
+            console.print(table)
+        else:
+            for row in rows:
+                console.print(
+                    inline("  ".join(row).replace("\n", ", ")), markup=False, soft_wrap=True
+                )
     else:
         print(f"module {module} defines no worker, nor does a submodule that it imports")
 

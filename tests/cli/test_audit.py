@@ -147,6 +147,18 @@ def test_on_a_narrow_terminal_no_id_is_cut_apart(database: Path, columns: int, l
     assert lines == sum(bool(line.strip()) for line in shown.splitlines())
 
 
+@pytest.mark.parametrize("columns", ["1", "20"])
+def test_on_a_narrow_terminal_no_verdict_and_no_number_is_cut_apart(
+    database: Path, columns: str
+) -> None:
+    """What a table would cut to pieces comes in plain lines."""
+    environment = {"SIGRA_AUDIT_STORE": f"sqlite:///{database}", "COLUMNS": columns}
+    verified = CliRunner().invoke(sigra, ["audit", "verify", *ALL], env=environment).stdout
+    assert {"verdict: intact", "events: 12", "last checkpoint: none"} <= set(verified.splitlines())
+    counted = CliRunner().invoke(sigra, ["audit", "stats", *ALL], env=environment).stdout
+    assert "all: 6 success, 6 failure, 0 error" == counted.splitlines()[-1]
+
+
 def test_in_a_pipe_an_event_is_one_line(database: Path) -> None:
     """What a cron job mails, or grep reads, is not folded to the width of no terminal."""
     environment = {"SIGRA_AUDIT_STORE": f"sqlite:///{database}", "COLUMNS": None}

@@ -45,6 +45,15 @@ def test_the_table_shows_the_names_that_queues_show(command, monkeypatch):
     assert "sigra.cli.story.charge_card" in command("workers", "sigra.cli.story").stdout
 
 
+@pytest.mark.parametrize("columns", ["1", "80"])
+def test_where_the_table_would_cut_names_apart_each_worker_is_a_line(command, monkeypatch, columns):
+    """Its name is whole, and its options stand behind it."""
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = command("workers", "sigra.cli.story").stdout.splitlines()
+    (line,) = [line for line in shown if line.startswith("sigra.cli.story.charge_card ")]
+    assert ("max_attempts=2" in line, line.endswith("AuditEvent  payment.charge")) == (True, True)
+
+
 def test_a_module_without_workers_says_so(command):
     """No empty table: a sentence."""
     told = "module json defines no worker, nor does a submodule that it imports\n"
