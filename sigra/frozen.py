@@ -82,12 +82,6 @@ def _reading(name: str) -> Callable[..., Any]:
     return read
 
 
-def _settle_right(self: Any, _left: object) -> Any:
-    """Settle the right operand and let the left one do the operation, in place too."""
-    _settle(self)
-    return NotImplemented
-
-
 def _define(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
     for name, method in methods.items():
         setattr(cls, name, method)
@@ -104,7 +98,6 @@ _define(FrozenDict, dict.fromkeys(_DICT_CHANGES.split(), _refuse))
 _define(FrozenList, dict.fromkeys(_LIST_CHANGES.split(), _refuse))
 # __iter__ matters most: without it dict(x) and {**x} copy past every method.
 _define(_UnreadDict, {name: _reading(name) for name in _READS.split()})
-_define(_UnreadDict, {"__ror__": _settle_right})
 
 
 def read_only(tree: Any) -> Any:
