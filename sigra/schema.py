@@ -109,8 +109,7 @@ def _model_columns(_: type, options: Any) -> dict[str, str] | None:
 
 
 def _attrs_fields(_: type, attributes: Any) -> dict[str, str] | None:
-    taken = [attribute for attribute in attributes if attribute.init]
-    names = {attribute.name: attribute.alias or attribute.name for attribute in taken}
+    names = {attribute.name: attribute.alias for attribute in attributes if attribute.init}
     return names | _by_name(names.values())
 
 
