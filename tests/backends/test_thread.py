@@ -681,6 +681,26 @@ def test_close_returns_nothing_that_has_finished(
     assert [] == pool.close(0)
 
 
+def test_close_returns_a_job_that_waits_again_once(
+    pool: ThreadBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the thread that ran it has not let go of it yet."""
+    following, stalled = Pool._next, threading.Event()
+
+    def stall(self: Pool, me: int) -> Any:
+        if ran:
+            stalled.set()
+            assert gates["gate"].wait(PATIENCE)
+        return following(self, me)
+
+    gates["gate"] = threading.Event()
+    monkeypatch.setattr(Pool, "_next", stall)
+    job = attempted.new({"fails": 1}, backoff=60)
+    assert stalled.wait(PATIENCE)
+    assert [job] == pool.close(0)
+    gates["gate"].set()
+
+
 def test_a_job_whose_result_is_there_has_finished() -> None:
     """Whoever looks, at whatever moment of its end."""
 

@@ -236,6 +236,7 @@ class Pool:
             ticket.settle(verdict)
             return
         with self._lock:
+            del self._running[threading.get_ident()]  # it waits again, and close() returns it once
             self._agenda.settle(job, ticket, verdict)
             if self.phase in ("closed", "lost"):
                 for _, given_up in self._agenda.leave():
