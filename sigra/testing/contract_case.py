@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import timedelta, timezone
 from typing import Any, ClassVar
 
 import pytest
@@ -12,6 +13,9 @@ from sigra.backend import Capability
 from sigra.job import Job
 from sigra.proxy import Worker
 from sigra.testing.harness import Harness, Journal
+
+AWAY = timezone(timedelta(hours=-5, minutes=-30))
+"""A time zone in which few machines are: a moment is the same in each."""
 
 IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
 

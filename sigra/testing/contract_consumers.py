@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
@@ -20,7 +20,7 @@ from sigra.proxy import TenantWorker, Worker
 from sigra.scope import AuditScope
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract import BackendContract
-from sigra.testing.contract_case import IDS
+from sigra.testing.contract_case import AWAY, IDS
 from sigra.testing.harness import ConsumerHarness, Journal, TransactingHarness
 
 
@@ -80,7 +80,7 @@ class ConsumerContract(BackendContract):
         """Delays, moments, snoozes and backoffs are waited for, by this machine's clock."""
         self._require(harness, "delay", "run_at", "max_attempts", "backoff")
         begun = time.time()
-        later = datetime.fromtimestamp(begun + self.delay, timezone.utc)
+        later = datetime.fromtimestamp(begun + self.delay, AWAY)
         workers.echo.new(IDS, delay=self.delay)
         workers.echo.new(IDS, run_at=later)
         workers.snoozes.new({**IDS, "times": 1})

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from sigra.job import Job
 from sigra.testing import contract_workers as workers
-from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.contract_case import AWAY, IDS, ContractCase
 from sigra.testing.harness import Harness, Journal
 
 
@@ -20,7 +20,7 @@ class DueContract(ContractCase):
         """A delay, or a moment in the future, is honoured."""
         self._require(harness, "delay", "run_at")
         begun = time.time()
-        later = datetime.fromtimestamp(begun + self.delay, timezone.utc)
+        later = datetime.fromtimestamp(begun + self.delay, AWAY)
         delayed = workers.echo.new(IDS, delay=self.delay)
         scheduled = workers.echo.new(IDS, run_at=later)
         awaited = asyncio.run(workers.echo.anew(IDS, delay=self.delay))
@@ -32,6 +32,12 @@ class DueContract(ContractCase):
             awaited.id,
         }
         self._waited(journal, workers.echo.name, begun + self.delay)
+
+    def test_a_job_whose_moment_is_past_runs(self, harness: Harness, journal: Journal) -> None:
+        """It is due, however long that has been so."""
+        self._require(harness, "run_at")
+        past = datetime.now(AWAY) - timedelta(days=400)
+        self._run(harness, journal, workers.echo, IDS, run_at=past)
 
     def test_a_snoozed_job_runs_later(self, harness: Harness, journal: Journal) -> None:
         """The seconds of a snooze are waited for."""

@@ -72,3 +72,12 @@ class OutcomeContract(ContractCase):
         """A snoozed job comes again with the same attempt and one snooze more."""
         _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
         assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
+
+    def test_snoozes_and_failures_are_counted_apart(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job that does both by turns has used up an attempt for each failure alone."""
+        self._require(harness, "max_attempts", "backoff")
+        _, runs = self._run(harness, journal, workers.wavers, IDS, 4, max_attempts=2, backoff=0)
+        counted = [(run["attempt"], run["snoozes"]) for run in runs]
+        assert counted == [(1, 0), (1, 1), (2, 1), (2, 2)]

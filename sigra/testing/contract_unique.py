@@ -54,6 +54,17 @@ class UniqueContract(ContractCase):
         assert (first.duplicate, other.duplicate) == (False, False)
         journal.wait(harness, lambda: len(journal.runs()) >= 2, "both jobs")
 
+    def test_of_a_batch_under_one_unique_key_one_job_is_enqueued(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """The others are duplicates of the first, as in calls one after the other."""
+        self._require(harness, "unique", "delay")
+        jobs = workers.echo.new_many([IDS] * 3, unique="batch", delay=self.delay)
+        assert [job.duplicate for job in jobs] == [False, True, True]
+        journal.wait(harness, lambda: bool(journal.runs()), "the first")
+        self._run(harness, journal, workers.agnostic, {})
+        assert [run["job_id"] for run in journal.runs(workers.echo.name)] == [jobs[0].id]
+
     def test_a_unique_key_holds_while_a_retry_waits(
         self, harness: Harness, journal: Journal
     ) -> None:

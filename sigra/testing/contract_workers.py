@@ -165,6 +165,15 @@ def snoozes(scope: AuditScope, args: Mapping[str, Any], job: JobInfo, times: int
     return Snooze(1) if job.snoozes < times else "awake"
 
 
+@tenant_worker(name="sigra.contract.wavers", audit_schema=AuditEvent)
+def wavers(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Any:
+    """Snooze and fail by turns in two attempts, then succeed."""
+    record(scope, args)
+    if job.snoozes < job.attempt:
+        return Snooze(1)
+    return Failure("not yet") if job.attempt == 1 else "steady"
+
+
 @tenant_worker(name="sigra.contract.waits", audit_schema=AuditEvent, action="contract.waits")
 def waits(scope: AuditScope, args: Mapping[str, Any], seconds: float) -> None:
     """Take ``seconds``, recording and auditing the beginning and the end."""
