@@ -184,7 +184,7 @@ def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, sch
 
 def _emit(
     action: str, outcome: Outcome, scope: Any, details: Details, schema: Any,
-    job: Running | None, ordinal: int, transaction: Transaction | None = None,
+    job: Running | None, ordinal: int, transaction: Transaction | None,
 ) -> AuditResult:  # fmt: skip
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:

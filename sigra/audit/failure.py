@@ -23,8 +23,8 @@ _COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
 _LINES = 50
 _REASONS = 256
 _windows: dict[str | None, tuple[float, count[int], count[int]]] = {}
-"""By reason since when it is counted, how many came, and who says so: a step of a count is atomic,
-and no log line waits for a lock."""
+"""By reason: when its window of a second began, how many came in it, and who opens the next one
+(who takes that count's first step). A step is atomic, so no log line waits for a lock."""
 
 
 def report(result: AuditResult, action: Any) -> AuditResult:

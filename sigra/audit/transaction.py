@@ -62,7 +62,7 @@ class Transaction:
 
 
 def transaction_of(conn: Any, *, strict: bool) -> Transaction | None:
-    """Return the transaction of a call with this ``conn``: one that is made already stays so."""
+    """Return the transaction of a call with this ``conn``, which may be one already, or be None."""
     return conn if conn is None or type(conn) is Transaction else Transaction(conn, strict=strict)
 
 
