@@ -1120,6 +1120,31 @@ def test_a_failure_is_offered_to_the_callback() -> None:
     assert [failed] == told
 
 
+def test_what_is_disabled_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    """A call for which there is no schema has no line in the log, and is offered to nobody."""
+    told: list[AuditResult] = []
+    with configure(on_audit_failure=told.append):
+        assert "disabled" == log_safe("a.b", SCOPE, audit_schema=None).status
+    assert ([], []) == (told, caplog.messages)
+
+
+def test_a_logger_that_raises_keeps_no_failure_from_the_callback() -> None:
+    """A filter of the application's that raises costs the failure its line alone."""
+
+    def broken(_: logging.LogRecord) -> bool:
+        raise RuntimeError
+
+    told: list[AuditResult] = []
+    logger = logging.getLogger("sigra.audit")
+    logger.addFilter(broken)
+    try:
+        with configure(on_audit_failure=told.append):
+            failed = log_safe("Bad", SCOPE)
+    finally:
+        logger.removeFilter(broken)
+    assert [failed] == told
+
+
 def test_a_callback_that_raises_is_ignored() -> None:
     """What on_audit_failure raises reaches no one, and is counted once."""
 
