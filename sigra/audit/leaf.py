@@ -88,7 +88,7 @@ def _moment(value: Any) -> str:
     zone = exact.tzinfo
     zones = sys.modules.get("zoneinfo")
     # Any other time zone would run foreign code.
-    if zone is None or type(zone) is timezone or (zones and type(zone) is zones.ZoneInfo):
+    if type(zone) is timezone or (zones and type(zone) is zones.ZoneInfo):
         return exact.isoformat()
     return exact.replace(tzinfo=None).isoformat()
 

@@ -93,7 +93,7 @@ def read_member(source: Any, name: str) -> Any:
         return on_type
     # Django's lazy user answers through __getattr__; once loaded it holds the user here.
     inner = ABSENT if name == "_wrapped" else _item(attributes, "_wrapped")
-    return ABSENT if inner is ABSENT or inner is None else read_member(inner, name)
+    return ABSENT if inner is ABSENT else read_member(inner, name)
 
 
 def is_described(source: Any, name: str) -> bool:
