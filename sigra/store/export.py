@@ -60,15 +60,17 @@ def export(
     _claim(place)
     sink.flush()
     files: list[Exported] = []
+    before = 0
     for chain in _chains(sink.database, found):
         path = place / f"{_file_name(chain.tag)}.{format}"
-        before, last = sum(file.events for file in files), 0
+        last = 0
         with writer.open(path) as write:
             for rows in read_chain(sink.database, chain.id, found):
                 write([_fields(row) for row in rows])
                 last = max((row.sequence for row in rows if is_place(row)), default=last)
                 if progress is not None:
                     progress(before + writer.written)
+        before += writer.written
         digest = digest_of(path)
         files.append(Exported(organization_of(chain.tag), path.name, writer.written, last, digest))
     manifest = Manifest(format, time_text(datetime.now(timezone.utc)), tuple(files))
