@@ -135,10 +135,12 @@ def test_the_style_of_a_key_does_not_matter(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret", "uploadpass"]
-)
+    "key",
+    ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret", "uploadpass",
+     "apikeyprod", "passwdfile"],
+)  # fmt: skip
 def test_words_run_together_are_found(key: str) -> None:
-    """A name without any separator is caught by how it ends, or as a whole."""
+    """A name without any separator is caught by how it ends or begins, or as a whole."""
     assert SECRET == key_verdict(key)
 
 
@@ -151,6 +153,12 @@ def test_a_word_torn_apart_is_found(key: str) -> None:
 @pytest.mark.parametrize("key", ["to_ken", "to_tp_x", "con_nec_ti_on_string"])
 def test_not_everything_that_can_be_joined_is(key: str) -> None:
     """A shorter word, or one of more parts, is met by chance."""
+    assert PLAIN == key_verdict(key)
+
+
+@pytest.mark.parametrize("key", ["bypass", "compass", "encompass", "surpass2", "trespass"])
+def test_a_word_that_ends_as_a_secret_s_name_does_may_be_none(key: str) -> None:
+    """A passage is no password."""
     assert PLAIN == key_verdict(key)
 
 
@@ -192,6 +200,7 @@ def test_a_metric_word_frees_no_other_secret() -> None:
     assert is_flagged("pin_count", 1234)
     assert is_flagged("card_number_token_count", 1234)
     assert is_flagged("auth_code_number", 1234)
+    assert is_flagged("tax_id_token_count", 1234)
 
 
 @pytest.mark.parametrize("key", ["has_password", "requireMfa", "password_reset", "ENABLE_SSO"])

@@ -65,7 +65,7 @@ def _judge(words: list[str]) -> int:
     marking = [word for word in _without_benign(words) if _marks(word)]
     if not marking and not _runs_together(words):
         return PLAIN
-    # The other words are looked at too: "card_no_token" still names a card's number.
+    # The other words are looked at too: "tax_id_token_count" still names a tax id.
     rest = [word for word in words if word not in w.MEASURED]
     if marking and {*marking} <= w.MEASURED and w.METRIC & {*words} and not _runs_together(rest):
         return MEASURE
