@@ -469,10 +469,11 @@ def test_strict_log_raises_for_a_bad_call(
         ({"order": {"apiToken": "t0p"}}, "it holds a secret at $.order.apiToken"),
         ({"pin": "1", "order": {"pwd": "x"}}, "it holds a secret at $.pin"),
         ({"note": "x" * 9_000}, "it is no dict of up to 8,192 bytes as JSON"),
+        (["x" * 9_000], "it is no dict of up to 8,192 bytes as JSON"),
     ],
 )
 def test_strict_log_raises_where_log_safe_would_change_metadata(
-    metadata: dict[str, Any], reason: str, sink: Kept
+    metadata: Any, reason: str, sink: Kept
 ) -> None:
     """log raises AuditRejectedError for secrets and for too much metadata, which log_safe replaces."""
     with pytest.raises(AuditRejectedError) as caught:
