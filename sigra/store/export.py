@@ -59,11 +59,9 @@ def export(
     writer = make()  # before the folder: its package may be missing
     _claim(place)
     sink.flush()
-    files: list[Exported] = []
-    before = 0
+    files, before = list[Exported](), 0
     for chain in _chains(sink.database, found):
-        path = place / f"{_file_name(chain.tag)}.{format}"
-        last = 0
+        path, last = place / f"{_file_name(chain.tag)}.{format}", 0
         with writer.open(path) as write:
             for rows in read_chain(sink.database, chain.id, found):
                 write([_fields(row) for row in rows])
