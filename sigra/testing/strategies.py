@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, NoReturn
 
 from hypothesis import strategies as st
@@ -45,6 +46,9 @@ def tenant_args_strategy(
 
     Sometimes there is an impersonator too. ``extra`` generates further items.
     """
+    if not isinstance(extra, (st.SearchStrategy, NoneType)):
+        kind = type(extra).__qualname__
+        raise TypeError(f"extra is a strategy, as st.fixed_dictionaries({{...}}), not a {kind}")
     args = draw(extra) if extra is not None else {}
     args = {**args, "organization_id": draw(_ids), "actor_id": draw(_ids)}
     if draw(st.booleans()):

@@ -671,6 +671,20 @@ def test_generated_tenant_args_have_both_keys(args: dict[str, Any]) -> None:
     assert {"organization_id", "actor_id"} <= args.keys()
 
 
+@pytest.mark.parametrize("extra", [{"n": st.integers()}, json_args, [json_args()]])
+def test_further_args_that_are_no_strategy_are_named(extra: Any) -> None:
+    """The error tells what to give; Hypothesis' own told of a dict that has no 'validate'."""
+
+    @settings(database=None)
+    @given(tenant_args_strategy(extra))
+    def never(args: dict[str, Any]) -> None:
+        raise AssertionError(args)
+
+    kind = type(extra).__name__
+    with pytest.raises(TypeError, match=rf"fixed_dictionaries\(\{{...\}}\), not a {kind}"):
+        never()
+
+
 @given(json_args())
 def test_generated_json_args_are_json(args: dict[str, Any]) -> None:
     """A JSON round trip gives the same."""
