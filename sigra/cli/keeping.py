@@ -27,7 +27,7 @@ from sigra.store import (
     vacuum,
 )
 from sigra.store.chain import organization_of
-from sigra.store.errors import CheckpointOrderError
+from sigra.store.errors import AuditChainError, CheckpointOrderError
 from sigra.store.marks import check_reason
 from sigra.store.reading import event_filter, id_as_logged
 from sigra.store.report import Finding
@@ -122,8 +122,7 @@ def erase_persons(
         print(told(finding), file=sys.stderr)
 
     how = {"reason": reason, "signer": signer, "target_type": target_type, "on_changed": tell}
-    erased = sum(erase(store, person, vacuum=False, **{**how, **which}) for person in persons)
-    vacuum(store)
+    erased = _erase(store, persons, {**how, **which})
     organization = which.get("organization_id")
     if not erased and organization is not None and not _has_events(store, organization):
         _warn(f"organization {organization} has no events; is that its id?")
@@ -134,6 +133,20 @@ def erase_persons(
         more = f"; somebody had changed {len(changed):,} of them" if changed else ""
         say(f"{counted(erased, 'event')} erased{more}")
     return 1 if changed else 0
+
+
+def _erase(store: SqlAuditSink, persons: tuple[str, ...], how: dict[str, Any]) -> int:
+    """Erase each person, whatever chain cannot be used, then what is left of them on the disk."""
+    erased, failed = 0, list[AuditChainError]()
+    for person in persons:
+        try:
+            erased += erase(store, person, vacuum=False, **how)
+        except AuditChainError as error:
+            failed.append(error)
+    vacuum(store)
+    if failed:
+        raise failed[0]
+    return erased
 
 
 def _has_events(store: SqlAuditSink, organization: str) -> bool:

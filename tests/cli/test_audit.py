@@ -680,6 +680,25 @@ def test_erase_warns_of_an_organization_without_events(
     assert (0, "0 events erased\n", warning) == (result.exit_code, result.stdout, result.stderr)
 
 
+def test_a_chain_that_cannot_be_used_keeps_no_other_person_from_being_erased(
+    run: Command, database: Path
+) -> None:
+    """Of all of them, the events of the other chains are erased, and their text leaves the disk."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for person in ("cecily", "dorothea"):
+            log("invoice.close", None, organization_id="acme", actor_id=person)
+    sink.close()
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM sigra_audit_chains WHERE tag = 'org:globex'")
+    asked = ("--person", "cecily", "--person", "dorothea", "--reason", "asked for")
+    result = run("erase", *ALL, *asked)
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "is gone: 4 entries and 0 marks of it are left" in result.stderr
+    left = database.read_bytes()
+    assert (False, False) == (b"cecily" in left, b"dorothea" in left)
+
+
 def test_erase_takes_all_persons_or_none(run: Command) -> None:
     """An id that is none is found before anybody is erased."""
     result = run("erase", *ALL, "--person", "ann", "--person", " ", "--reason", "asked for")
