@@ -358,6 +358,26 @@ def test_the_length_of_what_is_redacted_hides_no_later_secret() -> None:
     assert {"files": [REDACTED] * 5} == sanitize({"files": [key] * 5})[0]
 
 
+@pytest.mark.parametrize(
+    "before", [{"note": "x" * 9_000}, {f"{n:02}" + "k" * 200: n for n in range(45)}]
+)
+def test_what_does_not_leave_the_process_is_not_searched(before: dict[str, Any]) -> None:
+    """Behind so much text that a digest takes its place, a search would only cost time."""
+    assert [] == sanitize({**before, "last": "Bearer abcdefgh"})[1]
+
+
+def test_of_many_long_texts_the_first_ones_are_read() -> None:
+    """The digest is of some 400,000 characters of them."""
+    texts = ["x" * 50_000] * 200
+    assert 400_000 < sanitize({"texts": texts})[0]["bytes"] < 500_000
+
+
+def test_what_was_not_read_leaves_a_digest_of_what_was() -> None:
+    """Keys that take long to judge end the reading before there are 8,192 bytes: it is told."""
+    metadata = {"\ufdfa" * 200 + str(n): n for n in range(12)}
+    assert sanitize(metadata)[0]["truncated"]
+
+
 def test_a_digest_is_of_the_compact_json() -> None:
     """What is too large is told by its size and SHA-256 as compact UTF-8 JSON, redacted."""
     import hashlib
