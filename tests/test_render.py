@@ -70,6 +70,13 @@ def test_alone_or_after_others_it_renders_the_same() -> None:
     assert alone == after
 
 
+def test_an_event_of_others_is_rendered_and_not_redacted() -> None:
+    """What an application logs past log_safe is its own, also where a value is no JSON."""
+    event = {"event": "hi", "odd": "\ud800", "token": "t0p", "Bearer abcdefgh": ["Bearer abcdefgh"]}
+    line = strict(JSONRenderer()(None, "info", dict(event)))
+    assert {**event, "odd": "\ufffd", "level": "info"} == line
+
+
 def test_what_others_add_is_kept() -> None:
     """A level or key that a processor before it has set stays in the line."""
 
