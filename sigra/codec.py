@@ -87,7 +87,7 @@ class Compiled:
 
 
 def _signed_64(digits: str) -> int:
-    if len(digits) > 18 and not LOW <= int(digits) <= HIGH:
+    if len(digits) > 20 or (len(digits) > 18 and not LOW <= int(digits) <= HIGH):
         raise ValueError
     return int(digits)
 
