@@ -34,9 +34,10 @@ def schema_fields(schema: Any) -> Fields:
     """
     if (known := _known.get(id(schema))) is not None:
         return known[1]
-    if not callable(schema):
+    if not callable(schema) or inspect.iscoroutinefunction(schema):
+        kind = "an async one" if callable(schema) else _qualname(type(schema))
         raise TypeError(
-            f"audit_schema must be a record type or a function, not {_qualname(type(schema))}. "
+            f"audit_schema must be a record type or a plain function, not {kind}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
     if not (fields := _matched(_declared(schema))):

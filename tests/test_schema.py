@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import pytest
 
-from sigra import AuditEvent
+from sigra import AuditEvent, tenant_worker
 from sigra.audit.event import EVENT_FIELDS
 from sigra.schema import build_record, schema_fields
 
@@ -364,6 +364,16 @@ def test_what_cannot_be_called_is_refused(schema: Any) -> None:
     """What is no type or function raises TypeError and names a good one."""
     with pytest.raises(TypeError, match=r"sigra\.AuditEvent"):
         schema_fields(schema)
+
+
+def test_an_async_function_is_refused() -> None:
+    """Nothing would await it, and sinks would be handed a coroutine for a record."""
+
+    async def record(action: str) -> str:
+        return action
+
+    with pytest.raises(TypeError, match="a plain function, not an async one"):
+        tenant_worker(audit_schema=record)
 
 
 def test_metadata_wins_over_its_stand_in() -> None:
