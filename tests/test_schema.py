@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypedDict
 
 import pytest
 
-from sigra import AuditEvent, tenant_worker
+from sigra import AuditEvent
 from sigra.audit.event import EVENT_FIELDS
 from sigra.schema import build_record, schema_fields
 
@@ -373,7 +373,7 @@ def test_an_async_function_is_refused() -> None:
         return action
 
     with pytest.raises(TypeError, match="a plain function, not an async one"):
-        tenant_worker(audit_schema=record)
+        schema_fields(record)
 
 
 def test_metadata_wins_over_its_stand_in() -> None:
