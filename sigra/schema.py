@@ -130,7 +130,7 @@ def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
 
 def _aliases(field: Any) -> list[str]:
     """Return the keywords by which a pydantic field is given, but for its own name."""
-    alias = field.validation_alias if field.validation_alias is not None else field.alias
+    alias = field.validation_alias
     return [choice for choice in getattr(alias, "choices", (alias,)) if isinstance(choice, str)]
 
 

@@ -247,6 +247,13 @@ def test_a_reload_makes_the_workers_of_a_factory_anew(module: Any) -> None:
     assert catalog.lookup("catalog.east") is new.east.definition
 
 
+def test_a_module_s_worker_lasts_whoever_holds_it(module: Any) -> None:
+    """A decorator above it may keep the function alone, and jobs of it still come."""
+    one = module("from sigra import worker\ndef job(): return 1\nworker(job)\n")
+    gc.collect()
+    assert one.job is catalog.lookup(f"{one.__name__}.job").function
+
+
 def test_one_name_in_two_modules_is_refused(module: Any, tmp_path: Path) -> None:
     """Another module's function is another worker, however often each is executed."""
     text = ONE.replace("@worker", "@worker(name='catalog.two')")

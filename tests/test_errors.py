@@ -228,3 +228,16 @@ def test_a_job_s_id_fills_no_line() -> None:
     """An id of any length is cut where it is shown."""
     assert len(str(errors.JobFailedError("x" * 5_000_000, "a.b", "why"))) < 400
     assert len(str(errors.CrossTenantError("a", "b", "x" * 5_000_000, "y" * 5_000_000))) < 700
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda worker: errors.InvalidArgsError("$.n", "why", worker),
+        lambda worker: errors.InvalidOptionError("delay", "why", worker),
+        lambda worker: errors.MissingArgError("n", worker),
+    ],
+)
+def test_an_error_names_the_worker_where_one_is_known(error: Any) -> None:
+    """Its text says whose args or options they are, and says nothing of None."""
+    assert (True, False) == ("worker 'a.b'" in str(error("a.b")), "worker" in str(error(None)))

@@ -352,7 +352,7 @@ class Foreign:
 def positional(action: str, /) -> None: ...
 
 
-@pytest.mark.parametrize("schema", [Empty, Foreign, positional, lambda: None, object])
+@pytest.mark.parametrize("schema", [Empty, Foreign, positional, lambda: None, object, int])
 def test_a_type_that_takes_no_field_is_refused(schema: Any) -> None:
     """A record type with none of the fields raises TypeError and names them all."""
     with pytest.raises(TypeError, match="event_id, action, outcome"):
