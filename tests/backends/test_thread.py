@@ -165,6 +165,26 @@ def test_an_async_function_runs_by_a_loop_of_its_own(pool: ThreadBackend) -> Non
     assert 8 == doubled.new({"n": 4}).result(PATIENCE)
 
 
+def test_a_wait_that_ctrl_c_broke_holds_up_no_other_job() -> None:
+    """The interpreter may leave its lock held for good; other jobs' results come all the same."""
+    backend, results = ThreadBackend(2), list[Any]()
+    with configure(backend=backend):
+        broken, other = held("broken"), held("other")
+        waiter = threading.Thread(target=lambda: results.append(other.result(60)), daemon=True)
+        ticket: Any = broken.ticket
+        with ticket._waiter()._condition:
+            gates["broken"].set()
+            while ticket.verdict is None:
+                time.sleep(0.01)
+            time.sleep(0.2)  # for its thread to come to the lock
+            waiter.start()
+            gates["other"].set()
+            waiter.join(60)
+            assert ["other"] == results
+        assert "broken" == broken.result(PATIENCE)
+    backend.close(PATIENCE)
+
+
 def test_aresult_waits_on_a_loop(pool: ThreadBackend) -> None:
     """``await job.aresult()`` gives the value without blocking the loop."""
 

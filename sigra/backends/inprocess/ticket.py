@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from sigra.verdict import Verdict
@@ -134,6 +135,8 @@ class LocalTicket:
 
     @staticmethod
     def _resolve(future: Future[Any], verdict: Verdict) -> None:
-        with _creating:
-            if not future.done():
-                future.set_result(verdict)
+        from concurrent.futures import InvalidStateError
+
+        # Outside of our lock, for the future has one, which Ctrl-C in a wait for it may leave held.
+        with suppress(InvalidStateError):  # it was resolved before
+            future.set_result(verdict)
