@@ -114,8 +114,8 @@ def _invoke(
 def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     if isinstance(function, type):
         raise TypeError(f"{where} is a class; a worker is a plain function")
-    if not callable(function) or not hasattr(function, "__qualname__"):
-        kind: Any = type(function)
+    kind: Any = type(function)
+    if not (callable(function) and hasattr(function, "__qualname__") and kind.__weakrefoffset__):
         cure = "make a method a @staticmethod" if kind is classmethod else "decorate a def"
         what = f"the {kind.__name__} {where}; {cure}, and pass settings by keyword"
         raise TypeError(f"a worker is a plain function (def or async def), not {what}")

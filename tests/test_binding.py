@@ -263,7 +263,18 @@ def test_the_refusal_of_a_class_method_says_what_it_is_and_what_to_do() -> None:
         tenant_worker(classmethod(with_class))
 
 
-@pytest.mark.parametrize("given", ["a name", functools.partial(print)])
+class Unheld:
+    """A stand-in for a function that has no room for a weak reference, as Celery's shared_task."""
+
+    __slots__ = ("__qualname__",)
+
+    def __init__(self) -> None:
+        self.__qualname__ = "unheld"
+
+    def __call__(self, scope: AuditScope) -> None: ...
+
+
+@pytest.mark.parametrize("given", ["a name", functools.partial(print), Unheld()])
 def test_the_refusal_of_what_is_no_function_says_what_to_decorate(given: Any) -> None:
     """A name or a queue belongs in a keyword, and a partial or a callable object in a def."""
     with pytest.raises(TypeError, match="decorate a def, and pass settings by keyword"):
