@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -117,8 +117,15 @@ class AsyncDatabase:
                     else:  # a signal's handler logged meanwhile and made one
                         thread.loop.call_soon_threadsafe(thread.loop.stop)
                 # With the lock held: after close() the loop would never run it.
-                told = _begin_in(self._thread.loop, work(self._thread.engine))
-            return told.get().result()
+                loop, begun = self._thread.loop, list[asyncio.Task[None]]()
+                told = _begin_in(loop, work(self._thread.engine), begun)
+            try:
+                done = told.get()
+            except BaseException:  # of a signal's handler, as after Ctrl-C; close() would wait on
+                with suppress(RuntimeError):  # it is closed, and so nothing is under way
+                    loop.call_soon_threadsafe(_cancel, begun)
+                raise
+            return done.result()
 
     def close(self) -> None:
         """Close what the store opened, once the work under way has ended."""
@@ -159,9 +166,13 @@ def _mark_dead(context: Any) -> OperationalError | None:
 
 
 def _begin_in(
-    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T],
+    begun: list[asyncio.Task[None]] | None = None,
 ) -> SimpleQueue[Future[T]]:
     """Start a coroutine in a loop; return a queue that will get its finished future.
+
+    The loop adds the task to ``begun``, before whatever else it is told to do.
 
     Not the future at once: a signal's handler may interrupt a thread that holds its lock, and
     wait for the loop, which would wait for that lock.
@@ -178,11 +189,19 @@ def _begin_in(
 
     def begin() -> None:
         task = loop.create_task(tell())
+        if begun is not None:
+            begun.append(task)
         _begun.add(task)
         task.add_done_callback(_begun.discard)
+        task.add_done_callback(lambda _: coroutine.close())  # if it was cancelled before it began
 
     loop.call_soon_threadsafe(begin)
     return told
+
+
+def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 _begun: set[asyncio.Task[None]] = set()

@@ -636,6 +636,29 @@ def test_ctrl_c_as_a_store_is_closed_leaves_no_thread(tmp_path: Path) -> None:
     run_forking(CLOSED, f"sqlite+aiosqlite:///{tmp_path}/audit.db")
 
 
+MUTE = """
+import signal, socket, sys, threading
+from sigra import AuditEvent
+from sigra.store import SqlAuditSink
+server = socket.create_server(("127.0.0.1", 0)); main = threading.main_thread().ident
+def take():
+    connection = server.accept()[0]; connection.recv(1)
+    signal.pthread_kill(main, signal.SIGINT); threading.Event().wait()
+threading.Thread(target=take, daemon=True).start()
+signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(40)
+sink = SqlAuditSink(f"postgresql+{sys.argv[1]}://u@127.0.0.1:{server.getsockname()[1]}/x")
+try: sink.write(AuditEvent(action="a.b"))
+except KeyboardInterrupt: sink.close()
+else: raise AssertionError("it was not interrupted")
+"""
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg_async", "psycopg"])
+def test_after_ctrl_c_nobody_waits_for_a_server_that_does_not_answer(driver: str) -> None:
+    """What it was asked is given up, also behind an asynchronous driver: close() waited for it."""
+    run_forking(MUTE, driver)
+
+
 def test_what_is_under_way_behind_an_asynchronous_driver_is_kept_until_its_end() -> None:
     """Also where nothing else holds what it waits for; a loop does not."""
     loop, waited_for = asyncio.new_event_loop(), []
