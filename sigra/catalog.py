@@ -57,9 +57,9 @@ def register(definition: Definition) -> None:
         if not (first is body if known is None else _executed_again(known, definition)):
             raise DuplicateWorkerError(name, describe(first), describe(body))
         # Before the other is gone: jobs that run meanwhile look it up without the lock.
-        (_local if "<locals>" in body.__qualname__ else _lasting)[name] = definition
-        if name in _local:
-            _lasting.pop(name, None)
+        is_local = "<locals>" in body.__qualname__
+        (_local if is_local else _lasting)[name] = definition
+        (_lasting if is_local else _local).pop(name, None)
         _bodies[name] = body
         subscribers = tuple(_subscribers)
     for subscriber in subscribers:

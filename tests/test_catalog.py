@@ -247,6 +247,16 @@ def test_a_reload_makes_the_workers_of_a_factory_anew(module: Any) -> None:
     assert catalog.lookup("catalog.east") is new.east.definition
 
 
+def test_a_reload_may_make_a_factory_s_worker_one_of_the_module(module: Any) -> None:
+    """After an edit the new function is the one that is found, and lasts."""
+    made = "def make(name):\n    return worker(name=name)(lambda: 1)\njob = make('catalog.moved')\n"
+    first = module("from sigra import worker\n" + made)
+    Path(str(first.__file__)).write_text(ONE.replace("@worker", "@worker(name='catalog.moved')"))
+    new = importlib.reload(first)
+    gc.collect()
+    assert new.job.definition is catalog.lookup("catalog.moved")
+
+
 def test_a_module_s_worker_lasts_whoever_holds_it(module: Any) -> None:
     """A decorator above it may keep the function alone, and jobs of it still come."""
     one = module("from sigra import worker\ndef job(): return 1\nworker(job)\n")
