@@ -34,7 +34,7 @@ def schema_fields(schema: Any) -> Fields:
     """
     if (known := _known.get(id(schema))) is not None:
         return known[1]
-    if not callable(schema) or inspect.iscoroutinefunction(schema):
+    if not callable(schema) or inspect.iscoroutinefunction(_called(schema)):
         kind = "an async one" if callable(schema) else _qualname(type(schema))
         raise TypeError(
             f"audit_schema must be a record type or a plain function, not {kind}. "

@@ -366,14 +366,37 @@ def test_what_cannot_be_called_is_refused(schema: Any) -> None:
         schema_fields(schema)
 
 
+class Unanswering:
+    """A record maker that has no attribute for whoever asks, and says so in a way of its own."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __call__(self, action: str) -> str:
+        return action
+
+
+class Later:
+    """A record maker that has to be awaited."""
+
+    async def __call__(self, action: str) -> str:
+        return action
+
+
 def test_an_async_function_is_refused() -> None:
     """Nothing would await it, and sinks would be handed a coroutine for a record."""
 
     async def record(action: str) -> str:
         return action
 
-    with pytest.raises(TypeError, match="a plain function, not an async one"):
-        schema_fields(record)
+    for schema in (record, Later()):
+        with pytest.raises(TypeError, match="a plain function, not an async one"):
+            schema_fields(schema)
+
+
+def test_a_record_maker_is_not_asked_for_attributes() -> None:
+    """What its own ``__getattr__`` raises keeps no record from being made."""
+    assert EVENT.action == build_record(Unanswering(), EVENT)
 
 
 def test_metadata_wins_over_its_stand_in() -> None:
