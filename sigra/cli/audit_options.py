@@ -182,7 +182,7 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
         raise
     except Exception as error:
         reason = getattr(error, "orig", error)  # the driver's, without SQLAlchemy's lines
-        told = f"the audit store cannot be opened: {reason}"
+        told = f"the audit store cannot be opened: {str(reason) or type(reason).__name__}"
         if "readonly" in str(reason):
             told += (
                 "; one that you may only read, and that nobody writes to meanwhile, is named "

@@ -67,7 +67,7 @@ def export_store(
                 progress=lambda done: bar.move(done, done),
                 **which,
             )
-        except ConnectionError:
+        except (ConnectionError, TimeoutError):
             raise  # a driver's own, and not of the folder
         except (OSError, SigraError) as error:
             reason = getattr(error, "strerror", None)
@@ -161,6 +161,8 @@ def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: 
     """Take a checkpoint after the last one of a file, and add it there."""
     try:
         before, taken = _add(store, signer, file)
+    except (ConnectionError, TimeoutError):
+        raise  # a driver's own, and not of the file
     except (ValueError, OSError) as error:
         raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
     number, length = len(before) + 1, len(list(taken.heads))

@@ -12,9 +12,10 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from sqlalchemy import Engine, event
 
 from sigra import AuditEvent, configure
 from sigra.audit import log
@@ -837,6 +839,57 @@ def test_a_store_in_a_folder_that_is_not_for_all_is_told_in_one_line() -> None:
         closed.chmod(0o700)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
     assert "cannot be opened: [Errno 13] Permission denied" in result.stderr
+
+
+def test_a_server_that_does_not_answer_in_time_is_told_in_words() -> None:
+    """The error of asyncpg's limit has no text, and its type takes the place of that."""
+
+    fact = b"server_version\x0016.0\x00"
+    greeting = b"R\0\0\0\x08\0\0\0\0S" + (len(fact) + 4).to_bytes(4, "big") + fact
+    clients: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):  # it is closed
+            while True:
+                clients.append(server.accept()[0])
+                clients[-1].recv(8)
+                clients[-1].sendall(b"N")  # no TLS
+                clients[-1].recv(4096)
+                clients[-1].sendall(greeting + b"Z\0\0\0\x05I")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        place = f"u@127.0.0.1:{server.getsockname()[1]}/x?command_timeout=0.5"
+        words = ["audit", "list", *ALL, "--store", f"postgresql+asyncpg://{place}"]
+        result = CliRunner().invoke(sigra, words)
+    for client in clients:
+        client.close()
+    told = "Error: the audit store cannot be opened: TimeoutError\n"
+    assert (2, True) == (result.exit_code, told in result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(TimeoutError(), "TimeoutError"), (ConnectionError("it is gone"), "it is gone")],
+)
+@pytest.mark.parametrize("name", ["export", "checkpoint"])
+def test_a_server_that_is_lost_meanwhile_is_not_told_of_what_is_written(
+    run: Command, keys: dict[str, Path], tmp_path: Path, name: str, error: Exception, why: str
+) -> None:
+    """Neither the folder nor the file is at fault, and the command was called rightly."""
+
+    def lose(*call: Any) -> None:
+        if "ORDER BY sigra_audit_chains.tag" in call[2]:
+            raise error
+
+    event.listen(Engine, "before_cursor_execute", lose)
+    try:
+        where = ALL if name == "export" else ("--key", keys["private"])
+        result = run(name, *where, "--to", tmp_path / "out")
+    finally:
+        event.remove(Engine, "before_cursor_execute", lose)
+    told = f"Error: the audit store cannot be used: {why}\n"
+    assert (1, told) == (result.exit_code, result.stderr)
 
 
 def test_a_url_may_have_options(database: Path) -> None:
