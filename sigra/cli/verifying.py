@@ -90,9 +90,9 @@ def _show_export(folder: Path, wrong: list[str]) -> None:
 def _check_export(folder: Path, keys: Any) -> list[str]:
     try:
         return verify_export(folder, keys)
-    except ValueError as error:
-        return [str(error)]
-    except OSError as error:
+    except (ValueError, OSError) as error:
+        if isinstance(error, ValueError) and not isinstance(error.__cause__, PermissionError):
+            return [str(error)]
         raise MisuseError(f"the export cannot be checked: {error}") from None
 
 
