@@ -107,23 +107,24 @@ class AsyncDatabase:
             # Called by work on this loop, such as verify's progress: it cannot wait for itself.
             found: T = _await(work(here.engine))
             return found
+        undo: list[Callable[[], object]] = []
         with self._gate:
-            with self._lock:
-                if self._thread is None:
-                    thread = _LoopThread(self._given, self._new_engine())
-                    thread.start()
-                    if self._thread is None:
-                        self._thread = thread
-                    else:  # a signal's handler logged meanwhile and made one
-                        thread.loop.call_soon_threadsafe(thread.loop.stop)
-                # With the lock held: after close() the loop would never run it.
-                loop, begun = self._thread.loop, list[asyncio.Task[None]]()
-                told = _begin_in(loop, work(self._thread.engine), begun)
             try:
+                with self._lock:
+                    if self._thread is None:
+                        thread = _LoopThread(self._given, self._new_engine())
+                        thread.start()
+                        if self._thread is None:
+                            self._thread = thread
+                        else:  # a signal's handler logged meanwhile and made one
+                            thread.loop.call_soon_threadsafe(thread.loop.stop)
+                    # With the lock held: after close() the loop would never run it.
+                    told = _begin_in(self._thread.loop, work(self._thread.engine), undo)
                 done = told.get()
             except BaseException:  # of a signal's handler, as after Ctrl-C; close() would wait on
-                with suppress(RuntimeError):  # it is closed, and so nothing is under way
-                    loop.call_soon_threadsafe(_cancel, begun)
+                for each in undo:
+                    with suppress(RuntimeError):  # it is closed, and so nothing is under way
+                        each()
                 raise
             return done.result()
 
@@ -168,16 +169,17 @@ def _mark_dead(context: Any) -> OperationalError | None:
 def _begin_in(
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[Any, Any, T],
-    begun: list[asyncio.Task[None]] | None = None,
+    undo: list[Callable[[], object]] | None = None,
 ) -> SimpleQueue[Future[T]]:
     """Start a coroutine in a loop; return a queue that will get its finished future.
 
-    The loop adds the task to ``begun``, before whatever else it is told to do.
+    What cancels it is added to ``undo`` first: a signal's handler may interrupt this too.
 
     Not the future at once: a signal's handler may interrupt a thread that holds its lock, and
     wait for the loop, which would wait for that lock.
     """
     told: SimpleQueue[Future[T]] = SimpleQueue()
+    tasks: list[asyncio.Task[None]] = []
 
     async def tell() -> None:
         done: Future[T] = Future()
@@ -188,20 +190,19 @@ def _begin_in(
         told.put(done)
 
     def begin() -> None:
-        task = loop.create_task(tell())
-        if begun is not None:
-            begun.append(task)
+        tasks.append(task := loop.create_task(tell()))
         _begun.add(task)
         task.add_done_callback(_begun.discard)
         task.add_done_callback(lambda _: coroutine.close())  # if it was cancelled before it began
 
+    def cancel() -> None:
+        for task in tasks:
+            task.cancel()
+
+    if undo is not None:
+        undo.append(lambda: loop.call_soon_threadsafe(cancel))
     loop.call_soon_threadsafe(begin)
     return told
-
-
-def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
 
 
 _begun: set[asyncio.Task[None]] = set()

@@ -637,7 +637,7 @@ def test_ctrl_c_as_a_store_is_closed_leaves_no_thread(tmp_path: Path) -> None:
 
 
 MUTE = """
-import signal, socket, sys, threading
+import signal, socket, sys, threading, time
 from sigra import AuditEvent
 from sigra.store import SqlAuditSink
 server = socket.create_server(("127.0.0.1", 0)); main = threading.main_thread().ident
@@ -647,16 +647,22 @@ def take():
 threading.Thread(target=take, daemon=True).start()
 signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(40)
 sink = SqlAuditSink(f"postgresql+{sys.argv[1]}://u@127.0.0.1:{server.getsockname()[1]}/x")
+def late(frame, event, _):
+    if (event, frame.f_code.co_name) == ("return", sys.argv[2]): time.sleep(40)
+sys.setprofile(late)
 try: sink.write(AuditEvent(action="a.b"))
-except KeyboardInterrupt: sink.close()
+except KeyboardInterrupt: sys.setprofile(None); sink.close()
 else: raise AssertionError("it was not interrupted")
 """
 
 
+@pytest.mark.parametrize("stalled", ["nowhere", "_begin_in"])
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg_async", "psycopg"])
-def test_after_ctrl_c_nobody_waits_for_a_server_that_does_not_answer(driver: str) -> None:
-    """What it was asked is given up, also behind an asynchronous driver: close() waited for it."""
-    run_forking(MUTE, driver)
+def test_after_ctrl_c_nobody_waits_for_a_server_that_does_not_answer(
+    driver: str, stalled: str
+) -> None:
+    """What it was asked is given up, whatever the interrupted thread was at: close() waited for it."""
+    run_forking(MUTE, driver, stalled)
 
 
 def test_what_is_under_way_behind_an_asynchronous_driver_is_kept_until_its_end() -> None:
