@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
+from rights import unprivileged
 from sqlalchemy import Engine, event
 
 from sigra import AuditEvent, configure
@@ -787,19 +788,6 @@ def test_no_command_changes_what_is_no_store(
     result = CliRunner().invoke(sigra, ["audit", *words, "--store", f"sqlite:///{path}"])
     assert (2, True) == (result.exit_code, "no audit store" in result.stderr)
     assert before == (path.read_bytes(), sorted(tmp_path.iterdir()))
-
-
-@contextmanager
-def unprivileged() -> Iterator[None]:
-    """Be nobody in particular, if this process may do everything."""
-    me = os.geteuid()
-    if me == 0:
-        os.seteuid(65_534)
-    try:
-        yield
-    finally:
-        if me == 0:
-            os.seteuid(me)
 
 
 @contextmanager

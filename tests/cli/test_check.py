@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import FrameType
 import pytest
 from amounts import MANY
 from click.testing import CliRunner, Result
+from rights import unprivileged
 
 from sigra.cli.app import sigra
 from sigra.cli.flows import find_flows
@@ -394,20 +394,14 @@ def test_what_is_installed_beside_the_program_is_not_checked(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_read_is_named() -> None:
     """What was not looked at is not said to be without flows."""
-    me = os.geteuid()
     with tempfile.TemporaryDirectory() as folder:
         closed = Path(folder, "closed")
         closed.mkdir()
         Path(folder).chmod(0o755)
         closed.chmod(0)
-        if me == 0:  # who may read everything
-            os.seteuid(65_534)
-        try:
+        with unprivileged():
             result = CliRunner().invoke(sigra, ["check", folder])
-        finally:
-            if me == 0:
-                os.seteuid(me)
-            closed.chmod(0o700)
+        closed.chmod(0o700)
     assert (2, True) == (result.exit_code, f"{closed}: cannot be read" in result.stderr)
 
 
