@@ -16,6 +16,7 @@ import click
 
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
+from sigra.store.errors import reason_of
 from sigra.store.reading import event_filter
 
 if TYPE_CHECKING:
@@ -181,9 +182,8 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     except click.ClickException:
         raise
     except Exception as error:
-        reason = getattr(error, "orig", error)  # the driver's, without SQLAlchemy's lines
-        told = f"the audit store cannot be opened: {str(reason) or type(reason).__name__}"
-        if "readonly" in str(reason):
+        told = f"the audit store cannot be opened: {reason_of(error)}"
+        if "readonly" in told:
             told += (
                 "; one that you may only read, and that nobody writes to meanwhile, is named "
                 f"sqlite:///file:{path.absolute()}?immutable=1&uri=true"

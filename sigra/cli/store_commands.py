@@ -12,6 +12,7 @@ import click
 from sigra.cli.output import FULL
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
+from sigra.store.errors import reason_of
 
 _OF_STDOUT = (*FULL, errno.EPIPE)
 
@@ -28,15 +29,15 @@ class StoreCommands(click.Group):
         except Exception as error:
             if getattr(error, "errno", None) in _OF_STDOUT:
                 raise
-            # The driver's error, which SQLAlchemy may have wrapped, or the system's.
-            raw = isinstance(error, (sqlite3.Error, OSError)) and not _is_told(error)
-            reason = getattr(error, "orig", error if raw else None)
-            if reason is None and not _is_told(error):
+            if _is_told(error):
+                told = str(error)
+            elif hasattr(error, "orig") or isinstance(error, (sqlite3.Error, OSError)):
+                # The driver's, which SQLAlchemy may have wrapped, or the system's.
+                told = f"the audit store cannot be used: {reason_of(error)}"
+            else:
                 raise
             from sigra.cli.show import inline
 
-            said = str(reason) or type(reason).__name__
-            told = str(error) if reason is None else f"the audit store cannot be used: {said}"
             told = "; ".join([told, *getattr(error, "__notes__", ())])
             # The status 1 of verify says that the store is broken.
             kind = MisuseError if ctx.invoked_subcommand == "verify" else click.ClickException

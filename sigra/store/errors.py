@@ -8,6 +8,12 @@ REENTERED = "a signal's handler wrote amid what its own thread writes"
 """The text of the ``RuntimeError`` with which it is refused: it would wait for itself."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Return a driver's own words, without SQLAlchemy's lines; its error's type if it has none."""
+    own = getattr(error, "orig", error)
+    return str(own) or type(own).__name__
+
+
 class InvalidQueryError(SigraError, ValueError):
     """Refuse a read of audit events. Attributes: ``argument`` (its name), ``reason``."""
 

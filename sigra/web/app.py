@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink, verify
-from sigra.store.errors import InvalidQueryError
+from sigra.store.errors import InvalidQueryError, reason_of
 from sigra.store.reading import EventFilter, event_filter
 from sigra.store.report import age_text
 from sigra.store.stored import who
@@ -140,9 +140,7 @@ class _Pages:
 
 async def _problem(_: Request, error: Exception) -> Response:
     """Say why a page cannot be shown."""
-    return _render(
-        "problem.html", 500, problem=str(getattr(error, "orig", error)) or type(error).__name__
-    )
+    return _render("problem.html", 500, problem=reason_of(error))
 
 
 def _tenancy(organization: str, without: str) -> dict[str, Any]:
