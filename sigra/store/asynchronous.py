@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -25,6 +25,7 @@ from sigra.store.database import (
     set_up_sqlite,
 )
 from sigra.store.forking import Gate, PerProcess
+from sigra.store.loop_thread import LoopThread
 from sigra.store.statements import ConnectionRunner, Runner
 
 T = TypeVar("T")
@@ -48,7 +49,7 @@ class AsyncDatabase:
         self._given = engine
         self._process = PerProcess()
         self._inherited = list[Any]()
-        self._thread: _LoopThread | None = None
+        self._thread: LoopThread | None = None
         self._forget()
         self.file = file_of(engine.url) if self._is_sqlite else ""
         self._gate = Gate(self.close, self.file) if self._is_sqlite else nullcontext()
@@ -103,7 +104,7 @@ class AsyncDatabase:
     def _wait(self, work: Callable[[AsyncEngine], Coroutine[Any, Any, T]]) -> T:
         self._process.check(self._forget)
         here = threading.current_thread()
-        if isinstance(here, _LoopThread) and here.given is self._given:
+        if isinstance(here, LoopThread) and here.given is self._given:
             # Called by work on this loop, such as verify's progress: it cannot wait for itself.
             found: T = _await(work(here.engine))
             return found
@@ -112,7 +113,7 @@ class AsyncDatabase:
             try:
                 with self._lock:
                     if self._thread is None:
-                        thread = _LoopThread(self._given, self._new_engine())
+                        thread = LoopThread(self._given, self._new_engine())
                         thread.start()
                         if self._thread is None:
                             self._thread = thread
@@ -145,11 +146,16 @@ async def _scrub(engine: AsyncEngine) -> None:
 
 
 async def _finish(engine: AsyncEngine) -> None:
+    me = asyncio.current_task()
     try:
         # Threads wait for these tasks, which would never end without the loop.
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.gather(*(asyncio.all_tasks() & _begun - {me}), return_exceptions=True)
         await engine.dispose()
+        # The rest are the driver's: asyncpg's that cancels a query waits for the server's answer.
+        rest = asyncio.all_tasks() - {me}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
     finally:
         asyncio.get_running_loop().stop()
 
@@ -207,44 +213,3 @@ def _begin_in(
 
 _begun: set[asyncio.Task[None]] = set()
 """Tasks that are not done, kept here because a loop has only weak references to them."""
-
-
-class _Executor(ThreadPoolExecutor):
-    """Work in the calling thread where no other takes work any more, as at the exit.
-
-    A driver looks up a server's name by it, also for events that are written only then.
-    """
-
-    def submit(self, work: Callable[..., T], /, *args: Any, **keywords: Any) -> Future[T]:
-        """Do the work, in another thread if there can be one."""
-        try:
-            return super().submit(work, *args, **keywords)
-        except RuntimeError:
-            done: Future[T] = Future()
-            try:
-                done.set_result(work(*args, **keywords))
-            except Exception as error:
-                done.set_exception(error)
-            return done
-
-
-class _LoopThread(threading.Thread):
-    """The thread of an event loop, and the engine whose connections belong to that loop."""
-
-    def __init__(self, given: AsyncEngine, engine: AsyncEngine) -> None:
-        super().__init__(name="sigra-audit-store", daemon=True)
-        self.given, self.engine, self.loop = given, engine, asyncio.new_event_loop()
-        self.loop.set_default_executor(_Executor())
-
-    def start(self) -> None:
-        """Start it; raise ``RuntimeError`` where no thread can be started now."""
-        try:
-            super().start()
-        except RuntimeError:
-            self.loop.close()
-            raise
-
-    def run(self) -> None:
-        """Run the loop until it is stopped."""
-        self.loop.run_forever()
-        self.loop.close()

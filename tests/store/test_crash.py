@@ -665,6 +665,26 @@ def test_after_ctrl_c_nobody_waits_for_a_server_that_does_not_answer(
     run_forking(MUTE, driver, stalled)
 
 
+LEFT = """
+import asyncio, signal, sys
+from sigra import AuditEvent
+from sigra.store import SqlAuditSink
+signal.alarm(40)
+sink, tasks = SqlAuditSink(sys.argv[1]), []
+sink.write(AuditEvent(action="a.b"))
+loop = sink.database._thread.loop
+async def leave(): tasks.append(asyncio.create_task(asyncio.Event().wait()))
+asyncio.run_coroutine_threadsafe(leave(), loop).result()
+sink.close()
+assert tasks[0].cancelled()
+"""
+
+
+def test_what_a_driver_does_by_itself_is_given_up_as_a_store_is_closed(tmp_path: Path) -> None:
+    """As asyncpg's wait for a server to hear that a query is cancelled, which may be for ever."""
+    run_forking(LEFT, f"sqlite+aiosqlite:///{tmp_path}/audit.db")
+
+
 def test_what_is_under_way_behind_an_asynchronous_driver_is_kept_until_its_end() -> None:
     """Also where nothing else holds what it waits for; a loop does not."""
     loop, waited_for = asyncio.new_event_loop(), []
