@@ -22,7 +22,7 @@ from sigra import SigraError, audit, configure, store, workers
 from sigra.workers import settings
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _VARYING = [
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d(\.\d+)?(\+00:00)?", "<time>"),
@@ -67,7 +67,7 @@ def _afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.configure(**before)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_each_snippet_of_the_page_runs_and_prints_what_it_says(page: Path) -> None:
     """The page's code works as written."""
     examples = list(Sybil(parsers=PARSERS).parse(page).examples())

@@ -35,7 +35,7 @@ def make_huey(where, name):
     if not where:
         return None
     if where.startswith("redis"):
-        # As docs/backends.md has it: what huey took is lost where its answer comes too late.
+        # As docs/queues/huey.md has it: what huey took is lost where its answer comes too late.
         patient = f"{where}?socket_timeout=60"
         return PriorityRedisHuey(name, url=patient, serializer=JSONSerializer())
     return SqliteHuey(name, filename=where, serializer=JSONSerializer())
