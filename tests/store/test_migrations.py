@@ -86,7 +86,7 @@ def test_the_tables_are_passed_over_by_the_name_that_the_docs_give(sink: SqlAudi
     from alembic.migration import MigrationContext
 
     sink.prepare()
-    page = Path(__file__).parents[2] / "docs" / "store.md"
+    page = Path(__file__).parents[2] / "docs" / "store-operations.md"
     rule: dict[str, Any] = {}
     exec(re.search(r"def include_name.*?(?=```)", page.read_text("utf-8"), re.DOTALL)[0], rule)
 

@@ -1,4 +1,4 @@
-"""The roles of PostgreSQL that docs/store.md grants rights to."""
+"""The roles of PostgreSQL that docs/store-operations.md grants rights to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sigra.store.reading import EventFilter
 
 pytestmark = pytest.mark.servers
 
-PAGE = Path(__file__).parents[2] / "docs" / "store.md"
+PAGE = Path(__file__).parents[2] / "docs" / "store-operations.md"
 ROLES = ("audit_writer", "audit_reader", "audit_keeper")
 KEY = Signer(Ed25519PrivateKey.generate())
 SCOPE = AuditScope.build(actor_id="ann", organization_id="acme")
