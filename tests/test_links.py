@@ -56,5 +56,7 @@ def test_each_link_of_the_page_leads_somewhere(page: Path) -> None:
 def test_a_link_that_leads_nowhere_is_found(tmp_path: Path) -> None:
     """A file or a heading that is gone, in this page or in another."""
     page = tmp_path / "page.md"
-    page.write_text("# One's own: `x`\n\n[a](gone.md) [b](page.md#gone) [c](#ones-own-x) [d](#no)\n")
+    page.write_text(
+        "# One's own: `x`\n\n[a](gone.md) [b](page.md#gone) [c](#ones-own-x) [d](#no)\n"
+    )
     assert ["gone.md", "page.md#gone", "#no"] == dead(page)
