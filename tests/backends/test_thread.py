@@ -207,6 +207,56 @@ def test_result_times_out_while_the_job_is_unfinished(pool: ThreadBackend) -> No
     assert "gate" == job.result(PATIENCE)
 
 
+def test_a_wait_on_a_loop_that_ended_leaves_nothing(pool: ThreadBackend) -> None:
+    """Who polls ``aresult(timeout)``, or is cancelled in it, leaves no future; others wait on."""
+    job = held()
+
+    async def wait_in_vain() -> None:
+        with pytest.raises(TimeoutError):
+            await job.aresult(0.001)
+        cancelled = asyncio.create_task(job.aresult(PATIENCE))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+    async def poll() -> str:
+        waiting = asyncio.create_task(job.aresult(PATIENCE))
+        await asyncio.sleep(0)
+        await wait_in_vain()
+        before = _futures()
+        for _ in range(20):
+            await wait_in_vain()
+        assert _futures() <= before
+        gates["gate"].set()
+        return await waiting
+
+    assert "gate" == asyncio.run(poll())
+
+
+def _futures() -> int:
+    gc.collect()
+    return sum(issubclass(type(each), asyncio.Future) for each in gc.get_objects())
+
+
+def test_a_loop_that_was_closed_in_a_wait_disturbs_no_other(pool: ThreadBackend) -> None:
+    """A job ends, and wakes who still waits, though the loop of another wait was closed."""
+    job = held()
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(job.aresult(PATIENCE))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def main() -> str:
+        waiting = asyncio.create_task(job.aresult(PATIENCE))
+        await asyncio.sleep(0)
+        gates["gate"].set()
+        return await waiting
+
+    assert "gate" == asyncio.run(main())
+    abandoned._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
 @worker
 def returning(kind: str) -> Any:
     return {"failure": Failure("no"), "cancel": Cancel("enough")}[kind]

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
+    from sigra.backends.inprocess.arrival import Arrival
     from sigra.job import State
 
 _creating = threading.Lock()  # one for all, so that a forked child can free it
@@ -34,7 +33,7 @@ class LocalTicket:
         self.failures = 0
         self.snoozes = 0
         self.verdict: Verdict | None = None
-        self._future: Future[Any] | None = None
+        self._future: Arrival | None = None
         self._given_up: str | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -99,11 +98,8 @@ class LocalTicket:
     async def aresult(self, timeout: float | None) -> Any:
         """Do the same without blocking the loop."""
         if self.verdict is None and self.waits:
-            import asyncio
-
-            waiter = asyncio.wrap_future(self._waiter())
             try:
-                verdict = await asyncio.wait_for(asyncio.shield(waiter), timeout)
+                verdict = await self._waiter().wait(timeout)
             except TimeoutError:
                 raise self._late(timeout) from None
             return verdict.unwrap()
@@ -121,12 +117,12 @@ class LocalTicket:
             f"the job is {self._state} after {timeout} s: wait longer, or ask for its state later"
         )
 
-    def _waiter(self) -> Future[Any]:
-        from concurrent.futures import Future
+    def _waiter(self) -> Arrival:
+        from sigra.backends.inprocess.arrival import Arrival
 
         with _creating:
             if self._future is None:
-                self._future = Future()
+                self._future = Arrival()
         if self.verdict is not None:
             self._resolve(self._future, self.verdict)
         elif not self.waits:
@@ -134,7 +130,7 @@ class LocalTicket:
         return self._future
 
     @staticmethod
-    def _resolve(future: Future[Any], verdict: Verdict) -> None:
+    def _resolve(future: Arrival, verdict: Verdict) -> None:
         from concurrent.futures import InvalidStateError
 
         # Outside of our lock, for the future has one, which Ctrl-C in a wait for it may leave held.
