@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_PORT = re.compile(r":[0-9]*\Z")
+"""All that a Host header may have besides the host (RFC 9110, 7.2): no user's name before it."""
 
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 _HEADERS = {
@@ -50,9 +54,9 @@ class Guard:
         await answer(scope, receive, send_guarded)
 
     def _refuse(self, scope: Scope) -> Response | None:
-        host = Headers(scope=scope).get("host", "")
-        name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if name not in self._hosts:
+        given_hosts = Headers(scope=scope).getlist("host")
+        names = [_PORT.sub("", host).lower() for host in given_hosts]
+        if len(names) != 1 or names[0] not in self._hosts:
             return PlainTextResponse("this page is not served under that name\n", 421)
         if scope["method"] not in ("GET", "HEAD"):
             return PlainTextResponse("this page is read-only\n", 405, {"allow": "GET, HEAD"})

@@ -25,7 +25,7 @@ from sigra.audit import log
 from sigra.store import SqlAuditSink
 from sigra.store.reading import event_filter
 from sigra.web import make_app
-from sigra.web.guard import cookie_of
+from sigra.web.guard import Guard, cookie_of
 from sigra.web.plot import draw
 from sigra.web.reading import activity
 
@@ -129,11 +129,44 @@ def test_two_pages_of_one_machine_do_not_log_each_other_out(sink: SqlAuditSink) 
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", ""]
+    "host",
+    [
+        "evil.example",
+        "evil.example:8765",
+        "127.0.0.1.evil.example",
+        "127.0.0.1:80@evil.example",
+        "127.0.0.1:80@evil.example:80",
+        "127.0.0.1:80:80",
+        "user@127.0.0.1",
+        "::1",
+        "",
+    ],
 )
 def test_another_name_for_this_machine_is_refused(client: httpx.Client, host: str) -> None:
     """A stranger's page cannot make its own name point here."""
     assert 421 == client.get("/", headers={"host": host}).status_code
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:", "LocalHost:1", "[::1]", "[::1]:8765"])
+def test_this_machine_s_own_names_are_served(client: httpx.Client, host: str) -> None:
+    """With any port or none: a tunnel has another than the page."""
+    assert 200 == client.get("/", headers={"host": host}).status_code
+
+
+def test_two_names_at_once_are_refused() -> None:
+    """What stands before the page may go by the other one."""
+    both = [(b"host", b"127.0.0.1"), (b"host", b"evil.example")]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": both}
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def page(*_: Any) -> None:
+        raise AssertionError("it was served")
+
+    asyncio.run(Guard(page, TOKEN)(scope, page, send))
+    assert 421 == sent[0]["status"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
