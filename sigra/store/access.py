@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sigra.store.database import Database
+from sigra.store.database import Database, be_patient
 from sigra.store.errors import AuditTablesError
 
 T = TypeVar("T")
@@ -30,6 +30,14 @@ _ALTERED_CODES, _OTHER_CODES = ("42", "23"), ("42501", "23001", "23503")
 """How PostgreSQL's codes begin for a table or column that is missing or of another type (42), or a
 constraint that refuses a row (23); and those of them that say nothing of the tables: a role may
 not use them (42501), or a row of another table refers to theirs."""
+
+LOCKED = "55P03"
+"""PostgreSQL's code where a lock was waited for too long."""
+
+KEPT = (
+    "another transaction kept its lock on the audit store for 10 s: find it by pg_blocking_pids() "
+    "or as 'idle in transaction' in pg_stat_activity, end it"
+)
 
 _REFERRED_TO = "FOREIGN KEY"
 
@@ -62,10 +70,12 @@ def write_tables(database: Database, work: Work[T]) -> T:
     """Write in one transaction, which can read any text. Raises as ``read_tables`` does."""
 
     def write(connection: Connection) -> T:
+        if connection.dialect.name == "postgresql":
+            be_patient(connection)
         with _reading_any_text(connection):
             return work(connection)
 
-    with naming_altered():
+    with naming_altered(), noting_locked():
         return database.write(write)
 
 
@@ -80,6 +90,17 @@ def _reading_any_text(connection: Connection) -> Iterator[None]:
         yield
     finally:
         driver.text_factory = str
+
+
+@contextmanager
+def noting_locked() -> Iterator[None]:
+    """Add what to do to PostgreSQL's error about a lock that somebody kept for too long."""
+    try:
+        yield
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == LOCKED:
+            error.add_note(f"{KEPT}, and do this again")
+        raise
 
 
 @contextmanager

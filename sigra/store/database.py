@@ -114,8 +114,16 @@ def patient_runner(connection: Connection) -> Runner:
     Otherwise whoever holds a chain in a transaction, and logs another event of it without
     ``conn``, would wait for ever, and every writer of that organization too.
     """
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
+    be_patient(connection)
     return ConnectionRunner(connection)
+
+
+def be_patient(connection: Connection) -> None:
+    """Have a transaction on PostgreSQL wait for each lock no longer than one on SQLite waits.
+
+    Who waits for a table's lock, or for a row with a chain's lock held, has writers queue behind.
+    """
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
 
 
 def scrub_file(cursor: Any) -> None:

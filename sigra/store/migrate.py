@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, column, create_engine, false, func, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
-from sigra.store.access import naming_altered
-from sigra.store.database import Database
+from sigra.store.access import KEPT, LOCKED, naming_altered, noting_locked
+from sigra.store.database import Database, be_patient
 from sigra.store.errors import AuditTablesError
 from sigra.store.tables import chains, entries, marks
 
@@ -24,6 +24,7 @@ FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
 _CURES = {
     "42501": "and this role may not bring them to {}: let the role that owns them call",
+    LOCKED: f"and cannot be brought to {{}}: {KEPT}, and call",
     "SQLITE_BUSY": "and somebody kept SQLite's lock, so that they cannot be brought to {}. If "
     "it is the transaction that is being written in, call, when the program starts,",
 }
@@ -133,6 +134,7 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
     def alter(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
+            be_patient(connection)  # only now: whoever has that lock may have much to move
         else:
             # A transaction would ignore the pragma. Detached, nobody else gets this connection.
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
@@ -140,7 +142,8 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
             connection.detach()
         work(connection)
 
-    database.write(alter)
+    with noting_locked():
+        database.write(alter)
 
 
 def _check_encoding(connection: Connection) -> None:

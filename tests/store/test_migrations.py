@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from events import event
 from sqlalchemy import Connection, MetaData, create_engine, insert, inspect, make_url, select, text
 from sqlalchemy import event as listen
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra import AuditEvent, configure
@@ -350,6 +351,29 @@ def test_a_transaction_that_keeps_the_lock_is_told_why_nothing_is_written_in_it(
     with engine.begin() as connection:
         connection.exec_driver_sql("INSERT INTO invoice VALUES (2)")
         sink.write_in(connection, [(event(1), None)], savepoint=False)
+    engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_reader_that_goes_on_for_ever_keeps_no_writer_out(
+    url: str, first: SqlAuditSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits to alter a table has all others queue behind: it gives up, and says what to do."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        # So that a test that fails ends too.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+        connection.exec_driver_sql("SELECT chain FROM sigra_audit_entries")
+        told = r"are of version 0001, and .* pg_blocking_pids.* call .*migrate\.upgrade"
+        with pytest.raises(AuditTablesError, match=told):
+            first.prepare()
+        with pytest.raises(DBAPIError, match="lock timeout") as caught:
+            migrate.upgrade(first.database)
+        assert "pg_blocking_pids" in caught.value.__notes__[0]
+    first.prepare()
+    assert first.database.read(migrate.version) == migrate.HEAD
     engine.dispose()
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from drivers import driven_by
 from events import NOON, event
-from sqlalchemy import and_, func, insert, select
+from sqlalchemy import and_, create_engine, func, insert, select
+from sqlalchemy.exc import DBAPIError
 
 from sigra import AuditEvent, AuditScope, audit, configure, log_safe
 from sigra.audit import EventFilter
@@ -23,6 +25,7 @@ from sigra.store import (
     Report,
     Signer,
     SqlAuditSink,
+    database,
     erase,
     prune,
     retention,
@@ -471,6 +474,33 @@ def test_writers_of_sqlite_have_their_turn_between_batches(
     assert len(steps) == 12
     assert len(pauses) == 13 and min(pauses) >= 0.1  # SQLite looks again so often, at the least
     assert set(range(12)) <= set(turns)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+@pytest.mark.parametrize("locked", [chains, entries], ids=str)
+def test_a_row_that_somebody_keeps_locked_is_not_waited_for_without_end(
+    url: str, driver: str, locked: Any, open_sink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a chain locked, its writers would wait too; who removes events is told what to do."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    sink, engine = open_sink(driven_by(driver, url)), create_engine(url)
+    sink.write(event(1))
+    calls: list[Callable[[], Any]] = [
+        lambda: erase(sink, "ann", reason="asked", organization_id="acme"),
+        lambda: list(prune(sink, NOON + timedelta(1), reason="old", organization_id="acme")),
+    ]
+    with engine.begin() as connection:
+        # So that a test that fails ends too.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+        connection.execute(select(locked).with_for_update())
+        for call in calls:
+            with pytest.raises(DBAPIError, match="lock timeout") as caught:
+                call()
+            assert "pg_blocking_pids" in caught.value.__notes__[0]
+    assert [1, [("acme", 1)]] == [call() for call in calls]
+    engine.dispose()
 
 
 @pytest.mark.parametrize("batch", [0, -1, True, 1.5])
