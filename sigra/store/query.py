@@ -96,8 +96,12 @@ def count_events(database: Database, which: EventFilter) -> int:
 
 
 def stored_events() -> Select[Any]:
-    """Return the query of all rows that ``event_of`` takes: entry, and chain's tag."""
-    return select(entries, chains.c.tag).join(chains, chains.c.id == entries.c.chain)
+    """Return the query of all rows that ``event_of`` takes: entry, and chain's tag.
+
+    It is None where the chain's row is gone: such an entry too is counted and shown.
+    """
+    of_chain = chains.c.id == entries.c.chain
+    return select(entries, chains.c.tag).join(chains, of_chain, isouter=True)
 
 
 def page_query(chain: int | None, after: Position | None) -> Select[Any]:

@@ -15,6 +15,7 @@ from sigra.store.chain import organization_of
 
 _ERASED = {"erased": True}
 _UNREADABLE = {"unreadable": True}
+_NOBODY = "(unknown: the row of chain {} is gone)"
 _NEVER = datetime.min.replace(tzinfo=timezone.utc)
 _TEXTS = (
     "actor_id", "actor_type", "effective_user_id", "ip_address", "job_id", "target_id",
@@ -30,7 +31,8 @@ _DEEPEST = 256
 def event_of(row: Any) -> AuditEvent:
     """Return the event of a row; if it was erased or cannot be read, its metadata says so."""
     payload, moment = _payload(row.payload), _moment(row.occurred_at)
-    event_id, action, worker, tag = row.event_id, row.action, row.worker, row.tag
+    event_id, action, worker = row.event_id, row.action, row.worker
+    tag = _NOBODY.format(shown(row.chain)) if row.tag is None else row.tag
     outcome: Any = row.outcome
     by = "" if worker is None else worker
     if moment is not None and _are_texts(event_id, action, outcome, tag, by):

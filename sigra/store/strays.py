@@ -54,7 +54,7 @@ def find_strays(
 def check_rows(database: Database, which: EventFilter) -> None:
     """Raise ``AuditChainError`` where entries that are asked for are of a chain without a row.
 
-    Nothing but that row says whose they are, so that nobody reads, prunes or erases them.
+    Nothing but that row says whose they are, so that nobody exports, prunes or erases them.
     """
     everything = which.all_organizations
     tags = set() if everything else {chain_tag(which.organization_id)}

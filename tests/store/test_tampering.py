@@ -430,6 +430,26 @@ def test_a_chain_whose_row_is_gone_is_named(filled: SqlAuditSink) -> None:
     assert (*missing, reason) in found(filled, [checkpoint]).findings
 
 
+def test_events_of_a_chain_whose_row_is_gone_are_counted_and_shown(filled: SqlAuditSink) -> None:
+    """To who reads all organizations, each told as of nobody known; to no single one."""
+    remove_row(filled, "org:other")
+    everyone = EventFilter(all_organizations=True)
+    page = filled.query(everyone, None, 100).events
+    lost = [each for each in page if each.organization_id != "acme"]
+    assert {each.organization_id for each in lost} == {"(unknown: the row of chain 2 is gone)"}
+    assert all(each.actor_id == "ann" and each.metadata == {} for each in lost), lost
+    assert (len(lost), len(page)) == (10, filled.count(everyone))
+    assert [each.event_id for each in filled.stream(everyone)] == [each.event_id for each in page]
+    pages, cursor = list[str](), None
+    while len(pages) < len(page):
+        some, cursor = filled.query(everyone, cursor, 3)
+        pages += [each.event_id for each in some]
+    assert (pages, cursor) == ([each.event_id for each in page], None)
+    for organization in ("other", "2", None):
+        assert filled.query(EventFilter(organization), None, 100).events == ()
+        assert filled.count(EventFilter(organization)) == 0
+
+
 def test_a_new_organization_is_not_given_the_number_of_a_removed_one(filled: SqlAuditSink) -> None:
     """Its events are written, as are those of the removed one, and what is left is still found."""
     remove_row(filled, "org:other")
