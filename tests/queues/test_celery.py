@@ -123,8 +123,8 @@ class CeleryOnRedis(CeleryHarness):
         # And one that is killed while it looks keeps others from looking for five minutes.
         options |= {"unacked_mutex_expire": 5}
         found = {"broker_transport_options": options, "result_backend": self.url}
-        # What kombu has taken off Redis and not noted yet dies with it, as docs/backends.md
-        # says; a consumer that has fetched all is never in that instant.
+        # What kombu has taken off Redis and not noted yet dies with it, as its page in
+        # docs/queues says; a consumer that has fetched all is never in that instant.
         found["worker_prefetch_multiplier"] = 128
         return {**super().settings(), **found}
 
