@@ -1,5 +1,6 @@
 """The backend passes the suite that Sigra ships, in a consumer process, on a real MariaDB."""
 
+import asyncio
 import json
 import os
 import subprocess
@@ -72,9 +73,11 @@ class Harness:
     def kept(self, native_id):
         return bool(self.sql("SELECT 1 FROM sigra_job WHERE id = %s", native_id))
 
-    def transact(self, worker, args, *, commit):
+    def transact(self, worker, args, *, commit, awaited):
         with connect() as conn:
-            job = worker.new(args, conn=conn)
+            new = worker.anew if awaited else worker.new
+            job = new(args, conn=conn)
+            job = asyncio.run(job) if awaited else job
             if commit:
                 conn.commit()
         return job

@@ -21,7 +21,8 @@ from sigra.scope import AuditScope
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract import BackendContract
 from sigra.testing.contract_case import AWAY, IDS
-from sigra.testing.harness import ConsumerHarness, Journal, TransactingHarness
+from sigra.testing.contract_transactions import TransactionContract
+from sigra.testing.harness import ConsumerHarness, Journal
 
 
 def _undeployed() -> TenantWorker[..., None]:
@@ -37,7 +38,7 @@ def _undeployed() -> TenantWorker[..., None]:
 undeployed = _undeployed()
 
 
-class ConsumerContract(BackendContract):
+class ConsumerContract(BackendContract, TransactionContract):
     """The whole suite: also what holds when consumers are killed, stopped and deployed.
 
     ``repeats_at_stop``: True where the queue itself, Sigra or not, may deliver a job once more
@@ -65,6 +66,16 @@ class ConsumerContract(BackendContract):
         shown = job.native_id or ""
         journal.wait(harness, lambda: bool(harness.failed(shown)), "the failed job")
         assert "said so" in (harness.failed(shown) or "")
+
+    def test_a_cancelled_job_is_not_shown_as_done(
+        self, harness: ConsumerHarness, journal: Journal
+    ) -> None:
+        """The queue shows an error, or still has it: one that succeeded it would have let go."""
+        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"})
+        done, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "value"})
+        journal.wait(harness, lambda: not harness.kept(done.native_id or ""), "the other's end")
+        shown = job.native_id or ""
+        assert harness.kept(shown) or harness.failed(shown)
 
     def test_a_job_of_an_unknown_worker_is_kept(
         self, harness: ConsumerHarness, journal: Journal
@@ -219,23 +230,3 @@ class ConsumerContract(BackendContract):
         assert set(again) <= (set(finished) if self.repeats_at_stop else set())
         events = {event["event_id"] for event in journal.events("contract.begun")}
         assert len(events) == len(journal.audited("contract.begun"))
-
-    def test_a_transaction_that_rolls_back_leaves_no_job(
-        self, harness: TransactingHarness, journal: Journal
-    ) -> None:
-        """A job enqueued with ``conn`` shares the fate of what else was written there."""
-        self._require(harness, "conn")
-        job = harness.transact(workers.echo, IDS, commit=False)
-        self._run(harness, journal, workers.agnostic, {})
-        assert journal.runs(workers.echo.name) == []
-        assert not harness.kept(job.native_id or "")
-
-    def test_a_transaction_that_commits_leaves_one_job(
-        self, harness: TransactingHarness, journal: Journal
-    ) -> None:
-        """It runs once."""
-        self._require(harness, "conn")
-        job = harness.transact(workers.echo, IDS, commit=True)
-        journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the job")
-        self._run(harness, journal, workers.agnostic, {})
-        assert [run["job_id"] for run in journal.runs(workers.echo.name)] == [job.id]

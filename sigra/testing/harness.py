@@ -67,7 +67,7 @@ class ConsumerHarness(Harness, Protocol):
         """End it and its children by SIGKILL, whatever they are doing."""
 
     def failed(self, native_id: str) -> str | None:
-        """Return the error with which the queue shows the job as failed for good, or None.
+        """Return the error with which the queue shows the job as failed or cancelled, or None.
 
         From the queue's own record of it; from the consumer's log where it keeps none.
         """
@@ -81,8 +81,13 @@ class ConsumerHarness(Harness, Protocol):
 class TransactingHarness(ConsumerHarness, Protocol):
     """A harness of a queue whose backend declares the capability ``conn``."""
 
-    def transact(self, worker: Worker[..., Any], args: Mapping[str, Any], *, commit: bool) -> Job:
-        """Enqueue a job with ``conn=`` a connection of its own, then commit or roll back."""
+    def transact(
+        self, worker: Worker[..., Any], args: Mapping[str, Any], *, commit: bool, awaited: bool
+    ) -> Job:
+        """Enqueue a job with ``conn=`` a connection of its own, then commit or roll back.
+
+        ``awaited``: by ``await worker.anew(...)``, with a connection that this takes.
+        """
         ...
 
 

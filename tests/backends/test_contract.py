@@ -154,7 +154,8 @@ class Queue:
     takes a moment for its own time zone's. ``late``: it drops what is past. ``confused``: with a
     snooze it forgets the failures. Of unique keys it forgets whose they are (``mixing``), that
     retries hold them (``loose``), that the dead do not (``jealous``), or that a batch may have
-    one twice (``rash``). ``silent``: it says nothing of how jobs ended.
+    one twice (``rash``). ``silent``: it says nothing of how jobs ended. ``brittle``: a body's
+    KeyboardInterrupt stops it.
     """
 
     name = "queue"
@@ -229,6 +230,8 @@ class Queue:
         name = None if self.fault == "nameless" else str(native_id)
         for _ in range(2 if self.fault == "eager" else 1):
             consumed = consume(payload, worker, self.name, native_id=name)
+        if self.fault == "brittle" and isinstance(consumed.verdict.error, KeyboardInterrupt):
+            raise consumed.verdict.error
         if self.fault == "leaky":
             workers.mark.set("left")
         goes_on = consumed.verdict.state in ("retryable", "scheduled")
@@ -285,6 +288,7 @@ SEEN = "^(?!waited)"
         ("lossy", "test_args_arrive_as_a_json_round_trip_gives_them", SEEN),
         ("rounding", "test_args_arrive_as_a_json_round_trip_gives_them", SEEN),
         ("undated", "test_scope_args_and_job_are_injected", SEEN),
+        ("brittle", "test_an_outcome_ends_the_job", "KeyboardInterrupt came to its producer"),
         ("nameless", "test_a_hand_built_job_with_its_keys_runs", SEEN),
         ("leaky", "test_nothing_that_a_job_sets_outlives_it", SEEN),
         ("mixing", "test_a_unique_key_is_one_worker_s", SEEN),
@@ -306,8 +310,8 @@ def test_a_backend_that_breaks_a_promise_fails_the_suite(
 ) -> None:
     """It is told by the case of that promise, which one that keeps it passes."""
     run = getattr(TestThread(), case)
-    if "how" in inspect.signature(run).parameters:
-        run = partial(run, how="failure")
+    given = {"how": "interrupt" if fault == "brittle" else "failure", "outcome": "error"}
+    run = partial(run, **{n: given[n] for n in inspect.signature(run).parameters if n in given})
     with configure(backend=(queue := Queue())):
         run(queue, journal)
     journal.clear()

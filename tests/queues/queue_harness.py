@@ -183,3 +183,20 @@ def occupy_the_only_thread(free: threading.Event) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
     loop.run_in_executor(None, free.wait)
+
+
+def transact(server: str, worker: Any, args: Mapping[str, Any], commit: bool, awaited: bool) -> Any:
+    """Enqueue a job by a connection of psycopg's, with ``.anew()`` by an async one."""
+
+    async def produce() -> Any:
+        async with await psycopg.AsyncConnection.connect(server) as conn:
+            job = await worker.anew(args, conn=conn)
+            await (conn.commit() if commit else conn.rollback())
+            return job
+
+    if awaited:
+        return asyncio.run(produce())
+    with psycopg.connect(server) as conn:
+        job = worker.new(args, conn=conn)
+        conn.commit() if commit else conn.rollback()
+        return job

@@ -116,9 +116,10 @@ class DjangoHarness(QueueHarness):
         """Delete all but what runs: the consumer would end where it finds its row gone."""
         self.rows.exclude(status="RUNNING").delete()
 
-    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
+    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool, awaited: bool) -> Any:
+        new = async_to_sync(worker.anew) if awaited else worker.new
         with transaction.atomic():
-            job = worker.new(args, conn=connection)
+            job = new(args, conn=connection)
             transaction.set_rollback(not commit)
         return job
 

@@ -14,7 +14,7 @@ import pytest
 from consumer import BIN
 from consumer_side import held
 from queue_contract import LoopContract, OwnPoolContract
-from queue_harness import CUT, OwnPoolHarness, failing
+from queue_harness import CUT, OwnPoolHarness, failing, transact
 from servers import need
 
 oban = need("oban")
@@ -96,14 +96,8 @@ class ObanHarness(OwnPoolHarness):
     def has_ended(self, job: Any) -> bool:
         return self.row(job.native_id)["state"] in ("completed", "discarded")
 
-    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
-        async def produce() -> Any:
-            async with await psycopg.AsyncConnection.connect(self.server) as conn:
-                job = await worker.anew(args, conn=conn)
-                await (conn.commit() if commit else conn.rollback())
-                return job
-
-        return asyncio.run(produce())
+    def transact(self, worker: Any, args: Mapping[str, Any], **how: bool) -> Any:
+        return transact(self.server, worker, args, **how)
 
 
 @pytest.fixture

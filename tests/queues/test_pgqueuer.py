@@ -18,7 +18,7 @@ import pytest
 from consumer import BIN
 from consumer_side import held
 from queue_contract import OwnPoolContract
-from queue_harness import OwnPoolHarness, failing
+from queue_harness import OwnPoolHarness, failing, transact
 from servers import need, own_database
 
 need("pgqueuer")
@@ -79,9 +79,13 @@ class PgQueuerHarness(OwnPoolHarness):
         return next((row["entrypoint"] for row in self.log(native_id)), None)
 
     def failed(self, native_id: str) -> str | None:
-        if not self.rows("id = %s AND status = 'failed'", native_id):
-            return None
-        return self.log(native_id)[-1]["traceback"]["exception_message"]
+        failed, last = (
+            self.rows("id = %s AND status = 'failed'", native_id),
+            self.log(native_id)[-1],
+        )
+        if last["status"] == "canceled":
+            return last["status"]
+        return last["traceback"]["exception_message"] if failed else None
 
     def kept(self, native_id: str) -> bool:
         return bool(self.rows("id = %s", native_id))
@@ -89,12 +93,8 @@ class PgQueuerHarness(OwnPoolHarness):
     def settled(self, native_id: str) -> bool:
         return self.log(native_id)[-1]["status"] == "successful"
 
-    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
-        with psycopg.connect(self.server) as conn:
-            job = worker.new(args, conn=conn)
-            if not commit:
-                conn.rollback()
-        return job
+    def transact(self, worker: Any, args: Mapping[str, Any], **how: bool) -> Any:
+        return transact(self.server, worker, args, **how)
 
 
 @pytest.fixture

@@ -17,7 +17,13 @@ from typing import Any
 import pytest
 from consumer_side import held
 from queue_contract import LoopContract
-from queue_harness import QueueHarness, failing, not_hanging, occupy_the_only_thread
+from queue_harness import (
+    QueueHarness,
+    failing,
+    not_hanging,
+    occupy_the_only_thread,
+    transact,
+)
 from servers import need
 
 procrastinate = need("procrastinate")
@@ -108,12 +114,8 @@ class ProcrastinateHarness(QueueHarness):
     def has_ended(self, job: Any) -> bool:
         return self.row(job)["status"] in ("succeeded", "failed")
 
-    def transact(self, worker: Any, args: Mapping[str, Any], *, commit: bool) -> Any:
-        with psycopg.connect(self.server) as conn:
-            job = worker.new(args, conn=conn)
-            if not commit:
-                conn.rollback()
-        return job
+    def transact(self, worker: Any, args: Mapping[str, Any], **how: bool) -> Any:
+        return transact(self.server, worker, args, **how)
 
     def settle(self) -> None:
         deadline = time.monotonic() + self.patience

@@ -92,7 +92,8 @@ class TaskiqHarness(QueueHarness):
         """Return its error, which taskiq logs; it keeps none without a result backend."""
         refused = "was refused and ends here"
         ended = rf"job {native_id} [^\n]*({refused}|raised \w+\n|failed: [^\n;]*\n)"
-        return self.logged(rf"{ended}|{refused}: [^\n]*{native_id}")
+        cancelled = f"JobCancelledError: job {native_id} "
+        return self.logged(rf"{ended}|{refused}: [^\n]*{native_id}|{cancelled}")
 
     def kept(self, native_id: str) -> bool:
         """Tell whether it waits for the scheduler."""

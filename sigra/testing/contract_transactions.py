@@ -1,0 +1,37 @@
+"""The part of the conformance suite about ``conn``: a job in its producer's transaction."""
+
+from __future__ import annotations
+
+import pytest
+
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.harness import Journal, TransactingHarness
+
+by_both = pytest.mark.parametrize("awaited", [False, True], ids=["new", "anew"])
+
+
+class TransactionContract(ContractCase):
+    """A job enqueued with ``conn`` shares the fate of what else was written there."""
+
+    @by_both
+    def test_a_transaction_that_rolls_back_leaves_no_job(
+        self, harness: TransactingHarness, journal: Journal, awaited: bool
+    ) -> None:
+        """It never runs, and the queue holds nothing of it."""
+        self._require(harness, "conn")
+        job = harness.transact(workers.echo, IDS, commit=False, awaited=awaited)
+        self._run(harness, journal, workers.agnostic, {})
+        assert journal.runs(workers.echo.name) == []
+        assert not harness.kept(job.native_id or "")
+
+    @by_both
+    def test_a_transaction_that_commits_leaves_one_job(
+        self, harness: TransactingHarness, journal: Journal, awaited: bool
+    ) -> None:
+        """It runs once."""
+        self._require(harness, "conn")
+        job = harness.transact(workers.echo, IDS, commit=True, awaited=awaited)
+        journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the job")
+        self._run(harness, journal, workers.agnostic, {})
+        assert [run["job_id"] for run in journal.runs(workers.echo.name)] == [job.id]
