@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import traceback
+import sys
 from contextvars import Context
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any
@@ -80,8 +80,8 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
-    # No retry would bring a missing arg of its own.
-    absent = isinstance(error, MissingArgError) and error.worker in (None, attempt.job.worker)
+    # No retry would bring a missing arg of its own. By type alone: an error's __class__ may raise.
+    absent = type(error) is MissingArgError and error.worker in (None, attempt.job.worker)
     if absent or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
@@ -119,11 +119,11 @@ def log_attempt(
     facts["attempt"] = attempt.attempt
     try:
         context.run(_log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
-    except Exception:
+    except Exception as broken:
         # A filter raised, which must not decide what becomes of the job: as logging treats what
-        # a handler raises.
+        # a handler raises. Not by the module traceback, which may raise again.
         if logging.raiseExceptions:
-            traceback.print_exc()
+            sys.__excepthook__(type(broken), broken, broken.__traceback__)
 
 
 def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:

@@ -820,3 +820,26 @@ def test_a_value_whose_type_cannot_be_compared_is_a_value() -> None:
 
     value = Value()
     assert run(lambda scope, **rest: value).value is value
+
+
+class EvasiveError(Exception):
+    """An error of which nobody can ask whether it is one of a kind."""
+
+    @property
+    def __class__(self) -> Any:
+        raise LookupError("no class here")
+
+
+@pytest.mark.parametrize("make", [raising, raising_later])
+@pytest.mark.parametrize("max_attempts", [1, 2])
+def test_an_error_that_tells_no_class_is_a_failed_attempt(
+    make: Any, max_attempts: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends the attempt alone, though nothing can log it: that is told on stderr."""
+    try:
+        verdict = run(make(EvasiveError), max_attempts=max_attempts)
+    except LookupError:  # with the other one as its context, at which pytest would break off
+        verdict = Verdict("available")
+    assert verdict.state == ("discarded" if max_attempts == 1 else "retryable")
+    assert type(verdict.error) is EvasiveError
+    assert "LookupError: no class here" in capsys.readouterr().err
