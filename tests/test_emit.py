@@ -15,7 +15,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections import OrderedDict, namedtuple
+from collections import ChainMap, OrderedDict, UserDict, namedtuple
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -394,6 +394,31 @@ def test_what_a_scope_raised_is_the_cause_of_its_rejection() -> None:
     with pytest.raises(AuditRejectedError) as caught:
         log("a.b", RaisingScope())
     assert ("scope.user", RuntimeError) == (caught.value.field, type(caught.value.__cause__))
+
+
+IDS_OF_BOTH = {"user": 7, "active_organization": 42}
+
+
+@pytest.mark.parametrize(
+    ("scope", "field", "kind"),
+    [
+        (UserDict(IDS_OF_BOTH), "active_organization", "collections.UserDict"),
+        (ChainMap(IDS_OF_BOTH), "active_organization", "collections.ChainMap"),
+        ({**IDS_OF_BOTH, "user": UserDict(id=7)}, "user.id", "collections.UserDict"),
+    ],
+)
+def test_who_passes_another_mapping_than_a_dict_is_told_which(
+    scope: Any, field: str, kind: str
+) -> None:
+    """Its own code would have to run to read it: the reason names the type, and what to pass."""
+    result = log_safe("a.b", scope)
+    assert result.reason is not None
+    assert result.reason.startswith(f"rejected at scope.{field}: {kind} has none, ")
+    assert result.reason.endswith("dict(...) of another mapping")
+    copy = {name: dict(x) if isinstance(x, UserDict) else x for name, x in dict(scope).items()}
+    event = log_safe("a.b", copy).event
+    assert event is not None
+    assert ("7", "42") == (event.actor_id, event.organization_id)
 
 
 def test_of_several_faults_the_first_is_told() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra.audit.event import Outcome
 from sigra.audit.leaf import in_utc, leaf
-from sigra.audit.read import ABSENT, is_described, read_member, well_formed
+from sigra.audit.read import ABSENT, is_described, read_member, type_name, well_formed
 from sigra.audit.redact import REDACTED, holds_secret
 from sigra.audit.sanitize import sanitize
 from sigra.context import Running
@@ -35,6 +35,8 @@ _UNFIT = (
     "it must be a str (target_id: or an int of at most 1,024 bits, or a UUID), well-formed and "
     f"without a secret, of at most {_MAX_TEXT} characters ({_MAX_PRINTABLE:,} of printable ASCII)"
 )
+
+_NONE = "{} has none, or loads it lazily: pass an id, None for none, dict(...) of another mapping"
 
 
 def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,
@@ -112,21 +114,19 @@ def _ids_of(scope: Any, organization: Any, notes: Notes) -> tuple[Any, Any, Any]
 
 def _id_in(scope: Any, name: str, notes: Notes) -> Any:
     """Read the id in a member of a scope, which may be None, an id, or have an ``id``."""
-    if scope is None:
-        return None
     field = f"scope.{name}"
     try:
-        member = read_member(scope, name)
+        member = None if scope is None else read_member(scope, name)
         if member is ABSENT and name == "impersonating_from" and not is_described(scope, name):
             return None
         if member is not None and member is not ABSENT and id_text(member) is None:
             field += ".id"
-            member = read_member(member, "id")
+            scope, member = member, read_member(member, "id")
     except Exception as error:
         return _fault(notes, field, "reading it raised an exception", error)
     if member is not ABSENT:
         return _checked_id(field, member, notes)
-    return _fault(notes, field, "it is absent, or loads lazily: pass an id, or None for none")
+    return _fault(notes, field, _NONE.format(type_name(type(scope))))
 
 
 def _checked_id(field: str, value: Any, notes: Notes) -> str | None:

@@ -50,7 +50,7 @@ def log_safe(
     """Log an audit event; never raise an ``Exception``, and say what became of it.
 
     ``action``: as "invoice.close". ``scope``: a job's ``AuditScope``, the host's request scope
-    (an object or a mapping with ``user``, ``active_organization`` and perhaps
+    (an object or a dict with ``user``, ``active_organization`` and perhaps
     ``impersonating_from``) or None; what is passed wins over it. ``outcome``: "success", "failure"
     or "error". ``target_id``: str, int or UUID. ``metadata``: a mapping; over 8,192 bytes of JSON
     its digest takes its place. ``occurred_at``: aware; by default now. ``audit_schema``: that of
