@@ -470,6 +470,20 @@ def test_what_aclose_cuts_off_is_not_said_to_come_again(
     assert line.endswith("raised CancelledError; it was cut off, and does not run again")
 
 
+def test_what_aclose_waits_for_is_not_said_to_come_again(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A retry that is due only after the close is returned, and its log line promises none."""
+
+    async def main() -> None:
+        job = attempted.new({"fails": 1}, backoff=3600)
+        assert [job] == await backend.aclose()
+
+    asyncio.run(main())
+    (line,) = caplog.messages
+    assert line.endswith("raised ValueError; its backend is closing, and it may not run again")
+
+
 @on_loop
 async def test_a_job_that_swallows_its_cancellation_counts(backend: AsyncioBackend) -> None:
     """A body that ends by itself when cancelled is finished, and no other begins."""

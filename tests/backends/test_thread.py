@@ -715,6 +715,46 @@ def test_close_returns_what_a_timeout_left(pool: ThreadBackend) -> None:
     assert ["gate"] == ran
 
 
+@worker
+def fails_at_the_gate() -> None:
+    gates["began"].set()
+    assert gates["gate"].wait(PATIENCE)
+    raise ValueError("why")
+
+
+@pytest.mark.parametrize(
+    ("when", "most", "said"),
+    [
+        ("open", 2, "; again in 3600 s"),
+        ("draining", 2, "; its backend is closing, and it may not run again"),
+        ("draining", 1, ""),
+        ("closed", 2, "; its backend was closed, and it does not run again"),
+        ("closed", 1, ""),
+    ],
+)
+def test_a_job_that_close_returns_is_not_said_to_come_again(
+    pool: ThreadBackend, caplog: pytest.LogCaptureFixture, when: str, most: int, said: str
+) -> None:
+    """The log line of its attempt says so, where it would run again if the backend stayed open."""
+    gates["gate"], gates["began"] = threading.Event(), threading.Event()
+    job = fails_at_the_gate.new({}, max_attempts=most, backoff=3600)
+    assert gates["began"].wait(PATIENCE)
+    if when == "closed":
+        assert [job] == pool.close(0)
+    closing = threading.Thread(target=pool.close)
+    if when == "draining":
+        closing.start()
+        assert pool._pool is not None
+        while pool._pool.phase == "open":
+            time.sleep(0.001)
+    gates["gate"].set()
+    while not caplog.messages:
+        time.sleep(0.001)
+    assert caplog.messages[0].endswith(f"raised ValueError{said}")
+    if when == "draining":
+        closing.join(PATIENCE)
+
+
 def test_close_releases_who_waits_for_a_result(pool: ThreadBackend) -> None:
     """A thread or a task that waits for a job that cannot finish any more is told."""
     job = remember.new({"n": 1}, delay=60)

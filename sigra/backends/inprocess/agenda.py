@@ -10,7 +10,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.conclude import named_in_logs
@@ -138,6 +138,21 @@ def report_unfinished(jobs: Iterable[Job], why: str) -> None:
     for job in jobs:
         named, facts = named_in_logs(job)
         _log.warning("%s was not finished, %s: %s", named, job.state, why, extra=facts)
+
+
+def closing_words(place: Any, most: int, attempt: int, runner: Any = None) -> str:
+    """Return words for the log line of an attempt that its backend cut off or may run no more.
+
+    ``place``: what runs it, with a ``phase``. ``most``: the job's ``max_attempts``, at which it is
+    the last attempt anyway. ``runner``: its task, if it has one. Otherwise "".
+    """
+    if runner is not None and runner.cancelling():
+        return "; it was cut off, and does not run again"
+    if place.phase == "open" or attempt >= most:
+        return ""
+    if place.phase == "draining":
+        return "; its backend is closing, and it may not run again"
+    return "; its backend was closed, and it does not run again"
 
 
 def unconcluded(job: Job, error: BaseException) -> Verdict:

@@ -13,7 +13,12 @@ from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from sigra.backends.inprocess.agenda import Agenda, report_unfinished, unconcluded
+from sigra.backends.inprocess.agenda import (
+    Agenda,
+    closing_words,
+    report_unfinished,
+    unconcluded,
+)
 from sigra.backends.inprocess.alarm import LONGEST_WAIT
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.backends.orm_thread import aexecute_apart, execute_apart
@@ -176,7 +181,8 @@ class Desk:
     async def _perform(self, job: Job, ticket: LocalTicket) -> None:
         ticket.move("executing")
         attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
-        attempt.cut_off = partial(_cut_off, asyncio.current_task())
+        facts = job.options.max_attempts, attempt.attempt, asyncio.current_task()
+        attempt.cut_off = partial(closing_words, self, *facts)
         try:
             if job.definition.is_async:
                 verdict = await aexecute_apart(attempt)
@@ -241,9 +247,3 @@ class Desk:
         """
         with contextlib.suppress(StopIteration):
             self._watch.__anext__().send(None)
-
-
-def _cut_off(runner: asyncio.Task[Any] | None) -> str:
-    """Return words for the log if ``runner`` was cancelled, as by ``aclose(timeout)``; else ""."""
-    cancelled = runner is not None and runner.cancelling()
-    return "; it was cut off, and does not run again" if cancelled else ""

@@ -9,9 +9,10 @@ import queue
 import threading
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from sigra.backends.inprocess.agenda import Agenda, unconcluded
+from sigra.backends.inprocess.agenda import Agenda, closing_words, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Line, Turn
@@ -223,8 +224,10 @@ class Pool:
     def _perform(self, entry: Entry) -> None:
         job, ticket = entry
         ticket.move("executing")
+        attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
+        attempt.cut_off = partial(closing_words, self, job.options.max_attempts, attempt.attempt)
         try:
-            verdict = execute_apart(Running(job, ticket.failures + 1, ticket.snoozes, None, self))
+            verdict = execute_apart(attempt)
         except BaseException as error:
             # Not an error of the body, which execute() handles; the thread must go on.
             verdict = unconcluded(job, error)
