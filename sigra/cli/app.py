@@ -49,7 +49,7 @@ class _Commands(click.Group):
 )
 @click.version_option(library.__version__, prog_name="sigra")
 def sigra() -> None:
-    """Run and look at background jobs that know on whose behalf they run.
+    """Run and inspect background jobs that know on whose behalf they run.
 
     Start with "sigra demo".
     """
@@ -61,14 +61,14 @@ def sigra() -> None:
     "--args",
     "source",
     metavar="FILE",
-    help="The jobs: one JSON object of args a line, in UTF-8. - reads standard input. "
-    "Without it, the jobs that an earlier run left in the file of the backend huey are run.",
+    help="The jobs: one JSON object of args per line, in UTF-8. - reads standard input. "
+    "Without --args, run the jobs that an earlier run left in the file of the backend huey.",
 )
 @click.option(
     "--backend",
     metavar="NAME",
-    help="sync, thread, asyncio, or one that is installed. Default: the worker's own choice, "
-    "or what its module configures, or sync. huey keeps the jobs in an SQLite file "
+    help="sync, thread, asyncio, or an installed one. Default: the worker's own choice, else "
+    "what its module configures, else sync. huey keeps the jobs in an SQLite file "
     "(SIGRA_HUEY_FILE, or sigra-huey.db in the current folder), which outlives the command.",
 )
 @click.option(
@@ -76,21 +76,21 @@ def sigra() -> None:
     "--concurrency",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many jobs run at a time (thread, asyncio; huey on a file, there 1 by default).",
+    help="How many jobs run at a time: for thread, asyncio, and huey on a file (default 1).",
 )
 @click.option(
     "--audit-log",
     type=NEW_FILE_OR_STDOUT,
     metavar="FILE",
-    help="Append the audit events to FILE. Default: -, which is standard output.",
+    help="Append the audit events to FILE. Default: -, standard output.",
 )
 @click.option(
     "--rejects",
     type=NEW_FILE,
     metavar="FILE",
-    help="Where bad lines are set aside, byte for byte. The file must not exist yet. "
-    "Default: <name of the args file>.rejects.jsonl in the current folder, or that name "
-    "with a number where it is taken; made only when there is a bad line.",
+    help="Set bad lines aside in FILE, byte for byte; it must not exist yet. Default: "
+    "<name of the args file>.rejects.jsonl in the current folder, with a number if that name "
+    "is taken. Made only when there is a bad line.",
 )
 @click.option(
     "--in-flight",
@@ -98,8 +98,7 @@ def sigra() -> None:
     default=1000,
     show_default=True,
     metavar="N",
-    help="How many jobs may be unfinished at a time, snoozed ones too, before the next line "
-    "is read. Bounds the memory.",
+    help="Read no further while N jobs are unfinished, snoozed ones included. Bounds the memory.",
 )
 def run(
     target: str,
@@ -123,9 +122,9 @@ def run(
     AuditEvent. The progress bar (on a terminal only), bad lines, failures and the summary
     go to standard error.
 
-    A bad line is reported by number and reason, set aside, and stops nothing. Retries and
-    snoozes are waited for: in real time, but on the backend sync by a clock that is moved
-    ahead instead. A backend that cannot tell what becomes of a job is only given the jobs.
+    A bad line is reported by number and reason and set aside; the rest still run. Retries
+    and snoozes are waited for in real time; the backend sync moves its clock ahead instead.
+    To a backend that cannot tell what becomes of a job, jobs are only handed over.
 
     At the end the sinks that MODULE has configured are closed. Ctrl-C stops reading and
     gives running jobs 5 seconds, then the sinks; a second one ends at once.
@@ -133,8 +132,8 @@ def run(
     \b
     Exit status:
       0    every line was run and every job completed or cancelled itself
-      1    a job was discarded or not finished, a line was bad, an audit event failed,
-           a sink could not be closed, or the queue took no more jobs
+      1    a job was discarded or not finished, a line was bad, an audit event
+           failed, a sink could not be closed, or the queue took no more jobs
       2    the command was called in a way that cannot work
       130  Ctrl-C (143: SIGTERM; 141: standard output was closed)
     """  # noqa: D301
@@ -163,26 +162,25 @@ def workers(module: str, as_json: bool) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array instead of text.")
 def check(paths: tuple[Path, ...], as_json: bool) -> None:
-    """Find where a worker's scope flows into a function that decides on authority.
+    """Find where a worker's scope reaches an authorization function.
 
-    Reads every Python file below PATH, virtual environments and hidden folders aside, and runs
-    none of it. Workers are what
-    @tenant_worker decorates, the functions to keep out of are marked by
-    @request_scope_only; between them, calls, variables, returned values and objects that
-    are given the scope are followed.
+    Reads every Python file below PATH, except in virtual environments and hidden folders,
+    and runs none of them. Starts at the functions that @tenant_worker decorates, and follows
+    the scope through calls, variables, returned values and objects to the functions marked
+    with @request_scope_only.
 
     It cannot see everything: calls by a name made at run time, or through code outside
     PATH, escape it. @request_scope_only itself refuses all of them at run time.
 
-    A false alarm is accepted by a comment at the end of the line that it names:
-    "# sigra: allow", and why.
+    To accept a false alarm, end the line that it names with a comment: "# sigra: allow", and
+    why.
 
     \b
     Exit status:
       0    no such flow was found
       1    there is one
-      2    a PATH does not exist, a file in it is not Python, or a decorator may come from
-           a star import of a module outside PATH
+      2    a PATH does not exist, a file in it is not Python, or a decorator may come
+           from a star import of a module outside PATH
     """  # noqa: D301
     from sigra.cli.check import report
 

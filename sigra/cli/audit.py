@@ -30,9 +30,9 @@ from sigra.cli.target import MisuseError
 
 @click.group(cls=StoreCommands)
 def audit() -> None:
-    """Look at the audit store, verify it, and keep it in order.
+    """Read, verify and maintain the audit store.
 
-    Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE. Those that read
+    Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE. Those that select
     events need one of --organization ID, --without-organization and --all-organizations.
     """
 
@@ -60,10 +60,10 @@ def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: An
 @of_organization
 @with_filters
 @click.option("--lines", "-n", type=click.IntRange(0, 500), default=10, show_default=True)
-@click.option("--follow", "-f", is_flag=True, help="Then print each new event as it comes.")
+@click.option("--follow", "-f", is_flag=True, help="Print each new event as it comes.")
 @as_json
 def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> None:
-    """Show the newest events, oldest first. With --follow, go on until Ctrl-C."""
+    """Show the newest events, oldest first; with --follow, until Ctrl-C."""
     which, store = which_events(filters), open_store(url)
     from sigra.cli import events
 
@@ -91,7 +91,7 @@ def stats(url: str, machine: bool, **filters: Any) -> None:
     "--export",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Check this export too; if no organization is named, only the export, without a store.",
+    help="Check this export too; if no events are selected, only the export, without a store.",
 )
 @as_json
 def verify(
@@ -104,8 +104,8 @@ def verify(
 ) -> None:
     """Check that the store holds what was written.
 
-    If it does not, the first bad rows and why are printed. The chains alone reveal rows that
-    were changed by hand. To detect changes by somebody who can rewrite the whole database, pass
+    If not, print the first bad rows and what is wrong with them. The chains alone reveal rows
+    changed by hand. To detect changes by somebody who can rewrite the whole database, pass
     --checkpoints that were kept elsewhere, and --public-key. See docs/security.md.
 
     \b
@@ -119,7 +119,7 @@ def verify(
     if not alone:
         which = tenancy(which)
         if url is None:
-            raise MisuseError("say where the store is: --store URL, or SIGRA_AUDIT_STORE")
+            raise MisuseError("no audit store is named: pass --store URL or set SIGRA_AUDIT_STORE")
         store = open_store(url)
     verifying = verifier()
     trust = verifying.read_trust(keys, checkpoints)
@@ -131,7 +131,7 @@ def verify(
 @audit.command()
 @in_store
 @of_organization
-@click.option("--to", "folder", type=NEW_FOLDER, required=True, help="A folder of its own.")
+@click.option("--to", "folder", type=NEW_FOLDER, required=True, help="A new or empty folder.")
 @click.option(
     "--format",
     "form",
@@ -162,14 +162,14 @@ def export(
     "--retention-days",
     type=click.IntRange(min=1),
     required=True,
-    help="Remove events of all organizations that are older than this.",
+    help="Remove events of all organizations that are older.",
 )
 @with_key
 @as_json
 def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> None:
-    """Remove old events, so that the chains still verify.
+    """Remove old events; the chains still verify.
 
-    Works in batches of 10,000. After an interruption the next call goes on.
+    Works in batches of 10,000. If it is interrupted, the next call goes on.
     """
     store = open_store(url, key)
     from sigra.cli import keeping
@@ -181,16 +181,14 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 @in_store
 @of_organization
 @of_persons
-@click.option(
-    "--reason", required=True, metavar="TEXT", help="The reason, which is kept in the store."
-)
+@click.option("--reason", required=True, metavar="TEXT", help="Why. It is kept in the store.")
 @with_key
 @as_json
 def erase(url: str, key: Path | None, machine: bool, **given: Any) -> None:
-    """Erase the contents of a person's events; the chains still verify.
+    """Erase what a person's events hold; the chains still verify.
 
-    Each event keeps only its id, time, action, outcome and worker. A SQLite file is then
-    rewritten, and nobody else can write to it meanwhile. This cannot be undone.
+    This cannot be undone. Each event keeps only its id, time, action, outcome and worker. A
+    SQLite file is then rewritten, and nobody else can write to it meanwhile.
 
     An event that somebody has changed is erased too, and named on standard error; the exit
     status is then 1. To keep it as evidence, verify the store before, and copy it.
@@ -212,13 +210,13 @@ def erase(url: str, key: Path | None, machine: bool, **given: Any) -> None:
     "file",
     type=NEW_FILE,
     required=True,
-    help="The file of checkpoints. Keep it where who can write the database cannot write.",
+    help="The file of checkpoints. Keep it where nobody can write who can write the database.",
 )
 @as_json
 def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
-    """Sign the present state of all chains.
+    """Sign the current state of all chains.
 
-    It is added to a file of checkpoints. "openssl genpkey -algorithm ed25519" makes a key, and
+    Adds it to a file of checkpoints. "openssl genpkey -algorithm ed25519" makes a key, and
     "openssl pkey -in key.pem -pubout" the --public-key to verify with.
     """
     store = open_store(url)

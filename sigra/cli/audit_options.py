@@ -38,7 +38,7 @@ def _moment(text: str) -> datetime:
             return datetime.now(timezone.utc) - timedelta(**{unit: int(number)})
         found = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        told = f"{text!r} is no moment such as 2026-11-25, 2026-11-25T12:30Z or 90m (ago; s, h, d)"
+        told = f"{text!r} is not a time: write 2026-11-25, 2026-11-25T12:30Z or 90m (ago; s, h, d)"
         raise click.BadParameter(told) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=timezone.utc)
 
@@ -63,9 +63,9 @@ _STORE: dict[str, Any] = {
 in_store = click.option("--store", "url", required=True, **_STORE)
 in_store_if_any = click.option("--store", "url", **_STORE)
 of_organization = _all(
-    click.option("--organization", "-o", metavar="ID", help="The events of one organization."),
+    click.option("--organization", "-o", metavar="ID", help="Events of one organization."),
     click.option("--without-organization", "without", is_flag=True, help="Events without one."),
-    click.option("--all-organizations", "everything", is_flag=True, help="All of them."),
+    click.option("--all-organizations", "everything", is_flag=True, help="All events."),
 )
 of_persons = _all(
     click.option(
@@ -79,8 +79,8 @@ of_persons = _all(
     click.option(
         "--target-type",
         metavar="TYPE",
-        help="The target_type that persons have, such as user. Targets of other types that have "
-        "the same id are then kept.",
+        help="The target_type of persons, such as user. Targets of other types with the same id "
+        "are then kept.",
     ),
 )
 with_filters = _all(
@@ -91,8 +91,8 @@ with_filters = _all(
         "--since",
         type=_moment,
         metavar="MOMENT",
-        help="From this moment on, as 90m (ago; s, h and d too), 2026-11-25 or 2026-11-25T12:30Z "
-        "(UTC if it has no zone).",
+        help="From this moment on: 2026-11-25, 2026-11-25T12:30Z (UTC if it has no zone) or 90m "
+        "(ago; also s, h and d).",
     ),
     click.option("--until", type=_moment, metavar="MOMENT", help="Before this moment."),
 )
@@ -103,19 +103,19 @@ with_trust = _all(
         type=FILE,
         multiple=True,
         metavar="PEM",
-        help="A public key (Ed25519) that marks and checkpoints may be signed with. Repeatable.",
+        help="An Ed25519 public key that marks and checkpoints are checked with. Repeatable.",
     ),
     click.option(
         "--checkpoints",
         type=FILE,
         metavar="FILE",
-        help="The signed checkpoints that are kept outside the database. Needs --public-key.",
+        help="The signed checkpoints kept outside the database. Needs --public-key.",
     ),
 )
 with_key = click.option(
     "--key", type=FILE, metavar="PEM", help="The private key (Ed25519) to sign with."
 )
-as_json = click.option("--json", "machine", is_flag=True, help="JSON on standard output.")
+as_json = click.option("--json", "machine", is_flag=True, help="Print JSON instead of text.")
 
 
 def tenancy(given: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +127,8 @@ def tenancy(given: dict[str, Any]) -> dict[str, Any]:
     everything = given.pop("everything")
     if [organization is not None, without, everything].count(True) != 1:
         raise MisuseError(
-            "say which events: --organization ID, --without-organization or --all-organizations"
+            "no events are selected: pass exactly one of --organization ID, --without-organization "
+            "and --all-organizations"
         )
     which: dict[str, Any] = {"organization_id": organization}
     if everything:
@@ -145,7 +146,7 @@ def which_events(given: dict[str, Any]) -> EventFilter:
     since, until = given["since"], given["until"]
     if since is not None and until is not None and since >= until:
         first, last = since.isoformat(" ", "seconds"), until.isoformat(" ", "seconds")
-        raise MisuseError(f"no moment is from {first} on and before {last}")
+        raise MisuseError(f"--since {first} must be before --until {last}")
     try:
         return event_filter(**where, actor_id=actor, **given)
     except SigraError as error:
@@ -185,7 +186,7 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
         told = f"the audit store cannot be opened: {reason_of(error)}"
         if "readonly" in told:
             told += (
-                "; one that you may only read, and that nobody writes to meanwhile, is named "
+                "; if you may only read it, and nobody writes to it meanwhile, pass "
                 f"sqlite:///file:{path.absolute()}?immutable=1&uri=true"
             )
         raise MisuseError(told) from error

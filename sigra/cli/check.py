@@ -20,7 +20,7 @@ def report(paths: list[Path], *, as_json: bool) -> int:
         print(f"{path}: cannot be read as Python: {reason}", file=sys.stderr)
     for place, name in sources.unknown:
         print(
-            f"{place}: what @{name} is cannot be told: a star import brings it from outside what "
+            f"{place}: cannot tell what @{name} is: a star import brings it from outside what "
             "is checked; import it by name, or check its file too",
             file=sys.stderr,
         )

@@ -36,8 +36,8 @@ def open_lane(
     embedded = is_embedded(inner)
     if workers is not None and not embedded and name not in ("thread", "asyncio"):
         raise MisuseError(
-            "--workers is for the backends thread and asyncio, and for huey on a file; "
-            f"{inner.name!r} has its own ways"
+            f"--workers has no effect on backend {inner.name!r}: it is for thread, asyncio and "
+            "huey on a file"
         )
     if resume and not embedded:
         raise MisuseError(

@@ -58,7 +58,7 @@ class ClosingSinks:
     @property
     def unclosed(self) -> tuple[str, ...]:
         """Return a text for each."""
-        late = (f"{type_name(type(gate))}: there was no time" for gate in list(self._left))
+        late = (f"{type_name(type(gate))}: no time was left" for gate in list(self._left))
         return (*self._faults, *late)
 
 

@@ -82,7 +82,7 @@ class FileLane(Lane):
         left = self.backend.counts["left"]
         if left and not resume:
             raise MisuseError(
-                f"{self.file} holds {counted(left, 'job')} that an earlier run has not finished: "
+                f"{self.file} holds {counted(left, 'job')} that an earlier run did not finish: "
                 "run the command without --args to finish them, or set SIGRA_HUEY_FILE to another "
                 "file"
             )

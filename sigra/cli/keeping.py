@@ -44,7 +44,7 @@ def read_key(path: Path | None) -> Signer | None:
     try:
         return Signer.from_pem(path.read_bytes())
     except (ValueError, TypeError, OSError) as error:
-        raise MisuseError(f"{path} cannot be read as a private key: {error}") from error
+        raise MisuseError(f"{path} is not a readable private key: {error}") from error
 
 
 def export_store(
@@ -86,7 +86,9 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None
     try:
         before = datetime.now(timezone.utc) - timedelta(days=retention_days)
     except OverflowError:
-        raise MisuseError(f"{retention_days} days ago is before all time") from None
+        raise MisuseError(
+            f"--retention-days {retention_days} is too large: that is before the year 1"
+        ) from None
     with Bar(stderr_console(), None, "events") as bar:
         removed = store.clean_up(before, lambda done: bar.move(done, done))
     if machine:
@@ -184,8 +186,8 @@ def _compare(before: Checkpoint, taken: Checkpoint) -> None:
             organization = organization_of(tag)
             where = "no organization" if organization is None else f"organization {organization}"
             _warn(
-                f"the chain of {where} ends at sequence {length}, and in the checkpoint before at "
-                f"{then}: its end was removed, or a backup restored"
+                f"the chain of {where} ends at sequence {length}, but in the checkpoint before at "
+                f"{then}: its end was removed, or a backup was restored"
             )
 
 
@@ -214,7 +216,7 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
         bound = socket.create_server(("127.0.0.1", port))  # open before the address is printed
     except OSError as error:
         raise MisuseError(
-            f"the page cannot be served: {error.strerror}; name another port by --port, 0 for any"
+            f"the page cannot be served: {error.strerror}; choose another --port, or 0 for any"
         ) from None
     say(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
     sys.stdout.flush()

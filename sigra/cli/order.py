@@ -127,7 +127,7 @@ def _check_files(order: Order) -> None:
     """Refuse, before anything runs, files that would overwrite one another."""
     if order.rejects is not None and _exists(order.rejects):
         raise MisuseError(
-            f"--rejects {order.rejects} exists and is not written over: move it, or name another"
+            f"--rejects {order.rejects} exists and is not overwritten: move it, or name another"
         )
     if order.rejects is not None and not os.path.isdir(order.rejects.absolute().parent):
         raise MisuseError(f"--rejects {order.rejects}: there is no such folder")
@@ -141,7 +141,9 @@ def _check_files(order: Order) -> None:
         named = (path for path in (order.source, order.rejects) if path not in (None, "-"))
         paths = {Path(path).resolve() for path in named}
         if order.audit_log.resolve() in paths or _is_read(order, order.audit_log):
-            raise MisuseError(f"--audit-log {order.audit_log} is also read or written otherwise")
+            raise MisuseError(
+                f"--audit-log {order.audit_log} is also read or written as another file"
+            )
 
 
 def _is_read(order: Order, written: Path | int) -> bool:

@@ -111,7 +111,7 @@ def _text_bytes(line: Line) -> bytes:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise BadLineError(f"not strict JSON: {name} is no JSON number")
+    raise BadLineError(f"not strict JSON: {name} is not a JSON number")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

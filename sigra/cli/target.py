@@ -85,7 +85,7 @@ def load_worker(target: str) -> Definition:
         there = f"its workers are {known}" if known else "it defines no worker"
         raise MisuseError(f"module {module_name!r} has no {path!r}; {there}")
     raise MisuseError(
-        f"{target} is no worker but of type {type(found).__qualname__}: decorate the function "
+        f"{target} is not a worker but of type {type(found).__qualname__}: decorate the function "
         "with @tenant_worker (or @worker)"
     )
 

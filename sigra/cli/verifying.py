@@ -31,7 +31,7 @@ _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
 def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, Any]:
     """Read public keys and checkpoints, as ``verify`` takes them."""
     if checkpoints is not None and not keys:
-        raise MisuseError("--checkpoints say nothing without --public-key to check them by")
+        raise MisuseError("--checkpoints cannot be checked without --public-key: pass it too")
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     found: list[Any] = []
@@ -40,14 +40,16 @@ def read_trust(keys: tuple[Path, ...], checkpoints: Path | None) -> dict[str, An
             found.append(load_pem_public_key(path.read_bytes()))
             by_id(found)  # refuses a key of another kind
         except (ValueError, TypeError, OSError) as error:
-            told = f"{path} cannot be read as a public key: {error} {_PUBLIC.format(path)}"
+            told = f"{path} is not a readable public key: {error} {_PUBLIC.format(path)}"
             raise MisuseError(told) from error
     try:
         kept = [] if checkpoints is None else read_checkpoints(checkpoints)
     except (ValueError, TypeError, OSError) as error:
         raise MisuseError(f"the checkpoints cannot be read: {error}") from error
     if checkpoints is not None and not kept:
-        raise MisuseError(f"{checkpoints} holds no checkpoint: what is cut off would not be missed")
+        raise MisuseError(
+            f"{checkpoints} holds no checkpoint: events cut off the end would not be missed"
+        )
     return {"public_keys": found, "checkpoints": kept}
 
 

@@ -563,7 +563,7 @@ def test_a_decorator_that_only_a_star_can_have_brought_is_named(tmp_path: Path) 
     jobs.write_text("from elsewhere import *\n\n@job\ndef work(scope): ...\n")
     result = CliRunner().invoke(sigra, ["check", str(tmp_path)])
     assert 2 == result.exit_code
-    assert f"{jobs}:3: what @job is cannot be told" in result.stderr
+    assert f"{jobs}:3: cannot tell what @job is" in result.stderr
 
 
 def test_a_star_that_can_bring_no_worker_is_no_matter(tmp_path: Path) -> None:

@@ -212,7 +212,7 @@ def test_ctrl_c_amid_a_close_leaves_the_summary(monkeypatch: pytest.MonkeyPatch)
     run = _run_that_is_over(reports, monkeypatch)
     with configure(sinks=[_Pressed()]), pytest.raises(KeyboardInterrupt):
         order._end(ORDER, run, ClosingSinks())
-    assert [(f"{__name__}._Pressed: there was no time",)] == [each.unclosed for each in reports]
+    assert [(f"{__name__}._Pressed: no time was left",)] == [each.unclosed for each in reports]
 
 
 def test_a_close_that_never_ends_does_not_hold_up_a_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,4 +229,4 @@ def test_a_close_that_never_ends_does_not_hold_up_a_stop(monkeypatch: pytest.Mon
     run.stop.ask("Ctrl-C", 130, hurried=True)
     with configure(sinks=[sink]):
         order._end(ORDER, run, ClosingSinks())
-    assert [(130, (f"{__name__}._Stuck: there was no time",))] == ends
+    assert [(130, (f"{__name__}._Stuck: no time was left",))] == ends

@@ -111,7 +111,7 @@ def test_a_job_without_attempts_left_that_was_running_is_told_and_not_run_again(
     assert len(ran) == len(set(ran))
     if figures["jobs discarded"]:  # it was killed inside a job, and not between two
         assert (status, figures["jobs discarded"]) == (1, 1)
-        assert "never came to an end (deliveries: 1) and has no attempt left" in said
+        assert "never finished (deliveries: 1) and has no attempt left" in said
     left = figures["of the jobs, left by an earlier run"]
     assert figures["jobs completed"] + figures["jobs discarded"] == left
 
@@ -135,7 +135,7 @@ def test_new_jobs_are_refused_while_old_ones_are_left(run, number_file):
     kill_in_the_middle(run("steady", "--args", path))
     status, found, _, said = ended(run("steady", "--args", path))
     assert (status, found) == (2, [])
-    assert re.search(r"jobs\.db holds \d+ jobs that an earlier run has not finished", said)
+    assert re.search(r"jobs\.db holds \d+ jobs that an earlier run did not finish", said)
     assert "without --args" in said
 
 
@@ -160,7 +160,7 @@ def test_a_file_that_is_being_run_is_not_run_twice(run, number_file):
     first.stdout.readline()
     status, found, _, said = ended(run("steady"))
     assert (status, found) == (2, [])
-    assert "jobs.db has a consumer already" in said
+    assert "jobs.db already has a consumer" in said
     go_on()
     assert ended(first)[2]["jobs completed"] == COUNT
 
@@ -191,7 +191,7 @@ def test_a_file_that_is_no_database_is_refused(run, tmp_path, number_file):
     (tmp_path / "jobs.db").write_bytes(b"something else" * 100)
     status, found, _, said = ended(run("once", "--args", number_file(1)))
     assert (status, found) == (2, [])
-    assert "jobs.db is no SQLite file that can be written" in said
+    assert "jobs.db is not a writable SQLite file" in said
 
 
 @pytest.mark.parametrize("before", [None, 0o640])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sigra import Failure, SyncBackend, context, worker
+from sigra.backends.external import consume
 from sigra.backends.inprocess.agenda import report_unfinished
 from sigra.backends.redelivery import report_again
 from sigra.cli.failures import FailureLog
@@ -46,3 +47,10 @@ def test_a_job_that_was_not_finished_is_no_failure(log):
     """What a backend leaves behind is counted as what it is."""
     report_unfinished([again.new({"n": 1}, delay=60)], "the loop has ended")
     assert {"failures.again was not finished": 1} == log.kinds
+
+
+def test_a_refused_job_is_counted_as_what_it_is(log):
+    """Its native id and the reason differ from one job to the next, and are no part of the kind."""
+    for native_id in ("n1", "n2"):
+        consume({"sigra": 0, "args": {}}, again.definition, "huey", native_id=native_id)
+    assert {"failures.again was refused and ends here": 2} == log.kinds

@@ -82,8 +82,8 @@ def test_a_byte_order_mark_is_passed_over():
     ("data", "reason"),
     [
         (b'{"a": ', "not JSON: Expecting value (column 7)"),
-        (b'{"a": NaN}', "not strict JSON: NaN is no JSON number"),
-        (b'{"a": [-Infinity]}', "not strict JSON: -Infinity is no JSON number"),
+        (b'{"a": NaN}', "not strict JSON: NaN is not a JSON number"),
+        (b'{"a": [-Infinity]}', "not strict JSON: -Infinity is not a JSON number"),
         (b"[1]", "a JSON array, not an object of args"),
         (b'"a"', "a JSON string, not an object of args"),
         (b"null", "a JSON null, not an object of args"),
