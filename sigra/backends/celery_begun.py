@@ -43,13 +43,15 @@ def begun_before(task: Any, lost: int) -> Iterator[int]:
             before = broker.call(broker.notes.begin, id, lost, again)
             noted = True
     except Exception:
-        _log.warning("job %s runs uncounted", brief(id), exc_info=True)
+        _log.warning("job %s runs, but its start could not be counted", brief(id), exc_info=True)
     yield before
     try:
         if noted:
             broker.call(broker.notes.end, id, before + 1)
     except Exception:
-        _log.warning("the note of job %s is left to expire", brief(id), exc_info=True)
+        _log.warning(
+            "could not delete the start note of job %s: it expires", brief(id), exc_info=True
+        )
 
 
 def _forget_revoked(sender: Any, request: Any, terminated: bool, **_: Any) -> None:

@@ -78,7 +78,7 @@ class _Settling:
         except Exception:
             if self.acknowledged:
                 raise
-            _log.exception("Celery could not write what came of job %s", brief(self.id))
+            _log.exception("Celery could not record the outcome of job %s", brief(self.id))
         if isinstance(error, _exceptions.Reject):
             return self.reject(requeue=error.requeue)
         return self.acknowledge()  # revoked, or sent again

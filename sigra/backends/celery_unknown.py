@@ -49,13 +49,14 @@ class KeepUnknown(_Step):  # type: ignore[misc, valid-type]
             else:
                 waits = (
                     "job %s waits in queue %s: no worker is named %s; "  # unknown: KeyError(name)
-                    "have a consumer import its module, and start one with -Q %s"
+                    "import its module in a consumer, and start one with -Q %s"
                 )
                 _log.error(waits, brief(id), queue, unknown, queue)
             try:
                 _send_on(consumer, queue, message)
             except Exception as error:
-                _log.error("job %s could not be put there yet: %s", brief(id), error_text(error))
+                told = "job %s could not be moved to queue %s yet: %s"
+                _log.error(told, brief(id), queue, error_text(error))
                 _hold(consumer, message)
             else:
                 message.ack_log_error(_log, consumer.connection_errors)

@@ -28,7 +28,7 @@ def check_options(jobs: Sequence[Job], alias: str) -> None:
         if job.options.queue is not None:
             _check_queue(job, job.options.queue, alias)
         if abs(job.options.priority) > _limits.TASK_MAX_PRIORITY:
-            reason = "Django's tasks have priorities from -100 to 100"
+            reason = "it must be from -100 to 100, the range of Django's tasks"
             raise InvalidOptionError("priority", reason, job.worker)
 
 

@@ -49,7 +49,8 @@ def rescue(own: Any, path: str) -> None:
     jobs = rows().running().filter(backend_name=own.backend, task_path__startswith=path, **earlier)
     lost = jobs.filter(args_kwargs__kwargs__sigra__isnull=False)
     for row in lost:
-        _log.error("job %s runs again: its consumer died, or takes too long", brief(str(row.id)))
+        what = "job %s runs again: its consumer died, or it took longer than sigra_rescue_after"
+        _log.error(what, brief(str(row.id)))
         lost.filter(id=row.id).update(status="READY")
     _rows_of(own).filter(**earlier).exclude(status="FAILED").delete()
 
@@ -79,7 +80,8 @@ def lost_if_unwritten(row: Any) -> Iterator[None]:
     try:
         yield
     except _db.Error:
-        _log.exception("job %s waits as if its consumer had died", brief(str(row.id)))
+        what = "could not write the state of job %s: it is rescued as if its consumer had died"
+        _log.exception(what, brief(str(row.id)))
         row.status, row.set_failed = "RUNNING", lambda _: None
         raise
 

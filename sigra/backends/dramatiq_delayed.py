@@ -80,6 +80,7 @@ def _unless_redis_is_away(requeue: Any) -> Any:
         try:
             requeue(messages)
         except native("redis", "dramatiq").RedisError:
-            _log.warning("delayed jobs are put back when Redis is there again", exc_info=True)
+            what = "could not put delayed jobs back: it is done when Redis is up again"
+            _log.warning(what, exc_info=True)
 
     return try_to_requeue

@@ -49,13 +49,15 @@ def counted(broker: Any, message: Any) -> Iterator[int | None]:
         elif "redis_message_id" in options:
             gone = not _write(broker, message, before + 1)
     except Exception:
-        _log.warning("job %s runs uncounted", brief(message.message_id), exc_info=True)
+        what = "job %s runs, but its start could not be counted"
+        _log.warning(what, brief(message.message_id), exc_info=True)
     yield None if gone else before
     try:
         if noted:
             _on_channel(broker, notes.end, run, before + 1)
     except Exception:
-        _log.warning("the note of job %s is left to expire", brief(run), exc_info=True)
+        what = "could not delete the start note of job %s: it expires"
+        _log.warning(what, brief(run), exc_info=True)
 
 
 def begun_no_more(broker: Any, message: Any) -> None:
@@ -64,7 +66,8 @@ def begun_no_more(broker: Any, message: Any) -> None:
         try:
             _write(broker, message, 0)
         except Exception:
-            _log.warning("the note of job %s stays", brief(message.message_id), exc_info=True)
+            what = "could not reset the start count of job %s, which is a dead letter now"
+            _log.warning(what, brief(message.message_id), exc_info=True)
 
 
 def _write(broker: Any, message: Any, begun: int) -> bool:

@@ -37,7 +37,7 @@ def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any])
         else:
             with counted(broker, message) as before:
                 if before is None:
-                    what = "job %s is not begun: while this consumer stood still, another ran it"
+                    what = "job %s is skipped: another consumer ran it while this one was stalled"
                     _log.warning(what, brief(id))
                     message.options.update(_NOTHING_FOLLOWS)
                     return
@@ -46,7 +46,7 @@ def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any])
         interrupt_no_more(broker, message)
     except Interrupt:
         interrupt_no_more(broker, message)
-        what = "job %s was cut off outside of its body: it counts as one whose consumer died"
+        what = "job %s was cut off outside its body: it runs again, as if its consumer had died"
         _log.exception(what, brief(id))
         died = {BEGUN: message.options.get(BEGUN, 0) + 1}
         _send_again(broker, message, message.copy(options=died), None)
@@ -73,6 +73,7 @@ def _send_again(broker: Any, message: Any, again: Any, delay: int | None) -> Non
             broker.enqueue(again, delay=delay)
             break
         except Exception:
-            _log.exception("job %s cannot go on yet: no broker", brief(message.message_id))
+            what = "could not send the next run of job %s to the broker: trying again"
+            _log.exception(what, brief(message.message_id))
             time.sleep(_RECONNECT)
     message.options.update(_NOTHING_FOLLOWS)

@@ -34,7 +34,7 @@ def queue_of(broker: Any, job: Job) -> str:
     Raises ``InvalidOptionError`` for one whose jobs would not run.
     """
     if (job.options.queue or "").endswith((".DQ", ".XQ")):
-        reason = "Dramatiq itself has queues so named, .DQ for delayed and .XQ for dead messages"
+        reason = "it must not end in .DQ or .XQ, Dramatiq's own queues of delayed and dead messages"
         raise InvalidOptionError("queue", reason, job.worker)
     if hasattr(broker, "connections"):
         check_on_rabbitmq(job, f".begun.{SLOTS}")  # the longest that is added to its name

@@ -25,7 +25,7 @@ MARK = "sigra"
 _NO_LIMIT = 1 << 40
 _LONGEST_ID = 256
 _NO_ID = f"not printable text of 1 to {_LONGEST_ID} characters"
-_NO_FUNCTION = "a function travels through no queue: give seconds, or give it to the decorator"
+_NO_FUNCTION = "a queue cannot carry a function: give seconds, or give it to the decorator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ def unpack(
     for a hand-built job, whatever stands beside the signature.
     """
     if not isinstance(payload, Mapping):
-        raise EnvelopeError(f"it is no object but of type {type(payload).__qualname__}")
+        raise EnvelopeError(f"it must be a JSON object, not {type(payload).__qualname__}")
     signing = config.current.signing
     unsigned = signing is not None and signing.accept_unsigned and "signed" not in payload
     if signing is not None and not unsigned:
@@ -109,14 +109,14 @@ def unpack(
         raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
     elif type(payload.get(MARK)) is not int or not isinstance(payload.get("args"), Mapping):
         if native_id is not None and not _is_id(native_id):
-            raise EnvelopeError(f"the queue's id of it is {_NO_ID}")
+            raise EnvelopeError(f"the queue's id for it is {_NO_ID}")
         args = freeze(dict(payload), _NO_LIMIT)
         job = Job(definition, args, definition.defaults, backend, given_id=native_id)
         return Delivery(job, unsigned=unsigned)
     version = payload[MARK]
     if version not in (VERSION - 1, VERSION):
         if version.bit_length() > 63:
-            raise EnvelopeError("its version is not that of any release")
+            raise EnvelopeError("no release has its version")
         cure = "Update this consumer to the producer's release; the job stays in its queue."
         if version < VERSION:
             cure = "It was written by an older one, or by none: enqueue it again with .new()."

@@ -103,11 +103,13 @@ def _begin(
         definition = catalog.lookup(worker) if isinstance(worker, str) else worker
         delivery = _counted(unpack(payload, definition, backend, native_id), **counts)
     except UnknownWorkerError as error:
-        _log.error("job %s waits for a consumer that knows it: %s", brief(native_id), error)
+        _log.error("job %s waits for a consumer with its worker: %s", brief(native_id), error)
         return None, Verdict("scheduled", error=error, delay=WAIT_FOR_DEPLOY)
     except SigraError as error:
         if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
-            _log.warning("a job of %s waits: %s", name, error)
+            _log.warning(
+                "job %s of %s waits for a newer consumer: %s", brief(native_id), name, error
+            )
             return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
         return None, _refused(name, error, native_id)
     # An earlier delivery that did not end may have killed its consumer: it counts as an attempt.
@@ -122,7 +124,7 @@ def _begin(
 def _counted(found: Delivery, **counts: Unpack[Counts]) -> Delivery:
     known: Any = {name: count for name, count in counts.items() if count is not None}
     if any(type(count) is not int or count < 0 for count in known.values()):
-        raise EnvelopeError("what its queue counts is not a whole number")
+        raise EnvelopeError("a count that its queue keeps is not a whole number")
     return replace(found, **known) if known else found
 
 
@@ -131,7 +133,7 @@ def _refused(worker: str, error: SigraError, native: str | None, job: Job | None
         error = InvalidArgsError(error.path, error.reason, worker)
     what = "a job" if native is None else f"job {brief(native)}"
     facts = {**(named_in_logs(job)[1] if job else {}), "worker": worker, "native_id": native}
-    _log.error("%s of %s was refused and ends here: %s", what, worker, error, extra=facts)
+    _log.error("%s was refused and ends here: %s", f"{what} of {worker}", error, extra=facts)
     return Verdict("discarded", error=error)
 
 
@@ -144,8 +146,8 @@ def _consumed(payload: Mapping[str, Any], verdict: Verdict, delivery: Delivery |
 def refuse_positional(worker: str, native_id: str) -> Consumed:
     """Refuse a job that the queue's own API sent with args by position: it ends here."""
     reason = (
-        "they came by position, and a worker takes them by name: enqueue it with .new(), and after "
-        "another (in a chain, a pipeline) let that one's result not be passed on"
+        "they came by position, but a worker takes them by name: enqueue it with .new(), and in a "
+        "chain or pipeline, do not pass on the result of the job before it"
     )
     return Consumed({}, _refused(worker, InvalidArgsError("$", reason, worker), native_id))
 

@@ -46,8 +46,8 @@ def huey_on(file: str) -> Any:
     try:
         return _Huey("sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file)
     except sqlite3.Error as error:
-        reason = f"{file} is no SQLite file that can be written ({error})"
-        raise EnqueueError("huey", f"{reason}; name one by SIGRA_HUEY_FILE") from error
+        reason = f"{file} is not a writable SQLite file ({error})"
+        raise EnqueueError("huey", f"{reason}; name another with SIGRA_HUEY_FILE") from error
 
 
 class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
@@ -206,8 +206,8 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
             except sqlite3.OperationalError as error:
                 lock.close()
                 raise _exceptions.ConfigurationError(
-                    f"{self.filename} has a consumer already: one process at a time, with "
-                    "threads (huey_consumer -k thread); for more, use Redis or PostgreSQL"
+                    f"{self.filename} already has a consumer: it takes one process, with threads "
+                    "(huey_consumer -k thread); for more processes, use Redis or PostgreSQL"
                 ) from error
             self._forget(None, again=True)
             self._claimed = lock

@@ -45,7 +45,7 @@ class JSONSerializer:
                 return _to_moment(until), once
             case {"value": value}:
                 return value
-        raise ValueError("not a message that sigra's JSONSerializer wrote")
+        raise ValueError("this message was not written by sigra's JSONSerializer")
 
 
 def _to_json(message: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sigra.execute import in_event_loop
 
 Work: TypeAlias = Coroutine[Any, Any, Any]
 
-_CURE = "connect it in one that lasts, in each process"
+_CURE = "connect it in each process, in a loop that lasts"
 _ENDED = f"the event loop that this queue was connected in has ended: {_CURE}"
 _FORKED = _ENDED.replace("has ended", "is in the process that this one was forked from")
 _LOOK = 1.0
@@ -117,7 +117,9 @@ def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -
     """
     if in_event_loop():
         work.close()
-        raise EnqueueError(backend, "it only awaits: use 'await worker.anew(...)' in an event loop")
+        raise EnqueueError(
+            backend, "it is async only: use 'await worker.anew(...)' in an event loop"
+        )
     with sending(backend):
         return outcome(*_submitted(loop, work))
 

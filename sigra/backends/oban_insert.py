@@ -40,7 +40,7 @@ def native_job(job: Job) -> Any:
     options = job.options
     check_texts(job)
     if not -9 <= options.priority <= 0:
-        reason = f"Oban's 0, the soonest, to 9 are 0 to -9 here; not {options.priority}"
+        reason = f"it must be 0 (the soonest) to -9, Oban's 0 to 9, not {options.priority}"
         raise InvalidOptionError("priority", reason, job.worker)
     return _oban.Job(
         job.worker,

@@ -43,13 +43,15 @@ def begin_notes(job: Any) -> dict[str, Any]:
         try:
             await _write(query, waiting)
         except Exception:
-            _log.warning("job %s waits, and counts as begun", brief(str(job.id)), exc_info=True)
+            what = "could not note that job %s waits: it counts as begun"
+            _log.warning(what, brief(str(job.id)), exc_info=True)
 
     async def note() -> None:
         try:
             await insist(partial(_write, query, begun), _psycopg.OperationalError)
         except Exception as error:
-            _log.warning("job %s does not begin here", brief(str(job.id)), exc_info=True)
+            what = "job %s does not run here: its start could not be written, so a rescue finds it"
+            _log.warning(what, brief(str(job.id)), exc_info=True)
             raise asyncio.CancelledError from error
 
     return {"note": note, "waits": waits}

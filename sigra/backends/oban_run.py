@@ -66,7 +66,9 @@ def register(definition: Definition) -> None:
     """Register a worker by its name; ``ValueError`` if Oban has one of its own of that name."""
     known = _workers._registry.setdefault(definition.name, Run)
     if known is not Run:
-        raise ValueError(f"Oban has a worker {definition.name!r} of its own; give ours a name=")
+        raise ValueError(
+            f"Oban itself has a worker named {definition.name!r}; give ours another name="
+        )
 
 
 def stand_in(_: str, metadata: dict[str, Any]) -> None:

@@ -127,7 +127,10 @@ def surely_retry(queries: Any, ours: Container[str]) -> None:
         try:
             await insist(once)
         except Exception:
-            _log.exception("job %s waits as if its consumer had died", brief(str(job.id)))
+            what = (
+                "could not queue the next run of job %s: it comes back as if its consumer had died"
+            )
+            _log.exception(what, brief(str(job.id)))
 
     queries.retry_job = retry_surely
 

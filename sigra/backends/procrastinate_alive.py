@@ -38,6 +38,7 @@ async def _beat(manager: Any, worker: int, tasks: set[asyncio.Task[Any]]) -> Non
             try:
                 await manager.update_heartbeat(worker)
             except Exception:
-                _log.warning("a procrastinate worker gave no sign of life", exc_info=True)
+                what = "could not send the heartbeat of procrastinate worker %s, which is stopping"
+                _log.warning(what, worker, exc_info=True)
     finally:
         del _running[manager, worker]

@@ -36,7 +36,7 @@ async def note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
         except asyncio.CancelledError:
             await writing  # a stop comes too late to cut it off
     except away as error:
-        raise AgainError("could not be written down", 1.0) from error
+        raise AgainError("could not be noted in the database", 1.0) from error
 
 
 def begin_notes(context: Any, payload: Mapping[str, Any], this_run: ThisRun) -> dict[str, Any]:
@@ -64,5 +64,5 @@ class AgainError(Exception):
     """Have the job run again after ``delay`` seconds; procrastinate logs it with a traceback."""
 
     def __init__(self, why: str, delay: float) -> None:
-        super().__init__(f"{why}, and runs again in {delay:g} s")
+        super().__init__(f"the job {why}, and runs again in {delay:g} s")
         self.delay = delay

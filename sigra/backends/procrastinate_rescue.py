@@ -54,7 +54,7 @@ def let_go(context: Any, whole: asyncio.Task[Any]) -> None:
     if not isinstance(error, _procrastinate.exceptions.ConnectorException):
         return
     job = context.job
-    unwritten = "job %s ended, which could not be written: it runs again"
+    unwritten = "could not record the end of job %s: it runs again"
     _log.error(unwritten, brief(str(job.id)), exc_info=error)
     facts = {"id": job.id, "worker": job.worker_id}
     write = partial(context.app.connector.execute_query_async, _LET_GO, **facts)

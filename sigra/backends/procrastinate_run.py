@@ -45,7 +45,7 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
             if reason is None or reason.value != "shutdown":
                 raise
             await note(context, payload, native.attempts)
-            raise AgainError("cut off by the worker's stop", 0.0) from None
+            raise AgainError("was cut off by the worker's stop", 0.0) from None
         consumed = await work  # a thread cannot be cut off: its verdict counts
     await _settle(context, consumed)
 

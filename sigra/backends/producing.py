@@ -15,7 +15,7 @@ from sigra.errors import EnqueueError, InvalidOptionError, SigraError
 from sigra.job import Job
 from sigra.options import JobOptions
 
-NO_TRANSACTION = "it is in no transaction, and the job would stay whatever comes: begin one"
+NO_TRANSACTION = "it is in no transaction, so the job could not be rolled back: begin one"
 """The reason for which a ``conn`` is refused that commits each statement at once."""
 
 
@@ -54,7 +54,7 @@ def due_at(options: JobOptions) -> datetime | None:
         return None
     if due >= _NO_DATE:
         name = "run_at" if options.delay is None else "delay"
-        raise InvalidOptionError(name, "no queue's dates go beyond the year 9998 in UTC")
+        raise InvalidOptionError(name, "it must be before the year 9999 in UTC, as in every queue")
     return _EPOCH + timedelta(seconds=due)  # fromtimestamp() ends with the year 3000 on Windows
 
 
@@ -80,7 +80,9 @@ def check_texts(job: Job, longest: int = _LONGEST) -> None:
     unique, queue = job.options.unique or "", job.options.queue or ""
     for name, text in (("unique", unique), ("queue", queue)):
         if "\0" in text:
-            raise InvalidOptionError(name, "PostgreSQL holds no NUL character", job.worker)
+            raise InvalidOptionError(
+                name, "it must not hold a NUL, which PostgreSQL cannot store", job.worker
+            )
     _check_length(job, len(queue), longest, "characters")
 
 
@@ -88,14 +90,14 @@ def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
     """Raise ``InvalidOptionError`` for a queue whose name plus ``suffix`` RabbitMQ refuses."""
     queue = job.options.queue or ""
     if "\n" in queue or "\r" in queue:
-        reason = "RabbitMQ leaves line ends out of a queue's name"
+        reason = "it must not hold line ends, which RabbitMQ leaves out of a queue's name"
         raise InvalidOptionError("queue", reason, job.worker)
     _check_length(job, len(queue.encode()), 255 - len(suffix), "bytes of UTF-8")
 
 
 def _check_length(job: Job, length: int, longest: int, of: str) -> None:
     if length > longest:
-        reason = f"a queue's name has {longest} {of} here at most, not {length}"
+        reason = f"a queue's name has at most {longest} {of} here, not {length}"
         raise InvalidOptionError("queue", reason, job.worker)
 
 
@@ -161,7 +163,7 @@ class sending:
         if isinstance(error, Exception) and not isinstance(error, SigraError):
             sent = sum(job.native_id is not None for job in self._jobs)
             of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
-            again = f"When that is cured, enqueue {'the others' if sent else 'it'} again."
+            again = f"Once that is fixed, enqueue {'the others' if sent else 'it'} again."
             what = error_text(error.__cause__ or error).removesuffix(".")
             text = f"{what}{of}. {again}"
             raise EnqueueError(self._backend, text) from error

@@ -34,7 +34,7 @@ def report_again(attempt: Running, counted: int) -> None:
     if earlier:
         what = f"was delivered again: this is delivery {earlier + 1} of the attempt"
         if ended and turn > last:
-            what = "was delivered again: it had come to its end in an attempt before"
+            what = "was delivered again: it had already ended in an earlier attempt"
         log_attempt(attempt, copy_context(), logging.WARNING, what)
 
 

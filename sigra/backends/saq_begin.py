@@ -92,7 +92,7 @@ def _watch_fetches(queue: Any) -> None:
                     pass  # the fetch that brought it has ended now
             if job.touched in well or await _is_held(queue, job):
                 break
-            _log.warning("job %s does not begin here: its fetch was undone", brief(job.key))
+            _log.warning("job %s does not run here: its fetch was rolled back", brief(job.key))
         return job
 
     queue._dequeue, queue.dequeue = fetch_and_note, take_for_good
@@ -118,7 +118,7 @@ def begin_notes(job: Any) -> dict[str, Any]:
         try:
             await insist(partial(write, job), broken(job.get_queue()))
         except GoneError:
-            _log.warning("job %s does not begin here: its queue has sent it again", brief(job.key))
+            _log.warning("job %s does not run here: its queue has sent it again", brief(job.key))
             raise
         except BaseException:
             job.attempts = attempts - 1

@@ -74,7 +74,7 @@ async def had_ended(job: Any) -> bool:
     if written and not (swept and runs == job.attempts - 1):
         return False
     job.attempts = runs
-    _log.warning("job %s had ended, and SAQ brought it back: it stays so", brief(job.key))
+    _log.warning("job %s had ended, but SAQ queued it again: it is not run", brief(job.key))
     await _finish(job, _Status(status), error)
     settle(job)
     return True

@@ -50,9 +50,9 @@ async def beat(job: Any) -> bool:
     try:
         await write(job)
     except GoneError:
-        _log.warning("job %s is here still, and its queue has sent it again", brief(job.key))
+        _log.warning("job %s is still held here, but its queue has sent it again", brief(job.key))
     except Exception:
-        _log.warning("job %s gave no sign of life to its queue", brief(job.key), exc_info=True)
+        _log.warning("could not send the heartbeat of job %s", brief(job.key), exc_info=True)
         return False
     return True
 
@@ -90,7 +90,7 @@ def make_queued(job: Any) -> None:
 
 async def end_aborted(job: Any) -> None:
     """End a lost job that somebody has aborted, and of which its consumer can no longer do so."""
-    _log.warning("job %s is aborted: its consumer gave no sign of life", brief(job.key))
+    _log.warning("job %s ends as aborted: its consumer sent no heartbeat", brief(job.key))
     await job.get_queue().finish_abort(job)
 
 
@@ -98,5 +98,5 @@ def told(job: Any, again: object) -> list[str]:
     """Log that a job comes again, if it does, and return its key."""
     if not again:
         return []
-    _log.warning("job %s comes again: its consumer gave no sign of life", brief(job.key))
+    _log.warning("job %s runs again: its consumer sent no heartbeat", brief(job.key))
     return [job.key]

@@ -46,7 +46,7 @@ class Signing:
         for name, key in self.keys.items():
             if not isinstance(name, str):  # it may be a key, which no error may show
                 raise ValueError(
-                    "keys maps ids, which are texts, to keys: perhaps they are swapped"
+                    "keys must map ids, which are str, to keys, which are bytes: are they swapped?"
                 )
             if not isinstance(key, bytes) or len(key) < SHORTEST_KEY:
                 raise ValueError(
@@ -54,12 +54,12 @@ class Signing:
                     "secrets.token_bytes(32) and keep it where other secrets are kept"
                 )
         if self.current is None and not self.accept_unsigned:
-            raise ValueError("current=None signs nothing: say accept_unsigned=True too")
+            raise ValueError("current=None signs nothing: pass accept_unsigned=True too")
         if self.current is not None and self.current not in self.keys:
-            raise ValueError(f"current is not among the keys, whose ids are {sorted(self.keys)}")
+            raise ValueError(f"current must be one of the ids in keys: {sorted(self.keys)}")
         if self.lifetime is not None and not 0 < self.lifetime <= LONGEST_DELAY:
             raise ValueError(
-                f"lifetime must be seconds above zero (None: for ever), not {self.lifetime!r}"
+                f"lifetime must be seconds above zero, or None for no limit, not {self.lifetime!r}"
             )
 
     def seal(self, payload: dict[str, Any]) -> dict[str, Any]:
@@ -89,8 +89,8 @@ class Signing:
         key_id, text, mac = (payload.get(name) for name in ("key", "signed", "mac"))
         if not (isinstance(key_id, str) and isinstance(text, str) and isinstance(mac, str)):
             raise EnvelopeError(
-                "it is not signed, and signed jobs alone are run here: give its producer the key, "
-                "or say accept_unsigned=True while jobs from before it are queued"
+                "it is not signed, and only signed jobs run here: give its producer the key, or "
+                "pass accept_unsigned=True while older jobs are queued"
             )
         key = self.keys.get(key_id)
         if key is None:
@@ -100,16 +100,16 @@ class Signing:
             )
         expected = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogatepass")):
-            raise EnvelopeError("its signature does not fit: it was changed, or forged")
+            raise EnvelopeError("its signature does not match: it was changed or forged")
         body = _fields(text)
         signed_for = tuple(body.get(name) for name in ("type", "application", "key"))
         if signed_for != (_TYPE, self.application, key_id):
             raise EnvelopeError("it was signed for another application, or by another release")
         if body.get("worker") != worker:
-            raise EnvelopeError("it was signed for another worker than the one that it was sent to")
+            raise EnvelopeError("it was signed for another worker than the one it was sent to")
         end = body.get("not_after", now)
         if type(end) is not int or end < now:
-            raise EnvelopeError("its lifetime is over; enqueue it again with .new()")
+            raise EnvelopeError("its signature has expired; enqueue it again with .new()")
         version = payload.get(MARK)
         if type(version) is not int or body.get(MARK, version) != version:
             raise EnvelopeError("its version is not the one that was signed")

@@ -221,10 +221,10 @@ class SyncBackend:
 
     def _refuse_in_loop(self) -> None:
         if in_event_loop():
-            reason = "an async worker needs a loop and one runs here: await .anew() or .adrain()"
+            reason = "an async worker cannot run inside a running loop: await .anew() or .adrain()"
             raise EnqueueError(self.name, reason)
 
     def _require_loop(self) -> None:
         if not in_event_loop():
-            reason = "no event loop of asyncio's runs here: call .new() or .drain()"
+            reason = "no asyncio event loop runs here: call .new() or .drain()"
             raise EnqueueError(self.name, reason)

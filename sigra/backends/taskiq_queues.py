@@ -21,7 +21,9 @@ def check_queue(broker: Any, job: Job) -> None:
     known = {each.name for each in getattr(broker, "_task_queues", ())}
     known |= {getattr(broker, "queue_name", None), *getattr(broker, "additional_streams", ())}
     if queue not in known:
-        reason = f"this broker has no queue {queue!r}: make it with one, in its consumer too"
+        reason = (
+            f"this broker has no queue {queue!r}: create it with that queue, in its consumer too"
+        )
         raise InvalidOptionError("queue", reason, job.worker)
 
 
@@ -41,7 +43,9 @@ def surely_kick(broker: Any) -> None:
         elif await _comes_back(broker, kick, message):
             await broker._declare_queues(broker.write_channel)
             if await _comes_back(broker, kick, message):
-                raise RuntimeError(f"no queue of RabbitMQ's takes {message.task_name!r}")
+                raise RuntimeError(
+                    f"no queue on RabbitMQ took the message of {message.task_name!r}"
+                )
 
     # Only once: an outer wrapper would see sent back what an inner one has sent again already.
     if hasattr(broker, "write_channel") and kick.__module__ != __name__:

@@ -64,7 +64,8 @@ async def _send_again(
             await send(kicker.with_task_id(message.task_id), schedules, payload, delay)
             return
         except Exception:
-            _log.exception("job %s cannot go on yet: no broker", brief(message.task_id))
+            what = "could not send the next run of job %s to the broker: trying again"
+            _log.exception(what, brief(message.task_id))
             await asyncio.sleep(_RECONNECT)
 
 
@@ -86,7 +87,7 @@ def add(broker: Any, schedules: Any, name: str) -> None:
     """
     known = broker.local_task_registry.get(name)
     if known is not None and known.original_func.__module__ != __name__:
-        raise ValueError(f"the task {name!r} of this taskiq broker is not a worker's")
+        raise ValueError(f"this taskiq broker has a task of its own named {name!r}; rename one")
 
     async def body(*given: Any, sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
         if given:

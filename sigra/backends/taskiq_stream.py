@@ -51,7 +51,9 @@ class Notes:
                 *_, begun, _ = await pipeline.incr(key).expire(key, _WEEK).execute()
         except Exception:
             self._ended += ended
-            _log.warning("job %s runs uncounted", brief(id), exc_info=True)
+            _log.warning(
+                "job %s runs, but its start could not be counted", brief(id), exc_info=True
+            )
             return 0
         return int(begun) - 1
 
@@ -61,7 +63,7 @@ class Notes:
             if self._redis is not None:
                 await self._redis.set(_BEGUN + id, begun, ex=_WEEK)
         except Exception:
-            _log.warning("job %s runs uncounted", brief(id), exc_info=True)
+            _log.warning("could not update the start count of job %s", brief(id), exc_info=True)
 
     async def end(self, id: str, *, comes_again: bool) -> None:
         """Take a job's note away: now if it comes again, else at the next begin, or in a second."""
@@ -89,7 +91,9 @@ class Notes:
             if self._redis is not None:
                 await self._redis.delete(*keys)
         except Exception:
-            _log.warning("notes of begun jobs are left to expire", exc_info=True)
+            _log.warning(
+                "could not delete the start notes of ended jobs: they expire", exc_info=True
+            )
 
 
 _notes = WeakKeyDictionary[Any, Notes]()
@@ -133,7 +137,8 @@ async def keep_awake(broker: Any, labels: Mapping[str, Any], held: Held) -> None
             if any(each["pending"] for each in pending):
                 await wake.kiq()
         except Exception:
-            _log.warning("cannot look for lost jobs", exc_info=True)
+            what = "could not look for lost jobs of queue %s: trying again"
+            _log.warning(what, broker.queue_name, exc_info=True)
 
 
 async def _nothing() -> None:

@@ -198,7 +198,7 @@ def test_a_job_of_a_name_that_no_worker_has_waits(caplog: pytest.LogCaptureFixtu
     assert ("scheduled", UnknownWorkerError) == (done.verdict.state, type(done.verdict.error))
     assert done.verdict.delay > 0
     assert done.payload == done.following()
-    assert "job n1 waits for a consumer that knows it: no worker is named" in caplog.text
+    assert "job n1 waits for a consumer with its worker: no worker is named" in caplog.text
 
 
 def test_a_newer_version_waits() -> None:
@@ -407,7 +407,7 @@ def test_a_job_that_ended_is_reported_whatever_its_counters_say(
     take(payload)
     assert "delivered again" not in caplog.text
     take({**payload, **counters})
-    assert "was delivered again: it had come to its end in an attempt before" in caplog.text
+    assert "was delivered again: it had already ended in an earlier attempt" in caplog.text
 
 
 def test_an_attempt_that_another_followed_is_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -97,7 +97,7 @@ def test_where_no_thread_can_be_started_a_job_is_refused_and_the_next_one_sent()
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _NO_THREAD]
     done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=240, check=True)
-    reason = "RuntimeError: can't start new thread. When that is cured, enqueue it again."
+    reason = "RuntimeError: can't start new thread. Once that is fixed, enqueue it again."
     assert done.stdout == f"{reason}\n42\n"
 
 
@@ -142,7 +142,9 @@ def test_a_loop_that_has_ended_is_said_to_have() -> None:
     """Work for a loop that runs no more is refused, and the error says what to do."""
     ended = asyncio.new_event_loop()
     ended.close()
-    with pytest.raises(RuntimeError, match="has ended: connect it in one that lasts"):
+    with pytest.raises(
+        RuntimeError, match="has ended: connect it in each process, in a loop that lasts"
+    ):
         submit(ended, _double(1))
 
 
@@ -179,7 +181,9 @@ def _ending(how: str) -> tuple[asyncio.AbstractEventLoop, threading.Thread, thre
 def test_who_waits_for_a_loop_that_ends_is_told_so(how: str) -> None:
     """He waited for ever, or was told that he was cancelled."""
     loop, thread, begun = _ending(how)
-    with pytest.raises(EnqueueError, match="has ended: connect it in one that lasts"):
+    with pytest.raises(
+        EnqueueError, match="has ended: connect it in each process, in a loop that lasts"
+    ):
         wait_for("taskiq", loop, _until(begun, asyncio.Event()))
     thread.join()
 
@@ -204,7 +208,9 @@ def test_what_went_on_in_a_loop_that_ended_begins_anew() -> None:
 def test_who_awaits_a_loop_that_ends_is_told_so(how: str) -> None:
     """He waited for ever, or was taken for cancelled."""
     loop, thread, begun = _ending(how)
-    with pytest.raises(EnqueueError, match="has ended: connect it in one that lasts"):
+    with pytest.raises(
+        EnqueueError, match="has ended: connect it in each process, in a loop that lasts"
+    ):
         asyncio.run(within("taskiq", loop, _until(begun, asyncio.Event())))
     thread.join()
 

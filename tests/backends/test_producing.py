@@ -44,8 +44,8 @@ def test_a_job_that_is_due_waits_for_no_date(given: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("sent", "expected"),
     [
-        (0, r"nobody home\. When that is cured, enqueue it"),
-        (1, "were sent. When that is cured, enqueue the others"),
+        (0, r"nobody home\. Once that is fixed, enqueue it"),
+        (1, "were sent. Once that is fixed, enqueue the others"),
     ],
 )
 def test_what_a_queue_raises_is_told_with_what_to_do(sent: int, expected: str) -> None:

@@ -375,7 +375,7 @@ def test_a_child_that_waits_for_its_parent_says_so(sync: SyncBackend) -> None:
             note.new({}).result()
         return str(caught.value)
 
-    assert "one that a job enqueued runs when that has ended" in parent.new({}).result()
+    assert "one that another job enqueued runs when that one ends" in parent.new({}).result()
 
 
 def test_a_unique_key_is_free_after_the_job(sync: SyncBackend) -> None:

@@ -104,7 +104,7 @@ class HueyContract(QueueContract):
         task = task_of(harness.backend.huey, "sigra.contract.echo")(("acme", "ann"))
         harness.huey.enqueue(task)
         journal.wait(harness, lambda: bool(harness.failed(task.id)), "the error")
-        assert "by position, and a worker takes them by name" in harness.failed(task.id)
+        assert "by position, but a worker takes them by name" in harness.failed(task.id)
         assert f"job {task.id} of sigra.contract.echo was refused" in harness.consumer.output
 
     def test_a_cancelled_job_leaves_an_error(self, harness, journal):
@@ -181,7 +181,7 @@ class TestHueyOnTheDefaultFile(HueyContract):
         """It takes over the file when the first one dies."""
         second = harness.another("second")
         second.start()
-        journal.wait(harness, lambda: "has a consumer already" in second.output, "the log")
+        journal.wait(harness, lambda: "already has a consumer" in second.output, "the log")
         harness.kill()
         self._run(harness, journal, workers.echo, IDS)  # by the second, which took over
         assert second.stop() == 0

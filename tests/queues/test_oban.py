@@ -200,7 +200,7 @@ class TestOban(OwnPoolContract, LoopContract):
             harness, lambda: harness.row(job.native_id)["state"] == "scheduled", "its snooze"
         )
         assert harness.row(job.native_id)["attempt"] == 0
-        assert harness.logged("waits for a consumer that knows it: .*not_deployed.worker")
+        assert harness.logged("waits for a consumer with its worker: .*not_deployed.worker")
 
     @pytest.mark.parametrize("text", [r"a\x00b", r"a\ud800b"])
     def test_an_error_that_jsonb_refuses_is_told_all_the_same(

@@ -186,14 +186,16 @@ class TestPgQueuer(OwnPoolContract):
         with not_queued_again(harness, times=2) as job:
             journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]
-        assert not harness.logged("waits as if its consumer had died")  # it would come again too
+        assert not harness.logged(
+            "comes back as if its consumer had died"
+        )  # it would come again too
 
     def test_a_job_whose_next_run_cannot_be_queued_for_long_comes_again(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
         """As one whose consumer died does, but none of its attempts is lost."""
         with not_queued_again(harness, times=10**6) as job:
-            waits = f"job {job.native_id} waits as if its consumer had died"
+            waits = f"job {job.native_id}: it comes back as if its consumer had died"
             journal.wait(harness, lambda: bool(harness.logged(waits)), "the last try")
         journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
         assert [run["attempt"] for run in journal.runs(job.worker)] == [1, 2]

@@ -170,7 +170,7 @@ class TestProcrastinate(LoopContract):
         row = harness.row(job)
         assert (row["status"], row["attempts"]) == ("succeeded", 1)
         assert (row["args"]["snoozes"], row["args"]["failures"]) == (2, 0)
-        assert harness.logged("Error: snoozed, and runs again in 1 s")
+        assert harness.logged("Error: the job snoozed, and runs again in 1 s")
 
     def test_a_snooze_that_cannot_be_written_at_once_is_written_later(
         self, harness: Any, journal: Journal

@@ -140,7 +140,7 @@ class TestRQ(QueueContract):
         """A worker takes args by name: the job's error says so."""
         sent = harness.native.enqueue(run, workers.echo.name, payload, retry=rq.Retry(max=3)).id
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
-        assert "by position, and a worker takes them by name" in harness.failed(sent)
+        assert "by position, but a worker takes them by name" in harness.failed(sent)
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         """The job is kept among the failed ones, to be run again after a deploy."""

@@ -470,7 +470,7 @@ def test_a_task_that_has_a_workers_name_is_refused():
     """A native task is not replaced."""
     broker = RedisStreamBroker(NOWHERE)
     broker.task(workers.echo.name)(lambda: None)
-    with pytest.raises(ValueError, match=r"'sigra.contract.echo' .* is not a worker's"):
+    with pytest.raises(ValueError, match=r"a task of its own named 'sigra.contract.echo'"):
         TaskiqBackend(broker)
 
 

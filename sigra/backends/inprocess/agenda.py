@@ -158,5 +158,6 @@ def closing_words(place: Any, most: int, attempt: int, runner: Any = None) -> st
 def unconcluded(job: Job, error: BaseException) -> Verdict:
     """Return the verdict on a job that could not be concluded: a log handler may have raised."""
     with contextlib.suppress(BaseException):  # it may raise again, and other jobs must go on
-        _log.error("job %s of %s could not be concluded", job.id, job.worker, exc_info=error)
+        what = "job %s of %s is discarded: handling its outcome raised"
+        _log.error(what, job.id, job.worker, exc_info=error)
     return Verdict("discarded", error=error)

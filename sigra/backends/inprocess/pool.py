@@ -185,7 +185,7 @@ class Pool:
             try:
                 self._alarm.set(due)
             except RuntimeError:
-                _log.exception("no thread can be started to wait for scheduled jobs")
+                _log.exception("could not start the thread that waits for scheduled jobs")
 
     def _ring(self) -> float:
         """Make due what is due, wake threads for it, and return when the next job comes due."""

@@ -107,8 +107,8 @@ class LocalTicket:
 
     def _unfinished(self) -> Verdict:
         text = self._given_up or (
-            f"the job is {self._state}: on the sync backend one that a job enqueued runs when that "
-            "has ended, and one that is scheduled or to be retried runs in drain()"
+            f"the job is {self._state}: on the sync backend, a job that is scheduled or retryable "
+            "runs in drain(), and one that another job enqueued runs when that one ends"
         )
         return Verdict(self._state, error=TimeoutError(text))
 
