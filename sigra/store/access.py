@@ -113,7 +113,9 @@ def naming_altered() -> Iterator[None]:
             raise
         missing = _MISSING.search(str(error.orig))
         what = f", or never made: {missing[0]}" if missing else ""
-        raise AuditTablesError(f"are not those of their version: one was altered{what}") from error
+        raise AuditTablesError(
+            f"are not as their version makes them: one was altered{what}"
+        ) from error
 
 
 def _is_altered(error: DBAPIError) -> bool:

@@ -43,7 +43,7 @@ def beginning(
                 check.row(*row)
             if found:
                 reason = f"hold an entry, {found[0].sequence}, of which verify says: "
-                reason += f"{found[0].reason}. Nothing from there on is pruned"
+                reason += f"{found[0].reason}. Nothing is pruned from there on"
                 raise AuditChainError(tag, reason)
             old.append((row.sequence, row.hash))
     return old

@@ -93,7 +93,7 @@ class Checkpoint:
             return found
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
-                "no checkpoint: it must have a body, a key_id and a signature"
+                "not a checkpoint: it must have a body, a key_id and a signature"
             ) from error
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUSY_MILLISECONDS = 10_000
-_LEFT = "the rows are erased, but their text may be left in the file or in its write-ahead log"
+_LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
 
@@ -78,17 +78,17 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
     if None in (engine.get_execution_options().get("schema_translate_map") or ()):
         raise ValueError(
             "an engine whose schema_translate_map has None would read other tables than it writes: "
-            "say where the store's tables are by the search_path of its connections"
+            "set the search_path of its connections instead"
         )
     if isinstance(engine.pool, StaticPool):
         raise ValueError(
-            "an engine with a StaticPool has one connection, on which transactions of several "
-            "threads would end each other: give one with another pool, or a URL"
+            "an engine with a StaticPool has one connection, on which the transactions of several "
+            "threads would end each other: use another pool, or pass a URL"
         )
     if isinstance(engine.pool, SingletonThreadPool):
         raise ValueError(
             "an engine with a SingletonThreadPool closes connections that other threads use, once "
-            "there are more than a few: give one with another pool, or a URL"
+            "there are more than a few: use another pool, or pass a URL"
         )
 
 
@@ -144,7 +144,7 @@ def scrub_file(cursor: Any) -> None:
             return
         if monotonic() > until:
             raise TimeoutError(
-                f"{_LEFT}, which others kept in use: call sigra.store.vacuum once they have ended"
+                f"{_LEFT}, which others were using: call sigra.store.vacuum once they have ended"
             )
         sleep(0.1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sigra.errors import SigraError
 
-REENTERED = "a signal's handler wrote amid what its own thread writes"
+REENTERED = "a signal handler used the sink while its own thread was writing an event"
 """The text of the ``RuntimeError`` with which it is refused: it would wait for itself."""
 
 
@@ -18,7 +18,7 @@ class InvalidQueryError(SigraError, ValueError):
     """Refuse a read of audit events. Attributes: ``argument`` (its name), ``reason``."""
 
     def __init__(self, argument: str, reason: str) -> None:
-        super().__init__(f"audit events cannot be read by this {argument}: {reason}")
+        super().__init__(f"invalid {argument} for audit events: {reason}")
         self.argument, self.reason = argument, reason
 
 
@@ -27,8 +27,8 @@ class AuditBacklogError(SigraError, TimeoutError):
 
     def __init__(self, size: int, seconds: float) -> None:
         super().__init__(
-            f"{size} audit events wait to be written, and none was in {seconds} s: the event is "
-            "not kept. Look at the database, or give the sink a longer queue."
+            f"the audit event is not kept: {size} others wait to be written, and none was written "
+            f"in {seconds} s. Look at the database, or give the sink a longer queue."
         )
         self.size, self.seconds = size, seconds
 
@@ -38,8 +38,8 @@ class AuditLostError(SigraError):
 
     def __init__(self, count: int) -> None:
         super().__init__(
-            f"{count} audit events could not be written before the sink closed; they are counted "
-            "as failed and their cause is in the log of sigra.audit"
+            f"{count} audit events could not be written before the sink closed; they count as "
+            "failed, and the log of sigra.audit says why"
         )
         self.count = count
 
@@ -52,8 +52,8 @@ class AuditNotKeptError(SigraError, ValueError):
 
     def __init__(self, event_id: str, *, taken: bool) -> None:
         reason = (
-            "another organization has an event of this id: look who wrote that one, and how he "
-            "knew the id"
+            "another organization has an event with this id: find out who wrote that one, and how "
+            "they knew the id"
             if taken
             else "the database took the row and did not keep it: look for a trigger or a rule on "
             "sigra_audit_entries"
@@ -80,7 +80,7 @@ class AutocommitError(SigraError, ValueError):
     """Refuse a connection or session that is in no transaction, as each statement commits."""
 
     def __init__(self) -> None:
-        super().__init__("conn is in AUTOCOMMIT, and so in no transaction: give one that is")
+        super().__init__("conn is in AUTOCOMMIT, so in no transaction: pass one that is in one")
 
 
 class AuditSinkClosedError(SigraError, RuntimeError):
@@ -88,8 +88,8 @@ class AuditSinkClosedError(SigraError, RuntimeError):
 
     def __init__(self) -> None:
         super().__init__(
-            "the audit sink is closed: close it when nothing is logged any more, or take it out "
-            "of configure(sinks=...) before"
+            "the audit sink is closed and keeps nothing: close it after the last event, or remove "
+            "it from configure(sinks=...) first"
         )
 
 
@@ -118,7 +118,7 @@ class AuditChainError(AuditTablesError, ValueError):
     def odd(cls, tag: object, sequence: object = None) -> AuditChainError:
         """Return the error for a chain's row, or an entry, with a value that is never written."""
         what = "the row of a chain" if sequence is None else f"its entry {repr(sequence)[:40]}"
-        reason = f"hold a value of a kind that is never written in {what}"
+        reason = f"hold, in {what}, a value of a kind that is never written"
         return cls(tag, f"{reason}: call verify, and put back what was there")
 
 
@@ -127,7 +127,7 @@ class CheckpointOrderError(SigraError, ValueError):
 
     def __init__(self, path: str) -> None:
         super().__init__(
-            f"the checkpoint was not taken after the last one in {path}: somebody added one "
-            "meanwhile, or previous= was not given. Take it anew, after the last that is there."
+            f"the checkpoint does not follow the last one in {path}: somebody added one meanwhile, "
+            "or previous= was not given. Take a new one, with the last one as previous=."
         )
         self.path = path

@@ -79,7 +79,7 @@ def export(
 def _claim(folder: Path) -> None:
     make_folder(folder)
     if any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty: an export goes into a folder of its own")
+        raise FileExistsError(f"{folder} is not empty: export into a new or an empty folder")
 
 
 def _chains(database: Database, which: EventFilter) -> list[Any]:

@@ -80,7 +80,7 @@ class Gate:
             raise RuntimeError(
                 f"{self._file} was in use by a thread, for longer than a fork waits, when this "
                 "process was forked: what it writes there could be lost. Fork at another moment, "
-                "or start the process anew (spawn, forkserver)."
+                "or use spawn or forkserver."
             )
         me = threading.get_ident()
         if me not in self._users:  # who is in already has begun with the file that was there

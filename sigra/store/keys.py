@@ -33,7 +33,7 @@ class Signer:
         """Read a private key in PEM, as ``openssl genpkey -algorithm ed25519`` writes it."""
         key = load_pem_private_key(pem, password)
         if not isinstance(key, Ed25519PrivateKey):
-            raise TypeError(f"the key must be an Ed25519 one, not {type(key).__qualname__}")
+            raise TypeError(f"the key must be an Ed25519 key, not {type(key).__qualname__}")
         return cls(key)
 
     def sign(self, purpose: str, body: str) -> bytes:
@@ -44,7 +44,7 @@ class Signer:
 def key_id(key: Ed25519PublicKey) -> str:
     """Return a key's name: the first 16 hexadecimal digits of the SHA-256 of its bytes."""
     if not isinstance(key, Ed25519PublicKey):
-        raise TypeError(f"a public key must be an Ed25519 one, not {type(key).__qualname__}")
+        raise TypeError(f"a public key must be an Ed25519 key, not {type(key).__qualname__}")
     return sha256(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]
 
 

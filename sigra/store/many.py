@@ -48,8 +48,8 @@ def _hold(
     for index, arguments in enumerate(events):
         if not isinstance(arguments, Mapping):
             raise TypeError(
-                f"item {index} of the events is a {type(arguments).__qualname__}: pass a list, and "
-                "in it for each event a mapping of log's arguments"
+                f"item {index} of the events is a {type(arguments).__qualname__}: pass a list with "
+                "a mapping of log's arguments for each event"
             )
         call: Any = dict(arguments)
         try:

@@ -23,10 +23,10 @@ VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
 _CURES = {
-    "42501": "and this role may not bring them to {}: let the role that owns them call",
+    "42501": "and this role may not bring them to {}. As the role that owns them, call",
     LOCKED: f"and cannot be brought to {{}}: {KEPT}, and call",
-    "SQLITE_BUSY": "and somebody kept SQLite's lock, so that they cannot be brought to {}. If "
-    "it is the transaction that is being written in, call, when the program starts,",
+    "SQLITE_BUSY": "and cannot be brought to {}, because SQLite's lock was held. If the "
+    "transaction being written in holds it, call this when the program starts:",
 }
 """What to do, by PostgreSQL's code or SQLite's, where the tables cannot be brought to a version."""
 _TABLES = {
@@ -108,7 +108,7 @@ def checked_version(connection: Connection) -> str | None:
     if found is None:
         left = [each.name for each in _TABLES[HEAD] if inspect(connection).has_table(each.name)]
         if left:
-            raise AuditTablesError(f"are of no version: {VERSION_TABLE} is gone or empty")
+            raise AuditTablesError(f"are without a version: {VERSION_TABLE} is gone or empty")
     _check_known(found)
     for query in _COLUMNS.get(found or "", ()):
         _ask(connection, query)
@@ -151,8 +151,8 @@ def _check_encoding(connection: Connection) -> None:
     encoding = connection.execute(select(func.current_setting("server_encoding"))).scalar_one()
     if encoding != "UTF8":
         raise AuditTablesError(
-            f"need a database whose encoding is UTF8, and not {encoding}, which lacks characters "
-            "that an id or metadata may have: such events would fail"
+            f"need a database with the encoding UTF8, not {encoding}, which lacks characters that "
+            "an id or metadata may have: such events would fail"
         )
 
 

@@ -26,7 +26,9 @@ def names_of(person_id: Id) -> set[str]:
     """Return the ids by which a person is named in events."""
     person = id_as_logged("person_id", person_id)
     if person is None:
-        raise InvalidQueryError("person_id", "None is nobody: pass the id of whom to erase")
+        raise InvalidQueryError(
+            "person_id", "None names nobody: pass the id of the person to erase"
+        )
     # log() cuts a long id; whoever called the sink's write() may have left it as it was.
     given = str(id_text(person_id))
     return {person, given} if is_text(given) else {person}

@@ -156,7 +156,7 @@ def _trimmed(rows: list[Any]) -> list[Any]:
         rows.pop()
     if not rows:
         raise AuditTablesError(
-            "hold too many entries in a row whose time or number is none: call verify, which "
+            "hold too many entries in a row with an invalid time or number: call verify, which "
             "names them"
         )
     return rows

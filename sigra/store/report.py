@@ -53,7 +53,7 @@ class Report:
 
     def __bool__(self) -> NoReturn:
         raise TypeError(
-            "a report is neither true nor false: read .verdict, and .level for what it is worth"
+            "a report is neither true nor false: read .verdict, and .level for how much it proves"
         )
 
 

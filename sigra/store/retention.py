@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("sigra.audit")
 
-_UNMARKED = "it was not as it was written, and is erased without a mark"
+_UNMARKED = "it had been changed since it was written, and was erased without a mark"
 
 _HELD, _PAUSE = 0.5, 0.1
 """Seconds for which SQLite's lock is taken, batch after batch, and then left to others: they do not

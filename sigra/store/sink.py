@@ -159,7 +159,7 @@ class SqlAuditSink:
         self._process.check(self._renew)
         with self._preparing:
             if self._making:
-                raise RuntimeError("a signal's handler logged an event while its tables were made")
+                raise RuntimeError("a signal handler logged an event while its tables were made")
             if not self._ready:
                 self._making = True
                 try:

@@ -65,7 +65,7 @@ def check_rows(database: Database, which: EventFilter) -> None:
 
     for left in read_tables(database, look):
         told, tag = (_ODD, None) if left is None else (left.told, left.tag or left.chain)
-        reason = f"are not whole: {told}, and nobody can work with them until that is put back"
+        reason = f"are not whole: {told}, and cannot be used until that is restored"
         raise AuditChainError(tag, reason)
 
 

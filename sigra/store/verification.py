@@ -53,7 +53,7 @@ def verify(
     """
     keys = by_id(public_keys)
     if checkpoints and not keys:
-        raise ValueError("checkpoints say nothing without public_keys to check them by")
+        raise ValueError("checkpoints cannot be checked without public_keys: pass them too")
     found = tenancy(**which)
     sink.flush()
     sink.prepare()
@@ -79,7 +79,7 @@ class _Verification:
         """Read and check everything; called once more, start from the beginning."""
         if checked_version(connection) != HEAD:
             raise AuditTablesError(
-                "are not there, or of an older version: call sigra.store.migrate.upgrade, which "
+                "are missing or of an older version: call sigra.store.migrate.upgrade, which "
                 "makes them, or brings them to this one"
             )
         self.checks, self.findings = {}, []

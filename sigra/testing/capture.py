@@ -118,7 +118,9 @@ def refute_enqueued(
     """Assert that no job of ``worker`` with such args and options was enqueued."""
     matching = _matching(worker, args, options)
     if matching:
-        raise AssertionError(f"such jobs were enqueued:{_lines_of(matching)}")
+        raise AssertionError(
+            f"such jobs of {worker.definition.name} were enqueued:{_lines_of(matching)}"
+        )
 
 
 def _matching(

@@ -59,7 +59,7 @@ async def aperform_job(
 ) -> Outcome:
     """Do the same as ``perform_job`` inside a running event loop of asyncio's."""
     if not in_event_loop():
-        raise RuntimeError("no event loop of asyncio's runs here: use 'perform_job(...)'")
+        raise RuntimeError("no asyncio event loop runs here: use 'perform_job(...)'")
     turn, pump = _prepare(worker, args, attempt, snoozes, options)
     try:
         if in_django() and not definition_of(worker).is_async:  # its ORM refuses to run on a loop

@@ -48,7 +48,9 @@ def tenant_args_strategy(
     """
     if not isinstance(extra, (st.SearchStrategy, NoneType)):
         kind = type(extra).__qualname__
-        raise TypeError(f"extra is a strategy, as st.fixed_dictionaries({{...}}), not a {kind}")
+        raise TypeError(
+            f"extra must be a strategy, as st.fixed_dictionaries({{...}}), not a {kind}"
+        )
     args = draw(extra) if extra is not None else {}
     args = {**args, "organization_id": draw(_ids), "actor_id": draw(_ids)}
     if draw(st.booleans()):

@@ -49,5 +49,5 @@ def EmailDelivery(  # noqa: N802 - it is used as an object
 def _at_once(what: str, returned: Any) -> Any:
     """Return what a function of the host returned; ``TypeError`` if it would have to be awaited."""
     if isawaitable(returned):
-        raise TypeError(f"{what} is asynchronous: nothing was sent; give a plain function")
+        raise TypeError(f"nothing was sent: {what} is asynchronous; give a plain function")
     return returned

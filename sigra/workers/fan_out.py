@@ -102,7 +102,7 @@ def _prepare(
     # Without a space, so that no two pairs of round and organization make the same key.
     round_ = f"{tick}".replace("%", "%25").replace(" ", "%20")
     if isinstance(organizations, (str, bytes)):
-        raise TypeError("pass a list of organizations, not a text")
+        raise TypeError("pass a list of organizations, not a str")
     places: dict[str, int] = {}
     for index, organization in enumerate(organizations):
         places.setdefault(_id(index, organization), index)

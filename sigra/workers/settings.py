@@ -85,7 +85,9 @@ class EmailSettings:
         for function in (self.find_user, *self.builders.values(), self.mailer):
             if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
                 name = getattr(function, "__qualname__", repr(function))
-                raise TypeError(f"{name} is asynchronous: nobody would await it")
+                raise TypeError(
+                    f"{name} must be a plain function: nothing would await an asynchronous one"
+                )
 
 
 @dataclass(frozen=True, slots=True)

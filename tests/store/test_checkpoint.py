@@ -100,7 +100,9 @@ def test_a_file_of_another_kind_is_left_as_it_was(
     first = take_checkpoint(sink, KEY)
     data = before.replace("checkpoint", str(first)).encode() + kept
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=f"mine, line {1 + before.count(chr(10))}: no checkpoint"):
+    with pytest.raises(
+        ValueError, match=f"mine, line {1 + before.count(chr(10))}: not a checkpoint"
+    ):
         append_checkpoint(path, take_checkpoint(sink, KEY, first if before else None))
     assert path.read_bytes() == data
 
@@ -108,7 +110,7 @@ def test_a_file_of_another_kind_is_left_as_it_was(
 def test_a_file_of_another_kind_holds_no_checkpoints(tmp_path: Path) -> None:
     """It is not taken for one that has none yet."""
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(ValueError, match="mine, line 1: no checkpoint"):
+    with pytest.raises(ValueError, match="mine, line 1: not a checkpoint"):
         read_checkpoints(tmp_path / "mine")
 
 
@@ -156,7 +158,7 @@ def test_a_checkpoint_out_of_order_is_refused(sink: SqlAuditSink, tmp_path: Path
     append_checkpoint(path, first)
     append_checkpoint(path, second)
     for late in (first, other, take_checkpoint(sink, KEY)):
-        with pytest.raises(CheckpointOrderError, match="after the last") as caught:
+        with pytest.raises(CheckpointOrderError, match="does not follow the last") as caught:
             append_checkpoint(path, late)
         assert caught.value.path == str(path)
     assert read_checkpoints(path) == [first, second]
@@ -182,10 +184,10 @@ def test_a_checkpoint_whose_line_end_was_lost_counts(sink: SqlAuditSink, tmp_pat
 ])  # fmt: skip
 def test_what_is_no_checkpoint_is_refused(text: str, tmp_path: Path) -> None:
     """A file that was damaged is not taken for a shorter one."""
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         Checkpoint.parse(text)
     (tmp_path / "file").write_text(f"{text}\n")
-    with pytest.raises(ValueError, match="no checkpoint"):
+    with pytest.raises(ValueError, match="not a checkpoint"):
         read_checkpoints(tmp_path / "file")
 
 
@@ -266,7 +268,7 @@ def test_a_line_that_is_no_checkpoint_is_named(sink: SqlAuditSink, tmp_path: Pat
     append_checkpoint(tmp_path / "kept", take_checkpoint(sink, KEY))
     with (tmp_path / "kept").open("a") as file:
         file.write("nonsense\n")
-    with pytest.raises(ValueError, match=r"kept, line 2: no checkpoint"):
+    with pytest.raises(ValueError, match=r"kept, line 2: not a checkpoint"):
         read_checkpoints(tmp_path / "kept")
 
 

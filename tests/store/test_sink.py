@@ -232,7 +232,7 @@ def test_an_engine_whose_threads_share_or_lose_a_connection_is_refused(
 ) -> None:
     """Two transactions at once would be one, or one would end in the middle."""
     engine = make(f"{driver}:///{tmp_path}/audit.db", poolclass=pool)
-    with pytest.raises(ValueError, match="give one with another pool"):
+    with pytest.raises(ValueError, match="use another pool"):
         SqlAuditSink(engine)
 
 

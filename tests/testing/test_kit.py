@@ -224,7 +224,7 @@ def test_a_function_that_no_queue_carries_is_refused_in_a_test() -> None:
     patient = worker(name="kit.patient", backoff=float)(lambda: None)
     with configure(backend=Modest()), configure(backend=RecordingBackend()):
         assert "completed" == patient.new({}).state
-        with pytest.raises(InvalidOptionError, match="travels through no queue"):
+        with pytest.raises(InvalidOptionError, match="a queue cannot carry a function"):
             patient.new({}, backoff=abs)
         refute_enqueued(patient, backoff=abs)
 
@@ -618,7 +618,7 @@ def test_what_a_failed_assertion_shows_of_a_job(sigra_backend: RecordingBackend)
     )
     with pytest.raises(AssertionError) as raised:
         refute_enqueued(close)
-    assert str(raised.value) == f"such jobs were enqueued:{jobs}"
+    assert str(raised.value) == f"such jobs of {close.name} were enqueued:{jobs}"
 
 
 def test_assert_enqueued_shows_no_more_than_can_be_read(sigra_backend: RecordingBackend) -> None:
