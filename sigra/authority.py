@@ -26,12 +26,13 @@ _DEPTH = 8
 def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
     """Refuse a worker's scope in any argument of a host's authorization function.
 
-    Sync and async functions alike. The arguments are searched to a depth of 8: items of
-    lists, tuples and sets, dict keys and values, attributes of any object and of its class, and
-    what a function, generator, coroutine, future, exception or weak reference holds. Not searched
-    is what a property or ``__getattr__`` would make, and of SQLAlchemy's own objects all but
-    lists and dicts. Finding an ``AuditScope`` raises ``AuditOnlyScopeError``, and the function
-    does not run.
+    For sync and async functions. If an argument is an ``AuditScope`` or holds one, the call raises
+    ``AuditOnlyScopeError`` and the function does not run.
+
+    The search is 8 levels deep. It opens lists, tuples, sets, dicts (keys and values), attributes
+    of any object and of its class, and what a function, generator, coroutine, future, exception
+    or weak reference holds. It does not see what a property or ``__getattr__`` would make; of
+    SQLAlchemy's own objects it opens only lists and dicts.
     """
     if isinstance(function, (staticmethod, classmethod)):
         return cast("Callable[P, R]", type(function)(request_scope_only(function.__func__)))
@@ -57,7 +58,7 @@ def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
 _OPENED = (list, tuple, set, frozenset, deque, dict, types.MethodType, functools.partial,
            BaseException, MappingView, types.CellType, types.GeneratorType, types.CoroutineType,
            types.AsyncGeneratorType, types.BuiltinMethodType, types.MethodWrapperType)  # fmt: skip
-"""Types of which the interpreter tells what they hold: no ``__iter__`` of a subclass is run."""
+"""Types whose content the interpreter lists, so that no ``__iter__`` of a subclass is run."""
 
 _BARE = frozenset({list, tuple, set, frozenset, dict})
 _PYDANTIC = frozenset({"__pydantic_extra__", "__pydantic_private__"})
@@ -66,7 +67,7 @@ _LEAVES = frozenset({str, int, float, bool, bytes, types.NoneType, complex, UUID
 
 def _refuse_scope(function: Callable[..., Any], *layer: Any) -> None:
     """Search breadth first; each object once, so that cycles and sharing cost nothing."""
-    seen: dict[int, Any] = {}  # the objects too, so that none is freed and its id used again
+    seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is used again
     for _ in range(_DEPTH + 1):
         inner: list[Any] = []
         for value in layer:
@@ -74,13 +75,13 @@ def _refuse_scope(function: Callable[..., Any], *layer: Any) -> None:
                 continue
             seen[id(value)] = value
             is_scope = False
-            with contextlib.suppress(Exception):  # its class may be one that a property tells
+            with contextlib.suppress(Exception):  # its __class__ may be a property
                 is_scope = isinstance(value, AuditScope)
             if is_scope:
                 name = getattr(function, "__qualname__", repr(function))
                 reason = f"{name}() decides on authority and was given a worker's scope"
                 raise AuditOnlyScopeError(name, reason)
-            # What cannot be read, as a lazy object that does not load, hides nothing of the rest.
+            # What cannot be read, such as a lazy object that fails to load, must not hide the rest.
             for part in (_items, _attributes):
                 with contextlib.suppress(Exception):
                     inner.extend(part(value))
@@ -103,19 +104,19 @@ def _items(value: Any) -> Iterator[Any]:
 
 
 def _attributes(value: Any) -> Iterator[Any]:
-    # From any SQLAlchemy model its own objects lead to all tables there are, and to no scope.
+    # SQLAlchemy's own objects lead from any model to every table, and never to a scope.
     bare = type(value) in _BARE or str(type(value).__module__).startswith("sqlalchemy.")
     if bare or issubclass(type(value), (type, types.ModuleType)):
         return
-    for read in (object.__getattribute__, getattr):  # its class may hide it, or stand for another
+    for read in (object.__getattribute__, getattr):  # the class may hide it, or be a proxy
         with contextlib.suppress(Exception):
             yield from read(value, "__dict__").values()
     for cls in type(value).__mro__[:-1]:
         members = cls.__dict__.values()
         if AuditScope in map(type, members):
             yield from members
-        # Through descriptors, for a name such as __scope is mangled. A type without __slots__
-        # has members of the interpreter's own, such as a function's globals.
+        # Through descriptors, because a name such as __scope is mangled. The members of a type
+        # without __slots__ are the interpreter's own, such as a function's globals.
         for member in members if "__slots__" in cls.__dict__ else ():
             if isinstance(member, types.MemberDescriptorType):
                 with contextlib.suppress(AttributeError):  # never set

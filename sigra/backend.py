@@ -22,11 +22,11 @@ Capability = Literal[
     "at_least_once",
     "at_most_once",
 ]
-"""What a backend can do. All but the last four are options of ``.new()``: one that is
-not declared is refused there. ``result``: ``Job.state`` and ``Job.result()`` answer.
-``native``: jobs cross a queue that has an API of its own, and can be sent by that too.
-``at_least_once``: no job is lost when a consumer dies, whatever it was doing.
-``at_most_once``: one that it had taken is. With neither, see docs/backends.md."""
+"""What a backend can do. All but the last four are options of ``.new()``, which refuses one that is
+not declared. ``result``: ``Job.state`` and ``Job.result()`` answer. ``native``: jobs cross a queue
+that has an API of its own, which can send them too. ``at_least_once``: no job is lost when a
+consumer dies, whatever it was doing. ``at_most_once``: a job that the consumer had taken is lost.
+With neither, see docs/backends.md."""
 
 
 @runtime_checkable
@@ -34,15 +34,15 @@ class Backend(Protocol):
     """Carry jobs from ``.new()`` to a consumer that runs them with ``sigra.execute``."""
 
     name: str
-    """What ``Job.backend`` and error messages say, and the registry's key."""
+    """The name in ``Job.backend``, in error messages and in the registry."""
 
     capabilities: frozenset[Capability]
-    """What this backend honours; ``.new()`` refuses the rest before ``enqueue``."""
+    """What this backend honours; ``.new()`` refuses all other options before ``enqueue``."""
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
-        """Take all jobs or raise ``EnqueueError`` and take none.
+        """Take all jobs, or raise ``EnqueueError`` and take none.
 
-        Each job's ``accept`` is called with what the queue said of it.
+        Calls each job's ``accept`` with the queue's answer.
         """
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:

@@ -24,8 +24,8 @@ _INJECTED = ("args", "job")
 _NOT_A_SCOPE = ("self", "cls", *_INJECTED, *ID_KEYS)
 
 AS_WRITTEN: dict[str, Any] = {"annotation_format": 4} if sys.version_info >= (3, 14) else {}
-"""For ``inspect.signature``: from Python 3.14 on it evaluates annotations, and one may be a name
-that only type checkers import. In this form, ``annotationlib.Format.STRING``, they are text."""
+"""For ``inspect.signature``: leaves annotations as text (``annotationlib.Format.STRING``). From
+Python 3.14 on it evaluates them otherwise, and one may be a name that only type checkers import."""
 
 Invoke = Callable[[Any, Mapping[str, Any], Any], Any]
 """Call the function with (scope, args, running attempt)."""
@@ -33,18 +33,18 @@ Invoke = Callable[[Any, Mapping[str, Any], Any], Any]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Binding:
-    """What a function takes from a job. ``invoke`` calls it, ``check`` says why it cannot."""
+    """What a function takes from a job. ``invoke`` calls it; ``check`` refuses bad args."""
 
     invoke: Invoke
     required: tuple[str, ...]
     reserved: set[str]
     allowed: set[str] | None
-    """Every key that has a place; None if any key has (``args`` or ``**rest``)."""
+    """The keys that it accepts; None if it accepts any (``args`` or ``**rest``)."""
 
     def check(self, args: Mapping[str, Any], worker: str | None = None) -> None:
         """Raise ``InvalidArgsError`` for args (str keys) that the function cannot take."""
         if missing := [name for name in self.required if name not in args]:
-            reason = "the function needs it and args lack it"
+            reason = "the function needs it, and the args lack it"
             raise InvalidArgsError(f"$.{missing[0]}", reason, worker)
         for name in args:
             if name in self.reserved:
@@ -52,7 +52,7 @@ class Binding:
                 raise InvalidArgsError(f"$.{name}", reason, worker)
             if self.allowed is not None and name not in self.allowed:
                 path = f"$.{name}" if name.isidentifier() and len(name) <= 64 else "$[...]"
-                reason = "the function has no parameter so named; add one, take 'args' or **rest"
+                reason = "the function has no such parameter; add one, or take 'args' or **rest"
                 raise InvalidArgsError(path, reason, worker)
 
 
@@ -91,14 +91,14 @@ def _invoke(
     function: Callable[..., Any], tenant: bool, named: list[Parameter], injected: list[str],
     bound: set[str] | None,
 ) -> Invoke:  # fmt: skip
-    """Build the call. ``bound``: keys that ``**rest`` does not get, None without ``**rest``."""
+    """Build the call. ``bound``: the keys that ``**rest`` does not get; None without ``**rest``."""
     if tenant and injected == ["args"] and not named and bound is None:
         return lambda scope, args, _: function(scope, args=args)
     names = [p.name for p in named]
     with_args, with_job = "args" in injected, "job" in injected
 
     def invoke(scope: Any, args: Mapping[str, Any], attempt: Any) -> Any:
-        # What args lack is left out: only the function knows what its default becomes.
+        # What the args lack is left out: the function itself has the default.
         given = {name: args[name] for name in names if name in args}
         if with_args:
             given["args"] = args
@@ -124,7 +124,7 @@ def _parameters(function: Callable[..., Any], where: str) -> list[Parameter]:
     try:
         return list(inspect.signature(function, **AS_WRITTEN).parameters.values())
     except ValueError:
-        raise TypeError(f"{where} does not tell its parameters; wrap it in a def") from None
+        raise TypeError(f"{where} has no readable signature; wrap it in a def") from None
 
 
 def _scope_parameter(function: Callable[..., Any], where: str, parameters: list[Parameter]) -> str:
@@ -153,7 +153,7 @@ def _refuse_kind(where: str, parameter: Parameter) -> None:
     if parameter.kind is Parameter.POSITIONAL_ONLY:
         raise TypeError(
             f"parameter {parameter.name!r} of {where} is positional-only, but args are bound "
-            "by name: move it behind the '/'"
+            "by name: move it after the '/'"
         )
     if parameter.name in ("self", "cls") and parameter.default is Parameter.empty:
         raise TypeError(f"{where} takes {parameter.name!r}; make a method a @staticmethod")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sigra.definition import Definition
 
 lock, making = threading.RLock(), threading.RLock()
-"""Held while the catalog or the settings change; and while a backend is made, which may import the
-module whose workers come into the catalog."""
+"""``lock`` is held while the catalog or the settings change, ``making`` while a backend is made:
+that may import a module whose workers enter the catalog."""
 
 if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, which the child has not
     os.register_at_fork(after_in_child=lambda: [each._at_fork_reinit() for each in (lock, making)])  # type: ignore[attr-defined]
@@ -28,7 +28,7 @@ if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, whic
 _lasting: dict[str, Definition] = {}
 # A worker defined inside a function lives only while it is referred to: no consumer can import it.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
-# A name is taken as long as its function lives, also where nobody holds what that became.
+# A name is taken as long as its function lives, even if nobody holds the worker made of it.
 _bodies: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _subscribers: list[Callable[[Definition], object]] = []
 
@@ -46,7 +46,7 @@ def register(definition: Definition) -> None:
     """Enter a worker; ``DuplicateWorkerError`` if another function has its name.
 
     A function of the same module executed again (a reload, a second run of ``__main__``,
-    the import of what runs as ``__main__``) takes the place of the earlier one.
+    the import of what runs as ``__main__``) replaces the earlier one.
     """
     name, body = definition.name, definition.function
     with lock:
@@ -56,7 +56,7 @@ def register(definition: Definition) -> None:
         first = _bodies.get(name, body) if known is None else known.function
         if not (first is body if known is None else _executed_again(known, definition)):
             raise DuplicateWorkerError(name, describe(first), describe(body))
-        # Before the other is gone: jobs that run meanwhile look it up without the lock.
+        # Set before the other is removed: running jobs look it up without the lock.
         is_local = "<locals>" in body.__qualname__
         (_local if is_local else _lasting)[name] = definition
         (_lasting if is_local else _local).pop(name, None)
@@ -89,7 +89,7 @@ def find(name: str, module: str | None) -> Definition:
 def definitions() -> Iterator[Definition]:
     """Yield every worker known now, by name."""
     with lock:
-        # By a list of references: what nobody holds any more may go meanwhile.
+        # Through a list of references: a worker that nobody holds may vanish meanwhile.
         known = {one.name: one for each in _local.valuerefs() if (one := each())} | _lasting
     yield from map(known.__getitem__, sorted(known))
 
@@ -97,7 +97,7 @@ def definitions() -> Iterator[Definition]:
 def subscribe(subscriber: Callable[[Definition], object]) -> None:
     """Call ``subscriber`` with every worker known now and every later one.
 
-    A backend registers its native tasks so.
+    This is how a backend registers its native tasks.
     """
     with lock:
         _subscribers.append(subscriber)
@@ -111,7 +111,7 @@ def _find(name: str) -> Definition | None:
 
 
 def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
-    """Return what tells a function's module (file), and one execution of it (namespace, spec)."""
+    """Return what identifies a function's module (file) and one run of it (namespace, spec)."""
     # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
     file, place = namespace.get("__file__"), id(namespace)
@@ -119,12 +119,12 @@ def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
 
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
-    """Tell whether a module that is executed once more has defined its own worker again."""
+    """Tell whether this is the same worker, defined again because its module was executed again."""
     (first, before), (second, after) = ((one.function, one.origin) for one in (known, definition))
     if _module(first) != _module(second) and before[0] != after[0]:
         return False
     old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
-    # A new execution has another namespace or spec, or runs the same lines in the same namespace.
+    # Another execution has another namespace or spec, or runs the same lines in the same namespace.
     anew = before[1] != after[1] or before[2] is not after[2] or (old is not new and old == new)
     typed = second.__module__ == "__main__" or after[0] == after[1]  # or a shell's, of no file
     return anew or (typed and hasattr(sys, "ps1"))

@@ -29,7 +29,7 @@ class Stdlib:
         return self._encode(value).encode()
 
     def loads(self, data: bytes | str, /) -> Any:
-        """Read strict JSON; raise ``ValueError`` that gives the position and no content."""
+        """Read strict JSON; else raise ``ValueError`` with the position, never the content."""
         try:
             text = data if isinstance(data, str) else str(data, "utf-8")
             value = self._decode(text)
@@ -43,10 +43,10 @@ class Stdlib:
         raise _unreadable(where)
 
     def copy(self, value: dict[str, Any], max_bytes: int, /) -> Any:
-        """Return a copy of ``value``, which ``check_depth`` has passed: written and read again.
+        """Return a copy of ``value``, written and read again; ``check_depth`` has passed it.
 
         Raises an exception of any type if it is not strict JSON or longer than ``max_bytes``.
-        Where something was coerced on the way, the copy differs from ``value``.
+        If something was coerced on the way, the copy differs from ``value``.
         """
         text = self._encode_ascii(value)  # faster than dumps(), and its text is never shorter
         tree = self._decode_own(text)
@@ -101,7 +101,7 @@ def _read_int(digits: str) -> int | float:
 
 
 def _read_float(digits: str) -> float:
-    """Read a float, but neither what is beyond its range nor ``NaN`` and ``Infinity``."""
+    """Read a float; refuse ``NaN``, ``Infinity`` and what is beyond a float's range."""
     value = float(digits)
     if value - value != 0.0:
         raise ValueError
@@ -114,7 +114,7 @@ def _unreadable(where: str) -> ValueError:
 
 
 def load_orjson() -> Any:
-    """Return the package; raise ``ImportError`` if there is none that can be used."""
+    """Return the package; raise ``ImportError`` if it is missing or too old."""
     import orjson
 
     if [int(part) for part in re.findall(r"\d+", orjson.__version__)[:2]] < [3, 12]:

@@ -1,4 +1,4 @@
-"""What an attempt came to: its verdict, its log line and its audit event."""
+"""How an attempt ended: its verdict, its log line and its audit event."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
         return conclude_error(attempt, forgotten, context)
     elif kind is GeneratorType or kind is CoroutineType or kind is AsyncGeneratorType:
         # A decorator or an await hid that the function makes one.
-        unrun = TypeError(f"the function returned a {kind.__name__} that nothing has run")
+        unrun = TypeError(f"the function returned a {kind.__name__} that was never run")
         return conclude_error(attempt, unrun, context)
     else:
         verdict, outcome = Verdict("completed", value), "success"
@@ -80,23 +80,24 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 
 def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
     options = attempt.job.options
-    # No retry would bring a missing arg of its own. By type alone: an error's __class__ may raise.
+    # A retry cannot supply an arg that this job itself lacks. By type alone: an error's __class__
+    # may raise.
     absent = type(error) is MissingArgError and error.worker in (None, attempt.job.worker)
     if absent or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
         delay = min(options.retry_delay(attempt.attempt), LONGEST_DELAY)
     except BaseException as broken:  # SystemExit too must not end what runs the jobs
-        what = "has a backoff that raises; it is retried by the default one"
+        what = "has a backoff that raised: the default backoff is used"
         log_attempt(attempt, context, logging.ERROR, what, broken)
         delay = default_backoff(attempt.attempt)
     return Verdict("retryable", error=error, delay=delay)
 
 
 def _audit(attempt: Running, outcome: Any, context: Context) -> None:
-    """Log the end of the attempt if asked to, and have sinks write the events that they hold.
+    """Audit the end of the attempt if asked to, and have the sinks write what they have queued.
 
-    They do so before the job's queue hears that the job has ended.
+    They write before the job's queue hears that the job has ended.
     """
     if outcome and (action := attempt.job.definition.action) is not None:
         from sigra.audit.emit import log_lifecycle
@@ -106,7 +107,7 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
         try:
             getattr(sink, "flush", int)()  # int() does nothing, as for a sink that queues none
         except Exception as error:
-            # By type: its text, and so its traceback, may hold the events' own values.
+            # Its type alone: its text and its traceback may hold values of the events.
             _log.error("audit events wait: %s", fault_of(type_name(type(sink)), error))
 
 
@@ -120,14 +121,14 @@ def log_attempt(
     try:
         context.run(_log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
     except Exception as broken:
-        # A filter raised, which must not decide what becomes of the job: as logging treats what
-        # a handler raises. Not by the module traceback, which may raise again.
+        # A filter raised. That must not decide what becomes of the job, so it is treated as logging
+        # treats what a handler raises. Not by the module traceback, which may raise again.
         if logging.raiseExceptions:
             sys.__excepthook__(type(broken), broken, broken.__traceback__)
 
 
 def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
-    """Return how a log line names a job, whoever chose its ids, and the line's extra fields."""
+    """Return a job's name for a log line, safe whatever its ids hold, and the extra fields."""
     ids = {key: job.args.get(key) for key in ID_KEYS}
     organization, actor, impersonator = (brief(id_text(id) or id) for id in ids.values())
     who = actor if ids[IMPERSONATOR_KEY] is None else f"{impersonator} as {actor}"

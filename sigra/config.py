@@ -25,8 +25,9 @@ _UNCHANGED: Any = object()
 class Config:
     """One state of the settings.
 
-    ``token`` is its own. A worker remembers by it which backend it chose, and so does not keep the
-    settings or their default backend alive; one from ``backends`` is kept until it chooses again.
+    ``token`` identifies it. A worker remembers the token with the backend that it chose, and so
+    keeps neither the settings nor their default backend alive; a backend from ``backends`` it
+    keeps until it chooses again.
     """
 
     backend: Backend | None = None
@@ -52,14 +53,15 @@ current = Config()
 
 
 class configure:
-    """Change the settings that are named and nothing else, from now on.
+    """Change the settings that are named, and nothing else, from now on.
 
-    As a context manager, restore on exit all settings as they were before, also those that
-    another call has changed meanwhile. Settings: ``backend`` (a name or an instance),
-    ``backends`` (queue name to backend), ``sinks``, ``audit_schema``, ``on_audit_failure``
-    (called with the ``AuditResult``), ``max_args_bytes`` (of compact UTF-8) and ``signing``
-    (of envelopes). Raises ``UnknownBackendError``, ``TypeError`` or ``ValueError`` and then
-    changes nothing.
+    As a context manager, restore all settings on exit, also those that another call changed
+    meanwhile.
+
+    Settings: ``backend`` (a name or an instance), ``backends`` (queue name to backend), ``sinks``,
+    ``audit_schema``, ``on_audit_failure`` (called with the ``AuditResult``), ``max_args_bytes`` (of
+    compact UTF-8) and ``signing`` (of envelopes). A bad one raises ``UnknownBackendError``,
+    ``TypeError`` or ``ValueError``, and nothing is changed.
     """
 
     def __init__(
@@ -106,7 +108,7 @@ def _resolve_all(backends: Any) -> Mapping[str, Backend]:
 
 def _check_sinks(sinks: Any) -> tuple[Sink, ...]:
     if hasattr(sinks, "write") or not isinstance(sinks, Iterable):
-        raise TypeError(f"sinks must be a list of them, not {type(sinks).__qualname__}")
+        raise TypeError(f"sinks must be a list of sinks, not {type(sinks).__qualname__}")
     return tuple(map(_check_sink, sinks))
 
 

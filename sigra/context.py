@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class Running:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
-    ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal`` counts the events that
-    the body has logged. ``lost`` counts earlier runs whose consumer died: each used up an
-    attempt. ``pump`` belongs to the in-process backends, which see by it that a body enqueues
-    from inside a job (None if jobs cross a queue). ``cut_off()`` gives the words for the log
-    line where the consumer itself has cut the run off and settles the job, and otherwise "".
+    ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal``: how many events the body has
+    logged. ``lost``: how many earlier runs ended with their consumer's death; each used up an
+    attempt. ``pump``: by it the in-process backends recognize an enqueue from inside a job (None
+    if jobs cross a queue). ``cut_off()``: words for the log line if the consumer itself has cut
+    the run off and settles the job, otherwise "".
     """
 
     job: Job

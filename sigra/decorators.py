@@ -53,16 +53,17 @@ def tenant_worker(
 ) -> Any:  # fmt: skip
     """Make a worker whose jobs run for an organization and an actor.
 
-    The first parameter receives an ``AuditScope``; ``args`` the whole read-only
-    mapping, ``job`` the ``JobInfo``, any other parameter the arg of its name.
+    The first parameter receives the ``AuditScope``, ``args`` the whole read-only mapping,
+    ``job`` the ``JobInfo``, and any other parameter the arg of its name.
 
-    ``audit_schema``: the audit record type. ``action``: log one audit event of this
-    name for each finished attempt. ``audit_required``: while no sink can write, no body runs
-    and the attempt is a failed one. ``name``: what queues show; by default
-    ``module.qualname``. ``backend``: a name or an instance, before the configured
-    ones. ``default_options``: options of ``.new()``. Raises ``TypeError`` for a
-    function that cannot be a worker, ``ValueError`` for a bad action,
-    ``InvalidOptionError`` and ``DuplicateWorkerError``.
+    ``audit_schema``: the audit record type. ``action``: log one audit event of this name for
+    each finished attempt. ``audit_required``: if no sink can write, the body does not run and
+    the attempt fails. ``name``: what queues show; by default ``module.qualname``.
+    ``backend``: a name or an instance; wins over the configured ones. ``default_options``:
+    options of ``.new()``.
+
+    Raises ``TypeError`` for a function that cannot be a worker, ``ValueError`` for a bad
+    action, ``InvalidOptionError`` and ``DuplicateWorkerError``.
     """
 
     def decorate(function: Any) -> TenantWorker[..., Any]:
@@ -85,7 +86,7 @@ def worker(
 ) -> Any:  # fmt: skip
     """Make a tenant-agnostic worker: no key is required and no scope is injected.
 
-    For jobs that emit no tenant-relevant audits, such as clean-ups; all else is as for
+    For jobs that emit no tenant-relevant audits, such as clean-ups. Otherwise as
     ``tenant_worker``.
     """
 
@@ -103,7 +104,7 @@ def _define(
     function = function.__func__ if isinstance(function, staticmethod) else function
     binding = bind(function, tenant=tenant)
     if name is not None and not (isinstance(name, str) and name.strip() and is_unicode(name)):
-        raise ValueError(f"name must be a str that is not blank, and well-formed, not {name!r}")
+        raise ValueError(f"name must be a str, not blank and without lone surrogates, not {name!r}")
     check_schema(audit_schema)
     if action is not None:
         from sigra.audit.action import check_action
@@ -114,7 +115,7 @@ def _define(
     # As a plain str: a member of an enumeration would be shown by its own name.
     name = catalog.worker_name(function) if name is None else str.__str__(name)
     if "cross_tenant" in default_options:
-        raise InvalidOptionError("cross_tenant", "is said at the call, where it is meant", name)
+        raise InvalidOptionError("cross_tenant", "cannot be a default: pass it to .new()", name)
     defaults = parse_options(default_options, worker=name)
     chosen = None if backend is None else resolve_backend(backend)
     if chosen is not None:

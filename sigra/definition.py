@@ -1,4 +1,4 @@
-"""What is known of a worker once and for all, from its decoration on."""
+"""What is fixed about a worker when it is decorated."""
 
 from __future__ import annotations
 

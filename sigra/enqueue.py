@@ -35,12 +35,12 @@ class Enqueuer:
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        # Sets of keys that were admitted before, and each joined to one text: whether keys are
-        # there and whether args bind depends on the keys alone.
+        # Sets of keys that were admitted before, each with its keys joined to one text. Whether
+        # keys are missing and whether args bind depends on the keys alone.
         self._shapes: dict[tuple[str, ...], str] = {}
-        # The token of the settings last seen, and the backend chosen by them. None stands for their
-        # default, so that a backend configured for a while is not kept alive here. One pair, so
-        # that no other thread ever sees half of it.
+        # The token of the settings last seen, and the backend chosen by them; None stands for their
+        # default, so that a backend configured for a while is not kept alive here. It is one pair,
+        # so that no other thread ever sees half of it.
         self._chosen: tuple[object, Any] = None, None
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -52,8 +52,8 @@ class Enqueuer:
         ``args``: a mapping with str keys and strict JSON values. ``options``: queue,
         priority, delay, run_at, max_attempts, backoff, unique, conn, cross_tenant.
         Raises ``InvalidArgsError``, ``MissingTenantKeysError``, ``InvalidOptionError``,
-        ``CrossTenantError`` or ``EnqueueError``, and then nothing was enqueued. What
-        the function raises is never raised here.
+        ``CrossTenantError`` or ``EnqueueError``; nothing was enqueued then. What the function
+        itself raises is never raised here.
         """
         job, backend = self.prepare(args, options)
         backend.enqueue((job,))
@@ -153,7 +153,7 @@ class Enqueuer:
 
 
 def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-    """Return what ``check`` says of each item; give an error its item's index, from 0."""
+    """Return ``check(item)`` for each item; an error is given the item's index, from 0."""
     answers = []
     for index, item in enumerate(items):
         try:
@@ -164,10 +164,10 @@ def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 
 
 def _plain(definition: Definition, args: Any) -> dict[str, Any]:
-    """Return a mapping as a plain dict: a dict's own items, and only of others what they say."""
+    """Return a mapping as a plain dict. A dict's items are read past its own methods."""
     if isinstance(args, dict):
         return dict(dict.items(args))
-    reason = f"args are a mapping with str keys, not {type(args).__qualname__}"
+    reason = f"args must be a mapping with str keys, not {type(args).__qualname__}"
     if isinstance(args, Mapping):
         try:
             return {key: args[key] for key in args}
@@ -179,7 +179,7 @@ def _plain(definition: Definition, args: Any) -> dict[str, Any]:
 def _check_keys(definition: Definition, args: dict[str, Any]) -> None:
     for key in args:
         if not isinstance(key, str):
-            reason = f"args are a mapping with str keys; one key is {type(key).__qualname__}"
+            reason = f"args must be a mapping with str keys; one key is {type(key).__qualname__}"
             raise InvalidArgsError("$", reason, definition.name)
     if definition.tenant and (missing := tuple(key for key in TENANT_KEYS if key not in args)):
         raise MissingTenantKeysError(definition.name, missing)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def brief(value: object) -> str:
-    """Show a str on one line, cut to 200 characters; of any other value but None, only its type."""
+    """Show a str on one line, cut to 200 characters; of other values but None, only the type."""
     if type(value) is not str:
         return "None" if value is None else f"<{type(value).__qualname__}>"
     return value[:200] if value.isprintable() else repr(value[:200])[1:-1]
@@ -44,8 +44,8 @@ class DuplicateWorkerError(SigraError, ValueError):
 
     def __init__(self, name: str, first: str, second: str) -> None:
         super().__init__(
-            f"a function is registered already as worker {name!r}: {first}, and now {second}. "
-            "A consumer could not tell them apart; give one of them another name with name=..."
+            f"two functions have the worker name {name!r}: {first}, and now {second}. "
+            "A consumer could not tell them apart: give one of them another name with name=..."
         )
         self.name, self.first, self.second = name, first, second
 
@@ -139,16 +139,16 @@ class JobCancelledError(SigraError):
 
 
 class PoisonedJobError(SigraError):
-    """Report that a job's consumer died with it until no attempt was left.
+    """Report that a job has no attempt left, because its consumer died each time.
 
-    Attributes: ``job_id``, ``worker``, ``deliveries`` (that never came to an end).
+    Attributes: ``job_id``, ``worker``, ``deliveries`` (how many never came to an end).
     """
 
     def __init__(self, job_id: str, worker: str, deliveries: int) -> None:
         super().__init__(
-            f"job {brief(job_id)} of worker {worker!r} never came to an end (deliveries: "
-            f"{deliveries}) and has no attempt left: its process died each time, of the job, a "
-            "time limit or its host. Look at the consumer's log, then enqueue it again with .new()."
+            f"job {brief(job_id)} of worker {worker!r} never finished (deliveries: {deliveries}) "
+            "and has no attempt left: its process died each time, because of the job, a time limit "
+            "or the host. Look at the consumer's log, then enqueue it again with .new()."
         )
         self.job_id, self.worker, self.deliveries = job_id, worker, deliveries
 
@@ -165,7 +165,7 @@ class UnsupportedError(SigraError, NotImplementedError):
 
 
 class MissingArgError(SigraError, KeyError):
-    """Stop a job for good whose args lack a key that it needs.
+    """End a job for good because its args lack a key that it needs.
 
     Attributes: ``key``, ``worker`` (name, or None).
     """
@@ -173,8 +173,8 @@ class MissingArgError(SigraError, KeyError):
     def __init__(self, key: str, worker: str | None = None) -> None:
         of = f" of worker {worker!r}" if worker is not None else ""
         super().__init__(
-            f"the job{of} has no {key!r} among its args. No retry would bring it, so the job "
-            "ends here: enqueue it again with .new(), and with that key."
+            f"the job{of} has no arg {key!r}. A retry could not supply it, so the job ends here: "
+            "enqueue it again with .new() and that key."
         )
         self.key, self.worker = key, worker
 
@@ -201,7 +201,7 @@ class UnknownWorkerError(SigraError, LookupError):
 class AuditOnlyScopeError(SigraError):
     """Refuse the use of a worker's scope for anything but auditing.
 
-    Attributes: ``attribute`` (what was read or where the scope was found).
+    Attributes: ``attribute`` (what was read, or the function that was given the scope).
     """
 
     def __init__(self, attribute: str, reason: str | None = None) -> None:

@@ -21,7 +21,7 @@ from sigra.verdict import Verdict
 def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
     """Return ``args[key]``; raise ``MissingArgError`` if the key is absent.
 
-    For a body that takes ``args``: nothing has checked which keys they have.
+    For a body that takes ``args``, whose keys nobody has checked.
     """
     if key not in args:
         attempt = running.get()
@@ -32,8 +32,8 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
 def admit(attempt: Running) -> Verdict | None:
     """Check a job that may have bypassed ``.new()``; return its verdict if it cannot run.
 
-    Such a job fails for good: no retry would bring the missing key, or make the args fit
-    a function that a deploy has changed.
+    Such a job fails for good: a retry cannot supply a missing key, nor make the args fit a
+    function that a deploy has changed.
     """
     definition, args = attempt.job.definition, attempt.job.args
     context = copy_context()
@@ -53,8 +53,8 @@ def admit(attempt: Running) -> Verdict | None:
 def execute(attempt: Running, run: Callable[..., Any] | None = None) -> Verdict:
     """Run one attempt to its end in this thread; never raise what the function raised.
 
-    ``run``: what runs a coroutine to its end, given it and its context; by default an event
-    loop in this thread.
+    ``run`` runs a coroutine to its end, given it and its context; by default on an event loop
+    in this thread.
     """
     context = copy_context()
     context.run(running.set, attempt)

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
     raise TypeError(
-        "a job's args and an event's metadata are read-only; copy them with dict(...), list(...) "
-        "or, all levels, copy.deepcopy(...) and change the copy"
+        "a job's args and an event's metadata are read-only: change a copy, made with dict(...), "
+        "list(...) or, for all levels, copy.deepcopy(...)"
     )
 
 
@@ -47,12 +47,12 @@ class FrozenList(list[Any], _Copying):
 
 
 class _UnreadDict(FrozenDict):
-    """A level that nobody has read: its children are still plain and must not get out.
+    """A level that nobody has read yet: its children are still plain and must not get out.
 
-    Decoding gives a plain tree, and to wrap all of it would cost as much again. So
-    every way to a child first wraps the children of this one level, then makes
-    the object a FrozenDict, whose reads are the built-in ones. Two threads that do
-    so at once put in equal wrappers, whichever comes last.
+    Decoding gives a plain tree, and wrapping all of it would cost as much again. So the first
+    read wraps the children of this one level, then makes the object a FrozenDict, whose reads
+    are the built-in ones. If two threads do so at once, their wrappers are equal, and it does
+    not matter whose come last.
     """
 
     __slots__ = ()

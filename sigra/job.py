@@ -23,9 +23,9 @@ FINISHED: frozenset[str] = frozenset(("completed", "discarded", "cancelled"))
 
 @dataclass(frozen=True, slots=True)
 class JobInfo:
-    """What a body may know of its own job.
+    """What a body can know of its own job.
 
-    ``attempt`` counts from 1 and a snooze does not raise it; ``snoozes`` from 0.
+    ``attempt`` counts from 1, and a snooze does not raise it; ``snoozes`` counts from 0.
     ``enqueued_at`` is aware UTC.
     """
 
@@ -40,7 +40,7 @@ class JobInfo:
 
 
 class Ticket(Protocol):
-    """How a backend answers for a job that it took."""
+    """A backend's answers about a job that it took."""
 
     def state(self) -> State:
         """Say where the job stands."""
@@ -59,7 +59,7 @@ class Job:
 
     ``id`` (UUIDv7 text), ``worker`` (name), ``args`` (read-only), ``options``,
     ``backend`` (name), ``native_id`` (the queue's own id, or None) and ``duplicate``
-    (True if an unfinished job has the ``unique`` key, so that nothing was enqueued).
+    (True if nothing was enqueued, because an unfinished job has the ``unique`` key).
     """
 
     definition: Definition
@@ -100,7 +100,7 @@ class Job:
         return datetime.fromtimestamp(self.stamp[0] / 1e9, timezone.utc)
 
     @property
-    def state(self) -> str:  # not State: checkers would hold one asserted value for the only one
+    def state(self) -> str:  # not State: after one assert, checkers would narrow it to that value
         """Return where the job stands; ``UnsupportedError`` if the backend cannot tell."""
         return self._require("a job's state").state()
 
@@ -122,11 +122,11 @@ class Job:
     ) -> None:
         """Record what the backend said when it took the job; for backends only.
 
-        ``ticket`` answers for its state and result. ``duplicate``: an unfinished job
-        holds the ``unique`` key, so that nothing was enqueued; ``native_id`` and
-        ``ticket`` are then that job's, if the queue tells them.
+        ``ticket`` answers for its state and result. ``duplicate``: nothing was enqueued, because
+        an unfinished job holds the ``unique`` key; ``native_id`` and ``ticket`` are then that
+        job's, if the queue tells them.
         """
-        # The ticket last: who looks at it from another thread goes by the rest.
+        # The ticket last: another thread that sees it relies on the rest.
         self.native_id, self.duplicate, self.ticket = native_id, duplicate, ticket
 
     def _require(self, feature: str) -> Ticket:

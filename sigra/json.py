@@ -32,7 +32,7 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
 ) -> FrozenDict:
     """Check that args are strict JSON and return a deep, read-only copy.
 
-    ``keys``: all of them as one text, where the caller has it. The copy equals
+    ``keys``: all keys joined to one text, if the caller has it. The copy equals
     what a JSON round trip would deliver: tuples are lists, and subclasses of
     str, int, float, dict, list and tuple their base. Raises
     ``InvalidArgsError`` with the path of what is not JSON, is deeper than 64 levels
@@ -77,7 +77,7 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
     if not exact:
         tree = _rebuild(args, ("$", None), 1)
         if (size := len(codec.dumps(tree))) > max_bytes:
-            reason = f"{size} bytes of JSON, and at most {max_bytes} are allowed"
+            reason = f"{size} bytes of JSON, but max_args_bytes is {max_bytes}; see configure()"
             raise InvalidArgsError("$", reason)
     frozen: FrozenDict = read_only(tree)
     return frozen
@@ -86,16 +86,16 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
 def check_depth(value: Any) -> None:
     """Raise ``ValueError`` for what is nested deeper than ``LEVELS``.
 
-    Asked before a codec writes it: orjson does not count tuples, and the standard library's
-    encoder needs a large stack, so that a cycle could end the process.
+    Called before a codec writes it: orjson does not count tuples, and the standard library's
+    encoder needs a large stack, so a cycle could end the process.
     """
     near = [value]
     for _ in range(LEVELS):
         near = get_referents(*near) if len(near) < 1_000 else _all_below(near)
         if not near:
             return
-        # An object that is not JSON refers to its class, and that to nearly everything: a sample
-        # shows it. A cycle with two branches doubles with each level.
+        # An object that is not JSON refers to its class, and the class to nearly everything, which
+        # a sample reveals. A cycle with two branches doubles with each level.
         if len(near) > 200 and (
             len(near) > _MANY or not _PLAIN.issuperset(map(type, near[:: len(near) // 50]))
         ):
@@ -142,7 +142,7 @@ def _rebuild(value: Any, path: _Path, level: int) -> Any:
         reason = "is not JSON; pass str, int, float, bool, None, list or dict"
         _fail(path, f"{_type_name(kind)} {reason}")
     if level > LEVELS:
-        _fail(path, f"deeper than {LEVELS} levels")
+        _fail(path, f"nested deeper than {LEVELS} levels")
     if issubclass(kind, dict):
         return {
             _checked_key(key, path): _rebuild(item, (_key_part(key), path), level + 1)

@@ -40,7 +40,7 @@ class JobOptions:
     An option that was not given is None, or has its default.
     ``priority``: larger runs sooner. ``delay``: seconds. ``run_at``: aware datetime.
     ``max_attempts``: from 1. ``backoff``: seconds before the next attempt, or a function of
-    the failed attempt (from 1). ``unique``: key of which one unfinished job may exist.
+    the failed attempt (from 1). ``unique``: a key that one unfinished job at a time may hold.
     ``conn``: the caller's open transaction.
     """
 
@@ -63,7 +63,7 @@ class JobOptions:
         return _seconds(self.backoff(attempt)) if callable(self.backoff) else self.backoff
 
     def due(self, now: float) -> float:
-        """Return when the job is due, in epoch seconds; ``now`` if that is past or was not said."""
+        """Return when the job is due, in epoch seconds; ``now`` if that is past or not given."""
         if self.delay is not None:
             return now + self.delay
         return max(now, self.run_at.timestamp()) if self.run_at is not None else now
@@ -101,8 +101,8 @@ def parse_options(
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if (check := _CHECKS.get(name)) is None:
-            known = f"{', '.join(OPTION_NAMES)} and, of one call, cross_tenant"
-            raise InvalidOptionError(name, f"there is no such option; known are {known}", worker)
+            known = f"{', '.join(OPTION_NAMES)} and, for one call, cross_tenant"
+            raise InvalidOptionError(name, f"no such option; there are {known}", worker)
         try:
             checked[name] = check(value)
         except ValueError as error:
@@ -121,7 +121,7 @@ def check_capabilities(options: JobOptions, backend: Backend, worker: str | None
         # By identity: what is given for conn or backoff may have an == of its own.
         if getattr(options, name) is not getattr(PLAIN, name) and name not in backend.capabilities:
             honoured = ", ".join(sorted(backend.capabilities & set(OPTION_NAMES))) or "no option"
-            cure = f"leave it out, or use another backend; this one honours {honoured}"
+            cure = f"leave it out or use another backend; this one honours {honoured}"
             reason = f"backend {backend.name!r} cannot honour it: {cure}"
             raise InvalidOptionError(name, reason, worker)
 
@@ -130,7 +130,7 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"must be a str, not {_kind(value)}")
     if not value.strip() or not is_unicode(value):
-        raise ValueError("must not be blank, nor have a lone surrogate, which no queue carries")
+        raise ValueError("must not be blank or hold a lone surrogate, which no queue can carry")
     return str.__str__(value)  # str() gives another text for a member of an enumeration
 
 
@@ -186,4 +186,4 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "unique": _text,
     "conn": _conn,
 }
-"""What each option's value becomes; ``ValueError`` says why it can be none."""
+"""Each checks an option's value and returns what is kept; ``ValueError`` says what is wrong."""

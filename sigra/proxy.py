@@ -49,8 +49,8 @@ else:
     class _Proxy(wrapt.CallableObjectProxy):
         """wrapt's proxy, whose own C ``__call__`` makes the plain call cheap."""
 
-        # Declared on the class, so that the instance's own belong to the proxy; and one that
-        # mock.patch deletes is gone, so that it is put back.
+        # Slots, so that these belong to the proxy and not to the function, and so that one that
+        # mock.patch deletes is gone: only then does mock put it back.
         __slots__ = ("definition", *_WAYS)
 
         def __class_getitem__(cls, item):
@@ -98,4 +98,4 @@ class Worker(_Proxy[P, R_co]):
 
 
 class TenantWorker(Worker[P, R_co]):
-    """A worker whose jobs run for an organization and an actor, and are audited so."""
+    """A worker whose jobs run, and are audited, for an organization and an actor."""

@@ -44,7 +44,7 @@ def schema_fields(schema: Any) -> Fields:
         name = _qualname(schema if issubclass(type(schema), type) else type(schema))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "
-            "Give it those that it is to hold (metadata may be called metadata_)."
+            "Give it the ones it should hold (metadata may be called metadata_)."
         )
     if len(_known) >= _LIMIT:
         _known.clear()
@@ -165,7 +165,7 @@ def _parameters(schema: Any, if_any: Iterable[str] = EVENT_FIELDS) -> dict[str, 
 
 
 def _called(schema: Any) -> Any:
-    """Find what a call of an object runs, asking its type rather than the object."""
+    """Return what a call of an object runs, read from its type, not from the object."""
     kind = type(schema)
     if issubclass(kind, _plain_callables):
         return schema

@@ -23,7 +23,7 @@ class _Sealed:
 
     def __init_subclass__(cls) -> None:
         if cls.__bases__ != (_Sealed,) or cls.__module__ != __name__:
-            raise TypeError(f"{cls.__bases__[0].__name__} is final: nothing may pass for it")
+            raise TypeError(f"{cls.__bases__[0].__name__} is final and cannot be subclassed")
 
     # Hidden from type checkers, which would take them for a license to use any name.
     if not TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Identity(_Sealed):
 
     def __post_init__(self) -> None:
         if (text := _text("id", self.id)) is None:
-            raise TypeError("an Identity has an id; pass None in its place if there is none")
+            raise TypeError("an Identity must have an id; if there is none, pass None in its place")
         _set_id(self, text)
 
 
@@ -140,7 +140,7 @@ def id_text(value: Any) -> str | None:
 def id_fault(value: object) -> str:
     """Say why ``id_text`` takes a value for no id, without showing the value."""
     kind = {str: "a blank str", int: "a longer int"}.get(type(value), type(value).__qualname__)
-    return f"an id is a str, an int of at most 1,024 bits, a UUID or None, not {kind}"
+    return f"an id must be a str, an int of at most 1,024 bits, a UUID or None, not {kind}"
 
 
 def _text(name: str, value: Id | None) -> str | None:
@@ -182,8 +182,8 @@ def _read_id(scope: object, name: str, default: Any = _ABSENT) -> str | None:
     member = _read(scope, name, default)
     if member is _ABSENT:
         raise TypeError(
-            f"the scope ({type(scope).__qualname__}) has no {name!r}: absent is not None. "
-            "Set it to None where the request has none."
+            f"the scope ({type(scope).__qualname__}) has no {name!r}, and absent is not None. "
+            "If the request has none, set it to None."
         )
     if member is None:
         return None

@@ -1,4 +1,4 @@
-"""What one attempt came to, in terms that every backend can act on."""
+"""How one attempt ended, in terms that every backend can act on."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 class Verdict:
     """Where the job goes after an attempt.
 
-    ``state``: "completed" (``value``), "cancelled" or "discarded" (``error``, for
-    good), "retryable" (``error``, again after ``delay`` seconds, one attempt fewer)
-    or "scheduled" (snoozed: again after ``delay`` seconds, no attempt used up).
+    ``state``: "completed" (with ``value``); "cancelled" or "discarded" (with ``error``, for good);
+    "retryable" (with ``error``, again after ``delay`` seconds, one attempt fewer); or "scheduled"
+    (snoozed: again after ``delay`` seconds, no attempt used up).
     """
 
     state: State

@@ -166,7 +166,7 @@ def test_the_caller_s_own_collections_are_copied() -> None:
 def test_a_limit_takes_effect_in_new() -> None:
     """max_args_bytes is read at each enqueue."""
     wide = worker(name="config.wide")(lambda args: None)
-    with configure(max_args_bytes=20), pytest.raises(ValueError, match="20 are allowed"):
+    with configure(max_args_bytes=20), pytest.raises(ValueError, match="max_args_bytes is 20"):
         wide.new({"text": "x" * 20})
 
 

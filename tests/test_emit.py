@@ -493,8 +493,8 @@ def test_strict_log_raises_for_a_bad_call(
     [
         ({"order": {"apiToken": "t0p"}}, "it holds a secret at $.order.apiToken"),
         ({"pin": "1", "order": {"pwd": "x"}}, "it holds a secret at $.pin"),
-        ({"note": "x" * 9_000}, "it is no dict of up to 8,192 bytes as JSON"),
-        (["x" * 9_000], "it is no dict of up to 8,192 bytes as JSON"),
+        ({"note": "x" * 9_000}, "it must be a dict up to 8,192 bytes as JSON"),
+        (["x" * 9_000], "it must be a dict up to 8,192 bytes as JSON"),
     ],
 )
 def test_strict_log_raises_where_log_safe_would_change_metadata(
@@ -1602,7 +1602,7 @@ def test_no_argument_of_a_caller_makes_log_safe_strict() -> None:
     """An extra argument that claims to equal everything is rejected, and nothing is raised."""
     call: Any = log_safe
     result = call("a.b", SCOPE, EqualToAll())
-    assert ("failed", "rejected at scope: what follows it must be passed by keyword") == (
+    assert ("failed", "rejected at scope: all arguments after it must be passed by keyword") == (
         result.status,
         result.reason,
     )

@@ -248,7 +248,10 @@ def test_keys_that_were_seen_before_count_as_well() -> None:
     """Keys that a worker has taken before are counted anew for each limit."""
     args = {**TENANT, "k" * 990: 1}
     sweep.new(args)
-    with configure(max_args_bytes=1000), pytest.raises(InvalidArgsError, match="1000 are allowed"):
+    with (
+        configure(max_args_bytes=1000),
+        pytest.raises(InvalidArgsError, match="max_args_bytes is 1000"),
+    ):
         sweep.new(args)
 
 

@@ -222,7 +222,7 @@ def test_the_last_moment_of_64_bits_is_a_date() -> None:
 
 def test_a_version_that_no_release_will_have_is_waited_for_by_none() -> None:
     """It is refused, and its digits fill no log."""
-    with pytest.raises(EnvelopeError, match="not that of any release") as caught:
+    with pytest.raises(EnvelopeError, match="no release has its version") as caught:
         read({**PREVIOUS, MARK: 10**4000})
     assert caught.value.version is None
 

@@ -177,7 +177,7 @@ def test_the_decorator_s_options_are_checked_there() -> None:
 
 def test_cross_tenant_is_no_default() -> None:
     """Crossing is said at each call, where it is meant."""
-    with pytest.raises(InvalidOptionError, match="at the call"):
+    with pytest.raises(InvalidOptionError, match="cannot be a default"):
         tenant_worker(cross_tenant=True)(lambda scope: None)
 
 

@@ -87,7 +87,7 @@ def test_while_no_sink_can_write_no_body_runs(
     for job in jobs:
         with pytest.raises(JobFailedError) as caught:
             job.result()
-        assert "reached no sink" in str(caught.value.reason)
+        assert "no sink took the audit_required event" in str(caught.value.reason)
     assert JOBS == audit_stats().failed - before
 
 
@@ -210,7 +210,7 @@ def test_without_any_sink_no_body_runs(backend: SyncBackend) -> None:
     """Where no sink is configured there is none that could write."""
     with pytest.raises(JobFailedError) as caught:
         pay.new(ARGS, max_attempts=1).result()
-    assert str(caught.value.reason).endswith("reached no sink: there is none")
+    assert str(caught.value.reason).endswith("audit_required event: none is configured")
     assert [] == ran
 
 

@@ -274,5 +274,5 @@ def test_a_member_that_equals_everything_is_not_absent() -> None:
 def test_an_id_that_equals_everything_is_refused_by_its_type() -> None:
     """An id that is no id is told apart from one that is absent."""
     host = {"user": {"id": EqualToAll()}, "active_organization": None}
-    with pytest.raises(TypeError, match=r"user\.id: an id is"):
+    with pytest.raises(TypeError, match=r"user\.id: an id must be"):
         tenant_args(host)

@@ -1,7 +1,7 @@
 """Audit events: what happened, for whom, without secrets and without ever raising.
 
-``log_safe`` logs one, ``log`` is strict about its form. What brings structlog in, renders
-JSON or reads a store loads when it is first used.
+``log_safe`` logs one, ``log`` is strict about its form. Modules that import structlog, render
+JSON or read a store are loaded on first use.
 """
 
 from __future__ import annotations

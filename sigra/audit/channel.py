@@ -1,4 +1,4 @@
-"""The way of an event through structlog, as the application configured it.
+"""An event's way through structlog, as the application configured it.
 
 The only file that imports structlog.
 """
@@ -29,8 +29,8 @@ if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, whic
 class Channel:
     """A bound logger, what it was made from, and which outcomes are logged.
 
-    ``processors`` and ``logger`` are those of the bound logger where its class is one of
-    structlog's own, whose level is fixed; otherwise None.
+    ``processors`` and ``logger`` are those of the bound logger if its class is one of structlog's
+    own, whose level is fixed; otherwise None.
     """
 
     __slots__ = ("allows", "bound", "logger", "made_from", "processors")
@@ -44,7 +44,7 @@ class Channel:
         kind: Any = type(self.bound)
         # On the class: a generic BoundLogger would take the name for that of a log method.
         asked: Any = getattr(kind, "isEnabledFor", None)
-        # By it the wrapped logger is asked, of which only the standard library's can answer.
+        # It asks the wrapped logger, and only the standard library's can answer.
         if asked is None or not hasattr(type(getattr(self.bound, "_logger", None)), "isEnabledFor"):
             asked = None if asked else getattr(kind, "is_enabled_for", None)
         self.allows: Any = lambda outcome: not asked or asked(self.bound, _NUMBERS[outcome])

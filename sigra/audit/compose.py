@@ -22,18 +22,18 @@ Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
 LENIENT, PLAIN, EXACT = range(3)
-"""What raises ``AuditRejectedError``. LENIENT: nothing, what cannot be read becomes None. PLAIN: an
-id of a wrong type, a moment without a zone, a scope that cannot be read. EXACT: these, and every
-value that the event would have otherwise than it was passed."""
+"""What raises ``AuditRejectedError``. LENIENT: nothing; what cannot be read becomes None. PLAIN: an
+id of a wrong type, a time without a zone, a scope that cannot be read. EXACT: these, and every
+value that the event could not hold as it was passed."""
 
 Notes = tuple[list[str], int]
-"""The paths of what was redacted, and which of the three raises."""
+"""The paths of what was redacted, and one of the three above."""
 
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
 _UNFIT = (
-    "it must be a str (target_id: or an int of at most 1,024 bits, or a UUID), well-formed and "
-    f"without a secret, of at most {_MAX_TEXT} characters ({_MAX_PRINTABLE:,} of printable ASCII)"
+    f"it must be a well-formed str without a secret, of at most {_MAX_TEXT} characters "
+    f"({_MAX_PRINTABLE:,} if printable ASCII), or as target_id an int up to 1,024 bits or a UUID"
 )
 
 _NONE = "{} has none, or loads it lazily: pass an id, None for none, dict(...) of another mapping"
@@ -77,8 +77,8 @@ def event_id(
 ) -> str:  # fmt: skip
     """Return the id of an event in a job: the same for a redelivery of the same attempt.
 
-    A UUID, version 8: the time of the job's id if that is a UUIDv7, so that a
-    job's events lie together in an index, and then a hash of all arguments. The ordinal alone
+    A UUID, version 8. It begins with the time of the job's id, if that is a UUIDv7, so that a
+    job's events lie together in an index; the rest is a hash of all arguments. The ordinal alone
     would not do: a body that runs again after a crash may go on with what is left.
     """
     # The numbers, action and outcome hold no colon, the others are quoted and the job's id comes
@@ -135,7 +135,7 @@ def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
         return value
     if (text := id_text(value)) is not None:
         return _as_given(field, text, sized(text, apart=True), notes)
-    reason = "an id is a str that is not blank, an int of at most 1,024 bits, a UUID or None"
+    reason = "it must be a str that is not blank, an int of at most 1,024 bits, a UUID or None"
     return None if value is None else _fault(notes, field, reason)
 
 
@@ -145,7 +145,7 @@ def _moment(value: Any, notes: Notes) -> datetime | None:
         moment = in_utc(value) if issubclass(type(value), datetime) else None
     except Exception as error:
         cause = error
-    reason = "it must be an aware datetime, whose zone can be read"
+    reason = "it must be a datetime with a time zone that can be read"
     return moment or _fault(notes, "occurred_at", reason, cause)
 
 
@@ -171,7 +171,7 @@ def _text(field: str, value: Any, notes: Notes) -> str:
 
 
 def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
-    """Return ``kept``, what the event has of a value; raise if it differs and that must not be."""
+    """Return ``kept``, the event's form of a value; raise if it differs and that is not allowed."""
     if notes[1] == EXACT:
         given = id_text(value) if field == "target_id" else None
         if kept != (str.__str__(value) if issubclass(type(value), str) else given):
@@ -180,9 +180,9 @@ def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
 
 
 def sized(given: str, *, apart: bool = False) -> str:
-    """Return a text well-formed and, if it could make a line too long, cut, with a digest of it.
+    """Return a well-formed text; one that could make a line too long is cut and given its digest.
 
-    ``apart``: one that was not well-formed gets the digest too, as two ids must not become one.
+    ``apart``: one that was not well-formed gets the digest too, so that two ids never become one.
     """
     text = well_formed(given[: 1 << 20])
     longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT

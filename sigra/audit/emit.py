@@ -31,8 +31,8 @@ REJECTED = "sigra.audit.rejected"
 _FILTERED = AuditResult("disabled", "filtered out by its level")
 _NO_SCHEMA = AuditResult("disabled", "no audit_schema was passed, declared or configured")
 _NO_JOB = (
-    "log_safe() was given a worker's scope where no job runs (a plain call of a worker, or a "
-    "thread that its body started), so it logs nothing: pass audit_schema=, or configure() one"
+    "log_safe() logged nothing: it was given a worker's scope where no job runs (a plain call of a "
+    "worker, or a thread that its body started). Pass audit_schema=, or set it with configure()."
 )
 # Weak references, so that a function made at run time can be freed.
 _warned = WeakKeyDictionary[CodeType, object]()
@@ -47,16 +47,16 @@ def log_safe(
     ip_address: Any = None, user_agent: Any = None, occurred_at: Any = None, actor_id: Any = ABSENT,
     organization_id: Any = ABSENT, audit_schema: Any = ABSENT, **unknown: Any,
 ) -> AuditResult:  # fmt: skip
-    """Log an audit event; never raise an ``Exception``, and say what became of it.
+    """Log an audit event; never raise an ``Exception``, and return what became of it.
 
-    ``action``: as "invoice.close". ``scope``: a job's ``AuditScope``, the host's request scope
-    (an object or a dict with ``user``, ``active_organization`` and perhaps
-    ``impersonating_from``) or None; what is passed wins over it. ``outcome``: "success", "failure"
-    or "error". ``target_id``: str, int or UUID. ``metadata``: a mapping; over 8,192 bytes of JSON
-    its digest takes its place. ``occurred_at``: aware; by default now. ``audit_schema``: that of
-    the running job or of ``configure()`` where none is passed; None: nothing is logged. Secrets
-    in ``metadata`` and the texts are redacted. ``conn``: a connection or session, in whose
-    transaction a store writes, behind a savepoint.
+    ``action``: a name such as "invoice.close". ``scope``: a job's ``AuditScope``, the host's
+    request scope (an object or a dict with ``user``, ``active_organization`` and perhaps
+    ``impersonating_from``) or None; ids that are passed win over it. ``outcome``: "success",
+    "failure" or "error". ``target_id``: str, int or UUID. ``metadata``: a mapping; if it is over
+    8,192 bytes of JSON, its digest takes its place. ``occurred_at``: an aware datetime; by
+    default now. ``audit_schema``: by default that of the running job or of ``configure()``; with
+    None nothing is logged. ``conn``: a connection or session, in whose transaction a store
+    writes, behind a savepoint. Secrets in ``metadata`` and in texts are redacted.
     """
     try:
         details = (
@@ -88,13 +88,13 @@ def log(
 ) -> AuditResult:
     """Log an audit event as ``log_safe`` does, but raise for a call that is not well formed.
 
-    ``AuditRejectedError`` then takes the place of the event ``sigra.audit.rejected``, and of
-    all that ``log_safe`` would mend: it is raised for a text or an id that is of another type,
-    too long or not well-formed, for a text that has a secret (a target's id too), and for
-    ``metadata`` that is not a dict of strict JSON (as a job's args are), has a secret or takes
-    over 8,192 bytes. Nothing is written then. What structlog, a sink or the schema raises is
-    still only in the result; with ``conn``, what the store raises while it writes in that
-    transaction is raised.
+    Where ``log_safe`` would log ``sigra.audit.rejected``, or mend a value, it raises
+    ``AuditRejectedError`` and writes nothing: for a text or an id that is of another type, too
+    long or not well-formed; for a text that has a secret (a target's id too); and for ``metadata``
+    that is not a dict of strict JSON (as a job's args are), has a secret or takes over 8,192 bytes.
+
+    What structlog, a sink or the schema raises is still only in the result. With ``conn``, what
+    the store raises while it writes in that transaction is raised.
     """
     tolerant: Any = log_safe
     transaction = transaction_of(keywords.get("conn"), strict=True)
@@ -121,9 +121,9 @@ def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResul
 def log_begin(attempt: Running) -> str | None:
     """Write to every sink that an attempt begins; one that queues events writes it at once.
 
-    Return None if a sink has it, and otherwise why none has.
+    Return None if a sink took it, otherwise why none did.
     """
-    # Past a store's queue, whose refusals come later and are raised to nobody.
+    # Past a store's queue, whose failures come later and reach no caller.
     sinks, faults, alone = config.current.sinks, list[str](), Transaction(None, strict=True)
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
@@ -131,14 +131,14 @@ def log_begin(attempt: Running) -> str | None:
     begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, LENIENT)[0]
     taken = write_record(event_of(begun.values()), schema, sinks, faults, alone, flushing=True)
     next(failed if faults or not sinks else emitted)
-    why = f"the audit that is required reached no sink: {'; '.join(faults) or 'there is none'}"
+    why = f"no sink took the audit_required event: {'; '.join(faults) or 'none is configured'}"
     return None if taken else why
 
 
 def _log(
     action: Any, scope: Any, outcome: Any, details: Details, schema: Any, surplus: Any, unknown: Any
 ) -> AuditResult:
-    """Log an event; for a call that is not well formed and not strict, that it was rejected."""
+    """Log an event; if the call is not well formed and not strict, log that it was rejected."""
     job = running.get()
     ordinal = 0
     if job is not None:

@@ -1,4 +1,4 @@
-"""What an audit event is, and what a caller learns of the one it logged."""
+"""What an audit event is, and what the caller who logged one is told."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ EVENT_FIELDS: tuple[str, ...] = tuple(AuditEvent.__slots__)
 class AuditResult:
     """What became of one call of ``log_safe``.
 
-    ``status`` is "emitted", "disabled" or "failed". ``reason`` says why where it is not
-    emitted. ``event`` is what was logged, or None. ``redacted`` holds the paths
-    (``$.card.number`` in the metadata, or the name of a field) whose values or keys were
-    secrets, 1,000 of the metadata at most.
+    ``status`` is "emitted", "disabled" or "failed"; ``reason`` says why it is not "emitted".
+    ``event`` is what was logged, or None. ``redacted`` holds the paths (``$.card.number`` in the
+    metadata, or the name of a field) whose values or keys were secrets, at most 1,000 of the
+    metadata.
     """
 
     status: Status

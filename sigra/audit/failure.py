@@ -1,4 +1,4 @@
-"""Count calls that were disabled or failed, and report the failures, as no event can."""
+"""Count calls that were disabled or failed, and report the failures, which no event can."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
 _LINES = 50
 _REASONS = 256
 _windows: dict[str | None, tuple[float, count[int], count[int]]] = {}
-"""By reason: when its window of a second began, how many came in it, and who opens the next one
-(who takes that count's first step). A step is atomic, so no log line waits for a lock."""
+"""By reason: when its window of a second began, how many failures came in it, and a count whose
+first step says who opens the next window. A step is atomic, so no log line waits for a lock."""
 
 
 def report(result: AuditResult, action: Any) -> AuditResult:
@@ -36,7 +36,7 @@ def report(result: AuditResult, action: Any) -> AuditResult:
     if result.status == "failed" and not getattr(_thread, "reporting", False):
         _thread.reporting = True
         try:
-            with suppress(Exception):  # it is counted, and in the caller's hand
+            with suppress(Exception):  # it is counted already, and the caller gets it
                 _write(result, action)
         finally:
             _thread.reporting = False

@@ -1,4 +1,4 @@
-"""The form of a call of ``log_safe`` or ``log``, and what is wrong with one of another form."""
+"""How ``log_safe`` and ``log`` are to be called, and what is wrong with any other call."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STRICT: Any = object()
-"""The first surplus argument of a call whose caller wants an exception: nobody else has this
-object, so no keyword or value that a tenant sent can ask for one."""
+"""The first surplus argument of a call that is to raise. Nobody else has this object, so no keyword
+or value that a tenant sent can ask for that."""
 
 
 def well_formed_call(
@@ -38,7 +38,7 @@ def well_formed_call(
     audit_schema: Any = ABSENT,
     conn: Any = None,
 ) -> AuditResult:
-    """Stand for a function that takes any arguments, and is to be called with these."""
+    """Be the signature of functions that take any arguments but are to be called with these."""
     raise NotImplementedError
 
 
@@ -58,7 +58,7 @@ def checked_form(
         if value is ABSENT:
             raise AuditRejectedError(field, "it is missing")
     if surplus and (surplus[0] is not STRICT or len(surplus) > 1):
-        raise AuditRejectedError("scope", "what follows it must be passed by keyword")
+        raise AuditRejectedError("scope", "all arguments after it must be passed by keyword")
     if unknown:
         keyword = next(iter(unknown))
         # It may come from **payload, and so from a tenant.

@@ -1,4 +1,4 @@
-"""Values that hold no other values, as JSON has them: read through base types' slots alone."""
+"""Values that hold no other values, in JSON's terms: read only through the slots of base types."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _LOWEST, _HIGHEST = -(1 << 63), (1 << 64) - 1
 def leaf(value: Any) -> Any:
     """Return a value as a str (unchecked), int, float, bool or None of the exact type.
 
-    What JSON has no word for becomes text: moments in ISO 8601, numbers beyond 64
-    bits, NaN and infinities by name, bytes decoded where they are UTF-8. An object
-    of any other type becomes ``<module.qualname>``.
+    What JSON cannot say becomes text: times in ISO 8601, numbers beyond 64 bits, NaN and
+    infinities by name, bytes decoded if they are UTF-8. An object of any other type becomes
+    ``<module.qualname>``.
     """
     kind = type(value)
     if value is None or kind is bool or kind is str:

@@ -1,4 +1,4 @@
-"""An event as one line of JSON, in which nothing can pass for the end of the line."""
+"""An event as one line of JSON, in which nothing can be taken for the end of the line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ hidden = re.compile(
     "[\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
     "\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
-"""Characters that are invisible, end a line or turn it around, and that JSON does not escape."""
+"""Characters that are invisible, end a line or reverse it, and that JSON does not escape."""
 
 
 def line_of(fields: dict[str, Any]) -> bytes:
     """Render a dict as strict JSON in UTF-8, without a line end.
 
     Control, bidirectional, zero-width and line-separating characters are escaped.
-    What JSON has no word for is rendered as in metadata; nothing is redacted here.
+    What JSON cannot say is rendered as in metadata; nothing is redacted here.
     """
     try:
         line = _dump(fields, sanitize_value, _options)
@@ -51,11 +51,11 @@ _dump, _options = _best_dump()
 class JSONRenderer:
     """Render an event to one line of strict JSON, in one step.
 
-    For structlog's ``processors``, as the last or the only one. The line has
-    ``event``, ``level`` (where no other processor has set it) and the rest as it came.
-    With ``text=False``, the default, the answer is bytes, as ``BytesLogger`` takes
-    them; with ``text=True`` it is a str, for ``PrintLogger``, ``WriteLogger`` and the
-    standard library. Any event may pass through it, not only those of ``log_safe``.
+    For structlog's ``processors``, as the last or the only one. The line has ``event``,
+    ``level`` (if no other processor has set it) and the rest as it came. With ``text=False``,
+    the default, it returns bytes, for ``BytesLogger``; with ``text=True`` a str, for
+    ``PrintLogger``, ``WriteLogger`` and the standard library. It renders any event, not only
+    those of ``log_safe``.
     """
 
     text: bool = False

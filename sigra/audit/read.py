@@ -1,4 +1,4 @@
-"""Read objects by their exact type, so that of their own code only properties run."""
+"""Read objects by their exact type, so that only properties run of their own code."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def well_formed(text: str) -> str:
 
 
 def mapping_of(value: Any) -> dict[Any, Any] | None:
-    """Return the dict that a value is, or that a mapping proxy stands before."""
+    """Return the dict that a value is, or that a mapping proxy wraps."""
     if type(value) is MappingProxyType:
         # The proxy does not show what it wraps, and its get() would run that one's methods.
         value = next(iter(gc.get_referents(value)), None)
@@ -97,7 +97,7 @@ def read_member(source: Any, name: str) -> Any:
 
 
 def is_described(source: Any, name: str) -> bool:
-    """Tell if its class could give an absent member, by code that ``read_member`` does not run."""
+    """Tell if an absent member could come from code of its class that ``read_member`` skips."""
     on_type = _on_type(type(source), name)
     return on_type is not ABSENT and not _is_slot(type(on_type))
 

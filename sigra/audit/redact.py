@@ -12,8 +12,8 @@ from sigra.audit import words as w
 REDACTED = "[REDACTED]"
 
 PLAIN, MEASURE, FLAG, SECRET = 0, 1, 2, 3
-"""What a key says of its value: PLAIN, it is no secret; MEASURE, it is one unless it is a number or
-a bool; FLAG, unless it is a bool; SECRET, it is one."""
+"""What a key says of its value. PLAIN: no secret. MEASURE: a secret, unless it is a number or a
+bool. FLAG: a secret, unless it is a bool. SECRET: a secret."""
 
 MAX_KEY = 256
 _LONGEST_RUN = 4

@@ -46,9 +46,9 @@ def sanitize(  # noqa: C901 - one loop, though long: a call for each value takes
     """Return metadata as plain JSON, and the paths of what was redacted.
 
     Anything but a mapping is put under the key ``value``. More than ``MAX_BYTES`` becomes
-    ``{"truncated": True, "bytes": n, "sha256": hex}``, of the JSON that it would have
-    been. Reading stops after 5,000 values, less for long keys and texts (of 400,000
-    characters in all); then n and the digest are of the part that was read.
+    ``{"truncated": True, "bytes": n, "sha256": hex}``, the size and digest of the JSON that it
+    would have been. Reading stops after 5,000 values, or earlier with long keys and texts (at
+    400,000 characters in all); n and the digest are then of the part that was read.
     """
     if metadata is None:
         return {}, []
@@ -76,7 +76,7 @@ def sanitize(  # noqa: C901 - one loop, though long: a call for each value takes
                 return simple, []
         return _walked(metadata)
     except RuntimeError as error:
-        # Another thread is changing it, or the stack is at its end: the event is worth more.
+        # Another thread is changing it, or the stack is full: the event matters more.
         return {"unreadable": type(error).__name__}, []
 
 
@@ -104,7 +104,7 @@ def check_metadata(metadata: Any, kept: dict[str, Any], redacted: list[str]) -> 
     except InvalidArgsError as error:
         raise AuditRejectedError("metadata", f"at {error.path}: {error.reason}") from None
     if kept != given:
-        raise AuditRejectedError("metadata", f"it is no dict of up to {MAX_BYTES:,} bytes as JSON")
+        raise AuditRejectedError("metadata", f"it must be a dict up to {MAX_BYTES:,} bytes as JSON")
 
 
 def _is_simple(key: str) -> bool:
@@ -217,7 +217,7 @@ class _Walk:
         self.left -= len(text) // _TEXT_CHARACTERS
         text = well_formed(text[:_LONGEST_TEXT])
         kept = self.characters + len(text)
-        # What is kept beyond the limit does not leave the process, so it need not be searched.
+        # Beyond the limit only a digest leaves the process, so the rest need not be searched.
         if self.redacting and kept <= MAX_BYTES and holds_secret(text):
             return self._redact(path, key)
         self.characters = kept

@@ -22,19 +22,19 @@ class Sink(Protocol):
     def write(self, event: AuditEvent, record: Any) -> None:
         """Keep one event, or raise: the caller's ``AuditResult`` then says "failed".
 
-        ``record`` is the event as the audit schema has it: the event itself where
-        that is ``AuditEvent``, None where the schema could not make one. The other sinks
-        get the same two: an event cannot be changed, its metadata neither. Called from any thread.
+        ``record`` is the event as the audit schema has it: the event itself if that is
+        ``AuditEvent``, None if the schema could not make one. All sinks get the same two
+        objects; neither the event nor its metadata can be changed. Called from any thread.
         """
 
     def close(self) -> None:
-        """Let go of what the sink holds; after this nothing is written."""
+        """Release what the sink holds; nothing is written after this."""
 
 
 _writing: ContextVar[Collection[AuditEvent]] = ContextVar("sigra_writing", default=())
-"""The event that is being written here, in a list. A context has it and not a thread: while an
-async driver waits, other tasks of the thread go on. At the end the list is emptied; to reset the
-variable would not do, for a task that began meanwhile has a copy of it."""
+"""The event that is being written here, in a list. It belongs to a context, not to a thread: while
+an async driver waits, other tasks of the thread go on. At the end the list is emptied, not the
+variable reset: a task that began meanwhile has a copy of the variable."""
 
 
 def write_record(
@@ -43,9 +43,9 @@ def write_record(
 ) -> int:  # fmt: skip
     """Make the record and write it to every sink; return how many took it.
 
-    ``faults`` is added to: who raised, by type. ``flushing``: sinks that queue events write them
-    now. If the schema raises, the sinks are given None for the record. What a sink logs
-    while it writes an event goes to no sink, or it would never end.
+    Adds to ``faults`` who raised, by type. ``flushing``: sinks that queue events write them now.
+    If the schema raises, the sinks are given None for the record. What a sink logs while it
+    writes an event goes to no sink, or it would never end.
     """
     record, taken = None, 0
     object.__setattr__(event, "metadata", read_only(event.metadata))  # all sinks are given it
@@ -76,5 +76,5 @@ def write_record(
 
 
 def fault_of(who: str, error: Exception) -> str:
-    """Say who raised what, by type: the text of an exception may hold what was logged."""
+    """Say who raised what, by type alone: an exception's text may hold what was logged."""
     return f"{who} raised {error_name(error)}"

@@ -37,10 +37,10 @@ class TransactionalSink(Protocol):
 
 
 class Transaction:
-    """What one call writes in its caller's transaction, and the error that came of it.
+    """What one call writes in its caller's transaction, and the error if that failed.
 
-    ``strict``: the caller wants that error, so no savepoint is needed. ``held``: events are
-    kept back, to be written together.
+    ``strict``: the caller wants that error, so no savepoint is needed. ``held``: events kept
+    back, to be written together.
     """
 
     def __init__(self, conn: Any, *, strict: bool, held: list[Pair] | None = None) -> None:
