@@ -172,15 +172,15 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     It cannot see everything: calls by a name made at run time, or through code outside
     PATH, escape it. @request_scope_only itself refuses all of them at run time.
 
-    To accept a false alarm, end the line that it names with a comment: "# sigra: allow", and
-    why.
+    "# sigra: allow" and a reason, as a comment at the end of the line that it names, accepts
+    a false alarm.
 
     \b
     Exit status:
       0    no such flow was found
       1    there is one
-      2    a PATH does not exist, a file in it is not Python, or a decorator may come
-           from a star import of a module outside PATH
+      2    a PATH does not exist, a file in it is not Python, or a decorator may
+           come from a star import of a module outside PATH
     """  # noqa: D301
     from sigra.cli.check import report
 

@@ -32,8 +32,8 @@ from sigra.cli.target import MisuseError
 def audit() -> None:
     """Read, verify and maintain the audit store.
 
-    Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE. Those that select
-    events need one of --organization ID, --without-organization and --all-organizations.
+    Needs sigra[sql]. Every command takes --store URL, or SIGRA_AUDIT_STORE. Those that
+    select events need one of --all-organizations, --organization ID and --without-organization.
     """
 
 
@@ -63,7 +63,7 @@ def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: An
 @click.option("--follow", "-f", is_flag=True, help="Print each new event as it comes.")
 @as_json
 def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> None:
-    """Show the newest events, oldest first; with --follow, until Ctrl-C."""
+    """Show the newest events, oldest first. With --follow, go on until Ctrl-C."""
     which, store = which_events(filters), open_store(url)
     from sigra.cli import events
 
