@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 class AsyncioBackend:
     """Run jobs on the running event loop, up to ``concurrency`` at a time.
 
-    Async functions run as tasks, sync ones in threads beside the loop; both may enqueue.
-    Each loop has jobs of its own, so that one instance serves several loops, one after
-    another or in several threads. Its queue has no bound. The queue's name is kept as a
-    label. A body runs in a context of its own that inherits nothing from whoever
-    enqueued it. A loop that ends with jobs unfinished logs each with a warning; a loop
-    should first ``await backend.aclose()``. Raises ``ValueError`` unless ``concurrency`` is an
-    int of at least 1.
+    Async functions run as tasks, sync ones in threads beside the loop; both may enqueue. Raises
+    ``ValueError`` unless ``concurrency`` is an int of at least 1.
 
-    ``job.result()`` raises ``TimeoutError`` on an event loop's thread while the job is
-    unfinished; ``await job.aresult()`` instead.
+    Each loop has jobs of its own, so one instance can serve several loops, one after another or
+    in several threads. The queue has no bound, and its name is only a label. A body runs in a
+    context of its own, which inherits nothing from whoever enqueued it.
+
+    ``await backend.aclose()`` before a loop ends; otherwise a warning is logged for each
+    unfinished job. On an event loop's thread, ``job.result()`` raises ``TimeoutError`` while
+    the job is unfinished: ``await job.aresult()`` instead.
     """
 
     name = "asyncio"
@@ -55,15 +55,13 @@ class AsyncioBackend:
     async def aclose(self, timeout: float | None = None) -> list[Job]:
         """Finish what is due on this loop, and return the jobs that were not finished.
 
-        Due are the jobs that wait for their turn, what these enqueue, and retries whose
-        time has come. What still runs after ``timeout`` seconds (None: as long as it
-        takes) is cancelled, or left to its thread, and returned, then the jobs that wait,
-        then those scheduled, snoozed or to be retried later; their ``result()`` raises
-        ``TimeoutError``.
+        Due are the jobs that wait for their turn, what these enqueue, and retries whose time
+        has come. What still runs after ``timeout`` seconds (None: as long as it takes) is
+        cancelled, or left to its thread. Returns these jobs, then those that wait, then those
+        scheduled, snoozed or to be retried later; their ``result()`` raises ``TimeoutError``.
 
-        From now on ``.new()`` raises ``EnqueueError`` on this loop; only the shared
-        instance that the name "asyncio" stands for opens again. Raises ``RuntimeError``
-        inside a job.
+        From now on ``.new()`` raises ``EnqueueError`` on this loop; only the shared instance
+        behind the name "asyncio" opens again. Raises ``RuntimeError`` inside a job.
         """
         return await self._open(asyncio.get_running_loop()).close(timeout)
 

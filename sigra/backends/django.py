@@ -23,14 +23,15 @@ class DjangoBackend:
     """Enqueue jobs as Django tasks; ``manage.py db_worker`` runs them.
 
     ``alias``: the entry of the setting ``TASKS``, whose ``BACKEND`` is
-    ``django_tasks_db.DatabaseBackend``. A job becomes part of the transaction that is open in
-    the tasks' database, if any; with ``conn`` (``django.db.connection``) there has to be one.
+    ``django_tasks_db.DatabaseBackend``; any other raises ``ValueError``. A job joins the
+    transaction that is open in the tasks' database, if any; with ``conn``
+    (``django.db.connection``) there must be one.
 
     Once a consumer has begun a job, the task ``sigra.rescue`` runs in that queue for ever, twice
     in each ``OPTIONS["sigra_rescue_after"]`` seconds (300). It runs again what a consumer took
     longer ago than that, so every job must take less; a job whose consumer died comes back
-    after 1 to 1.5 times as long. A consumer that dies just when it took ``sigra.rescue`` stops
-    this, until the next job of the queue begins. Raises ``ValueError`` for another backend.
+    after 1 to 1.5 times as long. If a consumer dies just after it took ``sigra.rescue``, this
+    stops until the next job of the queue begins.
     """
 
     name = "django"

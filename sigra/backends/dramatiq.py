@@ -22,10 +22,10 @@ _dramatiq = native("dramatiq", "dramatiq")
 class DramatiqBackend:
     """Send jobs through a Dramatiq broker, Redis or RabbitMQ; ``dramatiq app`` runs them.
 
-    ``broker``: the user's own, whose middleware and other actors stay as they are; by
-    default Dramatiq's global one. ``queue``: the queue of jobs that name none. A consumer
-    listens to the queues that its app declares, by ``broker.declare_queue(name)`` or as a
-    worker's default. Raises ``ValueError`` if messages are pickled.
+    ``broker``: your own, whose middleware and other actors stay as they are; by default
+    Dramatiq's global one. ``queue``: the queue of jobs that name none. A consumer listens to
+    the queues that its app declares, with ``broker.declare_queue(name)`` or as a worker's
+    default. Raises ``ValueError`` if messages are pickled.
     """
 
     name = "dramatiq"

@@ -25,11 +25,11 @@ __all__ = ["FileStorage", "HueyBackend", "JSONSerializer"]
 class HueyBackend:
     """Send jobs through a huey; ``huey_consumer app.huey`` runs them.
 
-    ``huey``: the user's own, made with ``serializer=JSONSerializer()``, whose other tasks
-    stay as they are. By default one on the SQLite file that the environment variable
-    ``SIGRA_HUEY_FILE`` names, else ``sigra-huey.db`` in the current folder: a killed consumer
-    loses no job of it. Start its consumer with ``HueyBackend().huey``. Raises ``ValueError``
-    for a huey that pickles.
+    ``huey``: your own, made with ``serializer=JSONSerializer()``; its other tasks stay as they
+    are. By default one on the SQLite file that the environment variable ``SIGRA_HUEY_FILE``
+    names, else on ``sigra-huey.db`` in the current folder; a killed consumer loses no job of
+    it. Start its consumer with ``HueyBackend().huey``. Raises ``ValueError`` for a huey that
+    pickles.
     """
 
     name = "huey"

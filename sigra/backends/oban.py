@@ -21,10 +21,10 @@ _telemetry = native("oban.telemetry", "oban")
 class ObanBackend:
     """Send jobs through Oban; ``oban start --cron-modules app`` runs them.
 
-    ``oban``: the name of the ``Oban`` instance, as its own decorators take it: the
-    producer's, or in a consumer the one that ``oban start`` makes. ``conn``: an open
-    connection of psycopg, sync or async, or SQLAlchemy's async one or session.
-    ``priority`` goes from 0, the soonest, down to -9.
+    ``oban``: the name of the ``Oban`` instance, as its own decorators take it: in a producer
+    your own, in a consumer the one that ``oban start`` makes. ``conn``: an open connection of
+    psycopg, sync or async, or an async connection or session of SQLAlchemy. ``priority`` goes
+    from 0, the soonest, down to -9.
     """
 
     name = "oban"

@@ -25,10 +25,10 @@ _SyncQueries = native("pgqueuer.queries", "pgqueuer").SyncQueries
 class PgQueuerBackend:
     """Send jobs through PgQueuer; ``pgq run app:main`` runs them.
 
-    ``native``: in a consumer the ``PgQueuer`` that ``main`` yields, to which each worker is
-    added as an entrypoint; in a producer the same, or ``Queries``, or ``SyncQueries``; by
-    default connections of our own to ``PGDSN``. ``conn``: an open connection, of psycopg (sync or
-    async) or asyncpg. A job that failed for good is held, as ``pgq failed`` shows.
+    ``native``: in a consumer, the ``PgQueuer`` that ``main`` yields, to which each worker is
+    added as an entrypoint. In a producer, the same, or ``Queries``, or ``SyncQueries``; by
+    default Sigra connects to ``PGDSN``. ``conn``: an open connection of psycopg (sync or async)
+    or asyncpg. A job that failed for good is held, as ``pgq failed`` shows.
     """
 
     name = "pgqueuer"

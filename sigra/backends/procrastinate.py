@@ -25,10 +25,10 @@ _procrastinate = native("procrastinate", "procrastinate")
 class ProcrastinateBackend:
     """Send jobs through a procrastinate app; ``procrastinate --app=... worker`` runs them.
 
-    ``app``: the user's own; by default the one that the environment variable
-    ``PROCRASTINATE_APP`` names. ``rescue_after``: seconds without a sign of life after which
-    a consumer counts as killed, and its jobs run again, counted as one delivery; None: the app
-    has a rescuer of its own. ``conn``: an open connection of psycopg, sync or async.
+    ``app``: your own; by default the one that the environment variable ``PROCRASTINATE_APP``
+    names. ``rescue_after``: after so many seconds without a heartbeat a consumer counts as
+    killed, and its jobs run again, counted as one delivery; None: the app has a rescuer of
+    its own. ``conn``: an open connection of psycopg, sync or async.
     """
 
     name = "procrastinate"

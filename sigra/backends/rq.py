@@ -21,11 +21,10 @@ _redis = native("redis", "rq")
 class RQBackend:
     """Send jobs through an RQ queue; ``rq worker --with-scheduler --serializer json`` runs them.
 
-    ``queue``: the user's own, made with ``serializer="json"``; a job's option ``queue``
-    names another one on the same connection. By default RQ's own default queue at
-    ``RQ_REDIS_URL``. A job whose consumer died comes back by RQ's maintenance: that counts
-    as a failed attempt if the job had begun, and not if it had only been taken. Raises
-    ``ValueError`` for a queue that pickles.
+    ``queue``: your own, made with ``serializer="json"``; a job's option ``queue`` names
+    another one on the same connection. By default RQ's own default queue at ``RQ_REDIS_URL``.
+    RQ's maintenance brings back a job whose consumer died: a failed attempt if the job had
+    begun, none if it had only been taken. Raises ``ValueError`` for a queue that pickles.
     """
 
     name = "rq"

@@ -25,10 +25,10 @@ _TIMEOUT = 10.0
 class SaqBackend:
     """Send jobs through a SAQ queue; ``saq app.settings`` runs them.
 
-    ``queue``: the user's own, whose consumer lists ``functions`` beside its own in the
-    settings. ``others``: further ones, which a job's option ``queue`` names. By default
-    SAQ's own default queue. ``heartbeat``: seconds without a sign of life after which SAQ's
-    sweep takes a job's consumer for dead. Raises ``ValueError`` for a queue that pickles.
+    ``queue``: your own, by default SAQ's default one; its consumer lists ``functions`` beside
+    its own in the settings. ``others``: further ones, for a job's option ``queue`` to name.
+    ``heartbeat``: the seconds without a heartbeat after which SAQ's sweep takes a job's
+    consumer for dead. Raises ``ValueError`` for a queue that pickles.
     """
 
     name = "saq"

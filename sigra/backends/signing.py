@@ -1,4 +1,4 @@
-"""Sign envelopes, and verify them: only who has a key can have a job run."""
+"""Sign envelopes and verify them, so that only the holder of a key can have a job run."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ no version and no counters, and deliveries are counted after the signing."""
 class Signing:
     """The keys by which envelopes are signed (HMAC-SHA256) and verified.
 
-    ``keys``: key id to at least 32 random bytes. ``current``: the id of the key to sign
-    with; the others still verify, until they are removed. None signs nothing yet, while
-    processes without the keys still run. ``application``: a name that producers and
-    consumers share; another application's jobs are refused. ``lifetime``: seconds from the
-    enqueue, after which no run of a job begins; None: no limit. ``accept_unsigned``: run
-    unsigned jobs too, as long as producers still send them. Raises ``ValueError`` for a key
-    that is too short, and for a ``current`` or a ``lifetime`` that makes no sense.
+    ``keys``: key id to at least 32 random bytes. ``current``: the id of the key to sign with;
+    the others still verify, until you remove them. None signs nothing yet, while processes
+    without the keys still run. ``application``: a name that producers and consumers share;
+    another application's jobs are refused. ``lifetime``: the seconds after the enqueue in which
+    a run may begin; None: no limit. ``accept_unsigned``: run unsigned jobs too, while producers
+    still send them. Raises ``ValueError`` for a key that is too short and for a bad ``current``
+    or ``lifetime``.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)

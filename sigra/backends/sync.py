@@ -80,9 +80,9 @@ class SyncBackend:
 
         ``until``: seconds ahead or an aware datetime; None runs what is due by now.
         Stops after ``limit`` runs and leaves the rest for the next drain. Returns the jobs
-        in the order in which they ran, a job once for each of its runs. Raises ``ValueError``
-        for another ``until`` or ``limit``, and ``EnqueueError`` where a loop runs here and an
-        async worker is due: then await ``adrain()``.
+        in the order in which they ran, each once for each of its runs. Raises ``ValueError``
+        for a bad ``until`` or ``limit``, and ``EnqueueError`` if an async worker is due while an
+        event loop runs here: await ``adrain()`` then.
         """
         (start, target), ran = self._span(until, limit), list[Job]()
         while len(ran) < limit and (due := self._pop(target, inline=True)) is not None:

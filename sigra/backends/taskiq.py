@@ -21,12 +21,12 @@ from sigra.job import Job
 class TaskiqBackend:
     """Send jobs through a taskiq broker; ``taskiq worker app:broker`` runs them.
 
-    ``broker``: the user's own, of a kind that acknowledges (``RedisStreamBroker``,
+    ``broker``: your own, of a kind that acknowledges (``RedisStreamBroker``,
     ``AioPikaBroker``). ``schedules``: the source from which ``taskiq scheduler`` sends what
-    is due later; without one ``delay``, ``run_at`` and retries are refused, and a snoozed
-    job waits in its consumer. ``queue``: that of jobs that name none. ``timeout``: seconds
-    after which a broker that does not answer is down. Raises ``ValueError`` if messages,
-    schedules or results are not JSON, or ``schedules`` takes none.
+    is due later; without one, ``delay``, ``run_at`` and retries are refused, and a snoozed
+    job waits in its consumer. ``queue``: the queue of jobs that name none. ``timeout``: the
+    seconds after which a broker that does not answer counts as down. Raises ``ValueError`` if
+    messages, schedules or results are not JSON, or ``schedules`` takes no schedules.
     """
 
     name = "taskiq"

@@ -27,17 +27,17 @@ _exit_state = "unregistered"
 class ThreadBackend:
     """Run jobs in up to ``max_workers`` threads, with every scheduling option.
 
-    ``max_workers``: by default four more than there are cores, 32 at most. ``queue_size``:
-    how many jobs may wait to run (those for later do not count). When it is full, ``.new()``
-    waits up to ``enqueue_timeout`` seconds (None: for ever) and then raises ``EnqueueError``.
-    A batch goes in as a whole or not at all; one larger than ``queue_size`` goes in when
-    nothing else waits. What a job enqueues on its own backend goes in at once, beyond
-    ``queue_size`` if need be: the pool cannot wait for itself. The queue's name is kept as a
-    label. A body runs in a context of its own that inherits nothing from whoever enqueued it.
-    Raises ``ValueError`` unless the first two are ints of at least 1 and the timeout is not
-    negative.
+    ``max_workers``: by default the number of cores plus four, at most 32. ``queue_size``: how
+    many jobs may wait to run; jobs for later do not count. When it is full, ``.new()`` waits up
+    to ``enqueue_timeout`` seconds (None: for ever) and then raises ``EnqueueError``. Raises
+    ``ValueError`` unless the first two are ints of at least 1 and the timeout is not negative.
 
-    A forked child starts with no jobs: the parent runs those that it had.
+    A batch goes in whole or not at all; one larger than ``queue_size`` goes in when nothing
+    else waits. What a job enqueues on its own backend goes in at once, beyond ``queue_size``
+    if need be, because the pool cannot wait for itself.
+
+    The queue's name is only a label. A body runs in a context of its own, which inherits nothing
+    from whoever enqueued it. A forked child starts with no jobs: its parent runs those it had.
     """
 
     name = "thread"
@@ -82,14 +82,14 @@ class ThreadBackend:
     def close(self, timeout: float | None = None) -> list[Job]:
         """Finish what is due, end the threads, and return the jobs that were not finished.
 
-        Due are the jobs that wait for a thread, what these enqueue, and retries whose
-        time has come. Returned are those that still run or wait after ``timeout``
-        seconds (None: as long as it takes), then those scheduled, snoozed or to be retried
-        later; their ``result()`` raises ``TimeoutError``, except that what still runs may
-        finish. The interpreter's exit does the same and logs each with a warning.
+        Due are the jobs that wait for a thread, what these enqueue, and retries whose time has
+        come. Returns those that still run or wait after ``timeout`` seconds (None: as long as it
+        takes), then those scheduled, snoozed or to be retried later. Their ``result()`` raises
+        ``TimeoutError``, but a job that still runs may finish. The interpreter's exit does the
+        same, and logs a warning for each.
 
-        From now on ``.new()`` raises ``EnqueueError``; only the shared instance that the
-        name "thread" stands for opens again. Raises ``RuntimeError`` inside a job.
+        From now on ``.new()`` raises ``EnqueueError``; only the shared instance behind the name
+        "thread" opens again. Raises ``RuntimeError`` inside a job.
         """
         with _opening:
             if self._pool is None:

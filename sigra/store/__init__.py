@@ -1,8 +1,8 @@
 """A durable, tamper-evident store of audit events, on SQLite and PostgreSQL.
 
-``SqlAuditSink`` writes and reads events, ``verify`` tells whether they are still as they were
-written. Needs the extra ``sql``; what ``sigra.audit`` offers of it (the functions that read, and
-``JSONLinesSink``) does not.
+``SqlAuditSink`` writes and reads events; ``verify`` tells whether they are still as they were
+written. This needs the extra ``sql``. What ``sigra.audit`` offers of it, the functions that read
+and ``JSONLinesSink``, does not.
 """
 
 from __future__ import annotations

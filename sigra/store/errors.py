@@ -65,7 +65,7 @@ class AuditNotKeptError(SigraError, ValueError):
 class AsyncConnectionError(SigraError, TypeError):
     """Refuse a connection or session that a plain call cannot await. Attribute: ``kind``.
 
-    ``log_safe`` reports nothing of it but its name, which therefore must say enough.
+    ``log_safe`` reports only the name of this class, so the name must say enough.
     """
 
     def __init__(self, kind: str) -> None:
@@ -77,7 +77,7 @@ class AsyncConnectionError(SigraError, TypeError):
 
 
 class AutocommitError(SigraError, ValueError):
-    """Refuse a connection or session that is in no transaction, as each statement commits."""
+    """Refuse a connection or session that is in no transaction: each of its statements commits."""
 
     def __init__(self) -> None:
         super().__init__("conn is in AUTOCOMMIT, so in no transaction: pass one that is in one")

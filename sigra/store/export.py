@@ -45,11 +45,11 @@ def export(
 ) -> Manifest:
     """Write the events of one organization, or of all, into a new folder; return its manifest.
 
-    Each organization's events go into a file of their own, in the order of its chain, a few
-    in memory at a time; ``manifest.json`` is written last and has the count and the SHA-256 of
-    each file, signed where there is a signer. ``format`` is "jsonl", "csv" (for spreadsheets:
-    formulas and invisible characters become plain text) or "parquet" (needs ``sigra[parquet]``).
-    Raises ``FileExistsError`` where the folder is not empty, and ``AuditChainError``.
+    Each organization's events go into a file of their own, in the order of its chain, a few in
+    memory at a time. ``manifest.json`` is written last; it has the count and the SHA-256 of each
+    file, signed if there is a signer. ``format`` is "jsonl", "csv" (for spreadsheets: formulas
+    and invisible characters become plain text) or "parquet" (needs ``sigra[parquet]``). Raises
+    ``FileExistsError`` if the folder is not empty, and ``AuditChainError``.
     """
     make = FORMATS.get(format)
     if make is None:

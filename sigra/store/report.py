@@ -29,11 +29,11 @@ class Finding(NamedTuple):
 class Report:
     """What was verified, how far that goes, and what is wrong.
 
-    ``level`` says whose tampering shows: "chained" (of whoever changes rows and does not compute
-    hashes), "signed" (the same, and marks are signed), "anchored" (of whoever can write the whole
-    database, as far as the checkpoints go). ``unanchored`` counts the rows after the last
-    checkpoint: for them the level is only "signed". ``findings`` holds the first hundred of
-    each organization.
+    ``level`` says whose tampering shows: "chained", that of anybody who changes rows without
+    computing hashes; "signed", the same, and marks are signed; "anchored", that of anybody who can
+    write the whole database, as far as the checkpoints go. ``unanchored`` counts the rows after
+    the last checkpoint, whose level is only "signed". ``findings`` holds the first hundred of each
+    organization.
     """
 
     verdict: Verdict

@@ -63,8 +63,8 @@ def prune(
 
     ``which`` is ``organization_id=`` or ``all_organizations=True``. Only the beginning of a chain
     goes: an old event that was written after a newer one stays until that one is old too. Each
-    batch leaves a mark, signed where there is a signer. Where a call was stopped, the next one
-    goes on. Old entries that are not as they were written stay, and ``AuditChainError`` is raised
+    batch leaves a mark, signed if there is a signer. If a call is stopped, the next one goes on.
+    Old entries that were changed since they were written stay, and ``AuditChainError`` is raised
     for their chain once the others are done.
     """
     found, limit = tenancy(**which), time_text(utc("before", before))
@@ -126,12 +126,14 @@ def erase(
     """Erase the payloads of all events of a person; return how many events these were.
 
     An event is a person's if the id is its ``actor_id``, ``effective_user_id`` or ``target_id``
-    (of that ``target_type``, if one is given); ``which`` is ``organization_id=`` or
+    (of that ``target_type``, if one is given). ``which`` is ``organization_id=`` or
     ``all_organizations=True``. Each event's id, time, action, outcome and worker stay, and a mark
-    names the event, signed where there is a signer. ``vacuum`` removes the text from SQLite's disk
-    too (if False, call ``sigra.store.vacuum`` later); PostgreSQL needs a VACUUM FULL. An event that
-    is not as it was written is erased without a mark, so that ``verify`` still reports it, and is
-    given to ``on_changed``, or else logged. ``AuditChainError`` is raised as by ``prune``.
+    names the event, signed if there is a signer. ``vacuum`` removes the text from SQLite's disk
+    too (if False, call ``sigra.store.vacuum`` later); PostgreSQL needs a VACUUM FULL.
+
+    An event that was changed since it was written is erased without a mark, so that ``verify``
+    still reports it; it is passed to ``on_changed``, or else logged. Raises ``AuditChainError``
+    as ``prune`` does.
     """
     which_chains = tenancy(**which)
     check_reason(reason)

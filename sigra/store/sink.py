@@ -39,14 +39,14 @@ Item = tuple[AuditEvent, Any]
 class SqlAuditSink:
     """Keep audit events in SQLite or PostgreSQL; pass it to ``configure(sinks=[...])``.
 
-    ``target``: a URL, or an engine of yours, synchronous or not. By default an event is in
-    the database, durably, when ``write`` returns; with ``batch=Batching(...)`` it is
-    queued. An event whose record is of a mapped class (``audit_schema=MyAudit``) goes to the
-    table of that class, any other into the store's own tables, which are made, or brought to
-    this version, on first use unless ``create_tables`` is False. An event whose
-    ``event_id`` is there already changes nothing. Reads go to the class ``audit_schema``, or
-    the one that is configured, if it is mapped, else to the store's own tables. ``signer`` signs
-    the marks of what ``clean_up`` removes.
+    ``target``: a URL, or an engine of yours, synchronous or not. By default an event is in the
+    database, durably, when ``write`` returns; with ``batch=Batching(...)`` it is queued. An
+    event whose ``event_id`` is there already changes nothing.
+
+    An event whose record is of a mapped class (``audit_schema=MyAudit``) goes to the table of
+    that class, any other to the store's own tables: unless ``create_tables`` is False, these are
+    made or upgraded on first use. Reads go to the class ``audit_schema``, or the configured one,
+    if it is mapped, else to the store's own. ``signer`` signs the marks of ``clean_up``.
     """
 
     def __init__(

@@ -30,8 +30,8 @@ class RecordingBackend(SyncBackend):
     """The sync backend, with a list of every job that it took, in ``jobs``.
 
     A job with ``conn`` runs at the next ``drain()``: behind a queue it waits for the commit.
-    An option that the job's queue, as configured by now, does not honour is refused, as it will
-    be there.
+    An option that the job's queue, as configured by now, does not honour is refused, as the queue
+    itself would.
     """
 
     capabilities = SyncBackend.capabilities | frozenset[Capability](("conn",))

@@ -30,7 +30,7 @@ LIFETIMES: Mapping[str, timedelta] = MappingProxyType(
 
 
 class NotConfiguredError(SigraError, LookupError):
-    """Report what a worker was not told. Attributes: ``worker``, ``setting``."""
+    """Report that a worker lacks a setting. Attributes: ``worker``, ``setting``."""
 
     def __init__(self, worker: str, setting: str) -> None:
         super().__init__(
