@@ -129,11 +129,9 @@ def erase(
     (of that ``target_type``, if one is given). ``which`` is ``organization_id=`` or
     ``all_organizations=True``. Each event's id, time, action, outcome and worker stay, and a mark
     names the event, signed if there is a signer. ``vacuum`` removes the text from SQLite's disk
-    too (if False, call ``sigra.store.vacuum`` later); PostgreSQL needs a VACUUM FULL.
-
-    An event that was changed since it was written is erased without a mark, so that ``verify``
-    still reports it; it is passed to ``on_changed``, or else logged. Raises ``AuditChainError``
-    as ``prune`` does.
+    too (if False, call ``sigra.store.vacuum`` later); PostgreSQL needs a VACUUM FULL. An event
+    changed since it was written is erased without a mark, so that ``verify`` still reports it, and
+    passed to ``on_changed``, or else logged. Raises ``AuditChainError`` as ``prune`` does.
     """
     which_chains = tenancy(**which)
     check_reason(reason)
