@@ -1,4 +1,4 @@
-"""Tell a queue that a job begins, and that one which waits for a thread of the loop's does not."""
+"""Tell a queue when a job begins, which one that waits for a thread of the loop has not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOMENT = 0.05
 """Seconds in which a thread that is free has taken a job: until then nothing is written."""
 
 _busy = WeakKeyDictionary[asyncio.AbstractEventLoop, bool]()
-"""By loop whether its job that ended last had waited longer for a thread, as the next then will."""
+"""By loop: whether its last job had waited longer for a thread, as the next one then will."""
 
 
 def is_busy() -> bool:

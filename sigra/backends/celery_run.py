@@ -70,7 +70,7 @@ def _cut_off() -> str:
     If not, "". If so, the consumer's main process settles the job, and may kill the child.
     """
     told = _process.terminate_handler_fired()
-    return "; its process was told to end, and its consumer settles it" if told else ""
+    return "; its process is told to end, and its consumer settles it" if told else ""
 
 
 def _settle(task: Any, consumed: Consumed) -> None:

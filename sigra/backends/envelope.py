@@ -34,8 +34,8 @@ class Delivery:
 
     ``failures``: failed attempts so far. ``snoozes``: snoozes so far. ``deliveries``: earlier
     deliveries of this run, none of which came to an end. ``lost``: such deliveries of earlier
-    runs. ``unsigned``: it came unsigned to a consumer that has keys; its next runs stay
-    unsigned, for nobody vouches for it.
+    runs. ``unsigned``: it came unsigned to a consumer that has keys. Its next runs stay
+    unsigned, because nobody vouches for it.
     """
 
     job: Job
@@ -93,11 +93,11 @@ def unpack(
 ) -> Delivery:
     """Read an envelope, or the plain args of a hand-built job.
 
-    Raises ``EnvelopeError`` for a version or a form that this release does not read;
-    if its ``version`` is above ``VERSION``, a newer release wrote it, whose consumers do read it.
-    Raises ``InvalidArgsError`` for args that are not strict JSON. Where signing is configured, the
-    signature is verified before anything else is read, and what was signed is never taken
-    for a hand-built job, whatever stands beside the signature.
+    Raises ``EnvelopeError`` for a version or a form that this release does not read; if its
+    ``version`` is above ``VERSION``, a newer release wrote it, and its consumers can read it.
+    Raises ``InvalidArgsError`` for args that are not strict JSON. If signing is configured, the
+    signature is verified before anything else is read, and a signed job is never taken for a
+    hand-built one, whatever stands beside the signature.
     """
     if not isinstance(payload, Mapping):
         raise EnvelopeError(f"it must be a JSON object, not {type(payload).__qualname__}")

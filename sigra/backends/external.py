@@ -1,7 +1,7 @@
-"""What adapters of queues share on the consumer's side: from a payload to a verdict.
+"""What the adapters share on the consumer's side: from a payload to a verdict.
 
-A consumer's task body calls ``consume`` (or ``aconsume``) and then tells the queue the verdict
-by the queue's own API.
+A consumer's task body calls ``consume`` (or ``aconsume``) and then passes the verdict on through
+the queue's own API.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ WAIT_FOR_DEPLOY = 30.0
 """Seconds after which a job of a newer release, or of an unknown worker, is tried again."""
 
 ENDED = "ended"
-"""The envelope's field that says how many runs the queue had counted when the job ended; a run by
-hand needs it. It is not signed: whoever can write it can also write the queue's own count."""
+"""The envelope's field with the number of runs that the queue had counted when the job ended, for a
+run by hand. It is not signed: whoever can write it can also write the queue's own count."""
 
 
 def consume(
@@ -79,9 +79,9 @@ async def aconsume(
 ) -> Consumed:
     """Do the same as ``consume`` on this event loop; sync functions run in a thread.
 
-    ``note``: awaited right before the body, and not while the job waits for a thread. With
-    ``waits``, for a queue that takes a job for begun as it comes: awaited if the job does wait,
-    and ``note`` then alone. A job that is cut off as its begin is noted waits again.
+    ``note`` is awaited right before the body, not while the job waits for a thread. ``waits`` is
+    for a queue that counts a job as begun when it is delivered: it is awaited if the job has to
+    wait, and ``note`` only then. A job that is cut off while its begin is noted waits again.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
@@ -107,9 +107,7 @@ def _begin(
         return None, Verdict("scheduled", error=error, delay=WAIT_FOR_DEPLOY)
     except SigraError as error:
         if isinstance(error, EnvelopeError) and (error.version or 0) > VERSION:
-            _log.warning(
-                "job %s of %s waits for a newer consumer: %s", brief(native_id), name, error
-            )
+            _log.warning("job %s of %s waits: %s", brief(native_id), name, error)
             return None, Verdict("scheduled", delay=WAIT_FOR_DEPLOY)
         return None, _refused(name, error, native_id)
     # An earlier delivery that did not end may have killed its consumer: it counts as an attempt.
@@ -190,7 +188,7 @@ class Consumed:
 
 
 class Counts(TypedDict, total=False):
-    """What a queue itself counts of a job; the envelope's counts hold for the rest.
+    """What a queue itself counts for a job; for the rest, the envelope's counts hold.
 
     ``deliveries``: earlier deliveries of this run, none of which came to an end.
     ``lost``: such deliveries of earlier runs.
@@ -218,7 +216,7 @@ def ends_in(payload: Mapping[str, Any]) -> int:
 
 
 def native(module: str, extra: str) -> Any:
-    """Import a queue's package by name: type checkers then see the same where it is missing.
+    """Import a queue's package by name, so that type checkers see the same where it is missing.
 
     Raises ``MissingExtraError``, which names the extra to install.
     """

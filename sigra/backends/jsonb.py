@@ -14,7 +14,7 @@ from sigra.json import dumps
 
 _UNSAFE = re.compile(rb"\\u0000|[\[:,]-?\d[\d.]*e\+?\d|[\[:,]-0\.0")
 _HINTS = (b"\\u0000", b"-0.0", b"e+", *(b"e%d" % digit for digit in range(1, 10)))
-"""Every text that is unsafe has one of these in it, and they are found ten times as fast."""
+"""Every unsafe text has one of these in it, and looking for them is ten times as fast."""
 
 
 def fit(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The event loop in which an async-only queue's connections live, reached from elsewhere."""
+"""The event loop that holds an async-only queue's connections, reached from elsewhere."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _CURE = "connect it in each process, in a loop that lasts"
 _ENDED = f"the event loop that this queue was connected in has ended: {_CURE}"
 _FORKED = _ENDED.replace("has ended", "is in the process that this one was forked from")
 _LOOK = 1.0
-"""Seconds after which who waits for a loop looks whether it is there still."""
+"""Seconds between the looks of a waiting thread at whether the loop is still there."""
 
 
 _process_of = WeakKeyDictionary[asyncio.AbstractEventLoop, int]()
-"""In which process a loop was first seen: to one that was forked since it still seems to run."""
+"""In which process a loop was first seen: in a process forked later it still seems to run."""
 
 
 _own: dict[int, tuple[asyncio.AbstractEventLoop, threading.Event]] = {}
@@ -63,8 +63,8 @@ def _run(loop: asyncio.AbstractEventLoop, runs: threading.Event) -> None:
 def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
     """Have ``loop``, which runs in another thread, do the work.
 
-    Raises ``RuntimeError`` if it does not run in this process, or no longer: the connections
-    that it had are lost.
+    Raises ``RuntimeError`` if it does not run in this process, or no longer runs: its
+    connections are lost.
     """
     forked = _process_of.setdefault(loop, os.getpid()) != os.getpid()
     if forked or not loop.is_running():
@@ -79,7 +79,7 @@ def one_that_runs(loop: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEve
 
 
 async def answered(work: Work, seconds: float) -> Any:
-    """Await the work of a queue that is down if it does not answer within so many seconds."""
+    """Await the work of a queue, which is down if it does not answer within so many seconds."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -111,9 +111,9 @@ class Together:
 
 
 def wait_for(backend: str, loop: asyncio.AbstractEventLoop | None, work: Work) -> Any:
-    """Have ``loop`` (None: the one of our own) do the work, and return what comes of it.
+    """Have ``loop`` (None: the one of our own) do the work, and return its result.
 
-    Raises ``EnqueueError`` in a thread whose own loop runs, which would stand still.
+    Raises ``EnqueueError`` in a thread whose own loop runs, because it would block that loop.
     """
     if in_event_loop():
         work.close()
@@ -145,9 +145,9 @@ async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Wor
 
 
 def outcome(loop: asyncio.AbstractEventLoop, doing: Future[Any]) -> Any:
-    """Wait for what ``loop`` does, and return what comes of it.
+    """Wait for what ``loop`` does, and return its result.
 
-    Raises ``RuntimeError`` if the loop ends before: it then has cancelled the work, or forgot it.
+    Raises ``RuntimeError`` if the loop ends first: it has then cancelled the work, or forgotten it.
     """
     while True:
         try:

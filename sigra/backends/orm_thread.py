@@ -1,8 +1,8 @@
-"""Run jobs in threads whose connections of Django's ORM somebody closes.
+"""Run jobs in threads whose Django ORM connections somebody closes.
 
-A connection belongs to a thread. Whoever waits for a job has one that sees what a test's
-transaction holds, and that Django or the queue closes when it broke or is too old. What runs
-apart, in threads of ours, has others: these are closed here, or a lost one would stay so for good.
+A connection belongs to a thread. The thread that waits for a job has one that sees what a test's
+transaction holds; Django or the queue closes it when it broke or is too old. Jobs in threads of
+ours have other connections: these are closed here, or a broken one would stay broken for good.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def in_django() -> bool:
 def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
     """Run a coroutine to its end and, with Django, all its queries in this thread.
 
-    As Django does with its own tasks: in a loop beside it. Whatever interrupts the wait ends the
-    coroutine too, whose last queries are done before.
+    As Django does with its own tasks: the loop is in a thread beside this one. Whatever interrupts
+    the wait also ends the coroutine, after its last queries are done.
     """
     if not in_django() or in_event_loop():
         return run_by_turns(coroutine, context)
@@ -74,9 +74,10 @@ def execute_in_place(attempt: Running) -> Verdict:
 
 
 def execute_in_consumer(attempt: Running, run: Callable[..., Any] = run_by_turns) -> Verdict:
-    """Run one attempt in a thread whose connection is closed by the queue's own means.
+    """Run one attempt in a thread whose connection the queue itself closes.
 
-    They do not know of the one that an event loop in this thread has. ``run``: see ``execute``.
+    The queue does not know of the connection of an event loop in this thread. ``run``: see
+    ``execute``.
     """
     if attempt.job.definition.is_async and in_django() and not in_event_loop():
         run_by_turns(_close_the_loops(), copy_context())
@@ -107,7 +108,7 @@ async def aexecute_apart(attempt: Running) -> Verdict:
 async def _close_the_loops() -> None:
     """Close those of the one thread in which asgiref does the queries of all loops.
 
-    Before an attempt alone: at its end what closes them could be cut off, and the attempt with it.
+    Only before an attempt: at its end the closing could be cut off, and the attempt with it.
     """
     with suppress(RuntimeError):  # it is waiting for this job, whose queries it will refuse too
         close = sys.modules["django.db"].close_old_connections

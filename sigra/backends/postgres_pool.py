@@ -13,9 +13,9 @@ from typing import Any
 class OwnPool:
     """A psycopg ``ConnectionPool`` that connects when it has to, and closes at exit.
 
-    Each process has its own: who shared a connection with a fork would read the other's
-    answers. A connection that the server closed is replaced unseen, and one by which it gave no
-    answer for ``timeout`` seconds is given up.
+    Each process has its own: two that shared a connection after a fork would read each other's
+    answers. A connection that the server closed is replaced silently; one on which the server
+    gave no answer for ``timeout`` seconds is given up.
     """
 
     def __init__(self, conninfo: Any, *, timeout: float, **options: Any) -> None:
@@ -51,7 +51,7 @@ def _close(pool: Any, pid: int) -> None:
 
 
 def _giving_up_after(seconds: float) -> Any:
-    """Return psycopg's class of connections, whose waits for the server end after so long."""
+    """Return psycopg's connection class, with waits for the server that end after so long."""
     psycopg = import_module("psycopg")
 
     def wait(self: Any, work: Any, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What adapters of queues share on the producer's side: checks, due dates, unique keys, errors."""
+"""What the adapters share on the producer's side: checks, due dates, unique keys, errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sigra.job import Job
 from sigra.options import JobOptions
 
 NO_TRANSACTION = "it is in no transaction, so the job could not be rolled back: begin one"
-"""The reason for which a ``conn`` is refused that commits each statement at once."""
+"""Why a ``conn`` that commits each statement at once is refused."""
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -65,7 +65,7 @@ def seconds_until(options: JobOptions) -> float:
 
 
 def unique_key(job: Job) -> str | None:
-    """Return a job's key for a queue in which all workers' keys meet; None if it has none."""
+    """Return a job's key for a queue that keeps all workers' keys together; None without one."""
     if job.options.unique is None:
         return None
     key = f"{job.worker}:{job.options.unique}"
@@ -102,7 +102,7 @@ def _check_length(job: Job, length: int, longest: int, of: str) -> None:
 
 
 def accept(jobs: Sequence[Job], ids: Sequence[Any]) -> None:
-    """Tell the jobs the ids that their queue gave them; None: it holds the job's unique key."""
+    """Give the jobs the ids from their queue; None: another job there holds the unique key."""
     for job, id in zip(jobs, ids, strict=True):
         job.accept(native_id=None if id is None else str(id), duplicate=id is None)
 
@@ -130,7 +130,7 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
 
 
 def require_transaction(job: Job, conn: Any) -> None:
-    """Raise ``InvalidOptionError`` if asyncpg's or psycopg's connection would commit at once."""
+    """Raise ``InvalidOptionError`` if a connection of asyncpg or psycopg would commit at once."""
     if hasattr(conn, "is_in_transaction"):
         at_once = not conn.is_in_transaction()
     else:

@@ -18,8 +18,8 @@ _TYPE = "sigra.job/1"
 _OPTIONS = ("queue", "priority", "max_attempts", "backoff")
 _SIGNED = (MARK, "id", "worker", "args", *_OPTIONS, "enqueued_at", "failures", "snoozes", "lost")
 _BESIDE = (MARK, "failures", "snoozes", "attempt", "deliveries")
-"""Fields that are read outside the signed text where they are not in it: the release before signed
-no version and no counters, and deliveries are counted after the signing."""
+"""Fields that are read outside the signed text if they are not in it: the release before signed no
+version and no counters, and deliveries are counted after the signing."""
 
 
 @dataclass(frozen=True, slots=True)

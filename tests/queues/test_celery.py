@@ -393,7 +393,7 @@ class CeleryContract(QueueContract):
         job = workers.waits.new({**IDS, "seconds": 60}, max_attempts=3, backoff=0)
         journal.wait(harness, lambda: bool(journal.runs(workers.waits.name)), "its begin")
         harness.app.control.revoke(job.native_id, terminate=True)
-        told = f"{job.id} .*raised SystemExit; its process was told to end, and its consumer"
+        told = f"{job.id} .*raised SystemExit; its process is told to end, and its consumer"
         journal.wait(harness, lambda: bool(harness.logged(told)), "its end")
         harness.stop()
         harness.start()

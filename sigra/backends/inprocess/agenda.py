@@ -1,4 +1,4 @@
-"""The jobs that an in-process backend has taken and not finished: which runs next, which later."""
+"""The jobs that an in-process backend has yet to finish: which runs next, and which later."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How threads that need one lock again and again keep out of each other's way."""
+"""Keep threads that need one lock again and again out of each other's way."""
 
 from __future__ import annotations
 

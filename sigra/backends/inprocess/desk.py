@@ -36,7 +36,7 @@ _GRACE = 1.0
 
 
 class LoopTicket(LocalTicket):
-    """Follow a job that runs on an event loop, and never block such a loop."""
+    """Follow a job that runs on an event loop, without ever blocking such a loop."""
 
     __slots__ = ()
 

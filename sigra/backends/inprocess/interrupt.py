@@ -1,4 +1,4 @@
-"""Which ``KeyboardInterrupt`` came of the user's Ctrl-C, and which a body raised."""
+"""Tell a ``KeyboardInterrupt`` from the user's Ctrl-C from one that a body raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who waits for room in a bounded queue: first come, first served."""
+"""The line of those who wait for room in a bounded queue: first come, first served."""
 
 from __future__ import annotations
 

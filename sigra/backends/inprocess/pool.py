@@ -59,9 +59,9 @@ class Pool:
     def offer(self, jobs: Sequence[Job]) -> bool:
         """Take all jobs if there is room for them now; else take none and return False.
 
-        A batch larger than the bound has room while nothing waits. A job's own children
-        always have room, and are taken while the pool drains too: their parent may be
-        what everything else waits for. Raises ``EnqueueError`` once the pool is closed.
+        A batch larger than the bound has room while nothing waits. A job's own children always
+        have room, even while the pool drains: everything else may be waiting for their parent.
+        Raises ``EnqueueError`` once the pool is closed.
         """
         let_pass(self._lock)
         with self._lock:

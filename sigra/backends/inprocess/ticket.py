@@ -21,8 +21,8 @@ if hasattr(os, "register_at_fork"):
 class LocalTicket:
     """Follow one job inside this process.
 
-    ``waits``: whether ``result()`` may block until another thread finishes the job;
-    if nothing else would run it meanwhile, it raises ``TimeoutError`` at once.
+    ``waits``: whether ``result()`` may block until another thread finishes the job. If nothing
+    else would run it, ``result()`` raises ``TimeoutError`` at once.
     """
 
     __slots__ = ("_future", "_given_up", "_state", "failures", "snoozes", "verdict", "waits")
@@ -78,7 +78,7 @@ class LocalTicket:
     def lose(self, why: str) -> None:
         """Do the same in a forked child, where nobody waits any more.
 
-        A thread of the parent may hold the lock of what it waits for, and is not here to free it.
+        A thread of the parent may hold the lock of what this waits for; here nothing would free it.
         """
         self._future = None
         self.give_up(why)
@@ -133,6 +133,6 @@ class LocalTicket:
     def _resolve(future: Arrival, verdict: Verdict) -> None:
         from concurrent.futures import InvalidStateError
 
-        # Outside of our lock, for the future has one, which Ctrl-C in a wait for it may leave held.
+        # Outside our lock: the future has its own, which Ctrl-C in a wait for it may leave held.
         with suppress(InvalidStateError):  # it was resolved before
             future.set_result(verdict)
