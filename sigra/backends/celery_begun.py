@@ -28,7 +28,7 @@ _log = logging.getLogger("sigra.job")
 def begun_before(task: Any, lost: int) -> Iterator[int]:
     """Note that a job begins; yield how often this run of it began before and never ended.
 
-    ``lost``: how often by Celery's own count, which only has the runs that died with a child
+    ``lost``: the same by Celery's own count, which has only the runs that died with a child
     process.
     """
     request = task.request

@@ -1,7 +1,7 @@
-"""At a hard time limit, end the job's child process first and then look what came of the job.
+"""At a hard time limit, end the job's child process first, and only then see how the job ended.
 
-By itself Celery's pool first says that the job was cut off and then ends the child, which may
-have sent the job's next run meanwhile.
+By itself Celery's pool first reports that the job was cut off and then ends the child, which may
+have sent the job's next run in between.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _soft_limit: Any = None
 
 
 def look_at_the_limit(pool: Any) -> None:
-    """Have a pool do so, if it has processes and Celery's event loop reads from them."""
+    """Have a pool do this, if it has processes and Celery's event loop reads from them."""
     pool = getattr(pool, "_pool", None)
     if hasattr(pool, "_fileno_to_outq") and not isinstance(pool.on_hard_timeout, partial):
         look = partial(_on_hard_timeout, pool, pool.on_hard_timeout)
@@ -80,8 +80,8 @@ def _read(process: Any) -> None:
 def settling() -> None:
     """Let this child, if it is told to end from now on, first send the next run and report it.
 
-    Otherwise its consumer might send the job again too. And no soft time limit strikes any more,
-    until ``settled`` is called.
+    Otherwise its consumer might send the job again too. No soft time limit strikes either, until
+    ``settled`` is called.
     """
     global _settled_by, _soft_limit
     if signal.getsignal(signal.SIGTERM) is _process._shutdown_cleanup:

@@ -1,4 +1,4 @@
-"""Send to a Celery app's broker by connections of our own: it confirms in time or is given up.
+"""Send to a Celery app's broker on connections of our own: it confirms in time or is given up.
 
 By itself py-amqp writes a message to its socket and does not ask whether RabbitMQ has it, and
 kombu waits for ever for a Redis that takes connections and gives no answer.
@@ -24,8 +24,8 @@ RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "in
 """How often a broker that is down is tried."""
 
 SURELY = {"mandatory": True, "retry_policy": RETRY_POLICY}
-"""How each job is sent. Without ``mandatory``, RabbitMQ confirms what no queue takes too, as when
-somebody has deleted a queue to which this process sent before."""
+"""How each job is sent. Without ``mandatory``, RabbitMQ also confirms a job that no queue takes, as
+when somebody has deleted a queue to which this process sent before."""
 
 _TIMEOUT = 10.0
 """Seconds after which a broker that gives no answer is down, for each try."""

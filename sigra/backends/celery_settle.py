@@ -1,4 +1,4 @@
-"""Settle the message of a job that Celery would keep, or take off the queue too soon."""
+"""Settle the message of a job that Celery would keep, or would take off the queue too soon."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _turns = threading.Lock()
 class Settle(_Step):  # type: ignore[misc, valid-type]
     """Have a consumer acknowledge or reject our jobs in two cases where Celery does it wrong.
 
-    If the result backend, to which it writes first, is down, Celery would keep the messages until
-    the consumer ends, take no others once it holds as many as it fetches ahead, and run these
-    jobs again. And it would drop a job whose process a hard time limit ends, with attempts left.
+    Celery writes to the result backend first. If that is down, it would keep the messages until
+    the consumer ends, take no others once it holds as many as it prefetches, and run these jobs
+    again. And it would drop a job with attempts left whose process a hard time limit ends.
     """
 
     def __init__(self, consumer: Any, **_: Any) -> None:

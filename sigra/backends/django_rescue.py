@@ -74,8 +74,8 @@ def go_on(result: Any, payload: Mapping[str, Any], verdict: Verdict) -> None:
 def lost_if_unwritten(row: Any) -> Iterator[None]:
     """If the database fails in the block, leave the job as if its consumer had died.
 
-    Django itself would write that it failed, if the database is back by then, and it would not
-    run again.
+    Django itself would mark it as failed if the database is back by then, and it would not run
+    again.
     """
     try:
         yield

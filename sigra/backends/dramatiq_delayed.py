@@ -74,7 +74,7 @@ def _held(broker: Any, queue: str) -> set[bytes]:
 
 
 def _unless_redis_is_away(requeue: Any) -> Any:
-    """Return ``requeue`` that logs Redis's errors: raised, they would end the consumer's thread."""
+    """Return ``requeue`` that logs Redis's errors, which would end the consumer's thread."""
 
     def try_to_requeue(messages: Iterable[Any]) -> None:
         try:

@@ -30,7 +30,7 @@ def execute(attempt: Running) -> Verdict:
 
 
 def interrupt_no_more(broker: Any, message: Any) -> None:
-    """End the time limit and the notice of a stop: what follows the body has to be done."""
+    """End the time limit and the notice of a stop: what follows the body must not be cut off."""
     for each in broker.middleware:
         if isinstance(each, (_middleware.TimeLimit, _middleware.ShutdownNotifications)):
             each.after_process_message(broker, message)

@@ -35,7 +35,7 @@ _local = threading.local()
 def counted(broker: Any, message: Any) -> Iterator[int | None]:
     """Note at the broker that this run begins; yield how often it began before and never ended.
 
-    None: Redis has the message no more, for another consumer has run it, and is done.
+    None: Redis no longer has the message, because another consumer has run it and is done.
     """
     noted, gone, options = False, False, message.options
     before = options.get(BEGUN, 0)
@@ -61,7 +61,7 @@ def counted(broker: Any, message: Any) -> Iterator[int | None]:
 
 
 def begun_no_more(broker: Any, message: Any) -> None:
-    """Write into a message that becomes a dead letter that it can be sent again, and begun."""
+    """Reset the count in a message that becomes a dead letter, so that it can be run again."""
     if "redis_message_id" in message.options:
         try:
             _write(broker, message, 0)

@@ -18,8 +18,8 @@ _left: list[Any] = []
 def surely_send(broker: Any) -> None:
     """Have RabbitMQ confirm each message, and each process send by connections of its own.
 
-    Otherwise RabbitMQ drops what no queue takes, and says nothing; now Dramatiq makes a deleted
-    queue anew. Connections made before would not ask for it: each thread makes a new one.
+    Otherwise RabbitMQ silently drops what no queue takes; with this, Dramatiq makes a deleted
+    queue anew. Connections made before do not ask for it, so each thread makes a new one.
     """
     if not getattr(broker, "confirm_delivery", True):
         broker.confirm_delivery, broker.state = True, threading.local()

@@ -1,4 +1,4 @@
-"""Insert jobs as Oban's, by blocking connections too: Oban itself takes only async ones."""
+"""Insert jobs as Oban's, also on blocking connections: Oban itself takes only async ones."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ WHERE id = %(id)s AND state = 'executing' AND attempted_at = %(attempted_at)s
 def begin_notes(job: Any) -> dict[str, Any]:
     """Return what ``aconsume`` takes as ``note`` and ``waits``; nothing outside a consumer.
 
-    A rescue adds one to ``rescued``, by which a run counts as one that died: a job that waits has
-    one less of both. One that was rescued, or whose begin cannot be written, does not begin: its
-    task is cancelled, of which Oban writes nothing, and a rescue finds it.
+    A rescue adds one to ``rescued``, which counts the runs that died; so a job that waits has one
+    less of both counts. A job that was rescued, or whose begin cannot be written, does not begin:
+    its task is cancelled, Oban writes nothing about that, and a rescue finds it.
     """
     query, rescued = _query_of(job), rescues_of(job)
     if query is None:

@@ -1,4 +1,4 @@
-"""Insert jobs as rows of PgQueuer's, by connections too for which it has no driver."""
+"""Insert jobs as PgQueuer's rows, also on connections for which it has no driver."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
 
 AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
-"""For how long the caller's transaction is open: PgQueuer counts a delay from its begin."""
+"""How long the caller's transaction has been open: PgQueuer counts a delay from its begin."""
 
 _WHICH = (
     "PGDSN names the database, and where it is not set that is libpq's default; "
     "'pgq install' makes the tables there"
 )
-"""What tells a forgotten ``PGDSN`` from tables that are not made yet."""
+"""Tells a forgotten ``PGDSN`` from tables that are not made yet."""
 
 
 class Driver:

@@ -1,4 +1,4 @@
-"""Note in the rows of PgQueuer's jobs what their next deliveries have to know."""
+"""Note in the rows of PgQueuer's jobs what their next deliveries need to know."""
 
 from __future__ import annotations
 

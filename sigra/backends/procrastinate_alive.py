@@ -1,4 +1,4 @@
-"""Give signs of life for a consumer that stops: procrastinate gives none any more."""
+"""Send heartbeats for a consumer that is stopping: procrastinate itself no longer does."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 _log = logging.getLogger("sigra.job")
 
 _EVERY = 2.0
-"""Seconds; of ``rescue_after``, by default 30, it should be a small part."""
+"""Seconds; it should be a small part of ``rescue_after``, by default 30."""
 
 _running: dict[Any, tuple[set[asyncio.Task[Any]], asyncio.Task[None]]] = {}
-"""Which jobs each consumer of this process has, and what gives its signs of life."""
+"""Which jobs each consumer of this process has, and what sends its heartbeats."""
 
 
 def keep_alive(context: Any, whole: asyncio.Task[Any]) -> None:
-    """Have other consumers not take this one for dead until the job has ended."""
+    """Keep other consumers from taking this one for dead until the job has ended."""
     manager, worker = context.app.job_manager, context.job.worker_id
     if worker is None:
         return

@@ -1,4 +1,4 @@
-"""Note in procrastinate's rows what the next runs of jobs have to know."""
+"""Note in procrastinate's rows what the next runs of jobs need to know."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def note(context: Any, payload: Mapping[str, Any], attempts: int) -> None:
 def begin_notes(context: Any, payload: Mapping[str, Any], this_run: ThisRun) -> dict[str, Any]:
     """Return what ``aconsume`` takes as ``note`` and ``waits``.
 
-    A rescue adds one to a job's attempts, by which it counts as begun: one that waits has one less.
+    A rescue adds one to a job's attempts, and that counts as begun; so one that waits has one less.
     """
     write, attempts = partial(note, context, payload), context.job.attempts
 

@@ -28,8 +28,8 @@ _LET_GO = """
 UPDATE procrastinate_jobs SET worker_id = NULL
 WHERE id = %(id)s AND status = 'doing' AND worker_id = %(worker)s
 """
-# In one statement with the look at its consumer: another rescue may have brought it back since this
-# one read it, and a consumer that lives have it.
+# In one statement with the look at its consumer: since this rescue read the job, another one may
+# have brought it back, and a living consumer may have it.
 _QUEUE_AGAIN = """
 UPDATE procrastinate_jobs SET attempts = attempts + 1, scheduled_at = now(),
     status = (CASE WHEN abort_requested THEN 'failed' ELSE 'todo' END)::procrastinate_job_status

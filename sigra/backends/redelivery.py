@@ -14,14 +14,14 @@ _KEPT = 10_000
 _lock = threading.Lock()
 _known: dict[str, tuple[int, int, bool]] = {}
 """By a job's id: the highest attempt plus snoozes that came, how often that came, and whether the
-job ended. The key is the id alone: who replays a job may change counts that are not signed."""
+job ended. The key is the id alone, because a replay may change counts that are not signed."""
 
 
 def report_again(attempt: Running, counted: int) -> None:
     """Log a warning, with the job's ids, if this attempt came before, or its job had ended.
 
-    ``counted``: how often it came before, by the queue's count. Besides, this process remembers
-    the last 10,000 jobs that it was given itself.
+    ``counted``: how often it came before, by the queue's count. This process also remembers the
+    last 10,000 jobs that it was given itself.
     """
     id, turn = attempt.job.id, attempt.attempt + attempt.snoozes
     with _lock:

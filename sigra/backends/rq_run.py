@@ -73,9 +73,9 @@ def _has_rqs_limit() -> bool:
 
 
 def _was_stopped(native: Any) -> bool:
-    """Tell whether somebody stopped the run before by RQ's command, and then queued the job again.
+    """Tell whether somebody stopped the last run with RQ's command, and then queued the job again.
 
-    RQ kills the process of that run: no death of its own.
+    RQ killed the process of that run, so it does not count as one that died.
     """
     last = native.latest_result()
     return last is not None and (last.exc_string or "").startswith("Job stopped by user")
@@ -101,7 +101,7 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
 
 
 def _write_at_once(native: Any) -> None:
-    """Have RQ write in one transaction a job's new status and that no run of it is begun.
+    """Have RQ write, in one transaction, a job's new status and that no run of it is begun.
 
     By itself RQ marks a job as scheduled before it schedules it, and would never look again at
     one whose consumer is killed between the two.

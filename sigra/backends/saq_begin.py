@@ -1,9 +1,9 @@
 """Have a job begin only if it was fetched for good, and count only the attempts that begin.
 
-On PostgreSQL SAQ gives a job to its consumer before the transaction ends that fetches it. If the
-connection breaks there, the job is still in the queue, and another consumer fetches it too. And on
-any server SAQ counts an attempt before it has written that one begins, and keeps the count if it
-cannot write it.
+On PostgreSQL, SAQ gives a job to its consumer before the fetching transaction has ended. If the
+connection breaks then, the job is still in the queue, and another consumer fetches it too. And on
+any server, SAQ counts an attempt before it has written that it begins, and keeps the count if that
+cannot be written.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _saq = native("saq", "saq")
 _log = logging.getLogger("sigra.job")
 
 _WAYS = ("", *[" FOR UPDATE"] * 4)
-"""How to read a job, until the server has answered: with a lock, which costs a write, only to wait
+"""How to read a job, until the server has answered. The lock, which costs a write, is only to wait
 for a transaction that has not ended yet."""
 
 
 def watch_begins(queue: Any) -> None:
     """Have a consumer's jobs of ours begin once, and their attempts count if they do.
 
-    Between SAQ's begin and ours the application's ``before_process`` may raise, or SAQ not know
-    the worker: that is no run that died.
+    Between SAQ's begin and ours, the application's ``before_process`` may raise, or SAQ may not
+    know the worker: that does not count as a run that died.
     """
     update, retry = queue.update, queue.retry
     if update.__module__ == __name__:

@@ -1,7 +1,8 @@
-"""Connect a queue of SAQ's in one loop, that of who sends first, and once for all who do so then.
+"""Connect a SAQ queue once, in one loop: that of the first sender, for all who send meanwhile.
 
-SAQ itself is connected anew by each who comes before that has ended: in other loops too, between
-which its connections are then shared, and on PostgreSQL without the tables that the first makes.
+SAQ itself connects anew for each sender that comes before the first connect has ended: in other
+loops too, which then share its connections, and on PostgreSQL without the tables that the first
+makes.
 """
 
 from __future__ import annotations

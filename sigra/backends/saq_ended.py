@@ -27,10 +27,10 @@ _ENDS = {
 
 
 def watch_ends(queue: Any) -> None:
-    """Have SAQ not end a job that is settled: it would complete it or, as it stops, abort it.
+    """Keep SAQ from ending a job that is settled: it would complete it or, as it stops, abort it.
 
-    And where it aborts one, or ends one that it could not begin, have this run be none that died,
-    for a run by hand.
+    And if SAQ aborts a job, or ends one that it could not begin, do not count this run as one that
+    died when the job is run by hand.
     """
     finish = queue.finish
     if finish.__module__ == __name__:
@@ -48,7 +48,7 @@ def watch_ends(queue: Any) -> None:
 
 
 def settle(job: Any) -> None:
-    """Note, of this run alone, that what came of it is written."""
+    """Note, for this run alone, that its outcome is written."""
     job.sigra_settled = True
 
 
@@ -65,9 +65,9 @@ async def end(job: Any, state: str, error: str | None) -> None:
 async def had_ended(job: Any) -> bool:
     """Tell whether a job had ended and SAQ itself brought it back; if so, write its end again.
 
-    SAQ does so where the end could not be written. And on Redis a sweep may take a job for lost
-    just as it is fetched; the sweep then waits up to five seconds for the job to end, and queues
-    it again however it ended.
+    SAQ does so if the end could not be written. And on Redis a sweep may take a job for lost just
+    as it is fetched; the sweep then waits up to five seconds for the job to end, and queues it
+    again however it ended.
     """
     runs, status, error, written = job.meta.get(_ENDED) or (None, None, None, True)
     swept = job.error == job.get_queue().swept_error_message

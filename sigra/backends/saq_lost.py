@@ -1,4 +1,4 @@
-"""Give signs of life for a job, and find those that a dead consumer of SAQ's held."""
+"""Send heartbeats for a job, and find the jobs that a dead SAQ consumer held."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _HEARTBEAT = "sigra.heartbeat"
 """The key in a job's meta for its heartbeat, which SAQ's own sweep must not see."""
 
 AGAIN = 1.0
-"""Seconds after which a job is run again whose consumer stopped or died; with 0, one that had
-been scheduled would be in the queue twice."""
+"""Seconds after which a job runs again if its consumer stopped or died; with 0, one that had been
+scheduled would be in the queue twice."""
 
 _RUNNING = """
 SELECT job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
@@ -33,7 +33,7 @@ def is_ours(job: Any) -> bool:
 
 
 def heartbeat_of(job: Any) -> float:
-    """Return the seconds without a sign of life after which a job is lost; 0 for never."""
+    """Return the seconds without a heartbeat after which a job is lost; 0 for never."""
     seconds = job.heartbeat or job.meta.get(_HEARTBEAT)
     return seconds if isinstance(seconds, int) else 0
 
@@ -46,7 +46,7 @@ def heartbeat_for(queue: Any, seconds: int) -> dict[str, Any]:
 
 
 async def beat(job: Any) -> bool:
-    """Give a sign of life; tell whether its queue has it."""
+    """Send a heartbeat; tell whether it reached the queue."""
     try:
         await write(job)
     except GoneError:
@@ -76,7 +76,7 @@ async def look_on_postgres(queue: Any) -> list[str]:
 
 
 def is_lost(job: Any) -> bool:
-    """Tell whether a job of ours has given no sign of life for too long."""
+    """Tell whether a job of ours has had no heartbeat for too long."""
     heartbeat = heartbeat_of(job)
     return bool(heartbeat) and time.time() - job.touched / 1000 > heartbeat
 
@@ -89,7 +89,7 @@ def make_queued(job: Any) -> None:
 
 
 async def end_aborted(job: Any) -> None:
-    """End a lost job that somebody has aborted, and of which its consumer can no longer do so."""
+    """End a lost job that somebody has aborted, because its consumer can no longer do it."""
     _log.warning("job %s ends as aborted: its consumer sent no heartbeat", brief(job.key))
     await job.get_queue().finish_abort(job)
 

@@ -1,8 +1,8 @@
 """Have SAQ's sweep leave our jobs alone, and queue the lost ones again itself, at once.
 
-SAQ's own reads all running jobs, waits for five seconds at each lost one, and judges the next by
-what it read before: it may take for lost a job that has ended since, and overwrite that end. On
-Redis it also takes for lost what is just fetched, and has a lost job on no list meanwhile.
+SAQ's own sweep reads all running jobs, waits for five seconds at each lost one, and judges the next
+by what it read before: it may take a job for lost that has ended since, and overwrite that end. On
+Redis it also takes for lost what was just fetched, and keeps a lost job on no list meanwhile.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class _Look:
 async def _abort_and_keep(queue: Any, abort: Any, job: Any, *args: Any, **options: Any) -> None:
     """Abort a job and, while its consumer is still to end it, leave it where a sweep finds it.
 
-    SAQ takes it off all lists: if the consumer dies now, or it was to run later, it has no end.
+    SAQ takes it off all lists: if the consumer dies now, or it was to run later, it never ends.
     """
     await abort(job, *args, **options)
     if _is_swept_here(job) and job.status == _Status.ABORTING:

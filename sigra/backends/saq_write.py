@@ -28,7 +28,7 @@ class GoneError(Exception):
 
 
 async def write(job: Any) -> None:
-    """Write what this consumer knows of a job: one after the other, for it writes all of it.
+    """Write what this consumer knows of a job: one write at a time, because each writes all of it.
 
     Raises ``GoneError`` if the queue has taken the job away meanwhile.
     """

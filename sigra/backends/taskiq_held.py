@@ -11,8 +11,8 @@ from sigra.backends.external import native
 class Held:
     """The messages of a stream that this process holds; taskiq acknowledges each when it ended.
 
-    A message whose acknowledgement nobody can call any more is held no longer, nor is one that
-    the server sent and that never arrived here: both come again as lost ones.
+    A message whose acknowledgement nobody can call any more is no longer held, nor is one that
+    the server sent and that never arrived here: both come again, as lost ones do.
     """
 
     def __init__(self, broker: Any) -> None:

@@ -21,7 +21,7 @@ _AGAIN = 1.0
 async def coming_again(
     payload: Mapping[str, Any], send: Callable[[Mapping[str, Any], float], Awaitable[None]]
 ) -> AsyncIterator[ThisRun]:
-    """Send a job again if taskiq cuts it off, counted as if its consumer had died if it has begun.
+    """Send a job again if taskiq cuts it off; one that had begun counts as if its consumer died.
 
     Taskiq acknowledges it as if it had ended. At a consumer's stop nothing is sent: RabbitMQ or
     Redis then delivers again what was running.

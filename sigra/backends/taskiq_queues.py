@@ -28,10 +28,10 @@ def check_queue(broker: Any, job: Job) -> None:
 
 
 def surely_kick(broker: Any) -> None:
-    """Have a job that RabbitMQ sends back sent once more, after its queues are made anew.
+    """Send a job that RabbitMQ sends back once more, after its queues are made anew.
 
-    So in ``taskiq scheduler`` too. If it comes back again, the broker raises ``RuntimeError``.
-    On other servers than RabbitMQ, and for the application's own tasks, nothing changes.
+    In ``taskiq scheduler`` too. If it comes back again, the broker raises ``RuntimeError``. On
+    servers other than RabbitMQ, and for the application's own tasks, nothing changes.
     """
     kick = broker.kick
 
