@@ -11,11 +11,12 @@ from sigra.backends.celery_run import TASK, run
 from sigra.backends.celery_send import SURELY, on_rabbitmq, producer, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
-from sigra.backends.envelope import pack
+from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit, refuse_pickle
 from sigra.backends.producing import able_to, due_at, sending
 from sigra.definition import Definition
+from sigra.errors import EnqueueError
 from sigra.job import Job
 
 _celery = native("celery", "celery")
@@ -60,8 +61,11 @@ class CeleryBackend:
         await asyncio.to_thread(self.enqueue, jobs)
 
     def _send(self, job: Job, own: Any) -> None:
-        kwargs = fit(pack(job))
-        self.app.tasks[job.worker].apply_async(
+        kwargs, task = fit(pack(job)), self.app.tasks[job.worker]
+        if not hasattr(task, MARK):  # Celery keeps the task that came first
+            reason = f"the app has a task of its own that is named {job.worker!r}: rename one"
+            raise EnqueueError(self.name, reason)
+        task.apply_async(
             kwargs=kwargs,
             kwargsrepr=str(kwargs)[:1024],  # Celery's own way to make it is slow
             task_id=job.id,

@@ -858,6 +858,22 @@ def test_an_app_that_takes_no_json_is_refused():
         CeleryBackend(app)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # newer releases of Celery's warn of it too
+def test_a_workers_name_that_a_native_task_has_is_refused():
+    """Celery keeps the task that came first, which would run the envelope as its args."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+
+    @app.task(name=workers.echo.name)
+    def native(**_):
+        pass
+
+    with (
+        configure(backend=CeleryBackend(app)),
+        pytest.raises(EnqueueError, match="a task of its own that is named 'sigra.contract.echo'"),
+    ):
+        workers.echo.new(IDS)
+
+
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])
 def test_a_broker_that_is_down_is_an_enqueue_error(url):
     """It comes in bounded time, and is chained to the broker's own error."""
