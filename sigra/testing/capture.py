@@ -10,6 +10,7 @@ from sigra.backend import Backend, Capability
 from sigra.backends.envelope import pack
 from sigra.backends.sync import SyncBackend
 from sigra.binding import ID_KEYS
+from sigra.errors import InvalidOptionError
 from sigra.options import OPTION_NAMES, PLAIN, check_capabilities, parse_options
 from sigra.scope import id_text
 from sigra.testing.perform import definition_of
@@ -137,7 +138,12 @@ def _matching(
     # None and mock.ANY are compared as they are: .new() takes neither.
     free = {name for name, value in options.items() if value is None or value == _NOTHING}
     said = {name: options[name] for name in options.keys() - (free & {*OPTION_NAMES})}
-    parsed = parse_options(said, worker=definition.name)
+    try:
+        parsed = parse_options(said, worker=definition.name)
+    except InvalidOptionError as error:
+        if error.option in options.keys() - {*OPTION_NAMES}:
+            error.add_note(f"The job's own args are asked for by args={{{error.option!r}: ...}}.")
+        raise
     options |= {name: getattr(parsed, name) for name in said}
     return [
         job

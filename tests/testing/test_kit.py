@@ -558,9 +558,18 @@ def test_assert_enqueued_refuses_an_option_that_there_is_not() -> None:
     for value in (60, None, ANY):
         with (
             configure(backend=RecordingBackend()),
-            pytest.raises(InvalidOptionError, match="dealy"),
+            pytest.raises(InvalidOptionError, match="dealy") as caught,
         ):
             refute_enqueued(close, dealy=value)
+        # It may be an arg of the job, as parameters are bound by name.
+        assert caught.value.__notes__[0].endswith("asked for by args={'dealy': ...}.")
+
+
+def test_an_option_of_a_wrong_type_is_told_as_one(sigra_backend: RecordingBackend) -> None:
+    """Nobody is sent from a known option to the args."""
+    with pytest.raises(InvalidOptionError) as caught:
+        assert_enqueued(close, delay="soon")
+    assert not hasattr(caught.value, "__notes__")
 
 
 @pytest.mark.parametrize("ask", [assert_enqueued, refute_enqueued])
