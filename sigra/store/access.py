@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from sigra.store.database import Database, be_patient
+from sigra.store.database import Database
 from sigra.store.errors import AuditTablesError
 
 T = TypeVar("T")
@@ -70,8 +70,6 @@ def write_tables(database: Database, work: Work[T]) -> T:
     """Write in one transaction, which can read any text. Raises as ``read_tables`` does."""
 
     def write(connection: Connection) -> T:
-        if connection.dialect.name == "postgresql":
-            be_patient(connection)
         with _reading_any_text(connection):
             return work(connection)
 

@@ -17,9 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sigra.store.database import (
     READING,
     WRITING,
+    be_patient,
     check_dialect,
     file_of,
-    patient_runner,
     read_again,
     scrub_file,
     set_up_sqlite,
@@ -72,8 +72,7 @@ class AsyncDatabase:
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
-        runner_of = ConnectionRunner if self._is_sqlite else patient_runner
-        return self.write(lambda connection: work(runner_of(connection)))
+        return self.write(lambda connection: work(ConnectionRunner(connection)))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
@@ -99,6 +98,8 @@ class AsyncDatabase:
             async with connection.begin():
                 if self._is_sqlite:
                     await connection.exec_driver_sql(begin)
+                elif level == WRITING:
+                    await connection.run_sync(be_patient)
                 return await connection.run_sync(work)
 
     def _wait(self, work: Callable[[AsyncEngine], Coroutine[Any, Any, T]]) -> T:

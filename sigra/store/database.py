@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
-from sigra.store.statements import ConnectionRunner, Runner
+from sigra.store.statements import Runner
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -108,20 +108,12 @@ def read_again(read: Callable[[], T]) -> T:
     return read()
 
 
-def patient_runner(connection: Connection) -> Runner:
-    """Return a runner for PostgreSQL that waits for a chain no longer than one on SQLite.
-
-    Otherwise whoever holds a chain in a transaction, and logs another event of it without
-    ``conn``, would wait for ever, and every writer of that organization too.
-    """
-    be_patient(connection)
-    return ConnectionRunner(connection)
-
-
 def be_patient(connection: Connection) -> None:
     """Have a transaction on PostgreSQL wait for each lock no longer than one on SQLite waits.
 
-    Who waits for a table's lock, or for a row with a chain's lock held, has writers queue behind.
+    Otherwise whoever holds a chain in a transaction, and logs another event of it without
+    ``conn``, would wait for ever, and every writer of that organization too. Who waits for a
+    table's lock, or for a row with a chain's lock held, has writers queue behind as well.
     """
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
 

@@ -133,8 +133,10 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
 
     def alter(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
+            # Whoever has this lock may have much to move.
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-            be_patient(connection)  # only now: whoever has that lock may have much to move
+            be_patient(connection)
         else:
             # A transaction would ignore the pragma. Detached, nobody else gets this connection.
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):

@@ -12,15 +12,15 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sigra.store.database import (
     READING,
     WRITING,
+    be_patient,
     file_of,
-    patient_runner,
     read_again,
     scrub_file,
     set_up_sqlite,
 )
 from sigra.store.errors import REENTERED
 from sigra.store.forking import Gate, PerProcess
-from sigra.store.statements import CursorRunner, Runner, statements_of
+from sigra.store.statements import ConnectionRunner, CursorRunner, Runner, statements_of
 
 T = TypeVar("T")
 
@@ -131,7 +131,7 @@ class ServerDatabase:
 
     def transact(self, work: Callable[[Runner], T]) -> T:
         """Append in a transaction of its own."""
-        return self.write(lambda connection: work(patient_runner(connection)))
+        return self.write(lambda connection: work(ConnectionRunner(connection)))
 
     def write(self, work: Callable[[Connection], T]) -> T:
         """Write in a transaction of its own."""
@@ -150,6 +150,8 @@ class ServerDatabase:
                 self._forked = False
             connection.execution_options(isolation_level=level)
             with connection.begin():
+                if level == WRITING:
+                    be_patient(connection)
                 return work(connection)
 
     def _own_engine(self) -> Engine:

@@ -30,7 +30,7 @@ from sqlalchemy.types import JSON, BigInteger, DateTime, String, Uuid
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
-from sigra.store import Batching, SqlAuditSink, forking, verify
+from sigra.store import Batching, SqlAuditSink, database, forking, verify
 from sigra.store.errors import AuditBacklogError, AuditLostError
 from sigra.store.tables import entries
 
@@ -692,6 +692,27 @@ def test_a_mapped_class_of_ones_own_is_written_and_read(url: str, open_sink: Any
         streamed = list(audit.stream(organization_id="acme", action="invoice.close"))
     assert [record.metadata_["n"] for record in first.events + rest.events] == [2, 1, 0]
     assert (count, len(streamed), rest.cursor) == (3, 3, None)
+    engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+def test_a_table_of_ones_own_that_somebody_locks_is_not_waited_for_without_end(
+    url: str, driver: str, open_sink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the store's own tables: the event fails in time, and its caller goes on."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    engine, sink = create_engine(url), open_sink(driven_by(driver, url))
+    Base.metadata.create_all(engine)
+    with configure(sinks=[sink], audit_schema=MyAudit):
+        with engine.begin() as connection:
+            # So that a test that fails ends too.
+            connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+            connection.exec_driver_sql("LOCK TABLE my_audit")
+            assert log_safe("invoice.close", None, organization_id="acme").status == "failed"
+        assert log_safe("invoice.close", None, organization_id="acme").status == "emitted"
+        assert audit.count(all_organizations=True) == 1
     engine.dispose()
 
 
