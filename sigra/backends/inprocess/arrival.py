@@ -22,7 +22,7 @@ class Arrival(Future[Verdict]):
     def set_result(self, result: Verdict) -> None:
         """Keep the verdict and wake whoever waits; ``InvalidStateError`` if there is one."""
         super().set_result(result)
-        for waiter in tuple(self._waiting):
+        for waiter in self._waiting.copy():
             with suppress(RuntimeError):  # its loop was closed
                 waiter.get_loop().call_soon_threadsafe(_wake, waiter)
 
