@@ -28,11 +28,11 @@ _ALTERED = (
 
 _ALTERED_CODES, _OTHER_CODES = ("42", "23"), ("42501", "23001", "23503")
 """How PostgreSQL's codes begin for a table or column that is missing or of another type (42), or a
-constraint that refuses a row (23); and those of them that say nothing of the tables: a role may
+constraint that refuses a row (23); and those of them that say nothing about the tables: a role may
 not use them (42501), or a row of another table refers to theirs."""
 
 LOCKED = "55P03"
-"""PostgreSQL's code where a lock was waited for too long."""
+"""PostgreSQL's code for a wait for a lock that took too long."""
 
 KEPT = (
     "another transaction kept its lock on the audit store for 10 s: find it by pg_blocking_pids() "

@@ -180,10 +180,10 @@ def _begin_in(
 ) -> SimpleQueue[Future[T]]:
     """Start a coroutine in a loop; return a queue that will get its finished future.
 
-    What cancels it is added to ``undo`` first: a signal's handler may interrupt this too.
+    What cancels it is added to ``undo`` first, because a signal handler may interrupt this too.
 
-    Not the future at once: a signal's handler may interrupt a thread that holds its lock, and
-    wait for the loop, which would wait for that lock.
+    The future is not returned at once: a signal handler may interrupt a thread that holds its
+    lock, and wait for the loop, which would wait for that lock.
     """
     told: SimpleQueue[Future[T]] = SimpleQueue()
     tasks: list[asyncio.Task[None]] = []

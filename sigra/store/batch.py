@@ -30,8 +30,8 @@ T = TypeVar("T")
 class Batching:
     """When a batching sink writes, and how much it holds.
 
-    It writes when ``size`` events wait, when the first has waited ``seconds``, and at the
-    end of each job. At most ``queue`` events wait. A caller who finds it full waits at most
+    It writes when ``size`` events wait, when the first has waited ``seconds``, and at the end of
+    each job. At most ``queue`` events wait. When the queue is full, a caller waits up to
     ``timeout`` seconds for room; if there is none, the event has failed.
     """
 
@@ -56,8 +56,8 @@ class Batching:
 class Batch(Generic[T]):
     """Events that wait, in order, and the thread that writes them.
 
-    ``write`` writes some of them. Where it raises, because the database is at fault, they stay
-    and are tried again. ``lost`` is given those that ``close`` could not write, and why. ``who`` is
+    ``write`` writes some of them. If it raises, because the database is at fault, they stay and
+    are tried again. ``lost`` is given those that ``close`` could not write, and why. ``who`` is
     the class that the log names.
     """
 
@@ -113,7 +113,7 @@ class Batch(Generic[T]):
                 self._changed.notify_all()
 
     def _patience(self) -> float:
-        """Return how long to wait for room: the thread that makes it, in what logs, not at all."""
+        """Return the seconds to wait for room: none in the thread that makes it, when it logs."""
         return 0 if threading.current_thread() is self._thread else self._settings.timeout
 
     def flush(self) -> None:

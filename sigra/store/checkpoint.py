@@ -100,9 +100,9 @@ class Checkpoint:
 def take_checkpoint(
     sink: SqlAuditSink, signer: Signer, previous: Checkpoint | None = None
 ) -> Checkpoint:
-    """Sign where all chains stand now. Keep it out of reach of whoever can write the database.
+    """Sign where all chains stand now. Keep it where nobody who can write the database can write.
 
-    Raises ``AuditChainError`` where the row of a chain cannot be read.
+    Raises ``AuditChainError`` if the row of a chain cannot be read.
     """
     sink.flush()
     sink.prepare()
@@ -124,9 +124,9 @@ def take_checkpoint(
 def append_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Append a checkpoint to a file of them, one a line, and wait until it is on the disk.
 
-    Others that append to the file wait meanwhile. Raises ``CheckpointOrderError`` where the
-    checkpoint was not taken after the last one in the file, and ``ValueError`` where the file
-    holds something else, which stays as it is.
+    Others that append to the file wait meanwhile. Raises ``CheckpointOrderError`` if the
+    checkpoint was not taken after the last one in the file, and ``ValueError`` if the file holds
+    anything else; it then stays as it is.
     """
     with open(path, "a+b", opener=private) as file:
         lock_file(file)

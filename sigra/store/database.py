@@ -111,9 +111,9 @@ def read_again(read: Callable[[], T]) -> T:
 def be_patient(connection: Connection) -> None:
     """Have a transaction on PostgreSQL wait for each lock no longer than one on SQLite waits.
 
-    Otherwise whoever holds a chain in a transaction, and logs another event of it without
-    ``conn``, would wait for ever, and every writer of that organization too. Who waits for a
-    table's lock, or for a row with a chain's lock held, has writers queue behind as well.
+    Otherwise a caller that holds a chain in a transaction, and logs another event of it without
+    ``conn``, would wait for ever, as would every writer of that organization. Writers also queue
+    behind one that waits for a table's lock, or for a row while it holds a chain's.
     """
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
 

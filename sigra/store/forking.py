@@ -1,7 +1,7 @@
-"""Close every file of SQLite's before a process forks, and when another stands in its place.
+"""Close every SQLite file before a process forks, and when another file took its place.
 
-A child that inherits an open file takes its parent's locks for its own, though it has none: the
-parent, when it closes the file, removes the log to which the child still writes. So a child whose
+A child that inherits an open file takes its parent's locks for its own, though it has none: when
+the parent closes the file, it removes the log to which the child still writes. So a child whose
 parent could not close a file in time does not use that file at all.
 """
 
@@ -50,9 +50,9 @@ class Gate:
     """Count the users of a file; a fork waits until there are none, and ``close`` closes it.
 
     Entering raises ``RuntimeError`` in a process that has inherited the file open, and
-    ``FileNotFoundError`` where somebody removed it. Another that was put in its place is used from
-    then on, for what is written to one without a name is lost; ``FileExistsError`` where the old
-    one's log stands beside it, and not that of who has used the new one before.
+    ``FileNotFoundError`` if somebody removed it. A file that was put in its place is used from
+    then on, because what is written to a file without a name is lost; ``FileExistsError`` if the
+    old file's log stands beside it, and not that of an earlier user of the new one.
     """
 
     def __init__(self, close: Callable[[], object], file: str) -> None:

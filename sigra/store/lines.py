@@ -22,8 +22,8 @@ class JSONLinesSink:
 
     ``target`` is a path (lines are appended; a new file is for its owner alone) or a stream,
     text or binary. The keys are the fields of ``AuditEvent``; ``occurred_at`` is ISO 8601 in
-    UTC. ``close`` closes only a file that the sink opened itself. A forked child can go on to
-    write to such a file, but not to a stream: it inherits its lock, and half a line in its buffer.
+    UTC. ``close`` closes only a file that the sink opened itself. A forked child can go on writing
+    to such a file, but not to a stream, whose lock and half-written buffer it inherits.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:

@@ -18,11 +18,11 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
     """Log events as ``log`` does, each a mapping of its arguments; return their results.
 
     All are checked before the first is written to a store, which writes them in one transaction:
-    that of ``conn``, the caller's connection or session, or one of its own. Where it raises,
-    none is written (of several stores: not by the one that raised, nor by those after it), and
-    all that were well formed count as failed. Raises ``AuditRejectedError`` (whose ``index``
-    says which is not well formed), what the store raises, and ``NoAuditStoreError`` where no
-    configured sink is one.
+    that of ``conn``, the caller's connection or session, or one of its own. If it raises, none is
+    written (with several stores: not by the one that raised, nor by those after it), and all that
+    were well formed count as failed. Raises ``AuditRejectedError`` (its ``index`` says which is
+    not well formed), what the store raises, and ``NoAuditStoreError`` if no configured sink is a
+    store.
     """
     if not (found := stores()):
         raise NoAuditStoreError

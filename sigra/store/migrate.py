@@ -44,10 +44,10 @@ _COLUMNS = {
 
 
 def ensure_tables(database: Database) -> None:
-    """Make the tables where there are none; bring older ones to this version.
+    """Make the tables if there are none; bring older ones to this version.
 
-    Of processes that begin at the same time, one does it and the others wait. Raises
-    ``AuditTablesError`` where the role may not, or a transaction keeps the lock for too long.
+    If several processes begin at the same time, one does it and the others wait. Raises
+    ``AuditTablesError`` if the role may not, or if a transaction keeps the lock for too long.
     """
     if (found := database.read(checked_version)) == HEAD:
         return

@@ -49,9 +49,9 @@ class Page(NamedTuple):
 class EventFilter:
     """Which events to read, with ids as text and moments in UTC.
 
-    ``organization_id`` None stands for the events without one; it is
-    ignored where ``all_organizations`` is true. ``since`` is the first moment included,
-    ``until`` the first one excluded. None in any other field: no restriction.
+    ``organization_id`` None stands for the events without one; it is ignored if
+    ``all_organizations`` is true. ``since`` is the first moment included, ``until`` the first one
+    excluded. None in any other field: no restriction.
     """
 
     organization_id: str | None = None
@@ -83,12 +83,11 @@ class ReadableSink(Protocol):
 def query(*, cursor: str | None = None, limit: int = 50, **filters: Unpack[Filters]) -> Page:
     """Return one page of events, newest first.
 
-    Filters: ``organization_id`` (None: events without one) or ``all_organizations=True``,
-    of which one must be there; ``actor_id``, ``action``, ``outcome``, ``since`` and
-    ``until`` (aware datetimes; ``until`` is the first moment that is left out). Pass
-    ``page.cursor`` for the next page: events that were written in between neither shift
-    nor repeat the others. ``limit`` is 1 to 500. Raises ``InvalidQueryError``, and
-    ``NoAuditStoreError`` where no configured sink can read.
+    Pass either ``organization_id`` (None: events without one) or ``all_organizations=True``.
+    Further filters: ``actor_id``, ``action``, ``outcome``, ``since`` and ``until`` (aware
+    datetimes; ``until`` is the first moment left out). Pass ``page.cursor`` for the next page:
+    events written in between neither shift nor repeat the others. ``limit`` is 1 to 500. Raises
+    ``InvalidQueryError``, and ``NoAuditStoreError`` if no configured sink can read.
     """
     if type(limit) is not int or not 1 <= limit <= MOST:
         raise InvalidQueryError("limit", f"it must be an int from 1 to {MOST}")
@@ -117,13 +116,13 @@ class PrunableSink(Protocol):
 def cleanup(
     retention_days: int | None = None, *, progress: Callable[[int], object] | None = None
 ) -> int:
-    """Remove the events older than so many days; return how many. None keeps all for ever.
+    """Remove events older than ``retention_days``; return how many. None keeps all for ever.
 
-    Works on all configured sinks that can (``SqlAuditSink``), in batches: ``progress`` is called
-    after each with the number so far; where a call was stopped, the next one goes on. Where one
-    sink fails, the others are still cleaned, and then its error is raised.
-    Raises ``InvalidQueryError`` for anything but a whole number of days above zero, and
-    ``NoAuditStoreError`` where no sink can.
+    Works on all configured sinks that can (``SqlAuditSink``), in batches; ``progress`` is called
+    after each with the number so far. If a call is stopped, the next one goes on. If one sink
+    fails, the others are still cleaned, and then its error is raised. Raises
+    ``InvalidQueryError`` for anything but a whole number of days above zero, and
+    ``NoAuditStoreError`` if no sink can.
     """
     if retention_days is None:
         return 0

@@ -33,8 +33,8 @@ def is_mapped(kind: Any) -> bool:
 def add_records(connection: Connection, records: Sequence[Any]) -> None:
     """Add records; leave out those whose ``event_id``, if their class has one, is there already.
 
-    Where it is not unique in the database, two processes at once may both add one. The connection's
-    transaction, or its innermost savepoint, stays open: whoever began that ends it.
+    If it is not unique in the database, two processes may both add one at once. The connection's
+    transaction, or its innermost savepoint, stays open for whoever began it to end.
     """
     from sqlalchemy.orm import Session
 

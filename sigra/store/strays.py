@@ -39,8 +39,8 @@ def find_strays(
 ) -> Iterator[Finding]:
     """Yield a finding for each chain that has entries or marks and no row.
 
-    It names the organization if that is one of ``tags`` or a mark says it. With ``everything``
-    it is yielded also for a chain that is of none of ``tags``, or of nobody knows whom.
+    It names the organization if that is one of ``tags`` or a mark says it. With ``everything``,
+    chains of other or unknown organizations are yielded too.
     """
     for left in _all_left(connection, tags):
         if left is None:
@@ -52,7 +52,7 @@ def find_strays(
 
 
 def check_rows(database: Database, which: EventFilter) -> None:
-    """Raise ``AuditChainError`` where entries that are asked for are of a chain without a row.
+    """Raise ``AuditChainError`` if entries that are asked for belong to a chain without a row.
 
     Nothing but that row says whose they are, so that nobody exports, prunes or erases them.
     """

@@ -46,9 +46,9 @@ def verify(
 ) -> Report:
     """Check one organization's chain (``organization_id=``) or all (``all_organizations=True``).
 
-    ``public_keys`` are those of the keys that may sign marks and checkpoints; without any,
-    unsigned marks are believed. ``checkpoints`` come from outside the database, oldest first,
-    and need keys. ``progress`` is called now and then with the number of rows checked so far.
+    ``public_keys``: of the keys that may sign marks and checkpoints; without any, unsigned marks
+    are believed. ``checkpoints`` come from outside the database, oldest first, and need
+    ``public_keys``. ``progress`` is called now and then with the number of rows checked so far.
     Everything is read in one transaction.
     """
     keys = by_id(public_keys)

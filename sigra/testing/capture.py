@@ -52,7 +52,7 @@ class RecordingBackend(SyncBackend):
             self.name = f"sync (for {now.backend.name})"  # as the refusal's text has it
 
     def clear(self) -> None:
-        """Begin anew, where one backend serves many tests: forget all jobs and the virtual time."""
+        """Forget all jobs and the virtual time, for a backend that serves many tests."""
         self.jobs.clear()
         super().__init__()
 

@@ -57,7 +57,7 @@ async def aperform_job(
     snoozes: int = 0,
     **options: Any,
 ) -> Outcome:
-    """Do the same as ``perform_job`` inside a running event loop of asyncio's."""
+    """Do the same as ``perform_job`` inside a running asyncio event loop."""
     if not in_event_loop():
         raise RuntimeError("no asyncio event loop runs here: use 'perform_job(...)'")
     turn, pump = _prepare(worker, args, attempt, snoozes, options)

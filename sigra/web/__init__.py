@@ -1,4 +1,4 @@
-"""A page to look at the audit store: read-only, on this machine, for whoever has the token.
+"""A page to look at the audit store: read-only, on this machine, for the holder of the token.
 
 Needs the extra ``web``.
 """

@@ -1,4 +1,4 @@
-"""Who may see the pages: whoever asks this machine by its own name and has the token."""
+"""Who may see the pages: a client that asks this machine by its own name and has the token."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _HEADERS = {
 class Guard:
     """Answer only reads, by who has the token, of this machine under one of the names in ``hosts``.
 
-    The token comes once in the address (``?token=``); a cookie made of it then takes its place,
+    The token comes once, in the address (``?token=``); then a cookie made of it takes its place,
     which no script and no other site can use. A browser sends the cookie to every port of this
-    machine, but nobody can compute the token from it. Another name that points to this
-    machine, as a hostile page may have one, is refused.
+    machine, but the token cannot be computed from it. Another name that points to this machine,
+    as a hostile page may use, is refused.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = LOCAL) -> None:

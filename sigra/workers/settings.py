@@ -1,4 +1,4 @@
-"""What the host tells the workers that come with Sigra: its token table, its emails."""
+"""The host's settings for the workers that come with Sigra: its token table, its emails."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class TokenTable:
 
 @dataclass(frozen=True, slots=True)
 class EmailSettings:
-    """How an email comes about from a type and ids.
+    """How an email is made from a type and ids, and sent.
 
     ``find_user``: user id (str) to the host's user, or None where there is none.
     ``builders``: type to a function of the user and of the ids that the job carries, by
@@ -100,7 +100,7 @@ _settings = _Settings()
 
 
 def set_up(*, tokens: TokenTable | None = None, email: EmailSettings | None = None) -> None:
-    """Tell this process's workers what they work on; what is not named stays as it was.
+    """Set what this process's workers work on; what is not named stays as it was.
 
     Call it where the consumer imports its own workers.
     """
