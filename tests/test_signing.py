@@ -344,6 +344,13 @@ def test_a_retry_is_signed_again() -> None:
     assert "discarded" == consume(following, fails.definition, "test").verdict.state
 
 
+def test_the_refusal_names_the_key_whose_bytes_may_differ() -> None:
+    """Two environments that give one key's name to different bytes look like a forger."""
+    payload = sealed()
+    with configure(signing=signing(keys={"a": OTHER})):
+        assert "or its producer has other bytes for the key 'a'" in refusal(payload)
+
+
 def test_unsigned_jobs_run_while_that_is_allowed() -> None:
     """Consumers get the keys first; producers follow; then the door is closed."""
     with configure(signing=None):

@@ -21,6 +21,11 @@ _BESIDE = (MARK, "failures", "snoozes", "attempt", "deliveries")
 """Fields that are read outside the signed text if they are not in it: the release before signed no
 version and no counters, and deliveries are counted after the signing."""
 
+_NO_MATCH = (
+    "its signature does not match: it was changed or forged, or its producer has other bytes for "
+    "the key '{}'"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Signing:
@@ -100,7 +105,7 @@ class Signing:
             )
         expected = hmac.digest(key, text.encode("utf-8", "surrogatepass"), "sha256").hex()
         if not hmac.compare_digest(expected.encode(), mac.encode("utf-8", "surrogatepass")):
-            raise EnvelopeError("its signature does not match: it was changed or forged")
+            raise EnvelopeError(_NO_MATCH.format(brief(key_id)))
         body = _fields(text)
         signed_for = tuple(body.get(name) for name in ("type", "application", "key"))
         if signed_for != (_TYPE, self.application, key_id):
