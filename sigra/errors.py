@@ -237,7 +237,5 @@ class MissingExtraError(SigraError, ImportError):
 
     def __init__(self, extra: str, package: str) -> None:
         since = " on Python 3.12 or newer" if extra in ("django", "oban") else ""
-        super().__init__(
-            f"{package!r} is not installed; pip install 'sigra[{extra}]' brings it{since}"
-        )
+        super().__init__(f"{package!r} is not installed; run pip install 'sigra[{extra}]'{since}")
         self.extra, self.package = extra, package

@@ -113,7 +113,8 @@ def test_the_error_of_an_extra_names_the_python_that_it_needs() -> None:
     for extra, needed in PROJECT["optional-dependencies"].items():
         _, _, least = needed[0].partition("python_version >= ")
         told = str(sigra.MissingExtraError(extra, "it"))
-        assert told.endswith(f"on Python {least[1:-1]} or newer" if least else "brings it")
+        install = f"run pip install 'sigra[{extra}]'"
+        assert told.endswith(f"{install} on Python {least[1:-1]} or newer" if least else install)
 
 
 def entry_points() -> list[str]:

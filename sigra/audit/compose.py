@@ -36,7 +36,7 @@ _UNFIT = (
     f"({_MAX_PRINTABLE:,} if printable ASCII), or as target_id an int up to 1,024 bits or a UUID"
 )
 
-_NONE = "{} has none, or loads it lazily: pass an id, None for none, dict(...) of another mapping"
+_NONE = "{} has none, or loads it lazily: pass an id or None; pass another mapping as dict(...)"
 
 
 def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,

@@ -107,5 +107,5 @@ def test_a_missing_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit) as ended:
         main()
-    text = "sigra: 'click' is not installed; pip install 'sigra[cli]' brings it\n"
+    text = "sigra: 'click' is not installed; run pip install 'sigra[cli]'\n"
     assert (2, text) == (ended.value.code, capsys.readouterr().err)
