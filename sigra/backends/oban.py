@@ -9,12 +9,12 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.oban_insert import check_conn, cursor_below, insert, native_job, pool_like
+from sigra.backends.oban_instance import instance
 from sigra.backends.oban_run import register, stand_in
 from sigra.backends.producing import able_to, accept, is_async, sending
 from sigra.errors import EnqueueError
 from sigra.job import Job
 
-_oban = native("oban", "oban")
 _telemetry = native("oban.telemetry", "oban")
 
 
@@ -70,7 +70,7 @@ class ObanBackend:
 
     @property
     def _instance(self) -> Any:
-        return _oban.Oban.get_instance(self._oban)
+        return instance(self._oban)
 
     @property
     def _pool(self) -> Any:

@@ -72,7 +72,7 @@ def _schema_name(schema: Any) -> str:
 
 
 def _row(fact: dict[str, Any]) -> list[str]:
-    kind = f"{fact['kind']}, {'async' if fact['async'] else 'sync'}"
+    kind = f"{fact['kind']}, {'async def' if fact['async'] else 'def'}"
     options = [f"{name}={value}" for name, value in fact["options"].items()]
     if fact["backend"] is not None:
         options.insert(0, f"backend={fact['backend']}")

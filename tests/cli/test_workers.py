@@ -35,7 +35,7 @@ def test_workers_are_told_in_full_to_a_machine(command):
 def test_workers_are_listed_for_a_person(command):
     """The table has a line for each worker, with its options."""
     shown = command("workers", "sigra.cli.story").stdout
-    for word in ("charge_card", "payment.charge", "max_attempts=2", "tenant, sync", "AuditEvent"):
+    for word in ("charge_card", "payment.charge", "max_attempts=2", "tenant, def", "AuditEvent"):
         assert word in shown
 
 

@@ -401,11 +401,19 @@ class TestOban(OwnPoolContract, LoopContract):
         assert repr(run["args"]["value"]) == repr(value)
 
 
-def test_no_instance_of_that_name_is_an_enqueue_error() -> None:
-    """The error names what was looked for."""
-    with configure(backend=ObanBackend("nowhere")):
-        with pytest.raises(EnqueueError, match="'nowhere' not found"):
+@pytest.mark.parametrize("name", ["Oban", "nowhere"])
+def test_no_instance_of_that_name_is_an_enqueue_error(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names what was looked for, and its last words make such an instance."""
+    monkeypatch.setattr("oban.oban._instances", {})
+    with configure(backend=ObanBackend(name)):
+        with pytest.raises(EnqueueError, match=f"{name!r} not found") as told:
             contract_workers.echo.new(IDS)
+        made = told.value.reason.rpartition("configure(): ")[2]
+        names = {"Oban": oban.Oban, "AsyncConnectionPool": psycopg_pool.AsyncConnectionPool}
+        instance = eval(made, {**names, "dsn": ""})
+        assert oban.Oban.get_instance(name) is instance
 
 
 def test_a_users_worker_keeps_its_name() -> None:
