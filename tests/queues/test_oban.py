@@ -225,7 +225,7 @@ class TestOban(OwnPoolContract, LoopContract):
         self, harness: ObanHarness, priority: int
     ) -> None:
         """Oban has ten of them, and none before the default."""
-        with pytest.raises(InvalidOptionError, match="0 to -9"):
+        with pytest.raises(InvalidOptionError, match=r"0 \(the soonest\) to -9"):
             contract_workers.echo.new(IDS, priority=priority)
 
     @pytest.mark.parametrize("queue", ["a\0b", "q" * 501])
@@ -426,5 +426,5 @@ def test_a_users_worker_keeps_its_name() -> None:
     def own(scope: Any) -> None: ...
 
     ObanBackend()
-    with pytest.raises(ValueError, match=r"'.*Own' of its own"):
+    with pytest.raises(ValueError, match=r"Oban itself has a worker named '.*Own'"):
         tenant_worker(name=f"{Own.__module__}.{Own.__qualname__}")(own)
