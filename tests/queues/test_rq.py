@@ -129,7 +129,7 @@ class TestRQ(QueueContract):
     ):
         """It was no death of a consumer."""
         payload = {"by hand": {}, "unreadable": {"sigra": 2, "args": {}}}[built]
-        reason = {"by hand": "no 'organization_id'", "unreadable": "unreadable job env"}[built]
+        reason = {"by hand": "no arg 'organization_id'", "unreadable": "unreadable job env"}[built]
         sent = harness.send(workers.echo.name, payload)
         for _ in range(2):
             journal.wait(harness, lambda: reason in (harness.failed(sent) or ""), "its end")
