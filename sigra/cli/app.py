@@ -45,7 +45,12 @@ class _Commands(click.Group):
 
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 88}
+    cls=_Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 88,
+        "show_default": True,
+    },
 )
 @click.version_option(library.__version__, prog_name="sigra")
 def sigra() -> None:
@@ -96,7 +101,6 @@ def sigra() -> None:
     "--in-flight",
     type=click.IntRange(min=1),
     default=1000,
-    show_default=True,
     metavar="N",
     help="Read no further while N jobs are unfinished, snoozed ones included. Bounds the memory.",
 )

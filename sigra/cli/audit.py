@@ -41,7 +41,7 @@ def audit() -> None:
 @in_store
 @of_organization
 @with_filters
-@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@click.option("--limit", type=click.IntRange(1, 500), default=50, help="How many events.")
 @click.option("--cursor", metavar="TEXT", help="Continue after the page that printed this.")
 @as_json
 def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: Any) -> None:
@@ -59,7 +59,7 @@ def list_(url: str, limit: int, cursor: str | None, machine: bool, **filters: An
 @in_store
 @of_organization
 @with_filters
-@click.option("--lines", "-n", type=click.IntRange(0, 500), default=10, show_default=True)
+@click.option("--lines", "-n", type=click.IntRange(0, 500), default=10, help="How many events.")
 @click.option("--follow", "-f", is_flag=True, help="Print each new event as it comes.")
 @as_json
 def tail(url: str, lines: int, follow: bool, machine: bool, **filters: Any) -> None:
@@ -137,7 +137,7 @@ def verify(
     "form",
     type=click.Choice(["jsonl", "csv", "parquet"]),
     default="jsonl",
-    show_default=True,
+    help="How the events are written.",
 )
 @with_key
 @as_json
@@ -228,7 +228,12 @@ def checkpoint(url: str, key: Path, file: Path, machine: bool) -> None:
 @audit.command()
 @in_store
 @with_trust
-@click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8765,
+    help="The port to listen on; 0 takes a free one.",
+)
 def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int) -> None:
     """Serve a read-only page on this machine.
 

@@ -86,7 +86,9 @@ of_persons = _all(
 with_filters = _all(
     click.option("--actor", metavar="ID", help="Who acted."),
     click.option("--action", metavar="NAME", help="What was done, as invoice.close."),
-    click.option("--outcome", type=click.Choice(["success", "failure", "error"])),
+    click.option(
+        "--outcome", type=click.Choice(["success", "failure", "error"]), help="How it ended."
+    ),
     click.option(
         "--since",
         type=_moment,

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
 import sigra
 from sigra.cli import main
+from sigra.cli.app import sigra as sigra_command
 
 
 def test_workers_are_told_in_full_to_a_machine(command):
@@ -99,6 +104,27 @@ def test_help_is_there(command, words):
     result = command(*words)
     assert (0, True) == (result.exit_code, max(map(len, result.stdout.splitlines())) <= 90)
     assert "\\b" not in result.stdout
+
+
+def commands(one: Any = sigra_command, *words: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of a command and of those below it."""
+    yield words
+    for name, below in getattr(one, "commands", {}).items():
+        yield from commands(below, *words, name)
+
+
+@pytest.mark.parametrize("words", [*commands()], ids=" ".join)
+def test_each_option_says_what_it_is_for(words):
+    """The help of every command fits in 80 columns, and none of its options stands there bare."""
+    told = CliRunner().invoke(sigra_command, [*words, "--help"], terminal_width=80).stdout
+    assert max(map(len, told.splitlines())) <= 80
+    one: Any = sigra_command
+    for word in words:
+        one = one.commands[word]
+    options = [
+        each for each in one.get_params(click.Context(one)) if isinstance(each, click.Option)
+    ]
+    assert (True, []) == (bool(options), [each.name for each in options if not each.help])
 
 
 def test_a_missing_extra_is_named(monkeypatch, capsys):
