@@ -78,12 +78,12 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
     return verdict
 
 
-def _retry_or_discard(attempt: Running, error: BaseException, context: Context) -> Verdict:
+def _retry_or_discard(attempt: Running, error: Any, context: Context) -> Verdict:
     options = attempt.job.options
     # A retry cannot supply an arg that this job itself lacks. By type alone: an error's __class__
     # may raise.
-    absent = type(error) is MissingArgError and error.worker in (None, attempt.job.worker)
-    if absent or attempt.attempt + attempt.lost >= options.max_attempts:
+    lacks = issubclass(type(error), MissingArgError) and error.worker in (None, attempt.job.worker)
+    if lacks or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
         delay = min(options.retry_delay(attempt.attempt), LONGEST_DELAY)

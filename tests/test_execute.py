@@ -320,6 +320,16 @@ def test_fetch_arg_in_a_body_fails_the_job_for_good() -> None:
     assert "discarded" == verdict.state
 
 
+def test_a_missing_arg_of_a_type_of_ones_own_fails_the_job_for_good() -> None:
+    """An error that is derived from it says the same: no retry could supply the arg."""
+
+    class NoInvoiceError(MissingArgError):
+        pass
+
+    verdict = run(raising(NoInvoiceError), max_attempts=5)
+    assert "discarded" == verdict.state
+
+
 def test_fetch_arg_in_a_body_says_nothing_that_is_not_so() -> None:
     """The job may have come through .new(), and its body was run."""
     text = str(run(lambda scope, args: fetch_arg(args, "n")).error)

@@ -36,7 +36,8 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = LOCAL) -> None:
-        self._app, self._token, self._hosts = app, token, frozenset(hosts)
+        self._app, self._token = app, token
+        self._hosts = frozenset(map(str.lower, hosts))
         self._name, self._cookie = cookie_of(token)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

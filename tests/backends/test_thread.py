@@ -34,6 +34,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.backends.inprocess.arrival import Arrival
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Turn
 from sigra.backends.inprocess.pool import Pool
@@ -232,6 +233,22 @@ def test_a_wait_on_a_loop_that_ended_leaves_nothing(pool: ThreadBackend) -> None
         return await waiting
 
     assert "gate" == asyncio.run(poll())
+
+
+def test_a_verdict_that_comes_as_the_time_is_over_is_returned() -> None:
+    """``TimeoutError`` means unfinished: a busy loop may see both at once."""
+    verdict, arrival = Verdict("completed", "late"), Arrival()
+
+    async def main() -> Verdict:
+        waiting = asyncio.create_task(arrival.wait(0.001))
+        await asyncio.sleep(0)
+        time.sleep(0.01)
+        arrival.set_result(verdict)
+        return await waiting
+
+    assert asyncio.run(main()) is verdict
+    with pytest.raises(TimeoutError):
+        asyncio.run(Arrival().wait(0))
 
 
 def _futures() -> int:

@@ -153,6 +153,19 @@ def test_this_machine_s_own_names_are_served(client: httpx.Client, host: str) ->
     assert 200 == client.get("/", headers={"host": host}).status_code
 
 
+def test_a_name_of_ones_own_is_served_however_it_is_written() -> None:
+    """Hosts are compared without regard to case: a browser sends them in lower case."""
+    given = [(b"host", b"audit.example"), (b"cookie", "=".join(cookie_of(TOKEN)).encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": given}
+    served = list[Any]()
+
+    async def page(*_: Any) -> None:
+        served.append(scope)
+
+    asyncio.run(Guard(page, TOKEN, ["Audit.Example"])(scope, page, page))
+    assert [scope] == served
+
+
 def test_two_names_at_once_are_refused() -> None:
     """What stands before the page may go by the other one."""
     both = [(b"host", b"127.0.0.1"), (b"host", b"evil.example")]

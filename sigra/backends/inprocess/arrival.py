@@ -32,11 +32,12 @@ class Arrival(Future[Verdict]):
         self._waiting.add(waiter)
         try:
             if not self.done():  # asked only now: what comes from here on wakes this waiter
-                async with asyncio.timeout(timeout):
-                    await waiter
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await waiter
         finally:
             self._waiting.discard(waiter)
-        return self.result()
+        return self.result(0)  # the verdict may have come as the time was over
 
 
 def _wake(waiter: asyncio.Future[None]) -> None:
