@@ -138,5 +138,5 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
 
 def _next(attempt: Running, verdict: Verdict) -> str:
     """Say, for the log line, what becomes of the job after an attempt that was not its last."""
-    again = "" if verdict.state in FINISHED else f"; again in {verdict.delay:.0f} s"
-    return attempt.cut_off() or again
+    again = f"; again in {verdict.delay:.0f} s"
+    return attempt.cut_off() or ("" if verdict.state in FINISHED else attempt.closing() or again)

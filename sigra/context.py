@@ -21,7 +21,8 @@ class Running:
     logged. ``lost``: how many earlier runs ended with their consumer's death; each used up an
     attempt. ``pump``: by it the in-process backends recognize an enqueue from inside a job (None
     if jobs cross a queue). ``cut_off()``: words for the log line if the consumer itself has cut
-    the run off and settles the job, otherwise "".
+    the run off and settles the job, otherwise "". ``closing()``: words if its backend closes, so
+    that it may not run again, otherwise "".
     """
 
     job: Job
@@ -31,6 +32,7 @@ class Running:
     pump: object = None
     lost: int = 0
     cut_off: Any = str  # str() is "", as of a run that nobody cut off
+    closing: Any = str
     ordinal: int = 0
     _info: JobInfo | None = field(default=None, init=False)
 

@@ -28,7 +28,7 @@ class CeleryBackend:
     ``app``: your own, whose routes, limits and other tasks stay as they are; by default
     Celery's current one. ``note_begins``: note each job at the broker while it runs. A job
     that kills its whole consumer each time is then begun ``max_attempts`` times, otherwise one
-    time more. Jobs whose worker no consumer had imported wait in ``unknown_queue``: after the
+    time more. Jobs whose worker a consumer had not imported wait in ``unknown_queue``: after the
     deploy, start ``celery -A app worker -Q`` for it. Raises ``ValueError`` for an app that
     pickles.
     """

@@ -27,6 +27,7 @@ from sigra import (
     JobCancelledError,
     JobFailedError,
     JobInfo,
+    MissingArgError,
     Snooze,
     ThreadBackend,
     configure,
@@ -733,28 +734,47 @@ def test_close_returns_what_a_timeout_left(pool: ThreadBackend) -> None:
 
 
 @worker
-def fails_at_the_gate() -> None:
+def ends_at_the_gate(how: str) -> Any:
     gates["began"].set()
     assert gates["gate"].wait(PATIENCE)
-    raise ValueError("why")
+    if how == "snooze":
+        return Snooze(3600)
+    raise {"fail": ValueError, "lack": MissingArgError}[how]("why")
+
+
+SAID = {
+    "snooze": "snoozed (1 so far)",
+    "fail": "raised ValueError",
+    "lack": "raised MissingArgError",
+}
 
 
 @pytest.mark.parametrize(
-    ("when", "most", "said"),
+    ("when", "how", "most", "said"),
     [
-        ("open", 2, "; again in 3600 s"),
-        ("draining", 2, "; its backend is closing, and it may not run again"),
-        ("draining", 1, ""),
-        ("closed", 2, "; its backend was closed, and it does not run again"),
-        ("closed", 1, ""),
+        ("open", "fail", 2, "; again in 3600 s"),
+        ("open", "snooze", 1, "; again in 3600 s"),
+        ("draining", "fail", 2, "; its backend is closing, and it may not run again"),
+        ("draining", "snooze", 1, "; its backend is closing, and it may not run again"),
+        ("draining", "fail", 1, ""),
+        ("draining", "lack", 2, ""),
+        ("closed", "fail", 2, "; its backend was closed, and it does not run again"),
+        ("closed", "snooze", 1, "; its backend was closed, and it does not run again"),
+        ("closed", "fail", 1, ""),
     ],
 )
 def test_a_job_that_close_returns_is_not_said_to_come_again(
-    pool: ThreadBackend, caplog: pytest.LogCaptureFixture, when: str, most: int, said: str
+    pool: ThreadBackend,
+    caplog: pytest.LogCaptureFixture,
+    when: str,
+    how: str,
+    most: int,
+    said: str,
 ) -> None:
     """The log line of its attempt says so, where it would run again if the backend stayed open."""
+    caplog.set_level(logging.INFO, "sigra.job")
     gates["gate"], gates["began"] = threading.Event(), threading.Event()
-    job = fails_at_the_gate.new({}, max_attempts=most, backoff=3600)
+    job = ends_at_the_gate.new({"how": how}, max_attempts=most, backoff=3600)
     assert gates["began"].wait(PATIENCE)
     if when == "closed":
         assert [job] == pool.close(0)
@@ -767,7 +787,7 @@ def test_a_job_that_close_returns_is_not_said_to_come_again(
     gates["gate"].set()
     while not caplog.messages:
         time.sleep(0.001)
-    assert caplog.messages[0].endswith(f"raised ValueError{said}")
+    assert caplog.messages[0].endswith(f"{SAID[how]}{said}")
     if when == "draining":
         closing.join(PATIENCE)
 

@@ -140,19 +140,19 @@ def report_unfinished(jobs: Iterable[Job], why: str) -> None:
         _log.warning("%s was not finished, %s: %s", named, job.state, why, extra=facts)
 
 
-def closing_words(place: Any, most: int, attempt: int, runner: Any = None) -> str:
-    """Return words for the log line of an attempt that its backend cut off or may run no more.
-
-    ``place``: what runs it, with a ``phase``. ``most``: the job's ``max_attempts``, at which it is
-    the last attempt anyway. ``runner``: its task, if it has one. Otherwise "".
-    """
-    if runner is not None and runner.cancelling():
-        return "; it was cut off, and does not run again"
-    if place.phase == "open" or attempt >= most:
+def closing_words(place: Any) -> str:
+    """Return words for the log line of a job that ``place`` may run no more, "" if it is open."""
+    if place.phase == "open":
         return ""
     if place.phase == "draining":
         return "; its backend is closing, and it may not run again"
     return "; its backend was closed, and it does not run again"
+
+
+def cut_off_words(runner: Any) -> str:
+    """Return words for the log line if ``runner``, a task or None, was cancelled; else ""."""
+    cancelled = runner is not None and runner.cancelling()
+    return "; it was cut off, and does not run again" if cancelled else ""
 
 
 def unconcluded(job: Job, error: BaseException) -> Verdict:

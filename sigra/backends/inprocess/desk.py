@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sigra.backends.inprocess.agenda import (
     Agenda,
     closing_words,
+    cut_off_words,
     report_unfinished,
     unconcluded,
 )
@@ -181,8 +182,8 @@ class Desk:
     async def _perform(self, job: Job, ticket: LocalTicket) -> None:
         ticket.move("executing")
         attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
-        facts = job.options.max_attempts, attempt.attempt, asyncio.current_task()
-        attempt.cut_off = partial(closing_words, self, *facts)
+        attempt.closing = partial(closing_words, self)
+        attempt.cut_off = partial(cut_off_words, asyncio.current_task())
         try:
             if job.definition.is_async:
                 verdict = await aexecute_apart(attempt)

@@ -225,7 +225,7 @@ class Pool:
         job, ticket = entry
         ticket.move("executing")
         attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
-        attempt.cut_off = partial(closing_words, self, job.options.max_attempts, attempt.attempt)
+        attempt.closing = partial(closing_words, self)
         try:
             verdict = execute_apart(attempt)
         except BaseException as error:
