@@ -14,9 +14,9 @@ from urllib.parse import unquote, urlsplit
 
 import click
 
+from sigra.cli.store_commands import words_of
 from sigra.cli.target import MisuseError
 from sigra.errors import MissingExtraError, SigraError
-from sigra.store.errors import reason_of
 from sigra.store.reading import event_filter
 
 if TYPE_CHECKING:
@@ -185,8 +185,10 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     except click.ClickException:
         raise
     except Exception as error:
-        told = f"the audit store cannot be opened: {reason_of(error)}"
-        if "readonly" in told:
+        told = f"the audit store cannot be opened: {words_of(error)}"
+        if "unable to open database file" in told:
+            told += f": may this user read {path.absolute()}, and write to its folder?"
+        elif "readonly" in told:
             told += (
                 "; if you may only read it, and nobody writes to it meanwhile, pass "
                 f"sqlite:///file:{path.absolute()}?immutable=1&uri=true"

@@ -145,7 +145,11 @@ def _erase(store: SqlAuditSink, persons: tuple[str, ...], how: dict[str, Any]) -
             erased += erase(store, person, vacuum=False, **how)
         except AuditChainError as error:
             failed.append(error)
-    vacuum(store)
+    try:
+        vacuum(store)
+    except Exception as error:
+        error.add_note("the same command, run again, does that")
+        raise
     if failed:
         raise failed[0]
     return erased

@@ -15,6 +15,10 @@ from sigra.errors import SigraError
 from sigra.store.errors import reason_of
 
 _OF_STDOUT = (*FULL, errno.EPIPE)
+_DENIED = "42501"  # PostgreSQL's code
+_RIGHTS = (
+    '; the rights that each role needs are under "PostgreSQL roles" in docs/store-operations.md'
+)
 
 
 class StoreCommands(click.Group):
@@ -33,7 +37,7 @@ class StoreCommands(click.Group):
                 told = str(error)
             elif hasattr(error, "orig") or isinstance(error, (sqlite3.Error, OSError)):
                 # The driver's, which SQLAlchemy may have wrapped, or the system's.
-                told = f"the audit store cannot be used: {reason_of(error)}"
+                told = f"the audit store cannot be used: {words_of(error)}"
             else:
                 raise
             from sigra.cli.show import inline
@@ -42,6 +46,12 @@ class StoreCommands(click.Group):
             # The status 1 of verify says that the store is broken.
             kind = MisuseError if ctx.invoked_subcommand == "verify" else click.ClickException
             raise kind(inline(told)) from error
+
+
+def words_of(error: Exception) -> str:
+    """Return a driver's own words, and where the rights are that a role may lack."""
+    denied = getattr(getattr(error, "orig", error), "sqlstate", None) == _DENIED
+    return reason_of(error) + (_RIGHTS if denied else "")
 
 
 def _is_told(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,15 @@ from sigra.store.report import Finding, age_text
 _PUBLIC = '("openssl pkey -in {} -pubout" prints that of a private key)'
 _MOST = 100
 """How many findings a person is shown: after 10^5 of them the verdict is out of sight."""
+_NEXT = {
+    "broken": "What to do: stop cleanup and erase, copy the database and the checkpoints, and "
+    'follow "When verify says broken" in docs/security.md.',
+    "empty": "What to do: look whether this is the right database, and the right organization.",
+}
+_UNPROVEN = (
+    "Warning: nothing shows that nobody rewrote the manifest too: pass the --public-key of whoever "
+    "signed the export"
+)
 _STYLES = {"intact": "green", "broken": "red", "empty": "yellow"}
 
 
@@ -91,7 +101,10 @@ def _show_export(folder: Path, wrong: list[str]) -> None:
 
 def _check_export(folder: Path, keys: Any) -> list[str]:
     try:
-        return verify_export(folder, keys)
+        wrong = verify_export(folder, keys)
+        if not (keys or wrong):
+            print(_UNPROVEN, file=sys.stderr)
+        return wrong
     except (ValueError, OSError) as error:
         if isinstance(error, ValueError) and not isinstance(error.__cause__, PermissionError):
             return [str(error)]
@@ -120,6 +133,8 @@ def _show(report: Report) -> None:
         say(told(finding))
     if (more := len(report.findings) - _MOST) > 0:
         say(f"and {more:,} more: --json lists them")
+    if report.verdict in _NEXT:
+        print(_NEXT[report.verdict], file=sys.stderr)
 
 
 def told(finding: Finding) -> str:

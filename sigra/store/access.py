@@ -39,6 +39,8 @@ KEPT = (
     "or as 'idle in transaction' in pg_stat_activity, end it"
 )
 
+_OLDER = "; if they are of an older version, call sigra.store.migrate.upgrade(sink.database)"
+
 _REFERRED_TO = "FOREIGN KEY"
 
 _MISSING = re.compile(r"no such (?:table|column): \S+|(?:relation|column) \S+ does not exist")
@@ -102,15 +104,18 @@ def noting_locked() -> Iterator[None]:
 
 
 @contextmanager
-def naming_altered() -> Iterator[None]:
-    """Raise ``AuditTablesError`` in place of a database's error about a table that was altered."""
+def naming_altered(cure: str = _OLDER) -> Iterator[None]:
+    """Raise ``AuditTablesError`` in place of a database's error about a table that was altered.
+
+    ``cure``: what to add where something is missing, which may be of a newer version.
+    """
     try:
         yield
     except DBAPIError as error:
         if not _is_altered(error):
             raise
         missing = _MISSING.search(str(error.orig))
-        what = f", or never made: {missing[0]}" if missing else ""
+        what = f", or never made: {missing[0]}{cure}" if missing else ""
         raise AuditTablesError(
             f"are not as their version makes them: one was altered{what}"
         ) from error

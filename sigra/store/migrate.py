@@ -22,9 +22,12 @@ HEAD = "0003"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
+_DENIED = "42501"
 _CURES = {
-    "42501": "and this role may not bring them to {}. As the role that owns them, call",
+    _DENIED: "and this role may not bring them to {}. As the role that owns them, call",
     LOCKED: f"and cannot be brought to {{}}: {KEPT}, and call",
+    "SQLITE_READONLY": "and cannot be brought to {}, because the file may only be read. Copy it "
+    "and open the copy, or make it writable and call",
     "SQLITE_BUSY": "and cannot be brought to {}, because SQLite's lock was held. If the "
     "transaction being written in holds it, call this when the program starts:",
 }
@@ -55,12 +58,16 @@ def ensure_tables(database: Database) -> None:
         _alter(database, _upgrade_once)
     except DBAPIError as error:
         codes = (getattr(error.orig, name, None) for name in ("sqlstate", "sqlite_errorname"))
-        cure = next((_CURES[code] for code in codes if code in _CURES), None)
-        if cure is None:
+        code = next((code for code in codes if code in _CURES), None)
+        if code is None:
             raise
-        are = "not there" if found is None else f"of version {found}"
-        told = f"are {are}, {cure.format(HEAD)} sigra.store.migrate.upgrade(sink.database)"
-        raise AuditTablesError(told) from error
+        raise _not_upgraded(found, code) from error
+
+
+def _not_upgraded(found: str | None, code: str) -> AuditTablesError:
+    are = "not there" if found is None else f"of version {found}"
+    cure = f"{_CURES[code].format(HEAD)} sigra.store.migrate.upgrade(sink.database)"
+    return AuditTablesError(f"are {are}, {cure}")
 
 
 def make_within(connection: Connection, file: str) -> bool:
@@ -110,8 +117,13 @@ def checked_version(connection: Connection) -> str | None:
         if left:
             raise AuditTablesError(f"are without a version: {VERSION_TABLE} is gone or empty")
     _check_known(found)
-    for query in _COLUMNS.get(found or "", ()):
-        _ask(connection, query)
+    try:
+        for query in _COLUMNS.get(found or "", ()):
+            _ask(connection, query)
+    except DBAPIError as error:  # an older version may have a table that the role has no right to
+        if found == HEAD or getattr(error.orig, "sqlstate", None) != _DENIED:
+            raise
+        raise _not_upgraded(found, _DENIED) from error
     return found
 
 
@@ -124,7 +136,7 @@ def _check_known(found: str | None) -> None:
 
 
 def _ask(connection: Connection, query: str) -> list[Any]:
-    with naming_altered():
+    with naming_altered(cure=""):
         return list(connection.exec_driver_sql(query).scalars())
 
 

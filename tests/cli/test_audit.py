@@ -39,6 +39,7 @@ from sigra import AuditEvent, configure
 from sigra.audit import log
 from sigra.cli.app import sigra
 from sigra.store import Checkpoint, Signer, SqlAuditSink, read_checkpoints
+from sigra.store.migrate import downgrade
 
 ACME = ("--organization", "acme")
 ALL = ("--all-organizations",)
@@ -442,6 +443,7 @@ def test_verify_names_the_first_bad_row(run: Command, database: Path) -> None:
     result = run("verify", *ALL)
     assert 1 == result.exit_code
     assert "changed: acme, sequence 2" in result.stdout
+    assert 'follow "When verify says broken" in docs/security.md' in result.stderr
     report = json.loads(run("verify", *ALL, "--json").stdout)
     assert ("broken", "changed") == (report["verdict"], report["findings"][0]["kind"])
 
@@ -726,6 +728,7 @@ def test_an_erasure_that_cannot_clear_the_disk_says_so(run: Command, database: P
     result = run("erase", *ALL, "--person", "nobody", "--reason", "asked for", "--store", store)
     assert (1, 1) == (result.exit_code, result.stderr.count("\n")), result.output
     assert "readonly database; the rows are erased, but their text may remain" in result.stderr
+    assert result.stderr.endswith("; the same command, run again, does that\n")
 
 
 def test_one_is_not_told_as_many(run: Command) -> None:
@@ -1004,6 +1007,7 @@ def test_an_export_is_verified_without_the_store(
     arguments = ["audit", "verify", "--export", str(out)]
     result = CliRunner().invoke(sigra, arguments)
     assert (0, f"export {out}: as its manifest says\n") == (result.exit_code, result.stdout)
+    assert result.stderr.startswith("Warning: nothing shows that nobody rewrote the manifest too")
     next(out.glob("*.jsonl")).write_bytes(b"")
     result = CliRunner().invoke(sigra, [*arguments, "--json"])
     assert (1, True) == (result.exit_code, "was changed" in json.loads(result.stdout)["export"][0])
@@ -1018,3 +1022,28 @@ def test_a_store_that_may_only_be_read_is_opened_as_such(database: Path) -> None
     )
     assert 0 == CliRunner().invoke(sigra, ["audit", "verify", *ALL, "--store", url]).exit_code
     assert before == sorted(database.parent.iterdir())
+
+
+def test_an_old_store_that_may_only_be_read_is_to_be_copied(database: Path, tmp_path: Path) -> None:
+    """Its tables cannot be upgraded where it is, however it is opened."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    downgrade(sink.database, "0001")
+    sink.close()
+    url = f"sqlite:///file:{database}?immutable=1&uri=true"
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+    assert (2, True) == (result.exit_code, "of version 0001" in result.stderr)
+    assert "Copy it and open the copy" in result.stderr
+
+
+def test_a_file_that_this_user_may_not_read_is_named() -> None:
+    """SQLite says only that it cannot open the file."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        file = Path(folder, "audit.db")
+        fill(file, 1)
+        file.chmod(0)
+        with unprivileged():
+            words = ["audit", "list", *ALL, "--store", f"sqlite:///{file}"]
+            result = CliRunner().invoke(sigra, words)
+    assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert f"may this user read {file}, and write to its folder?" in result.stderr

@@ -42,6 +42,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.access import read_tables
+from sigra.store.migrate import downgrade
 from sigra.store.query import read_chain
 from sigra.store.tables import chains, metadata
 from sigra.web import make_app
@@ -559,6 +560,18 @@ def test_who_verifies_tables_that_nobody_made_is_told_what_makes_them(
     sink = open_sink(f"sqlite:///{tmp_path / 'audit.db'}", create_tables=False)
     with pytest.raises(AuditTablesError, match=r"call sigra\.store\.migrate\.upgrade"):
         verify(sink, all_organizations=True)
+
+
+def test_who_reads_older_tables_that_he_may_not_upgrade_is_told_what_does(
+    url: str, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """They lack a column, and nobody altered them."""
+    sink = open_sink(url)
+    fill(sink)
+    downgrade(sink.database, "0001")
+    reader = open_sink(url, create_tables=False)
+    with pytest.raises(AuditTablesError, match=r"of an older version, call sigra\.store\.migrate"):
+        reader.query(EVERYONE, None, 1)
 
 
 @pytest.mark.servers

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from sigra import AuditEvent, AuditScope, audit, configure, log_safe
+from sigra.cli.app import sigra
 from sigra.store import Signer, SqlAuditSink, erase, export, prune, take_checkpoint, verify
 from sigra.store.errors import AuditTablesError
 from sigra.store.migrate import downgrade
@@ -106,19 +108,40 @@ def test_who_reads_verifies_and_writes_nothing(
     assert refused(url, CHANGES) == list(CHANGES)
 
 
-@pytest.mark.parametrize(("version", "are"), [("0001", "of version 0001"), ("base", "not there")])
+@pytest.mark.parametrize(
+    ("version", "are", "granted"),
+    [
+        ("0001", "of version 0001", "SELECT"),
+        ("0001", "of version 0001", ""),
+        ("base", "not there", ""),
+    ],
+)
 def test_who_may_not_make_the_tables_is_told_who_may(
-    url_of: Callable[[str], str], postgres: str, open_sink: Any, version: str, are: str
+    url_of: Callable[[str], str],
+    postgres: str,
+    open_sink: Any,
+    version: str,
+    are: str,
+    granted: str,
 ) -> None:
     """It is not said that he lacks a right to a table that he may read."""
     reader = make_url(url_of("audit_reader"))
     owner = open_sink(make_url(postgres).set(query=reader.query))
     schema = str(reader.query["options"]).split("search_path=")[1].split()[0]
     downgrade(owner.database, version)
-    right = f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader.username}"
-    owner.database.write(lambda connection: connection.exec_driver_sql(right))
+    if granted:
+        right = f"GRANT {granted} ON ALL TABLES IN SCHEMA {schema} TO {reader.username}"
+        owner.database.write(lambda connection: connection.exec_driver_sql(right))
     with pytest.raises(AuditTablesError, match=f"are {are}, and this role may not bring them"):
         open_sink(reader).prepare()
+
+
+def test_who_lacks_a_right_is_told_where_the_rights_are(url_of: Callable[[str], str]) -> None:
+    """The database names only the table."""
+    words = ["audit", "erase", "--all-organizations", "--person", "ann", "--reason", "asked"]
+    result = CliRunner().invoke(sigra, [*words, "--store", url_of("audit_reader")])
+    assert (1, True) == (result.exit_code, "permission denied" in result.stderr)
+    assert '"PostgreSQL roles" in docs/store-operations.md' in result.stderr
 
 
 def test_who_keeps_the_store_prunes_and_erases(
