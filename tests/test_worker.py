@@ -32,6 +32,11 @@ def original(scope: AuditScope, invoice_id: int, notify: bool = False) -> str:
     return f"{invoice_id} {notify}"
 
 
+def plain_function() -> str:
+    """Answer."""
+    return "borrowed"
+
+
 @tenant_worker
 def close(scope: AuditScope, invoice_id: int, notify: bool = False) -> str:
     """Close an invoice."""
@@ -156,6 +161,26 @@ def test_a_worker_pickles_by_name(made: Any) -> None:
     """A round trip gives the same object, as it does for a function."""
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         assert made is pickle.loads(pickle.dumps(made, protocol)), protocol
+
+
+def test_a_worker_that_its_module_does_not_hold_pickles_by_its_own_name() -> None:
+    """One of a factory, of a lambda or of another module's function travels as any other."""
+
+    def made(name: str) -> Any:
+        @worker(name=name)
+        def answer() -> str:
+            return name
+
+        return answer
+
+    first, second = made("pickled.first"), made("pickled.second")
+    unnamed: Any = worker(name="pickled.unnamed")(lambda: "unnamed")
+    borrowed: Any = worker(name="pickled.borrowed")(plain_function)
+    for each in (first, second, unnamed, borrowed):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            back = pickle.loads(pickle.dumps(each, protocol))
+            assert (each, type(each), each.name) == (back, type(back), back.name)
+            assert each() == back.new({}).result(10)
 
 
 def test_a_way_to_enqueue_pickles_whatever_it_was_used_for() -> None:
