@@ -144,6 +144,20 @@ def test_words_run_together_are_found(key: str) -> None:
     assert SECRET == key_verdict(key)
 
 
+@pytest.mark.parametrize(
+    "key", ["user2FA", "user2fa", "user2Fa", "2Fa", "backup2FACode", "backup2faCode"]
+)
+def test_a_word_that_begins_with_a_digit_begins_a_word(key: str) -> None:
+    """The digit of 2FA is no version of the word before it."""
+    assert SECRET == key_verdict(key)
+
+
+@pytest.mark.parametrize("key", ["apiV2Factory", "step2Fast", "sha2file", "is2FAEnabled"])
+def test_not_every_2_begins_2fa(key: str) -> None:
+    """Other words after a 2, and what only describes 2FA, are left alone."""
+    assert PLAIN == key_verdict(key)
+
+
 @pytest.mark.parametrize("key", ["se_cret", "coo_kies", "pass_phrases", "con_nec_tion_string"])
 def test_a_word_torn_apart_is_found(key: str) -> None:
     """Neighbours that run together to a word of six letters or more, up to four of them."""
@@ -203,7 +217,9 @@ def test_a_metric_word_frees_no_other_secret() -> None:
     assert is_flagged("tax_id_token_count", 1234)
 
 
-@pytest.mark.parametrize("key", ["has_password", "requireMfa", "password_reset", "ENABLE_SSO"])
+@pytest.mark.parametrize(
+    "key", ["has_password", "requireMfa", "password_reset", "ENABLE_SSO", "enable2FA"]
+)
 def test_an_answer_of_yes_or_no_is_no_secret(key: str) -> None:
     """True and False pass under a name with a verb, and nothing else does."""
     assert not is_flagged(key, True)
