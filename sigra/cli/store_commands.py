@@ -15,10 +15,13 @@ from sigra.errors import SigraError
 from sigra.store.errors import reason_of
 
 _OF_STDOUT = (*FULL, errno.EPIPE)
-_DENIED = "42501"  # PostgreSQL's code
-_RIGHTS = (
-    '; the rights that each role needs are under "PostgreSQL roles" in docs/store-operations.md'
-)
+_CURES = {
+    "42501": 'the rights that each role needs are under "PostgreSQL roles" in '
+    "docs/store-operations.md",
+    "SQLITE_BUSY": "another transaction kept its lock: find who has the file open, as by lsof, and "
+    "end it",
+}
+"""What to do, by PostgreSQL's code or SQLite's, where a driver's own words do not say so."""
 
 
 class StoreCommands(click.Group):
@@ -49,9 +52,10 @@ class StoreCommands(click.Group):
 
 
 def words_of(error: Exception) -> str:
-    """Return a driver's own words, and where the rights are that a role may lack."""
-    denied = getattr(getattr(error, "orig", error), "sqlstate", None) == _DENIED
-    return reason_of(error) + (_RIGHTS if denied else "")
+    """Return a driver's own words, and what to do where they do not say so."""
+    own = getattr(error, "orig", error)
+    codes = (getattr(own, name, None) for name in ("sqlstate", "sqlite_errorname"))
+    return "; ".join([reason_of(error), *(_CURES[code] for code in codes if code in _CURES)])
 
 
 def _is_told(error: Exception) -> bool:

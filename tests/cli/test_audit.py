@@ -1041,9 +1041,22 @@ def test_a_file_that_this_user_may_not_read_is_named() -> None:
         Path(folder).chmod(0o755)
         file = Path(folder, "audit.db")
         fill(file, 1)
+        words = ["audit", "list", *ALL, "--store", f"sqlite:///{file}"]
+        assert 0 == CliRunner().invoke(sigra, words).exit_code  # and all modules are imported
         file.chmod(0)
         with unprivileged():
-            words = ["audit", "list", *ALL, "--store", f"sqlite:///{file}"]
             result = CliRunner().invoke(sigra, words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
     assert f"may this user read {file}, and write to its folder?" in result.stderr
+
+
+def test_a_lock_that_somebody_keeps_is_told_with_how_to_find_him(
+    run: Command, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite says only that the database is locked."""
+    monkeypatch.setattr("sigra.store.database._BUSY_MILLISECONDS", 1)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        result = run("erase", *ALL, "--person", "ann", "--reason", "asked for")
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "is locked; another transaction kept its lock: find who has the file" in result.stderr
