@@ -86,10 +86,12 @@ class Worker(_Proxy[P, R_co]):
     def __dir__(self) -> list[str]:
         return sorted({*dir(self.__wrapped__), *dir(type(self))})
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
+    def __reduce__(self, protocol: Any = None) -> Any:
         # What its module does not hold by that name is found by the worker's own, as `new` is.
         held = getattr(self.__wrapped__, "__globals__", {}).get(name := self.__qualname__, self)
         return name if held is self and "<" not in name else (type(self), (self.definition,))
+
+    __reduce_ex__ = __reduce__
 
     def __deepcopy__(self, memo: Any = None) -> Worker[P, R_co]:
         return self

@@ -181,6 +181,7 @@ def test_a_worker_that_its_module_does_not_hold_pickles_by_its_own_name() -> Non
             back = pickle.loads(pickle.dumps(each, protocol))
             assert (each, type(each), each.name) == (back, type(back), back.name)
             assert each() == back.new({}).result(10)
+        assert each.__reduce__() == each.__reduce_ex__(4)
 
 
 def test_a_way_to_enqueue_pickles_whatever_it_was_used_for() -> None:

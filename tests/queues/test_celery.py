@@ -863,7 +863,7 @@ def test_a_workers_name_that_a_native_task_has_is_refused():
     """Celery keeps the task that came first, which would run the envelope as its args."""
     app = celery.Celery(broker="memory://", set_as_current=False)
 
-    @app.task(name=workers.echo.name)
+    @app.task(name=workers.echo.name, shared=False)  # or each later app of this process has it
     def native(**_):
         pass
 
