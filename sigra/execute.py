@@ -23,7 +23,7 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
 
     For a body that takes ``args``, whose keys nobody has checked.
     """
-    if key not in args:
+    if key not in iter(args):  # as .new() reads a mapping, whose __contains__ may be its own
         attempt = running.get()
         raise MissingArgError(key, attempt.job.definition.name if attempt is not None else None)
     return args[key]

@@ -10,6 +10,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections import UserDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -312,6 +313,19 @@ def test_fetch_arg_names_the_absent_key() -> None:
     """An absent key raises MissingArgError, which is a KeyError."""
     with pytest.raises(KeyError, match="'actor_id'"):
         fetch_arg({}, "actor_id")
+
+
+@pytest.mark.parametrize("says", [True, False])
+def test_fetch_arg_goes_by_the_keys_that_a_mapping_has(says: bool) -> None:
+    """What its own ``in`` says decides nothing, as at ``.new()``."""
+
+    class Odd(UserDict[str, Any]):
+        def __contains__(self, key: object) -> bool:
+            return says
+
+    assert 1 == fetch_arg(Odd(n=1), "n")
+    with pytest.raises(MissingArgError):
+        fetch_arg(Odd(n=1), "m")
 
 
 def test_fetch_arg_in_a_body_fails_the_job_for_good() -> None:
