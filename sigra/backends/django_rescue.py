@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from importlib import import_module
 from typing import Any
@@ -68,6 +68,20 @@ def go_on(result: Any, payload: Mapping[str, Any], verdict: Verdict) -> None:
         else:
             row.set_failed(writable(verdict.error))
         send_again(result.task, payload, verdict.delay)
+
+
+def end(result: Any, payload: Mapping[str, Any], error: BaseException) -> None:
+    """End a failed job's row, with what a run that somebody asks for by hand is to have.
+
+    In one transaction: if the consumer died in between, ``rescue`` would run the job again.
+    """
+    row, kept = result.db_result, fit(payload)
+    if type(kept.get("deliveries")) is int:
+        kept["deliveries"] = 0  # of a job that was refused unread too
+    with suppress(_db.Error), _db.transaction.atomic(using=rows().db):
+        row.set_failed(error)
+        row.args_kwargs["kwargs"] = kept
+        row.save(update_fields=["args_kwargs"])
 
 
 @contextmanager

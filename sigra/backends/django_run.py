@@ -10,16 +10,19 @@ from typing import Any
 from sigra.backends.django_rescue import (
     RESCUE,
     count_delivery,
+    end,
     go_on,
     lost_if_unwritten,
     rescue,
     watch,
 )
+from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native
 from sigra.backends.jsonb import unfit, writable
 from sigra.backends.orm_thread import execute_in_place
 from sigra.catalog import find
 from sigra.errors import UnknownWorkerError
+from sigra.job import FINISHED
 
 _tasks = native("django.tasks", "django")
 
@@ -67,6 +70,10 @@ def _settle(result: Any, consumed: Consumed) -> None:
     if verdict.state in ("retryable", "scheduled"):
         with lost_if_unwritten(result.db_result):
             go_on(result, consumed.following(), verdict)
-    if verdict.error is not None:
-        # Django then shows this row as failed; a retry goes on in a row of its own.
-        raise writable(verdict.error)
+    if verdict.error is None:
+        return
+    error = writable(verdict.error)
+    if verdict.state in FINISHED and MARK in consumed.payload:
+        end(result, consumed.by_hand(0), error)
+    # Django then shows this row as failed; a retry goes on in a row of its own.
+    raise error

@@ -52,7 +52,14 @@ async def _settle(
             # A run by hand has all attempts again; by one snooze more its events get new ids.
             again = {"snoozes": consumed.delivery.snoozes + 1} if consumed.delivery else {}
             await notes.write_end(job, counts, again)
-            raise writable(error)
+            raise _final(writable(error))
+
+
+def _final(error: Exception) -> Exception:
+    """Return the error itself, or one of its name and text where PgQueuer would retry the job."""
+    asks: Any = _pgqueuer.RetryRequested
+    group = isinstance(error, BaseExceptionGroup) and error.subgroup(asks)
+    return RuntimeError(repr(error)) if isinstance(error, asks) or group else error
 
 
 def _read(job: Any) -> dict[str, Any]:

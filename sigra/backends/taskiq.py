@@ -68,8 +68,9 @@ class TaskiqBackend:
             for job in jobs:
                 delay, queue = seconds_until(job.options), job.options.queue or self._queue
                 labels = LABELS if queue is None else {**LABELS, "queue_name": queue}
-                kicker = AsyncKicker(job.worker, self.broker, dict(labels))
-                sent = send(kicker.with_task_id(job.id), self.schedules, pack(job), delay)
+                kicker = AsyncKicker(job.worker, self.broker, dict(labels)).with_task_id(job.id)
+                kicker = kicker.with_schedule_id(job.id)  # by which its user can cancel it
+                sent = send(kicker, self.schedules, pack(job), delay)
                 await answered(sent, self._timeout)
                 job.accept(native_id=job.id)
 

@@ -32,6 +32,13 @@ def says(scope, text):
     raise ValueError(text.encode().decode("unicode-escape"))
 
 
+@tenant_worker(name="pgqueuer_app.asks")
+def asks(scope, grouped):
+    """Fail by PgQueuer's own word for a retry."""
+    error = pgqueuer.RetryRequested(reason="said so")
+    raise ExceptionGroup("of a task group", [error]) if grouped else error
+
+
 @tenant_worker(name="pgqueuer_app.alone", audit_schema=AuditEvent)
 async def alone(scope):
     """Run for a while, beside no other of its kind."""

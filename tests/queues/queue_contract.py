@@ -139,14 +139,14 @@ class QueueContract(ConsumerContract):
     def _is_run_by_hand(
         self, harness: QueueHarness, journal: Journal, by_hand: Callable[[str], object]
     ) -> None:
-        """Have a job fail for good, and run it again by its id, twice."""
+        """Have a job fail for good, and run it again by its native id, twice."""
         args = {**IDS, "failures": 9}
         job, _ = self._run(harness, journal, workers.recovers, args, 2, max_attempts=2, backoff=0)
         for runs in (3, 4):
-            journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
-            by_hand(job.id)
+            journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
+            by_hand(job.native_id)
             journal.wait(harness, lambda: len(journal.events()) == runs, "its end")  # noqa: B023
-        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
         assert len({event["event_id"] for event in journal.events()}) == 4
 

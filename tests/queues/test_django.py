@@ -185,6 +185,52 @@ class DjangoContract(QueueContract):
         job = workers.ends.new({**IDS, "how": how})
         assert error in self.row(harness, journal, job.native_id, "FAILED").traceback
 
+    @pytest.mark.parametrize("enqueued", [False, True])
+    def test_a_failed_job_that_is_run_again_by_hand_has_its_last_attempt_once_more(
+        self, harness, journal, enqueued
+    ):
+        """As a row that is made ready again, or as a new one with its args; its events are new."""
+
+        def again(native_id: str) -> None:
+            job_id = harness.rows.get(id=native_id).args_kwargs["kwargs"]["id"]
+            row = harness.rows.filter(args_kwargs__kwargs__id=job_id).latest("enqueued_at")
+            if enqueued:
+                row.task_result.task.enqueue(**row.args_kwargs["kwargs"])
+            else:
+                assert harness.rows.filter(id=row.id, status="FAILED").update(status="READY") == 1
+
+        self._is_run_by_hand(harness, journal, again)
+
+    def test_a_job_whose_consumers_died_is_run_again_by_hand(self, harness, journal):
+        """As one whose attempts are used up: it was refused for good as one that kills them."""
+        job = workers.echo.new(IDS, delay=3600)
+        row = harness.rows.filter(id=job.native_id)
+        died = {"args": [], "kwargs": {**row.get().args_kwargs["kwargs"], "deliveries": 1}}
+        row.update(args_kwargs=died, run_after=row.get().enqueued_at)
+        error = self.row(harness, journal, job.native_id, "FAILED").traceback
+        assert ("PoisonedJobError" in error, journal.runs()) == (True, [])
+        row.update(status="READY")
+        self.row(harness, journal, job.native_id, "SUCCESSFUL")
+
+    @pytest.mark.parametrize("deployed", [False, True])
+    def test_a_refused_job_that_is_run_again_by_hand_is_no_death_of_a_consumer(
+        self, harness, journal, deployed
+    ):
+        """It is refused for the same reason, and runs if a deploy has mended that."""
+        job = workers.echo.new(IDS, delay=3600)
+        row = harness.rows.filter(id=job.native_id)
+        whole = row.get().args_kwargs["kwargs"]
+        lacking = {**whole, "args": {"organization_id": "42"}}
+        past = row.get().enqueued_at
+        row.update(args_kwargs={"args": [], "kwargs": lacking}, run_after=past)
+        assert "'actor_id'" in self.row(harness, journal, job.native_id, "FAILED").traceback
+        if deployed:  # as if the worker now took what the job has
+            kept = {**row.get().args_kwargs["kwargs"], "args": whole["args"]}
+            row.update(args_kwargs={"args": [], "kwargs": kept})
+        row.update(status="READY", traceback="")
+        ended = self.row(harness, journal, job.native_id, "SUCCESSFUL" if deployed else "FAILED")
+        assert ("'actor_id'" in ended.traceback) is not deployed
+
     def test_a_workers_module_is_imported_when_a_job_asks_for_it(self, harness, journal):
         """A consumer runs workers whose modules it has not imported before."""
         _, (run,) = self._run(harness, journal, django_jobs.lazily_found, IDS)

@@ -144,6 +144,17 @@ class TestPgQueuer(OwnPoolContract):
             harness, lambda: [row["status"] for row in harness.log(job.native_id)] == words, status
         )
 
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_pgqueuers_own_word_for_a_retry_is_a_failed_attempt_as_any_other(
+        self, harness: PgQueuerHarness, journal: Journal, grouped: bool
+    ) -> None:
+        """With no attempt left it ends the job: PgQueuer ran it again, and it was called lost."""
+        job = pgqueuer_app.asks.new({**IDS, "grouped": grouped}, max_attempts=2, backoff=0)
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
+        assert "said so" in harness.failed(job.native_id)
+        words = ["queued", "picked", "queued", "picked", "failed"]
+        assert [row["status"] for row in harness.log(job.native_id)] == words
+
     def test_a_snooze_burns_no_native_attempt_and_a_failure_does(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:

@@ -134,6 +134,14 @@ class TaskiqContract(LoopContract):
         harness.stop()
         assert [job.id for job in jobs if harness.direct.exists(f"sigra:begun:{job.id}")] == []
 
+    def test_a_delayed_job_is_cancelled_by_its_native_id(self, harness, journal):
+        """It is its schedule's id too, until its first run; the other jobs' schedules stay."""
+        first, second = workers.echo.new_many([IDS] * 2, delay=3600)
+        assert (harness.kept(first.native_id), harness.kept(second.native_id)) == (True, True)
+        schedules = harness.backend.schedules
+        submit(own_loop(), schedules.delete_schedule(first.native_id)).result()
+        assert (harness.kept(first.native_id), harness.kept(second.native_id)) == (False, True)
+
     def test_a_job_that_taskiq_cuts_off_uses_up_an_attempt(self, harness, journal, monkeypatch):
         """With a label ``timeout`` it comes again, as one whose consumer died, and then ends."""
         limited = [*harness.broker.middlewares, Limit(sleeps.name)]
