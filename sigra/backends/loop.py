@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
@@ -71,6 +72,15 @@ def submit(loop: asyncio.AbstractEventLoop, work: Work) -> Future[Any]:
         work.close()
         raise RuntimeError(_FORKED if forked else _ENDED)
     return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+def of_plain_task() -> asyncio.AbstractEventLoop | None:
+    """Return the loop by which asgiref runs a plain function in this thread, if it does."""
+    asgiref = sys.modules.get("asgiref.sync")
+    local = getattr(getattr(asgiref, "SyncToAsync", None), "threadlocal", None)
+    if getattr(local, "main_event_loop_pid", None) != os.getpid():
+        return None
+    return getattr(local, "main_event_loop", None)
 
 
 def one_that_runs(loop: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.external import native
-from sigra.backends.loop import one_that_runs, outcome, submit
+from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import Strategy, is_ours, run
@@ -52,11 +52,11 @@ class ProcrastinateBackend:
             conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()
             if conn is not None or not in_loop_only(connector):
                 accept_rows(jobs, write(connector, jobs, conn))
-            elif in_event_loop() or self._loop is None:
+            elif in_event_loop() or (loop := self._loop or of_plain_task()) is None:
                 reason = "the app was opened for its event loop; use await .anew(), or app.open()"
                 raise EnqueueError(self.name, reason)
             else:
-                outcome(self._loop, submit(self._loop, self.aenqueue(jobs)))
+                outcome(loop, submit(loop, self.aenqueue(jobs)))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""

@@ -20,6 +20,12 @@ backend = ProcrastinateBackend(app, rescue_after=6)
 app.task(name="native.note")(consumer_side.note)
 
 
+@app.task(name="native.hands_over")
+def hands_over(**args):
+    """Make a worker's job of a native one, as a plain task whose app was opened in a loop."""
+    contract_workers.echo.new(args)
+
+
 @tenant_worker(name="queues.parent")
 def parent(scope, args):
     """Enqueue from a thread of the worker, whose app was opened in its loop."""

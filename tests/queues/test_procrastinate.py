@@ -297,6 +297,18 @@ class TestProcrastinate(LoopContract):
             conn.execute("DELETE FROM procrastinate_jobs WHERE worker_id = %s", silent)
         harness.consumer.start()
 
+    def test_a_plain_native_task_enqueues_before_its_consumer_had_a_job(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """As its own ``defer`` does there: a periodic task may be what comes first."""
+        assert harness.consumer.stop() == 0
+        native = harness.app.configure_task("native.hands_over").defer(**IDS)
+        harness.consumer.start()
+        ended = "status IN ('succeeded', 'failed') AND id = %s"
+        journal.wait(harness, lambda: bool(harness.rows(ended, native)), "its end")
+        assert harness.app.job_manager.get_job_status(native).value == "succeeded"
+        journal.wait(harness, lambda: len(journal.runs()) == 1, "its job")
+
     def test_a_look_for_lost_jobs_goes_before_all_that_wait(self, harness: Any) -> None:
         """A backlog does not keep back the jobs of a consumer that died."""
         assert harness.consumer.stop() == 0
