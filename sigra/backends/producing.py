@@ -126,6 +126,8 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
             "AsyncSession (await (await session.connection()).get_raw_connection())"
             ".driver_connection"
         )
+    elif kind.__module__.startswith("django."):
+        reason += "; Django holds one: django.db.connection.connection"
     raise InvalidOptionError("conn", reason, job.worker)
 
 

@@ -7,9 +7,16 @@ from typing import Any
 
 import pytest
 
-from sigra import EnqueueError, InvalidOptionError, tenant_worker
-from sigra.backends.producing import due_at, sending
+from sigra import AuditScope, EnqueueError, InvalidOptionError, tenant_worker
+from sigra.backends.producing import due_at, require_conn, sending
+from sigra.job import Job
 from sigra.options import parse_options
+
+
+@tenant_worker(name="tests.nothing")
+def nothing(scope: AuditScope) -> None:
+    pass
+
 
 LAST = datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))
 NEVER = datetime(9999, 1, 1, tzinfo=timezone.utc)
@@ -23,6 +30,24 @@ def test_a_job_that_no_date_can_be_given_is_refused_by_its_option(option: str, v
     with pytest.raises(InvalidOptionError) as raised:
         due_at(parse_options({option: value}))
     assert option == raised.value.option
+
+
+@pytest.mark.parametrize(
+    ("module", "cure"),
+    [
+        ("sqlalchemy.orm.session", "session.connection().connection.driver_connection"),
+        ("django.utils.connection", "django.db.connection.connection"),
+    ],
+)
+def test_a_conn_that_holds_the_drivers_is_refused_with_the_way_to_that(
+    module: str, cure: str
+) -> None:
+    """Whoever passes a session, or Django's connection, is told what to pass."""
+    conn = type("Conn", (), {"__module__": module})()
+    job = Job(nothing.definition, {}, parse_options({"conn": conn}), "a queue")
+    with pytest.raises(InvalidOptionError) as raised:
+        require_conn(job, "psycopg", "pgconn")
+    assert cure in str(raised.value)
 
 
 def test_the_last_day_that_a_job_can_wait_for_is_one_everywhere() -> None:
