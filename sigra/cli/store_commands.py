@@ -12,11 +12,11 @@ import click
 from sigra.cli.output import FULL
 from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
-from sigra.store.errors import reason_of
+from sigra.store.errors import DENIED, code_of, reason_of
 
 _OF_STDOUT = (*FULL, errno.EPIPE)
 _CURES = {
-    "42501": 'the rights that each role needs are under "PostgreSQL roles" in '
+    DENIED: 'the rights that each role needs are under "PostgreSQL roles" in '
     "docs/store-operations.md",
     "SQLITE_BUSY": "another transaction kept its lock: find who has the file open, as by lsof, and "
     "end it",
@@ -53,9 +53,8 @@ class StoreCommands(click.Group):
 
 def words_of(error: Exception) -> str:
     """Return a driver's own words, and what to do where they do not say so."""
-    own = getattr(error, "orig", error)
-    codes = (getattr(own, name, None) for name in ("sqlstate", "sqlite_errorname"))
-    return "; ".join([reason_of(error), *(_CURES[code] for code in codes if code in _CURES)])
+    cure = _CURES.get(code_of(error) or "")
+    return reason_of(error) if cure is None else f"{reason_of(error)}; {cure}"
 
 
 def _is_told(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.database import Database
-from sigra.store.errors import AuditTablesError
+from sigra.store.errors import DENIED, LOCKED, AuditTablesError, code_of
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -26,13 +26,10 @@ _ALTERED = (
 )
 """What SQLite's messages contain where a table was altered: it has no error code for that."""
 
-_ALTERED_CODES, _OTHER_CODES = ("42", "23"), ("42501", "23001", "23503")
+_ALTERED_CODES, _OTHER_CODES = ("42", "23"), (DENIED, "23001", "23503")
 """How PostgreSQL's codes begin for a table or column that is missing or of another type (42), or a
 constraint that refuses a row (23); and those of them that say nothing about the tables: a role may
-not use them (42501), or a row of another table refers to theirs."""
-
-LOCKED = "55P03"
-"""PostgreSQL's code for a wait for a lock that took too long."""
+not use them (DENIED), or a row of another table refers to theirs."""
 
 KEPT = (
     "another transaction kept its lock on the audit store for 10 s: find it by pg_blocking_pids() "
@@ -98,7 +95,7 @@ def noting_locked() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == LOCKED:
+        if code_of(error) == LOCKED:
             error.add_note(f"{KEPT}, and do this again")
         raise
 

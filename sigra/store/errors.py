@@ -7,11 +7,20 @@ from sigra.errors import SigraError
 REENTERED = "a signal handler used the sink while its own thread was writing an event"
 """The text of the ``RuntimeError`` with which it is refused: it would wait for itself."""
 
+DENIED, LOCKED = "42501", "55P03"
+"""PostgreSQL's codes: a role lacks a right, and a wait for a lock took too long."""
+
 
 def reason_of(error: BaseException) -> str:
     """Return a driver's own words, without SQLAlchemy's lines; its error's type if it has none."""
     own = getattr(error, "orig", error)
     return str(own) or type(own).__name__
+
+
+def code_of(error: BaseException) -> str | None:
+    """Return PostgreSQL's or SQLite's code of a driver's error, which SQLAlchemy may wrap."""
+    own = getattr(error, "orig", error)
+    return getattr(own, "sqlstate", None) or getattr(own, "sqlite_errorname", None)
 
 
 class InvalidQueryError(SigraError, ValueError):

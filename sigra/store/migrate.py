@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, column, create_engine, false, func, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
-from sigra.store.access import KEPT, LOCKED, naming_altered, noting_locked
+from sigra.store.access import KEPT, naming_altered, noting_locked
 from sigra.store.database import Database, be_patient
-from sigra.store.errors import AuditTablesError
+from sigra.store.errors import DENIED, LOCKED, AuditTablesError, code_of
 from sigra.store.tables import chains, entries, marks
 
 HEAD = "0003"
@@ -22,9 +22,8 @@ HEAD = "0003"
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x5193A
-_DENIED = "42501"
 _CURES = {
-    _DENIED: "and this role may not bring them to {}. As the role that owns them, call",
+    DENIED: "and this role may not bring them to {}. As the role that owns them, call",
     LOCKED: f"and cannot be brought to {{}}: {KEPT}, and call",
     "SQLITE_READONLY": "and cannot be brought to {}, because the file may only be read. Copy it "
     "and open the copy, or make it writable and call",
@@ -57,9 +56,8 @@ def ensure_tables(database: Database) -> None:
     try:
         _alter(database, _upgrade_once)
     except DBAPIError as error:
-        codes = (getattr(error.orig, name, None) for name in ("sqlstate", "sqlite_errorname"))
-        code = next((code for code in codes if code in _CURES), None)
-        if code is None:
+        code = code_of(error)
+        if code not in _CURES:
             raise
         raise _not_upgraded(found, code) from error
 
@@ -121,9 +119,9 @@ def checked_version(connection: Connection) -> str | None:
         for query in _COLUMNS.get(found or "", ()):
             _ask(connection, query)
     except DBAPIError as error:  # an older version may have a table that the role has no right to
-        if found == HEAD or getattr(error.orig, "sqlstate", None) != _DENIED:
+        if found == HEAD or code_of(error) != DENIED:
             raise
-        raise _not_upgraded(found, _DENIED) from error
+        raise _not_upgraded(found, DENIED) from error
     return found
 
 
