@@ -21,14 +21,13 @@ from sigra.cli.show import (
 from sigra.cli.target import MisuseError
 from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
 from sigra.store.keys import by_id
-from sigra.store.report import Finding, age_text
+from sigra.store.report import WHEN_BROKEN, Finding, age_text
 
 _PUBLIC = '("openssl pkey -in {} -pubout" prints that of a private key)'
 _MOST = 100
 """How many findings a person is shown: after 10^5 of them the verdict is out of sight."""
 _NEXT = {
-    "broken": "What to do: stop cleanup and erase, copy the database and the checkpoints, and "
-    'follow "When verify says broken" in docs/security.md.',
+    "broken": WHEN_BROKEN,
     "empty": "What to do: look whether this is the right database, and the right organization.",
 }
 _UNPROVEN = (

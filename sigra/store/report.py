@@ -10,6 +10,12 @@ Kind = Literal["changed", "removed", "inserted", "reordered", "truncated", "forg
 Level = Literal["chained", "signed", "anchored"]
 Verdict = Literal["intact", "broken", "empty"]
 
+WHEN_BROKEN = (
+    "What to do: stop cleanup and erase, copy the database and the checkpoints, and follow "
+    '"When verify says broken" in docs/security.md.'
+)
+"""What whoever reads of a broken chain is told, in the terminal and on the page."""
+
 
 class Finding(NamedTuple):
     """One thing that is wrong: where, what kind of thing, and how it shows.

@@ -24,7 +24,7 @@ from sigra.errors import SigraError
 from sigra.store import SqlAuditSink, verify
 from sigra.store.errors import InvalidQueryError, reason_of
 from sigra.store.reading import EventFilter, event_filter
-from sigra.store.report import age_text
+from sigra.store.report import WHEN_BROKEN, age_text
 from sigra.store.stored import who
 from sigra.web import words
 from sigra.web.guard import Guard
@@ -133,6 +133,7 @@ class _Pages:
         return _render(
             "verification.html",
             report=report,
+            when_broken=WHEN_BROKEN,
             everything="all_organizations" in which,
             organization_id=which.get("organization_id"),
         )
