@@ -414,7 +414,7 @@ def test_who_passes_another_mapping_than_a_dict_is_told_which(
     result = log_safe("a.b", scope)
     assert result.reason is not None
     assert result.reason.startswith(f"rejected at scope.{field}: {kind} has none, ")
-    assert result.reason.endswith("pass another mapping as dict(...)")
+    assert result.reason.endswith("and any mapping as dict(...)")
     copy = {name: dict(x) if isinstance(x, UserDict) else x for name, x in dict(scope).items()}
     event = log_safe("a.b", copy).event
     assert event is not None

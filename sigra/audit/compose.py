@@ -21,13 +21,12 @@ Details = tuple[Any, Any, Any, Any, Any, Any, Any, Any, Any]
 ``actor_type``, ``ip_address``, ``user_agent``, ``occurred_at``, ``organization_id``
 and ``actor_id`` (the last two ``ABSENT`` where they were not passed)."""
 
-LENIENT, PLAIN, EXACT = range(3)
-"""What raises ``AuditRejectedError``. LENIENT: nothing; what cannot be read becomes None. PLAIN: an
-id of a wrong type, a time without a zone, a scope that cannot be read. EXACT: these, and every
-value that the event could not hold as it was passed."""
+NO_DETAILS: Details = (None, None, None, None, None, None, None, ABSENT, ABSENT)
 
-Notes = tuple[list[str], int]
-"""The paths of what was redacted, and one of the three above."""
+LENIENT, REGULAR, EXACT = range(3)
+"""What raises ``AuditRejectedError``. LENIENT: nothing; what cannot be read becomes None. REGULAR:
+an id of a wrong type, a time without a zone, a scope that cannot be read. EXACT: these, and every
+value that the event cannot hold as it was passed."""
 
 _MAX_TEXT = 256
 _MAX_PRINTABLE = 1024
@@ -36,38 +35,41 @@ _UNFIT = (
     f"({_MAX_PRINTABLE:,} if printable ASCII), or as target_id an int up to 1,024 bits or a UUID"
 )
 
-_NONE = "{} has none, or loads it lazily: pass an id or None; pass another mapping as dict(...)"
+_NONE = "{} has none, or loads it lazily: pass an id or None, and any mapping as dict(...)"
 
 
-def compose(action: str, outcome: Outcome, scope: Any, details: Details, job: Running | None,
-            ordinal: int, raising: int) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
-    """Return an event as a log line, in the order of its fields, and the paths redacted."""
-    target_id, target_type, metadata, actor_type, ip, agent, at, organization, actor = details
+def compose(action: str, outcome: Outcome, scope: Any, details: Details, attempt: Running | None,
+            ordinal: int, strict: int) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
+    """Return an event as a log line, in the order of its fields, and the paths redacted.
+
+    ``attempt``: the one that runs, None outside a job. ``ordinal``: which event of the attempt
+    this is. ``strict``: ``LENIENT``, ``REGULAR`` or ``EXACT``.
+    """
+    target_id, kind, metadata, actor_type, ip, agent, at, organization, actor = details
     metadata, redacted = sanitize(metadata)
-    notes: Notes = (redacted, raising)
-    organization, user, impersonator = _ids_of(scope, organization, notes)
-    actor = impersonator or user if actor is ABSENT else _checked_id("actor_id", actor, notes)
-    acting = "user" if actor else "system"
-    target_id = None if target_id is None else _text("target_id", target_id, notes)
-    target_type = None if target_type is None else _text("target_type", target_type, notes)
-    if job is None:
-        event, worker, job_id, attempt = uuid7(), None, None, None
+    organization, user, impersonator = _ids_of(scope, organization, strict)
+    actor = impersonator or user if actor is ABSENT else _checked_id("actor_id", actor, strict)
+    target_id = None if target_id is None else _text("target_id", target_id, strict, redacted)
+    kind = None if kind is None else _text("target_type", kind, strict, redacted)
+    if attempt is None:
+        event, worker, job_id, number = uuid7(), None, None, None
     else:
-        worker, job_id, attempt = job.job.definition.name, job.job.id, job.attempt
-        event = event_id(job_id, attempt, job.snoozes, ordinal,
-                         organization, actor, action, outcome, target_type, target_id)  # fmt: skip
+        worker, job_id, number = attempt.job.definition.name, attempt.job.id, attempt.attempt
+        event = event_id(job_id, number, attempt.snoozes, ordinal,
+                         organization, actor, action, outcome, kind, target_id)  # fmt: skip
+    acting = "user" if actor else "system"
+    actor_type = acting if actor_type is None else _text("actor_type", actor_type, strict, redacted)
     line: dict[str, Any] = {
         "event_id": event, "event": action, "outcome": outcome,
         "organization_id": organization, "actor_id": actor, "effective_user_id": user,
-        "actor_type": acting if actor_type is None else _text("actor_type", actor_type, notes),
-        "target_id": target_id, "target_type": target_type,
-        "ip_address": None if ip is None else _text("ip_address", ip, notes),
-        "user_agent": None if agent is None else _text("user_agent", agent, notes),
+        "actor_type": actor_type, "target_id": target_id, "target_type": kind,
+        "ip_address": None if ip is None else _text("ip_address", ip, strict, redacted),
+        "user_agent": None if agent is None else _text("user_agent", agent, strict, redacted),
         "metadata": metadata,
-        "occurred_at": datetime.now(timezone.utc) if at is None else _moment(at, notes),
+        "occurred_at": datetime.now(timezone.utc) if at is None else _moment(at, strict),
         "worker": worker, "job_id": job_id,
     }  # fmt: skip
-    line["attempt"] = attempt  # apart: Python builds a display of more than 15 keys one by one
+    line["attempt"] = number  # apart: Python builds a dict of more than 15 keys one by one
     return line, redacted
 
 
@@ -95,24 +97,24 @@ def event_id(
 _VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
-def _ids_of(scope: Any, organization: Any, notes: Notes) -> tuple[Any, Any, Any]:
+def _ids_of(scope: Any, organization: Any, strict: int) -> tuple[Any, Any, Any]:
     """Return the ids of organization (the one passed, if any), user and impersonator."""
     if organization is not ABSENT:
-        organization = _checked_id("organization_id", organization, notes)
+        organization = _checked_id("organization_id", organization, strict)
     if type(scope) is not AuditScope:
         if organization is ABSENT:
-            organization = _id_in(scope, "active_organization", notes)
-        user = _id_in(scope, "user", notes)
-        return organization, user, _id_in(scope, "impersonating_from", notes)
+            organization = _id_in(scope, "active_organization", strict)
+        user = _id_in(scope, "user", strict)
+        return organization, user, _id_in(scope, "impersonating_from", strict)
     # Of a job's scope each is an Identity or None.
     home, who, by = scope.active_organization, scope.user, scope.impersonating_from
     if organization is ABSENT:
-        organization = home and _checked_id("scope.active_organization.id", home.id, notes)
-    user = who and _checked_id("scope.user.id", who.id, notes)
-    return organization, user, by and _checked_id("scope.impersonating_from.id", by.id, notes)
+        organization = home and _checked_id("scope.active_organization.id", home.id, strict)
+    user = who and _checked_id("scope.user.id", who.id, strict)
+    return organization, user, by and _checked_id("scope.impersonating_from.id", by.id, strict)
 
 
-def _id_in(scope: Any, name: str, notes: Notes) -> Any:
+def _id_in(scope: Any, name: str, strict: int) -> Any:
     """Read the id in a member of a scope, which may be None, an id, or have an ``id``."""
     field = f"scope.{name}"
     try:
@@ -123,40 +125,39 @@ def _id_in(scope: Any, name: str, notes: Notes) -> Any:
             field += ".id"
             scope, member = member, read_member(member, "id")
     except Exception as error:
-        return _fault(notes, field, "reading it raised an exception", error)
+        return _fault(strict, field, "reading it raised an exception", error)
     if member is not ABSENT:
-        return _checked_id(field, member, notes)
-    return _fault(notes, field, _NONE.format(type_name(type(scope))))
+        return _checked_id(field, member, strict)
+    return _fault(strict, field, _NONE.format(type_name(type(scope))))
 
 
-def _checked_id(field: str, value: Any, notes: Notes) -> str | None:
+def _checked_id(field: str, value: Any, strict: int) -> str | None:
     """Return an id as text, and None for None."""
     if type(value) is str and len(value) <= _MAX_TEXT and value.isascii() and value.strip():
         return value
     if (text := id_text(value)) is not None:
-        return _as_given(field, text, sized(text, apart=True), notes)
+        return _as_given(field, text, sized(text, apart=True), strict)
     reason = "it must be a str that is not blank, an int of at most 1,024 bits, a UUID or None"
-    return None if value is None else _fault(notes, field, reason)
+    return None if value is None else _fault(strict, field, reason)
 
 
-def _moment(value: Any, notes: Notes) -> datetime | None:
-    moment = cause = None
+def _moment(value: Any, strict: int) -> datetime | None:
+    reason = "it must be a datetime with a time zone that can be read"
     try:
         moment = in_utc(value) if issubclass(type(value), datetime) else None
     except Exception as error:
-        cause = error
-    reason = "it must be a datetime with a time zone that can be read"
-    return moment or _fault(notes, "occurred_at", reason, cause)
+        return _fault(strict, "occurred_at", reason, error)  # type: ignore[no-any-return]
+    return moment or _fault(strict, "occurred_at", reason)
 
 
-def _fault(notes: Notes, field: str, reason: str, cause: Exception | None = None) -> Any:
+def _fault(strict: int, field: str, reason: str, cause: Exception | None = None) -> Any:
     """Raise for a value that no event can have; a lenient caller gets None in its place."""
-    if notes[1] != LENIENT:
+    if strict != LENIENT:
         raise AuditRejectedError(field, reason) from cause
     return None
 
 
-def _text(field: str, value: Any, notes: Notes) -> str:
+def _text(field: str, value: Any, strict: int, redacted: list[str]) -> str:
     """Return a value as the text of a field: well-formed, of bounded size, without secrets."""
     is_short = type(value) is str and len(value) <= _MAX_TEXT
     if is_short and value.isascii() and not holds_secret(value):
@@ -165,14 +166,14 @@ def _text(field: str, value: Any, notes: Notes) -> str:
     if type(text) is not str:
         text = "true" if text is True else "false" if text is False else repr(text)
     if holds_secret(text[:_MAX_PRINTABLE]):
-        notes[0].append(field)
+        redacted.append(field)
         text = REDACTED
-    return _as_given(field, value, sized(text, apart=field == "target_id"), notes)
+    return _as_given(field, value, sized(text, apart=field == "target_id"), strict)
 
 
-def _as_given(field: str, value: Any, kept: str, notes: Notes) -> str:
+def _as_given(field: str, value: Any, kept: str, strict: int) -> str:
     """Return ``kept``, the event's form of a value; raise if it differs and that is not allowed."""
-    if notes[1] == EXACT:
+    if strict == EXACT:
         given = id_text(value) if field == "target_id" else None
         if kept != (str.__str__(value) if issubclass(type(value), str) else given):
             raise AuditRejectedError(field, _UNFIT)

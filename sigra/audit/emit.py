@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from sigra import config
 from sigra.audit.action import accepted
 from sigra.audit.channel import open_channel
-from sigra.audit.compose import EXACT, LENIENT, PLAIN, Details, compose
+from sigra.audit.compose import EXACT, LENIENT, NO_DETAILS, REGULAR, Details, compose
 from sigra.audit.event import LEVELS, AuditEvent, AuditResult, Outcome, event_of, result_of
 from sigra.audit.failure import report
 from sigra.audit.form import STRICT, called_like, checked_form, well_formed_call
@@ -26,7 +26,7 @@ from sigra.errors import AuditRejectedError
 from sigra.schema import check_schema
 from sigra.scope import AuditScope
 
-REJECTED = "sigra.audit.rejected"
+BEGUN, REJECTED = "sigra.job.begun", "sigra.audit.rejected"
 
 _FILTERED = AuditResult("disabled", "filtered out by its level")
 _NO_SCHEMA = AuditResult("disabled", "no audit_schema was passed, declared or configured")
@@ -123,12 +123,11 @@ def log_begin(attempt: Running) -> str | None:
 
     Return None if a sink took it, otherwise why none did.
     """
-    # Past a store's queue, whose failures come later and reach no caller.
+    # Not through a store's queue: its failures come later and reach no caller.
     sinks, faults, alone = config.current.sinks, list[str](), Transaction(None, strict=True)
     schema = attempt.job.definition.schema or config.current.audit_schema or AuditEvent
     # Event 0 is the attempt's end, and from 1 on they are the body's.
-    nothing: Any = (*[None] * 7, ABSENT, ABSENT)
-    begun = compose("sigra.job.begun", "success", attempt.scope, nothing, attempt, -1, LENIENT)[0]
+    begun = compose(BEGUN, "success", attempt.scope, NO_DETAILS, attempt, -1, LENIENT)[0]
     taken = write_record(event_of(begun.values()), schema, sinks, faults, alone, flushing=True)
     next(failed if faults or not sinks else emitted)
     why = f"no sink took the audit_required event: {'; '.join(faults) or 'none is configured'}"
@@ -139,17 +138,17 @@ def _log(
     action: Any, scope: Any, outcome: Any, details: Details, schema: Any, surplus: Any, unknown: Any
 ) -> AuditResult:
     """Log an event; if the call is not well formed and not strict, log that it was rejected."""
-    job = running.get()
+    attempt = running.get()
     ordinal = 0
-    if job is not None:
-        job.ordinal = ordinal = job.ordinal + 1
+    if attempt is not None:
+        attempt.ordinal = ordinal = attempt.ordinal + 1
     if scope is ABSENT:
         scope = unknown.pop("scope", ABSENT)
     if schema is ABSENT:
-        schema = None if job is None else job.job.definition.schema
+        schema = None if attempt is None else attempt.job.definition.schema
         if schema is None:
             schema = config.current.audit_schema
-        if schema is None and job is None and type(scope) is AuditScope:
+        if schema is None and attempt is None and type(scope) is AuditScope:
             _warn_of_no_job(5 if surplus else 4)
     transaction = transaction_of(unknown.pop("conn", None), strict=False) if unknown else None
     try:
@@ -159,20 +158,20 @@ def _log(
         ):  # fmt: skip
             action, outcome = checked_form(action, scope, outcome, surplus, unknown)
             if surplus:
-                _check_kept(action, outcome, scope, details, schema)
-        return _emit(action, outcome, scope, details, schema, job, ordinal, transaction)
+                _check_exact(action, outcome, scope, details, schema)
+        return _emit(action, outcome, scope, details, schema, attempt, ordinal, transaction)
     except AuditRejectedError as error:
         if surplus and surplus[0] is STRICT:
             raise
-        # With the ids that can be read, and with no other value that was passed.
+        # It has the ids that can be read, and no other value that was passed.
         metadata = {"field": error.field, "reason": error.reason}
         told = (None, None, metadata, None, None, None, None, *details[-2:])
-        result = _emit(REJECTED, "failure", scope, told, schema, job, ordinal, transaction)
+        result = _emit(REJECTED, "failure", scope, told, schema, attempt, ordinal, transaction)
         more = f"; {result.reason}" if result.status == "failed" else ""
         return AuditResult("failed", f"rejected at {error.field}: {error.reason}{more}")
 
 
-def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, schema: Any) -> None:
+def _check_exact(action: str, outcome: Outcome, scope: Any, details: Details, schema: Any) -> None:
     """Raise ``AuditRejectedError`` for what ``log_safe`` would mend or only report."""
     line, redacted = compose(action, outcome, scope, details, None, 0, EXACT)
     check_metadata(details[2], line["metadata"], redacted)
@@ -184,7 +183,7 @@ def _check_kept(action: str, outcome: Outcome, scope: Any, details: Details, sch
 
 def _emit(
     action: str, outcome: Outcome, scope: Any, details: Details, schema: Any,
-    job: Running | None, ordinal: int, transaction: Transaction | None,
+    attempt: Running | None, ordinal: int, transaction: Transaction | None,
 ) -> AuditResult:  # fmt: skip
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
@@ -199,8 +198,8 @@ def _emit(
     sinks = config.current.sinks
     if channel is None and not sinks and not faults:
         return _FILTERED
-    raising = LENIENT if action is REJECTED else PLAIN
-    line, redacted = compose(action, outcome, scope, details, job, ordinal, raising)
+    strict = LENIENT if action is REJECTED else REGULAR
+    line, redacted = compose(action, outcome, scope, details, attempt, ordinal, strict)
     event: Any = event_of(line.values()) if sinks or schema is not AuditEvent else line
     if channel is not None:
         try:

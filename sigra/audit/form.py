@@ -17,8 +17,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STRICT: Any = object()
-"""The first surplus argument of a call that is to raise. Nobody else has this object, so no keyword
-or value that a tenant sent can ask for that."""
+"""What ``log`` passes to ``log_safe`` as a third positional argument: raise if the call is bad. It
+is an object and no keyword, so that nothing in a tenant's ``**payload`` can ask for that."""
 
 
 def well_formed_call(
@@ -38,7 +38,7 @@ def well_formed_call(
     audit_schema: Any = ABSENT,
     conn: Any = None,
 ) -> AuditResult:
-    """Be the signature of functions that take any arguments but are to be called with these."""
+    """Show how ``log_safe`` and ``log`` are called; both take anything, to report what is bad."""
     raise NotImplementedError
 
 
