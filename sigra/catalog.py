@@ -8,9 +8,9 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sigra.binding import describe
 from sigra.errors import DuplicateWorkerError, UnknownWorkerError
@@ -18,17 +18,19 @@ from sigra.errors import DuplicateWorkerError, UnknownWorkerError
 if TYPE_CHECKING:
     from sigra.definition import Definition
 
-lock, making = threading.RLock(), threading.RLock()
-"""``lock`` is held while the catalog or the settings change, ``making`` while a backend is made:
-that may import a module whose workers enter the catalog."""
+lock, backend_lock = threading.RLock(), threading.RLock()
+"""``lock`` is held while the catalog or the settings change; ``backend_lock`` while a backend is
+made. They are two, because that may import a module, and so wait for a thread that imports it and
+enters its workers here."""
 
-if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, which the child has not
-    os.register_at_fork(after_in_child=lambda: [each._at_fork_reinit() for each in (lock, making)])  # type: ignore[attr-defined]
+if hasattr(os, "register_at_fork"):  # a thread that holds one is missing in the child
+    for each in (lock, backend_lock):
+        os.register_at_fork(after_in_child=each._at_fork_reinit)  # type: ignore[attr-defined]
 
 _lasting: dict[str, Definition] = {}
-# A worker defined inside a function lives only while it is referred to: no consumer can import it.
+# Workers defined inside a function live only while they are referred to: no consumer imports them.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
-# A name is taken as long as its function lives, even if nobody holds the worker made of it.
+# A name is taken as long as its function lives, even if nobody refers to its worker any more.
 _bodies: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _subscribers: list[Callable[[Definition], object]] = []
 
@@ -86,12 +88,12 @@ def find(name: str, module: str | None) -> Definition:
     return lookup(name)
 
 
-def definitions() -> Iterator[Definition]:
-    """Yield every worker known now, by name."""
+def definitions() -> list[Definition]:
+    """Return every worker known now, sorted by name."""
     with lock:
-        # Through a list of references: a worker that nobody holds may vanish meanwhile.
+        # Through a list of references: a worker that nobody refers to may vanish meanwhile.
         known = {one.name: one for each in _local.valuerefs() if (one := each())} | _lasting
-    yield from map(known.__getitem__, sorted(known))
+    return [known[name] for name in sorted(known)]
 
 
 def subscribe(subscriber: Callable[[Definition], object]) -> None:
@@ -101,7 +103,7 @@ def subscribe(subscriber: Callable[[Definition], object]) -> None:
     """
     with lock:
         _subscribers.append(subscriber)
-        known = tuple(definitions())
+        known = definitions()
     for definition in known:
         subscriber(definition)
 
@@ -110,21 +112,30 @@ def _find(name: str) -> Definition | None:
     return _lasting.get(name) or _local.get(name)
 
 
-def origin_of(function: Callable[..., Any]) -> tuple[Any, int, Any]:
-    """Return what identifies a function's module (file) and one run of it (namespace, spec)."""
+class Origin(NamedTuple):
+    """One execution of a module: its file, the identity of its namespace, and its spec."""
+
+    file: Any
+    namespace: int
+    spec: Any
+
+
+def origin_of(function: Callable[..., Any]) -> Origin:
+    """Return the execution that defined a function; without a file, the namespace stands for it."""
     # Unwrapped: a decorator's wrapper has the namespace of the decorator's module.
     namespace = getattr(inspect.unwrap(function), "__globals__", {})
-    file, place = namespace.get("__file__"), id(namespace)
-    return (os.path.abspath(file) if file else place), place, namespace.get("__spec__")
+    file, own = namespace.get("__file__"), id(namespace)
+    return Origin(os.path.abspath(file) if file else own, own, namespace.get("__spec__"))
 
 
 def _executed_again(known: Definition, definition: Definition) -> bool:
     """Tell whether this is the same worker, defined again because its module was executed again."""
     (first, before), (second, after) = ((one.function, one.origin) for one in (known, definition))
-    if _module(first) != _module(second) and before[0] != after[0]:
+    if _module(first) != _module(second) and before.file != after.file:
         return False
+    if before.namespace != after.namespace or before.spec is not after.spec:
+        return True
+    # In one and the same execution: the same lines may run again, or be typed again in a shell.
     old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
-    # Another execution has another namespace or spec, or runs the same lines in the same namespace.
-    anew = before[1] != after[1] or before[2] is not after[2] or (old is not new and old == new)
-    typed = second.__module__ == "__main__" or after[0] == after[1]  # or a shell's, of no file
-    return anew or (typed and hasattr(sys, "ps1"))
+    in_shell = second.__module__ == "__main__" or after.file == after.namespace
+    return (old is not new and old == new) or (in_shell and hasattr(sys, "ps1"))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sigra.catalog import find
+from sigra.catalog import Origin, find
 
 if TYPE_CHECKING:
     from sigra.backend import Backend
@@ -34,7 +34,7 @@ class Definition:
     action: str | None
     defaults: JobOptions
     backend: Backend | None
-    origin: tuple[Any, int, Any]
+    origin: Origin
 
     def __reduce__(self) -> tuple[Any, ...]:
         return find, (self.name, self.function.__module__)

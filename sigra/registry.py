@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from sigra.backend import Backend
-from sigra.catalog import making
+from sigra.catalog import backend_lock
 from sigra.errors import MissingExtraError, UnknownBackendError
 
 GROUP = "sigra.backends"
@@ -26,7 +26,7 @@ def resolve_backend(backend: str | Backend) -> Backend:
     """
     if not isinstance(backend, str):
         return _check(backend)
-    with making:
+    with backend_lock:
         if backend not in _instances:
             _instances[backend] = _check(backend_class(backend)())
         return _instances[backend]
