@@ -6,23 +6,23 @@ import logging
 import sys
 from contextvars import Context
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any
+from typing import Any, get_args
 
 from sigra import config
 from sigra.audit.read import type_name
-from sigra.audit.sink import fault_of
+from sigra.audit.sink import fault_of, flush
 from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
 from sigra.context import Running
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import FINISHED, Job
 from sigra.options import LONGEST_DELAY, default_backoff
-from sigra.outcome import Cancel, Failure, Ok, Snooze
+from sigra.outcome import Cancel, Failure, Ok, Outcome, Snooze
 from sigra.scope import id_text
 from sigra.verdict import DONE, Verdict
 
 _log = logging.getLogger("sigra.job")
 
-_OUTCOMES = (Ok, Failure, Snooze, Cancel)
+_OUTCOMES = get_args(Outcome)
 
 
 def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
@@ -35,7 +35,7 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
         forgotten = TypeError(f"the function returned a class: return {value.__name__}(...)")
         return conclude_error(attempt, forgotten, context)
     elif kind is GeneratorType or kind is CoroutineType or kind is AsyncGeneratorType:
-        # A decorator or an await hid that the function makes one.
+        # Decoration could not see it: a wrapper or an async function returned it.
         unrun = TypeError(f"the function returned a {kind.__name__} that was never run")
         return conclude_error(attempt, unrun, context)
     else:
@@ -45,18 +45,17 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     return verdict
 
 
-def _judge(
-    attempt: Running, outcome: Ok | Failure | Snooze | Cancel, context: Context
-) -> tuple[Verdict, str]:
+def _judge(attempt: Running, outcome: Outcome, context: Context) -> tuple[Verdict, Any]:
+    """Return the verdict and the outcome to audit, which is None for a snooze."""
     ids = attempt.job.id, attempt.job.worker
     match outcome:
         case Ok(value):
             return Verdict("completed", value), "success"
         case Snooze(seconds):
             verdict = Verdict("scheduled", delay=float(min(seconds, LONGEST_DELAY)))
-            what = f"snoozed ({attempt.snoozes + 1} so far){_next(attempt, verdict)}"
+            what = f"snoozed ({attempt.snoozes + 1} so far){_what_follows(attempt, verdict)}"
             log_attempt(attempt, context, logging.INFO, what)
-            return verdict, ""
+            return verdict, None
         case Cancel(reason):
             log_attempt(attempt, context, logging.INFO, f"was cancelled: {brief(reason)}")
             return Verdict("cancelled", error=JobCancelledError(*ids, reason)), "failure"
@@ -64,7 +63,7 @@ def _judge(
             failed = JobFailedError(*ids, reason)
             verdict = _retry_or_discard(attempt, failed, context)
             level = logging.ERROR if verdict.state == "discarded" else logging.WARNING
-            what = f"failed: {brief(reason)}{_next(attempt, verdict)}"
+            what = f"failed: {brief(reason)}{_what_follows(attempt, verdict)}"
             log_attempt(attempt, context, level, what)
             return verdict, "failure"
 
@@ -72,7 +71,7 @@ def _judge(
 def conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     verdict = _retry_or_discard(attempt, error, context)
-    what = f"raised {type(error).__qualname__}{_next(attempt, verdict)}"
+    what = f"raised {type(error).__qualname__}{_what_follows(attempt, verdict)}"
     log_attempt(attempt, context, logging.ERROR, what, error)
     _audit(attempt, "error", context)
     return verdict
@@ -80,14 +79,14 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
 
 def _retry_or_discard(attempt: Running, error: Any, context: Context) -> Verdict:
     options = attempt.job.options
-    # A retry cannot supply an arg that this job itself lacks. By type alone: an error's __class__
+    # A retry cannot supply an arg that this job itself lacks. Not isinstance: the error's __class__
     # may raise.
     lacks = issubclass(type(error), MissingArgError) and error.worker in (None, attempt.job.worker)
     if lacks or attempt.attempt + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
         delay = min(options.retry_delay(attempt.attempt), LONGEST_DELAY)
-    except BaseException as broken:  # SystemExit too must not end what runs the jobs
+    except BaseException as broken:  # not even SystemExit may end the consumer
         what = "has a backoff that raised: the default backoff is used"
         log_attempt(attempt, context, logging.ERROR, what, broken)
         delay = default_backoff(attempt.attempt)
@@ -97,32 +96,32 @@ def _retry_or_discard(attempt: Running, error: Any, context: Context) -> Verdict
 def _audit(attempt: Running, outcome: Any, context: Context) -> None:
     """Audit the end of the attempt if asked to, and have the sinks write what they have queued.
 
-    They write before the job's queue hears that the job has ended.
+    So the events are kept before the queue is told that the job has ended.
     """
-    if outcome and (action := attempt.job.definition.action) is not None:
+    if outcome is not None and (action := attempt.job.definition.action) is not None:
         from sigra.audit.emit import log_lifecycle
 
         context.run(log_lifecycle, attempt, action, outcome)
     for sink in config.current.sinks:
         try:
-            getattr(sink, "flush", int)()  # int() does nothing, as for a sink that queues none
+            flush(sink)
         except Exception as error:
-            # Its type alone: its text and its traceback may hold values of the events.
+            # The type alone: text and traceback may hold values of the events.
             _log.error("audit events wait: %s", fault_of(type_name(type(sink)), error))
 
 
 def log_attempt(
     attempt: Running, context: Context, level: int, what: str, error: BaseException | None = None
 ) -> None:
-    """Log in the job's own context, where the application's filters find its ids too."""
+    """Log in the job's own context, so that the application's filters find its ids there."""
     name, facts = named_in_logs(attempt.job)
     turn = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}"
     facts["attempt"] = attempt.attempt
     try:
         context.run(_log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
     except Exception as broken:
-        # A filter raised. That must not decide what becomes of the job, so it is treated as logging
-        # treats what a handler raises. Not by the module traceback, which may raise again.
+        # A filter raised, which must not decide what becomes of the job. Show it, as logging shows
+        # what a handler raises, but not by the module traceback, which may raise again.
         if logging.raiseExceptions:
             sys.__excepthook__(type(broken), broken, broken.__traceback__)
 
@@ -136,7 +135,7 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
     return name, {"job_id": job.id, "worker": job.worker, **ids}
 
 
-def _next(attempt: Running, verdict: Verdict) -> str:
-    """Say, for the log line, what becomes of the job after an attempt that was not its last."""
+def _what_follows(attempt: Running, verdict: Verdict) -> str:
+    """Say, for the log line, what becomes of the job now; "" if it has ended."""
     again = f"; again in {verdict.delay:.0f} s"
     return attempt.cut_off() or ("" if verdict.state in FINISHED else attempt.closing() or again)

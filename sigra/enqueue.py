@@ -1,4 +1,4 @@
-"""From args to an accepted job: admit, choose, fence, hand over."""
+"""From args to an accepted job: validate, choose a backend, refuse other tenants, hand over."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sigra.definition import Definition
 
 _SHAPES = 64
-"""How many sets of keys a worker remembers as admitted."""
+"""How many sets of keys a worker remembers as valid."""
 
 
 class Enqueuer:
@@ -35,16 +35,15 @@ class Enqueuer:
 
     def __init__(self, definition: Definition) -> None:
         self._definition = definition
-        # Sets of keys that were admitted before, each with its keys joined to one text. Whether
-        # keys are missing and whether args bind depends on the keys alone.
+        # Sets of keys that were valid before, each with its keys joined to one text: only the keys
+        # decide whether one is missing and whether the args bind.
         self._shapes: dict[tuple[str, ...], str] = {}
-        # The token of the settings last seen, and the backend chosen by them; None stands for their
-        # default, so that a backend configured for a while is not kept alive here. It is one pair,
-        # so that no other thread ever sees half of it.
+        # The token of the settings last seen, and the backend chosen by them. None stands for their
+        # default, which is not to be kept alive here. A pair, so that no thread sees half of it.
         self._chosen: tuple[object, Any] = None, None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Enqueuer, (self._definition,)  # what it remembers holds for this process alone
+        return Enqueuer, (self._definition,)  # what it remembers is good in this process alone
 
     def new(self, args: Mapping[str, Any], /, **options: Any) -> Job:
         """Validate, freeze and enqueue one job; return it as accepted by its backend.
@@ -84,24 +83,24 @@ class Enqueuer:
 
     def prepare(self, args: Mapping[str, Any], options: dict[str, Any]) -> tuple[Job, Backend]:
         """Validate args and make their job, but do not send it; return it and its backend."""
-        frozen = self.admit(args)
+        frozen = self.validate(args)
         chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
-            self._fence(frozen)
+            self._refuse_other_tenant(frozen)
         return Job(self._definition, frozen, chosen, backend.name), backend
 
     def _prepare_all(
         self, items: Iterable[Mapping[str, Any]], options: dict[str, Any]
     ) -> tuple[list[Job], Backend]:
-        """Do the same with many items, all of which are validated first."""
-        admitted = _each(self.admit, items)
+        """Do the same with many items; validate all of them first."""
+        valid = _check_each(self.validate, items)
         chosen, backend, crossing = self.choose(options)
         if not crossing and running.get() is not None:
-            _each(self._fence, admitted)
-        return [Job(self._definition, frozen, chosen, backend.name) for frozen in admitted], backend
+            _check_each(self._refuse_other_tenant, valid)
+        return [Job(self._definition, frozen, chosen, backend.name) for frozen in valid], backend
 
-    def admit(self, args: Mapping[str, Any]) -> FrozenDict:
-        """Check presence, ids, strict JSON and binding, in this order; freeze."""
+    def validate(self, args: Mapping[str, Any]) -> FrozenDict:
+        """Check keys, ids, strict JSON and binding, in this order; return a read-only copy."""
         definition = self._definition
         plain = args if type(args) is dict else _plain(definition, args)
         shape = tuple(plain)
@@ -125,9 +124,9 @@ class Enqueuer:
         return frozen
 
     def choose(self, given: dict[str, Any]) -> tuple[JobOptions, Any, bool]:
-        """Lay the call's options over the decorator's, and find the backend that honours them.
+        """Lay the call's options over the decorator's, and find a backend that honours them.
 
-        Return these, the backend, and whether the job may be for another organization.
+        Return the options, the backend, and whether the job may be for another organization.
         """
         definition, settings, (known, backend) = self._definition, config.current, self._chosen
         if not given and known is settings.token:
@@ -143,7 +142,7 @@ class Enqueuer:
             self._chosen = settings.token, None if backend is settings.backend else backend
         return chosen, backend, crossing
 
-    def _fence(self, args: FrozenDict) -> None:
+    def _refuse_other_tenant(self, args: FrozenDict) -> None:
         """Refuse a job for another organization than the one whose job runs here."""
         if (attempt := running.get()) is None or not (self._definition.tenant and attempt.scope):
             return
@@ -152,7 +151,7 @@ class Enqueuer:
             raise CrossTenantError(self._definition.name, attempt.job.worker, home.id, asked)
 
 
-def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
+def _check_each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
     """Return ``check(item)`` for each item; an error is given the item's index, from 0."""
     answers = []
     for index, item in enumerate(items):
@@ -164,7 +163,7 @@ def _each(check: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
 
 
 def _plain(definition: Definition, args: Any) -> dict[str, Any]:
-    """Return a mapping as a plain dict. A dict's items are read past its own methods."""
+    """Return a mapping as a plain dict; of a subclass of dict, no method of its own runs."""
     if isinstance(args, dict):
         return dict(dict.items(args))
     reason = f"args must be a mapping with str keys, not {type(args).__qualname__}"

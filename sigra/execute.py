@@ -23,7 +23,7 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
 
     For a body that takes ``args``, whose keys nobody has checked.
     """
-    if key not in iter(args):  # as .new() reads a mapping, whose __contains__ may be its own
+    if key not in iter(args):  # not "in args": a mapping may have a __contains__ of its own
         attempt = running.get()
         raise MissingArgError(key, attempt.job.definition.name if attempt is not None else None)
     return args[key]
@@ -89,7 +89,7 @@ async def aexecute(attempt: Running) -> Verdict:
             try:
                 value, raised = await task
             finally:
-                # A task that was cancelled before its first step never began it.
+                # A task that is cancelled before its first step never starts the coroutine.
                 coroutine.close()
             if raised is not None:
                 raise raised
@@ -110,7 +110,7 @@ def _build_scope(job: Job) -> AuditScope:
         raise MissingArgError(error.args[0], job.worker) from None
     if type(actor) is type(organization) is str and args.get(IMPERSONATOR_KEY) is None:
         return scope_from_ids(actor, organization, None)
-    # Ids that came through .new() are text; those of a hand-built job may be numbers.
+    # .new() makes ids text; those of a hand-built job may still be numbers.
     ids = text_ids(args, job.worker)
     return scope_from_ids(ids["actor_id"], ids["organization_id"], ids.get(IMPERSONATOR_KEY))
 
@@ -128,7 +128,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: A
             "the function returned a coroutine inside a running event loop, where it cannot be "
             "run to its end: make it an async def and use 'await worker.anew(...)'"
         )
-    # Without a factory the runner would unset the loop that the caller's thread has set.
+    # Without a factory the runner would unset the event loop that was set for this thread.
     with asyncio.Runner(loop_factory=make or asyncio.new_event_loop) as runner:
         value, raised = runner.run(contain(coroutine), context=context)
     if raised is not None:
@@ -137,7 +137,7 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: A
 
 
 async def contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """Keep what the body raises away from the loop, which SystemExit would stop."""
+    """Return what the body returns, and what it raises: a SystemExit would stop the loop."""
     try:
         return await coroutine, None
     except BaseException as error:
@@ -147,9 +147,9 @@ async def contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseExcepti
 
 
 def _is_cancellation(error: BaseException) -> bool:
-    """Tell whether this task is being cancelled, or thrown away after its loop was closed.
+    """Tell whether this task is being cancelled, or discarded after its loop was closed.
 
-    A body may raise ``CancelledError`` itself.
+    The type alone does not tell: a body may raise ``CancelledError`` itself.
     """
     task = asyncio.current_task() if in_event_loop() else None
     return task is None or (task.cancelling() > 0 and isinstance(error, asyncio.CancelledError))

@@ -43,7 +43,7 @@ class Ticket(Protocol):
     """A backend's answers about a job that it took."""
 
     def state(self) -> State:
-        """Say where the job stands."""
+        """Return where the job stands."""
         ...
 
     def result(self, timeout: float | None) -> Any:

@@ -20,8 +20,8 @@ _LEAVES = frozenset((str, int, float, bool, type(None)))
 _PLAIN = _LEAVES | {*_NESTING}
 _MANY = 50_000
 
-_type_name: Callable[[type], str] = type.__dict__["__qualname__"].__get__
-"""A type's name by type's own slot: a metaclass has no say in it."""
+type_qualname: Callable[[Any], str] = type.__dict__["__qualname__"].__get__
+"""Read a type's name from its slot: no code of a metaclass runs."""
 
 _codec = choose_codec()
 dumps, loads = _codec.dumps, _codec.loads
@@ -79,8 +79,7 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
         if (size := len(codec.dumps(tree))) > max_bytes:
             reason = f"{size} bytes of JSON, but max_args_bytes is {max_bytes}; see configure()"
             raise InvalidArgsError("$", reason)
-    frozen: FrozenDict = read_only(tree)
-    return frozen
+    return read_only(tree)  # type: ignore[no-any-return]
 
 
 def check_depth(value: Any) -> None:
@@ -140,7 +139,7 @@ def _rebuild(value: Any, path: _Path, level: int) -> Any:
         return number
     if not issubclass(kind, _NESTING):
         reason = "is not JSON; pass str, int, float, bool, None, list or dict"
-        _fail(path, f"{_type_name(kind)} {reason}")
+        _fail(path, f"{type_qualname(kind)} {reason}")
     if level > LEVELS:
         _fail(path, f"nested deeper than {LEVELS} levels")
     if issubclass(kind, dict):
@@ -154,7 +153,7 @@ def _rebuild(value: Any, path: _Path, level: int) -> Any:
 
 def _checked_key(key: Any, path: _Path) -> str:
     if not issubclass(type(key), str) or hash(key) != hash(str.__str__(key)):
-        _fail(path, f"a key is {_type_name(type(key))}; JSON keys are str")
+        _fail(path, f"a key is {type_qualname(type(key))}; JSON keys are str")
     return _checked_text(str.__str__(key), (_key_part(key), path))
 
 

@@ -128,7 +128,7 @@ def check_capabilities(options: JobOptions, backend: Backend, worker: str | None
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(f"must be a str, not {_kind(value)}")
+        raise ValueError(f"must be a str, not {type(value).__qualname__}")
     if not value.strip() or not is_unicode(value):
         raise ValueError("must not be blank or hold a lone surrogate, which no queue can carry")
     return str.__str__(value)  # str() gives another text for a member of an enumeration
@@ -136,7 +136,7 @@ def _text(value: Any) -> str:
 
 def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"must be an int, not {_kind(value)}")
+        raise ValueError(f"must be an int, not {type(value).__qualname__}")
     if not -(2**31) <= value < 2**31:
         raise ValueError("must fit 32 bits")
     return int(value)
@@ -152,7 +152,7 @@ def _seconds(value: Any) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"must be seconds (int or float) or a timedelta, not {_kind(value)}")
+        raise ValueError(f"must be seconds or a timedelta, not {type(value).__qualname__}")
     if not 0 <= value <= sys.float_info.max:  # no NaN either, and no int that is no float
         raise ValueError("must be finite and not negative")
     return float(value)
@@ -160,7 +160,7 @@ def _seconds(value: Any) -> float:
 
 def _aware(value: Any) -> datetime:
     if not isinstance(value, datetime):
-        raise ValueError(f"must be a datetime, not {_kind(value)}")
+        raise ValueError(f"must be a datetime, not {type(value).__qualname__}")
     if value.utcoffset() is None:
         raise ValueError("must have a time zone, as datetime.now(timezone.utc) has")
     return value
@@ -170,10 +170,6 @@ def _conn(value: Any) -> Any:
     if value is None:
         raise ValueError("is None; pass the open connection, or leave the option out")
     return value
-
-
-def _kind(value: Any) -> str:
-    return type(value).__qualname__
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {

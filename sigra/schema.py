@@ -9,19 +9,19 @@ from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
 from sigra.audit.event import EVENT_FIELDS
+from sigra.audit.read import ABSENT
 from sigra.binding import AS_WRITTEN
 from sigra.frozen import thaw
+from sigra.json import type_qualname
 
 Fields = tuple[tuple[str, str], ...]
 """Pairs of an event's field and the keyword under which a record type takes it."""
 
-_qualname = type.__dict__["__qualname__"].__get__
 _plain_callables = (type, FunctionType, MethodType, BuiltinFunctionType, partial)
 
 _LIMIT = 256
 # Keyed by id, for a hash would run a metaclass's code; the schema is held, so its id stays its own.
 _known: dict[int, tuple[Any, Fields]] = {}
-_ABSENT: Any = object()
 
 
 def schema_fields(schema: Any) -> Fields:
@@ -35,13 +35,13 @@ def schema_fields(schema: Any) -> Fields:
     if (known := _known.get(id(schema))) is not None:
         return known[1]
     if not callable(schema) or inspect.iscoroutinefunction(_called(schema)):
-        kind = "an async one" if callable(schema) else _qualname(type(schema))
+        kind = "an async one" if callable(schema) else type_qualname(type(schema))
         raise TypeError(
             f"audit_schema must be a record type or a plain function, not {kind}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
     if not (fields := _matched(_declared(schema))):
-        name = _qualname(schema if issubclass(type(schema), type) else type(schema))
+        name = type_qualname(schema if issubclass(type(schema), type) else type(schema))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "
             "Give it the ones it should hold (metadata may be called metadata_)."
@@ -83,7 +83,7 @@ def _declared(schema: Any) -> dict[str, str]:
         return _parameters(schema)
     for marker, read in _KINDS:
         declaration = _attribute(schema, marker)
-        if declaration is not _ABSENT and (names := read(schema, declaration)) is not None:
+        if declaration is not ABSENT and (names := read(schema, declaration)) is not None:
             return names
     return _parameters(schema)
 
@@ -93,7 +93,7 @@ def _attribute(schema: type, name: str) -> Any:
     try:
         return type.__getattribute__(schema, name)
     except AttributeError:
-        return _ABSENT
+        return ABSENT
 
 
 def _columns(schema: type, mapper: Any) -> dict[str, str] | None:
@@ -116,7 +116,7 @@ def _attrs_fields(_: type, attributes: Any) -> dict[str, str] | None:
 
 def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
     config = _attribute(schema, "model_config")  # of a pydantic dataclass: the other one
-    if config is _ABSENT:
+    if config is ABSENT:
         config = _attribute(schema, "__pydantic_config__")
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
     names, aliases = {}, {}

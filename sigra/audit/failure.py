@@ -16,7 +16,7 @@ from sigra.audit.stats import disabled, failed
 
 _log = logging.getLogger("sigra.audit")
 _thread = threading.local()
-_COUNTS: dict[str, count[int]] = {"disabled": disabled, "failed": failed}
+_COUNTS = {"disabled": disabled, "failed": failed, "held": count()}  # held: it is counted later
 
 # A sink that is down fails for every event. For one reason at most this many lines are written in
 # a second; the next one says how many were left out.
@@ -32,7 +32,7 @@ def report(result: AuditResult, action: Any) -> AuditResult:
 
     What fails while a failure is being reported is only counted, or it would never end.
     """
-    next(_COUNTS.get(result.status, iter(())), None)
+    next(_COUNTS[result.status])
     if result.status == "failed" and not getattr(_thread, "reporting", False):
         _thread.reporting = True
         try:

@@ -9,7 +9,7 @@ from itertools import islice
 from types import GetSetDescriptorType, MappingProxyType, MemberDescriptorType
 from typing import Any
 
-from sigra.json import is_unicode
+from sigra.json import is_unicode, type_qualname
 
 ABSENT: Any = object()
 """Stands for a member that an object does not have."""
@@ -17,7 +17,6 @@ ABSENT: Any = object()
 # Straight from ``type``: a metaclass may define any of these anew.
 _mro = type.__dict__["__mro__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
-_qualname = type.__dict__["__qualname__"].__get__
 _module = type.__dict__["__module__"].__get__
 _cause, _facts = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__dict__"))
 
@@ -28,7 +27,7 @@ _NAME = 120
 
 def type_name(kind: type) -> str:
     """Return ``module.qualname`` of a type as the type itself holds it, cut to size."""
-    name = str.__str__(_qualname(kind))[:_NAME]
+    name = str.__str__(type_qualname(kind))[:_NAME]
     if issubclass(type(module := _module(kind)), str):
         name = f"{str.__str__(module)[:_NAME]}.{name}"
     return well_formed(name)

@@ -13,7 +13,7 @@ from sigra.audit.read import mapping_of, well_formed
 from sigra.audit.redact import MAX_KEY, REDACTED, holds_secret, is_secret, key_verdict, visible
 from sigra.codec import HIGH, LOW
 from sigra.errors import AuditRejectedError, InvalidArgsError
-from sigra.json import freeze
+from sigra.json import LEVELS, freeze
 
 MAX_BYTES = 8_192
 """What metadata may take as compact UTF-8 JSON before it is replaced by its digest."""
@@ -23,7 +23,6 @@ _BUDGET = 5_000
 _KEY_CHARACTERS = 8
 _TEXT_CHARACTERS = 80
 _LONGEST_TEXT = _BUDGET * _TEXT_CHARACTERS
-_MAX_DEPTH = 64
 _MAX_STEP = 64
 # Of what was redacted, a result names at most so many paths, cut at so many characters.
 _MAX_PATHS = 1_000
@@ -149,8 +148,8 @@ class _Walk:
         if mapping is None and not issubclass(type(value), _ARRAYS):
             plain = leaf(value)
             return self._text(plain, path, key) if type(plain) is str else plain
-        if depth >= _MAX_DEPTH:
-            return f"<deeper than {_MAX_DEPTH} levels>"
+        if depth >= LEVELS:
+            return f"<deeper than {LEVELS} levels>"
         held: Any = value if mapping is None else mapping
         if id(held) in self.open:
             return "<cycle>"

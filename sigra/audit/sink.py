@@ -66,13 +66,19 @@ def write_record(
                 else:
                     transaction.write(sink, event, record)
                 if flushing:
-                    getattr(sink, "flush", int)()  # int() does nothing, as for one without
+                    flush(sink)
                 taken += 1
             except Exception as error:
                 faults.append(fault_of(type_name(type(sink)), error))
     finally:
         written.clear()
     return taken
+
+
+def flush(sink: Any) -> None:
+    """Have a sink that queues events write them now; do nothing with any other."""
+    if hasattr(sink, "flush"):
+        sink.flush()
 
 
 def fault_of(who: str, error: Exception) -> str:

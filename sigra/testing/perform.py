@@ -92,7 +92,7 @@ def _prepare(
     for name, value, least in (("attempt", attempt, 1), ("snoozes", snoozes, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be an int of at least {least}, not {value!r}")
-    frozen = Enqueuer(definition).admit(args)
+    frozen = Enqueuer(definition).validate(args)
     chosen = parse_options(options, definition.defaults, definition.name)
     backend = config.current.choose(definition.backend, chosen.queue)
     # Where that is no sync backend, nothing is put into the pump.
