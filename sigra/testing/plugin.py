@@ -1,4 +1,4 @@
-"""The pytest plugin: a backend and an audit log of the test's own."""
+"""The pytest plugin: a backend, an audit log and workers of the test's own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ import pytest
 
 from sigra import config
 from sigra.testing.capture import AuditLog, RecordingBackend
+from sigra.testing.own_workers import OwnWorkers
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let the next test have the names of what a failed one defined."""
+    config.pluginmanager.register(OwnWorkers())
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""What becomes of a worker's name when the test that made it failed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.programs
+
+HEAD = """
+import unittest
+import pytest
+from sigra import configure, tenant_worker
+from sigra.catalog import lookup
+from sigra.testing import RecordingBackend
+
+IDS = {"organization_id": "acme", "actor_id": "ann"}
+
+def make(value=1):
+    @tenant_worker(name="made")
+    def made(scope):
+        return value
+    return made
+
+class Keeps:
+    kept = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_makereport(self, item, call):
+        self.kept.append((item, call))  # as some plugins do
+
+@pytest.fixture(scope="session", autouse=True)
+def keeps(request):
+    request.config.pluginmanager.register(Keeps())
+"""
+
+OF_TESTS = """
+@pytest.mark.parametrize("turn", [1, 2])
+@pytest.mark.parametrize("how", ["fails", pytest.param("xfails", marks=pytest.mark.xfail)])
+def test_own(sigra_backend, turn, how):
+    made = make(turn)
+    assert made.new(IDS).result() != turn
+
+class TestUnit(unittest.TestCase):
+    def setUp(self):
+        self.made = make()
+        self.enterContext(configure(backend=RecordingBackend()))
+
+    def test_1(self):
+        self.assertEqual(self.made.new(IDS).result(), 2)
+
+    def test_2(self):
+        self.assertEqual(self.made.new(IDS).result(), 1)
+"""
+
+OF_FIXTURES = """
+@pytest.fixture
+def made():
+    return make()
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_fixture_of_the_test(made, turn):
+    assert turn == 2
+
+@pytest.fixture(scope="class", params=[1, 2])
+def lasting(request):
+    return make(request.param)
+
+class TestLasting:
+    @pytest.mark.parametrize("turn", [1, 2])
+    def test_it(self, lasting, turn, sigra_backend):
+        assert lookup("made") is lasting.definition  # after a failure too
+        assert turn == 2
+
+@pytest.fixture
+def ends_badly():
+    yield make()
+    raise OSError
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_teardown(ends_badly, turn):
+    pass
+
+@pytest.fixture
+def begins_badly():
+    here = make()
+    raise OSError
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_setup(begins_badly, turn):
+    pass
+"""
+
+RUN_AGAIN = """
+from _pytest.runner import runtestprotocol
+
+turns = []
+
+class Again:
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item, nextitem):
+        runtestprotocol(item, nextitem=nextitem, log=False)
+        runtestprotocol(item, nextitem=nextitem)
+        return True
+
+def test_first(request):
+    request.config.pluginmanager.register(Again())
+
+def test_run_twice():
+    made = make()
+    turns.append(made)
+    assert len(turns) == 2
+"""
+
+TWO_ALIVE = """
+def test_two_in_one_test():
+    first = make()
+    with pytest.raises(ValueError, match="two functions have the worker name"):
+        make(2)
+    assert 0
+
+def test_two_of_a_lasting_fixture(lasting):
+    with pytest.raises(ValueError, match="two functions have the worker name"):
+        make(2)
+
+@pytest.fixture(scope="module")
+def lasting():
+    return make()
+
+cached = []
+
+def test_what_a_test_that_passed_left_is_still_there():
+    cached.append(tenant_worker(name="cached")(lambda scope: None))
+
+def test_and_is_found():
+    assert lookup("cached") is cached[0].definition
+"""
+
+
+def told(tests: str, folder: Path) -> str:
+    """Return what pytest says of tests, with the plugin of the kit alone."""
+    (folder / "test_told.py").write_text(HEAD + tests)
+    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", "--tb=line", "."]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=alone).stdout
+
+
+@pytest.mark.parametrize(
+    ("tests", "outcome"),
+    [
+        (OF_TESTS, "3 failed, 1 passed, 2 xfailed"),
+        (OF_FIXTURES, "3 failed, 5 passed, 4 errors"),
+    ],
+    ids=["tests", "fixtures"],
+)
+def test_the_next_test_has_the_name(tests: str, outcome: str, tmp_path: Path) -> None:
+    """It fails by its own faults alone, whoever made the worker, and however the first ended."""
+    said = told(tests, tmp_path)
+    assert "DuplicateWorkerError" not in said
+    assert outcome in said
+
+
+def test_a_test_that_is_run_again_has_the_name(tmp_path: Path) -> None:
+    """Though the plugin that runs it again keeps its first run."""
+    said = told(RUN_AGAIN, tmp_path)
+    assert "DuplicateWorkerError" not in said
+    assert "2 passed" in said
+
+
+def test_two_that_live_are_refused_as_ever(tmp_path: Path) -> None:
+    """Within one test, beside a fixture that lives on, and beside what a passed test has left."""
+    assert "1 failed, 3 passed" in told(TWO_ALIVE, tmp_path)
