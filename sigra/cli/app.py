@@ -141,7 +141,7 @@ def run(
       2    the command was called in a way that cannot work
       130  Ctrl-C (143: SIGTERM; 141: standard output was closed)
     """  # noqa: D301
-    from sigra.cli.order import Order, carry_out
+    from sigra.cli.run.order import Order, carry_out
 
     sys.exit(carry_out(Order(target, source, backend, audit_log, rejects, workers, in_flight)))
 
@@ -186,7 +186,7 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
       2    a PATH does not exist, a file in it is not Python, or a decorator may
            come from a star import of a module outside PATH
     """  # noqa: D301
-    from sigra.cli.check import report
+    from sigra.cli.check.report import report
 
     sys.exit(report(list(paths), as_json=as_json))
 

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from rights import unprivileged
 
 from sigra.cli.app import sigra
-from sigra.cli.flows import find_flows
-from sigra.cli.sources import Sources
+from sigra.cli.check.flows import find_flows
+from sigra.cli.check.sources import Sources
 
 AUTH = """
 import sigra

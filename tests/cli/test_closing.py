@@ -14,11 +14,11 @@ import pytest
 
 from sigra import AuditEvent, config, configure, log_safe
 from sigra.audit import count
-from sigra.cli import order
-from sigra.cli.closing import ClosingSinks, closing_sinks
-from sigra.cli.run import Run
-from sigra.cli.stop import Stop
-from sigra.cli.summary import Report
+from sigra.cli.run import order
+from sigra.cli.run.closing import ClosingSinks, closing_sinks
+from sigra.cli.run.run import Run
+from sigra.cli.run.stop import Stop
+from sigra.cli.run.summary import Report
 from sigra.store import Batching, SqlAuditSink
 
 PATIENCE = 120.0
@@ -126,7 +126,7 @@ class Slow:
 
 def test_no_event_comes_after_the_close(monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that has begun is waited for, and one of a thread that goes on is refused."""
-    monkeypatch.setattr("sigra.cli.closing._PATIENCE", PATIENCE)
+    monkeypatch.setattr("sigra.cli.run.closing._PATIENCE", PATIENCE)
     sink = Slow()
     with configure(sinks=[sink], audit_schema=AuditEvent):
         sinks = ClosingSinks()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sigra.cli.reader import BadLineError, Line, LineReader, parse
+from sigra.cli.run.reader import BadLineError, Line, LineReader, parse
 
 
 def read_all(data: bytes, limit: int) -> list[tuple[Line, bytes]]:

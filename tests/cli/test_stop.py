@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from sigra import EnqueueError, Job, SyncBackend, worker
-from sigra.cli import stop
-from sigra.cli.follow import FollowingBackend
-from sigra.cli.run import Run
-from sigra.cli.stop import Stop
+from sigra.cli.run import stop
+from sigra.cli.run.follow import FollowingBackend
+from sigra.cli.run.run import Run
+from sigra.cli.run.stop import Stop
 from sigra.enqueue import Enqueuer
 
 PATIENCE = 60.0

@@ -16,16 +16,16 @@ from click import ClickException
 
 from sigra import config
 from sigra.audit.event import AuditEvent
-from sigra.cli.choose import open_lane
-from sigra.cli.closing import ClosingSinks, closing_sinks
-from sigra.cli.lane import Lane
 from sigra.cli.output import EventStream, claimed_stdout, muted_structlog
-from sigra.cli.reader import LineReader
-from sigra.cli.rejects import default_rejects
-from sigra.cli.run import Run
+from sigra.cli.run.choose import open_lane
+from sigra.cli.run.closing import ClosingSinks, closing_sinks
+from sigra.cli.run.lane import Lane
+from sigra.cli.run.reader import LineReader
+from sigra.cli.run.rejects import default_rejects
+from sigra.cli.run.run import Run
+from sigra.cli.run.stop import GRACE, Stop, end_at_once
+from sigra.cli.run.summary import Report, show_report
 from sigra.cli.show import Bar, stderr_console
-from sigra.cli.stop import GRACE, Stop, end_at_once
-from sigra.cli.summary import Report, show_report
 from sigra.cli.target import MisuseError, load_worker
 from sigra.store.lines import JSONLinesSink
 

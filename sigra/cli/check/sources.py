@@ -9,15 +9,14 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from sigra.cli.modules import Module, Modules
-from sigra.cli.own import own_names
-from sigra.cli.stars import spread
+from sigra.cli.check.local_names import FunctionDef, local_names
+from sigra.cli.check.modules import Module, Modules
+from sigra.cli.check.stars import spread
 
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
 MARK = frozenset({"sigra.request_scope_only", "sigra.authority.request_scope_only"})
 _LONGEST_WAY = 8
 
-Definition = ast.FunctionDef | ast.AsyncFunctionDef
 _STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
@@ -27,7 +26,7 @@ class Function:
 
     name: str
     module: Module
-    node: Definition
+    node: FunctionDef
     owner: str | None
     marked: bool = False
     worker: bool = False
@@ -61,8 +60,8 @@ class Sources:
         self.functions: dict[str, Function] = {}
         self.classes: dict[str, tuple[Module, list[ast.expr]]] = {}  # and what they inherit from
         self.unreadable = self.modules.unreadable
-        self._own: dict[ast.expr, bool] = {}
-        self._looked: set[Module] = set()  # at what is a function's own in them
+        self._local: dict[ast.expr, bool] = {}
+        self._searched: set[Module] = set()  # the modules whose local names are known
         for module in self.modules.values():
             self._define(module, module.tree.body, module.name, None)
         brought = spread(self.modules, [*self.functions, *self.classes], WORKER | MARK)
@@ -93,7 +92,7 @@ class Sources:
         return self._defined(full) or full
 
     def _defined(self, full: str, steps: int = _LONGEST_WAY) -> str | None:
-        """Follow re-exports, first those that are tried; None if they end with what is unknown."""
+        """Follow re-exports, those in a ``try`` first; None if they lead out of the tree."""
         home, _, last = full.rpartition(".")
         module = self.modules.get(home)
         if module is not None and steps:
@@ -106,28 +105,28 @@ class Sources:
         return self._defined(target, steps - 1) if target is not None and steps else None
 
     def made(self, here: Function, node: ast.expr) -> str | None:
-        """Return the class of the tree that a value is a new object of, None for any other."""
+        """Return the class in the tree of which a call makes an object, None for anything else."""
         full = self._meant(here.module, node.func) if isinstance(node, ast.Call) else None
         return full if full in self.classes else None
 
     def _meant(self, module: Module, node: ast.expr) -> str | None:
-        """Resolve a dotted name; None for what is none, or begins with a function's own name."""
+        """Resolve a dotted name; None for anything else, and if it begins with a local name."""
         name, imported = dotted(node), self._imports(module, node)
         if name is None or imported is False:
             return None
         return self.resolve(module, name, imported=imported is True)
 
     def _imports(self, module: Module, node: ast.expr) -> bool | None:
-        """Tell if a function binds a dotted name's first part by an import; None if none does."""
-        if module not in self._looked:  # not at every file: few have flows
-            self._looked.add(module)
-            self._own |= own_names(module.tree)
+        """Tell if a dotted name begins with a local import; None if its begin is not local."""
+        if module not in self._searched:  # only when asked for: few files have flows
+            self._searched.add(module)
+            self._local |= local_names(module.tree)
         while isinstance(node, ast.Attribute):
             node = node.value
-        return self._own.get(node)
+        return self._local.get(node)
 
     def called(self, here: Function, node: ast.expr, owners: Collection[str]) -> Iterator[Function]:
-        """Yield what a call may run; ``owners``: the classes of what a method is called on."""
+        """Yield what a call may run; ``owners``: the classes that a method's object may have."""
         name = dotted(node) or ""
         full = self._inner(here, name) or self._meant(here.module, node) or ""
         full += ".__init__" if full in self.classes else ""
@@ -175,7 +174,7 @@ class Sources:
             if isinstance(node, ast.ClassDef):
                 self.classes[f"{prefix}.{node.name}"] = module, node.bases
                 self._define(module, node.body, f"{prefix}.{node.name}", f"{prefix}.{node.name}")
-            elif isinstance(node, Definition):
+            elif isinstance(node, FunctionDef):
                 function = Function(f"{prefix}.{node.name}", module, node, owner)
                 self.functions[function.name] = function
                 self._define(module, node.body, function.name, None)

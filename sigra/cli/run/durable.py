@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from sigra.cli.follow import Entry, FollowingBackend
-from sigra.cli.lane import Lane
+from sigra.cli.run.follow import Entry, FollowingBackend
+from sigra.cli.run.lane import Lane
 from sigra.cli.show import counted
 from sigra.cli.target import MisuseError
 from sigra.context import running

@@ -8,8 +8,8 @@ from sigra.backend import Backend
 from sigra.backends.asyncio import AsyncioBackend
 from sigra.backends.sync import SyncBackend
 from sigra.backends.thread import ThreadBackend
-from sigra.cli.durable import FileLane, is_embedded
-from sigra.cli.lane import Lane, LoopLane, SyncLane
+from sigra.cli.run.durable import FileLane, is_embedded
+from sigra.cli.run.lane import Lane, LoopLane, SyncLane
 from sigra.cli.target import MisuseError, check_options, configured_backend, named_backend
 
 if TYPE_CHECKING:

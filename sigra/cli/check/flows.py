@@ -6,10 +6,11 @@ import ast
 import sys
 from dataclasses import dataclass
 
-from sigra.cli.modules import Module
-from sigra.cli.names import SCOPE, State
-from sigra.cli.sources import Definition, Function, Sources
-from sigra.cli.statements import Statements
+from sigra.cli.check.local_names import FunctionDef
+from sigra.cli.check.modules import Module
+from sigra.cli.check.names import SCOPE, State
+from sigra.cli.check.sources import Function, Sources
+from sigra.cli.check.statements import Statements
 
 _FRAMES = 100_000
 """More than the deepest expression takes that Python can parse; they use no C stack."""
@@ -67,7 +68,7 @@ class Tracer:
         return self._once(Statements(self, function, given, way), function.node)[0]
 
     def closure(
-        self, around: Function, node: Definition, state: State, way: tuple[str, ...]
+        self, around: Function, node: FunctionDef, state: State, way: tuple[str, ...]
     ) -> tuple[bool, State]:
         """Walk a function within another, from what is known where it is called.
 
@@ -81,7 +82,7 @@ class Tracer:
         place, allowed = f"{module.path}:{line}", line in module.allowed
         self.flows.append(Flow(place, self.worker, target, way, allowed))
 
-    def _once(self, statements: Statements, node: Definition) -> tuple[bool, State]:
+    def _once(self, statements: Statements, node: FunctionDef) -> tuple[bool, State]:
         key = node, statements.state
         if key not in self._ends:
             self._ends[key] = False, State()  # what a recursive call is assumed to give

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from sigra.audit.stats import audit_stats
 from sigra.cli.failures import FailureLog
-from sigra.cli.lane import Lane
 from sigra.cli.output import PIPE_STATUS
-from sigra.cli.reader import BadLineError, Line, LineReader, parse
-from sigra.cli.rejects import RejectFile
+from sigra.cli.run.lane import Lane
+from sigra.cli.run.reader import BadLineError, Line, LineReader, parse
+from sigra.cli.run.rejects import RejectFile
+from sigra.cli.run.stop import GRACE, Stop
+from sigra.cli.run.summary import Report
 from sigra.cli.show import Bar
-from sigra.cli.stop import GRACE, Stop
-from sigra.cli.summary import Report
 from sigra.errors import (
     EnqueueError,
     InvalidArgsError,

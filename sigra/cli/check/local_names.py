@@ -1,21 +1,24 @@
-"""Which names in a file's source are a function's own, as Python tells them from the module's."""
+"""Which names in a file are local to a function, by Python's own rules, and not the module's."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
 
-from sigra.cli.parameters import defaults
+from sigra.cli.check.parameters import defaults
+
+FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
+"""A ``def``, async or not."""
 
 _Names = Mapping[str, bool]
-"""Names that a function binds, and whether an import within it does so."""
-_Function = ast.FunctionDef | ast.AsyncFunctionDef
+"""The local names of a function and those around it, and whether an import binds them."""
+
 _Comprehension = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _Scope = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
-def own_names(tree: ast.Module) -> dict[ast.expr, bool]:
-    """Map each place of a name that a function around it binds to whether an import does so."""
+def local_names(tree: ast.Module) -> dict[ast.expr, bool]:
+    """Map each use of a name that is local to a function around it to whether it is an import."""
     found: dict[ast.expr, bool] = {}
     pending: list[tuple[ast.AST, _Names]] = [(tree, {})]
     while pending:  # not by recursion: each "elif" is a level
@@ -30,7 +33,7 @@ def own_names(tree: ast.Module) -> dict[ast.expr, bool]:
 
 
 def _parts(node: ast.AST, seen: _Names) -> Iterator[tuple[ast.AST, _Names]]:
-    """Yield what a node is made of, each with the names that are no module's there."""
+    """Yield the parts of a node, each with the local names that are visible there."""
     inside, inner = set[ast.AST](), seen
     match node:
         case ast.FunctionDef(body=body) | ast.AsyncFunctionDef(body=body):
@@ -41,7 +44,7 @@ def _parts(node: ast.AST, seen: _Names) -> Iterator[tuple[ast.AST, _Names]]:
             targets = [part for each in node.generators for part in ast.walk(each.target)]
             own = [part.id for part in targets if isinstance(part, ast.Name)]
             inner = {**seen, **dict.fromkeys(own, False)}
-            first = node.generators[0]  # what it goes through is looked up outside
+            first = node.generators[0]  # what this one iterates over is evaluated outside
             yield first.iter, seen
             yield from ((part, inner) for part in (first.target, *first.ifs))
             inside = {*ast.iter_child_nodes(node)} - {first}
@@ -50,8 +53,8 @@ def _parts(node: ast.AST, seen: _Names) -> Iterator[tuple[ast.AST, _Names]]:
     yield from ((n, inner if n in inside else seen) for n in ast.iter_child_nodes(node))
 
 
-def _within(node: _Function, seen: _Names) -> _Names:
-    """Return the names that are no module's in the body of a function."""
+def _within(node: FunctionDef, seen: _Names) -> _Names:
+    """Return the local names that are visible in the body of a function."""
     own, shared, outer = _parameters(node.args), set[str](), _same(node.args)
     pending = list[ast.AST](node.body)
     while pending:
@@ -66,7 +69,7 @@ def _within(node: _Function, seen: _Names) -> _Names:
             case _ if (name := _given(part)) is not None:
                 own.setdefault(name, False)
         if isinstance(part, ast.comprehension):
-            pending += [part.iter, *part.ifs]  # its target is its own, but for ":="
+            pending += [part.iter, *part.ifs]  # its target is local to it; ":=" in it is not
         elif not isinstance(part, _Scope):
             pending += ast.iter_child_nodes(part)
     kept = {name: imported for name, imported in seen.items() if name not in shared}
@@ -74,7 +77,7 @@ def _within(node: _Function, seen: _Names) -> _Names:
 
 
 def _given(node: ast.AST) -> str | None:
-    """Return the name that a part of a function binds by itself."""
+    """Return the name that a node binds, None if it binds none."""
     match node:
         case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
             return name
@@ -88,7 +91,7 @@ def _given(node: ast.AST) -> str | None:
 
 
 def _parameters(args: ast.arguments) -> dict[str, bool]:
-    """Return the names of parameters, but for ``f=f``, which may be what is called so outside."""
+    """Return the names of parameters, except one like ``f=f``, which may be the ``f`` outside."""
     every = (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg)
     return {arg.arg: False for arg in every if arg is not None and arg.arg not in _same(args)}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-from sigra.cli.reader import Line, LineReader
+from sigra.cli.run.reader import Line, LineReader
 from sigra.store.private import private
 
 

@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from sigra.cli.flows import Flow, find_flows
+from sigra.cli.check.flows import Flow, find_flows
+from sigra.cli.check.sources import Sources
 from sigra.cli.show import counted
-from sigra.cli.sources import Sources
 
 _NONE_MARKED = "; mark the functions that decide on access with @request_scope_only"
 

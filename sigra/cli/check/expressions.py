@@ -7,17 +7,15 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from sigra.cli.names import SCOPE, Names, Put, State, choices, items, keeps, names_in, returned
-from sigra.cli.parameters import defaults, passed
-from sigra.cli.sources import Definition, Function, dotted
+from sigra.cli.check.local_names import FunctionDef
+from sigra.cli.check.names import SCOPE, Names, Put, State
+from sigra.cli.check.parameters import defaults, passed
+from sigra.cli.check.sources import Function, dotted
+from sigra.cli.check.values import FILLERS, GIVERS, choices, items, keeps, names_in, returned
 
 if TYPE_CHECKING:
-    from sigra.cli.flows import Tracer
+    from sigra.cli.check.flows import Tracer
 
-_FILLERS = {"append", "appendleft", "extend", "insert", "add", "update", "setdefault", "put"}
-"""Methods by which a list, set, dict or queue takes what it is given."""
-_GIVERS = {"get", "setdefault", "pop", "popleft", "popitem", "values", "items", "copy"}
-"""Those by which it gives it back."""
 _OWN = {"user", "active_organization", "impersonating_from"}
 """What a scope has: only ids."""
 
@@ -78,7 +76,7 @@ class Expressions(Names):
         if isinstance(target, ast.Attribute) and SCOPE in what and target.attr not in _OWN:
             self._tracer.kept.add(target.attr)
 
-    def closure(self, node: Definition, given: State, *way: str) -> bool:
+    def closure(self, node: FunctionDef, given: State, *way: str) -> bool:
         """Follow a function within this one: it sees the names around it, but for its own."""
         before = self.state
         self._enter(node.args, given)
@@ -120,7 +118,7 @@ class Expressions(Names):
     def _name(self, name: str) -> bool:
         what = self.facts(name)
         for inner in what:
-            if isinstance(inner, Definition):  # the names around it may be others by now
+            if isinstance(inner, FunctionDef):  # the names around it may be others by now
                 self.closure(inner, State())
         return SCOPE in what
 
@@ -180,7 +178,7 @@ class Expressions(Names):
         """Follow the scope into the function that is called; tell if the result holds it."""
         name = dotted(node.func)
         last = name.rpartition(".")[2] if name else ""
-        result = self.holds(node.func) and any(isinstance(f, Definition) for f in self.facts(name))
+        result = self.holds(node.func) and any(isinstance(f, FunctionDef) for f in self.facts(name))
         given = self._any((*node.args, *(keyword.value for keyword in node.keywords)))
         known = [*self._called(node.func)]
         for called in known:
@@ -188,14 +186,14 @@ class Expressions(Names):
         found = [one for one in known if given or getattr(one, "owner", None)]
         if given and not found and not last[:1].isupper():
             self._hand_over(node)
-        if not found and isinstance(node.func, ast.Attribute) and node.func.attr in _GIVERS:
+        if not found and isinstance(node.func, ast.Attribute) and node.func.attr in GIVERS:
             result |= self.holds(node.func.value)
         # A class that was given the scope, here or elsewhere, keeps it for what is known.
         return result or (given and (keeps(name) or last[:1].isupper()))
 
     def _hand_over(self, node: ast.Call) -> None:
         """Assume that what is not in the tree (``map``, a pool, a list) calls or keeps its args."""
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _FILLERS:
+        if isinstance(node.func, ast.Attribute) and node.func.attr in FILLERS:
             self.keep(node.func.value, {SCOPE})
         for number, arg in enumerate(node.args):
             for called in self._called(arg):
@@ -246,4 +244,4 @@ class Expressions(Names):
 
     def _passed(self, value: ast.expr) -> set[object]:
         """Return what is known of a value and holds in another function too."""
-        return {what for what in self.what(value) if not isinstance(what, Definition)}
+        return {what for what in self.what(value) if not isinstance(what, FunctionDef)}

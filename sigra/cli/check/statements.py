@@ -6,12 +6,13 @@ import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sigra.cli.expressions import Expressions
-from sigra.cli.names import SCOPE, State
-from sigra.cli.sources import Definition, Function
+from sigra.cli.check.expressions import Expressions
+from sigra.cli.check.local_names import FunctionDef
+from sigra.cli.check.names import SCOPE, State
+from sigra.cli.check.sources import Function
 
 if TYPE_CHECKING:
-    from sigra.cli.flows import Tracer
+    from sigra.cli.check.flows import Tracer
 
 _Facts = set[tuple[str, object]]
 
@@ -117,7 +118,7 @@ class Statements(Expressions):
                 if isinstance(inner, ast.Call):
                     self.holds(inner)
 
-    def _define(self, node: Definition) -> None:
+    def _define(self, node: FunctionDef) -> None:
         for decorator in node.decorator_list:
             self.holds(decorator)
         name = ast.Name(node.name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import sigra
 
 if TYPE_CHECKING:
-    from sigra.cli.modules import Module
+    from sigra.cli.check.modules import Module
 
 
 def spread(

@@ -13,7 +13,7 @@ from sigra.backend import Backend
 from sigra.backends.asyncio import AsyncioBackend
 from sigra.backends.sync import SyncBackend
 from sigra.backends.thread import ThreadBackend
-from sigra.cli.follow import FollowingBackend
+from sigra.cli.run.follow import FollowingBackend
 from sigra.enqueue import Enqueuer
 
 if TYPE_CHECKING:

@@ -1,0 +1,60 @@
+"""Which values an expression may give, and which calls keep what they are given."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+
+from sigra.cli.check.local_names import FunctionDef
+from sigra.cli.check.sources import dotted
+
+_HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
+_HOLDERS |= {"cast", "chain", "nullcontext"}
+_WRAPPERS = {"sync_to_async", "async_to_sync", "database_sync_to_async"}
+_BUILT_IN = {"enumerate", "filter", "iter", "next", "reversed", "sorted", "zip"}
+"""What a call of these gives, and of ``_HOLDERS`` by whatever path, holds what it was given."""
+
+FILLERS = {"append", "appendleft", "extend", "insert", "add", "update", "setdefault", "put"}
+"""Methods that put what they are given into a list, set, dict or queue."""
+
+GIVERS = {"get", "setdefault", "pop", "popleft", "popitem", "values", "items", "copy"}
+"""Methods that give back what was put in."""
+
+
+def choices(node: ast.expr) -> list[ast.expr]:
+    """List the values one of which an expression gives: ``a if b else c``, ``sync_to_async(a)``."""
+    match node:
+        case ast.IfExp(body=body, orelse=orelse):
+            return [body, orelse]
+        case ast.BoolOp(values=values):
+            return values
+        case ast.Call(args=[wrapped, *_]) if (dotted(node.func) or "").split(".")[-1] in _WRAPPERS:
+            return [wrapped]
+    return []
+
+
+def keeps(name: str | None) -> bool:
+    """Tell whether the result of a call by that name holds what it was given."""
+    return name is not None and (name in _BUILT_IN or name.rpartition(".")[2] in _HOLDERS)
+
+
+def items(node: ast.expr) -> list[ast.expr]:
+    """List the items of a tuple or list; none if one is starred."""
+    found = node.elts if isinstance(node, (ast.Tuple, ast.List)) else []
+    return [] if any(isinstance(item, ast.Starred) for item in found) else found
+
+
+def names_in(root: ast.expr) -> dict[ast.AST, frozenset[str]]:
+    """Map each part of an expression to the names within it."""
+    names: dict[ast.AST, frozenset[str]] = {}
+    for node in reversed([*ast.walk(root)]):
+        own = frozenset((node.id,) if isinstance(node, ast.Name) else ())
+        names[node] = own.union(*(names[part] for part in ast.iter_child_nodes(node)))
+    return names
+
+
+@cache
+def returned(node: FunctionDef) -> list[ast.expr]:
+    """List the values that a function returns by name."""
+    values = [inner.value for inner in ast.walk(node) if isinstance(inner, ast.Return)]
+    return [one for value in values if value for one in choices(value) or [value] if dotted(one)]

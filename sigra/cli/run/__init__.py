@@ -1,0 +1,1 @@
+"""``sigra run``: run a worker once for each line of a file."""
