@@ -53,10 +53,11 @@ def register(definition: Definition) -> None:
     name, body = definition.name, definition.function
     with lock:
         if name in _bodies and name not in _lasting:
-            gc.collect()  # what an earlier call left behind must not keep the name
+            gc.collect()  # garbage of an earlier call must not keep the name
         known = _find(name)
         first = _bodies.get(name, body) if known is None else known.function
-        if not (first is body if known is None else _executed_again(known, definition)):
+        is_same = first is body if known is None else _executed_again(known, definition)
+        if not is_same:
             raise DuplicateWorkerError(name, describe(first), describe(body))
         # Set before the other is removed: running jobs look it up without the lock.
         is_local = "<locals>" in body.__qualname__

@@ -25,9 +25,9 @@ _UNCHANGED: Any = object()
 class Config:
     """One state of the settings.
 
-    ``token`` identifies it. A worker remembers the token with the backend that it chose, and so
-    keeps neither the settings nor their default backend alive; a backend from ``backends`` it
-    keeps until it chooses again.
+    ``token`` identifies it. A worker remembers the token, not the settings, together with the
+    backend that it chose by them. So no worker keeps earlier settings or their default backend
+    alive; only a backend from ``backends`` lives until the worker chooses again.
     """
 
     backend: Backend | None = None

@@ -19,10 +19,10 @@ class Running:
 
     ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal``: how many events the body has
     logged. ``lost``: how many earlier runs ended with their consumer's death; each used up an
-    attempt. ``pump``: by it the in-process backends recognize an enqueue from inside a job (None
+    attempt. ``pump``: tells an in-process backend that an enqueue comes from inside a job (None
     if jobs cross a queue). ``cut_off()``: words for the log line if the consumer itself has cut
-    the run off and settles the job, otherwise "". ``closing()``: words if its backend closes, so
-    that it may not run again, otherwise "".
+    the run off and settles the job, otherwise "". ``closing()``: words if the backend is closing,
+    so that the job may not run again, otherwise "".
     """
 
     job: Job

@@ -130,6 +130,7 @@ def _define(
 
 
 def _audited(invoke: Invoke) -> Invoke:
+    """Wrap the call: the body runs only if a sink has taken the event that the attempt begins."""
     from sigra.audit.emit import log_begin
 
     def audited(scope: Any, args: Mapping[str, Any], attempt: Any) -> Any:

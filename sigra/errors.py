@@ -6,7 +6,7 @@ from typing import Any
 
 
 def brief(value: object) -> str:
-    """Show a str on one line, cut to 200 characters; of other values but None, only the type."""
+    """Show a str on one line, cut to 200 characters; None as None; of any other value, its type."""
     if type(value) is not str:
         return "None" if value is None else f"<{type(value).__qualname__}>"
     return value[:200] if value.isprintable() else repr(value[:200])[1:-1]

@@ -1,4 +1,4 @@
-"""Read-only dicts and lists; what a dict holds is closed off when it is first read."""
+"""Read-only dicts and lists; the children of a dict become read-only when it is first read."""
 
 from __future__ import annotations
 
@@ -47,19 +47,18 @@ class FrozenList(list[Any], _Copying):
 
 
 class _UnreadDict(FrozenDict):
-    """A level that nobody has read yet: its children are still plain and must not get out.
+    """A dict that nobody has read yet: its children are still plain and must not get out.
 
-    Decoding gives a plain tree, and wrapping all of it would cost as much again. So the first
-    read wraps the children of this one level, then makes the object a FrozenDict, whose reads
-    are the built-in ones. If two threads do so at once, their wrappers are equal, and it does
-    not matter whose come last.
+    Decoding gives a plain tree, and wrapping all of it would take as long again. So the first
+    read wraps the children of this one dict, then makes the object a FrozenDict, whose reads
+    are the built-in ones. Two threads may do so at once: their wrappers are equal.
     """
 
     __slots__ = ()
 
 
 def _settle(level: Any) -> None:
-    """Wrap the children of an unread level, which is an ordinary frozen one from then on."""
+    """Wrap the children of an unread dict, which is a FrozenDict from then on."""
     for key, value in dict.items(level):
         if (wrapper := _WRAPPERS.get(type(value))) is not None:
             dict.__setitem__(level, key, wrapper(value))
@@ -67,7 +66,7 @@ def _settle(level: Any) -> None:
 
 
 def _list_of(children: list[Any]) -> FrozenList:
-    """Wrap the children at once: C code reads a list past its methods, but few do so of a dict."""
+    """Wrap the children at once: much C code reads a list, unlike a dict, without its methods."""
     return FrozenList(map(read_only, children))
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     class _Proxy(Generic[P, R_co]):
         """What type checkers see: the function's own call, and what a worker adds.
 
-        Here and not in ``Worker``, where annotations would hide the function's own.
+        Not in ``Worker`` itself: annotations there would hide the function's own.
         """
 
         __name__: str
@@ -49,8 +49,8 @@ else:
     class _Proxy(wrapt.CallableObjectProxy):
         """wrapt's proxy, whose own C ``__call__`` makes the plain call cheap."""
 
-        # Slots, so that these belong to the proxy and not to the function, and so that one that
-        # mock.patch deletes is gone: only then does mock put it back.
+        # Slots: without them wrapt would set these on the function. Besides, mock.patch only puts
+        # back what a delattr() really removes.
         __slots__ = ("definition", *_WAYS)
 
         def __class_getitem__(cls, item):
@@ -68,7 +68,7 @@ class Worker(_Proxy[P, R_co]):
         super().__init__(definition.function)
         self.definition = definition
         enqueuer = Enqueuer(definition)
-        # Bound once, here: a look-up through a proxy's class costs more each time.
+        # Bound once, here: each look-up through a proxy's class would cost more.
         for way in _WAYS:
             setattr(self, way, getattr(enqueuer, way))
 
@@ -81,13 +81,14 @@ class Worker(_Proxy[P, R_co]):
         return f"<{type(self).__name__} {self.definition.name}>"
 
     __str__ = __repr__
-    __format__ = object.__format__  # by __str__: the proxy's own shows the function
+    __format__ = object.__format__  # by __str__; wrapt's would show the function
 
     def __dir__(self) -> list[str]:
         return sorted({*dir(self.__wrapped__), *dir(type(self))})
 
     def __reduce__(self, protocol: Any = None) -> Any:
-        # What its module does not hold by that name is found by the worker's own, as `new` is.
+        # A worker pickles as a function does, by its name in its module. If that is not there, it
+        # pickles by its definition, which the catalog finds by the worker's name.
         held = getattr(self.__wrapped__, "__globals__", {}).get(name := self.__qualname__, self)
         return name if held is self and "<" not in name else (type(self), (self.definition,))
 

@@ -20,17 +20,18 @@ Fields = tuple[tuple[str, str], ...]
 _plain_callables = (type, FunctionType, MethodType, BuiltinFunctionType, partial)
 
 _LIMIT = 256
-# Keyed by id, for a hash would run a metaclass's code; the schema is held, so its id stays its own.
+# Keyed by id: a hash could run code of a metaclass. The schema is kept, so that no other object can
+# get its id.
 _known: dict[int, tuple[Any, Fields]] = {}
 
 
 def schema_fields(schema: Any) -> Fields:
     """Return which fields of an event the record type takes, and by which keywords.
 
-    It is found once for each type, from what that declares: the fields of a
-    dataclass, an attrs, pydantic or msgspec class, the columns of a mapped class, the
-    concrete fields of a Django model, the keys of a TypedDict, and otherwise the
-    parameters of the call. Raises ``TypeError`` if there are none.
+    Looked for once, in the declaration of the type: the fields of a dataclass, an attrs,
+    pydantic or msgspec class, the columns of a mapped class, the concrete fields of a Django
+    model, the keys of a TypedDict; otherwise the parameters of the call. Raises ``TypeError``
+    if there are none.
     """
     if (known := _known.get(id(schema))) is not None:
         return known[1]
@@ -115,7 +116,7 @@ def _attrs_fields(_: type, attributes: Any) -> dict[str, str] | None:
 
 
 def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
-    config = _attribute(schema, "model_config")  # of a pydantic dataclass: the other one
+    config = _attribute(schema, "model_config")  # a pydantic dataclass has the other one
     if config is ABSENT:
         config = _attribute(schema, "__pydantic_config__")
     by_name = config.get("populate_by_name") or config.get("validate_by_name")
@@ -129,7 +130,7 @@ def _model_fields(schema: type, fields: Any) -> dict[str, str] | None:
 
 
 def _aliases(field: Any) -> list[str]:
-    """Return the keywords by which a pydantic field is given, but for its own name."""
+    """Return the keywords, other than its own name, by which a pydantic field is given."""
     alias = field.validation_alias
     return [choice for choice in getattr(alias, "choices", (alias,)) if isinstance(choice, str)]
 
@@ -148,12 +149,12 @@ _KINDS = (
 
 
 def _by_name(names: Iterable[str]) -> dict[str, str]:
-    """Map names to themselves: each is the keyword too."""
+    """Map names to themselves: each is also the keyword."""
     return {name: name for name in names}
 
 
 def _parameters(schema: Any, if_any: Iterable[str] = EVENT_FIELDS) -> dict[str, str]:
-    """Name the keywords of a call; ``if_any`` if it takes any, and none if that cannot be told."""
+    """Return the keywords of a call: ``if_any`` if it takes any, none if it has no signature."""
     try:
         parameters = inspect.signature(_called(schema), **AS_WRITTEN).parameters.values()
     except (TypeError, ValueError):

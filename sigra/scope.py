@@ -138,7 +138,7 @@ def id_text(value: Any) -> str | None:
 
 
 def id_fault(value: object) -> str:
-    """Say why ``id_text`` takes a value for no id, without showing the value."""
+    """Say why a value is no id, without showing it."""
     kind = {str: "a blank str", int: "a longer int"}.get(type(value), type(value).__qualname__)
     return f"an id must be a str, an int of at most 1,024 bits, a UUID or None, not {kind}"
 

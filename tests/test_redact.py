@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sigra.audit.redact import MEASURE, PLAIN, REDACTED, SECRET, holds_secret, key_verdict
+from sigra.audit.redact import HARMLESS, MEASURE, REDACTED, SECRET, holds_secret, key_verdict
 from sigra.audit.sanitize import sanitize
 
 # Names of settings, headers, columns and fields as frameworks, clouds and payment systems have
@@ -155,7 +155,7 @@ def test_a_word_that_begins_with_a_digit_begins_a_word(key: str) -> None:
 @pytest.mark.parametrize("key", ["apiV2Factory", "step2Fast", "sha2file", "is2FAEnabled"])
 def test_not_every_2_begins_2fa(key: str) -> None:
     """Other words after a 2, and what only describes 2FA, are left alone."""
-    assert PLAIN == key_verdict(key)
+    assert HARMLESS == key_verdict(key)
 
 
 @pytest.mark.parametrize("key", ["se_cret", "coo_kies", "pass_phrases", "con_nec_tion_string"])
@@ -167,19 +167,19 @@ def test_a_word_torn_apart_is_found(key: str) -> None:
 @pytest.mark.parametrize("key", ["to_ken", "to_tp_x", "con_nec_ti_on_string"])
 def test_not_everything_that_can_be_joined_is(key: str) -> None:
     """A shorter word, or one of more parts, is met by chance."""
-    assert PLAIN == key_verdict(key)
+    assert HARMLESS == key_verdict(key)
 
 
 @pytest.mark.parametrize("key", ["bypass", "compass", "encompass", "surpass2", "trespass"])
 def test_a_word_that_ends_as_a_secret_s_name_does_may_be_none(key: str) -> None:
     """A passage is no password."""
-    assert PLAIN == key_verdict(key)
+    assert HARMLESS == key_verdict(key)
 
 
 @pytest.mark.parametrize("key", ["sort_key", "user_sort_key", "my_user_sort_key"])
 def test_a_harmless_pair_is_one_wherever_it_stands(key: str) -> None:
     """The word before it says what a key is, and no other does."""
-    assert PLAIN == key_verdict(key)
+    assert HARMLESS == key_verdict(key)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_a_harmless_pair_is_one_wherever_it_stands(key: str) -> None:
 )  # fmt: skip
 def test_allowed_names_pass(key: str) -> None:
     """The names of keys that hold no secret pass in every style."""
-    assert PLAIN == key_verdict(key)
+    assert HARMLESS == key_verdict(key)
 
 
 @pytest.mark.parametrize(
@@ -233,19 +233,19 @@ def test_an_answer_of_yes_or_no_is_no_secret(key: str) -> None:
 )
 def test_what_describes_a_secret_is_none(key: str) -> None:
     """A last word for a property of a secret says that it is not here itself."""
-    assert PLAIN == key_verdict(key)
+    assert HARMLESS == key_verdict(key)
 
 
 def test_a_key_too_long_to_be_a_name_is_redacted() -> None:
     """A key of more than 256 characters has its value redacted."""
     assert SECRET == key_verdict("a" * 257)
-    assert PLAIN == key_verdict("a" * 256)
+    assert HARMLESS == key_verdict("a" * 256)
 
 
 def test_a_key_that_stands_for_more_characters_is_judged_by_them() -> None:
     """A key whose characters stand for more than 256 is too long to be a name as well."""
     assert SECRET == key_verdict("\ufdfa" * 15)
-    assert PLAIN == key_verdict("\ufdfa" * 14)
+    assert HARMLESS == key_verdict("\ufdfa" * 14)
 
 
 def test_null_stays_null() -> None:

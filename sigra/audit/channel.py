@@ -22,7 +22,7 @@ _native = frozenset(
 )
 
 _locks: dict[Any, Any] = getattr(sys.modules.get("structlog._output"), "WRITE_LOCKS", {})
-if hasattr(os, "register_at_fork"):  # a thread of the parent may hold one, which the child has not
+if hasattr(os, "register_at_fork"):  # a thread that holds one is missing in the child
     os.register_at_fork(after_in_child=lambda: [lock._at_fork_reinit() for lock in _locks.values()])
 
 
@@ -42,9 +42,9 @@ class Channel:
         self.bound: Any = bound.sync_bl if hasattr(type(bound), "sync_bl") else bound
         self.processors = self.logger = None
         kind: Any = type(self.bound)
-        # On the class: a generic BoundLogger would take the name for that of a log method.
+        # Of the class: structlog's generic BoundLogger itself takes any name for a log method.
         asked: Any = getattr(kind, "isEnabledFor", None)
-        # It asks the wrapped logger, and only the standard library's can answer.
+        # It asks the wrapped logger, and only one of the standard library can answer.
         if asked is None or not hasattr(type(getattr(self.bound, "_logger", None)), "isEnabledFor"):
             asked = None if asked else getattr(kind, "is_enabled_for", None)
         self.allows: Any = lambda outcome: not asked or asked(self.bound, _NUMBERS[outcome])
@@ -66,7 +66,7 @@ class Channel:
         if processors is None:
             getattr(self.bound, level)(line.pop("event"), **line)
             return
-        # What the class's own methods do, without passing sixteen keywords on three times.
+        # As the class's own methods do, but without passing sixteen keywords on three times.
         try:
             arguments, keywords = self.bound._process_event(level, None, line)
             getattr(self.logger, level)(*arguments, **keywords)

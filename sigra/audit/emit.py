@@ -188,8 +188,7 @@ def _emit(
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
         return _NO_SCHEMA
-    has_place = transaction is None or stores()
-    faults = [] if has_place else [fault_of("conn", NoAuditStoreError())]
+    faults = [] if transaction is None or stores() else [fault_of("conn", NoAuditStoreError())]
     channel = None
     try:
         channel = open_channel(outcome)

@@ -73,8 +73,8 @@ def _refuse_set(_: object, name: str, __: object) -> NoReturn:
 AuditEvent.__setattr__ = AuditResult.__setattr__ = _refuse_set  # type: ignore[method-assign]
 
 
-# An object of another class that is filled in and then given the frozen class costs a quarter of
-# what the frozen one's own __init__ does, and each call makes a result.
+# Each call makes a result, and a frozen dataclass is slow to make. So the values are set on an
+# object of a plain class, which is then given the frozen class: a quarter of the time.
 class _ResultDraft:
     """A result while it is filled in. Its ``event`` may be a log line, until it is read."""
 
@@ -102,7 +102,7 @@ _event: Any = AuditResult.__dict__["event"]
 
 
 def _read_event(result: AuditResult) -> AuditEvent | None:
-    """Return a result's event; make it of the log line when it is first asked for."""
+    """Return a result's event; make it from the log line when it is first read."""
     event = _event.__get__(result)
     if type(event) is dict:
         _event.__set__(result, event := event_of([*event.values()][: len(EVENT_FIELDS)]))

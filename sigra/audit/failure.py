@@ -1,4 +1,4 @@
-"""Count calls that were disabled or failed, and report the failures, which no event can."""
+"""Count calls that were disabled or failed, and report the failures: no audit event can."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ _COUNTS = {"disabled": disabled, "failed": failed, "held": count()}  # held: it 
 _LINES = 50
 _REASONS = 256
 _windows: dict[str | None, tuple[float, count[int], count[int]]] = {}
-"""By reason: when its window of a second began, how many failures came in it, and a count whose
-first step says who opens the next window. A step is atomic, so no log line waits for a lock."""
+"""By reason: when its window of one second began, a counter of the failures in it, and a counter
+whose first taker opens the next window. Taking from a counter is atomic, so nobody waits for a
+lock."""
 
 
 def report(result: AuditResult, action: Any) -> AuditResult:
@@ -46,7 +47,7 @@ def report(result: AuditResult, action: Any) -> AuditResult:
 def _write(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``."""
     if (left_out := _left_out(result.reason)) is not None:
-        # Names only: the action's, of fields and of types.
+        # Names alone (of the action, of fields, of types), and no values.
         name = action if type(action) is str and action in accepted else "(no valid action)"
         more = f" (and {left_out} more like it before)" if left_out else ""
         with suppress(Exception):

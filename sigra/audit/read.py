@@ -1,4 +1,4 @@
-"""Read objects by their exact type, so that only properties run of their own code."""
+"""Read objects by their exact type: of their own code, only properties run."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from sigra.audit import words as w
 
 REDACTED = "[REDACTED]"
 
-PLAIN, MEASURE, FLAG, SECRET = 0, 1, 2, 3
-"""What a key says of its value. PLAIN: no secret. MEASURE: a secret, unless it is a number or a
+HARMLESS, MEASURE, FLAG, SECRET = 0, 1, 2, 3
+"""What a key says of its value. HARMLESS: no secret. MEASURE: a secret, unless it is a number or a
 bool. FLAG: a secret, unless it is a bool. SECRET: a secret."""
 
 MAX_KEY = 256
@@ -32,7 +32,7 @@ _camel = re.compile(
 
 @lru_cache(maxsize=4096)
 def key_verdict(key: str) -> int:
-    """Say what the value under a key is: ``PLAIN``, ``MEASURE``, ``FLAG`` or ``SECRET``.
+    """Say what the value under a key is: ``HARMLESS``, ``MEASURE``, ``FLAG`` or ``SECRET``.
 
     The key is split into words at separators and changes of case. Its value is a secret
     if a word, or neighbouring words joined, are on the lists of ``words.py``, or if the
@@ -52,7 +52,7 @@ def key_verdict(key: str) -> int:
 def is_secret(key: str, kind: type) -> bool:
     """Tell whether a value of a type is a secret under a key."""
     # By identity: a dict or a comparison would run what a foreign metaclass defines.
-    passes = FLAG if kind is bool else MEASURE if kind is int or kind is float else PLAIN
+    passes = FLAG if kind is bool else MEASURE if kind is int or kind is float else HARMLESS
     return (key_verdict(key) if len(key) <= MAX_KEY else SECRET) > passes
 
 
@@ -64,10 +64,10 @@ def visible(key: str) -> str:
 
 def _judge(words: list[str]) -> int:
     if "_".join(words) in w.ALLOWED or (len(words) > 1 and words[-1] in w.DESCRIBING):
-        return PLAIN
+        return HARMLESS
     marking = [word for word in _without_benign(words) if _marks(word)]
     if not marking and not _runs_together(words):
-        return PLAIN
+        return HARMLESS
     # The other words are looked at too: "tax_id_token_count" still names a tax id.
     rest = [word for word in words if word not in w.MEASURED]
     if marking and {*marking} <= w.MEASURED and w.METRIC & {*words} and not _runs_together(rest):

@@ -24,11 +24,11 @@ _KEY_CHARACTERS = 8
 _TEXT_CHARACTERS = 80
 _LONGEST_TEXT = _BUDGET * _TEXT_CHARACTERS
 _MAX_STEP = 64
-# Of what was redacted, a result names at most so many paths, cut at so many characters.
+# A result names at most so many paths of what was redacted, each cut to so many characters.
 _MAX_PATHS = 1_000
 _MAX_PATH = 256
 
-# Within these no metadata comes near the size at which it is replaced.
+# Metadata within these limits is far below the size at which it is replaced.
 _SIMPLE_ITEMS = 12
 _SIMPLE_KEY = 64
 _SIMPLE_TEXT = 400
@@ -185,7 +185,7 @@ class _Walk:
         return text
 
     def _apart(self, key: str, plain: dict[str, Any]) -> str:
-        """Add a number to a key that reads like an earlier one; the search for it costs too."""
+        """Add a number to a key that is the same as an earlier one; each number tried costs too."""
         number = len(plain)
         while f"{key}#{number}" in plain:
             number += 1
@@ -224,7 +224,7 @@ class _Walk:
 
 
 def _below(path: str, key: str | int | None) -> str:
-    """Add a step to a path, in a form that no key can break out of; a long path stays so."""
+    """Add a step to a path, in a form that no key can break out of; a long path stays as it is."""
     if key is None or len(path) >= _MAX_PATH:
         return path
     if type(key) is str and len(key) <= _MAX_STEP and key.isprintable():

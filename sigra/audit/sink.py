@@ -32,9 +32,9 @@ class Sink(Protocol):
 
 
 _writing: ContextVar[Collection[AuditEvent]] = ContextVar("sigra_writing", default=())
-"""The event that is being written here, in a list. It belongs to a context, not to a thread: while
-an async driver waits, other tasks of the thread go on. At the end the list is emptied, not the
-variable reset: a task that began meanwhile has a copy of the variable."""
+"""A list with the event that this context is writing; empty if none. It belongs to a context, not
+to a thread: while an async driver waits, other tasks run in the thread. At the end the list is
+emptied, because a task that began meanwhile has a copy of the variable, with the same list."""
 
 
 def write_record(

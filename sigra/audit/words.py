@@ -34,7 +34,7 @@ JOINED = frozenset(
     sharedaccess loginlink challengeresponse securityanswer securityquestion secretanswer
     walletphrase serviceaccountjson kerberosticket snmpcommunity""".split()
 )
-"""Neighbouring words that run together to one of these mark a secret too."""
+"""Neighbouring words mark a secret too if, joined, they make one of these."""
 
 STEMS = tuple(
     """password passwords passwd passwort passphrase passcode secret secrets token tokens apikey
@@ -44,20 +44,21 @@ STEMS = tuple(
 """Endings of a word that is written without a separator (``dbpassword``)."""
 
 PASSAGES = frozenset(("bypass", "compass", "encompass", "overpass", "surpass", "trespass"))
-"""Words that end as ``dbpass`` does, and are none of a secret."""
+"""Words that end with a stem, as ``dbpass`` does, but name no secret."""
 
 ALLOWED = frozenset(
     """organization_id actor_id idempotency_key primary_key foreign_key partition_key sort_key
     cache_key routing_key ordering_key group_key unique_key dedup_key locale_key prev_hash key_id
     kid public_key_id max_tokens""".split()
 )
-"""Keys that hold such a word and no secret, by their words joined with ``_``."""
+"""Whole keys, their words joined by ``_``, that have a word of a secret but hold none."""
 
 MEASURED = frozenset(
     """token tokens session sessions key keys jwt cookie cookies csrf xsrf salt nonce certificate
     certificates credential credentials""".split()
 )
-"""Of these no secret is a number: with a metric word, a number is none (``session_count``)."""
+"""No secret of these kinds is a number: beside a word of ``METRIC``, a number under the key is not
+redacted (``session_count``)."""
 
 METRIC = frozenset(
     """age attempts average avg budget cached completion count counts days depth duration elapsed
@@ -66,6 +67,7 @@ METRIC = frozenset(
     prompt quota rate ratio reasoning remaining retention retries seconds size sum timeout total ttl
     usage used validity""".split()
 )
+"""Words of what is counted or measured."""
 
 DESCRIBING = frozenset(
     """alg algorithm algorithms algs allowed arn arns at audience authenticated backend backends
@@ -83,7 +85,7 @@ FLAGS = frozenset(
     ignore include is manage must need needs no remember require requires reset revoke rotate should
     show skip store support supports update use uses using""".split()
 )
-"""Where a key has one of these, True and False under it are no secret (``has_password``)."""
+"""If a key has one of these, True and False under it are not redacted (``has_password``)."""
 
 BENIGN = frozenset(
     """alternate:key attribute:key bucket:key business:key cache:key candidate:key child:key
@@ -102,4 +104,4 @@ BENIGN = frozenset(
     crypto:price key:people key:takeaways sticky:session sticky:sessions token:symbol auth:uri
     auth:url authorization:uri authorization:url token:uri token:url""".split()
 )
-"""Neighbouring words, one of them on the list above, that together mean something else."""
+"""Pairs of neighbouring words that together mean something else than a secret."""
