@@ -16,7 +16,7 @@ import wrapt
 import sigra
 from benchmarks import byhand
 from benchmarks.measure import Pair, Timed, loop, loop_two
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 
 BATCH = 4_000
 """Jobs that wait at once on threads at most: fewer than the queue holds."""
@@ -58,7 +58,7 @@ def binding() -> Pair:
         pass
 
     def ours(_: object) -> None:
-        attempt = Running(job, 1, 0)
+        attempt = Attempt(job, 1, 0)
         context = copy_context()
         context.run(running.set, attempt)
         context.run(nothing)

@@ -12,7 +12,7 @@ from sigra import config
 from sigra.audit.read import type_name
 from sigra.audit.sink import fault_of, flush
 from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import FINISHED, Job
 from sigra.options import LONGEST_DELAY, default_backoff
@@ -25,7 +25,7 @@ _log = logging.getLogger("sigra.job")
 _OUTCOMES = get_args(Outcome)
 
 
-def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
+def conclude(attempt: Attempt, value: Any, context: Context) -> Verdict:
     """Turn what the function returned into a verdict, and audit it if asked to."""
     if value is None:
         verdict, outcome = DONE, "success"
@@ -45,7 +45,7 @@ def conclude(attempt: Running, value: Any, context: Context) -> Verdict:
     return verdict
 
 
-def _judge(attempt: Running, outcome: Outcome, context: Context) -> tuple[Verdict, Any]:
+def _judge(attempt: Attempt, outcome: Outcome, context: Context) -> tuple[Verdict, Any]:
     """Return the verdict and the outcome to audit, which is None for a snooze."""
     ids = attempt.job.id, attempt.job.worker
     match outcome:
@@ -68,7 +68,7 @@ def _judge(attempt: Running, outcome: Outcome, context: Context) -> tuple[Verdic
             return verdict, "failure"
 
 
-def conclude_error(attempt: Running, error: BaseException, context: Context) -> Verdict:
+def conclude_error(attempt: Attempt, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     verdict = _retry_or_discard(attempt, error, context)
     what = f"raised {type(error).__qualname__}{_what_follows(attempt, verdict)}"
@@ -77,23 +77,23 @@ def conclude_error(attempt: Running, error: BaseException, context: Context) -> 
     return verdict
 
 
-def _retry_or_discard(attempt: Running, error: Any, context: Context) -> Verdict:
+def _retry_or_discard(attempt: Attempt, error: Any, context: Context) -> Verdict:
     options = attempt.job.options
     # A retry cannot supply an arg that this job itself lacks. Not isinstance: the error's __class__
     # may raise.
     lacks = issubclass(type(error), MissingArgError) and error.worker in (None, attempt.job.worker)
-    if lacks or attempt.attempt + attempt.lost >= options.max_attempts:
+    if lacks or attempt.number + attempt.lost >= options.max_attempts:
         return Verdict("discarded", error=error)
     try:
-        delay = min(options.retry_delay(attempt.attempt), LONGEST_DELAY)
+        delay = min(options.retry_delay(attempt.number), LONGEST_DELAY)
     except BaseException as broken:  # not even SystemExit may end the consumer
         what = "has a backoff that raised: the default backoff is used"
         log_attempt(attempt, context, logging.ERROR, what, broken)
-        delay = default_backoff(attempt.attempt)
+        delay = default_backoff(attempt.number)
     return Verdict("retryable", error=error, delay=delay)
 
 
-def _audit(attempt: Running, outcome: Any, context: Context) -> None:
+def _audit(attempt: Attempt, outcome: Any, context: Context) -> None:
     """Audit the end of the attempt if asked to, and have the sinks write what they have queued.
 
     So the events are kept before the queue is told that the job has ended.
@@ -111,12 +111,12 @@ def _audit(attempt: Running, outcome: Any, context: Context) -> None:
 
 
 def log_attempt(
-    attempt: Running, context: Context, level: int, what: str, error: BaseException | None = None
+    attempt: Attempt, context: Context, level: int, what: str, error: BaseException | None = None
 ) -> None:
     """Log in the job's own context, so that the application's filters find its ids there."""
     name, facts = named_in_logs(attempt.job)
-    turn = f"{name}, attempt {attempt.attempt} of {attempt.job.options.max_attempts}"
-    facts["attempt"] = attempt.attempt
+    turn = f"{name}, attempt {attempt.number} of {attempt.job.options.max_attempts}"
+    facts["attempt"] = attempt.number
     try:
         context.run(_log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
     except Exception as broken:
@@ -135,7 +135,7 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
     return name, {"job_id": job.id, "worker": job.worker, **ids}
 
 
-def _what_follows(attempt: Running, verdict: Verdict) -> str:
+def _what_follows(attempt: Attempt, verdict: Verdict) -> str:
     """Say, for the log line, what becomes of the job now; "" if it has ended."""
     again = f"; again in {verdict.delay:.0f} s"
     return attempt.cut_off() or ("" if verdict.state in FINISHED else attempt.closing() or again)

@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, eq=False)
-class Running:
+class Attempt:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
-    ``attempt`` counts from 1, ``snoozes`` from 0. ``ordinal``: how many events the body has
-    logged. ``lost``: how many earlier runs ended with their consumer's death; each used up an
-    attempt. ``pump``: tells an in-process backend that an enqueue comes from inside a job (None
-    if jobs cross a queue). ``cut_off()``: words for the log line if the consumer itself has cut
-    the run off and settles the job, otherwise "". ``closing()``: words if the backend is closing,
-    so that the job may not run again, otherwise "".
+    ``number``: which attempt of the job it is, from 1. ``snoozes``: how often the job was snoozed
+    before. ``ordinal``: how many events the body has logged. ``lost``: how many earlier runs ended
+    with their consumer's death; each used up an attempt. ``pump``: tells an in-process backend that
+    an enqueue comes from inside a job (None if jobs cross a queue). ``cut_off()``: words for the
+    log line if the consumer itself has cut the run off and settles the job, otherwise "".
+    ``closing()``: words if the backend is closing, so that the job may not run again, otherwise "".
     """
 
     job: Job
-    attempt: int
+    number: int
     snoozes: int
     scope: AuditScope | None = None
     pump: object = None
@@ -43,13 +43,13 @@ class Running:
             job, most = self.job, self.job.options.max_attempts
             self._info = JobInfo(
                 id=job.id, worker=job.worker, queue=job.queue, backend=job.backend,
-                attempt=self.attempt, max_attempts=most, snoozes=self.snoozes,
+                attempt=self.number, max_attempts=most, snoozes=self.snoozes,
                 enqueued_at=job.enqueued_at,
             )  # fmt: skip
         return self._info
 
 
-running: ContextVar[Running | None] = ContextVar("sigra_running", default=None)
+running: ContextVar[Attempt | None] = ContextVar("sigra_running", default=None)
 """The attempt that runs in this context. Set only inside the job's own context."""
 
 

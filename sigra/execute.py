@@ -11,7 +11,7 @@ from typing import Any
 
 from sigra.binding import IMPERSONATOR_KEY, TENANT_KEYS, text_ids
 from sigra.conclude import conclude, conclude_error, log_attempt
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 from sigra.errors import MissingArgError, SigraError
 from sigra.job import Job
 from sigra.scope import AuditScope, scope_from_ids
@@ -29,7 +29,7 @@ def fetch_arg(args: Mapping[str, Any], key: str) -> Any:
     return args[key]
 
 
-def admit(attempt: Running) -> Verdict | None:
+def admit(attempt: Attempt) -> Verdict | None:
     """Check a job that may have bypassed ``.new()``; return its verdict if it cannot run.
 
     Such a job fails for good: a retry cannot supply a missing key, nor make the args fit a
@@ -50,7 +50,7 @@ def admit(attempt: Running) -> Verdict | None:
     return None
 
 
-def execute(attempt: Running, run: Callable[..., Any] | None = None) -> Verdict:
+def execute(attempt: Attempt, run: Callable[..., Any] | None = None) -> Verdict:
     """Run one attempt to its end in this thread; never raise what the function raised.
 
     ``run`` runs a coroutine to its end, given it and its context; by default on an event loop
@@ -70,7 +70,7 @@ def execute(attempt: Running, run: Callable[..., Any] | None = None) -> Verdict:
     return conclude(attempt, value, context)
 
 
-async def aexecute(attempt: Running) -> Verdict:
+async def aexecute(attempt: Attempt) -> Verdict:
     """Run one attempt to its end on this event loop.
 
     A cancellation of the surrounding task is passed on to the body and then raised

@@ -34,7 +34,7 @@ from sigra.audit.compose import event_id
 from sigra.audit.emit import log_begin, log_lifecycle
 from sigra.audit.failure import _windows
 from sigra.audit.sink import write_record
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 from sigra.errors import AuditRejectedError
 from sigra.frozen import FrozenDict
 from sigra.scope import scope_from_ids
@@ -109,7 +109,7 @@ def in_job(
     job: Any = SimpleNamespace(
         id=job_id, definition=SimpleNamespace(name="mod.work", schema=schema)
     )
-    attempt_ = Running(job, attempt, snoozes, scope)
+    attempt_ = Attempt(job, attempt, snoozes, scope)
 
     def inside() -> Any:
         running.set(attempt_)
@@ -961,7 +961,7 @@ def test_a_bad_lifecycle_action_is_rejected_like_any(sink: Kept) -> None:
     """log_lifecycle raises nothing either."""
     attempt: Any = in_job(lambda: running.get())
     assert "failed" == log_lifecycle(attempt, "Bad", "success").status
-    broken: Any = Running(None, 1, 0)  # type: ignore[arg-type]
+    broken: Any = Attempt(None, 1, 0)  # type: ignore[arg-type]
     assert "failed" == log_lifecycle(broken, "a.b", "success").status
     assert ["sigra.audit.rejected"] == [event.action for event in sink.events]
 
@@ -992,7 +992,7 @@ def test_a_crash_is_counted_once_and_told_by_type(
 ) -> None:
     """Where the event cannot even be built, the result says which exception came, as the log does."""
 
-    class Broken(Running):
+    class Broken(Attempt):
         @property
         def snoozes(self) -> int:  # type: ignore[override]
             raise ZeroDivisionError("hunter2")

@@ -35,7 +35,7 @@ from sigra import (
     worker,
 )
 from sigra.backends.external import consume
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.execute import aexecute, execute
 from sigra.json import freeze
 from sigra.options import JobOptions
@@ -49,10 +49,10 @@ note = contextvars.ContextVar("note", default="unset")
 
 def attempt_of(
     function: Any, args: dict[str, Any] = TENANT, attempt: int = 1, **options: Any
-) -> Running:
+) -> Attempt:
     made = tenant_worker(name=f"execute.{next(numbers)}")(function)
     job = Job(made.definition, freeze(dict(args), 10**6), JobOptions(**options), "sync")
-    return Running(job, attempt, 0)
+    return Attempt(job, attempt, 0)
 
 
 def run(function: Any, args: dict[str, Any] = TENANT, **options: Any) -> Verdict:
@@ -710,7 +710,7 @@ def test_on_a_loop_a_worker_for_no_tenant_needs_no_ids() -> None:
     async def body(n: int) -> int:
         return n
 
-    attempt = Running(Job(body.definition, freeze({"n": 5}, 10**6), JobOptions(), "asyncio"), 1, 0)
+    attempt = Attempt(Job(body.definition, freeze({"n": 5}, 10**6), JobOptions(), "asyncio"), 1, 0)
     assert (5, None) == (asyncio.run(aexecute(attempt)).value, attempt.scope)
 
 

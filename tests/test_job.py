@@ -28,7 +28,7 @@ from sigra import (
     UnsupportedError,
     tenant_worker,
 )
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.job import FINISHED
 from sigra.options import PLAIN
 
@@ -252,7 +252,7 @@ def test_a_copy_of_a_job_tells_what_the_job_does(how: Any) -> None:
 
 def test_a_body_cannot_change_what_it_knows_of_its_job() -> None:
     """The facts of an attempt are read-only."""
-    info = Running(Job(close.definition, {}, PLAIN, "rq"), 1, 0).info
+    info = Attempt(Job(close.definition, {}, PLAIN, "rq"), 1, 0).info
     with pytest.raises(AttributeError):
         info.attempt = 2  # type: ignore[misc]
 

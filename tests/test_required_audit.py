@@ -224,13 +224,13 @@ def test_an_audit_is_not_required_unless_asked_for(backend: SyncBackend) -> None
 
 def test_the_beginning_is_one_event_for_a_redelivered_attempt(backend: SyncBackend) -> None:
     """It has the same id when the attempt is run again, and another than the body's events."""
-    from sigra.context import Running
+    from sigra.context import Attempt
     from sigra.execute import execute
 
     disk = Disk(full=False)
     with configure(sinks=[disk]):
         job = pay.new(ARGS)
-        execute(Running(job, 1, 0))
-        execute(Running(job, 2, 0))
+        execute(Attempt(job, 1, 0))
+        execute(Attempt(job, 2, 0))
     ids = [event.event_id for event in disk.events]
     assert ids[0] == ids[1] != ids[2]

@@ -11,7 +11,7 @@ from sigra.audit.leaf import in_utc, leaf
 from sigra.audit.read import ABSENT, is_described, read_member, type_name, well_formed
 from sigra.audit.redact import REDACTED, holds_secret
 from sigra.audit.sanitize import sanitize
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.errors import AuditRejectedError
 from sigra.ids import time_of, uuid7
 from sigra.scope import AuditScope, id_text
@@ -38,7 +38,7 @@ _UNFIT = (
 _NONE = "{} has none, or loads it lazily: pass an id or None, and any mapping as dict(...)"
 
 
-def compose(action: str, outcome: Outcome, scope: Any, details: Details, attempt: Running | None,
+def compose(action: str, outcome: Outcome, scope: Any, details: Details, attempt: Attempt | None,
             ordinal: int, strict: int) -> tuple[dict[str, Any], list[str]]:  # fmt: skip
     """Return an event as a log line, in the order of its fields, and the paths redacted.
 
@@ -54,7 +54,7 @@ def compose(action: str, outcome: Outcome, scope: Any, details: Details, attempt
     if attempt is None:
         event, worker, job_id, number = uuid7(), None, None, None
     else:
-        worker, job_id, number = attempt.job.definition.name, attempt.job.id, attempt.attempt
+        worker, job_id, number = attempt.job.definition.name, attempt.job.id, attempt.number
         event = event_id(job_id, number, attempt.snoozes, ordinal,
                          organization, actor, action, outcome, kind, target_id)  # fmt: skip
     acting = "user" if actor else "system"

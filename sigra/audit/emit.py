@@ -21,7 +21,7 @@ from sigra.audit.sanitize import check_metadata
 from sigra.audit.sink import fault_of, write_record
 from sigra.audit.stats import emitted, failed
 from sigra.audit.transaction import NoAuditStoreError, Transaction, stores, transaction_of
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 from sigra.errors import AuditRejectedError
 from sigra.schema import check_schema
 from sigra.scope import AuditScope
@@ -108,9 +108,9 @@ def log(
     return result
 
 
-def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResult:
+def log_lifecycle(attempt: Attempt, action: str, outcome: Outcome) -> AuditResult:
     """Log the end of a job's attempt, as event 0 of it; never raise an ``Exception``."""
-    end = Running(attempt.job, attempt.attempt, attempt.snoozes, ordinal=-1)
+    end = Attempt(attempt.job, attempt.number, attempt.snoozes, ordinal=-1)
     token = running.set(end)
     try:
         return log_safe(action, attempt.scope, outcome=outcome)
@@ -118,7 +118,7 @@ def log_lifecycle(attempt: Running, action: str, outcome: Outcome) -> AuditResul
         running.reset(token)
 
 
-def log_begin(attempt: Running) -> str | None:
+def log_begin(attempt: Attempt) -> str | None:
     """Write to every sink that an attempt begins; one that queues events writes it at once.
 
     Return None if a sink took it, otherwise why none did.
@@ -183,7 +183,7 @@ def _check_exact(action: str, outcome: Outcome, scope: Any, details: Details, sc
 
 def _emit(
     action: str, outcome: Outcome, scope: Any, details: Details, schema: Any,
-    attempt: Running | None, ordinal: int, transaction: Transaction | None,
+    attempt: Attempt | None, ordinal: int, transaction: Transaction | None,
 ) -> AuditResult:  # fmt: skip
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:

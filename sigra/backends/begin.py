@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 from sigra.backends.orm_thread import aexecute_apart, execute_apart
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.verdict import Verdict
 
 Note: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
@@ -38,7 +38,7 @@ def is_busy() -> bool:
     return _busy.get(asyncio.get_running_loop(), True)
 
 
-async def execute_noted(attempt: Running, note: Note | None, waits: Note | None) -> Verdict:
+async def execute_noted(attempt: Attempt, note: Note | None, waits: Note | None) -> Verdict:
     """Run one attempt on this loop, a plain function in a thread; the notes: see ``aconsume``."""
     if attempt.job.definition.is_async:
         if note is not None and waits is None:
@@ -70,7 +70,7 @@ class _Begin:
             if self._waits is not None and not self._taken:
                 self._waiting = self._loop.create_task(self._waits())
 
-    def then(self, attempt: Running) -> Verdict:
+    def then(self, attempt: Attempt) -> Verdict:
         """Run the attempt in this thread, once its begin is noted."""
         self._waited = monotonic() - self._since
         with self._lock:

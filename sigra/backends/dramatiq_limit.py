@@ -14,7 +14,7 @@ from typing import Any
 from sigra.backends.external import native
 from sigra.backends.green import run_by_turns
 from sigra.backends.orm_thread import execute_apart
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.verdict import Verdict
 
 _middleware = native("dramatiq.middleware", "dramatiq")
@@ -24,7 +24,7 @@ _LOOK = 0.1
 """Seconds after which a thread that only waits is to see an interrupt: as Dramatiq's own."""
 
 
-def execute(attempt: Running) -> Verdict:
+def execute(attempt: Attempt) -> Verdict:
     """Run one attempt, whose body Dramatiq may interrupt."""
     return execute_apart(attempt, _run_coroutine)
 

@@ -18,7 +18,7 @@ from sigra.backends.envelope import MARK, VERSION, Delivery, pack, unpack
 from sigra.backends.orm_thread import execute_in_consumer
 from sigra.backends.redelivery import note_end, report_again
 from sigra.conclude import named_in_logs
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.definition import Definition
 from sigra.errors import (
     EnvelopeError,
@@ -50,14 +50,14 @@ def consume(
     *,
     native_id: str | None = None,
     cut_off: Callable[[], str] = str,
-    execute: Callable[[Running], Verdict] = execute_in_consumer,
+    execute: Callable[[Attempt], Verdict] = execute_in_consumer,
     **counts: Unpack[Counts],
 ) -> Consumed:
     """Run what a queue delivered, in this thread; never raise what the worker's function raised.
 
     ``worker``: its definition, or its name; if no worker has that name, the job waits for a
     deploy. ``native_id``: the queue's own id, for jobs that were built by hand. ``cut_off``:
-    see ``Running``. ``execute``: runs the attempt.
+    see ``Attempt``. ``execute``: runs the attempt.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
@@ -96,7 +96,7 @@ def _begin(
     backend: str,
     native_id: str | None,
     counts: Counts,
-) -> tuple[Delivery | None, Running | Verdict]:
+) -> tuple[Delivery | None, Attempt | Verdict]:
     """Return what was delivered, and the attempt to run, or a verdict if none is to run."""
     name = worker if isinstance(worker, str) else worker.name
     try:
@@ -114,7 +114,7 @@ def _begin(
     job, lost = delivery.job, delivery.lost + delivery.deliveries
     if lost and delivery.failures + lost >= job.options.max_attempts:
         return delivery, _refused(name, PoisonedJobError(job.id, name, lost), native_id, job)
-    attempt = Running(job, delivery.failures + 1, delivery.snoozes, lost=lost)
+    attempt = Attempt(job, delivery.failures + 1, delivery.snoozes, lost=lost)
     report_again(attempt, delivery.deliveries)
     return delivery, admit(attempt) or attempt
 

@@ -17,7 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from sigra.backends.green import run_by_turns
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.execute import aexecute, contain, execute, in_event_loop
 from sigra.verdict import Verdict
 
@@ -60,7 +60,7 @@ def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
     return value
 
 
-async def execute_in_thread(attempt: Running) -> Verdict:
+async def execute_in_thread(attempt: Attempt) -> Verdict:
     """Run one attempt of a plain function, and leave the event loop free."""
     if not in_django():
         return await asyncio.to_thread(execute_in_place, attempt)
@@ -68,12 +68,12 @@ async def execute_in_thread(attempt: Running) -> Verdict:
     return verdict
 
 
-def execute_in_place(attempt: Running) -> Verdict:
+def execute_in_place(attempt: Attempt) -> Verdict:
     """Run one attempt in this thread, and all its queries on this thread's connection."""
     return execute(attempt, run_in_place)
 
 
-def execute_in_consumer(attempt: Running, run: Callable[..., Any] = run_by_turns) -> Verdict:
+def execute_in_consumer(attempt: Attempt, run: Callable[..., Any] = run_by_turns) -> Verdict:
     """Run one attempt in a thread whose connection the queue itself closes.
 
     The queue does not know of the connection of an event loop in this thread. ``run``: see
@@ -84,7 +84,7 @@ def execute_in_consumer(attempt: Running, run: Callable[..., Any] = run_by_turns
     return execute(attempt, run)
 
 
-def execute_apart(attempt: Running, run: Callable[..., Any] = run_by_turns) -> Verdict:
+def execute_apart(attempt: Attempt, run: Callable[..., Any] = run_by_turns) -> Verdict:
     """Run one attempt in a thread that nobody else looks after."""
     if not in_django():
         return execute(attempt, run)
@@ -96,7 +96,7 @@ def execute_apart(attempt: Running, run: Callable[..., Any] = run_by_turns) -> V
         close()
 
 
-async def aexecute_apart(attempt: Running) -> Verdict:
+async def aexecute_apart(attempt: Attempt) -> Verdict:
     """Run one attempt of an async function on this loop."""
     if in_django():
         # In a context of its own: asgiref marks it, and a loop's jobs may share one.

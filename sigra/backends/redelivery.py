@@ -7,7 +7,7 @@ import threading
 from contextvars import copy_context
 
 from sigra.conclude import log_attempt
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.job import Job
 
 _KEPT = 10_000
@@ -17,13 +17,13 @@ _known: dict[str, tuple[int, int, bool]] = {}
 job ended. The key is the id alone, because a replay may change counts that are not signed."""
 
 
-def report_again(attempt: Running, counted: int) -> None:
+def report_again(attempt: Attempt, counted: int) -> None:
     """Log a warning, with the job's ids, if this attempt came before, or its job had ended.
 
     ``counted``: how often it came before, by the queue's count. This process also remembers the
     last 10,000 jobs that it was given itself.
     """
-    id, turn = attempt.job.id, attempt.attempt + attempt.snoozes
+    id, turn = attempt.job.id, attempt.number + attempt.snoozes
     with _lock:
         last, times, ended = _known.pop(id, (0, 0, False))
         earlier = times if ended or turn <= last else 0

@@ -15,7 +15,7 @@ from sigra.backends.inprocess.interrupt import was_pressed
 from sigra.backends.inprocess.pump import Pump
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.backends.orm_thread import execute_in_thread, run_in_place
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop
 from sigra.job import FINISHED, Job
@@ -130,7 +130,7 @@ class SyncBackend:
             verdict = None
             try:
                 ticket.move("executing")
-                attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
+                attempt = Attempt(job, ticket.failures + 1, ticket.snoozes, None, pump)
                 verdict = execute(attempt, run_in_place)
                 self._settle(job, ticket, verdict, pump)
             except BaseException as error:  # while it was logged, audited or noted, not the body's
@@ -152,7 +152,7 @@ class SyncBackend:
         while (following := pump.take()) is not None:
             job, ticket = following
             ticket.move("executing")
-            attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, pump)
+            attempt = Attempt(job, ticket.failures + 1, ticket.snoozes, None, pump)
             perform = aexecute if job.definition.is_async else execute_in_thread
             try:
                 verdict = await perform(attempt)

@@ -9,7 +9,7 @@ from sigra import config
 from sigra.backends.inprocess.pump import Pump
 from sigra.backends.orm_thread import execute_in_place, execute_in_thread, in_django
 from sigra.backends.sync import SyncBackend
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.enqueue import Enqueuer
 from sigra.errors import JobCancelledError, JobFailedError
 from sigra.execute import aexecute, in_event_loop
@@ -87,7 +87,7 @@ def _prepare(
     attempt: int,
     snoozes: int,
     options: dict[str, Any],
-) -> tuple[Running, Pump]:
+) -> tuple[Attempt, Pump]:
     definition = definition_of(worker)
     for name, value, least in (("attempt", attempt, 1), ("snoozes", snoozes, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -97,7 +97,7 @@ def _prepare(
     backend = config.current.choose(definition.backend, chosen.queue)
     # Where that is no sync backend, nothing is put into the pump.
     pump = Pump(backend if isinstance(backend, SyncBackend) else SyncBackend())
-    return Running(Job(definition, frozen, chosen, "sync"), attempt, snoozes, None, pump), pump
+    return Attempt(Job(definition, frozen, chosen, "sync"), attempt, snoozes, None, pump), pump
 
 
 def _outcome(job: Job, verdict: Verdict) -> Outcome:

@@ -8,7 +8,7 @@ import pytest
 
 from sigra import AuditScope, MissingArgError, current_job, tenant_worker
 from sigra.backends.external import consume
-from sigra.context import Running
+from sigra.context import Attempt
 from sigra.execute import execute
 from sigra.job import Job
 from sigra.json import freeze
@@ -35,7 +35,7 @@ def test_consuming_stops_a_bad_job() -> None:
 def test_even_the_bare_execution_stops_it() -> None:
     """A backend that forgot to check still does not run the body without a scope."""
     job = Job(close.definition, freeze({"actor_id": None}, 1000), PLAIN, "test")
-    verdict = execute(Running(job, 1, 0))
+    verdict = execute(Attempt(job, 1, 0))
     assert (MissingArgError, []) == (type(verdict.error), ran)
 
 

@@ -23,7 +23,7 @@ from sigra.backends.inprocess.agenda import (
 from sigra.backends.inprocess.alarm import LONGEST_WAIT
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.backends.orm_thread import aexecute_apart, execute_apart
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 from sigra.errors import EnqueueError
 from sigra.job import FINISHED
 
@@ -181,7 +181,7 @@ class Desk:
 
     async def _perform(self, job: Job, ticket: LocalTicket) -> None:
         ticket.move("executing")
-        attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
+        attempt = Attempt(job, ticket.failures + 1, ticket.snoozes, None, self)
         attempt.closing = partial(closing_words, self)
         attempt.cut_off = partial(cut_off_words, asyncio.current_task())
         try:

@@ -17,7 +17,7 @@ from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Line, Turn
 from sigra.backends.orm_thread import execute_apart
-from sigra.context import Running, running
+from sigra.context import Attempt, running
 from sigra.errors import EnqueueError
 from sigra.job import FINISHED
 
@@ -224,7 +224,7 @@ class Pool:
     def _perform(self, entry: Entry) -> None:
         job, ticket = entry
         ticket.move("executing")
-        attempt = Running(job, ticket.failures + 1, ticket.snoozes, None, self)
+        attempt = Attempt(job, ticket.failures + 1, ticket.snoozes, None, self)
         attempt.closing = partial(closing_words, self)
         try:
             verdict = execute_apart(attempt)
