@@ -11,10 +11,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, overload
 
+import click
+
+from sigra.cli.output import FULL
 from sigra.cli.show import Bar, counted, inline, say, stderr_console
 from sigra.cli.target import MisuseError
 from sigra.cli.verifying import told
-from sigra.errors import MissingExtraError, SigraError
+from sigra.errors import MissingExtraError
 from sigra.store import (
     Checkpoint,
     Signer,
@@ -27,7 +30,7 @@ from sigra.store import (
     vacuum,
 )
 from sigra.store.chain import organization_of
-from sigra.store.errors import AuditChainError, CheckpointOrderError
+from sigra.store.errors import AuditChainError, AuditTablesError, CheckpointOrderError
 from sigra.store.marks import check_reason
 from sigra.store.reading import event_filter, id_as_logged
 from sigra.store.report import Finding
@@ -69,16 +72,24 @@ def export_store(
             )
         except (ConnectionError, TimeoutError):
             raise  # a driver's own, and not of the folder
-        except (OSError, SigraError) as error:
-            reason = getattr(error, "strerror", None)
+        except MissingExtraError as error:
+            raise MisuseError(str(error)) from None
+        except OSError as error:
+            reason = error.strerror
             told = f"{folder} cannot be written: {reason}" if reason else str(error)
-            raise MisuseError(told) from None
+            raise _unwritable(error, told) from None
     events, files = manifest.events, len(manifest.files)
     if machine:
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}
         say(json.dumps(facts))
     else:
         say(f"{counted(events, 'event')} in {counted(files, 'file')} in {folder}")
+
+
+def _unwritable(error: Exception, told: str) -> click.ClickException:
+    """Return the error to end with: where the disk is full, the command was called rightly."""
+    kind = click.ClickException if getattr(error, "errno", None) in FULL else MisuseError
+    return kind(told)
 
 
 def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None:
@@ -167,10 +178,10 @@ def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: 
     """Take a checkpoint after the last one of a file, and add it there."""
     try:
         before, taken = _add(store, signer, file)
-    except (ConnectionError, TimeoutError):
-        raise  # a driver's own, and not of the file
+    except (ConnectionError, TimeoutError, AuditTablesError):
+        raise  # a driver's own, or of the tables, and not of the file
     except (ValueError, OSError) as error:
-        raise MisuseError(f"{file} cannot take a checkpoint: {error}") from error
+        raise _unwritable(error, f"{file} cannot take a checkpoint: {error}") from error
     number, length = len(before) + 1, len(list(taken.heads))
     if before:
         _compare(before[-1], taken)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from sigra import AuditEvent, configure
 from sigra.audit import log
@@ -97,6 +99,14 @@ def test_a_run_whose_audit_finds_no_room_says_so(
     assert "Traceback" not in errors
 
 
+ROOM = 40_000
+"""More bytes than the index of SQLite's log takes, and less than an export."""
+
+
+def limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
+
+
 FORMS = ["jsonl", "csv", "parquet"]
 
 
@@ -104,20 +114,38 @@ FORMS = ["jsonl", "csv", "parquet"]
 def test_an_export_that_finds_no_room_says_so(
     start: Start, store: str, tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It names the folder, which has no manifest and so verifies as nothing."""
+    """It names the folder, which has no manifest and so verifies as nothing; it was no misuse."""
     folder = tmp_path / form
     # Coverage would find no room for its own file and say so too, also in a fork of what it measures.
     measured = "COVERAGE_PROCESS_START" in os.environ
     monkeypatch.delenv("COVERAGE_PROCESS_START", raising=False)
-    # More than the index of SQLite's log takes, and less than the export.
     process = start(
         "audit", "export", *ALL, "--to", str(folder), "--format", form, "--store", store,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)), anew=measured,
+        preexec_fn=limit_files, anew=measured,
     )  # fmt: skip
     said = f"Error: {folder} cannot be written: File too large\n".encode()
     assert (b"", said) == process.communicate(timeout=240)
-    assert 2 == process.returncode
+    assert 1 == process.returncode
     assert not (folder / "manifest.json").exists()
+
+
+def test_a_checkpoint_that_finds_no_room_says_so(start: Start, store: str, tmp_path: Path) -> None:
+    """It names the file, to which the next one is added as if nothing was; it was no misuse."""
+    key = tmp_path / "key.pem"
+    pem = Ed25519PrivateKey.generate().private_bytes(
+        Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
+    )
+    key.write_bytes(pem)
+    kept = tmp_path / "kept"
+    words = ("audit", "checkpoint", "--key", str(key), "--to", str(kept), "--store", store)
+    assert 0 == start(*words).wait(240)
+    line = kept.read_bytes()
+    kept.write_bytes(line * (ROOM // len(line)))
+    process = start(*words, preexec_fn=limit_files)
+    said = f"Error: {kept} cannot take a checkpoint: [Errno 27] File too large\n".encode()
+    assert (b"", said) == process.communicate(timeout=240)
+    assert 1 == process.returncode
+    assert 0 == start(*words).wait(240)
 
 
 PAGES = [
