@@ -15,14 +15,14 @@ from sigra.cli.audit_options import (
     in_store_if_any,
     of_organization,
     of_persons,
-    open_store,
     tenancy,
-    verifier,
     which_events,
     with_filters,
     with_key,
     with_trust,
 )
+from sigra.cli.audit_tables import downgrade, upgrade
+from sigra.cli.opening import open_store, verifier
 from sigra.cli.paths import NEW_FILE, NEW_FOLDER
 from sigra.cli.store_commands import StoreCommands
 from sigra.cli.target import MisuseError
@@ -244,3 +244,7 @@ def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int)
     from sigra.cli import keeping, verifying
 
     keeping.serve_page(store, verifying.read_trust(keys, checkpoints), port)
+
+
+audit.add_command(upgrade)
+audit.add_command(downgrade)

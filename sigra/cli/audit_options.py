@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import stat
 from collections.abc import Callable
-from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import click
 
-from sigra.cli.store_commands import words_of
 from sigra.cli.target import MisuseError
-from sigra.errors import MissingExtraError, SigraError
+from sigra.errors import SigraError
 from sigra.store.reading import event_filter
 
 if TYPE_CHECKING:
-    from sigra.store import SqlAuditSink
     from sigra.store.reading import EventFilter
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_NO_TABLES = "it has no such tables"
 _AGO = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 Decorator = Callable[[Any], Any]
@@ -153,74 +145,3 @@ def which_events(given: dict[str, Any]) -> EventFilter:
         return event_filter(**where, actor_id=actor, **given)
     except SigraError as error:
         raise MisuseError(str(error)) from None
-
-
-def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
-    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql].
-
-    A database that is not a store is left as it was.
-    """
-    kind, _, name = url.partition("?")[0].partition(":///")
-    # SQLite also takes the name of a file as a URL.
-    path = Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
-    if kind.startswith("sqlite") and not _is_file(path):
-        raise MisuseError(f"there is no audit store at {url}: no such file")
-    try:
-        from sqlalchemy import make_url
-
-        from sigra.cli.keeping import read_key
-        from sigra.store import SqlAuditSink
-        from sigra.store.migrate import checked_version
-
-        signer = read_key(key)
-        if kind.startswith("sqlite") and not _has_tables(path):
-            raise MisuseError(f"there is no audit store at {url}: {_NO_TABLES}")
-        sink = SqlAuditSink(url, signer=signer)
-        click.get_current_context().call_on_close(sink.close)
-        if sink.database.read(checked_version) is None:
-            raise MisuseError(f"there is no audit store at {make_url(url)!r}: {_NO_TABLES}")
-        sink.prepare()
-    except MissingExtraError as error:
-        raise MisuseError(str(error)) from None
-    except click.ClickException:
-        raise
-    except Exception as error:
-        told = f"the audit store cannot be opened: {words_of(error)}"
-        if "unable to open database file" in told:
-            told += f": may this user read {path.absolute()}, and write to its folder?"
-        elif "readonly" in told:
-            told += (
-                "; if you may only read it, and nobody writes to it meanwhile, pass "
-                f"sqlite:///file:{path.absolute()}?immutable=1&uri=true"
-            )
-        raise MisuseError(told) from error
-    return sink
-
-
-def _is_file(path: Path) -> bool:
-    """Tell whether there is a file; ``MisuseError`` where that cannot be seen."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as error:
-        raise MisuseError(f"the audit store cannot be opened: {error}") from None
-
-
-def _has_tables(path: Path) -> bool:
-    """Look for the store's tables in a SQLite file; change nothing, and make no file beside it."""
-    # Mode "ro" makes a log file where there is none, and "immutable" reads none that is there.
-    logged = Path(f"{path}-wal").is_file()
-    uri = f"{path.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
-    with closing(sqlite3.connect(uri, uri=True)) as connection:
-        query = "SELECT count(*) FROM sqlite_master WHERE name GLOB 'sigra_audit_*'"
-        return bool(connection.execute(query).fetchone()[0])
-
-
-def verifier() -> Any:
-    """Return the module that verifies; ``MisuseError`` where there is no sigra[sql]."""
-    try:
-        from sigra.cli import verifying
-    except MissingExtraError as error:
-        raise MisuseError(str(error)) from None
-    return verifying

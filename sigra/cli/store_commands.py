@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import sqlite3
 from typing import Any
 
@@ -22,6 +23,8 @@ _CURES = {
     "end it",
 }
 """What to do, by PostgreSQL's code or SQLite's, where a driver's own words do not say so."""
+_PLACE = re.compile(r"\n(?:LINE \d+|CONTEXT):.*", re.DOTALL)
+"""What PostgreSQL adds about the place in a statement of ours, or in its own work."""
 
 
 class StoreCommands(click.Group):
@@ -54,7 +57,8 @@ class StoreCommands(click.Group):
 def words_of(error: Exception) -> str:
     """Return a driver's own words, and what to do where they do not say so."""
     cure = _CURES.get(code_of(error) or "")
-    return reason_of(error) if cure is None else f"{reason_of(error)}; {cure}"
+    reason = _PLACE.sub("", reason_of(error))
+    return reason if cure is None else f"{reason}; {cure}"
 
 
 def _is_told(error: Exception) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.database import Database
-from sigra.store.errors import DENIED, LOCKED, AuditTablesError, code_of
+from sigra.store.errors import DENIED, LOCKED, UPGRADE, UPGRADING, AuditTablesError, code_of
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -32,11 +32,14 @@ constraint that refuses a row (23); and those of them that say nothing about the
 not use them (DENIED), or a row of another table refers to theirs."""
 
 KEPT = (
-    "another transaction kept its lock on the audit store for 10 s: find it by pg_blocking_pids() "
-    "or as 'idle in transaction' in pg_stat_activity, end it"
+    "another transaction kept its lock on the audit store for too long: find it by "
+    "pg_blocking_pids() or as 'idle in transaction' in pg_stat_activity, end it"
 )
 
-_OLDER = "; if they are of an older version, call sigra.store.migrate.upgrade(sink.database)"
+_OLDER = f"; if they are of an older version, {UPGRADE}"
+
+_ALTERING = 0x5193A
+"""The number of the lock of whoever brings PostgreSQL's tables to another version."""
 
 _REFERRED_TO = "FOREIGN KEY"
 
@@ -98,6 +101,19 @@ def noting_locked() -> Iterator[None]:
         if code_of(error) == LOCKED:
             error.add_note(f"{KEPT}, and do this again")
         raise
+
+
+def enter_alone(connection: Connection) -> None:
+    """Wait until nobody else brings PostgreSQL's tables to another version.
+
+    Raises ``AuditTablesError`` where that takes too long.
+    """
+    try:
+        connection.execute(select(func.pg_advisory_xact_lock(_ALTERING)))
+    except DBAPIError as error:
+        if code_of(error) != LOCKED:
+            raise
+        raise AuditTablesError(UPGRADING) from error
 
 
 @contextmanager

@@ -111,11 +111,17 @@ def read_again(read: Callable[[], T]) -> T:
 def be_patient(connection: Connection) -> None:
     """Have a transaction on PostgreSQL wait for each lock no longer than one on SQLite waits.
 
-    Otherwise a caller that holds a chain in a transaction, and logs another event of it without
-    ``conn``, would wait for ever, as would every writer of that organization. Writers also queue
-    behind one that waits for a table's lock, or for a row while it holds a chain's.
+    A shorter ``lock_timeout`` of the role, the database or the connection stays. Without any, a
+    caller that holds a chain in a transaction, and logs another event of it without ``conn``, would
+    wait for ever, as would every writer of that organization. Writers also queue behind one that
+    waits for a table's lock, or for a row while it holds a chain's.
     """
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(
+            f"SELECT set_config('lock_timeout', '{_BUSY_MILLISECONDS}', true) WHERE "
+            "current_setting('lock_timeout')::interval "
+            f"NOT BETWEEN '1 ms' AND '{_BUSY_MILLISECONDS} ms'"
+        )
 
 
 def scrub_file(cursor: Any) -> None:

@@ -10,6 +10,15 @@ REENTERED = "a signal handler used the sink while its own thread was writing an 
 DENIED, LOCKED = "42501", "55P03"
 """PostgreSQL's codes: a role lacks a right, and a wait for a lock took too long."""
 
+UPGRADE = "run sigra audit upgrade, or call sigra.store.migrate.upgrade(sink.database)"
+"""What to do about tables of an older version."""
+
+UPGRADING = (
+    "are being brought to another version by somebody else, and nobody can write meanwhile: wait "
+    "until that is done"
+)
+"""The reason of the ``AuditTablesError`` for whoever has waited for that for too long."""
+
 
 def reason_of(error: BaseException) -> str:
     """Return a driver's own words, without SQLAlchemy's lines; its error's type if it has none."""

@@ -11,9 +11,10 @@ from typing import Any
 from sqlalchemy import Connection, column, create_engine, false, func, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
-from sigra.store.access import KEPT, naming_altered, noting_locked
+from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
 from sigra.store.database import Database, be_patient
-from sigra.store.errors import DENIED, LOCKED, AuditTablesError, code_of
+from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
+from sigra.store.indexes import missing_indexes
 from sigra.store.tables import chains, entries, marks
 
 HEAD = "0003"
@@ -21,14 +22,13 @@ HEAD = "0003"
 
 VERSION_TABLE = "sigra_audit_version"
 FOLDER = Path(__file__).parent / "migrations"
-_LOCK = 0x5193A
 _CURES = {
-    DENIED: "and this role may not bring them to {}. As the role that owns them, call",
-    LOCKED: f"and cannot be brought to {{}}: {KEPT}, and call",
+    DENIED: "and this role may not bring them to {}. As the role that owns them,",
+    LOCKED: f"and cannot be brought to {{}}: {KEPT}, and",
     "SQLITE_READONLY": "and cannot be brought to {}, because the file may only be read. Copy it "
-    "and open the copy, or make it writable and call",
-    "SQLITE_BUSY": "and cannot be brought to {}, because SQLite's lock was held. If the "
-    "transaction being written in holds it, call this when the program starts:",
+    "and open the copy, or make it writable and",
+    "SQLITE_BUSY": "and cannot be brought to {}, because SQLite's lock was held. Where the "
+    "transaction being written in holds it, do this before the program starts, or first in it:",
 }
 """What to do, by PostgreSQL's code or SQLite's, where the tables cannot be brought to a version."""
 _TABLES = {
@@ -51,7 +51,7 @@ def ensure_tables(database: Database) -> None:
     If several processes begin at the same time, one does it and the others wait. Raises
     ``AuditTablesError`` if the role may not, or if a transaction keeps the lock for too long.
     """
-    if (found := database.read(checked_version)) == HEAD:
+    if (found := found_version(database)) == HEAD:
         return
     try:
         _alter(database, _upgrade_once)
@@ -64,8 +64,8 @@ def ensure_tables(database: Database) -> None:
 
 def _not_upgraded(found: str | None, code: str) -> AuditTablesError:
     are = "not there" if found is None else f"of version {found}"
-    cure = f"{_CURES[code].format(HEAD)} sigra.store.migrate.upgrade(sink.database)"
-    return AuditTablesError(f"are {are}, {cure}")
+    cure = UPGRADE if found else UPGRADE.replace(",", " --create,")
+    return AuditTablesError(f"are {are}, {_CURES[code].format(HEAD)} {cure}")
 
 
 def make_within(connection: Connection, file: str) -> bool:
@@ -84,13 +84,37 @@ def make_within(connection: Connection, file: str) -> bool:
 
 
 def upgrade(database: Database, revision: str = HEAD) -> None:
-    """Bring the tables to a version."""
-    _alter(database, lambda connection: _move(connection, "upgrade", revision))
+    """Bring the tables to a version, and make those of its indexes anew that somebody dropped."""
+
+    def work(connection: Connection) -> None:
+        _move(connection, "upgrade", revision)
+        for index in missing_indexes(connection) if version(connection) == HEAD else ():
+            index.create(connection)
+
+    _alter(database, work)
 
 
 def downgrade(database: Database, revision: str) -> None:
     """Bring the tables back to a version; ``base`` drops them with all that they hold."""
     _alter(database, lambda connection: _move(connection, "downgrade", revision))
+
+
+def found_version(database: Database) -> str | None:
+    """Return the version of the tables, None where there are none; wait for no lock for long.
+
+    Raises as ``checked_version`` does, but tables of an older version, which somebody may be
+    upgrading, are not looked at.
+    """
+
+    def find(connection: Connection) -> str | None:
+        be_patient(connection)
+        if (found := version(connection)) in (None, HEAD):
+            return checked_version(connection)
+        _check_known(found)
+        return found
+
+    with noting_locked():
+        return database.read(find)
 
 
 def version(connection: Connection) -> str | None:
@@ -126,7 +150,7 @@ def checked_version(connection: Connection) -> str | None:
 
 
 def _check_known(found: str | None) -> None:
-    if found is not None and found not in _known():
+    if found is not None and found not in known_versions():
         raise AuditTablesError(
             f"are of version {repr(found[:20])[1:-1]}, which this version of Sigra does not know: "
             "install a newer sigra"
@@ -143,10 +167,7 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
 
     def alter(connection: Connection) -> None:
         if connection.dialect.name == "postgresql":
-            # Whoever has this lock may have much to move.
-            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-            connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-            be_patient(connection)
+            enter_alone(connection)
         else:
             # A transaction would ignore the pragma. Detached, nobody else gets this connection.
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
@@ -196,7 +217,8 @@ def _move(connection: Connection, command: str, revision: str) -> None:
 
 
 @cache
-def _known() -> frozenset[str]:
+def known_versions() -> frozenset[str]:
+    """Return the versions that there are steps to."""
     return frozenset(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,33 @@ from typing import Any
 import pytest
 from alembic import command
 from alembic.config import Config
+from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from drivers import driven_by
 from events import event
-from sqlalchemy import Connection, MetaData, create_engine, insert, inspect, make_url, select, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    MetaData,
+    create_engine,
+    insert,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy import event as listen
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from sigra import AuditEvent, configure
 from sigra.audit import EventFilter
+from sigra.cli.app import sigra
 from sigra.store import (
     AuditTablesError,
     Report,
     SqlAuditSink,
+    access,
     database,
     erase,
     migrate,
@@ -344,7 +358,7 @@ def test_a_transaction_that_keeps_the_lock_is_told_why_nothing_is_written_in_it(
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE TABLE invoice (id INTEGER)")
         connection.exec_driver_sql("INSERT INTO invoice VALUES (1)")
-        told = r"are of version 0001, and cannot .* lock was held.* call .*migrate\.upgrade"
+        told = r"are of version 0001, and cannot .* lock was held.* run sigra audit upgrade, "
         with pytest.raises(AuditTablesError, match=told):
             sink.write_in(connection, [(event(1), None)], savepoint=False)
     migrate.upgrade(sink.database)
@@ -375,6 +389,88 @@ def test_a_reader_that_goes_on_for_ever_keeps_no_writer_out(
     first.prepare()
     assert first.database.read(migrate.version) == migrate.HEAD
     engine.dispose()
+
+
+@pytest.fixture
+def upgrading(url: str) -> Iterator[Connection]:
+    """Be somebody who brings the tables to another version, until this connection rolls back."""
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        # So that a test that fails ends too.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({access._ALTERING})")
+        connection.exec_driver_sql("LOCK TABLE sigra_audit_entries")
+        yield connection
+    engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+def test_an_upgrade_of_somebody_else_s_is_not_waited_for_without_end(
+    url: str, first: SqlAuditSink, upgrading: Connection, driver: str, open_sink: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """An event fails in time and says why; nobody is told to end the upgrade."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    sink = open_sink(driven_by(driver, url))
+    told = "brought to another version by somebody else.* wait until"
+    for work in (lambda: sink.write(event(20)), lambda: migrate.upgrade(first.database)):
+        with pytest.raises(AuditTablesError, match=told):
+            work()
+    upgrading.rollback()
+    sink.write(event(20))
+    assert sink.database.read(migrate.version) == migrate.HEAD
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_the_command_waits_for_an_upgrade_of_somebody_else_s_and_says_so(
+    url: str, first: SqlAuditSink, upgrading: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several that one deploy starts at once, none fails."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    asked: list[str] = []
+
+    def end_the_other(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "pg_advisory_xact_lock" in statement:
+            asked.append(statement)
+            if len(asked) == 3:
+                upgrading.rollback()
+
+    listen.listen(Engine, "before_cursor_execute", end_the_other)
+    try:
+        result = CliRunner().invoke(sigra, ["audit", "upgrade", "--store", url])
+    finally:
+        listen.remove(Engine, "before_cursor_execute", end_the_other)
+    assert (0, 3) == (result.exit_code, len(asked)), result.output
+    waiting = [line for line in result.stderr.splitlines() if line.startswith("Waiting: ")]
+    assert (1, True) == (len(waiting), "by somebody else" in waiting[0])
+    assert first.database.read(migrate.version) == migrate.HEAD
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+@pytest.mark.parametrize(
+    ("given", "kept"), [("0", "10s"), ("1ms", "1ms"), ("1500", "1500ms"), ("1min", "10s")]
+)
+def test_a_shorter_wait_for_locks_that_somebody_set_is_kept(
+    url: str, driver: str, given: str, kept: str, open_sink: Any
+) -> None:
+    """Of a role, a database or a connection: it may be there so that nobody waits for longer."""
+    name, engine = f"l{uuid.uuid4().hex[:12]}", create_engine(url)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD '{name}'")
+        connection.exec_driver_sql(f"ALTER ROLE {name} SET lock_timeout = '{given}'")
+    own = make_url(url).set(username=name, password=name).render_as_string(hide_password=False)
+    sink, asked = open_sink(driven_by(driver, own)), "SHOW lock_timeout"
+    try:
+        assert kept == sink.database.write(lambda c: c.exec_driver_sql(asked).scalar())
+    finally:
+        with engine.begin() as connection:
+            connection.exec_driver_sql(f"DROP ROLE {name}")
+        engine.dispose()
 
 
 def verified(sink: SqlAuditSink, folder: Path) -> Report:

@@ -1,0 +1,148 @@
+"""Opening the store that a command works on, and leaving alone what is none."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import click
+
+from sigra.cli.store_commands import words_of
+from sigra.cli.target import MisuseError
+from sigra.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from sigra.store import SqlAuditSink
+
+_NO_FILE, _NO_TABLES = "no such file", "it has no such tables"
+_OLDER = "the audit store's tables are of version {}, and this release needs {}"
+_UPGRADE = (
+    "stop the processes of the older release, and run sigra audit upgrade (--dry-run says what it "
+    "would do)"
+)
+_CREATE = "; sigra audit upgrade --create makes one"
+
+
+def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
+    """Open an existing store; ``MisuseError`` where there is none, or no sigra[sql].
+
+    A database that is not a store is left as it was, and so is a store of an older version, to
+    which processes of an older release may be writing.
+    """
+    with _opening(url):
+        from sigra.cli.keeping import read_key
+        from sigra.store.migrate import HEAD, found_version
+
+        signer = read_key(key)
+        _check_file(url)
+        sink = _connect(url, signer)
+        if (found := found_version(sink.database)) is None:
+            raise _none_at(url, _NO_TABLES)
+        if found != HEAD:
+            raise MisuseError(f"{_OLDER.format(found, HEAD)}: {_UPGRADE}")
+    return sink
+
+
+def open_tables(url: str, *, create: bool) -> tuple[SqlAuditSink, str | None]:
+    """Open a store and leave its tables as they are; return their version too.
+
+    With ``create`` there may be no tables, and no file of SQLite's: their version is then None.
+    """
+    with _opening(url):
+        from sigra.store.migrate import found_version
+
+        if not create:
+            _check_file(url, _CREATE)
+        sink = _connect(url, None)
+        file = sink.database.file
+        found = None if file and not _is_file(Path(file)) else found_version(sink.database)
+        if found is None and not create:
+            raise _none_at(url, f"{_NO_TABLES}{_CREATE}")
+    return sink, found
+
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """Raise ``MisuseError`` in place of whatever keeps a store from being opened."""
+    try:
+        yield
+    except MissingExtraError as error:
+        raise MisuseError(str(error)) from None
+    except click.ClickException:
+        raise
+    except Exception as error:
+        told = "; ".join([words_of(error), *getattr(error, "__notes__", ())])
+        told = f"the audit store cannot be opened: {told}"
+        if "unable to open database file" in told:
+            told += f": may this user read {_path(url).absolute()}, and write to its folder?"
+        elif "readonly" in told:
+            told += (
+                "; if you may only read it, and nobody writes to it meanwhile, pass "
+                f"sqlite:///file:{_path(url).absolute()}?immutable=1&uri=true"
+            )
+        raise MisuseError(told) from error
+
+
+def _connect(url: str, signer: Any) -> SqlAuditSink:
+    from sigra.store import SqlAuditSink
+
+    sink = SqlAuditSink(url, signer=signer)
+    click.get_current_context().call_on_close(sink.close)
+    return sink
+
+
+def _none_at(url: str, why: str) -> MisuseError:
+    from sqlalchemy import make_url
+
+    return MisuseError(f"there is no audit store at {make_url(url)!r}: {why}")
+
+
+def _path(url: str) -> Path:
+    name = url.partition("?")[0].partition(":///")[2]
+    # SQLite also takes the name of a file as a URL.
+    return Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+
+
+def _check_file(url: str, cure: str = "") -> None:
+    """Raise ``MisuseError`` where a URL names SQLite and no file that has the tables."""
+    if not url.startswith("sqlite"):
+        return
+    if not _is_file(_path(url)):
+        raise _none_at(url, f"{_NO_FILE}{cure}")
+    if not _has_tables(_path(url)):
+        raise _none_at(url, f"{_NO_TABLES}{cure}")
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is a file; ``MisuseError`` where that cannot be seen."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise MisuseError(f"the audit store cannot be opened: {error}") from None
+
+
+def _has_tables(path: Path) -> bool:
+    """Look for the store's tables in a SQLite file; change nothing, and make no file beside it."""
+    # Mode "ro" makes a log file where there is none, and "immutable" reads none that is there.
+    logged = Path(f"{path}-wal").is_file()
+    uri = f"{path.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
+    with closing(sqlite3.connect(uri, uri=True)) as connection:
+        query = "SELECT count(*) FROM sqlite_master WHERE name GLOB 'sigra_audit_*'"
+        return bool(connection.execute(query).fetchone()[0])
+
+
+def verifier() -> Any:
+    """Return the module that verifies; ``MisuseError`` where there is no sigra[sql]."""
+    try:
+        from sigra.cli import verifying
+    except MissingExtraError as error:
+        raise MisuseError(str(error)) from None
+    return verifying
