@@ -20,12 +20,14 @@ from sigra.cli.show import (
 )
 from sigra.cli.target import MisuseError
 from sigra.store import Report, SqlAuditSink, read_checkpoints, verify, verify_export
+from sigra.store.check import FINDINGS
 from sigra.store.keys import by_id
 from sigra.store.report import WHEN_BROKEN, Finding, age_text
 
 _PUBLIC = '("openssl pkey -in {} -pubout" prints that of a private key)'
 _MOST = 100
 """How many findings a person is shown: after 10^5 of them the verdict is out of sight."""
+_FIRST_OF_EACH = f"the first {FINDINGS} of each organization"
 _NEXT = {
     "broken": WHEN_BROKEN,
     "empty": "What to do: look whether this is the right database, and the right organization.",
@@ -130,8 +132,9 @@ def _show(report: Report) -> None:
             say(f"{name}: {written(value)}")
     for finding in report.findings[:_MOST]:
         say(told(finding))
-    if (more := len(report.findings) - _MOST) > 0:
-        say(f"and {more:,} more: --json lists them")
+    if (more := report.found - _MOST) > 0:
+        listed = "them" if report.found == len(report.findings) else _FIRST_OF_EACH
+        say(f"and {more:,} more: --json lists {listed}")
     if report.verdict in _NEXT:
         print(_NEXT[report.verdict], file=sys.stderr)
 
@@ -150,7 +153,7 @@ def _place(finding: Finding) -> str:
 
 
 def _facts(report: Report, wrong: list[str] | None) -> dict[str, Any]:
-    names = ("verdict", "level", "chains", "rows", "pruned", "erased", "unanchored")
+    names = ("verdict", "level", "chains", "rows", "pruned", "erased", "unanchored", "found")
     facts = {name: getattr(report, name) for name in names}
     age = report.checkpoint_age
     facts["checkpoint_age_seconds"] = None if age is None else age.total_seconds()

@@ -54,7 +54,7 @@ class ChainCheck:
         self._previous: bytes | None = marked.head  # None after a row whose own hash is wrong
         self._searches = _SEARCHES
         self._event_id: str | None = None
-        self.rows = self.erased = self.unanchored = self._found = 0
+        self.rows = self.erased = self.unanchored = self.found = 0
         self.pruned = marked.sequence
         for number in marked.bad:
             reason = f"mark {number} is not one that a key of yours signed for this chain"
@@ -67,8 +67,8 @@ class ChainCheck:
 
     def find(self, sequence: int, event_id: str | None, kind: Kind, reason: str) -> None:
         """Add a finding, if there are not too many of this chain."""
-        self._found += 1
-        if self._found <= FINDINGS:
+        self.found += 1
+        if self.found <= FINDINGS:
             self._add(Finding(self._organization, sequence, event_id, kind, reason))
 
     def row(

@@ -39,7 +39,7 @@ class Report:
     computing hashes; "signed", the same, and marks are signed; "anchored", that of anybody who can
     write the whole database, as far as the checkpoints go. ``unanchored`` counts the rows after
     the last checkpoint, whose level is only "signed". ``findings`` holds the first hundred of each
-    organization.
+    organization; ``found`` counts them all.
     """
 
     verdict: Verdict
@@ -51,6 +51,7 @@ class Report:
     unanchored: int
     checkpoint_age: timedelta | None
     findings: tuple[Finding, ...]
+    found: int
 
     @property
     def first(self) -> Finding | None:

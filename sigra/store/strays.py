@@ -51,6 +51,11 @@ def find_strays(
             yield Finding(organization, left.first or 0, None, "removed", left.told)
 
 
+def count_strays(connection: Connection) -> int:
+    """Return how many chains have entries or marks and no row."""
+    return connection.execute(select(func.count()).select_from(_numbers)).scalar_one()
+
+
 def check_rows(database: Database, which: EventFilter) -> None:
     """Raise ``AuditChainError`` if entries that are asked for belong to a chain without a row.
 

@@ -17,7 +17,7 @@ from sigra.store.chain import chain_tag, is_tag, organization_of
 from sigra.store.check import FINDINGS, ChainCheck
 from sigra.store.checkpoint import Checkpoint
 from sigra.store.diagnose import Places
-from sigra.store.errors import AuditTablesError
+from sigra.store.errors import UPGRADE, AuditTablesError
 from sigra.store.keys import by_id
 from sigra.store.marks import read_marks
 from sigra.store.migrate import HEAD, checked_version
@@ -26,7 +26,7 @@ from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
 from sigra.store.stored import is_text
-from sigra.store.strays import find_strays
+from sigra.store.strays import count_strays, find_strays
 from sigra.store.tables import chains, entries
 
 _AT_ONCE = 2_000
@@ -74,15 +74,15 @@ class _Verification:
         self._progress = progress
         self.checks: dict[int, ChainCheck] = {}
         self.findings: list[Finding] = []
+        self._omitted = 0
 
     def run(self, connection: Connection) -> None:
         """Read and check everything; called once more, start from the beginning."""
         if checked_version(connection) != HEAD:
             raise AuditTablesError(
-                "are missing or of an older version: call sigra.store.migrate.upgrade, which "
-                "makes them, or brings them to this one"
+                f"are missing or of an older version: to bring them to this one, {UPGRADE}"
             )
-        self.checks, self.findings = {}, []
+        self.checks, self.findings, self._omitted = {}, [], 0
         tags = self._open_checks(connection)
         known = self.checks.get
         streamed = connection.execution_options(yield_per=_AT_ONCE)
@@ -119,6 +119,8 @@ class _Verification:
         if not good and len(self.findings) < FINDINGS:
             reason = f"the row of chain {head.id!r} has a value of a kind that is never written"
             self.findings.append(Finding(None, 0, None, "changed", reason))
+        elif not good:
+            self._omitted += 1
         return good
 
     def _rows(self, tags: dict[int, str]) -> Any:
@@ -131,7 +133,9 @@ class _Verification:
         everything = self._which.all_organizations
         tags = tags | self._anchors.tags if everything else {chain_tag(self._which.organization_id)}
         strays = find_strays(connection, tags, everything=everything)
-        self.findings += islice(strays, FINDINGS)
+        self.findings += (first := list(islice(strays, FINDINGS)))
+        if everything and len(first) == FINDINGS:  # each costs some queries
+            self._omitted += count_strays(connection) - FINDINGS
 
     def _find_lost_chains(self, tags: set[str]) -> None:
         for tag in self._anchors.tags - tags:
@@ -144,6 +148,7 @@ class _Verification:
         """Return the report of what was found."""
         checks = self.checks.values()
         findings = [*self._anchors.findings, *self.findings]
+        omitted = sum(max(0, check.found - FINDINGS) for check in checks) + self._omitted
         rows = sum(check.rows for check in checks)
         pruned = sum(check.pruned for check in checks)
         verdict: Verdict = "broken" if findings else "intact" if rows or pruned else "empty"
@@ -158,6 +163,7 @@ class _Verification:
             unanchored=sum(check.unanchored for check in checks),
             checkpoint_age=None if last is None else datetime.now(timezone.utc) - last.at,
             findings=tuple(findings),
+            found=len(findings) + omitted,
         )
 
 

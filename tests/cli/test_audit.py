@@ -555,7 +555,19 @@ def test_a_person_is_shown_the_first_hundred_findings(run: Command, database: Pa
         sum(line.startswith("changed: ") for line in lines),
         lines[-1],
     )
-    assert 132 == len(json.loads(run("verify", *ALL, "--json").stdout)["findings"])
+    found = json.loads(run("verify", *ALL, "--json").stdout)
+    assert (132, 132) == (found["found"], len(found["findings"]))
+
+
+def test_findings_that_are_not_even_listed_are_counted(run: Command, database: Path) -> None:
+    """Whoever reads a hundred, or has a machine do so, knows how many there are."""
+    fill(database, 330)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE sigra_audit_entries SET outcome = 'error'")
+    last = run("verify", *ALL).stdout.splitlines()[-1]
+    assert "and 242 more: --json lists the first 100 of each organization" == last
+    found = json.loads(run("verify", *ALL, "--json").stdout)
+    assert (342, 300) == (found["found"], len(found["findings"]))
 
 
 @pytest.mark.parametrize("change", ["DELETE FROM", "DROP TABLE"])
@@ -893,6 +905,19 @@ def test_a_server_that_is_lost_meanwhile_is_not_told_of_what_is_written(
     assert (1, told) == (result.exit_code, result.stderr)
 
 
+@pytest.mark.parametrize("name", ["export", "checkpoint"])
+def test_a_chain_that_cannot_be_used_is_not_told_of_what_is_written(
+    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    """The folder and the file are as they should be, and the command was called rightly."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE sigra_audit_chains SET tag = x'00', head = 0 WHERE id = 1")
+    where = ALL if name == "export" else ("--key", keys["private"])
+    result = run(name, *where, "--to", tmp_path / "out")
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert result.stderr.startswith("Error: the audit store's tables hold, in the row of a chain,")
+
+
 def test_a_url_may_have_options(database: Path) -> None:
     """What stands behind the question mark is no part of the file's name."""
     url = f"sqlite:///{database}?timeout=5"
@@ -1030,9 +1055,8 @@ def test_an_old_store_that_may_only_be_read_is_to_be_copied(database: Path, tmp_
     downgrade(sink.database, "0001")
     sink.close()
     url = f"sqlite:///file:{database}?immutable=1&uri=true"
-    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
-    assert (2, True) == (result.exit_code, "of version 0001" in result.stderr)
-    assert "Copy it and open the copy" in result.stderr
+    result = CliRunner().invoke(sigra, ["audit", "upgrade", "--store", url])
+    assert (1, True) == (result.exit_code, "upgrade the copy, or make it" in result.stderr)
 
 
 def test_a_file_that_this_user_may_not_read_is_named() -> None:

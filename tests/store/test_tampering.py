@@ -16,7 +16,7 @@ from amounts import LONG, MANY
 from attacks import EMPTY, alter, read_state, write_state
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from events import NOON, event
-from sqlalchemy import Connection, and_, insert, select, text
+from sqlalchemy import Connection, and_, func, insert, select, text
 from sqlalchemy.exc import OperationalError
 
 from sigra.audit import EventFilter
@@ -528,14 +528,32 @@ def test_a_version_that_is_no_text_is_told_in_one_sentence(
 
 
 def test_findings_of_one_organization_hide_no_other_s(filled: SqlAuditSink) -> None:
-    """Of each the first hundred are told, however many there are before."""
+    """Of each the first hundred are told, however many there are before; all are counted."""
     filled._write([(event(number), None) for number in range(10, 150)])
     many = entries.update().where(entries.c.chain == 1).values(action="x.y")
     one = and_(entries.c.chain == 2, entries.c.sequence == 4)
     for change in (many, entries.update().where(one).values(action="x.y")):
         filled.database.write(lambda c: c.execute(change))  # noqa: B023
-    seen = [(each.organization_id, each.sequence) for each in found(filled).findings]
+    report = found(filled)
+    seen = [(each.organization_id, each.sequence) for each in report.findings]
     assert (len(seen), ("other", 4) in seen) == (101, True)
+    changed = filled.database.read(
+        lambda c: c.scalar(select(func.count()).where(entries.c.action == "x.y"))
+    )
+    assert report.found == changed > 140
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM", "UPDATE"])
+def test_of_chains_that_lost_their_row_all_are_counted(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], change: str
+) -> None:
+    """Or whose row holds what is never written: the first hundred are told."""
+    sink = open_sink(new_url("sqlite"))
+    sink._write([(event(number, f"org{number}"), None) for number in range(130)])
+    how = " SET sequence = 'x'" if change == "UPDATE" else ""
+    sink.database.write(lambda c: c.exec_driver_sql(f"{change} sigra_audit_chains{how}"))
+    report = verify(sink, all_organizations=True)
+    assert (len(report.findings), report.found) == (100, 130)
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
