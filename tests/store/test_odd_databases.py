@@ -570,7 +570,9 @@ def test_who_reads_older_tables_that_he_may_not_upgrade_is_told_what_does(
     fill(sink)
     downgrade(sink.database, "0001")
     reader = open_sink(url, create_tables=False)
-    with pytest.raises(AuditTablesError, match=r"of an older version, call sigra\.store\.migrate"):
+    with pytest.raises(
+        AuditTablesError, match="of an older version, run sigra audit upgrade, or call"
+    ):
         reader.query(EVERYONE, None, 1)
 
 
