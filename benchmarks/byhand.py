@@ -1,4 +1,7 @@
-"""H_c and H_s: what one would write by hand for the same job, and the args of both sides."""
+"""What one would write by hand for the same job, and the args of both sides.
+
+The goals call it H_c with a compiled JSON package (orjson), and H_s with the standard library's.
+"""
 
 from __future__ import annotations
 

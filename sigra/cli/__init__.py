@@ -31,7 +31,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
-        gc.freeze()  # what is loaded lives until the end, so that no collection need look at it
+        gc.freeze()  # what is loaded lives until the end, so no collection has to look at it
         gc.enable()
     sigra(prog_name="sigra")
 

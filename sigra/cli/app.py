@@ -66,7 +66,7 @@ def sigra() -> None:
     "--args",
     "source",
     metavar="FILE",
-    help="The jobs: one JSON object of args per line, in UTF-8. - reads standard input. "
+    help="The jobs: one JSON object of args per line, in UTF-8. Use - for standard input. "
     "Without --args, run the jobs that an earlier run left in the file of the backend huey.",
 )
 @click.option(
@@ -128,10 +128,10 @@ def run(
 
     A bad line is reported by number and reason and set aside; the rest still run. Retries
     and snoozes are waited for in real time; the backend sync moves its clock ahead instead.
-    To a backend that cannot tell what becomes of a job, jobs are only handed over.
+    On a backend that cannot tell what becomes of a job, jobs are enqueued and not waited for.
 
-    At the end the sinks that MODULE has configured are closed. Ctrl-C stops reading and
-    gives running jobs 5 seconds, then the sinks; a second one ends at once.
+    At the end the sinks that MODULE has configured are closed. Ctrl-C stops reading; jobs, and
+    then sinks, have 5 seconds to end. A second Ctrl-C ends the command at once.
 
     \b
     Exit status:
@@ -173,11 +173,11 @@ def check(paths: tuple[Path, ...], as_json: bool) -> None:
     the scope through calls, variables, returned values and objects to the functions marked
     with @request_scope_only.
 
-    It cannot see everything: calls by a name made at run time, or through code outside
-    PATH, escape it. @request_scope_only itself refuses all of them at run time.
+    It cannot see everything: a call by a name that is made at run time, or through code
+    outside PATH, escapes it. @request_scope_only itself refuses those too, at run time.
 
-    "# sigra: allow" and a reason, as a comment at the end of the line that it names, accepts
-    a false alarm.
+    To accept a false alarm, end the line that it names with the comment "# sigra: allow" and
+    a reason.
 
     \b
     Exit status:

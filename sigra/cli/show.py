@@ -22,7 +22,10 @@ from rich.table import Table
 from rich.text import Text
 
 _REFRESH = 0.1
+"""Seconds between two drawings of a bar."""
+
 _UNFOLDED = 100_000
+"""Columns in which no cell of a table has to be folded."""
 
 
 class PlainConsole(Console):
@@ -56,7 +59,7 @@ def stderr_console() -> Console:
 
 
 def stdout_console() -> Console:
-    """Return a console on stdout; where that is no terminal, a row of a table stays one line."""
+    """Return a console on stdout; if that is no terminal, each row of a table is one line."""
     wide = None if stdout().isatty() or "COLUMNS" in os.environ else 10_000
     return PlainConsole(width=wide)
 
@@ -76,7 +79,7 @@ def inline(text: str) -> str:
 
 
 def counted(number: int, thing: str) -> str:
-    """Return how many things there are: ``1 job``, ``2,000 jobs``."""
+    """Write how many things there are: ``1 job``, ``2,000 jobs``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
@@ -103,7 +106,6 @@ class Bar:
             disable=not self.drawn,
         )
         self._what = what
-        self._total = total
         self._task = self._progress.add_task(f"0 {what}", total=total)
         self._started = time.monotonic()
         self._due = 0.0

@@ -27,13 +27,13 @@ _PATIENCE = 1.0
 
 
 class ClosingSinks:
-    """The sinks that are configured as this is made: none is written to any more once it is closed.
+    """The sinks that are configured when this is made; once closed, none of them is written to.
 
-    ``unclosed`` says which could not be closed, and why, or are not closed yet.
+    ``unclosed`` says which could not be closed, and why, and which are not closed yet.
     """
 
     def __init__(self) -> None:
-        # Of an earlier run in this process there are gates, which are shut.
+        # An earlier run in this process has left its gates, which are shut.
         given = config.current.sinks
         sinks = [each.__wrapped__ if isinstance(each, _Gate) else each for each in given]
         gates = {id(sink): _gated(sink) for sink in sinks}
@@ -80,7 +80,7 @@ class _Gate(_Proxy):  # type: ignore[misc]
 
     def __init__(self, sink: Any) -> None:
         super().__init__(sink)
-        # Both without a lock, which a forked child or a signal's handler might find taken.
+        # Without a lock: a forked child or a signal's handler might find it taken.
         self._self_writing, self._self_shut = set[object](), False
 
     def shut(self) -> None:
@@ -101,7 +101,7 @@ def _gated(sink: Any) -> Any:
 def _passing(name: str) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **keywords: Any) -> Any:
         token = object()
-        self._self_writing.add(token)  # before it looks: who shuts it waits for this
+        self._self_writing.add(token)  # before the check: shut() waits until it is gone
         try:
             if self._self_shut:
                 if name == "flush":  # close() has written what was held
@@ -115,7 +115,7 @@ def _passing(name: str) -> Callable[..., Any]:
 
 
 def _told(error: BaseException) -> str:
-    """Name an error; with its text only where that cannot hold what was logged."""
+    """Name an error, with its text only if that cannot hold what was logged."""
     said = error.strerror if isinstance(error, OSError) else None
     if isinstance(error, SigraError):
         said = str(error)

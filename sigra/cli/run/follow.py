@@ -85,7 +85,7 @@ class FollowingBackend:
         return len(self._open)
 
     def _note(self, jobs: Sequence[Job]) -> list[Entry]:
-        # Before the backend has them: on sync they run inside its enqueue().
+        # Before the backend gets them: on sync they run inside its enqueue().
         inside = running.get() is not None
         entries: list[Entry] = [(job, None if inside else self.line) for job in jobs]
         if inside:
@@ -96,7 +96,7 @@ class FollowingBackend:
         return entries
 
     def _forget(self, entries: list[Entry]) -> None:
-        # For settle() to let go of: it may have one in hand, in another thread.
+        # settle() lets go of them: in another thread, it may hold one right now.
         self._refused.update(job for job, _ in entries)
 
     def _count(self, jobs: int) -> None:

@@ -53,7 +53,7 @@ class Lane:
 
     def close(self, timeout: float | None) -> None:
         """Let the backend finish what it can within ``timeout`` seconds, and close it."""
-        # sync has nothing to close, and others go on using a queue.
+        # sync has nothing to close, and a queue is still used by others.
         if isinstance(self.backend.inner, ThreadBackend):
             self.backend.inner.close(timeout)
         self.backend.settle(all_of_them=True)

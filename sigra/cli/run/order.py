@@ -117,7 +117,7 @@ def _end(order: Order, run: Run, sinks: ClosingSinks) -> Report:
         late.start()
     try:
         sinks.close()
-    finally:  # after Ctrl-C too: whoever waits for a close that does not end is told of the jobs
+    finally:  # after Ctrl-C too: if a close does not end, the user is told what became of the jobs
         late.cancel()
         report = show()
     return report
@@ -154,9 +154,9 @@ def _is_read(order: Order, written: Path | int) -> bool:
         read, log = os.stat(0 if order.source == "-" else order.source), os.stat(written)
     except OSError:
         return False
-    # Of a terminal or a socket, what is written is not read again.
+    # What is written to a terminal or a socket is not read back.
     is_read_again = stat.S_ISREG(read.st_mode) or stat.S_ISFIFO(read.st_mode)
-    # Windows has no number for a pipe, so that any two look alike there.
+    # On Windows all pipes have the number 0, so that any two look alike.
     return is_read_again and read.st_ino != 0 and os.path.samestat(read, log)
 
 

@@ -37,7 +37,7 @@ class Stop:
     def __init__(self, abandon: Callable[[], object]) -> None:
         self._why: tuple[str, int] | None = None  # in one: threads and a handler may ask at once
         self.hurried = False
-        self.announce: Callable[[], object] = bool
+        self.announce: Callable[[], object] = lambda: None
         self._abandon = abandon
         self._reading = False
         self._pressed = threading.Event()
@@ -112,7 +112,7 @@ class Stop:
             signal.signal(sign, self._on_signal)
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
-        # Nothing more: the code that it interrupts may hold any lock.
+        # Nothing more is done here: the code that is interrupted may hold any lock.
         self._note(_name(number), 128 + number, hurried=True)
         if self._reading:
             raise _Wake
