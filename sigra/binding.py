@@ -51,6 +51,7 @@ class Binding:
                 reason = "Sigra itself passes the parameter of this name; rename the key"
                 raise InvalidArgsError(f"$.{name}", reason, worker)
             if self.allowed is not None and name not in self.allowed:
+                # A key may hold data: it is shown only if it could be the name of a parameter.
                 path = f"$.{name}" if name.isidentifier() and len(name) <= 64 else "$[...]"
                 reason = "the function has no such parameter; add one, or take 'args' or **rest"
                 raise InvalidArgsError(path, reason, worker)

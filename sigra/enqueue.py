@@ -108,6 +108,7 @@ class Enqueuer:
         if keys is None:
             _check_keys(definition, plain)
         if definition.tenant:
+            # Most ids are text already, or None. Any other is made text, or refused.
             actor, home = plain["actor_id"], plain["organization_id"]
             actor_fits = actor is None or (type(actor) is str and actor.strip())
             home_fits = home is None or (type(home) is str and home.strip())

@@ -158,8 +158,8 @@ class UnsupportedError(SigraError, NotImplementedError):
 
     def __init__(self, backend: str, feature: str) -> None:
         super().__init__(
-            f"backend {backend!r} cannot tell {feature}; ask the queue's own tools, "
-            "or use a backend that declares it among its capabilities"
+            f"backend {backend!r} cannot tell {feature}: ask the queue's own tools, "
+            "or use a backend that has the capability 'result'"
         )
         self.backend, self.feature = backend, feature
 

@@ -119,6 +119,7 @@ def _id_in(scope: Any, name: str, strict: int) -> Any:
     field = f"scope.{name}"
     try:
         member = None if scope is None else read_member(scope, name)
+        # The one member that a scope may lack, if no code of its class could give it.
         if member is ABSENT and name == "impersonating_from" and not is_described(scope, name):
             return None
         if member is not None and member is not ABSENT and id_text(member) is None:

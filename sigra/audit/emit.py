@@ -110,6 +110,7 @@ def log(
 
 def log_lifecycle(attempt: Attempt, action: str, outcome: Outcome) -> AuditResult:
     """Log the end of a job's attempt, as event 0 of it; never raise an ``Exception``."""
+    # Apart from the body's own count, with an ordinal to which log_safe adds one.
     end = Attempt(attempt.job, attempt.number, attempt.snoozes, ordinal=-1)
     token = running.set(end)
     try:
@@ -149,7 +150,7 @@ def _log(
         if schema is None:
             schema = config.current.audit_schema
         if schema is None and attempt is None and type(scope) is AuditScope:
-            _warn_of_no_job(5 if surplus else 4)
+            _warn_of_no_job(5 if surplus else 4)  # frames up to the caller: log() is one more
     transaction = transaction_of(unknown.pop("conn", None), strict=False) if unknown else None
     try:
         if (
@@ -199,6 +200,7 @@ def _emit(
         return _FILTERED
     strict = LENIENT if action is REJECTED else REGULAR
     line, redacted = compose(action, outcome, scope, details, attempt, ordinal, strict)
+    # If no sink needs the event now, the result makes it from the line when it is read.
     event: Any = event_of(line.values()) if sinks or schema is not AuditEvent else line
     if channel is not None:
         try:

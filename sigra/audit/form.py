@@ -51,7 +51,7 @@ def called_like(form: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P
 def checked_form(
     action: Any, scope: Any, outcome: Any, surplus: tuple[Any, ...], unknown: dict[str, Any]
 ) -> tuple[str, Outcome]:
-    """Return action and outcome as they were meant, or raise ``AuditRejectedError``."""
+    """Return action and outcome as plain str; raise ``AuditRejectedError`` for a bad call."""
     if action is ABSENT:
         action = unknown.pop("action", ABSENT)
     for field, value in (("action", action), ("scope", scope)):

@@ -63,6 +63,7 @@ def visible(key: str) -> str:
 
 
 def _judge(words: list[str]) -> int:
+    """Return the verdict on a key by its words."""
     if "_".join(words) in w.ALLOWED or (len(words) > 1 and words[-1] in w.DESCRIBING):
         return HARMLESS
     marking = [word for word in _without_benign(words) if _marks(word)]
@@ -76,6 +77,7 @@ def _judge(words: list[str]) -> int:
 
 
 def _marks(word: str) -> bool:
+    """Tell whether a word by itself marks a secret."""
     word = word if word in w.WHOLE else word.rstrip(_DIGITS)
     return word in w.WHOLE or (word.endswith(w.STEMS) and word not in w.PASSAGES)
 
@@ -85,6 +87,7 @@ def _listed(word: str, names: frozenset[str]) -> bool:
 
 
 def _runs_together(words: list[str]) -> bool:
+    """Tell whether neighbouring words, joined, mark a secret: ``api`` and ``key``."""
     for start, word in enumerate(words):
         _, *longer = accumulate(words[start : start + _LONGEST_RUN])
         joined = _listed(word, _JOINED) or word.startswith(_OPENINGS)
@@ -94,6 +97,7 @@ def _runs_together(words: list[str]) -> bool:
 
 
 def _without_benign(words: list[str]) -> list[str]:
+    """Leave out pairs of words that together mean something else: ``primary`` and ``key``."""
     left: list[str] = []
     for word in words:
         if left and f"{left[-1]}:{word}" in w.BENIGN:
