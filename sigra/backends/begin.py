@@ -1,4 +1,4 @@
-"""Tell a queue when a job begins, which one that waits for a thread of the loop has not."""
+"""Tell a queue when a job begins: one that still waits for a thread of the loop has not begun."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ Note: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
 
 class ThisRun:
-    """What is known of a run as it is cut off: one that waits for a thread has not begun.
+    """What is known of a run when it is cut off.
 
-    ``is_cut_off``: so that it does not begin any more.
+    ``has_begun`` is False while it waits for a thread. ``is_cut_off``: it must not begin any more.
     """
 
     has_begun, is_cut_off = True, False
 
 
 _MOMENT = 0.05
-"""Seconds in which a thread that is free has taken a job: until then nothing is written."""
+"""Seconds in which a free thread takes a job; before they have passed, no wait is written."""
 
 _busy = WeakKeyDictionary[asyncio.AbstractEventLoop, bool]()
-"""By loop: whether its last job had waited longer for a thread, as the next one then will."""
+"""By loop: whether its last job waited longer for a thread, as the next one probably will."""
 
 
 def is_busy() -> bool:
@@ -39,7 +39,7 @@ def is_busy() -> bool:
 
 
 async def execute_noted(attempt: Attempt, note: Note | None, waits: Note | None) -> Verdict:
-    """Run one attempt on this loop, a plain function in a thread; the notes: see ``aconsume``."""
+    """Run one attempt on this loop, a plain function in a thread; ``aconsume`` tells of the notes."""
     if attempt.job.definition.is_async:
         if note is not None and waits is None:
             await note()
@@ -54,7 +54,7 @@ async def execute_noted(attempt: Attempt, note: Note | None, waits: Note | None)
 
 
 class _Begin:
-    """What is written of a job before its thread goes on to the body."""
+    """What is written about one job before its thread runs the body."""
 
     def __init__(self, note: Note, waits: Note | None) -> None:
         self._note, self._waits = note, waits
@@ -80,7 +80,7 @@ class _Begin:
         if self._noting is not None:
             self._noting.result()
         elif self._over:
-            raise asyncio.CancelledError  # as nobody asks any more what comes of it
+            raise asyncio.CancelledError  # nobody waits for its outcome any more
         return execute_apart(attempt)
 
     async def _write(self) -> None:
@@ -89,12 +89,12 @@ class _Begin:
         if not self._over:
             await self._note()
             if self._over and self._waits is not None:
-                await self._waits()  # it was cut off in this instant, and has not begun after all
+                await self._waits()  # it was cut off meanwhile, and so has not begun after all
         if self._over:
             raise asyncio.CancelledError
 
     async def over(self) -> None:
-        """Have a job that was cut off before its body not begin; return once nothing is written."""
+        """Keep a job that was cut off from beginning; return when nothing is being written."""
         self._timer.cancel()
         with self._lock:
             self._over = True

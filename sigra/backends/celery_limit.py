@@ -35,7 +35,7 @@ _soft_limit: Any = None
 
 
 def look_at_the_limit(pool: Any) -> None:
-    """Have a pool do this, if it has processes and Celery's event loop reads from them."""
+    """Make a pool do so, if it has processes and Celery's event loop reads from them."""
     pool = getattr(pool, "_pool", None)
     if hasattr(pool, "_fileno_to_outq") and not isinstance(pool.on_hard_timeout, partial):
         look = partial(_on_hard_timeout, pool, pool.on_hard_timeout)
@@ -44,7 +44,7 @@ def look_at_the_limit(pool: Any) -> None:
 
 
 def _unless_it_stops(pool: Any, look: Any, job: Any) -> None:
-    """Look, but not in a warm stop: there the timers' thread would read and tell beside another."""
+    """Look, but not in a warm stop, when another thread reads from the child at the same time."""
     if not pool._state:
         look(job)
 
@@ -78,10 +78,10 @@ def _read(process: Any) -> None:
 
 
 def settling() -> None:
-    """Let this child, if it is told to end from now on, first send the next run and report it.
+    """Let this child send the next run and report it, even if it is told to end meanwhile.
 
-    Otherwise its consumer might send the job again too. No soft time limit strikes either, until
-    ``settled`` is called.
+    If it ended in between, its consumer might send the job again too. Until ``settled`` is called,
+    no soft time limit strikes either.
     """
     global _settled_by, _soft_limit
     if signal.getsignal(signal.SIGTERM) is _process._shutdown_cleanup:

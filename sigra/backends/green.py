@@ -1,7 +1,7 @@
-"""Event loops in the greenlets of gevent or eventlet: they share a thread, which has room for one.
+"""Event loops in the greenlets of gevent or eventlet, of which one at a time runs in a thread.
 
-So loops take turns. One that waits is no running loop: another greenlet has its own meanwhile,
-or none.
+So loops take turns. A loop that waits gives its turn away: another greenlet may run its own
+meanwhile, or code that needs no loop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run_by_turns(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
         with _turn():
             return run_coroutine(coroutine, context, new_event_loop)
     finally:
-        coroutine.close()  # what interrupted the wait for a turn never began it
+        coroutine.close()  # if the wait for a turn was interrupted, it never began
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -51,13 +51,13 @@ def _in_greenlets() -> bool:
 
 @cache
 def _turn() -> Any:
-    """Return the lock that a loop holds which does not wait: a greenlet's, for it is patched."""
+    """Return the lock that a loop holds unless it waits; patched, it is one between greenlets."""
     return threading.RLock()
 
 
 @cache
 def _selector() -> type[selectors.BaseSelector]:
-    """Return the class by which a loop waits, and gives its turn away meanwhile."""
+    """Return the selector with which a loop waits, and gives its turn away meanwhile."""
 
     class Selector(selectors.DefaultSelector):
         def select(self, timeout: float | None = None) -> Any:
@@ -76,7 +76,7 @@ def _selector() -> type[selectors.BaseSelector]:
 
 
 def _take_turn() -> None:
-    """Wait for the lock; what interrupts that, a time limit say, is raised when it is held."""
+    """Wait for the lock; raise what interrupts the wait, such as a time limit, once it is held."""
     interrupted: BaseException | None = None
     while True:
         try:

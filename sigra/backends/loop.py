@@ -26,15 +26,15 @@ _LOOK = 1.0
 
 
 _process_of = WeakKeyDictionary[asyncio.AbstractEventLoop, int]()
-"""In which process a loop was first seen: in a process forked later it still seems to run."""
+"""The process in which a loop was first seen: in one forked from it, it only seems to run."""
 
 
 _own: dict[int, tuple[asyncio.AbstractEventLoop, threading.Event]] = {}
-"""By process its loop of our own, and whether that runs."""
+"""By process: the loop that Sigra made for it, and an event that is set when it runs."""
 
 
 def own_loop() -> asyncio.AbstractEventLoop:
-    """Return this process's loop of our own, in a thread, for producers that have none."""
+    """Return the loop that Sigra runs in a thread of this process, for producers that have none."""
     process = os.getpid()
     own = _own.get(process)
     if own is None:
@@ -89,7 +89,7 @@ def one_that_runs(loop: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEve
 
 
 async def answered(work: Work, seconds: float) -> Any:
-    """Await the work of a queue, which is down if it does not answer within so many seconds."""
+    """Await the work of a queue; ``TimeoutError`` if there is no answer within so many seconds."""
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -101,15 +101,15 @@ async def answered(work: Work, seconds: float) -> Any:
 
 
 class Together:
-    """Work of a loop that whoever comes while it goes on awaits too, and does not begin again."""
+    """Work that is begun once: whoever comes while it goes on awaits the same work."""
 
     def __init__(self) -> None:
         self._going: asyncio.Future[Any] | None = None
 
     async def __call__(self, begin: Callable[[], Work] | None) -> None:
-        """Await what goes on; if nothing does, what ``begin`` gives, unless that is None."""
+        """Await the work that goes on; if none does, begin it, unless ``begin`` is None."""
         if self._going is not None and self._going.get_loop().is_closed():
-            self._going = None  # its loop ended, and forgot it
+            self._going = None  # its loop ended, and so did the work
         if self._going is None and begin is not None:
             self._going = asyncio.ensure_future(begin())
             self._going.add_done_callback(self._over)
@@ -144,12 +144,12 @@ async def within(backend: str, loop: asyncio.AbstractEventLoop | None, work: Wor
         try:
             while not (await asyncio.wait({answer}, timeout=_LOOK))[0]:
                 if lasting.is_closed() and not doing.done():
-                    raise RuntimeError(_ENDED)  # it forgot the work
+                    raise RuntimeError(_ENDED)  # and the work will never be done
             return answer.result()
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
-                answer.cancel()  # and so the work
+                answer.cancel()  # which cancels the work
                 raise
             raise RuntimeError(_ENDED) from None
 

@@ -34,7 +34,7 @@ async def write(job: Any) -> None:
     """
     async with vars(job).setdefault("sigra_writing", asyncio.Lock()):
         while not await _written(job.get_queue(), job):
-            pass  # somebody wrote between the two, as who aborts it
+            pass  # somebody, such as whoever aborts it, wrote after it was read
 
 
 async def _written(queue: Any, job: Any) -> bool:
@@ -67,10 +67,10 @@ async def write_row(conn: Any, job: Any, read: Any, status: Any) -> bool:
 
 
 def _following(job: Any, held: Any) -> Any:
-    """Return what is to be written of a job where this is held."""
+    """Return what to write of a job, given what the queue holds of it now."""
     if not _is_held(job, held):
         raise GoneError
-    job.error = held.error  # of who aborts it, and says why
+    job.error = held.error  # written by whoever aborts it
     job.touched = int(time.time() * 1000)
     after = job.get_queue().copy(job)
     after.status = held.status
