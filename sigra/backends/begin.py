@@ -39,7 +39,7 @@ def is_busy() -> bool:
 
 
 async def execute_noted(attempt: Attempt, note: Note | None, waits: Note | None) -> Verdict:
-    """Run one attempt on this loop, a plain function in a thread; ``aconsume`` tells of the notes."""
+    """Run one attempt on this loop, a plain function in a thread. Notes: see ``aconsume``."""
     if attempt.job.definition.is_async:
         if note is not None and waits is None:
             await note()
