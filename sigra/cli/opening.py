@@ -39,9 +39,8 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
         from sigra.cli.keeping import read_key
         from sigra.store.migrate import HEAD, found_version
 
-        signer = read_key(key)
+        sink = _connect(url, read_key(key))
         _check_file(url)
-        sink = _connect(url, signer)
         if (found := found_version(sink.database)) is None:
             raise _none_at(url, _NO_TABLES)
         if found != HEAD:
@@ -57,9 +56,9 @@ def open_tables(url: str, *, create: bool) -> tuple[SqlAuditSink, str | None]:
     with _opening(url):
         from sigra.store.migrate import found_version
 
+        sink = _connect(url, None)
         if not create:
             _check_file(url, _CREATE)
-        sink = _connect(url, None)
         file = sink.database.file
         found = None if file and not _is_file(Path(file)) else found_version(sink.database)
         if found is None and not create:
@@ -76,6 +75,9 @@ def _opening(url: str) -> Iterator[None]:
         raise MisuseError(str(error)) from None
     except click.ClickException:
         raise
+    except ModuleNotFoundError as error:
+        told = f"the package {error.name}, which the driver in its URL needs, is not installed"
+        raise MisuseError(f"the audit store cannot be opened: {told}") from None
     except Exception as error:
         told = "; ".join([words_of(error), *getattr(error, "__notes__", ())])
         told = f"the audit store cannot be opened: {told}"

@@ -19,10 +19,12 @@ _OF_STDOUT = (*FULL, errno.EPIPE)
 _CURES = {
     DENIED: 'the rights that each role needs are under "PostgreSQL roles" in '
     "docs/store-operations.md",
+    "SQLITE_IOERR_SHMSIZE": "is the disk full? To read, SQLite makes a small file beside the store",
     "SQLITE_BUSY": "another transaction kept its lock: find who has the file open, as by lsof, and "
     "end it",
 }
 """What to do, by PostgreSQL's code or SQLite's, where a driver's own words do not say so."""
+_LINE_END = re.compile(r"\s*\n\s*")
 _PLACE = re.compile(r"\n(?:LINE \d+|CONTEXT):.*", re.DOTALL)
 """What PostgreSQL adds about the place in a statement of ours, or in its own work."""
 
@@ -57,7 +59,7 @@ class StoreCommands(click.Group):
 def words_of(error: Exception) -> str:
     """Return a driver's own words, and what to do where they do not say so."""
     cure = _CURES.get(code_of(error) or "")
-    reason = _PLACE.sub("", reason_of(error))
+    reason = _LINE_END.sub(" ", _PLACE.sub("", reason_of(error)))
     return reason if cure is None else f"{reason}; {cure}"
 
 

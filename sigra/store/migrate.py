@@ -137,7 +137,9 @@ def checked_version(connection: Connection) -> str | None:
     if found is None:
         left = [each.name for each in _TABLES[HEAD] if inspect(connection).has_table(each.name)]
         if left:
-            raise AuditTablesError(f"are without a version: {VERSION_TABLE} is gone or empty")
+            raise AuditTablesError(
+                f"are without a version: {VERSION_TABLE} is gone or empty; restore it with the rest"
+            )
     _check_known(found)
     try:
         for query in _COLUMNS.get(found or "", ()):

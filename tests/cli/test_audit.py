@@ -757,6 +757,24 @@ def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
     assert not Path("nowhere.db").exists()
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("sqlite:/audit.db", "is given as a URL, as sqlite:///audit.db or postgresql"),
+        ("sqlite://", "in memory keeps nothing: name a file, as in sqlite:///audit.db"),
+        ("postgresql+pg8000://u@h/x", "the package pg8000, which the driver in its URL needs, is"),
+        ("postgresql+psycopg://u@127.0.0.1:1/x", "Connection refused"),
+    ],
+)
+def test_a_url_that_cannot_be_opened_is_told_in_one_line_that_says_what_would_do(
+    url: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not that there is no such file, or no such module."""
+    monkeypatch.setitem(sys.modules, "pg8000", None)
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+    assert (2, 1, True) == (result.exit_code, result.stderr.count("\n"), why in result.stderr)
+
+
 def make_foreign(folder: Path, kind: str) -> Path:
     """Make an application's own database, or what else may lie under a name."""
     path = folder / "app.db"
