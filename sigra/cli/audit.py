@@ -187,11 +187,11 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 def erase(url: str, key: Path | None, machine: bool, **given: Any) -> None:
     """Erase what a person's events hold; the chains still verify.
 
-    This cannot be undone. Each event keeps only its id, time, action, outcome and worker. A
-    SQLite file is then rewritten, and nobody else can write to it meanwhile.
+    This cannot be undone. Each event keeps its id, time, action, outcome and worker. A SQLite
+    file is then rewritten, and nobody can write meanwhile. PostgreSQL's needs a VACUUM FULL.
 
-    An event that somebody has changed is erased too, and named on standard error; the exit
-    status is then 1. To keep it as evidence, verify the store before, and copy it.
+    An event that somebody has changed is erased too, and named on standard error; the status is
+    then 1. To keep it as evidence, verify the store before, and copy it.
     """
     which, store = tenancy(given), open_store(url)
     from sigra.cli import keeping

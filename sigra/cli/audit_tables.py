@@ -41,10 +41,10 @@ def upgrade(url: str, version: str | None, create: bool, dry_run: bool, machine:
 @_dry
 @as_json
 def downgrade(url: str, version: str, dry_run: bool, machine: bool) -> None:
-    """Bring the tables back to an older version, for an older release.
+    """Bring the tables back to an older version.
 
-    Keeps all events. First stop all processes of this release: each of them upgrades the tables
-    again when it starts.
+    Keeps all events, for an older release to go on with. First stop all processes of this
+    release: each of them upgrades the tables again when it starts.
     """
     store, found = open_tables(url, create=False)
     from sigra.cli import upgrading

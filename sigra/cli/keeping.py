@@ -35,6 +35,11 @@ from sigra.store.marks import check_reason
 from sigra.store.reading import event_filter, id_as_logged
 from sigra.store.report import Finding
 
+_ON_DISK = (
+    "What is left to do: have the owner of the tables run VACUUM FULL sigra_audit_entries; until "
+    "then the text is still on the disk"
+)
+
 
 @overload
 def read_key(path: Path) -> Signer: ...
@@ -145,6 +150,8 @@ def erase_persons(
     else:
         more = f"; somebody had changed {len(changed):,} of them" if changed else ""
         say(f"{counted(erased, 'event')} erased{more}")
+    if erased and store.database.dialect == "postgresql":
+        print(_ON_DISK, file=sys.stderr)
     return 1 if changed else 0
 
 

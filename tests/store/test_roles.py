@@ -144,6 +144,31 @@ def test_who_lacks_a_right_is_told_where_the_rights_are(url_of: Callable[[str], 
     assert '"PostgreSQL roles" in docs/store-operations.md' in result.stderr
 
 
+def test_who_erases_by_the_command_is_told_what_is_left_to_do(
+    url_of: Callable[[str], str],
+) -> None:
+    """On a server the text stays on the disk, and another role than this one must remove it."""
+    words = ["audit", "erase", "--all-organizations", "--reason", "asked", "--person"]
+    url, told = url_of("audit_keeper"), "VACUUM FULL sigra_audit_entries"
+    results = [CliRunner().invoke(sigra, [*words, who, "--store", url]) for who in ("ann", "ann")]
+    assert [(0, True), (0, False)] == [(each.exit_code, told in each.stderr) for each in results]
+
+
+def test_the_owner_makes_the_tables_by_the_command_and_is_told_to_grant(
+    new_url: Callable[[str], str],
+) -> None:
+    """Where there are none; and once they are there, there is nothing to do."""
+    url = make_url(new_url("postgresql")).render_as_string(hide_password=False)
+    words = ["audit", "upgrade", "--store", url]
+    refused, made, again = (
+        CliRunner().invoke(sigra, [*words, *more]) for more in ([], ["--create"], [])
+    )
+    assert (2, True) == (refused.exit_code, "it has no such tables" in refused.stderr)
+    assert (0, "the tables were made, of version 0003\n") == (made.exit_code, made.stdout)
+    assert '"PostgreSQL roles" in docs/store-operations.md' in made.stderr
+    assert (0, "") == (again.exit_code, again.stderr)
+
+
 def test_who_keeps_the_store_prunes_and_erases(
     url_of: Callable[[str], str], open_sink: Any
 ) -> None:
