@@ -87,8 +87,9 @@ class Worker(_Proxy[P, R_co]):
         return sorted({*dir(self.__wrapped__), *dir(type(self))})
 
     def __reduce__(self, protocol: Any = None) -> Any:
-        # A worker pickles as a function does, by its name in its module. If that is not there, it
-        # pickles by its definition, which the catalog finds by the worker's name.
+        # A worker pickles as a function does, by its name in its module. If another object has that
+        # name, or if it was made in a function, it pickles by its definition, which the catalog
+        # finds by the worker's name.
         held = getattr(self.__wrapped__, "__globals__", {}).get(name := self.__qualname__, self)
         return name if held is self and "<" not in name else (type(self), (self.definition,))
 
