@@ -27,6 +27,11 @@ _FIRST = (
 )
 _GRANT = f'Now grant the other roles their rights: see "PostgreSQL roles" {_OPERATIONS}'
 _AGAIN = "Now start the older release; a process of this one would upgrade the tables again"
+_NOTES = {
+    "SQLITE_BUSY": "but if it is another upgrade, wait until that is done",
+    "SQLITE_READONLY": "copy the file and upgrade the copy, or make it writable",
+}
+"""What to do besides, by SQLite's code."""
 
 
 def upgrade_tables(
@@ -88,7 +93,7 @@ def _carry_out(
     """Make a change, if there is one to make, and say so; or say what it would be."""
     moves = facts["from"] not in (None, facts["to"])
     if change and not dry_run:
-        if moves:
+        if facts["from"] is not None:
             print(f"the tables are being {change}: nobody can write meanwhile", file=sys.stderr)
         _insist(lambda: move(store.database, facts["to"]))
     facts["changed"] = bool(change) and not dry_run
@@ -118,8 +123,8 @@ def _insist(work: Callable[[], object]) -> None:
                 print(inline(f"Waiting: {error}"), file=sys.stderr, flush=True)
             told = True
         except DBAPIError as error:
-            if code_of(error) == "SQLITE_READONLY":
-                error.add_note("copy the file and upgrade the copy, or make it writable")
+            if (note := _NOTES.get(code_of(error) or "")) is not None:
+                error.add_note(note)
             raise
         else:
             return

@@ -171,7 +171,9 @@ def test_an_index_that_somebody_dropped_is_made_again(run: Command, database: Pa
         connection.execute(f"DROP INDEX {NEWEST}")
     again = f"given again what somebody dropped: {NEWEST}"
     assert f"the tables would be {again}\n" == run("upgrade", "--dry-run").stdout
-    assert f"the tables were {again}\n" == run("upgrade").stdout
+    result = run("upgrade")
+    assert f"the tables were {again}\n" == result.stdout
+    assert f"the tables are being {again}: nobody can write meanwhile\n" == result.stderr
     assert "the tables are of version 0003: nothing to do\n" == run("upgrade").stdout
 
 
@@ -185,3 +187,16 @@ def test_an_upgrade_that_fails_changes_nothing(run: Command, database: Path) -> 
     assert (1, "") == (result.exit_code, result.stdout)
     assert "Error: the audit store" in result.stderr.splitlines()[-1]
     assert ("0001", "") == state(database)
+
+
+def test_an_upgrade_that_somebody_else_s_keeps_waiting_is_not_told_to_end_it(
+    run: Command, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite says only that the database is locked, and not by whom."""
+    go_back(database, "0001")
+    monkeypatch.setattr("sigra.store.database._BUSY_MILLISECONDS", 1)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        result = run("upgrade")
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert result.stderr.endswith("but if it is another upgrade, wait until that is done\n")
