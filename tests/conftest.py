@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings, strategies
 
 # What a shell has set for its person is not what the programs that tests start are asked for.
 for name in (
@@ -83,6 +83,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=lambda item: places.get(item.path.parent.name, len(SLOW)))
 
 
+@settings(max_examples=1, database=None)
+@given(strategies.none())
+def first_example(_: None) -> None:
+    """Have Hypothesis make its generator of random numbers."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Spare the collector of garbage what lives until the end: modules, classes, tests."""
@@ -90,6 +96,9 @@ def pytest_collection() -> Generator[None, object, object]:
     try:
         return (yield)
     finally:
+        # Before the freeze: Hypothesis asks the collector who holds its generator, and on Python
+        # 3.14 it warns where that is frozen.
+        first_example()
         gc.freeze()
         gc.enable()
 

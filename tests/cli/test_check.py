@@ -373,7 +373,7 @@ def test_recursion_ends(tmp_path: Path) -> None:
 def test_a_file_that_is_no_python_is_named(tmp_path: Path) -> None:
     """The others are checked, and the status is 2; so with one that is too deep for Python."""
     (tmp_path / "broken.py").write_text("def (:\n")
-    (tmp_path / "deep.py").write_text(f"x = {' + '.join(['1'] * 50_000)}\n")
+    (tmp_path / "deep.py").write_text(f"x = a{'.a' * 200_000}\n")
     result = check(tmp_path, "can_edit(scope)")
     assert 2 == result.exit_code
     assert "broken.py: cannot be read as Python" in result.stderr
