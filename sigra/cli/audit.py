@@ -174,7 +174,7 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
     store = open_store(url, key)
     from sigra.cli import keeping
 
-    keeping.clean_up(store, retention_days, machine=machine)
+    keeping.clean_up(store, retention_days, signed=key is not None, machine=machine)
 
 
 @audit.command()
@@ -241,9 +241,9 @@ def serve(url: str, keys: tuple[Path, ...], checkpoints: Path | None, port: int)
     elsewhere, forward the port by ssh. Needs sigra[web]. Ctrl-C ends it.
     """
     store = open_store(url)
-    from sigra.cli import keeping, verifying
+    from sigra.cli import serving, verifying
 
-    keeping.serve_page(store, verifying.read_trust(keys, checkpoints), port)
+    serving.serve_page(store, verifying.read_trust(keys, checkpoints), port)
 
 
 audit.add_command(upgrade)

@@ -1,10 +1,8 @@
-"""Export, clean up, erase, checkpoint and serve: the commands that maintain the audit store."""
+"""Export, clean up, erase and checkpoint: the commands that maintain the audit store."""
 
 from __future__ import annotations
 
 import json
-import secrets
-import socket
 import sys
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -29,11 +27,13 @@ from sigra.store import (
     take_checkpoint,
     vacuum,
 )
+from sigra.store.access import read_tables
 from sigra.store.chain import organization_of
 from sigra.store.errors import AuditChainError, AuditTablesError, CheckpointOrderError
 from sigra.store.marks import check_reason
 from sigra.store.reading import event_filter, id_as_logged
 from sigra.store.report import Finding
+from sigra.store.tables import marks
 
 _ON_DISK = (
     "What is left to do: have the owner of the tables run VACUUM FULL sigra_audit_entries; until "
@@ -84,6 +84,7 @@ def export_store(
             told = f"{folder} cannot be written: {reason}" if reason else str(error)
             raise _unwritable(error, told) from None
     events, files = manifest.events, len(manifest.files)
+    _warn_if_misspelt(which, events)
     if machine:
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}
         say(json.dumps(facts))
@@ -97,7 +98,17 @@ def _unwritable(error: Exception, told: str) -> click.ClickException:
     return kind(told)
 
 
-def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None:
+def _check_signed(store: SqlAuditSink, signed: bool) -> None:
+    """Raise ``MisuseError`` where marks would not be signed, and those before them are."""
+    keyed = marks.select().where(marks.c.key_id.is_not(None)).limit(1)
+    if not signed and read_tables(store.database, lambda c: c.execute(keyed).first()):
+        raise MisuseError(
+            "the marks of what was removed or erased before are signed: pass --key too, or verify "
+            "--public-key calls that of this one forged, for good (a new key will do)"
+        )
+
+
+def clean_up(store: SqlAuditSink, retention_days: int, *, signed: bool, machine: bool) -> None:
     """Remove old events with a progress bar, and say how many."""
     try:
         before = datetime.now(timezone.utc) - timedelta(days=retention_days)
@@ -105,6 +116,7 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, machine: bool) -> None
         raise MisuseError(
             f"--retention-days {retention_days} is too large: that is before the year 1"
         ) from None
+    _check_signed(store, signed)
     with Bar(stderr_console(), None, "events") as bar:
         removed = store.clean_up(before, lambda done: bar.move(done, done))
     if machine:
@@ -133,6 +145,7 @@ def erase_persons(
             id_as_logged("person", person)
     except ValueError as error:
         raise MisuseError(str(error)) from None
+    _check_signed(store, signer is not None)
     changed: list[Finding] = []
 
     def tell(finding: Finding) -> None:  # at once: what comes after it may fail
@@ -141,9 +154,8 @@ def erase_persons(
 
     how = {"reason": reason, "signer": signer, "target_type": target_type, "on_changed": tell}
     erased = _erase(store, persons, {**how, **which})
-    organization = which.get("organization_id")
-    if not erased and organization is not None and not _has_events(store, organization):
-        _warn(f"organization {organization} has no events; is that its id?")
+    if not erased and (organization := which.get("organization_id")) is not None:
+        _warn_if_misspelt(which, _has_events(store, organization))
     if machine:
         facts = {"erased": erased, "findings": [finding._asdict() for finding in changed]}
         say(json.dumps(facts, default=str))
@@ -175,6 +187,12 @@ def _erase(store: SqlAuditSink, persons: tuple[str, ...], how: dict[str, Any]) -
 
 def _has_events(store: SqlAuditSink, organization: str) -> bool:
     return bool(store.query(event_filter(organization_id=organization), None, 1).events)
+
+
+def _warn_if_misspelt(which: dict[str, Any], events: int) -> None:
+    """Warn of one organization without events."""
+    if not events and (organization := which.get("organization_id")) is not None:
+        _warn(f"organization {organization} has no events; is that its id?")
 
 
 def _warn(text: str) -> None:
@@ -221,25 +239,3 @@ def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[list[Checkpoi
         with suppress(CheckpointOrderError):  # another command added one meanwhile
             append_checkpoint(file, taken)
             return before, taken
-
-
-def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
-    """Print the page's address, and serve it until Ctrl-C."""
-    try:
-        import uvicorn
-
-        from sigra.web import make_app
-    except ImportError as error:
-        raise MisuseError(str(MissingExtraError("web", error.name or "starlette"))) from None
-    token = secrets.token_urlsafe(24)
-    app = make_app(store, token=token, **trust)
-    config = uvicorn.Config(app, log_level="warning", server_header=False)
-    try:
-        bound = socket.create_server(("127.0.0.1", port))  # open before the address is printed
-    except OSError as error:
-        raise MisuseError(
-            f"the page cannot be served: {error.strerror}; choose another --port, or 0 for any"
-        ) from None
-    say(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
-    sys.stdout.flush()
-    uvicorn.Server(config).run(sockets=[bound])

@@ -54,9 +54,9 @@ def open_tables(url: str, *, create: bool) -> tuple[SqlAuditSink, str | None]:
     With ``create`` there may be no tables, and no file of SQLite's: their version is then None.
     """
     with _opening(url):
+        sink = _connect(url, None)  # first: it tells where sigra[sql] is not installed
         from sigra.store.migrate import found_version
 
-        sink = _connect(url, None)
         if not create:
             _check_file(url, _CREATE)
         file = sink.database.file

@@ -701,6 +701,36 @@ def test_erase_warns_of_an_organization_without_events(
     assert (0, "0 events erased\n", warning) == (result.exit_code, result.stdout, result.stderr)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("erase", *ALL, "--person", "bob", "--reason", "asked for"),
+        ("cleanup", "--retention-days", 1),
+    ],
+    ids=lambda words: words[0],
+)
+def test_who_forgets_the_key_that_marks_are_signed_with_is_refused(
+    run: Command, keys: dict[str, Path], words: tuple[object, ...]
+) -> None:
+    """The mark could never be signed afterwards, and the store would be called broken for good."""
+    trust = ("--public-key", keys["public"], "--json")
+    signed = ("--key", keys["private"])
+    assert 0 == run("erase", *ACME, "--person", "ann", "--reason", "asked", *signed).exit_code
+    before = run("verify", *ALL, *trust).stdout
+    result = run(*words)
+    assert (2, True) == (result.exit_code, "are signed: pass --key too" in result.stderr)
+    assert before == run("verify", *ALL, *trust).stdout
+    assert 0 == run(*words, *signed).exit_code
+    assert 0 == run("verify", *ALL, *trust).exit_code
+
+
+def test_export_warns_of_an_organization_without_events(run: Command, tmp_path: Path) -> None:
+    """It may be misspelt: whoever asked for the events would be sent none."""
+    result = run("export", "-o", "acmee", "--to", tmp_path / "out")
+    warning = "Warning: organization acmee has no events; is that its id?\n"
+    assert (0, warning) == (result.exit_code, result.stderr)
+
+
 def test_a_chain_that_cannot_be_used_keeps_no_other_person_from_being_erased(
     run: Command, database: Path
 ) -> None:
