@@ -120,9 +120,11 @@ def test_an_unknown_name_raises() -> None:
 
 
 def test_every_worker_is_listed_in_order() -> None:
-    """definitions() yields all workers by name."""
+    """definitions() lists all workers by name, whichever came first."""
+    held = [worker(name=f"catalog.order.{number}")(lambda: None) for number in (2, 1)]
     names = [definition.name for definition in catalog.definitions()]
-    assert (True, sorted(names)) == (known.name in names, names)
+    assert sorted(names) == names
+    assert {known.name, *(each.name for each in held)} <= {*names}
 
 
 def test_the_others_are_listed_where_one_goes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +288,23 @@ def test_a_module_run_by_runpy_twice_is_fine(module: Any) -> None:
     first = runpy.run_path(path, run_name="catalog_runpy")
     second = runpy.run_path(path, run_name="catalog_runpy")
     assert second["job"].definition is catalog.lookup(first["job"].name)
+
+
+def test_a_module_run_by_runpy_again_may_have_changed(module: Any) -> None:
+    """After an edit it is still another execution of the same file, and its function counts."""
+    path = Path(module().__file__)
+    runpy.run_path(str(path), run_name="catalog_edited")
+    path.write_text(ONE.replace("return n", "return n + 1"), encoding="utf-8")
+    second = runpy.run_path(str(path), run_name="catalog_edited")
+    assert second["job"].definition is catalog.lookup("catalog_edited.job")
+
+
+def test_lines_that_run_again_in_their_namespace_are_fine() -> None:
+    """As a notebook does with a cell, where there is neither a file nor a prompt of Python's."""
+    namespace: dict[str, Any] = {"__name__": "catalog_cell"}
+    for _ in range(2):
+        exec(ONE, namespace)  # noqa: S102 - as a notebook does
+    assert namespace["job"].definition is catalog.lookup("catalog_cell.job")
 
 
 def test_a_module_run_by_a_relative_path_is_the_same_module(

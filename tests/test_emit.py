@@ -18,7 +18,7 @@ import weakref
 from collections import ChainMap, OrderedDict, UserDict, namedtuple
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType, SimpleNamespace
@@ -394,6 +394,18 @@ def test_what_a_scope_raised_is_the_cause_of_its_rejection() -> None:
     with pytest.raises(AuditRejectedError) as caught:
         log("a.b", RaisingScope())
     assert ("scope.user", RuntimeError) == (caught.value.field, type(caught.value.__cause__))
+
+
+def test_what_a_time_zone_raised_is_the_cause_of_its_rejection() -> None:
+    """Who called log sees what the time zone of occurred_at raised."""
+
+    class Lost(tzinfo):
+        def utcoffset(self, moment: datetime | None) -> Any:
+            raise LookupError
+
+    with pytest.raises(AuditRejectedError) as caught:
+        log("a.b", SCOPE, occurred_at=datetime(2026, 1, 1, tzinfo=Lost()))
+    assert ("occurred_at", LookupError) == (caught.value.field, type(caught.value.__cause__))
 
 
 IDS_OF_BOTH = {"user": 7, "active_organization": 42}
