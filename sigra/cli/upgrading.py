@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ _FIRST = (
 )
 _GRANT = f'Now grant the other roles their rights: see "PostgreSQL roles" {_OPERATIONS}'
 _AGAIN = "Now start the older release; a process of this one would upgrade the tables again"
+_PAUSE = 0.2
 _NOTES = {
     "SQLITE_BUSY": "but if it is another upgrade, wait until that is done",
     "SQLITE_READONLY": "copy the file and upgrade the copy, or make it writable",
@@ -122,6 +124,7 @@ def _insist(work: Callable[[], object]) -> None:
             if not told:
                 print(inline(f"Waiting: {error}"), file=sys.stderr, flush=True)
             told = True
+            time.sleep(_PAUSE)  # somebody may have set a very short lock_timeout
         except DBAPIError as error:
             if (note := _NOTES.get(code_of(error) or "")) is not None:
                 error.add_note(note)
