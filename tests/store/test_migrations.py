@@ -451,6 +451,20 @@ def test_the_command_waits_for_an_upgrade_of_somebody_else_s_and_says_so(
 
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.usefixtures("first", "upgrading")
+def test_who_asks_what_an_upgrade_would_do_amid_another_waits_no_longer(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line says that the tables are locked, without the statement that had to wait."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    result = CliRunner().invoke(sigra, ["audit", "upgrade", "--dry-run", "--store", url])
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    told = "cannot be used: canceling statement due to lock timeout; another transaction kept"
+    assert told in result.stderr
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
 @pytest.mark.parametrize(
     ("given", "kept"), [("0", "10s"), ("1ms", "1ms"), ("1500", "1500ms"), ("1min", "10s")]
