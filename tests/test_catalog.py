@@ -119,6 +119,23 @@ def test_an_unknown_name_raises() -> None:
     assert "no.such" == caught.value.name
 
 
+def test_a_worker_that_is_not_imported_yet_is_found_in_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """find() imports the module that a pickled definition, or a queue's job, names."""
+    (tmp_path / "catalog_unseen.py").write_text(ONE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = catalog.find("catalog_unseen.job", "catalog_unseen")
+    assert sys.modules.pop("catalog_unseen").job.definition is found
+
+
+@pytest.mark.parametrize("home", [None, __name__, "catalog_no_such_module"])
+def test_a_worker_that_its_module_lacks_is_unknown(home: str | None) -> None:
+    """find() raises UnknownWorkerError, also if there is no such module."""
+    with pytest.raises(UnknownWorkerError):
+        catalog.find("no.such", home)
+
+
 def test_every_worker_is_listed_in_order() -> None:
     """definitions() lists all workers by name, whichever came first."""
     held = [worker(name=f"catalog.order.{number}")(lambda: None) for number in (2, 1)]
@@ -434,6 +451,24 @@ def test_a_name_is_taken_as_long_as_its_local_function_lives() -> None:
     assert "catalog.taken" == worker(name="catalog.taken")(first).name
     del first
     assert "catalog.taken" == worker(name="catalog.taken")(second).name
+
+
+def test_a_factory_may_make_a_worker_that_enqueues_itself_again_and_again() -> None:
+    """Such a function refers to itself, and so is garbage until it is collected."""
+
+    def make() -> str:
+        @worker(name="catalog.circle")
+        def circle(n: int = 0) -> None:
+            if n:
+                circle.new({"n": n - 1})
+
+        return circle.name
+
+    gc.disable()
+    try:
+        assert ["catalog.circle"] * 3 == [make() for _ in range(3)]
+    finally:
+        gc.enable()
 
 
 def test_a_local_worker_lives_as_long_as_somebody_holds_it() -> None:

@@ -127,6 +127,21 @@ def test_any_mapping_will_do() -> None:
     assert {**TENANT, "n": 1} == one.new(UserDict({**TENANT, "n": 1})).args
 
 
+class Lying(dict[str, Any]):
+    """A dict that says other than what it holds."""
+
+    def __getitem__(self, key: str) -> Any:
+        return "another"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+
+def test_a_dict_is_taken_as_it_is_whatever_its_own_methods_say() -> None:
+    """What is checked is what travels: no method of a subclass runs."""
+    assert {**TENANT, "n": 1} == one.new(Lying({**TENANT, "n": 1})).args
+
+
 class Unreadable(Mapping[str, Any]):
     def __getitem__(self, key: str) -> Any:
         raise KeyError("hunter2")
