@@ -27,6 +27,7 @@ _FIRST = (
     f'of those first; see "Upgrading" {_OPERATIONS}'
 )
 _GRANT = f'Now grant the other roles their rights: see "PostgreSQL roles" {_OPERATIONS}'
+_GRANT_AGAIN = "Now grant the other roles their rights, as the page of the older release says"
 _AGAIN = "Now start the older release; a process of this one would upgrade the tables again"
 _PAUSE = 0.2
 _NOTES = {
@@ -73,6 +74,8 @@ def downgrade_tables(
     facts = {"from": found, "to": to}
     _carry_out(store, downgrade, facts, change, dry_run=dry_run, machine=machine)
     if change and not dry_run:
+        if store.database.dialect == "postgresql":
+            print(_GRANT_AGAIN, file=sys.stderr)
         print(_AGAIN, file=sys.stderr)
 
 

@@ -167,6 +167,8 @@ def test_the_owner_makes_the_tables_by_the_command_and_is_told_to_grant(
     assert (0, "the tables were made, of version 0003\n") == (made.exit_code, made.stdout)
     assert '"PostgreSQL roles" in docs/store-operations.md' in made.stderr
     assert (0, "") == (again.exit_code, again.stderr)
+    back = CliRunner().invoke(sigra, ["audit", "downgrade", "--to", "0001", "--store", url])
+    assert (0, True) == (back.exit_code, "grant the other roles their rights" in back.stderr)
 
 
 def test_who_keeps_the_store_prunes_and_erases(
