@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
 import click
 
@@ -40,7 +39,7 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
         from sigra.store.migrate import HEAD, found_version
 
         sink = _connect(url, read_key(key))
-        _check_file(url)
+        _check_file(url, sink.database.file)
         if (found := found_version(sink.database)) is None:
             raise _none_at(url, _NO_TABLES)
         if found != HEAD:
@@ -57,9 +56,9 @@ def open_tables(url: str, *, create: bool) -> tuple[SqlAuditSink, str | None]:
         sink = _connect(url, None)  # first: it tells where sigra[sql] is not installed
         from sigra.store.migrate import found_version
 
-        if not create:
-            _check_file(url, _CREATE)
         file = sink.database.file
+        if not create:
+            _check_file(url, file, _CREATE)
         found = None if file and not _is_file(Path(file)) else found_version(sink.database)
         if found is None and not create:
             raise _none_at(url, f"{_NO_TABLES}{_CREATE}")
@@ -82,11 +81,11 @@ def _opening(url: str) -> Iterator[None]:
         told = "; ".join([words_of(error), *getattr(error, "__notes__", ())])
         told = f"the audit store cannot be opened: {told}"
         if "unable to open database file" in told:
-            told += f": may this user read {_path(url).absolute()}, and write to its folder?"
+            told += f": may this user read {_path(url)}, and write to its folder?"
         elif "readonly" in told:
             told += (
                 "; if you may only read it, and nobody writes to it meanwhile, pass "
-                f"sqlite:///file:{_path(url).absolute()}?immutable=1&uri=true"
+                f"sqlite:///file:{_path(url)}?immutable=1&uri=true"
             )
         raise MisuseError(told) from error
 
@@ -105,19 +104,19 @@ def _none_at(url: str, why: str) -> MisuseError:
     return MisuseError(f"there is no audit store at {make_url(url)!r}: {why}")
 
 
-def _path(url: str) -> Path:
-    name = url.partition("?")[0].partition(":///")[2]
-    # SQLite also takes the name of a file as a URL.
-    return Path(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+def _path(url: str) -> str:
+    from sqlalchemy import make_url
+
+    from sigra.store.database import file_of
+
+    return file_of(make_url(url))
 
 
-def _check_file(url: str, cure: str = "") -> None:
-    """Raise ``MisuseError`` where a URL names SQLite and no file that has the tables."""
-    if not url.startswith("sqlite"):
-        return
-    if not _is_file(_path(url)):
+def _check_file(url: str, file: str, cure: str = "") -> None:
+    """Raise ``MisuseError`` where a file, if the store is one, is not there or lacks the tables."""
+    if file and not _is_file(Path(file)):
         raise _none_at(url, f"{_NO_FILE}{cure}")
-    if not _has_tables(_path(url)):
+    if file and not _has_tables(Path(file)):
         raise _none_at(url, f"{_NO_TABLES}{cure}")
 
 

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from rights import unprivileged
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, make_url
 
 from sigra import AuditEvent, configure
 from sigra.audit import log
@@ -964,6 +964,16 @@ def test_a_chain_that_cannot_be_used_is_not_told_of_what_is_written(
     result = run(name, *where, "--to", tmp_path / "out")
     assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
     assert result.stderr.startswith("Error: the audit store's tables hold, in the row of a chain,")
+
+
+def test_a_name_with_a_space_is_found_by_its_url(database: Path) -> None:
+    """Also where the space is escaped, if that is how SQLAlchemy reads a URL."""
+    spaced = database.rename(database.with_name("the audit.db"))
+    escaped = str(spaced).replace(" ", "%20")
+    plain = make_url(f"sqlite:///{escaped}").database == str(spaced)  # since SQLAlchemy 2.1
+    for name in (f"{spaced}", f"file:{escaped}?uri=true", *([escaped] if plain else [])):
+        words = ["audit", "list", *ALL, "--json", "--store", f"sqlite:///{name}"]
+        assert 12 == len(objects(CliRunner().invoke(sigra, words)))
 
 
 def test_a_url_may_have_options(database: Path) -> None:
