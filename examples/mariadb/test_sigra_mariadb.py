@@ -37,6 +37,10 @@ class Harness:
             conn.commit()
             return cursor.lastrowid or cursor.fetchall()
 
+    @property
+    def output(self):
+        return self.log.read_text()
+
     def advance(self):
         time.sleep(0.02)
 
@@ -53,6 +57,7 @@ class Harness:
                 [Path(sys.executable).with_name("sigra-mariadb"), "suite_app"],
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
                 stdout=log,
+                stderr=subprocess.STDOUT,
             )
         while b"waiting for jobs" not in self.log.read_bytes():
             assert self.alive

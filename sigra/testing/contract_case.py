@@ -19,6 +19,18 @@ AWAY = timezone(timedelta(hours=-5, minutes=-30))
 
 IDS: dict[str, Any] = {"organization_id": "acme", "actor_id": "ann"}
 
+# What a failure says to whoever writes the backend.
+FOLLOWING = "the payload of the next run has to be consumed.following(), not what was delivered"
+DUPLICATE = (
+    "where an unfinished job holds unique_key(job), enqueue nothing and "
+    "call job.accept(duplicate=True)"
+)
+SHOWN = "the queue has to show error_text(verdict.error), and the harness to return that"
+DELIVERIES = (
+    "a run that died with its consumer uses up an attempt: have the queue count each delivery "
+    "before its body begins, and give consume the number of earlier ones as deliveries="
+)
+
 
 class ContractCase:
     """A backend under test, and what its consumers wrote down.
@@ -50,8 +62,14 @@ class ContractCase:
         def mine() -> list[dict[str, Any]]:
             return [run for run in journal.runs(name) if run["job_id"] == job.id]
 
-        journal.wait(harness, lambda: len(mine()) >= runs, f"{runs} runs of {name}")
+        journal.wait(harness, lambda: len(mine()) >= runs, f"run {runs} of {name}")
         return job, mine()
+
+    @staticmethod
+    def _native_id(job: Job) -> str:
+        """Return the queue's own id of a job."""
+        assert job.native_id, "enqueue has to call job.accept(native_id=...) for each job"
+        return job.native_id
 
     @staticmethod
     def _require(harness: Harness, *capabilities: Capability) -> None:

@@ -20,7 +20,8 @@ from sigra.proxy import TenantWorker, Worker
 from sigra.scope import AuditScope
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract import BackendContract
-from sigra.testing.contract_case import AWAY, IDS
+from sigra.testing.contract_case import AWAY, DELIVERIES, IDS, SHOWN
+from sigra.testing.contract_routes import RouteContract
 from sigra.testing.contract_transactions import TransactionContract
 from sigra.testing.harness import ConsumerHarness, Journal
 
@@ -38,7 +39,7 @@ def _undeployed() -> TenantWorker[..., None]:
 undeployed = _undeployed()
 
 
-class ConsumerContract(BackendContract, TransactionContract):
+class ConsumerContract(BackendContract, TransactionContract, RouteContract):
     """The whole suite: also what holds when consumers are killed, stopped and deployed.
 
     ``repeats_at_stop``: True where the queue itself, Sigra or not, may deliver a job once more
@@ -54,7 +55,7 @@ class ConsumerContract(BackendContract, TransactionContract):
         self._require(harness, "native")
         sent = harness.send(workers.recovers.name, {"organization_id": "acme", "failures": 1})
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
-        assert "actor_id" in (harness.failed(sent) or "")
+        assert "actor_id" in (harness.failed(sent) or ""), SHOWN
         assert journal.runs() == []
 
     @pytest.mark.parametrize("how", ["failure", "raise"])
@@ -63,9 +64,9 @@ class ConsumerContract(BackendContract, TransactionContract):
     ) -> None:
         """Its error is what the body raised, or the reason that it gave."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": how})
-        shown = job.native_id or ""
+        shown = self._native_id(job)
         journal.wait(harness, lambda: bool(harness.failed(shown)), "the failed job")
-        assert "said so" in (harness.failed(shown) or "")
+        assert "said so" in (harness.failed(shown) or ""), SHOWN
 
     def test_a_cancelled_job_is_not_shown_as_done(
         self, harness: ConsumerHarness, journal: Journal
@@ -73,9 +74,9 @@ class ConsumerContract(BackendContract, TransactionContract):
         """The queue shows an error, or still has it: one that succeeded it would have let go."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"})
         done, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "value"})
-        journal.wait(harness, lambda: not harness.kept(done.native_id or ""), "the other's end")
-        shown = job.native_id or ""
-        assert harness.kept(shown) or harness.failed(shown)
+        shown, other = self._native_id(job), self._native_id(done)
+        journal.wait(harness, lambda: not harness.kept(other), "the end of one that is completed")
+        assert harness.kept(shown) or harness.failed(shown), "the queue let it go as if completed"
 
     def test_a_job_of_an_unknown_worker_is_kept(
         self, harness: ConsumerHarness, journal: Journal
@@ -83,7 +84,11 @@ class ConsumerContract(BackendContract, TransactionContract):
         """It waits, or is among the dead jobs, and the consumer goes on."""
         job = undeployed.new(IDS)
         self._run(harness, journal, workers.agnostic, {})
-        journal.wait(harness, lambda: harness.kept(job.native_id or ""), "the job kept")
+        journal.wait(
+            harness,
+            lambda: harness.kept(self._native_id(job)),
+            "the job of an unknown worker to be kept",
+        )
 
     def test_nothing_runs_before_it_is_due(
         self, harness: ConsumerHarness, journal: Journal
@@ -125,14 +130,16 @@ class ConsumerContract(BackendContract, TransactionContract):
     ) -> None:
         """After max_attempts deliveries it is discarded, and the next job runs."""
         attempts = self._attempts_of(harness, journal, workers.kills, 2)
-        assert attempts == ([1] if "at_most_once" in harness.backend.capabilities else [1, 1])
+        expected = [1] if "at_most_once" in harness.backend.capabilities else [1, 1]
+        assert attempts == expected, DELIVERIES
 
     def test_a_death_stays_an_attempt_when_the_next_one_fails(
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:
         """Of three attempts one died with its consumer and two failed: the job is at its end."""
         attempts = self._attempts_of(harness, journal, workers.kills_once, 3)
-        assert attempts == ([1] if "at_most_once" in harness.backend.capabilities else [1, 1, 2])
+        expected = [1] if "at_most_once" in harness.backend.capabilities else [1, 1, 2]
+        assert attempts == expected, f"{DELIVERIES}; then go on with consumed.following()"
 
     def _attempts_of(
         self,
@@ -151,9 +158,9 @@ class ConsumerContract(BackendContract, TransactionContract):
             died = not harness.alive
             if died:
                 harness.start()  # as its supervisor would
-            return died if at_most_once else bool(harness.failed(job.native_id or ""))
+            return died if at_most_once else bool(harness.failed(self._native_id(job)))
 
-        journal.wait(harness, over, "the job's end")
+        journal.wait(harness, over, f"the end of a job that kills its consumer ({DELIVERIES})")
         self._run(harness, journal, workers.agnostic, {})
         return [run["attempt"] for run in journal.runs(killer.name)]
 

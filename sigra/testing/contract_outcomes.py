@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sigra.testing import contract_workers as workers
-from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.contract_case import FOLLOWING, IDS, ContractCase
 from sigra.testing.harness import Harness, Journal
 
 
@@ -60,7 +60,7 @@ class OutcomeContract(ContractCase):
         _, runs = self._run(
             harness, journal, workers.recovers, args, failures + 1, max_attempts=3, backoff=0
         )
-        assert [run["attempt"] for run in runs] == list(range(1, failures + 2))
+        assert [run["attempt"] for run in runs] == list(range(1, failures + 2)), FOLLOWING
         assert {(run["organization_id"], run["impersonating_from"]) for run in runs} == {
             ("acme", "eve")
         }
@@ -76,7 +76,9 @@ class OutcomeContract(ContractCase):
     def test_a_snooze_uses_no_attempt(self, harness: Harness, journal: Journal) -> None:
         """A snoozed job comes again with the same attempt and one snooze more."""
         _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
-        assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
+        assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)], (
+            FOLLOWING
+        )
 
     def test_snoozes_and_failures_are_counted_apart(
         self, harness: Harness, journal: Journal
@@ -85,4 +87,4 @@ class OutcomeContract(ContractCase):
         self._require(harness, "max_attempts", "backoff")
         _, runs = self._run(harness, journal, workers.wavers, IDS, 4, max_attempts=2, backoff=0)
         counted = [(run["attempt"], run["snoozes"]) for run in runs]
-        assert counted == [(1, 0), (1, 1), (2, 1), (2, 2)]
+        assert counted == [(1, 0), (1, 1), (2, 1), (2, 2)], FOLLOWING

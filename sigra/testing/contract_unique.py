@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sigra.job import Job
 from sigra.testing import contract_workers as workers
-from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.contract_case import DUPLICATE, IDS, ContractCase
 from sigra.testing.harness import Harness, Journal
+from sigra.workers import for_each_organization
 
 
 class UniqueContract(ContractCase):
@@ -22,13 +24,16 @@ class UniqueContract(ContractCase):
     ) -> None:
         """A second job under the key is not enqueued, and says so; a later one is."""
         self._require(harness, "unique", "delay")
-        later, begun, key, jobs = max(4 * self.delay, 3), 0.0, "", list[Job]()
-        while not jobs or time.monotonic() - begun > later:  # a busy machine came to it too late
-            begun, key = time.monotonic(), f"k{len(jobs)}"
-            jobs.append(workers.echo.new(IDS, unique=key, delay=later))
-            jobs.append(asyncio.run(workers.echo.anew(IDS, unique=key, delay=later)))
-        first, second = jobs[-2:]
-        assert (first.duplicate, second.duplicate) == (False, True)
+        key = ""
+
+        def twice(name: str, delay: float) -> list[Job]:
+            nonlocal key
+            key = name
+            job = workers.echo.new(IDS, unique=key, delay=delay)
+            return [job, asyncio.run(workers.echo.anew(IDS, unique=key, delay=delay))]
+
+        first, second = self._in_time(twice)
+        assert (first.duplicate, second.duplicate) == (False, True), DUPLICATE
         ids = {first.id, second.id}
 
         def runs() -> int:
@@ -46,12 +51,23 @@ class UniqueContract(ContractCase):
         self._run(harness, journal, workers.agnostic, {})
         assert runs() == 2
 
+    def _in_time(self, make: Callable[[str, float], list[Job]]) -> list[Job]:
+        """Make jobs by a key and a delay, and again where a busy machine took as long as that."""
+        later = max(4 * self.delay, 3)
+        number, begun, jobs = 0, 0.0, list[Job]()
+        while not jobs or time.monotonic() - begun > later:
+            number, begun = number + 1, time.monotonic()
+            jobs = make(f"k{number}", later)
+        return jobs
+
     def test_a_unique_key_is_one_worker_s(self, harness: Harness, journal: Journal) -> None:
         """A job of another worker under the same key is enqueued."""
         self._require(harness, "unique", "delay")
         first = workers.echo.new(IDS, unique="k", delay=self.delay)
         other = workers.echo_async.new(IDS, unique="k", delay=self.delay)
-        assert (first.duplicate, other.duplicate) == (False, False)
+        assert (first.duplicate, other.duplicate) == (False, False), (
+            "the key is that of one worker: keep unique_key(job), not job.options.unique"
+        )
         journal.wait(harness, lambda: len(journal.runs()) >= 2, "both jobs")
 
     def test_of_a_batch_under_one_unique_key_one_job_is_enqueued(
@@ -60,10 +76,26 @@ class UniqueContract(ContractCase):
         """The others are duplicates of the first, as in calls one after the other."""
         self._require(harness, "unique", "delay")
         jobs = workers.echo.new_many([IDS] * 3, unique="batch", delay=self.delay)
-        assert [job.duplicate for job in jobs] == [False, True, True]
+        assert [job.duplicate for job in jobs] == [False, True, True], DUPLICATE
         journal.wait(harness, lambda: bool(journal.runs()), "the first")
         self._run(harness, journal, workers.agnostic, {})
         assert [run["job_id"] for run in journal.runs(workers.echo.name)] == [jobs[0].id]
+
+    def test_of_a_batch_each_job_has_its_own_unique_key(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job for each organization, of a round that two schedulers made, runs once."""
+        self._require(harness, "unique", "delay")
+
+        def round_twice(tick: str, delay: float) -> list[Job]:
+            ours = ["acme", "globex"]
+            first = for_each_organization(workers.echo, ours, tick=tick, delay=delay)
+            return first + for_each_organization(workers.echo, ours, tick=tick, delay=delay)
+
+        jobs = self._in_time(round_twice)
+        assert [job.duplicate for job in jobs] == [False, False, True, True], DUPLICATE
+        for job in jobs[:2]:
+            journal.wait(harness, lambda: _runs_of(journal, job) == 1, "each organization's job")  # noqa: B023
 
     def test_a_unique_key_holds_while_a_retry_waits(
         self, harness: Harness, journal: Journal
@@ -72,18 +104,36 @@ class UniqueContract(ContractCase):
         self._require(harness, "unique", "max_attempts", "backoff")
         options: dict[str, Any] = {"max_attempts": 2, "backoff": max(2 * self.delay, 1)}
         job = workers.recovers.new({**IDS, "failures": 1}, unique="k", **options)
+        self._holds_till_it_runs_again(
+            harness, journal, job, lambda: workers.recovers.new({**IDS, "failures": 0}, unique="k")
+        )
+
+    def test_a_unique_key_holds_while_a_snooze_lasts(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A job that snoozes is unfinished."""
+        self._require(harness, "unique")
+        job = workers.snoozes.new({**IDS, "times": 1}, unique="k")
+        self._holds_till_it_runs_again(
+            harness, journal, job, lambda: workers.snoozes.new({**IDS, "times": 0}, unique="k")
+        )
+
+    @staticmethod
+    def _holds_till_it_runs_again(
+        harness: Harness, journal: Journal, job: Job, new: Callable[[], Job]
+    ) -> None:
         refused = list[bool]()
 
         def over() -> bool:
             begun = _runs_of(journal, job)
             if begun == 1:
-                again = workers.recovers.new({**IDS, "failures": 0}, unique="k")
+                again = new()
                 if _runs_of(journal, job) == 1:  # the second run has not ended meanwhile
                     refused.append(again.duplicate)
             return begun >= 2
 
-        journal.wait(harness, over, "the second attempt")
-        assert set(refused) <= {True}
+        journal.wait(harness, over, "its second run")
+        assert set(refused) <= {True}, DUPLICATE
 
     @pytest.mark.parametrize("how", ["failure", "cancel", "raise"])
     def test_a_job_that_failed_for_good_gives_its_unique_key_up(

@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 
 _BRIEF = "{worker} (job {job_id}, attempt {attempt} of {max_attempts}, {snoozes} snoozes)"
+_SHOWN = 3_000
+"""How many characters of a consumer's output a failure shows, the last ones."""
 
 
 class Harness(Protocol):
@@ -45,7 +48,10 @@ class Harness(Protocol):
 
 
 class ConsumerHarness(Harness, Protocol):
-    """A harness of a queue whose jobs run in a consumer process of their own."""
+    """A harness of a queue whose jobs run in a consumer process of their own.
+
+    If it has an attribute ``output``, the text that the consumer wrote, a failure shows its end.
+    """
 
     @property
     def concurrency(self) -> int:
@@ -88,6 +94,19 @@ class TransactingHarness(ConsumerHarness, Protocol):
 
         ``awaited``: by ``await worker.anew(...)``, with a connection that this takes.
         """
+        ...
+
+
+class RoutingHarness(ConsumerHarness, Protocol):
+    """A harness of a queue whose backend declares the capability ``queue``."""
+
+    @property
+    def other_queue(self) -> str:
+        """Return the name of a second queue, by which a job can be enqueued."""
+        ...
+
+    def serving(self, queue: str) -> AbstractContextManager[object]:
+        """Run a consumer that takes the jobs of this queue alone, until the block ends."""
         ...
 
 
@@ -136,14 +155,20 @@ class Journal:
             late = time.monotonic() > deadline
 
     def _state(self, harness: Harness) -> str:
-        runs = self.runs()
-        last = ", ".join(_BRIEF.format_map(run) for run in runs[-3:])
-        dead = "" if getattr(harness, "alive", True) else "; the consumer's process has ended"
-        return f"{len(runs)} runs{last and f', the last: {last}'}{dead}"
+        found = [_counted(self.runs())]
+        if strays := [run for run in _parsed(self._complete(self._record)) if self._is_old(run)]:
+            found.append(f"meanwhile jobs of earlier tests had {_counted(strays)}")
+        if not getattr(harness, "alive", True):
+            found.append("the consumer's process has ended")
+        if output := getattr(harness, "output", ""):
+            found.append(f"the consumer's output ends so:\n{output[-_SHOWN:]}")
+        return "; ".join(found)
 
     def _lines(self, path: Path) -> list[dict[str, Any]]:
-        found = _parsed(self._complete(path))
-        return [line for line in found if line["job_id"] not in self._earlier]
+        return [line for line in _parsed(self._complete(path)) if not self._is_old(line)]
+
+    def _is_old(self, line: Mapping[str, Any]) -> bool:
+        return line["job_id"] in self._earlier
 
     def _complete(self, path: Path) -> bytes:
         """Return the lines of this case that are written to their end."""
@@ -151,6 +176,12 @@ class Journal:
             file.seek(self._begin[path])
             data = file.read()
         return data[: data.rfind(b"\n") + 1]
+
+
+def _counted(runs: list[dict[str, Any]]) -> str:
+    """Say how many runs there were, and show the last of them."""
+    last = ", ".join(_BRIEF.format_map(run) for run in runs[-3:])
+    return f"{len(runs)} runs{last and f', the last: {last}'}"
 
 
 def _parsed(lines: bytes) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from datetime import timezone
@@ -24,10 +25,10 @@ from sigra.backend import Capability
 from sigra.backends.envelope import pack
 from sigra.backends.external import consume
 from sigra.backends.inprocess.ticket import LocalTicket
-from sigra.backends.producing import unique_key
+from sigra.backends.producing import error_text, unique_key
 from sigra.execute import in_event_loop
 from sigra.options import JobOptions
-from sigra.testing import BackendContract
+from sigra.testing import BackendContract, ConsumerContract
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract_case import IDS
 from sigra.testing.contract_workers import record_events
@@ -153,35 +154,49 @@ class Queue:
     one that was sent by its own API. ``leaky``: jobs leave things in its context. ``local``: it
     takes a moment for its own time zone's. ``late``: it drops what is past. ``confused``: with a
     snooze it forgets the failures. Of unique keys it forgets whose they are (``mixing``), that
-    retries hold them (``loose``), that the dead do not (``jealous``), or that a batch may have
-    one twice (``rash``). ``silent``: it says nothing of how jobs ended. ``brittle``: a body's
-    KeyboardInterrupt stops it.
+    each job of a batch has its own (``sharing``), that retries hold them (``loose``), that a snooze
+    does (``restless``), that the dead do not (``jealous``), or that a batch may have one twice
+    (``rash``). ``silent``: it says nothing of how jobs ended, ``vague``: not by which error.
+    ``brittle``: a body's KeyboardInterrupt stops it. ``stuck``: the next run has the payload of the
+    first. ``mute``: no job gets a native id. ``alone``: it leaves the caller's transaction out. It
+    forgets a job's queue as it is enqueued (``astray``), or for its next run (``homing``).
+    ``open``: its consumers serve every queue.
     """
 
     name = "queue"
     capabilities = frozenset[Capability](
-        ["delay", "run_at", "max_attempts", "backoff", "unique", "result", "native"]
+        "queue delay run_at max_attempts backoff unique conn result native".split()
     )
     patience = 60.0
+    other_queue = "other"
 
     def __init__(self, fault: str = "") -> None:
         self.fault, self.backend, self.sent = fault, self, 0
-        self.jobs: list[tuple[float, int, str, dict[str, Any]]] = []
+        self.served: tuple[str | None, ...] = (None,)
+        self.jobs: list[Any] = []
+        self.errors: dict[str, str] = {}
         self.keys: dict[str, int] = {}
         self.tickets: dict[int, LocalTicket] = {}
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         held = set(self.keys)
         for job in jobs:
-            key = job.options.unique if self.fault == "mixing" else unique_key(job)
+            key = unique_key(jobs[0] if self.fault == "sharing" else job)
+            key = job.options.unique if self.fault == "mixing" else key
             if key in (held if self.fault == "rash" else self.keys):
                 job.accept(duplicate=True)
                 continue
-            native_id = self.put(self.wait(job.options), job.worker, self.spoilt(pack(job)))
+            self.sent += 1
+            native_id, options = self.sent, job.options
+            queue = None if self.fault == "astray" else options.queue
+            delivery = native_id, queue, job.worker, self.spoilt(pack(job))
+            alone = options.conn is None or self.fault == "alone"
+            self.put(self.wait(options), delivery, self.jobs if alone else options.conn)
             self.tickets[native_id] = LocalTicket("available")
             if key is not None:
                 self.keys[key] = native_id
-            job.accept(native_id=str(native_id), ticket=self.tickets[native_id])
+            shown = None if self.fault == "mute" else str(native_id)
+            job.accept(native_id=shown, ticket=self.tickets[native_id])
 
     def wait(self, options: JobOptions) -> float:
         if options.run_at is None or self.fault not in ("local", "late"):
@@ -211,22 +226,47 @@ class Queue:
                 payload["enqueued_at"] = 0
         return payload | {"args": dict(args)}
 
-    def put(self, delay: float, worker: str, payload: dict[str, Any], native_id: int = 0) -> int:
-        self.sent += not native_id
+    def put(self, delay: float, delivery: tuple[Any, ...], into: list[Any]) -> None:
         due = 0.0 if self.fault == "hasty" else time.time() + delay
-        self.jobs.append((due, native_id or self.sent, worker, payload))
-        return native_id or self.sent
+        into.append((due, *delivery))
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
-        return str(self.put(0.0, name, dict(payload)))
+        self.sent += 1
+        self.put(0.0, (self.sent, None, name, dict(payload)), self.jobs)
+        return str(self.sent)
+
+    def transact(self, worker: Any, args: Any, *, commit: bool, awaited: bool) -> Job:
+        conn: list[Any] = []
+        job = worker.new(args, conn=conn)
+        self.jobs += conn if commit else []
+        return job
+
+    def start(self) -> None:
+        self.served = (None,)
+
+    def stop(self) -> None:
+        self.served = ()
+
+    @contextmanager
+    def serving(self, queue: str) -> Iterator[None]:
+        self.served = (None, queue) if self.fault == "open" else (queue,)
+        yield
+
+    def kept(self, native_id: str) -> bool:
+        return any(str(job[1]) == native_id for job in self.jobs)
+
+    def failed(self, native_id: str) -> str | None:
+        return self.errors.get(native_id)
 
     def advance(self) -> None:
         time.sleep(0.01)
-        for due in [job for job in self.jobs if job[0] <= time.time()]:
+        for due in [job for job in self.jobs if job[0] <= time.time() and job[2] in self.served]:
             self.jobs.remove(due)
             self.settle(*due[1:])
 
-    def settle(self, native_id: int, worker: str, payload: dict[str, Any]) -> None:
+    def settle(
+        self, native_id: int, queue: str | None, worker: str, payload: dict[str, Any]
+    ) -> None:
         name = None if self.fault == "nameless" else str(native_id)
         for _ in range(2 if self.fault == "eager" else 1):
             consumed = consume(payload, worker, self.name, native_id=name)
@@ -241,9 +281,16 @@ class Queue:
             following = consumed.following()
             if self.fault == "confused" and consumed.verdict.state == "scheduled":
                 following["failures"] = 0
-            self.put(consumed.verdict.delay, worker, following, native_id)
+            if self.fault == "stuck":
+                following = payload
+            queue = None if self.fault == "homing" else queue
+            self.put(consumed.verdict.delay, (native_id, queue, worker, following), self.jobs)
         dead = consumed.verdict.state != "completed"
-        if self.fault == "loose" or not (goes_on or (self.fault == "jealous" and dead)):
+        if dead and not goes_on:
+            error = error_text(consumed.verdict.error)
+            self.errors[str(native_id)] = "failed" if self.fault == "vague" else error
+        restless = self.fault == "restless" and consumed.verdict.state == "scheduled"
+        if self.fault == "loose" or restless or not (goes_on or (self.fault == "jealous" and dead)):
             self.keys = {key: held for key, held in self.keys.items() if held != native_id}
 
 
@@ -271,6 +318,29 @@ def test_what_never_came_is_told_with_what_ran_and_that_the_consumer_has_ended(
     )
 
 
+def test_what_else_ran_meanwhile_is_told_and_how_the_consumer_s_output_ends(
+    journal: Journal,
+) -> None:
+    """A job of an earlier test that comes again and again may be why nothing else runs."""
+    with configure(backend=(backend := SyncBackend())):
+        job = workers.recovers.new({**IDS, "failures": 9}, max_attempts=3, backoff=1)
+        journal.clear()
+        backend.drain(1)
+    stalled = SimpleNamespace(patience=0.0, advance=lambda: None, output="x" * 9_000 + "Traceback")
+    with pytest.raises(AssertionError) as raised:
+        journal.wait(stalled, lambda: False, "another")
+    text = str(raised.value)
+    assert f"0 runs; meanwhile jobs of earlier tests had 1 runs, the last: {job.worker}" in text
+    assert text.endswith("xTraceback")
+    assert len(text) < 4_000
+
+
+class InConsumers(ConsumerContract):
+    """The whole suite, of which the cases below run here."""
+
+    delay = 0.2
+
+
 SOON = r"ran [0-9.]+ s before it was due"
 SEEN = "^(?!waited)"
 """Told by what came, and not by what did not."""
@@ -289,14 +359,24 @@ SEEN = "^(?!waited)"
         ("rounding", "test_args_arrive_as_a_json_round_trip_gives_them", SEEN),
         ("undated", "test_scope_args_and_job_are_injected", SEEN),
         ("brittle", "test_an_outcome_ends_the_job", "KeyboardInterrupt came to its producer"),
-        ("nameless", "test_a_hand_built_job_with_its_keys_runs", SEEN),
+        ("nameless", "test_a_hand_built_job_with_its_keys_runs", "as native_id="),
+        ("stuck", "test_a_failed_attempt_is_retried_with_the_same_scope", r"following\(\)"),
+        ("stuck", "test_a_snooze_uses_no_attempt", r"following\(\)"),
+        ("mute", "test_a_transaction_that_rolls_back_leaves_no_job", r"accept\(native_id="),
+        ("alone", "test_a_transaction_that_rolls_back_leaves_no_job", "by job.options.conn"),
+        ("vague", "test_a_job_without_attempts_left_is_shown_as_failed", "error_text"),
+        ("astray", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
+        ("homing", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
+        ("open", "test_each_run_of_a_job_is_in_its_queue", "serve that queue alone"),
         ("leaky", "test_nothing_that_a_job_sets_outlives_it", SEEN),
-        ("mixing", "test_a_unique_key_is_one_worker_s", SEEN),
-        ("loose", "test_a_unique_key_holds_while_a_retry_waits", SEEN),
+        ("mixing", "test_a_unique_key_is_one_worker_s", r"keep unique_key\(job\)"),
+        ("loose", "test_a_unique_key_holds_while_a_retry_waits", "enqueue nothing"),
+        ("restless", "test_a_unique_key_holds_while_a_snooze_lasts", "enqueue nothing"),
         ("jealous", "test_a_job_that_failed_for_good_gives_its_unique_key_up", "waited .* the key"),
+        ("sharing", "test_of_a_batch_each_job_has_its_own_unique_key", "enqueue nothing"),
         ("rash", "test_of_a_batch_under_one_unique_key_one_job_is_enqueued", SEEN),
         ("local", "test_a_delayed_job_runs_later", SOON),
-        ("late", "test_a_job_whose_moment_is_past_runs", "waited 0.2 s for 1 runs"),
+        ("late", "test_a_job_whose_moment_is_past_runs", "waited 0.2 s for run 1 of"),
         ("confused", "test_snoozes_and_failures_are_counted_apart", SEEN),
         (
             "silent",
@@ -309,8 +389,9 @@ def test_a_backend_that_breaks_a_promise_fails_the_suite(
     journal: Journal, fault: str, case: str, says: str
 ) -> None:
     """It is told by the case of that promise, which one that keeps it passes."""
-    run = getattr(TestThread(), case)
+    run = getattr(InConsumers(), case)
     given = {"how": "interrupt" if fault == "brittle" else "failure", "outcome": "error"}
+    given |= {"failures": 1, "mute": False, "awaited": False}
     run = partial(run, **{n: given[n] for n in inspect.signature(run).parameters if n in given})
     with configure(backend=(queue := Queue())):
         run(queue, journal)

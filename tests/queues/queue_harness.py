@@ -45,11 +45,13 @@ class QueueHarness:
     """What a queue's test file fills in; its consumer is started by the queue's own command.
 
     ``command``, ``ready`` and ``forgot``: see ``Consumer``; in ``command``, ``{queue}`` and ``{url}``
-    stand for this run's own, and ``{name}`` for the consumer's. ``outlives_its_server``:
-    False for a consumer that may end when its server is gone, and needs a supervisor.
+    stand for this run's own, and ``{name}`` for the consumer's. ``alone``: the words that have it
+    serve one queue alone, ``{queue}``. ``outlives_its_server``: False for a consumer that may end
+    when its server is gone, and needs a supervisor.
     """
 
     command: ClassVar[Sequence[str]]
+    alone: ClassVar[Sequence[str]] = ()
     ready: ClassVar[str]
     forgot: ClassVar[str] = ""
     patience = 120.0  # of a busy machine: who does not need it does not wait
@@ -66,13 +68,34 @@ class QueueHarness:
         self.notes.touch()
         self.consumer = self.another("consumer")
 
-    def another(self, name: str, *words: str, **env: str) -> Consumer:
-        """Make one more consumer of the same queue, to be started; ``words`` end its command."""
+    def another(self, name: str, *words: str, queue: str = "", **env: str) -> Consumer:
+        """Make one more consumer, to be started; ``words`` end its command.
+
+        ``queue``: what stands for ``{queue}``, if that is not this run's own.
+        """
         (self.folder / name).mkdir()
         own = {"SIGRA_TEST_CONSUMER": "1", "SIGRA_TEST_NOTES": str(self.notes), **self.env()}
-        facts = {"queue": self.queue, "url": self.url, "name": name}
+        facts = {"queue": queue or self.queue, "url": self.url, "name": name}
         command = [word.format(**facts) for word in (*self.command, *words)]
         return Consumer(command, self.ready, self.folder / name, own | env, self.forgot)
+
+    @property
+    def other_queue(self) -> str:
+        return f"{self.queue}-other"
+
+    def another_of(self, queue: str) -> Consumer:
+        """Make a consumer of this queue alone."""
+        return self.another("other", *self.alone, queue=queue)
+
+    @contextmanager
+    def serving(self, queue: str) -> Iterator[None]:
+        consumer = self.another_of(queue)
+        try:
+            consumer.start()
+            yield
+            consumer.stop()
+        finally:
+            consumer.kill()
 
     def env(self) -> dict[str, str]:
         """Return what the consumer's app module reads of its environment."""

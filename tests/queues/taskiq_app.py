@@ -18,15 +18,15 @@ RETRY = Retry(ExponentialBackoff(), 5)
 """What the scheduler could not send, it would send only after its restart."""
 
 
-def make_broker(url, queue):
-    """Make the broker that the test and its consumer share."""
-    other = f"{queue}-other"
+def make_broker(url, queue, alone=None):
+    """Make the broker that the test and its consumer share, or one of a queue ``alone``."""
+    queues = [alone] if alone else [queue, f"{queue}-other"]
     if url.startswith("redis"):
         return RedisStreamBroker(
             url,
-            queue_name=queue,
+            queue_name=queues[0],
             consumer_id="0",
-            additional_streams={other: ">"},
+            additional_streams=dict.fromkeys(queues[1:], ">"),
             idle_timeout=6000,
             unacknowledged_lock_timeout=5,
             xread_count=4,
@@ -36,7 +36,7 @@ def make_broker(url, queue):
     return AioPikaBroker(
         url,
         exchange=Exchange(name=queue),
-        task_queues=[Queue(name=name, arguments=limit) for name in (queue, other)],
+        task_queues=[Queue(name=name, arguments=limit) for name in queues],
         dead_letter_queue=Queue(name=f"{queue}-dead"),
         qos=4,
         reconnect_interval=1,
@@ -49,9 +49,10 @@ def make_schedules(url, queue):
 
 
 if consumer_side.URL:
-    broker = make_broker(consumer_side.URL, consumer_side.QUEUE)
+    alone = os.environ.get("SIGRA_TEST_ALONE")
+    broker = make_broker(consumer_side.URL, consumer_side.QUEUE, alone)
     url = os.environ["SIGRA_TEST_SCHEDULES"]
     schedules = make_schedules(url, consumer_side.QUEUE) if url else None
     scheduler = TaskiqScheduler(broker, [schedules] if schedules else [])
-    backend = TaskiqBackend(broker, schedules, queue=consumer_side.QUEUE)
+    backend = TaskiqBackend(broker, schedules, queue=alone or consumer_side.QUEUE)
     note = broker.task("native.note", queue_name=consumer_side.QUEUE)(consumer_side.note)

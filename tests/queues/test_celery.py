@@ -64,6 +64,7 @@ class CeleryHarness(QueueHarness):
         f"celery --workdir {HERE} -A celery_app worker -n {{queue}}-{{name}}@%h -c 2 -l INFO "
         "--without-gossip --without-mingle"
     ).split()
+    alone = ("-Q", "{queue}")
     ready = r" ready\."
     ahead_of_four: ClassVar[int]
     """How many jobs to fetch ahead for each process, so that four that it holds leave room."""
@@ -185,7 +186,7 @@ class CeleryOnRabbitMQ(CeleryHarness):
 
     def remove(self) -> None:
         with self.app.connection_for_write() as connection:
-            for queue in (self.queue, self.backend.unknown_queue, *self.slots()):
+            for queue in (self.queue, self.other_queue, self.backend.unknown_queue, *self.slots()):
                 connection.default_channel.queue_delete(queue)
         self.app.close()
 

@@ -65,6 +65,8 @@ class DjangoHarness(QueueHarness):
     command = (
         "django-admin db_worker --settings django_app --interval 0.1 --no-startup-delay".split()
     )
+    alone = ("--queue-name={queue}",)
+    other_queue = "other"
     ready = "Starting worker"
     patience = 240.0
     concurrency = 1

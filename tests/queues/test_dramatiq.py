@@ -56,6 +56,7 @@ asks_for_a_queue = pytest.mark.skipif(
 
 class DramatiqHarness(QueueHarness):
     command = "dramatiq -v -p 1 -t 2 dramatiq_app".split()
+    alone = ("-Q", "{queue}")
     ready = "Worker process is ready"
 
     def __init__(self, server: str, folder: Path) -> None:

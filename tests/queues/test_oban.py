@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from consumer import BIN
+from consumer import BIN, Consumer
 from consumer_side import held
 from queue_contract import LoopContract, OwnPoolContract
 from queue_harness import CUT, OwnPoolHarness, failing, transact
@@ -54,6 +54,11 @@ class ObanHarness(OwnPoolHarness):
         pool = psycopg_pool.AsyncConnectionPool(self.url, open=False, timeout=5)
         self.oban = oban.Oban(pool=pool)
         self.backend = ObanBackend()
+
+    def another_of(self, queue: str) -> Consumer:
+        config = self.folder / "other.toml"
+        config.write_text(CONFIG.replace("default", queue))
+        return self.another("other", f"--config={config}")
 
     def env(self) -> dict[str, str]:
         return {**super().env(), "OBAN_DSN": self.url, "PGTZ": "Asia/Kathmandu"}

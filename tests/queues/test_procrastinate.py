@@ -45,6 +45,7 @@ from sigra.testing.harness import Journal  # noqa: E402
 
 class ProcrastinateHarness(QueueHarness):
     command = ("procrastinate", "--app=procrastinate_app.app", "worker", "--concurrency=2")
+    alone = ("--queues={queue}",)
     ready = "Starting worker"
     outlives_its_server = False
 

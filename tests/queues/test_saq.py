@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from consumer import Consumer
 from consumer_side import held, sleeps
 from queue_contract import LoopContract
 from queue_harness import CUT, QueueHarness, failing, occupy_the_only_thread
@@ -59,15 +60,19 @@ class SaqHarness(QueueHarness):
     ready = "Worker starting"
     due = sweeps = 0
 
-    def connect(self) -> Any:
-        return saq.Queue.from_url(self.url, name=self.queue)
+    def connect(self, name: str = "") -> Any:
+        return saq.Queue.from_url(self.url, name=name or self.queue)
 
     def __init__(self, server: str, folder: Path) -> None:
         super().__init__(server, folder)
-        self.native = self.connect()
-        self.ask(self.native.connect())
-        self.backend = SaqBackend(self.native, heartbeat=HEARTBEAT)
+        self.native, self.other = self.connect(), self.connect(self.other_queue)
+        for queue in (self.native, self.other):
+            self.ask(queue.connect())
+        self.backend = SaqBackend(self.native, self.other, heartbeat=HEARTBEAT)
         self.sweep()
+
+    def another_of(self, queue: str) -> Consumer:
+        return self.another("other", SIGRA_TEST_QUEUE=queue)
 
     def start(self) -> None:
         super().start()
@@ -114,7 +119,8 @@ class SaqHarness(QueueHarness):
         return self.ask(self.native.job(job.id)).status in ("complete", "failed")
 
     def remove(self) -> None:
-        self.ask(self.native.disconnect())
+        for queue in (self.native, self.other):
+            self.ask(queue.disconnect())
 
 
 class SaqContract(LoopContract):
@@ -256,14 +262,14 @@ class TestSaqOnRedis(SaqContract):
 
 
 class SaqPostgresHarness(SaqHarness):
-    def connect(self) -> Any:
+    def connect(self, name: str = "") -> Any:
         from psycopg_pool import AsyncConnectionPool
         from saq.queue.postgres import PostgresQueue
 
         pool = AsyncConnectionPool(
             self.url, open=False, timeout=5, check=AsyncConnectionPool.check_connection
         )
-        return PostgresQueue(pool, name=self.queue, manage_pool_lifecycle=True)
+        return PostgresQueue(pool, name=name or self.queue, manage_pool_lifecycle=True)
 
 
 class TestSaqOnPostgres(SaqContract):

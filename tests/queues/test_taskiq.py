@@ -67,6 +67,9 @@ class TaskiqHarness(QueueHarness):
     def env(self) -> dict[str, str]:
         return {**super().env(), "SIGRA_TEST_SCHEDULES": self.schedules or self.url}
 
+    def another_of(self, queue: str) -> Consumer:
+        return self.another("other", SIGRA_TEST_ALONE=queue)
+
     def start(self) -> None:
         super().start()
         if not self.scheduler.alive:

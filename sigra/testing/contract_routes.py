@@ -1,0 +1,45 @@
+"""The part of the conformance suite about ``queue``: a job runs where its queue is served."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from sigra.testing import contract_workers as workers
+from sigra.testing.contract_case import IDS, ContractCase
+from sigra.testing.harness import Journal, RoutingHarness
+
+
+class RouteContract(ContractCase):
+    """A job stays in the queue that its option names."""
+
+    def test_each_run_of_a_job_is_in_its_queue(
+        self, harness: RoutingHarness, journal: Journal
+    ) -> None:
+        """A consumer of that queue alone runs it, and runs it again after a snooze or a failure."""
+        self._require(harness, "queue", "max_attempts", "backoff")
+        queue = harness.other_queue
+        harness.stop()
+        try:
+            elsewhere = workers.agnostic.new({})
+            options: dict[str, Any] = {"queue": queue, "max_attempts": 2, "backoff": 0}
+            jobs = [workers.wavers.new(IDS, **options)]
+            jobs += asyncio.run(workers.echo.anew_many([IDS], queue=queue))
+
+            def queues() -> list[str]:
+                ours = {job.id for job in jobs}
+                return [run["queue"] for run in journal.runs() if run["job_id"] in ours]
+
+            def others() -> int:
+                return len([run for run in journal.runs() if run["job_id"] == elsewhere.id])
+
+            with harness.serving(queue):
+                what = f"five runs in the queue {queue!r}, which alone is served: four of a job"
+                what += " that snoozes and fails, one of another. Each has to be in the queue that"
+                what += " job.options.queue names"
+                journal.wait(harness, lambda: len(queues()) >= 5, what)
+                assert others() == 0, "the harness's serving(queue) has to serve that queue alone"
+        finally:
+            harness.start()
+        assert queues() == [queue] * 5, "so the bodies read their queue's name, in job.queue"
+        journal.wait(harness, lambda: others() > 0, "the job that was sent to no queue by name")
