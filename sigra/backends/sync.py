@@ -203,7 +203,8 @@ class SyncBackend:
                 raise ValueError("until must be an aware datetime, or seconds ahead")
             return now, max(now, until.timestamp())
         if type(until) is bool or not isinstance(until, (int, float)) or not 0 <= until < 1e308:
-            raise ValueError(f"until must be finite seconds ahead (not negative), not {until!r}")
+            kinds = "finite seconds ahead (not negative), or an aware datetime"
+            raise ValueError(f"until must be {kinds}, not {until!r}")
         return now, now + until
 
     def _pop(self, target: float, inline: bool = False) -> tuple[float, Job, LocalTicket] | None:

@@ -82,6 +82,10 @@ class AuditLog(list["AuditEvent"]):
     def close(self) -> None:
         """Do nothing: a list has nothing to close."""
 
+    def __repr__(self) -> str:
+        """Return each event's action and outcome: a failed assertion has no room for more."""
+        return f"<AuditLog: {', '.join([f'{e.action} ({e.outcome})' for e in self]) or 'no event'}>"
+
     @property
     def events(self) -> list[AuditEvent]:
         """Return the events as a list of their own."""

@@ -327,6 +327,16 @@ def test_audit_events_are_found_by_action(audit_log: AuditLog) -> None:
     assert (1, 0) == (len(audit_log.of("invoice.close")), len(audit_log.of("invoice.open")))
 
 
+def test_a_failed_assertion_shows_what_was_audited(audit_log: AuditLog) -> None:
+    """The events' own texts are long: pytest cut them off where their actions would have stood."""
+    assert "<AuditLog: no event>" == repr(audit_log)
+    for _ in range(3):
+        log_safe("invoice.close", None, audit_schema=AuditEvent, outcome="failure")
+    with pytest.raises(AssertionError) as raised:
+        assert audit_log.of("invoice.open")
+    assert 3 == str(raised.value).count("invoice.close (failure)")
+
+
 def test_the_audit_log_is_beside_other_sinks(audit_log: AuditLog) -> None:
     """Sinks that were configured get their events too."""
     other = AuditLog()
