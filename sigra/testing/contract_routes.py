@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 from sigra.testing import contract_workers as workers
@@ -43,3 +44,23 @@ class RouteContract(ContractCase):
             harness.start()
         assert queues() == [queue] * 5, "so the bodies read their queue's name, in job.queue"
         journal.wait(harness, lambda: others() > 0, "the job that was sent to no queue by name")
+
+    def test_of_two_consumers_one_runs_a_job(
+        self, harness: RoutingHarness, journal: Journal
+    ) -> None:
+        """Each of the jobs that both may take is begun once."""
+        self._require(harness, "queue")
+        queue = harness.other_queue
+        with harness.serving(queue), harness.serving(queue):
+            jobs = workers.waits.new_many([{**IDS, "seconds": 0.05}] * 40, queue=queue)
+
+            def over() -> bool:
+                return journal.audited("contract.ended") >= {job.id for job in jobs}
+
+            journal.wait(
+                harness, over, f"40 jobs in the queue {queue!r}, which two consumers serve"
+            )
+        ours = {job.id for job in jobs}
+        events = journal.events("contract.begun")
+        begun = Counter(event["job_id"] for event in events if event["job_id"] in ours)
+        assert begun == Counter(ours), "a consumer has to take a job so that no other can"

@@ -106,7 +106,10 @@ class RoutingHarness(ConsumerHarness, Protocol):
         ...
 
     def serving(self, queue: str) -> AbstractContextManager[object]:
-        """Run a consumer that takes the jobs of this queue alone, until the block ends."""
+        """Run a consumer that takes the jobs of this queue alone, until the block ends.
+
+        The suite also has two of them run at once.
+        """
         ...
 
 

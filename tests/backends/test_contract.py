@@ -160,7 +160,7 @@ class Queue:
     ``brittle``: a body's KeyboardInterrupt stops it. ``stuck``: the next run has the payload of the
     first. ``mute``: no job gets a native id. ``alone``: it leaves the caller's transaction out. It
     forgets a job's queue as it is enqueued (``astray``), or for its next run (``homing``).
-    ``open``: its consumers serve every queue.
+    ``open``: its consumers serve every queue. ``shared``: each of them runs each job.
     """
 
     name = "queue"
@@ -249,7 +249,7 @@ class Queue:
 
     @contextmanager
     def serving(self, queue: str) -> Iterator[None]:
-        self.served = (None, queue) if self.fault == "open" else (queue,)
+        self.served += (queue, None) if self.fault == "open" else (queue,)
         yield
 
     def kept(self, native_id: str) -> bool:
@@ -262,7 +262,8 @@ class Queue:
         time.sleep(0.01)
         for due in [job for job in self.jobs if job[0] <= time.time() and job[2] in self.served]:
             self.jobs.remove(due)
-            self.settle(*due[1:])
+            for _ in range(self.served.count(due[2]) if self.fault == "shared" else 1):
+                self.settle(*due[1:])
 
     def settle(
         self, native_id: int, queue: str | None, worker: str, payload: dict[str, Any]
@@ -367,6 +368,7 @@ SEEN = "^(?!waited)"
         ("vague", "test_a_job_without_attempts_left_is_shown_as_failed", "error_text"),
         ("astray", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
         ("homing", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
+        ("shared", "test_of_two_consumers_one_runs_a_job", "so that no other can"),
         ("open", "test_each_run_of_a_job_is_in_its_queue", "serve that queue alone"),
         ("leaky", "test_nothing_that_a_job_sets_outlives_it", SEEN),
         ("mixing", "test_a_unique_key_is_one_worker_s", r"keep unique_key\(job\)"),

@@ -85,7 +85,11 @@ class QueueHarness:
 
     def another_of(self, queue: str) -> Consumer:
         """Make a consumer of this queue alone."""
-        return self.another("other", *self.alone, queue=queue)
+        return self.another(self.new_name(), *self.alone, queue=queue)
+
+    def new_name(self) -> str:
+        """Return a name for one more consumer."""
+        return f"other-{time.monotonic_ns()}"
 
     @contextmanager
     def serving(self, queue: str) -> Iterator[None]:

@@ -58,7 +58,7 @@ class ObanHarness(OwnPoolHarness):
     def another_of(self, queue: str) -> Consumer:
         config = self.folder / "other.toml"
         config.write_text(CONFIG.replace("default", queue))
-        return self.another("other", f"--config={config}")
+        return self.another(self.new_name(), f"--config={config}")
 
     def env(self) -> dict[str, str]:
         return {**super().env(), "OBAN_DSN": self.url, "PGTZ": "Asia/Kathmandu"}

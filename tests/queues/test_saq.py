@@ -72,7 +72,7 @@ class SaqHarness(QueueHarness):
         self.sweep()
 
     def another_of(self, queue: str) -> Consumer:
-        return self.another("other", SIGRA_TEST_QUEUE=queue)
+        return self.another(self.new_name(), SIGRA_TEST_QUEUE=queue)
 
     def start(self) -> None:
         super().start()

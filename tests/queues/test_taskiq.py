@@ -68,7 +68,7 @@ class TaskiqHarness(QueueHarness):
         return {**super().env(), "SIGRA_TEST_SCHEDULES": self.schedules or self.url}
 
     def another_of(self, queue: str) -> Consumer:
-        return self.another("other", SIGRA_TEST_ALONE=queue)
+        return self.another(self.new_name(), SIGRA_TEST_ALONE=queue)
 
     def start(self) -> None:
         super().start()
