@@ -161,6 +161,8 @@ class Journal:
         found = [_counted(self.runs())]
         if strays := [run for run in _parsed(self._complete(self._record)) if self._is_old(run)]:
             found.append(f"meanwhile jobs of earlier tests had {_counted(strays)}")
+        if self.runs() and not self._events.stat().st_size:
+            found.append("no audit event has come yet: the consumer has to call record_events()")
         if not getattr(harness, "alive", True):
             found.append("the consumer's process has ended")
         if output := getattr(harness, "output", ""):

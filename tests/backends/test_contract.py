@@ -342,6 +342,18 @@ class InConsumers(ConsumerContract):
     delay = 0.2
 
 
+def test_a_consumer_that_records_no_events_is_told_so(tmp_path: Path) -> None:
+    """Jobs run, and each test that looks for an event would wait in vain."""
+    journal = Journal(tmp_path)
+    stalled = SimpleNamespace(patience=0.0, advance=lambda: None)
+    with pytest.raises(AssertionError, match="an event; 0 runs$"):
+        journal.wait(stalled, lambda: False, "an event")
+    with configure(backend=SyncBackend()):
+        workers.ends.new({**IDS, "how": "value"})
+    with pytest.raises(AssertionError, match=r"has to call record_events\(\)$"):
+        journal.wait(stalled, lambda: False, "an event")
+
+
 SOON = r"ran [0-9.]+ s before it was due"
 SEEN = "^(?!waited)"
 """Told by what came, and not by what did not."""
