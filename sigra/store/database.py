@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _BUSY_MILLISECONDS = 10_000
+_OWN_TIMEOUT = "sigra_lock_timeout"
+_OWN_MILLISECONDS = (
+    "SELECT CAST(1000 * extract(epoch FROM current_setting('lock_timeout')::interval) AS bigint)"
+)
 _LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
@@ -116,12 +120,13 @@ def be_patient(connection: Connection) -> None:
     wait for ever, as would every writer of that organization. Writers also queue behind one that
     waits for a table's lock, or for a row while it holds a chain's.
     """
-    if connection.dialect.name == "postgresql":
-        connection.exec_driver_sql(
-            f"SELECT set_config('lock_timeout', '{_BUSY_MILLISECONDS}', true) WHERE "
-            "current_setting('lock_timeout')::interval "
-            f"NOT BETWEEN '1 ms' AND '{_BUSY_MILLISECONDS} ms'"
-        )
+    if connection.dialect.name != "postgresql":
+        return
+    known = connection.info  # of the driver's connection, which is asked once
+    if (own := known.get(_OWN_TIMEOUT)) is None:
+        own = known[_OWN_TIMEOUT] = connection.exec_driver_sql(_OWN_MILLISECONDS).scalar_one()
+    if not 0 < own <= _BUSY_MILLISECONDS:
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
 
 
 def scrub_file(cursor: Any) -> None:
