@@ -32,6 +32,7 @@ _AGAIN = "Now start the older release; a process of this one would upgrade the t
 _PAUSE = 0.2
 _NOTES = {
     "SQLITE_BUSY": "but if it is another upgrade, wait until that is done",
+    "SQLITE_CANTOPEN": "is its folder there, and may this user write to it?",
     "SQLITE_READONLY": "copy the file and upgrade the copy, or make it writable",
 }
 """What to do besides, by SQLite's code."""

@@ -148,6 +148,14 @@ def test_a_store_is_made_only_where_that_is_asked_for(tmp_path: Path) -> None:
     assert ("0003", "empty") == state(path)
 
 
+def test_a_store_that_cannot_be_made_where_it_was_asked_for_is_told_why(tmp_path: Path) -> None:
+    """SQLite says only that it cannot open the file."""
+    words = ["audit", "upgrade", "--create", "--store", f"sqlite:///{tmp_path}/nowhere/new.db"]
+    result = CliRunner().invoke(sigra, words)
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "; is its folder there, and may this user write to it?" in result.stderr
+
+
 @pytest.mark.parametrize("words", [
     ("list", *ALL), ("tail", *ALL), ("stats", *ALL), ("verify", *ALL), ("serve",),
     ("export", *ALL, "--to", "out"), ("cleanup", "--retention-days", "1"),
