@@ -31,13 +31,14 @@ class OwnWorkers:
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
         """Leave out what a fixture makes that lives on after the test."""
+        if fixturedef.scope == "function":
+            return (yield)
         before = _names()
         try:
             return (yield)
         finally:
-            if fixturedef.scope != "function":
-                self._by_fixture[fixturedef] = made = _names() - before
-                self._others |= made
+            self._by_fixture[fixturedef] = made = _names() - before
+            self._others |= made
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Let the names of such a fixture go with it, as a test that failed may hold it."""
