@@ -80,7 +80,10 @@ def codecs(data: bytes) -> None:
 
 def cursor(data: bytes) -> None:
     """A cursor is a position that a database takes, or refused as no cursor."""
-    for text in (data.decode(errors="surrogateescape"), base64.urlsafe_b64encode(data).decode()):
+    for text in (
+        data.decode(errors="surrogateescape"),
+        base64.urlsafe_b64encode(data).decode().rstrip("="),
+    ):
         for kinds in ((str, int, int), (datetime, str)):
             try:
                 found = decode_cursor(text, *kinds)

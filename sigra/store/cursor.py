@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -24,6 +25,8 @@ def decode_cursor(cursor: str, *kinds: type) -> tuple[Any, ...]:
     In the cursor a ``datetime`` is its text in ISO 8601, and a ``UUID`` is its text.
     """
     try:
+        if not re.fullmatch(r"[\w-]+", cursor, re.ASCII):  # else unknown characters are left out
+            raise ValueError
         padded = cursor + "=" * (-len(cursor) % 4)
         position = json.loads(base64.urlsafe_b64decode(padded))
         return tuple(_part(*each) for each in zip(position, kinds, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 import consumer_side
@@ -13,6 +14,9 @@ from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
 
 from sigra.backends.taskiq import TaskiqBackend
+
+# From Python 3.14 on taskiq does so in its main process alone.
+logging.basicConfig(level=logging.INFO)
 
 RETRY = Retry(ExponentialBackoff(), 5)
 """What the scheduler could not send, it would send only after its restart."""

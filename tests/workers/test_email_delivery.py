@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import smtplib
+import warnings
 from collections.abc import Iterator
 from email.message import EmailMessage
 from functools import partial
@@ -10,14 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import Envelope
 from servers import own_port
 
 from sigra import Cancel, InvalidArgsError, SyncBackend, configure
 from sigra.testing import perform_job
 from sigra.workers import EmailDelivery, EmailSettings, NotConfiguredError, set_up, settings
 from sigra.workers.email_delivery import backoff
+
+with warnings.catch_warnings():
+    # On Python 3.15: aiosmtpd 1.4.6 imports typing.ByteString.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from aiosmtpd.controller import Controller
+    from aiosmtpd.smtp import Envelope
 
 pytestmark = pytest.mark.servers
 
