@@ -106,6 +106,29 @@ def test_a_missing_package_of_ours_names_its_extra(monkeypatch: pytest.MonkeyPat
     assert "celery" == caught.value.extra
 
 
+@pytest.mark.parametrize(
+    ("queue", "needs"), [("celery", "kombu"), ("taskiq", "anyio"), ("rq", "redis")]
+)
+@pytest.mark.parametrize("has_queue", [True, False])
+def test_a_missing_package_is_told_by_the_name_that_its_user_knows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, queue: str, needs: str, has_queue: bool
+) -> None:
+    """It is the queue's own, whatever was imported first, or what the queue lacks."""
+    ours = rf"(sigra\.backends\.)?{queue}(?![a-z])"
+    for module in [name for name in sys.modules if re.match(ours, name)]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, needs, None)
+    if has_queue:
+        (tmp_path / f"{queue}.py").write_text(f"import {needs}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+    else:
+        monkeypatch.setitem(sys.modules, queue, None)
+    with pytest.raises(MissingExtraError, match=rf"pip install 'sigra\[{queue}\]'") as caught:
+        resolve_backend(queue)
+    package = caught.value.package.partition(".")[0]
+    assert (needs if has_queue else queue) == package
+
+
 def test_a_broken_package_of_a_queue_is_not_told_to_be_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

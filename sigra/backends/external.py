@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypedDict, Unpack
 
 from sigra import catalog
@@ -218,9 +219,11 @@ def ends_in(payload: Mapping[str, Any]) -> int:
 def native(module: str, extra: str) -> Any:
     """Import a queue's package by name, so that type checkers see the same where it is missing.
 
-    Raises ``MissingExtraError``, which names the extra to install.
+    Raises ``MissingExtraError``, which names the extra to install and what is missing: the queue's
+    own package, which has the extra's name, or else a package that it needs.
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtraError(extra, error.name or extra) from error
+        missing = extra if find_spec(extra) is None else error.name
+        raise MissingExtraError(extra, missing or extra) from error
