@@ -16,8 +16,12 @@ from sigra.backends.jsonb import unfit
 from sigra.backends.procrastinate_alive import keep_alive
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
 from sigra.backends.procrastinate_rescue import let_go
+from sigra.backends.producing import error_text
 
 _procrastinate = native("procrastinate", "procrastinate")
+
+_ABORTS = (_procrastinate.exceptions.JobAborted, asyncio.CancelledError)
+"""What a job that failed must not raise: procrastinate would show it as aborted, not as failed."""
 
 
 async def run(context: Any, args: Mapping[str, Any]) -> None:
@@ -58,7 +62,7 @@ async def _settle(context: Any, consumed: Consumed) -> None:
             attempts = payload["failures"] if consumed.delivery else context.job.attempts
             await note(context, payload, attempts)
             why = "snoozed" if verdict.state == "scheduled" else "failed"
-            raise AgainError(why, verdict.delay) from verdict.error
+            raise AgainError(why, verdict.delay)  # without its cause, which is logged already
         case "cancelled":
             raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
         case "discarded":
@@ -67,6 +71,8 @@ async def _settle(context: Any, consumed: Consumed) -> None:
                 attempts = context.job.attempts
                 with suppress(AgainError):
                     await note(context, consumed.by_hand(attempts + 2), attempts + 1)
+            if isinstance(verdict.error, _ABORTS):
+                raise RuntimeError(error_text(verdict.error)) from verdict.error
             verdict.unwrap()
 
 

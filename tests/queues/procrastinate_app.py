@@ -37,6 +37,12 @@ async def parent_async(scope, args):
     await contract_workers.echo.anew({**args, "by": "loop"})
 
 
+@tenant_worker(name="queues.aborts")
+def aborts(scope, cancelled):
+    """Fail by procrastinate's own word for an abort, or by Python's."""
+    raise asyncio.CancelledError if cancelled else procrastinate.exceptions.JobAborted("said so")
+
+
 @tenant_worker(name="queues.sleeper")
 async def sleeper(scope, args, seconds):
     contract_workers.record(scope, args)

@@ -164,6 +164,25 @@ class TestProcrastinate(LoopContract):
             1,
         )
 
+    @pytest.mark.parametrize("cancelled", [False, True])
+    def test_procrastinates_own_word_for_an_abort_is_a_failed_attempt_as_any_other(
+        self, harness: Any, cancelled: bool
+    ) -> None:
+        """With no attempt left the job has failed: procrastinate showed it as aborted."""
+        args = {**IDS, "cancelled": cancelled}
+        job = procrastinate_app.aborts.new(args, max_attempts=2, backoff=0)
+        harness.settle()
+        row = harness.row(job)
+        assert (row["status"], row["attempts"]) == ("failed", 2)
+
+    def test_what_failed_is_logged_once_where_it_runs_again(self, harness: Any) -> None:
+        """With the job's ids; procrastinate's line says only that it runs again."""
+        job = contract_workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=0)
+        harness.settle()
+        told = harness.logged(rf"job {job.id} of .* raised RuntimeError; again in 0 s")
+        assert told and "Error: the job failed, and runs again in 0 s" in told
+        assert 1 == told.count("RuntimeError: attempt 1")
+
     def test_a_snooze_burns_no_native_attempt(self, harness: Any, journal: Journal) -> None:
         """procrastinate counts one attempt, and the envelope two snoozes."""
         job = contract_workers.snoozes.new({**IDS, "times": 2})
