@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from sigra import catalog
 from sigra.backends.celery_limit import look_at_the_limit
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
@@ -32,6 +34,7 @@ class Settle(_Step):  # type: ignore[misc, valid-type]
 
     def __init__(self, consumer: Any, **_: Any) -> None:
         refuse_pickle(consumer.app.conf)  # it may have been set after the backend was made
+        _refuse_natives(consumer.app.tasks)
         for task in consumer.app.tasks.values():
             if getattr(task, MARK, False):
                 task.Request = _settling(_symbol_by_name(task.Request))
@@ -39,6 +42,16 @@ class Settle(_Step):  # type: ignore[misc, valid-type]
     def start(self, consumer: Any) -> None:
         """Prepare the pool, which has its processes by now."""
         look_at_the_limit(consumer.pool)
+
+
+def _refuse_natives(tasks: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a task of the app's own would run a worker's jobs."""
+    for definition in catalog.definitions():
+        if not hasattr(tasks[definition.name], MARK):  # Celery keeps the task that came first
+            raise ValueError(
+                f"this app has a task of its own named {definition.name!r}, which would get the "
+                "worker's jobs: rename one"
+            )
 
 
 @cache

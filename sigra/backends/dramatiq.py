@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.dramatiq_delayed import fetch_anew
-from sigra.backends.dramatiq_run import CurrentMessage, run
+from sigra.backends.dramatiq_run import CurrentMessage, WarnAtStart, run
 from sigra.backends.dramatiq_send import queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
@@ -36,8 +36,9 @@ class DramatiqBackend:
         self._refuse_pickle()
         self.broker = _dramatiq.get_broker() if broker is None else broker
         self.queue = queue
-        if not any(isinstance(known, CurrentMessage) for known in self.broker.middleware):
-            self.broker.add_middleware(CurrentMessage())
+        for own in (CurrentMessage, WarnAtStart):
+            if not any(isinstance(known, own) for known in self.broker.middleware):
+                self.broker.add_middleware(own())
         fetch_anew(self.broker)
         surely_send(self.broker)
         catalog.subscribe(self._register)

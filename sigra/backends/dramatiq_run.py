@@ -10,9 +10,11 @@ from typing import Any
 from sigra.backends.dramatiq_limit import Interrupt, execute, interrupt_no_more
 from sigra.backends.dramatiq_notes import BEGUN, RUN, begun_no_more, counted
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.backends.none_known import warn_if_none
 from sigra.errors import brief
 
 CurrentMessage = native("dramatiq.middleware", "dramatiq").CurrentMessage
+_Middleware = native("dramatiq.middleware", "dramatiq").Middleware
 
 _log = logging.getLogger("sigra.job")
 
@@ -25,6 +27,15 @@ _NOTHING_FOLLOWS = {
     "store_results": False,
 }
 """Options of a message whose job goes on: what follows the job comes after its last run."""
+
+
+class WarnAtStart(_Middleware):  # type: ignore[misc, valid-type]
+    """Have a consumer warn if it starts without a worker."""
+
+    def before_worker_boot(self, *_: Any) -> None:
+        """Warn, once all modules are imported."""
+        consequence = "jobs of one wait, or are dead letters if a native actor has their queue"
+        warn_if_none(consequence, "name the workers' modules to the command dramatiq")
 
 
 def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any]) -> None:

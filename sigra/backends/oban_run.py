@@ -9,11 +9,14 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.jsonb import unfit, writable
+from sigra.backends.native_word import warn_of_native_word
 from sigra.backends.oban_notes import begin_notes, rescues_of
 from sigra.definition import Definition
 
 _oban = native("oban", "oban")
 _workers = native("oban.worker", "oban")
+
+_INSTEAD = {_oban.Snooze: "sigra.Snooze(seconds)", _oban.Cancel: "sigra.Cancel(reason)"}
 
 _SNOOZES = "sigra_snoozes"
 _LONGEST = 2**31 - 1
@@ -55,6 +58,7 @@ class Run:
         if verdict.error is not None:
             self._delay = _seconds(verdict.delay)
             raise writable(verdict.error)
+        warn_of_native_word(consumed, _INSTEAD)
         return None
 
     def backoff(self, _: Any) -> int:

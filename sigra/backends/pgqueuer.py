@@ -12,7 +12,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_insert import AGE, PooledDriver, asks_age, queries_for, rows_of
 from sigra.backends.pgqueuer_notes import Notes, own_queries, surely_retry
-from sigra.backends.pgqueuer_run import run
+from sigra.backends.pgqueuer_run import run, watch_start
 from sigra.backends.producing import able_to, accept, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
@@ -44,6 +44,7 @@ class PgQueuerBackend:
             self._notes = Notes(self._queries)
             surely_retry(self._queries, self._known)
             catalog.subscribe(self._register)
+            watch_start(native)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.jsonb import writable
+from sigra.backends.none_known import warn_at_start
 from sigra.backends.pgqueuer_notes import Notes, counts_of
 from sigra.errors import InvalidArgsError
 from sigra.json import loads
@@ -53,6 +54,11 @@ async def _settle(
             again = {"snoozes": consumed.delivery.snoozes + 1} if consumed.delivery else {}
             await notes.write_end(job, counts, again)
             raise _final(writable(error))
+
+
+def watch_start(native: Any) -> None:
+    """Have a consumer warn if it starts without a worker."""
+    warn_at_start(native, "run", "jobs of one wait", "import the workers' modules in that of main")
 
 
 def _final(error: Exception) -> Exception:

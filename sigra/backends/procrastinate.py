@@ -12,7 +12,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
-from sigra.backends.procrastinate_run import Strategy, is_ours, run
+from sigra.backends.procrastinate_run import Strategy, is_ours, run, watch_start
 from sigra.backends.producing import able_to, is_async, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
@@ -43,8 +43,8 @@ class ProcrastinateBackend:
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
         catalog.subscribe(self._register)
-        if rescue_after is not None:
-            look_for_lost(app, rescue_after, is_ours)
+        watch_start(app)
+        look_for_lost(app, rescue_after, is_ours)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one transaction, or raise ``EnqueueError`` and insert none."""

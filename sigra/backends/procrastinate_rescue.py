@@ -63,8 +63,13 @@ def let_go(context: Any, whole: asyncio.Task[Any]) -> None:
     task.add_done_callback(_letting_go.discard)
 
 
-def look_for_lost(app: Any, after: float, is_ours: Callable[[Any, str], bool]) -> None:
-    """Have the app look every 10 seconds for jobs whose consumer has been silent for ``after``."""
+def look_for_lost(app: Any, after: float | None, is_ours: Callable[[Any, str], bool]) -> None:
+    """Have the app look every 10 seconds for jobs whose consumer has been silent for ``after``.
+
+    With None it does not.
+    """
+    if after is None:
+        return
 
     async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
         manager, dead = context.app.job_manager, []

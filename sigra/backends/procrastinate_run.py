@@ -13,6 +13,7 @@ from sigra.backends.begin import ThisRun
 from sigra.backends.cut_off import by_procrastinate
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.jsonb import unfit
+from sigra.backends.none_known import warn_at_start
 from sigra.backends.procrastinate_alive import keep_alive
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
 from sigra.backends.procrastinate_rescue import let_go
@@ -85,6 +86,14 @@ class Strategy:
             return None
         decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.delay})
         return _procrastinate.exceptions.JobRetry(decision)
+
+
+def watch_start(app: Any) -> None:
+    """Have a consumer of the app warn if it starts without a worker."""
+    consequence = "procrastinate fails each job of one as TaskNotFound"
+    cure = "import the workers' modules in the app's, or name them to App(import_paths=[...])"
+    load = getattr(app, "perform_import_paths", int)
+    warn_at_start(app, "run_worker_async", consequence, cure, load)
 
 
 def is_ours(app: Any, name: str) -> bool:

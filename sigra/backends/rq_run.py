@@ -10,6 +10,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.backends.native_word import warn_of_native_word
 from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
 from sigra.catalog import find
 from sigra.job import Job
@@ -24,6 +25,8 @@ _PLACE = "sigra.backends.rq"
 
 _MODULE = "sigra_module"
 """The key in a job's meta for the module that defines its worker."""
+
+_INSTEAD = {_rq.Retry: "Failure(reason) after a failure, and Snooze(seconds) to wait,"}
 
 _BEGUN = "sigra_begun"
 _ENDLESS = 10**9
@@ -97,6 +100,7 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
             _write_at_once(native)
             native.retries_left = 0
             verdict.unwrap()
+    warn_of_native_word(consumed, _INSTEAD)
     return None
 
 

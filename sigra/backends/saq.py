@@ -8,6 +8,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
+from sigra.backends.none_known import warn_if_none
 from sigra.backends.producing import able_to, require_json, sending
 from sigra.backends.saq_begin import watch_begins
 from sigra.backends.saq_connect import Connection
@@ -74,4 +75,5 @@ class SaqBackend:
     @property
     def functions(self) -> list[tuple[str, Any]]:
         """Return what SAQ's settings take as ``functions``: all workers known now, by name."""
+        warn_if_none("SAQ fails each job of one", "import them before the settings")
         return [(definition.name, run) for definition in catalog.definitions()]

@@ -35,5 +35,10 @@ def says(scope, text):
     raise ValueError(text.encode().decode("unicode-escape"))
 
 
+@tenant_worker(name="oban_app.returns_obans_word")
+def returns_obans_word(scope, word):
+    return oban.Snooze(60) if word == "Snooze" else oban.Cancel("said so")
+
+
 if os.environ.get("SIGRA_TEST_CONSUMER"):
     configure(backend=ObanBackend())

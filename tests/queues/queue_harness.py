@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import uuid
@@ -19,6 +22,16 @@ from consumer import Consumer
 from proxy import Proxy
 
 from sigra.backend import Backend
+
+
+def told_at_start(program: str, *imports: str) -> bool:
+    """Run a program that starts a consumer; tell whether it warned that it knows no worker."""
+    first = "import logging; logging.basicConfig()"
+    lines = [first, *(f"import {module}" for module in imports), textwrap.dedent(program)]
+    command = [sys.executable, "-c", "\n".join(lines)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return "WARNING:sigra.job:this consumer knows no worker: " in ran.stderr
 
 
 class Hung(BaseException):

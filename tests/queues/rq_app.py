@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import consumer_side
-from rq import Queue
+from rq import Queue, Retry
 
 from sigra import AuditScope, Snooze, tenant_worker
 from sigra.testing.contract_workers import record
@@ -32,6 +32,11 @@ def dies_as_it_is_put_off(scope: AuditScope, args: Any, job: Any, marker: str) -
 def snoozes_for_an_hour(scope: AuditScope, args: Any, job: Any) -> Snooze | None:
     record(scope, args)
     return None if job.snoozes else Snooze(3600)
+
+
+@tenant_worker(name="sigra.tests.returns_rqs_word")
+def returns_rqs_word(scope: AuditScope) -> Any:
+    return Retry(max=1)
 
 
 def _die(*_: Any, **__: Any) -> None:

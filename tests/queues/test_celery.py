@@ -873,6 +873,8 @@ def test_a_workers_name_that_a_native_task_has_is_refused():
         pytest.raises(EnqueueError, match="a task of its own that is named 'sigra.contract.echo'"),
     ):
         workers.echo.new(IDS)
+    with pytest.raises(ValueError, match="a task of its own named 'sigra.contract.echo'"):
+        Settle(SimpleNamespace(app=app))  # a producer's app may have no such task
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:1/0", "amqp://guest:guest@127.0.0.1:1//"])

@@ -23,7 +23,7 @@ from consumer import HERE
 from consumer_side import held
 from proxy import Proxy
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, not_hanging
+from queue_harness import QueueHarness, not_hanging, told_at_start
 from servers import need
 
 dramatiq = need("dramatiq")
@@ -515,6 +515,25 @@ def test_workers_run_on_the_broker_that_dramatiq_has_for_tests(journal):
         finally:
             consumer.stop()
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize(
+    ("imports", "warns"), [((), True), (("sigra.testing.contract_workers",), False)]
+)
+def test_a_consumer_that_starts_without_a_worker_says_so(imports, warns):
+    """Somebody forgot to name their modules: nothing else tells that it takes no job."""
+    program = """
+    import dramatiq
+    from dramatiq.brokers.stub import StubBroker
+    from sigra.backends.dramatiq import DramatiqBackend
+    broker = StubBroker()
+    DramatiqBackend(broker)
+    worker = dramatiq.Worker(broker)
+    worker.start()
+    worker.stop()
+    """
+    assert warns == told_at_start(program, *imports)
 
 
 def test_an_actor_that_has_a_workers_name_is_refused():

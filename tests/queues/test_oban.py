@@ -120,6 +120,15 @@ def harness(harness: ObanHarness, journal: Journal) -> Iterator[ObanHarness]:
 class TestOban(OwnPoolContract, LoopContract):
     harness_class, server = ObanHarness, "postgres"
 
+    @pytest.mark.parametrize("word", ["Snooze", "Cancel"])
+    def test_a_job_that_returns_obans_own_word_is_done_and_the_log_says_so(
+        self, harness: ObanHarness, journal: Journal, word: str
+    ) -> None:
+        """Its author meant that it is not: the line names Sigra's word."""
+        job = oban_app.returns_obans_word.new({**IDS, "word": word})
+        told = rf"job {job.id} of .* returned oban.{word}, .* completed. Return sigra.{word}"
+        journal.wait(harness, lambda: bool(harness.logged(told)), "the warning")
+
     @pytest.mark.parametrize("how", [CUT, "RAISE 'not now'"], ids=["cut", "refused"])
     def test_a_job_that_has_waited_runs_once_though_its_begin_is_not_written_at_once(
         self, harness: ObanHarness, journal: Journal, how: str

@@ -18,7 +18,7 @@ import pytest
 from consumer import BIN
 from consumer_side import held
 from queue_contract import OwnPoolContract
-from queue_harness import OwnPoolHarness, failing, transact
+from queue_harness import OwnPoolHarness, failing, told_at_start, transact
 from servers import need, own_database
 
 need("pgqueuer")
@@ -503,6 +503,31 @@ class TestPgQueuer(OwnPoolContract):
 
         asyncio.run(produce())
         assert len(harness.rows()) == 2
+
+    @pytest.mark.programs
+    @pytest.mark.parametrize(
+        ("imports", "warns"), [((), True), (("sigra.testing.contract_workers",), False)]
+    )
+    def test_a_consumer_that_starts_without_a_worker_says_so(
+        self, harness: PgQueuerHarness, imports: Any, warns: bool
+    ) -> None:
+        """Somebody forgot to import their modules: PgQueuer takes none of their jobs."""
+        program = f"""
+        import asyncio, psycopg
+        from pgqueuer import PgQueuer
+        from pgqueuer.types import QueueExecutionMode
+        from sigra.backends.pgqueuer import PgQueuerBackend
+
+        async def main():
+            connect = psycopg.AsyncConnection.connect
+            async with await connect({harness.server!r}, autocommit=True) as conn:
+                pgq = PgQueuer.from_psycopg_connection(conn)
+                PgQueuerBackend(pgq)
+                await pgq.run(mode=QueueExecutionMode.drain)
+
+        asyncio.run(main())
+        """
+        assert warns == told_at_start(program, *imports)
 
     def test_an_entrypoint_of_the_users_keeps_its_name(self, harness: PgQueuerHarness) -> None:
         """A native entrypoint is not replaced."""

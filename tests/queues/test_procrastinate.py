@@ -22,6 +22,7 @@ from queue_harness import (
     failing,
     not_hanging,
     occupy_the_only_thread,
+    told_at_start,
     transact,
 )
 from servers import need
@@ -738,6 +739,24 @@ def test_no_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROCRASTINATE_APP", raising=False)
     with pytest.raises(TypeError, match="PROCRASTINATE_APP"):
         ProcrastinateBackend()
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize(
+    ("imports", "warns"), [((), True), (("sigra.testing.contract_workers",), False)]
+)
+def test_a_consumer_that_starts_without_a_worker_says_so(imports: Any, warns: bool) -> None:
+    """Somebody forgot to import their modules: procrastinate fails all their jobs."""
+    program = f"""
+    from procrastinate import App
+    from procrastinate.testing import InMemoryConnector
+    from sigra.backends.procrastinate import ProcrastinateBackend
+    app = App(connector=InMemoryConnector(), import_paths={imports})
+    ProcrastinateBackend(app)
+    ProcrastinateBackend(app)
+    app.run_worker(wait=False, install_signal_handlers=False)
+    """
+    assert warns == told_at_start(program)
 
 
 def test_a_users_task_keeps_its_name() -> None:

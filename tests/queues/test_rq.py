@@ -97,6 +97,12 @@ class RQHarness(QueueHarness):
 class TestRQ(QueueContract):
     harness_class, server = RQHarness, "redis"
 
+    def test_a_job_that_returns_rqs_own_retry_is_done_and_the_log_says_so(self, harness, journal):
+        """Its author meant that it is not: the line names Sigra's words."""
+        job = rq_app.returns_rqs_word.new(IDS)
+        told = rf"job {job.id} of .* returned rq.Retry, .* completed. Return Failure\(reason\)"
+        journal.wait(harness, lambda: bool(harness.logged(told)), "the warning")
+
     def test_a_cancelled_job_is_a_failed_job(self, harness, journal):
         """RQ has no state for it: its error says what it was."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)

@@ -18,7 +18,7 @@ import pytest
 from consumer import Consumer
 from consumer_side import held, sleeps
 from queue_contract import LoopContract
-from queue_harness import CUT, QueueHarness, failing, occupy_the_only_thread
+from queue_harness import CUT, QueueHarness, failing, occupy_the_only_thread, told_at_start
 from servers import need
 
 saq = need("saq")
@@ -1033,6 +1033,20 @@ def test_on_redis_a_job_of_the_users_own_may_be_lost(redis):
 
     assert asyncio.run(die_sweeping()) == 0
     assert "at_least_once" in backend.capabilities
+
+
+@pytest.mark.programs
+@pytest.mark.parametrize(
+    ("imports", "warns"), [((), True), (("sigra.testing.contract_workers",), False)]
+)
+def test_a_consumer_that_starts_without_a_worker_says_so(imports, warns):
+    """Somebody forgot to import their modules: SAQ fails all their jobs."""
+    program = """
+    from saq import Queue
+    from sigra.backends.saq import SaqBackend
+    SaqBackend(Queue.from_url("redis://127.0.0.1:1")).functions
+    """
+    assert warns == told_at_start(program, *imports)
 
 
 def test_by_name_it_is_saqs_own_default_queue():
