@@ -10,10 +10,10 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
-from sigra.backends.pgqueuer_insert import AGE, PooledDriver, asks_age, queries_for, rows_of
+from sigra.backends.pgqueuer_insert import PooledDriver, awrite, queries_for, write
 from sigra.backends.pgqueuer_notes import Notes, own_queries, surely_retry
 from sigra.backends.pgqueuer_run import run, watch_start
-from sigra.backends.producing import able_to, accept, sending
+from sigra.backends.producing import able_to, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -51,13 +51,11 @@ class PgQueuerBackend:
         with sending(self.name):
             queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
-                age = queries.driver.fetch(AGE) if asks_age(jobs[0]) else ()
-                ids = queries.enqueue(**rows_of(jobs, age))
+                write(queries, jobs)
             elif self._loop is None or queries is not self._queries:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
             else:
-                ids = wait_for(self.name, self._loop, queries.enqueue(**rows_of(jobs)))
-            accept(jobs, ids)
+                wait_for(self.name, self._loop, awrite(queries, jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
@@ -66,8 +64,7 @@ class PgQueuerBackend:
             if isinstance(queries, _SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)
             else:
-                age = await queries.driver.fetch(AGE) if asks_age(jobs[0]) else ()
-                accept(jobs, await queries.enqueue(**rows_of(jobs, age)))
+                await awrite(queries, jobs)
 
     def _register(self, definition: Definition) -> None:
         name = definition.name

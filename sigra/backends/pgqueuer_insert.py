@@ -11,7 +11,14 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.postgres_pool import OwnPool
-from sigra.backends.producing import check_texts, is_async, require_conn, seconds_until, unique_key
+from sigra.backends.producing import (
+    accept,
+    check_texts,
+    is_async,
+    require_conn,
+    seconds_until,
+    unique_key,
+)
 from sigra.errors import EnqueueError
 from sigra.job import Job
 from sigra.json import dumps
@@ -21,7 +28,9 @@ _psycopg = native("psycopg", "pgqueuer")
 _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
 
-AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
+_HOLDER = "SELECT id FROM {table} WHERE dedupe_key = $1 AND status IN ('queued', 'picked')"
+
+_AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
 """How long the caller's transaction has been open: PgQueuer counts a delay from its begin."""
 
 _WHICH = (
@@ -89,16 +98,42 @@ def queries_for(job: Job, own: Any) -> Any:
     return _queries.Queries(driver(conn), qbq=own.qbq)
 
 
-def asks_age(job: Job) -> bool:
-    """Tell whether ``rows_of`` needs the answer to ``AGE``."""
+def write(queries: Any, jobs: Sequence[Job]) -> None:
+    """Insert the jobs of a batch by queries that block, and tell them their ids."""
+    age = queries.driver.fetch(_AGE) if _asks_age(jobs[0]) else ()
+    ids = queries.enqueue(**_rows_of(jobs, age))
+    held = queries.driver.fetch(*_holder_of(jobs[0], queries)) if ids[0] is None else ()
+    _accept(jobs, ids, held)
+
+
+async def awrite(queries: Any, jobs: Sequence[Job]) -> None:
+    """Do the same by queries of a loop."""
+    fetch = queries.driver.fetch
+    age = await fetch(_AGE) if _asks_age(jobs[0]) else ()
+    ids = await queries.enqueue(**_rows_of(jobs, age))
+    held = await fetch(*_holder_of(jobs[0], queries)) if ids[0] is None else ()
+    _accept(jobs, ids, held)
+
+
+def _holder_of(job: Job, queries: Any) -> tuple[str, Any]:
+    """Return the query, with its argument, that asks which job holds another's unique key."""
+    return _HOLDER.format(table=queries.qbq.qualified.queue_table), unique_key(job)
+
+
+def _accept(jobs: Sequence[Job], ids: Sequence[Any], held: Sequence[Any]) -> None:
+    accept(jobs, ids, held[0]["id"] if held else None)
+
+
+def _asks_age(job: Job) -> bool:
+    """Tell whether ``_rows_of`` needs the answer to ``_AGE``."""
     options = job.options
     return options.conn is not None and options.wait(time.time()) > 0
 
 
-def rows_of(jobs: Sequence[Job], age: Sequence[Any] = ()) -> dict[str, Any]:
+def _rows_of(jobs: Sequence[Job], age: Sequence[Any] = ()) -> dict[str, Any]:
     """Return the arguments by which the queries' ``enqueue`` inserts the jobs of a batch.
 
-    ``age``: the rows of the answer to ``AGE``, if it was asked.
+    ``age``: the rows of the answer to ``_AGE``, if it was asked.
     """
     options, count = jobs[0].options, len(jobs)  # in a batch only unique keys differ
     if wait := seconds_until(options):

@@ -16,22 +16,33 @@ from sigra.job import Job
 _procrastinate = native("procrastinate", "procrastinate")
 
 # One statement, so that it sees a job that begins meanwhile either as waiting or as running. It
-# raises no error for a duplicate, because that would end the caller's transaction.
+# raises no error for a duplicate, because that would end the caller's transaction. Each status is
+# asked for alone: procrastinate has an index for each, and none for both that begins with the lock.
 _DEFER_UNIQUE = """
-INSERT INTO procrastinate_jobs
-    (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
-SELECT job.* FROM unnest(%(jobs)s::procrastinate_job_to_defer_v1[]) AS job
-WHERE NOT EXISTS (
-    SELECT 1 FROM procrastinate_jobs AS held
-    WHERE held.queueing_lock = job.queueing_lock AND held.status IN ('todo', 'doing'))
-ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
-RETURNING id, queueing_lock
+WITH job AS (
+    SELECT * FROM unnest(%(jobs)s::procrastinate_job_to_defer_v1[])
+), held AS (
+    SELECT id, queueing_lock FROM procrastinate_jobs
+    WHERE queueing_lock IN (SELECT queueing_lock FROM job) AND status = 'todo'
+    UNION ALL SELECT id, queueing_lock FROM procrastinate_jobs
+    WHERE queueing_lock IN (SELECT queueing_lock FROM job) AND status = 'doing'
+), made AS (
+    INSERT INTO procrastinate_jobs
+        (queue_name, task_name, priority, lock, queueing_lock, args, scheduled_at)
+    SELECT * FROM job
+    WHERE NOT EXISTS (SELECT 1 FROM held WHERE held.queueing_lock = job.queueing_lock)
+    ON CONFLICT (queueing_lock) WHERE status = 'todo' DO NOTHING
+    RETURNING id, queueing_lock
+)
+SELECT id, queueing_lock, true AS made FROM made
+UNION ALL SELECT id, queueing_lock, false FROM held
 """
 
 # Asked afterwards: the insert may wait for another producer, and does not see the job that this
 # commits and a consumer begins at once. If there is one, the job just inserted is taken back.
 _BEGUN = """
-SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = %(key)s AND status = 'doing' LIMIT 1
+SELECT id, queueing_lock, false AS made FROM procrastinate_jobs
+WHERE queueing_lock = %(key)s AND status = 'doing' LIMIT 1
 """
 _SAVEPOINT = "SAVEPOINT sigra_unique"
 _TAKE_BACK, _RELEASE = f"ROLLBACK TO {_SAVEPOINT}", f"RELEASE {_SAVEPOINT}"
@@ -65,9 +76,9 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     conn.execute(_SAVEPOINT)
     ask = connector.execute_query_all_with_connection  # dicts, whatever rows the connection makes
     rows = ask(conn, **statement)
-    if rows and ask(conn, query=_BEGUN, key=unique_key(jobs[0])):
+    if _is_made(rows) and (begun := ask(conn, query=_BEGUN, key=unique_key(jobs[0]))):
         conn.execute(_TAKE_BACK)
-        rows = []
+        rows = begun
     conn.execute(_RELEASE)
     return rows
 
@@ -88,11 +99,15 @@ async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     await conn.execute(_SAVEPOINT)
     ask = connector.execute_query_all_async_with_connection
     rows = await ask(conn, **statement)
-    if rows and await ask(conn, query=_BEGUN, key=unique_key(jobs[0])):
+    if _is_made(rows) and (begun := await ask(conn, query=_BEGUN, key=unique_key(jobs[0]))):
         await conn.execute(_TAKE_BACK)
-        rows = []
+        rows = begun
     await conn.execute(_RELEASE)
     return rows
+
+
+def _is_made(rows: Sequence[Mapping[str, Any]]) -> bool:
+    return any(row["made"] for row in rows)
 
 
 def _is_exclusive(connector: Any, jobs: Sequence[Job]) -> bool:
@@ -115,8 +130,9 @@ def accept_rows(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
         accept(jobs, [row["id"] for row in rows])
         return
     # One row for each lock that was free: it is that of the first job that asked for the lock.
-    ids = {row["queueing_lock"]: row["id"] for row in rows}
-    accept(jobs, [ids.pop(unique_key(job), None) for job in jobs])
+    ids = {row["queueing_lock"]: row["id"] for row in rows if row["made"]}
+    holder = rows[0]["id"] if rows else None
+    accept(jobs, [ids.pop(unique_key(job), None) for job in jobs], holder)
 
 
 def _native(job: Job) -> Any:

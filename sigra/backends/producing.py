@@ -101,10 +101,15 @@ def _check_length(job: Job, length: int, longest: int, of: str) -> None:
         raise InvalidOptionError("queue", reason, job.worker)
 
 
-def accept(jobs: Sequence[Job], ids: Sequence[Any]) -> None:
-    """Give the jobs the ids from their queue; None: another job there holds the unique key."""
+def accept(jobs: Sequence[Job], ids: Sequence[Any], holder: Any = None) -> None:
+    """Give the jobs of a batch the ids from their queue; None: a job there holds their unique key.
+
+    ``holder``: the id of that job, if it is not one of the batch and the queue told it.
+    """
+    holder = next((id for id in ids if id is not None), holder)
     for job, id in zip(jobs, ids, strict=True):
-        job.accept(native_id=None if id is None else str(id), duplicate=id is None)
+        known = holder if id is None else id
+        job.accept(native_id=None if known is None else str(known), duplicate=id is None)
 
 
 def require_conn(job: Job, wanted: str, *marks: str) -> None:

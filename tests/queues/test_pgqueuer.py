@@ -356,10 +356,11 @@ class TestPgQueuer(OwnPoolContract):
         self, harness: PgQueuerHarness
     ) -> None:
         """What follows it in the transaction is committed."""
-        contract_workers.echo.new(IDS, unique="k", delay=60)
+        first = contract_workers.echo.new(IDS, unique="k", delay=60)
         with psycopg.connect(harness.url) as conn:
             batch = contract_workers.echo.new_many([IDS, IDS], unique="k", conn=conn)
             assert [job.duplicate for job in batch] == [True, True]
+            assert [job.native_id for job in batch] == [first.native_id] * 2
             contract_workers.agnostic.new({}, conn=conn, delay=60)
         assert len(harness.rows()) == 2
 
@@ -372,9 +373,11 @@ class TestPgQueuer(OwnPoolContract):
         first = held.new(args, unique="k")
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
         assert [row["status"] for row in harness.rows("id = %s", first.native_id)] == ["picked"]
-        assert held.new(args, unique="k").duplicate
+        for again in (held.new(args, unique="k"), asyncio.run(held.anew(args, unique="k"))):
+            assert (True, first.native_id) == (again.duplicate, again.native_id)
         batch = contract_workers.echo.new_many([IDS] * 3, unique="k")
         assert [job.duplicate for job in batch] == [False, True, True]
+        assert {batch[0].native_id} == {job.native_id for job in batch}
         end.touch()
 
     @pytest.mark.parametrize("commit", [False, True])

@@ -37,7 +37,11 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E4
 from sqlalchemy.orm import Session  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
-from sigra.backends import procrastinate_notes, procrastinate_run  # noqa: E402
+from sigra.backends import (  # noqa: E402
+    procrastinate_insert,
+    procrastinate_notes,
+    procrastinate_run,
+)
 from sigra.backends.procrastinate import ProcrastinateBackend  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -413,6 +417,7 @@ class TestProcrastinate(LoopContract):
                 conn.rollback()
             assert waiting.result().duplicate is begun
         (row,) = harness.rows()
+        assert str(row["id"]) == waiting.result().native_id
         if begun:  # by no worker, so that none ends it
             assert row["status"] == "doing"
             with psycopg.connect(harness.url) as conn:
@@ -428,6 +433,18 @@ class TestProcrastinate(LoopContract):
                 other.execute("SET lock_timeout = 1000")
                 assert contract_workers.echo.new(IDS, unique="k", conn=other).duplicate
         assert [str(row["id"]) for row in harness.rows()] == [first.native_id]
+
+    def test_a_backlog_does_not_slow_down_a_job_with_a_unique_key(self, harness: Any) -> None:
+        """Its key is looked for by procrastinate's index: all waiting jobs were read each time."""
+        query = procrastinate_insert._DEFER_UNIQUE.replace("%(jobs)s", "'{}'")
+        columns = "queue_name, task_name, queueing_lock"
+        rows = "SELECT 'default', 'native', number FROM generate_series(1, 5000) AS number"
+        with psycopg.connect(harness.url) as conn:
+            conn.execute(f"INSERT INTO procrastinate_jobs ({columns}) {rows}")
+            conn.execute("ANALYZE procrastinate_jobs")
+            plan = " ".join(line for (line,) in conn.execute(f"EXPLAIN {query}"))
+            conn.rollback()
+        assert "Index Scan using procrastinate_jobs_queueing_lock_idx" in plan
 
     def test_a_transaction_takes_any_number_of_keys(self, harness: Any) -> None:
         """Each held a lock of the server's, which has room for some thousands, to the end."""
@@ -546,9 +563,11 @@ class TestProcrastinate(LoopContract):
         first = held.new(args, unique="k")
         journal.wait(harness, lambda: bool(journal.runs()), "the first job")
         assert harness.row(first)["status"] == "doing"
-        assert held.new(args, unique="k").duplicate
+        for again in (held.new(args, unique="k"), asyncio.run(held.anew(args, unique="k"))):
+            assert (True, first.native_id) == (again.duplicate, again.native_id)
         batch = contract_workers.echo.new_many([IDS] * 3, unique="k")
         assert [job.duplicate for job in batch] == [False, True, True]
+        assert {batch[0].native_id} == {job.native_id for job in batch}
         end.touch()
 
     @pytest.mark.parametrize(
