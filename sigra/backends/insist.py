@@ -10,7 +10,10 @@ _WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds between the tries."""
 
 
-async def insist(write: Callable[[], Awaitable[Any]], passing: type[Exception] = Exception) -> None:
+async def insist(
+    write: Callable[[], Awaitable[Any]],
+    passing: type[Exception] | tuple[type[Exception], ...] = Exception,
+) -> None:
     """Write, and try again up to five times; raise the last error, or the first not ``passing``.
 
     ``write``: it must have the same effect when done twice, because its answer may be lost.

@@ -136,10 +136,13 @@ def _may_wait(job: Any) -> bool:
 
 
 def broken(queue: Any) -> Any:
-    """Return the error of a connection that breaks."""
+    """Return the errors of a connection that breaks, or of a server that takes no writes now."""
     if hasattr(queue, "pool"):
         return native("psycopg", "saq").OperationalError
-    return native("redis", "saq").ConnectionError if hasattr(queue, "redis") else OSError
+    if not hasattr(queue, "redis"):
+        return OSError
+    errors = native("redis.exceptions", "saq")  # a failover, or its memory is full
+    return errors.ConnectionError, errors.ReadOnlyError, errors.OutOfMemoryError
 
 
 async def _is_held(queue: Any, job: Any) -> bool:

@@ -1,16 +1,24 @@
-"""Have a taskiq broker lose no job to a queue that it does not have, or that somebody deleted.
+"""Have a taskiq broker lose no job that it cannot send: its server refuses it, or has no queue.
 
-RabbitMQ sends back what no queue takes, and then confirms it; taskiq ignores what comes back.
+RabbitMQ sends back what no queue takes, and then confirms it; taskiq ignores what comes back. And
+``taskiq scheduler`` tries once to send what is due, and then not until it is started anew.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.backends.taskiq_run import add
-from sigra.errors import InvalidOptionError
+from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
+
+_log = logging.getLogger("sigra.job")
+
+_AGAIN = 2.0
 
 
 def check_queue(broker: Any, job: Job) -> None:
@@ -30,26 +38,43 @@ def check_queue(broker: Any, job: Job) -> None:
 def surely_kick(broker: Any) -> None:
     """Send a job that RabbitMQ sends back once more, after its queues are made anew.
 
-    In ``taskiq scheduler`` too. If it comes back again, the broker raises ``RuntimeError``. On
-    servers other than RabbitMQ, and for the application's own tasks, nothing changes.
+    If it comes back again, the broker raises ``RuntimeError``. ``taskiq scheduler`` tries until
+    the broker takes the job. For the application's own tasks nothing changes.
     """
     kick = broker.kick
 
     async def kick_surely(message: Any) -> None:
-        task = broker.find_task(message.task_name)
-        ours = task is not None and task.original_func.__module__ == add.__module__
-        if not ours or "delay" in message.labels:  # a delaying exchange sends all back
-            await kick(message)
-        elif await _comes_back(broker, kick, message):
-            await broker._declare_queues(broker.write_channel)
-            if await _comes_back(broker, kick, message):
-                raise RuntimeError(
-                    f"no queue on RabbitMQ took the message of {message.task_name!r}"
-                )
+        while True:
+            try:
+                await _kick(broker, kick, message)
+                return
+            except Exception:
+                if not (broker.is_scheduler_process and _is_job(broker, message)):
+                    raise
+                what = "could not send job %s, which is due, to the broker: trying again"
+                _log.exception(what, brief(message.task_id))
+            await asyncio.sleep(_AGAIN)
 
     # Only once: an outer wrapper would see sent back what an inner one has sent again already.
-    if hasattr(broker, "write_channel") and kick.__module__ != __name__:
+    if kick.__module__ != __name__:
         broker.kick = kick_surely
+
+
+def _is_job(broker: Any, message: Any) -> bool:
+    task = broker.find_task(message.task_name)
+    if task is None:  # a scheduler need not import the workers
+        return MARK.encode() in message.message
+    return bool(task.original_func.__module__ == add.__module__)
+
+
+async def _kick(broker: Any, kick: Callable[[Any], Any], message: Any) -> None:
+    sends_back = hasattr(broker, "write_channel") and "delay" not in message.labels
+    if not sends_back or not _is_job(broker, message):  # a delaying exchange sends all back
+        await kick(message)
+    elif await _comes_back(broker, kick, message):
+        await broker._declare_queues(broker.write_channel)
+        if await _comes_back(broker, kick, message):
+            raise RuntimeError(f"no queue on RabbitMQ took the message of {message.task_name!r}")
 
 
 async def _comes_back(broker: Any, kick: Callable[[Any], Any], message: Any) -> bool:

@@ -19,7 +19,7 @@ from consumer import Consumer
 from consumer_side import held, sleeps
 from queue_contract import LoopContract
 from queue_harness import CUT, QueueHarness, failing, occupy_the_only_thread, told_at_start
-from servers import need
+from servers import bundled_redis, need
 
 saq = need("saq")
 
@@ -539,6 +539,28 @@ def test_an_end_is_written_where_redis_is_gone_for_a_moment(redis):
         return await left_of(queue, job)
 
     native = asyncio.run(run_it())
+    assert (native.status, native.attempts) == ("complete", 1)
+
+
+def test_an_end_is_written_where_redis_takes_no_writes_for_a_moment():
+    """As in a failover: SAQ left the job as a running one, to be run again."""
+    with bundled_redis() as url:
+        queue = saq.Queue.from_url(url, name="failover")
+        backend = SaqBackend(queue)
+
+        @tenant_worker(name="tests.failover", backend=backend)
+        async def ends(scope):
+            await queue.redis.replicaof("127.0.0.1", "1")
+            again = queue.redis.replicaof("NO", "ONE")
+            asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, again)
+
+        async def run_it():
+            job = await ends.anew(IDS)
+            process = saq.Worker(queue, backend.functions).process()
+            await asyncio.wait({asyncio.ensure_future(process)})
+            return await left_of(queue, job)
+
+        native = asyncio.run(run_it())
     assert (native.status, native.attempts) == ("complete", 1)
 
 

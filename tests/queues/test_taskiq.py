@@ -224,6 +224,19 @@ def rabbitmq_and_redis(rabbitmq, redis):
 class TestTaskiqOnRedis(TaskiqContract):
     harness_class, server = TaskiqHarness, "redis_alone"
 
+    def test_a_job_that_cannot_be_sent_when_it_is_due_is_sent_later(self, harness, journal):
+        """taskiq's scheduler tries once, and again only when it is started anew."""
+        job = workers.echo.new(IDS, delay=3)
+        harness.stop()
+        with redis.Redis.from_url(harness.server) as server:
+            server.delete(harness.queue)
+            server.set(harness.queue, "no stream")
+            told = f"could not send job {job.id}, which is due"
+            journal.wait(harness, lambda: told in harness.scheduler.output, "the first try")
+            server.delete(harness.queue)
+        harness.start()
+        journal.wait(harness, lambda: len(journal.runs()) == 1, "the job")
+
     def test_the_note_of_a_job_that_ended_goes(self, harness, journal):
         """It is there while the job runs."""
         end = harness.folder / "end"
