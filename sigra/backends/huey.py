@@ -12,6 +12,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.envelope import pack
+from sigra.backends.huey_again import write_surely
 from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import read, task_of
@@ -47,6 +48,8 @@ class HueyBackend:
             self.capabilities = (self.capabilities - {"at_most_once"}) | able_to("at_least_once")
             huey.on_shutdown("sigra.release")(huey.storage.release)
             huey.execute = huey.storage.surely(huey.execute)
+        else:
+            write_surely(huey)
         huey.deserialize_task = partial(read, huey)
         catalog.subscribe(self._register)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
+from sigra.backends.huey_again import insist, taken
 from sigra.backends.orm_thread import execute_apart, execute_in_place
 from sigra.backends.producing import error_text
 
@@ -40,7 +43,8 @@ def read(huey: Any, data: bytes) -> Any:
     message = huey.serializer.deserialize(data)
     if MARK in (message.kwargs or ()):
         task_of(huey, message.name.removeprefix("."))
-    return huey._registry.create_task(message)
+    task = huey._registry.create_task(message)
+    return taken(task) if type(task).execute is run else task
 
 
 def run(task: Any) -> None:
@@ -58,6 +62,8 @@ def _settle(task: Any, consumed: Consumed) -> None:
     match verdict.state:
         case "retryable" | "scheduled":
             task.kwargs = consumed.following()
+            with suppress(Exception):  # huey does it next, and if it cannot, drops the job
+                insist(partial(task.huey.delete, task.revoke_id))
             raise _exceptions.RetryTask(verdict.state, delay=verdict.delay or None) from error
         case "cancelled":
             raise _exceptions.CancelExecution(str(error), retry=False) from error

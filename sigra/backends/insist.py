@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-_WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)
+WAITS = (0.0, 1.0, 2.0, 4.0, 8.0)
 """Seconds between the tries."""
 
 
@@ -18,7 +18,7 @@ async def insist(
 
     ``write``: it must have the same effect when done twice, because its answer may be lost.
     """
-    for wait in _WAITS:
+    for wait in WAITS:
         try:
             await write()
         except passing:

@@ -7,6 +7,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -19,7 +20,7 @@ import pytest
 from older_release import older_pack
 from queue_contract import QueueContract
 from queue_harness import QueueHarness
-from servers import need
+from servers import bundled_redis, need
 
 need("huey")
 
@@ -32,8 +33,10 @@ from huey.registry import Message  # noqa: E402
 
 from sigra import (  # noqa: E402
     EnqueueError,
+    Failure,
     InvalidOptionError,
     Signing,
+    Snooze,
     configure,
     current_job,
     tenant_worker,
@@ -484,6 +487,37 @@ def test_without_a_server_nothing_is_enqueued():
     huey = RedisHuey("x", url="redis://127.0.0.1:1/0", serializer=JSONSerializer())
     with configure(backend=HueyBackend(huey)), pytest.raises(EnqueueError, match="Connection"):
         producer.new(IDS)
+
+
+@pytest.mark.parametrize("refuses", ["maxmemory 1", "replicaof 127.0.0.1 1"])
+@pytest.mark.parametrize("how", ["fails", "snoozes", "falls due"])
+def test_a_job_goes_on_though_redis_takes_no_writes_for_a_moment(refuses, how):
+    """Its memory is full, or it fails over: huey, which has taken the job out, dropped it."""
+    name, *value = refuses.split()
+    off = {"maxmemory": ["0"], "replicaof": ["NO", "ONE"]}[name]
+    words = ["CONFIG", "SET", name] if name == "maxmemory" else [name]
+    with bundled_redis() as url:
+        huey = RedisHuey("refuses", url=url, serializer=JSONSerializer())
+        backend, client = HueyBackend(huey), huey.storage.conn
+        HueyBackend(huey)
+
+        def refuse():
+            client.execute_command(*words, *value)
+            threading.Timer(1.5, client.execute_command, [*words, *off]).start()
+
+        @tenant_worker(name="tests.refused", backend=backend, max_attempts=2, backoff=0)
+        def goes_on(scope, how):
+            refuse()
+            return Snooze(60) if how == "snoozes" else Failure("said so")
+
+        job = goes_on.new({**IDS, "how": how})
+        task = huey.dequeue()
+        if how == "falls due":
+            refuse()
+            huey.enqueue(task)  # as huey's scheduler does
+        else:
+            huey.execute(task)
+        assert [job.id] == [each.id for each in (*huey.pending(), *huey.scheduled())]
 
 
 def test_workers_run_in_the_mode_that_huey_has_for_tests(journal):
