@@ -125,8 +125,9 @@ def be_patient(connection: Connection) -> None:
     known = connection.info  # of the driver's connection, which is asked once
     if (own := known.get(_OWN_TIMEOUT)) is None:
         own = known[_OWN_TIMEOUT] = connection.exec_driver_sql(_OWN_MILLISECONDS).scalar_one()
-    if not 0 < own <= _BUSY_MILLISECONDS:
-        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_BUSY_MILLISECONDS}")
+    # Its own too: behind PgBouncer the next transaction may be on a connection that has none.
+    patience = own if 0 < own <= _BUSY_MILLISECONDS else _BUSY_MILLISECONDS
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience}")
 
 
 def scrub_file(cursor: Any) -> None:

@@ -487,6 +487,21 @@ def test_a_shorter_wait_for_locks_that_somebody_set_is_kept(
         engine.dispose()
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_no_wait_for_a_lock_is_endless_on_a_connection_that_lost_its_own_limit(
+    url: str, open_sink: Any
+) -> None:
+    """As behind PgBouncer, where the next transaction may be on another connection."""
+    limited = make_url(url).update_query_dict({"options": "-c lock_timeout=1500"})
+    sink = open_sink(limited.render_as_string(hide_password=False))
+    asked = "SHOW lock_timeout"
+    for _ in range(2):
+        shown = sink.database.write(lambda c: c.exec_driver_sql(asked).scalar())
+        assert shown == "1500ms"
+        sink.database.write(lambda c: c.exec_driver_sql("SET lock_timeout = 0"))
+
+
 def verified(sink: SqlAuditSink, folder: Path) -> Report:
     """Verify a store of that kind by what was kept of it elsewhere."""
     (folder / "checkpoints").write_text(FIRST["checkpoints"], "utf-8")
