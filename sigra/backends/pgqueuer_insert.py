@@ -28,7 +28,10 @@ _psycopg = native("psycopg", "pgqueuer")
 _pgqueuer = native("pgqueuer", "pgqueuer")
 _queries = native("pgqueuer.queries", "pgqueuer")
 
-_HOLDER = "SELECT id FROM {table} WHERE dedupe_key = $1 AND status IN ('queued', 'picked')"
+_HOLDERS = (
+    "SELECT id, dedupe_key FROM {table} "
+    "WHERE dedupe_key = ANY($1::text[]) AND status IN ('queued', 'picked')"
+)
 
 _AGE = "SELECT extract(epoch FROM clock_timestamp() - now())::float8 AS age"
 """How long the caller's transaction has been open: PgQueuer counts a delay from its begin."""
@@ -102,7 +105,7 @@ def write(queries: Any, jobs: Sequence[Job]) -> None:
     """Insert the jobs of a batch by queries that block, and tell them their ids."""
     age = queries.driver.fetch(_AGE) if _asks_age(jobs[0]) else ()
     ids = queries.enqueue(**_rows_of(jobs, age))
-    held = queries.driver.fetch(*_holder_of(jobs[0], queries)) if ids[0] is None else ()
+    held = queries.driver.fetch(*_holders_of(jobs, queries)) if None in ids else ()
     _accept(jobs, ids, held)
 
 
@@ -111,17 +114,18 @@ async def awrite(queries: Any, jobs: Sequence[Job]) -> None:
     fetch = queries.driver.fetch
     age = await fetch(_AGE) if _asks_age(jobs[0]) else ()
     ids = await queries.enqueue(**_rows_of(jobs, age))
-    held = await fetch(*_holder_of(jobs[0], queries)) if ids[0] is None else ()
+    held = await fetch(*_holders_of(jobs, queries)) if None in ids else ()
     _accept(jobs, ids, held)
 
 
-def _holder_of(job: Job, queries: Any) -> tuple[str, Any]:
-    """Return the query, with its argument, that asks which job holds another's unique key."""
-    return _HOLDER.format(table=queries.qbq.qualified.queue_table), unique_key(job)
+def _holders_of(jobs: Sequence[Job], queries: Any) -> tuple[str, Any]:
+    """Return the query, with its argument, that asks which jobs hold the unique keys of these."""
+    table = queries.qbq.qualified.queue_table
+    return _HOLDERS.format(table=table), [*{unique_key(job) for job in jobs}]
 
 
 def _accept(jobs: Sequence[Job], ids: Sequence[Any], held: Sequence[Any]) -> None:
-    accept(jobs, ids, held[0]["id"] if held else None)
+    accept(jobs, ids, {row["dedupe_key"]: row["id"] for row in held})
 
 
 def _asks_age(job: Job) -> bool:

@@ -39,10 +39,9 @@ UNION ALL SELECT id, queueing_lock, false FROM held
 """
 
 # Asked afterwards: the insert may wait for another producer, and does not see the job that this
-# commits and a consumer begins at once. If there is one, the job just inserted is taken back.
+# commits and a consumer begins at once. If there is one, the batch is taken back and inserted anew.
 _BEGUN = """
-SELECT id, queueing_lock, false AS made FROM procrastinate_jobs
-WHERE queueing_lock = %(key)s AND status = 'doing' LIMIT 1
+SELECT 1 FROM procrastinate_jobs WHERE queueing_lock = ANY(%(keys)s) AND status = 'doing' LIMIT 1
 """
 _SAVEPOINT = "SAVEPOINT sigra_unique"
 _TAKE_BACK, _RELEASE = f"ROLLBACK TO {_SAVEPOINT}", f"RELEASE {_SAVEPOINT}"
@@ -76,9 +75,9 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     conn.execute(_SAVEPOINT)
     ask = connector.execute_query_all_with_connection  # dicts, whatever rows the connection makes
     rows = ask(conn, **statement)
-    if _is_made(rows) and (begun := ask(conn, query=_BEGUN, key=unique_key(jobs[0]))):
+    while (made := _made(rows)) and ask(conn, query=_BEGUN, keys=[*made]):
         conn.execute(_TAKE_BACK)
-        rows = begun
+        rows = ask(conn, **statement)
     conn.execute(_RELEASE)
     return rows
 
@@ -99,15 +98,16 @@ async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     await conn.execute(_SAVEPOINT)
     ask = connector.execute_query_all_async_with_connection
     rows = await ask(conn, **statement)
-    if _is_made(rows) and (begun := await ask(conn, query=_BEGUN, key=unique_key(jobs[0]))):
+    while (made := _made(rows)) and await ask(conn, query=_BEGUN, keys=[*made]):
         await conn.execute(_TAKE_BACK)
-        rows = begun
+        rows = await ask(conn, **statement)
     await conn.execute(_RELEASE)
     return rows
 
 
-def _is_made(rows: Sequence[Mapping[str, Any]]) -> bool:
-    return any(row["made"] for row in rows)
+def _made(rows: Sequence[Mapping[str, Any]]) -> dict[str | None, Any]:
+    """Return the ids of the jobs that were inserted, by their keys."""
+    return {row["queueing_lock"]: row["id"] for row in rows if row["made"]}
 
 
 def _is_exclusive(connector: Any, jobs: Sequence[Job]) -> bool:
@@ -130,9 +130,8 @@ def accept_rows(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
         accept(jobs, [row["id"] for row in rows])
         return
     # One row for each lock that was free: it is that of the first job that asked for the lock.
-    ids = {row["queueing_lock"]: row["id"] for row in rows if row["made"]}
-    holder = rows[0]["id"] if rows else None
-    accept(jobs, [ids.pop(unique_key(job), None) for job in jobs], holder)
+    ids, held = _made(rows), {row["queueing_lock"]: row["id"] for row in rows}
+    accept(jobs, [ids.pop(unique_key(job), None) for job in jobs], held)
 
 
 def _native(job: Job) -> Any:

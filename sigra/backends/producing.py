@@ -6,8 +6,9 @@ import hashlib
 import inspect
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from types import MappingProxyType
 from typing import Any
 
 from sigra.backend import Capability
@@ -101,14 +102,17 @@ def _check_length(job: Job, length: int, longest: int, of: str) -> None:
         raise InvalidOptionError("queue", reason, job.worker)
 
 
-def accept(jobs: Sequence[Job], ids: Sequence[Any], holder: Any = None) -> None:
+def accept(
+    jobs: Sequence[Job], ids: Sequence[Any], held: Mapping[str | None, Any] = MappingProxyType({})
+) -> None:
     """Give the jobs of a batch the ids from their queue; None: a job there holds their unique key.
 
-    ``holder``: the id of that job, if it is not one of the batch and the queue told it.
+    ``held``: by key, the ids of such jobs that are not of the batch, as far as the queue told them.
     """
-    holder = next((id for id in ids if id is not None), holder)
+    made = {unique_key(job): id for job, id in zip(jobs, ids, strict=True) if id is not None}
     for job, id in zip(jobs, ids, strict=True):
-        known = holder if id is None else id
+        key = unique_key(job)
+        known = made.get(key, held.get(key)) if id is None else id
         job.accept(native_id=None if known is None else str(known), duplicate=id is None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -18,11 +19,18 @@ from older_release import older_pack
 from queue_harness import QueueHarness, not_hanging
 
 from sigra import EnqueueError, InvalidOptionError
+from sigra.job import Job
 from sigra.testing import ConsumerContract
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract_case import IDS
 from sigra.testing.harness import Journal
-from sigra.workers import AuditCleanup, EmailDelivery, TokenCleanup, for_each_organization
+from sigra.workers import (
+    AuditCleanup,
+    EmailDelivery,
+    TokenCleanup,
+    afor_each_organization,
+    for_each_organization,
+)
 
 NEVER = datetime.max.replace(tzinfo=timezone.utc)
 
@@ -98,6 +106,31 @@ class QueueContract(ConsumerContract):
         assert organizations() == expected
         harness.notes.write_text("")
         engine.dispose()
+
+    @pytest.mark.parametrize("makes", ["plain", "async"])
+    def test_a_round_that_comes_again_adds_what_does_not_run_yet(
+        self, harness: QueueHarness, journal: Journal, makes: str
+    ) -> None:
+        """Each duplicate has the native id of its own organization's job."""
+        self._require(harness, "unique")
+        end = harness.folder / f"end of {makes}"
+        args = {"until": str(end)}
+
+        def make(*organizations: str) -> list[Job]:
+            if makes == "plain":
+                return for_each_organization(held, organizations, args, tick="1")
+            return asyncio.run(afor_each_organization(held, organizations, args, tick="1"))
+
+        (first,) = make("acme")
+        journal.wait(harness, lambda: bool(journal.runs()), "the first job")
+        jobs = make("acme", "globex", "initech")
+        assert [True, False, False] == [job.duplicate for job in jobs]
+        again = make("initech", "acme", "globex", "hooli")
+        assert [True, True, True, False] == [job.duplicate for job in again]
+        named = [job.native_id for job in (jobs[2], first, jobs[1])]
+        assert named == [job.native_id for job in again[:3]] and jobs[0].native_id == named[1]
+        end.touch()
+        journal.wait(harness, lambda: len(journal.runs()) == 4, "the jobs of four organizations")
 
     def test_a_server_that_is_gone_is_an_enqueue_error_and_comes_back(
         self, harness: QueueHarness, journal: Journal
