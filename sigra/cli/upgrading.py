@@ -69,7 +69,8 @@ def downgrade_tables(
     to = _known(version)
     if found is not None and found < to:
         raise MisuseError(
-            f"the tables are of version {found}, which is older than {to}; run sigra audit upgrade"
+            f"the tables are of version {found}, which is older than {to}; run sigra audit upgrade "
+            f"--to {to}"
         )
     change = "" if found == to else f"brought back from version {found} to {to}"
     facts = {"from": found, "to": to}

@@ -134,6 +134,15 @@ def test_a_version_that_is_not_that_way_is_misuse(
     assert ("0003", "intact") == state(database)
 
 
+def test_a_version_that_is_not_back_names_the_command_that_goes_there(
+    run: Command, database: Path
+) -> None:
+    """Without ``--to`` it would go further than was asked for."""
+    go_back(database, "0001")
+    result = run("downgrade", "--to", "0002")
+    assert (2, True) == (result.exit_code, "run sigra audit upgrade --to 0002" in result.stderr)
+
+
 def test_a_store_is_made_only_where_that_is_asked_for(tmp_path: Path) -> None:
     """A typing error in a deploy makes no empty store beside the one that is used."""
     path = tmp_path / "new.db"
