@@ -347,6 +347,14 @@ async def left_of(queue, job):
     return native
 
 
+async def run_once(queue, backend, worker):
+    """Run one job of a worker in a consumer until that ends; return what its queue has of it."""
+    job = await worker.anew(IDS)
+    process = saq.Worker(queue, backend.functions).process()
+    await asyncio.wait({asyncio.ensure_future(process)})
+    return await left_of(queue, job)
+
+
 def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
     """SAQ has handed it to its consumer by then, where it ran too, at the same time."""
     queues = [saq.Queue.from_url(postgres, name="undone") for _ in range(2)]
@@ -532,13 +540,7 @@ def test_an_end_is_written_where_redis_is_gone_for_a_moment(redis):
         proxy.cut()
         asyncio.get_running_loop().call_later(1.5, proxy.restore)
 
-    async def run_it():
-        job = await ends.anew(IDS)
-        process = saq.Worker(queue, backend.functions).process()
-        await asyncio.wait({asyncio.ensure_future(process)})
-        return await left_of(queue, job)
-
-    native = asyncio.run(run_it())
+    native = asyncio.run(run_once(queue, backend, ends))
     assert (native.status, native.attempts) == ("complete", 1)
 
 
@@ -554,13 +556,7 @@ def test_an_end_is_written_where_redis_takes_no_writes_for_a_moment():
             again = queue.redis.replicaof("NO", "ONE")
             asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, again)
 
-        async def run_it():
-            job = await ends.anew(IDS)
-            process = saq.Worker(queue, backend.functions).process()
-            await asyncio.wait({asyncio.ensure_future(process)})
-            return await left_of(queue, job)
-
-        native = asyncio.run(run_it())
+        native = asyncio.run(run_once(queue, backend, ends))
     assert (native.status, native.attempts) == ("complete", 1)
 
 
