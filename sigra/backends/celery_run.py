@@ -7,6 +7,7 @@ from typing import Any
 
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.celery_limit import settled, settling
+from sigra.backends.celery_retry import retry
 from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
@@ -24,6 +25,7 @@ TASK = {
     "reject_on_worker_lost": True,
     "retry_on_worker_lost": True,
     "autoretry_for": (),  # even if the app's own class of tasks has some
+    "retry": retry,
     "max_retries": None,
     "default_retry_delay": 1,
     "serializer": "json",

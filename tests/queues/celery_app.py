@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import consumer_side
-from celery import Celery
+from celery import Celery, current_task
 from celery.signals import worker_process_init
 
 from sigra import AuditEvent, log_safe, tenant_worker
@@ -64,6 +64,16 @@ def survives(scope, args):
         time.sleep(300)
     except SystemExit:
         pass
+
+
+@tenant_worker(name="queues.asks_celery")
+def asks_celery(scope, args):
+    """Have Celery retry, as a decorator of a code base with native tasks does."""
+    record(scope, args)
+    try:
+        raise LookupError("not there yet")
+    except LookupError as error:
+        current_task.retry(exc=error, **args["how"])
 
 
 def _may_be_fetching():

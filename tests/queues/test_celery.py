@@ -54,6 +54,11 @@ def survives(scope, args):
     raise AssertionError("this runs in the consumer")
 
 
+@tenant_worker(name="queues.asks_celery")
+def asks_celery(scope, args):
+    raise AssertionError("this runs in the consumer")
+
+
 @tenant_worker(name="queues.eager")
 def eager(scope, args):
     return Failure(args["why"]) if args.get("why") else None
@@ -368,6 +373,15 @@ class CeleryContract(QueueContract):
             assert harness.logged("raised SoftTimeLimitExceeded; again in 0 s")
             harness.stop()
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 2]
+
+    @pytest.mark.parametrize("how", [{"countdown": 0}, {"throw": False, "max_retries": 9}])
+    def test_a_retry_of_celery_s_in_a_body_is_a_failed_attempt(self, harness, journal, how):
+        """Celery sent a next run of its own beside ours: of three attempts seven were begun."""
+        job = asks_celery.new({**IDS, "how": how}, max_attempts=3, backoff=0)
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
+        self._run(harness, journal, workers.agnostic, {})  # what was sent besides would be begun
+        assert [run["attempt"] for run in journal.runs(asks_celery.name)] == [1, 2, 3]
+        assert harness.logged(f"{job.id} .*attempt 1 of 3, raised LookupError; again in 0 s")
 
     @pytest.mark.parametrize(
         ("place", "seconds", "expected"),

@@ -1,0 +1,20 @@
+"""Make of Celery's own ``retry`` in a body a failed attempt."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+from sigra.backends.external import native
+
+_exceptions = native("celery.exceptions", "celery")
+
+
+def retry(
+    _task: Any, _args: Any = None, _kwargs: Any = None, exc: Any = None, *_: Any, **_options: Any
+) -> NoReturn:
+    """Raise ``exc``, or what is being handled: a failed attempt, which Sigra retries.
+
+    Celery would send a next run too, beside the one that Sigra sends.
+    """
+    raise exc or sys.exception() or _exceptions.Retry("task.retry() was called")
