@@ -60,8 +60,7 @@ def _judge(attempt: Attempt, outcome: Outcome, context: Context) -> tuple[Verdic
             log_attempt(attempt, context, logging.INFO, f"was cancelled: {brief(reason)}")
             return Verdict("cancelled", error=JobCancelledError(*ids, reason)), "failure"
         case Failure(reason):
-            failed = JobFailedError(*ids, reason)
-            verdict = _retry_or_discard(attempt, failed, context)
+            verdict = _retry_or_discard(attempt, JobFailedError(*ids, reason), context)
             level = logging.ERROR if verdict.state == "discarded" else logging.WARNING
             what = f"failed: {brief(reason)}{_what_follows(attempt, verdict)}"
             log_attempt(attempt, context, level, what)
@@ -115,10 +114,12 @@ def log_attempt(
 ) -> None:
     """Log in the job's own context, so that the application's filters find its ids there."""
     name, facts = named_in_logs(attempt.job)
-    turn = f"{name}, attempt {attempt.number} of {attempt.job.options.max_attempts}"
-    facts["attempt"] = attempt.number
+    turn = f"{name}, attempt {attempt.number} of {attempt.job.options.max_attempts}, {what}"
+    worker, facts["attempt"] = attempt.job.worker, attempt.number
+    # The format names the worker, because error trackers group lines by it.
+    words = f"%s{worker.replace('%', '%%')}%s", *turn.split(worker, 1)
     try:
-        context.run(_log.log, level, "%s, %s", turn, what, exc_info=error, extra=facts)
+        context.run(_log.log, level, *words, exc_info=error, extra=facts)
     except Exception as broken:
         # A filter raised, which must not decide what becomes of the job. Show it, as logging shows
         # what a handler raises, but not by the module traceback, which may raise again.

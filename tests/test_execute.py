@@ -493,6 +493,22 @@ def test_the_log_line_names_the_job(caplog: pytest.LogCaptureFixture) -> None:
     assert record.job_id in record.getMessage()
 
 
+def test_failures_are_grouped_by_their_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """Sentry takes lines without a traceback for one issue if their unformatted text is the same."""
+
+    def body(scope: AuditScope, why: str, **rest: Any) -> Any:
+        return Failure(why)
+
+    one, other = (tenant_worker(name=f"execute.{n} 100%s")(body).definition for n in ("a", "b"))
+    for definition, why in ((one, "no stock"), (one, "no card"), (other, "no stock")):
+        args = freeze({**TENANT, "why": why}, 10**6)
+        execute(Attempt(Job(definition, args, JobOptions(), "sync"), 1, 0))
+    first, second, third = caplog.records
+    assert first.msg == second.msg != third.msg
+    assert "of execute.a 100%s (organization 42, " in first.getMessage()
+    assert second.getMessage().endswith("attempt 1 of 1, failed: no card")
+
+
 def test_the_log_is_written_in_the_job_s_context(caplog: pytest.LogCaptureFixture) -> None:
     """A filter of the application's sees the running job when a failure is logged."""
     seen = []
