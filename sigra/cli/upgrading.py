@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -18,7 +18,8 @@ from sigra.store.access import noting_locked
 from sigra.store.database import be_patient
 from sigra.store.errors import UPGRADING, code_of
 from sigra.store.indexes import missing_indexes
-from sigra.store.migrate import HEAD, downgrade, known_versions, upgrade
+from sigra.store.migrate import HEAD, Moved, downgrade, upgrade
+from sigra.store.steps import known_versions
 from sigra.store.tables import entries
 
 _OPERATIONS = "in docs/store-operations.md"
@@ -29,7 +30,13 @@ _FIRST = (
 _GRANT = f'Now grant the other roles their rights: see "PostgreSQL roles" {_OPERATIONS}'
 _GRANT_AGAIN = "Now grant the other roles their rights, as the page of the older release says"
 _AGAIN = "Now start the older release; a process of this one would upgrade the tables again"
-_PAUSE = 0.2
+_PAUSE, _PATIENCE = 0.2, 600.0
+"""Seconds between two tries, and until there is no further one on SQLite, which does not tell an
+upgrade from a transaction that somebody forgot."""
+_HELD = (
+    "another process has the lock of the file: if it is another upgrade, this goes on after it; "
+    "else find who has the file open, as by lsof, and end it"
+)
 _NOTES = {
     "SQLITE_BUSY": "but if it is another upgrade, wait until that is done",
     "SQLITE_CANTOPEN": "is its folder there, and may this user write to it?",
@@ -48,17 +55,9 @@ def upgrade_tables(
             f"the tables are of version {found}, which is newer than {to}; to go back, run sigra "
             f"audit downgrade --to {to}"
         )
-    dropped: list[str] = []
-    if found == to == HEAD:
-        dropped = [str(index.name) for index in store.database.read(missing_indexes)]
-    change = f"upgraded from version {found} to {to}"
-    if found is None:
-        change = f"made, of version {to}"
-    elif found == to:
-        change = f"given again what somebody dropped: {', '.join(dropped)}" if dropped else ""
-    facts = {"from": found, "to": to, "indexes": dropped}
-    _carry_out(store, upgrade, facts, change, dry_run=dry_run, machine=machine)
-    if found is None and store.database.dialect == "postgresql" and not dry_run:
+    dropped = tuple(store.database.read(missing_indexes)) if found == to == HEAD else ()
+    done = _carry_out(store, upgrade, Moved(found, to, dropped), dry_run=dry_run, machine=machine)
+    if done is not None and done.found is None and store.database.dialect == "postgresql":
         print(_GRANT, file=sys.stderr)
 
 
@@ -72,10 +71,7 @@ def downgrade_tables(
             f"the tables are of version {found}, which is older than {to}; run sigra audit upgrade "
             f"--to {to}"
         )
-    change = "" if found == to else f"brought back from version {found} to {to}"
-    facts = {"from": found, "to": to}
-    _carry_out(store, downgrade, facts, change, dry_run=dry_run, machine=machine)
-    if change and not dry_run:
+    if _carry_out(store, downgrade, Moved(found, to), dry_run=dry_run, machine=machine) is not None:
         if store.database.dialect == "postgresql":
             print(_GRANT_AGAIN, file=sys.stderr)
         print(_AGAIN, file=sys.stderr)
@@ -90,52 +86,68 @@ def _known(version: str) -> str:
 
 def _carry_out(
     store: SqlAuditSink,
-    move: Callable[[Any, str], None],
-    facts: dict[str, Any],
-    change: str,
+    move: Callable[[Any, str], Moved],
+    plan: Moved,
     *,
     dry_run: bool,
     machine: bool,
-) -> None:
-    """Make a change, if there is one to make, and say so; or say what it would be."""
-    moves = facts["from"] not in (None, facts["to"])
-    if change and not dry_run:
-        if facts["from"] is not None:
-            print(f"the tables are being {change}: nobody can write meanwhile", file=sys.stderr)
-        _insist(lambda: move(store.database, facts["to"]))
-    facts["changed"] = bool(change) and not dry_run
-    told = f"the tables {'would be' if dry_run else 'were'} {change}"
-    if moves and dry_run:
+) -> Moved | None:
+    """Do what is planned, if that is anything, say what was done and return it; or say the plan."""
+    to, done, facts = str(plan.version), None, dict[str, Any]()
+    told = _told(plan, "would be")
+    if told and not dry_run:
+        if plan.found is not None:
+            print(f"{_told(plan, 'are being')}: nobody can write meanwhile", file=sys.stderr)
+        done = _insist(lambda: move(store.database, to))
+        told = _told(done, "were")
+    elif plan.found not in (None, to):
         with noting_locked():
             facts["events"] = store.database.read(_count)
         told += f": {counted(facts['events'], 'event')}"
+        print(_FIRST, file=sys.stderr)
+    found, version, indexes = done or plan
     if machine:
+        changed = done is not None and bool(told)
+        facts |= {"from": found, "to": version, "indexes": indexes, "changed": changed}
         say(json.dumps(facts))
     else:
-        say(told if change else f"the tables are of version {facts['to']}: nothing to do")
-    if moves and dry_run:
-        print(_FIRST, file=sys.stderr)
+        say(told or f"the tables are of version {version}: nothing to do")
+    return done
 
 
-def _insist(work: Callable[[], object]) -> None:
+def _told(moved: Moved, verb: str) -> str:
+    """Say what is done to the tables; return an empty text where that is nothing."""
+    found, version, indexes = moved
+    if found is None:
+        return f"the tables {verb} made, of version {version}"
+    if found != version:
+        how = "upgraded" if found < str(version) else "brought back"
+        return f"the tables {verb} {how} from version {found} to {version}"
+    again = f"the tables {verb} given again what somebody dropped: {', '.join(indexes)}"
+    return again if indexes else ""
+
+
+def _insist(work: Callable[[], Moved]) -> Moved:
     """Do it; where somebody else is at it, say so and wait."""
-    told = False
+    until, told = monotonic() + _PATIENCE, False
     while True:
         try:
-            work()
+            return work()
         except AuditTablesError as error:
             if error.reason != UPGRADING:
                 raise
-            if not told:
-                print(inline(f"Waiting: {error}"), file=sys.stderr, flush=True)
-            told = True
-            time.sleep(_PAUSE)  # somebody may have set a very short lock_timeout
+            why = str(error)
         except DBAPIError as error:
-            if (note := _NOTES.get(code_of(error) or "")) is not None:
-                error.add_note(note)
-            raise
-        else:
-            return
+            code = code_of(error)
+            if code != "SQLITE_BUSY" or monotonic() > until:
+                if (note := _NOTES.get(code or "")) is not None:
+                    error.add_note(note)
+                raise
+            why = _HELD
+        if not told:
+            print(inline(f"Waiting: {why}"), file=sys.stderr, flush=True)
+        told = True
+        sleep(_PAUSE)  # somebody may have set a very short lock_timeout
 
 
 def _count(connection: Connection) -> int:

@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, column, create_engine, false, func, inspect, select, table
+from sqlalchemy import Connection, column, create_engine, false, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
 from sigra.store.database import Database, be_patient
 from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
 from sigra.store.indexes import missing_indexes
+from sigra.store.steps import VERSION_TABLE, known_versions, run_steps
 from sigra.store.tables import chains, entries, marks
+
+T = TypeVar("T")
 
 HEAD = "0003"
 """The newest version of the tables; ``migrations/versions`` has each step to it."""
 
-VERSION_TABLE = "sigra_audit_version"
-FOLDER = Path(__file__).parent / "migrations"
 _CURES = {
     DENIED: "and this role may not bring them to {}. As the role that owns them,",
     LOCKED: f"and cannot be brought to {{}}: {KEPT}, and",
@@ -43,6 +43,17 @@ _COLUMNS = {
     for version, tables in _TABLES.items()
 }
 """For each version, queries that fail where one is missing; as text, for compiling is slow."""
+
+
+class Moved(NamedTuple):
+    """What was done to the tables: between which versions, and the indexes that were made again.
+
+    ``found`` is None where there were none.
+    """
+
+    found: str | None
+    version: str | None
+    indexes: tuple[str, ...] = ()
 
 
 def ensure_tables(database: Database) -> None:
@@ -83,20 +94,25 @@ def make_within(connection: Connection, file: str) -> bool:
     return bare
 
 
-def upgrade(database: Database, revision: str = HEAD) -> None:
-    """Bring the tables to a version, and make those of its indexes anew that somebody dropped."""
+def upgrade(database: Database, revision: str = HEAD) -> Moved:
+    """Bring the tables to a version, and make those of its indexes anew that somebody dropped.
 
-    def work(connection: Connection) -> None:
-        _move(connection, "upgrade", revision)
-        for index in missing_indexes(connection) if version(connection) == HEAD else ():
-            index.create(connection)
+    Says what it did itself, and not what another did while it waited for that one's end.
+    """
 
-    _alter(database, work)
+    def work(connection: Connection) -> Moved:
+        moved = _move(connection, "upgrade", revision)
+        missing = missing_indexes(connection) if moved.version == HEAD else {}
+        for statement in missing.values():
+            connection.execute(statement)
+        return moved._replace(indexes=tuple(missing))
+
+    return _alter(database, work)
 
 
-def downgrade(database: Database, revision: str) -> None:
+def downgrade(database: Database, revision: str) -> Moved:
     """Bring the tables back to a version; ``base`` drops them with all that they hold."""
-    _alter(database, lambda connection: _move(connection, "downgrade", revision))
+    return _alter(database, lambda connection: _move(connection, "downgrade", revision))
 
 
 def found_version(database: Database) -> str | None:
@@ -164,10 +180,10 @@ def _ask(connection: Connection, query: str) -> list[Any]:
         return list(connection.exec_driver_sql(query).scalars())
 
 
-def _alter(database: Database, work: Callable[[Connection], None]) -> None:
+def _alter(database: Database, work: Callable[[Connection], T]) -> T:
     """Change the tables alone; with foreign keys off, as SQLite's are dropped and made anew."""
 
-    def alter(connection: Connection) -> None:
+    def alter(connection: Connection) -> T:
         if connection.dialect.name == "postgresql":
             enter_alone(connection)
         else:
@@ -175,25 +191,15 @@ def _alter(database: Database, work: Callable[[Connection], None]) -> None:
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
                 connection.exec_driver_sql(statement)
             connection.detach()
-        work(connection)
+        return work(connection)
 
     with noting_locked():
-        database.write(alter)
-
-
-def _check_encoding(connection: Connection) -> None:
-    """Raise ``AuditTablesError`` for a database that lacks characters which events have."""
-    encoding = connection.execute(select(func.current_setting("server_encoding"))).scalar_one()
-    if encoding != "UTF8":
-        raise AuditTablesError(
-            f"need a database with the encoding UTF8, not {encoding}, which lacks characters that "
-            "an id or metadata may have: such events would fail"
-        )
+        return database.write(alter)
 
 
 def _upgrade_once(connection: Connection) -> None:
     if checked_version(connection) != HEAD:
-        _run(connection, "upgrade", HEAD)
+        run_steps(connection, "upgrade", HEAD)
 
 
 def _is_of(connection: Connection, file: str) -> bool:
@@ -206,41 +212,14 @@ def _statements() -> tuple[str, ...]:
     """Return the SQL that makes SQLite's tables as the migrations do, by running them in memory."""
     engine = create_engine("sqlite://")
     with engine.begin() as connection:
-        _run(connection, "upgrade", HEAD)
+        run_steps(connection, "upgrade", HEAD)
         made = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY rowid"
         found = connection.exec_driver_sql(made).scalars().all()
     engine.dispose()
     return tuple(found)
 
 
-def _move(connection: Connection, command: str, revision: str) -> None:
-    _check_known(version(connection))
-    _run(connection, command, revision)
-
-
-@cache
-def known_versions() -> frozenset[str]:
-    """Return the versions that there are steps to."""
-    return frozenset(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
-
-
-def _run(connection: Connection, way: str, revision: str) -> None:
-    """Upgrade or downgrade to a version, by an ``op`` of the connection's own.
-
-    All threads share Alembic's own, which the host's migrations may be using.
-    """
-    from alembic.operations import Operations
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    if way == "upgrade" and connection.dialect.name == "postgresql":
-        _check_encoding(connection)
-    script = ScriptDirectory(str(FOLDER))
-    steps = script._upgrade_revs if way == "upgrade" else script._downgrade_revs
-
-    def steps_from(heads: Any, _: MigrationContext) -> Any:
-        return steps(revision, heads)
-
-    options = {"version_table": VERSION_TABLE, "fn": steps_from}
-    context = MigrationContext.configure(connection, opts=options)
-    context.run_migrations(op=Operations(context))
+def _move(connection: Connection, way: str, revision: str) -> Moved:
+    _check_known(found := version(connection))
+    run_steps(connection, way, revision)
+    return Moved(found, version(connection))

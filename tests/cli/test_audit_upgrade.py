@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import Engine
+from sqlalchemy import event as listen
 
 from sigra import AuditEvent
 from sigra.cli.app import sigra
@@ -206,12 +208,40 @@ def test_an_upgrade_that_fails_changes_nothing(run: Command, database: Path) -> 
     assert ("0001", "") == state(database)
 
 
+def test_an_upgrade_waits_for_another_of_the_same_file(
+    run: Command, database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several that one deploy starts at once, none fails; it is said once what is waited for."""
+    go_back(database, "0001")
+    monkeypatch.setattr("sigra.store.database._BUSY_MILLISECONDS", 1)
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked: list[str] = []
+
+        def end_the_other(_: Any, __: Any, statement: str, *___: Any) -> None:
+            if statement == "BEGIN IMMEDIATE":
+                asked.append(statement)
+                if len(asked) == 3:
+                    other.execute("ROLLBACK")
+
+        listen.listen(Engine, "before_cursor_execute", end_the_other)
+        try:
+            result = run("upgrade")
+        finally:
+            listen.remove(Engine, "before_cursor_execute", end_the_other)
+    assert "the tables were upgraded from version 0001 to 0003\n" == result.stdout, result.output
+    waiting = [line for line in result.stderr.splitlines() if line.startswith("Waiting: ")]
+    assert (0, 1) == (result.exit_code, len(waiting))
+    assert "as by lsof" in waiting[0]
+
+
 def test_an_upgrade_that_somebody_else_s_keeps_waiting_is_not_told_to_end_it(
     run: Command, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite says only that the database is locked, and not by whom."""
     go_back(database, "0001")
     monkeypatch.setattr("sigra.store.database._BUSY_MILLISECONDS", 1)
+    monkeypatch.setattr("sigra.cli.upgrading._PATIENCE", 0)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         result = run("upgrade")

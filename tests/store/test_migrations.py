@@ -47,6 +47,7 @@ from sigra.store import (
     erase,
     migrate,
     read_checkpoints,
+    steps,
     verify,
 )
 from sigra.store.tables import entries, metadata
@@ -67,7 +68,7 @@ def versions() -> list[str]:
     """Return all versions, oldest first."""
     from alembic.script import ScriptDirectory
 
-    script = ScriptDirectory(str(migrate.FOLDER))
+    script = ScriptDirectory(str(steps.FOLDER))
     return [each.revision for each in reversed(list(script.walk_revisions()))]
 
 
@@ -447,6 +448,42 @@ def test_the_command_waits_for_an_upgrade_of_somebody_else_s_and_says_so(
     waiting = [line for line in result.stderr.splitlines() if line.startswith("Waiting: ")]
     assert (1, True) == (len(waiting), "by somebody else" in waiting[0])
     assert first.database.read(migrate.version) == migrate.HEAD
+
+
+@pytest.mark.usefixtures("first")
+@pytest.mark.parametrize(
+    ("words", "theirs", "said"),
+    [
+        (["upgrade"], migrate.upgrade, "are of version 0003: nothing to do"),
+        (["upgrade", "--to", "0002"], migrate.upgrade, "are of version 0003: nothing to do"),
+        (
+            ["downgrade", "--to", "0001"],
+            lambda of: migrate.downgrade(of, "0002"),
+            "were brought back from version 0002 to 0001",
+        ),
+    ],
+    ids=lambda case: " ".join(case) if isinstance(case, list) else "",
+)
+def test_a_command_says_what_it_did_itself_and_not_what_another_did_meanwhile(
+    url: str, open_sink: Any, words: list[str], theirs: Callable[..., object], said: str
+) -> None:
+    """Both saw the older tables: one of them had its way first."""
+    if "downgrade" in words:
+        open_sink(url).prepare()
+    other, begun = open_sink(url).database, list[str]()
+    alone = ("pg_advisory_xact_lock", "BEGIN IMMEDIATE")
+
+    def be_first(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if not begun and any(each in statement for each in alone):
+            begun.append(statement)
+            theirs(other)
+
+    listen.listen(Engine, "before_cursor_execute", be_first)
+    try:
+        result = CliRunner().invoke(sigra, ["audit", *words, "--store", url])
+    finally:
+        listen.remove(Engine, "before_cursor_execute", be_first)
+    assert (0, f"the tables {said}\n") == (result.exit_code, result.stdout), result.output
 
 
 @pytest.mark.servers
