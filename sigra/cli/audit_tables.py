@@ -21,7 +21,7 @@ def upgrade(url: str, version: str | None, create: bool, dry_run: bool, machine:
 
     All or nothing, in one transaction. Nobody else can write meanwhile. First stop all processes
     of the previous release, which cannot write afterwards: see "Upgrading" in
-    docs/store-operations.md. An index that somebody dropped is made again.
+    docs/store-operations.md. An index or constraint that somebody dropped is made again.
 
     \b
     Exit status:

@@ -17,7 +17,7 @@ from sigra.store import AuditTablesError, SqlAuditSink
 from sigra.store.access import noting_locked
 from sigra.store.database import be_patient
 from sigra.store.errors import UPGRADING, code_of
-from sigra.store.indexes import missing_indexes
+from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.migrate import HEAD, Moved, downgrade, upgrade
 from sigra.store.steps import known_versions
 from sigra.store.tables import entries
@@ -38,11 +38,13 @@ _HELD = (
     "else find who has the file open, as by lsof, and end it"
 )
 _NOTES = {
+    "23505": "a constraint that somebody dropped has let rows in: sigra audit verify names those "
+    "that nobody logged",
     "SQLITE_BUSY": "but if it is another upgrade, wait until that is done",
     "SQLITE_CANTOPEN": "is its folder there, and may this user write to it?",
     "SQLITE_READONLY": "copy the file and upgrade the copy, or make it writable",
 }
-"""What to do besides, by SQLite's code."""
+"""What to do besides, by PostgreSQL's code or SQLite's."""
 
 
 def upgrade_tables(
@@ -55,8 +57,13 @@ def upgrade_tables(
             f"the tables are of version {found}, which is newer than {to}; to go back, run sigra "
             f"audit downgrade --to {to}"
         )
-    dropped = tuple(store.database.read(missing_indexes)) if found == to == HEAD else ()
-    done = _carry_out(store, upgrade, Moved(found, to, dropped), dry_run=dry_run, machine=machine)
+    dropped: list[str] = []
+    if found == to == HEAD:
+        for missing in (missing_indexes, missing_constraints):
+            dropped += store.database.read(missing)
+    done = _carry_out(
+        store, upgrade, Moved(found, to, tuple(dropped)), dry_run=dry_run, machine=machine
+    )
     if done is not None and done.found is None and store.database.dialect == "postgresql":
         print(_GRANT, file=sys.stderr)
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError
 from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
 from sigra.store.database import Database, be_patient
 from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
-from sigra.store.indexes import missing_indexes
+from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.steps import VERSION_TABLE, known_versions, run_steps
 from sigra.store.tables import chains, entries, marks
 
@@ -46,9 +46,9 @@ _COLUMNS = {
 
 
 class Moved(NamedTuple):
-    """What was done to the tables: between which versions, and the indexes that were made again.
+    """What was done to the tables: between which versions, and which indexes were made again.
 
-    ``found`` is None where there were none.
+    ``found`` is None where there were none. A constraint counts as its index.
     """
 
     found: str | None
@@ -95,17 +95,20 @@ def make_within(connection: Connection, file: str) -> bool:
 
 
 def upgrade(database: Database, revision: str = HEAD) -> Moved:
-    """Bring the tables to a version, and make those of its indexes anew that somebody dropped.
+    """Bring the tables to a version, and make anew what somebody dropped of its indexes.
 
-    Says what it did itself, and not what another did while it waited for that one's end.
+    Constraints too, where the tables are of the newest version already. Says what it did itself,
+    and not what another did while it waited for that one's end.
     """
 
     def work(connection: Connection) -> Moved:
         moved = _move(connection, "upgrade", revision)
-        missing = missing_indexes(connection) if moved.version == HEAD else {}
-        for statement in missing.values():
+        dropped = missing_indexes(connection) if moved.version == HEAD else {}
+        if moved.found == HEAD:  # else rows that a constraint does not let in would stop the rest
+            dropped |= missing_constraints(connection)
+        for statement in dropped.values():
             connection.execute(statement)
-        return moved._replace(indexes=tuple(missing))
+        return moved._replace(indexes=tuple(dropped))
 
     return _alter(database, work)
 

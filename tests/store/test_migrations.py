@@ -450,6 +450,66 @@ def test_the_command_waits_for_an_upgrade_of_somebody_else_s_and_says_so(
     assert first.database.read(migrate.version) == migrate.HEAD
 
 
+CONSTRAINTS = {
+    "sigra_audit_chains_pkey": "chains",
+    "sigra_audit_chains_tag_key": "chains",
+    "sigra_audit_entries_chain_previous_key": "entries",
+    "sigra_audit_entries_event_id_key": "entries",
+    "sigra_audit_entries_pkey": "entries",
+    "sigra_audit_marks_pkey": "marks",
+}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_constraint_that_somebody_dropped_is_made_again(sink: SqlAuditSink, url: str) -> None:
+    """Without that on the previous hash two entries could follow one, and writing goes on."""
+    sink.prepare()
+    whole = tables_of(sink)
+    dropped = [f"ALTER TABLE sigra_audit_{of} DROP CONSTRAINT {n}" for n, of in CONSTRAINTS.items()]
+    sink.database.write(lambda c: [c.exec_driver_sql(each) for each in dropped])
+    result = CliRunner().invoke(sigra, ["audit", "upgrade", "--store", url, "--json"])
+    facts = json.loads(result.stdout)
+    assert (0, sorted(CONSTRAINTS)) == (result.exit_code, sorted(facts["indexes"]))
+    for name, table in tables_of(sink).tables.items():
+        made, there = whole.tables[name].constraints, table.constraints
+        assert {str(each.name) for each in made} == {str(each.name) for each in there}
+    assert ("0003", "0003", ()) == migrate.upgrade(sink.database)
+    sink.write(event(1))
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_rows_that_a_dropped_constraint_let_in_are_to_be_seen_to_first(
+    sink: SqlAuditSink, url: str
+) -> None:
+    """Verifying names them; an index that is gone too waits until then."""
+    sink.write(event(1))
+    twice = "INSERT INTO sigra_audit_entries SELECT chain, sequence + 1, previous, hash, 'x', "
+    names = ", ".join(entries.columns.keys()[5:])
+    statements = (
+        "ALTER TABLE sigra_audit_entries DROP CONSTRAINT sigra_audit_entries_chain_previous_key",
+        f"{twice} {names} FROM sigra_audit_entries",
+    )
+    sink.database.write(lambda c: [c.exec_driver_sql(each) for each in statements])
+    result = CliRunner().invoke(sigra, ["audit", "upgrade", "--store", url])
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "could not create unique index" in result.stderr
+    assert result.stderr.endswith("sigra audit verify names those that nobody logged\n")
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_an_upgrade_makes_no_constraint_that_rows_of_before_do_not_fulfil(
+    first: SqlAuditSink,
+) -> None:
+    """What was altered before stops no upgrade."""
+    gone = "ALTER TABLE sigra_audit_entries DROP CONSTRAINT sigra_audit_entries_event_id_key"
+    twice = "UPDATE sigra_audit_entries SET event_id = 'one'"
+    first.database.write(lambda c: [c.exec_driver_sql(each) for each in (gone, twice)])
+    assert ("0001", "0003", ()) == migrate.upgrade(first.database)
+
+
 @pytest.mark.usefixtures("first")
 @pytest.mark.parametrize(
     ("words", "theirs", "said"),
