@@ -114,7 +114,7 @@ def log_attempt(
 ) -> None:
     """Log in the job's own context, so that the application's filters find its ids there."""
     name, facts = named_in_logs(attempt.job)
-    turn = f"{name}, attempt {attempt.number} of {attempt.job.options.max_attempts}, {what}"
+    turn = f"{name}, attempt {attempt.number} of {attempt.info.max_attempts}, {what}"
     worker, facts["attempt"] = attempt.job.worker, attempt.number
     # The format names the worker, because error trackers group lines by it.
     words = f"%s{worker.replace('%', '%%')}%s", *turn.split(worker, 1)

@@ -40,7 +40,7 @@ class Attempt:
     def info(self) -> JobInfo:
         """Return the attempt's facts: made on first demand, one object for the attempt."""
         if self._info is None:
-            job, most = self.job, self.job.options.max_attempts
+            job, most = self.job, self.job.options.max_attempts - self.lost
             self._info = JobInfo(
                 id=job.id, worker=job.worker, queue=job.queue, backend=job.backend,
                 attempt=self.number, max_attempts=most, snoozes=self.snoozes,

@@ -26,7 +26,8 @@ class JobInfo:
     """What a body can know of its own job.
 
     ``attempt`` counts from 1, and a snooze does not raise it; ``snoozes`` counts from 0.
-    ``enqueued_at`` is aware UTC.
+    ``max_attempts`` is the last attempt's number: one less for each run that died with its
+    consumer. ``enqueued_at`` is aware UTC.
     """
 
     id: str

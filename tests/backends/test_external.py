@@ -8,7 +8,7 @@ import threading
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sigra import (
@@ -322,6 +322,7 @@ def test_the_queue_s_own_count_of_lost_runs_wins() -> None:
 
 
 @given(st.lists(st.sampled_from(["die", "fail", "snooze"]), max_size=12))
+@example(["die", "fail", "fail"])
 def test_an_attempt_dies_or_fails_and_max_attempts_of_them_end_the_job(fates: list[str]) -> None:
     """Whatever the order, three deaths and failures are the end, and snoozes use up none."""
     payload, begun = envelope(), list[str]()
@@ -330,6 +331,9 @@ def test_an_attempt_dies_or_fails_and_max_attempts_of_them_end_the_job(fates: li
         ran.clear()
         done = take({**payload, "args": {**TENANT, "then": then}})
         begun += [fate] * len(ran)
+        if ran and fate == "fail":  # a body knows whether the attempt is its last
+            last = ran[0].attempt == ran[0].max_attempts
+            assert (done.verdict.state == "discarded") == last
         if fate == "die" and ran:
             add_delivery(payload)  # its consumer never came to what follows
         elif done.verdict.state == "discarded":
