@@ -10,7 +10,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, seconds_until, sending
 from sigra.backends.taskiq_queues import check_queue, surely_kick
-from sigra.backends.taskiq_refuse import refuse_pickle, refuse_unwritable
+from sigra.backends.taskiq_refuse import refuse_dependencies, refuse_pickle, refuse_unwritable
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
 from sigra.backends.taskiq_startup import Startup
 from sigra.backends.taskiq_stream import is_stream
@@ -75,4 +75,5 @@ class TaskiqBackend:
                 job.accept(native_id=job.id)
 
     def _register(self, definition: Definition) -> None:
+        refuse_dependencies(definition)
         add(self.broker, self.schedules, definition.name)

@@ -1,12 +1,18 @@
-"""Refuse parts of taskiq that pickle, as those of Redis do by default, or that take no schedule."""
+"""Refuse parts of taskiq that pickle, as those of Redis do by default, or that take no schedule.
+
+And workers whose parameters taskiq would have to fill.
+"""
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.producing import require_json
+from sigra.definition import Definition
 
+_Dependency = native("taskiq_dependencies.dependency", "taskiq").Dependency
 _nothing_added = native("taskiq", "taskiq").ScheduleSource.add_schedule
 
 
@@ -32,3 +38,14 @@ def refuse_unwritable(schedules: Any) -> None:
         "source that does, such as ListRedisScheduleSource(..., serializer=JSONSerializer()), "
         "and give it to the TaskiqScheduler too"
     )
+
+
+def refuse_dependencies(definition: Definition) -> None:
+    """Raise ``ValueError`` for a worker that would get a ``TaskiqDepends(...)`` as it is."""
+    for parameter in signature(definition.function).parameters.values():
+        if isinstance(parameter.default, _Dependency):
+            raise ValueError(
+                f"parameter {parameter.name!r} of worker {definition.name!r} is TaskiqDepends(...),"
+                " but a worker's parameters come from its job's args alone: leave it out, and make "
+                "in the body what it stood for"
+            )

@@ -36,7 +36,7 @@ from taskiq_redis import (  # noqa: E402
     RedisStreamBroker,
 )
 
-from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
 from sigra.backends.taskiq_stream import Notes  # noqa: E402
@@ -499,6 +499,17 @@ def test_a_task_that_has_a_workers_name_is_refused():
     broker.task(workers.echo.name)(lambda: None)
     with pytest.raises(ValueError, match=r"a task of its own named 'sigra.contract.echo'"):
         TaskiqBackend(broker)
+
+
+def test_a_worker_that_asks_for_a_dependency_of_taskiq_s_is_refused():
+    """It got the object that stands for the dependency, and failed where it used it."""
+
+    def depends(scope, invoice_id, session=taskiq.TaskiqDepends(dict)):
+        pass
+
+    TaskiqBackend(taskiq.InMemoryBroker())
+    with pytest.raises(ValueError, match="parameter 'session' of worker 'queues.depends'"):
+        tenant_worker(name="queues.depends")(depends)
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
