@@ -114,10 +114,10 @@ def log_attempt(
 ) -> None:
     """Log in the job's own context, so that the application's filters find its ids there."""
     name, facts = named_in_logs(attempt.job)
-    turn = f"{name}, attempt {attempt.number} of {attempt.info.max_attempts}, {what}"
+    turn = f"{name}, attempt {attempt.number} of {attempt.info.max_attempts}"
     worker, facts["attempt"] = attempt.job.worker, attempt.number
     # The format names the worker, because error trackers group lines by it.
-    words = f"%s{worker.replace('%', '%%')}%s", *turn.split(worker, 1)
+    words = f"%s{worker.replace('%', '%%')}%s, %s", *turn.split(worker, 1), what
     try:
         context.run(_log.log, level, *words, exc_info=error, extra=facts)
     except Exception as broken:

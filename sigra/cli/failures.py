@@ -85,7 +85,7 @@ def _kind(record: logging.LogRecord) -> str:
 def _what(record: logging.LogRecord) -> str:
     """Return what became of a job, without what differs from one job to the next."""
     match record.args:
-        case (_, str(said)) if hasattr(record, "attempt"):
+        case (_, _, str(said)) if hasattr(record, "attempt"):
             # The reason, which comes after the colon, may hold ids of the job.
             what = said.partition(":")[0].partition(";")[0]
             return "returned Failure" if what == "failed" else what
