@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from sigra.job import JobInfo
@@ -18,11 +19,12 @@ class Attempt:
     """One attempt while it runs: what audit events and nested enqueues need to know.
 
     ``number``: which attempt of the job it is, from 1. ``snoozes``: how often the job was snoozed
-    before. ``ordinal``: how many events the body has logged. ``lost``: how many earlier runs ended
-    with their consumer's death; each used up an attempt. ``pump``: tells an in-process backend that
-    an enqueue comes from inside a job (None if jobs cross a queue). ``cut_off()``: words for the
-    log line if the consumer itself has cut the run off and settles the job, otherwise "".
-    ``closing()``: words if the backend is closing, so that the job may not run again, otherwise "".
+    before. ``ordinals``: numbers for the body's events, from 0. ``lost``: how many earlier runs
+    ended with their consumer's death; each used up an attempt. ``pump``: tells an in-process
+    backend that an enqueue comes from inside a job (None if jobs cross a queue). ``cut_off()``:
+    words for the log line if the consumer itself has cut the run off and settles the job, otherwise
+    "". ``closing()``: words if the backend is closing, so that the job may not run again, otherwise
+    "".
     """
 
     job: Job
@@ -33,7 +35,7 @@ class Attempt:
     lost: int = 0
     cut_off: Any = str  # str() is "", as of a run that nobody cut off
     closing: Any = str
-    ordinal: int = 0
+    ordinals: Any = field(default_factory=count)  # a step is atomic, += is not
     _info: JobInfo | None = field(default=None, init=False)
 
     @property
@@ -41,11 +43,8 @@ class Attempt:
         """Return the attempt's facts: made on first demand, one object for the attempt."""
         if self._info is None:
             job, most = self.job, self.job.options.max_attempts - self.lost
-            self._info = JobInfo(
-                id=job.id, worker=job.worker, queue=job.queue, backend=job.backend,
-                attempt=self.number, max_attempts=most, snoozes=self.snoozes,
-                enqueued_at=job.enqueued_at,
-            )  # fmt: skip
+            facts = job.id, job.worker, job.queue, job.backend, self.number, most, self.snoozes
+            self._info = JobInfo(*facts, job.enqueued_at)
         return self._info
 
 
@@ -55,5 +54,4 @@ running: ContextVar[Attempt | None] = ContextVar("sigra_running", default=None)
 
 def current_job() -> JobInfo | None:
     """Return the running job's ``JobInfo``, or None outside a job."""
-    attempt = running.get()
-    return None if attempt is None else attempt.info
+    return attempt.info if (attempt := running.get()) else None

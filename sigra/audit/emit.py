@@ -36,6 +36,8 @@ _NO_JOB = (
 )
 # Weak references, so that a function made at run time can be freed.
 _warned = WeakKeyDictionary[CodeType, object]()
+# From 3.14 on a context may have its own: always, without the GIL.
+_filters: Any = getattr(warnings, "_get_filters", lambda: warnings.filters)
 # Made now, for when there is no room left to make anything.
 _LAST_RESORT = AuditResult("failed", "the stack or the memory ran out while the event was built")
 
@@ -110,8 +112,8 @@ def log(
 
 def log_lifecycle(attempt: Attempt, action: str, outcome: Outcome) -> AuditResult:
     """Log the end of a job's attempt, as event 0 of it; never raise an ``Exception``."""
-    # Apart from the body's own count, with an ordinal to which log_safe adds one.
-    end = Attempt(attempt.job, attempt.number, attempt.snoozes, ordinal=-1)
+    # Apart from the body's own numbers.
+    end = Attempt(attempt.job, attempt.number, attempt.snoozes, ordinals=iter((-1,)))
     token = running.set(end)
     try:
         return log_safe(action, attempt.scope, outcome=outcome)
@@ -140,9 +142,7 @@ def _log(
 ) -> AuditResult:
     """Log an event; if the call is not well formed and not strict, log that it was rejected."""
     attempt = running.get()
-    ordinal = 0
-    if attempt is not None:
-        attempt.ordinal = ordinal = attempt.ordinal + 1
+    ordinal = 0 if attempt is None else next(attempt.ordinals) + 1  # 0 is the end's
     if scope is ABSENT:
         scope = unknown.pop("scope", ABSENT)
     if schema is ABSENT:
@@ -222,6 +222,6 @@ def _warn_of_no_job(level: int) -> None:
     with suppress(Exception):  # a warning that is an error must not become log_safe's
         caller = sys._getframe(level - 1).f_code
         # Once for a function, and again in a block that catches warnings, as a test is.
-        if _warned.get(caller) is not warnings.filters:
-            _warned[caller] = warnings.filters
+        if _warned.get(caller) is not (filters := _filters()):
+            _warned[caller] = filters
             warnings.warn(_NO_JOB, RuntimeWarning, level)

@@ -32,9 +32,5 @@ failed = count()
 
 def audit_stats() -> AuditStats:
     """Return how many calls were emitted, disabled and failed in this process, in all threads."""
-    return AuditStats(_value(emitted), _value(disabled), _value(failed))
-
-
-def _value(counter: count[int]) -> int:
-    # Only its repr, "count(7)", shows the next number without taking it.
-    return int(repr(counter)[6:-1])
+    # Only its repr, "count(7)", shows a counter's next number without taking it.
+    return AuditStats(*(int(repr(counter)[6:-1]) for counter in (emitted, disabled, failed)))

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from itertools import islice
 from threading import TIMEOUT_MAX
@@ -104,7 +105,9 @@ class Batch(Generic[T]):
                 raise AuditSinkClosedError
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="sigra-audit-batch", daemon=True)
-                thread.start()  # if it cannot be started, the next event tries again
+                # In no context: a thread may inherit one, and keep the job that logged first. If it
+                # cannot be started, the next event tries again.
+                Context().run(thread.start)
                 self._thread = thread
             if not waiting:
                 self._since = monotonic()
@@ -161,7 +164,8 @@ class Batch(Generic[T]):
         waiting, changed = self._waiting, self._changed
         due = len(waiting)
         while due > 0:
-            some = list(islice(waiting, min(due, self._settings.size)))
+            with self._lock:  # without the GIL, one that adds meanwhile would end the loop here
+                some = list(islice(waiting, min(due, self._settings.size)))
             self._write(some)
             due -= len(some)
             with self._lock:

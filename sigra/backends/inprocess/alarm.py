@@ -55,4 +55,5 @@ class Alarm:
 
 def start_thread(target: Callable[[], None], name: str) -> None:
     """Start a daemon thread that inherits no context; ``RuntimeError`` if there can be none."""
-    threading.Thread(target=Context().run, args=(target,), name=name, daemon=True).start()
+    # Without the GIL it inherits, and keeps, the context in which it is started.
+    Context().run(threading.Thread(target=target, name=name, daemon=True).start)
