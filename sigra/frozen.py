@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
+
+HAS_GIL: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def _refuse(_self: object, *_args: object, **_kwargs: object) -> NoReturn:
@@ -70,7 +73,12 @@ def _list_of(children: list[Any]) -> FrozenList:
     return FrozenList(map(read_only, children))
 
 
-_WRAPPERS: dict[type, Callable[[Any], Any]] = {dict: _UnreadDict, list: _list_of}
+def _dict_of(children: dict[str, Any]) -> FrozenDict:
+    """Wrap the children at once: without the GIL, another class for a dict stops all threads."""
+    return FrozenDict({key: read_only(value) for key, value in children.items()})
+
+
+_WRAPPERS: dict[type, Any] = {dict: _UnreadDict if HAS_GIL else _dict_of, list: _list_of}
 
 
 def _reading(name: str) -> Callable[..., Any]:
@@ -89,9 +97,8 @@ def _define(cls: type, methods: dict[str, Callable[..., Any]]) -> None:
 _READS = "__getitem__ __iter__ __reversed__ __eq__ __ne__ __or__ __reduce_ex__ "
 _READS += "copy get items keys values"
 _DICT_CHANGES = "__setitem__ __delitem__ __ior__ clear pop popitem setdefault update"
-_LIST_CHANGES = (
-    "__setitem__ __delitem__ __iadd__ __imul__ append clear extend insert pop remove reverse sort"
-)
+_LIST_CHANGES = "__setitem__ __delitem__ __iadd__ __imul__ append clear extend insert "
+_LIST_CHANGES += "pop remove reverse sort"
 
 _define(FrozenDict, dict.fromkeys(_DICT_CHANGES.split(), _refuse))
 _define(FrozenList, dict.fromkeys(_LIST_CHANGES.split(), _refuse))

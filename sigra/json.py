@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from gc import get_referents
+from gc import get_referents as all_referents
 from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn
 
 from sigra.codec import HIGH, LOW, Codec, choose_codec
 from sigra.errors import InvalidArgsError
-from sigra.frozen import FrozenDict, read_only
+from sigra.frozen import HAS_GIL, FrozenDict, read_only
 
 LEVELS = 64
 """How deep args may be; they are themselves the first level."""
@@ -80,6 +80,19 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
             reason = f"{size} bytes of JSON, but max_args_bytes is {max_bytes}; see configure()"
             raise InvalidArgsError("$", reason)
     return read_only(tree)  # type: ignore[no-any-return]
+
+
+_INSIDE: dict[Any, Any] = {dict: dict.values, list: list.__iter__, tuple: tuple.__iter__}
+
+
+def _held_by(*values: Any) -> list[Any]:
+    """Return the values in dicts, lists and tuples."""
+    nested = [(_INSIDE[base], x) for x in values for base in _NESTING if issubclass(type(x), base)]
+    return [held for inside, x in nested for held in inside(x)]
+
+
+# Without the GIL, gc's own function stops all threads.
+get_referents = all_referents if HAS_GIL else _held_by
 
 
 def check_depth(value: Any) -> None:

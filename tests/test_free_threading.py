@@ -1,17 +1,22 @@
 """What must hold where threads run at the same time, as they do in Python without the GIL."""
 
+import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextvars import copy_context
 from typing import Any
 
 import pytest
+from hypothesis import given
 
-from sigra import AuditEvent, AuditScope, log_safe, tenant_worker
+from sigra import AuditEvent, AuditScope, frozen, log_safe, tenant_worker
+from sigra import json as strict_json
 from sigra.audit import emit
+from sigra.errors import InvalidArgsError
 from sigra.store.batch import Batch, Batching
+from sigra.testing.strategies import json_args
 
 SCOPE = AuditScope.build(actor_id="7", organization_id="42")
 
@@ -161,3 +166,49 @@ def test_no_thread_of_ours_keeps_the_job_in_which_it_began(tmp_path: Any) -> Non
 def test_a_block_that_catches_warnings_gets_its_own_where_each_context_has_filters() -> None:
     """A scope without a job warns once in each block, whoever keeps the filters."""
     assert ["1", "1"] == run(WARNS_IN_EACH_BLOCK)
+
+
+@pytest.fixture
+def no_gil(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Freeze args as without the GIL, where other ways would stop all threads for a moment."""
+    with monkeypatch.context() as patch:
+        patch.setitem(frozen._WRAPPERS, dict, frozen._dict_of)
+        patch.setattr(strict_json, "get_referents", strict_json._held_by)
+        yield
+
+
+def all_frozen(tree: Any) -> bool:
+    """Tell whether every dict is of the one read-only kind, which no read turns into another."""
+    if isinstance(tree, dict):
+        return type(tree) is frozen.FrozenDict and all(map(all_frozen, dict.values(tree)))
+    return not isinstance(tree, list) or all(map(all_frozen, list.__iter__(tree)))
+
+
+@given(args=json_args())
+def test_args_are_read_only_from_the_start(args: dict[str, Any]) -> None:
+    """They are what a JSON round trip gives, and frozen at all levels before anybody reads them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(frozen._WRAPPERS, dict, frozen._dict_of)
+        patch.setattr(strict_json, "get_referents", strict_json._held_by)
+        got = strict_json.freeze(args, 1 << 20)
+    assert all_frozen(got)
+    assert json.loads(json.dumps(args)) == got
+
+
+@pytest.mark.usefixtures("no_gil")
+@pytest.mark.parametrize(
+    "wrap", [lambda x: {"a": x}, lambda x: [x], lambda x: (x,), lambda x: [x, x]]
+)
+def test_depth_is_bounded_whoever_looks_into_containers(wrap: Callable[[Any], Any]) -> None:
+    """64 levels pass, one more does not, and neither does a cycle."""
+    tree: Any = None
+    for _ in range(63 if wrap(0) != [0, 0] else 8):
+        tree = wrap(tree)
+    strict_json.freeze({"a": tree}, 1 << 20)
+    for _ in range(56):
+        tree = wrap(tree)
+    cycle: dict[str, Any] = {"a": None}
+    cycle["a"] = wrap(cycle)
+    for deep in ({"a": tree}, cycle):
+        with pytest.raises(InvalidArgsError, match="deeper than 64 levels"):
+            strict_json.freeze(deep, 1 << 20)
