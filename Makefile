@@ -3,7 +3,7 @@
 
 PYTHONS := $(shell .ci/pythons)
 ifeq ($(PYTHONS)$(filter help clean,$(or $(MAKECMDGOALS),help)),)
-$(error Python 3.11 to 3.15 with its venv is needed (Debian: apt-get install python3-venv))
+$(error Python 3.11 to 3.15 with its venv is needed, and with the GIL (Debian: apt-get install python3-venv))
 endif
 OLDEST := $(firstword $(PYTHONS))
 NEWEST := $(lastword $(PYTHONS))
