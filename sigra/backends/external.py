@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypedDict, Unpack
@@ -155,7 +155,7 @@ def refuse_positional(worker: str, native_id: str) -> Consumed:
 class Consumed:
     """What came of one delivery: its verdict, and the payload to send if the job goes on."""
 
-    payload: Mapping[str, Any]
+    payload: Mapping[str, Any] = field(repr=False)  # tools that report an error show what is here
     verdict: Verdict
     delivery: Delivery | None = None
 

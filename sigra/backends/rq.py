@@ -9,7 +9,7 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, due_at, require_json, sending
-from sigra.backends.rq_run import CUT_OFF, native_job, run
+from sigra.backends.rq_run import CUT_OFF, WORKER, native_job, run
 from sigra.job import Job
 
 __all__ = ["RQBackend", "run"]
@@ -69,3 +69,10 @@ class RQBackend:
             serializer=own.serializer,
             default_timeout=own._default_timeout,
         )
+
+
+def __getattr__(name: str) -> Any:
+    """Return ``run`` by the name that a job in RQ's store has for it."""
+    if not name.startswith(WORKER):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return run

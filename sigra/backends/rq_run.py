@@ -23,6 +23,9 @@ CUT_OFF = timedelta(microseconds=999_999)
 _PLACE = "sigra.backends.rq"
 """The module in which every job in RQ's store looks for ``run``: it must never change."""
 
+WORKER = "worker:"
+"""What stands there before a worker's name: RQ's log, and tools that trace, show jobs by it."""
+
 _MODULE = "sigra_module"
 """The key in a job's meta for the module that defines its worker."""
 
@@ -35,7 +38,7 @@ _ENDLESS = 10**9
 def native_job(queue: Any, job: Job) -> Any:
     """Return the job as one of RQ's, which is not in its queue yet."""
     return queue.create_job(
-        f"{_PLACE}.run",
+        f"{_PLACE}.{WORKER}{job.worker}",
         args=(job.worker, pack(job)),
         description=job.worker,
         job_id=job.id,

@@ -49,6 +49,8 @@ async def _settle(context: Any, schedules: Any, consumed: Consumed) -> Any:
     match verdict.state:
         case "retryable" | "scheduled":
             await _send_again(context, schedules, consumed.following(), verdict.delay)
+            # Of this run alone: by it OpenTelemetry's middleware tells it from one that failed.
+            context.message.labels["retry_on_error"] = True
             raise _NoResultError
     return verdict.unwrap()
 

@@ -75,6 +75,12 @@ def test_an_envelope_is_run() -> None:
     assert ("completed", "done") == (done.verdict.state, done.verdict.value)
 
 
+def test_what_came_of_it_shows_no_args() -> None:
+    """Tools that report an error show the variables beside it, and hide a secret by its key alone."""
+    done = take(envelope() | {"args": {**TENANT, "then": "done", "password": "hunter2"}})
+    assert "hunter2" not in repr(done)
+
+
 def test_the_job_has_the_producer_s_id() -> None:
     """The id is the same on both sides."""
     payload = envelope()

@@ -24,6 +24,7 @@ import redis  # noqa: E402
 import rq_app  # noqa: E402
 from rq.command import send_stop_job_command  # noqa: E402
 from rq.scheduler import RQScheduler  # noqa: E402
+from rq.utils import import_attribute  # noqa: E402
 
 from sigra import EnqueueError, configure  # noqa: E402
 from sigra.backends.rq import RQBackend, run  # noqa: E402
@@ -234,12 +235,23 @@ class TestRQ(QueueContract):
         runs = [(run["attempt"], run["snoozes"]) for run in journal.runs(job.worker)]
         assert runs == expected
 
+    def test_tools_that_trace_know_a_job_by_its_worker(self, harness):
+        """They go by the function that it names: one of ours would be the same for all."""
+        native = harness.native.fetch_job(workers.echo.new(IDS).id)
+        assert native.func_name == f"sigra.backends.rq.worker:{workers.echo.name}"
+
     def test_another_queue_is_named(self, harness):
         """A job is in the queue that the option names."""
         other = f"{harness.queue}-other"
         job = workers.echo.new(IDS, queue=other)
         queue = rq.Queue(other, connection=harness.native.connection, serializer="json")
         assert queue.job_ids == [job.id]
+
+
+@pytest.mark.parametrize("name", ["shop.close", "run", "a..b", ".", "a b/c:d", "%s", "é"])
+def test_rq_finds_what_runs_a_job_whatever_its_worker_is_called(name):
+    """RQ tries each part before a dot as a module first."""
+    assert import_attribute(f"sigra.backends.rq.worker:{name}") is run
 
 
 @pytest.mark.parametrize("serializer", [None, "pickle"])

@@ -36,7 +36,14 @@ from taskiq_redis import (  # noqa: E402
     RedisStreamBroker,
 )
 
-from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
+from sigra import (  # noqa: E402
+    EnqueueError,
+    Failure,
+    InvalidOptionError,
+    Snooze,
+    configure,
+    tenant_worker,
+)
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
 from sigra.backends.taskiq_stream import Notes  # noqa: E402
@@ -491,6 +498,32 @@ def test_workers_run_on_the_broker_that_taskiq_has_for_tests(journal):
 
     asyncio.run(produce())
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
+
+
+def test_a_middleware_tells_a_run_that_comes_again_from_one_that_failed():
+    """By taskiq's own label, as OpenTelemetry's does; taskiq's retries leave it alone all the same."""
+    told, runs = [], []
+
+    class Told(taskiq.TaskiqMiddleware):
+        def on_error(self, message, result, exception):
+            told.append((type(exception).__name__, message.labels["retry_on_error"]))
+
+    @tenant_worker(name="queues.comes_again")
+    def comes_again(scope, job):
+        runs.append(job.snoozes)
+        return Snooze(1) if job.snoozes == 0 else Failure("said so")
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        broker.add_middlewares(Told(), taskiq.SimpleRetryMiddleware())
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            await comes_again.anew(IDS)
+            await broker.shutdown()
+
+    asyncio.run(produce())
+    assert runs == [0, 1]
+    assert sorted(told) == [("JobFailedError", False), ("NoResultError", True)]
 
 
 def test_a_task_that_has_a_workers_name_is_refused():

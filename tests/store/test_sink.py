@@ -13,7 +13,9 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from contextvars import ContextVar, copy_context
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -462,6 +464,26 @@ def test_a_batch_is_written_when_time_is_up(
     sink = open_sink(new_url("sqlite"), batch=Batching(seconds=0.05))
     sink.write(event(1))
     _wait_for(lambda: sink.count(EVERYONE) == 1)
+
+
+def test_a_batch_is_not_written_in_the_context_of_who_logs_first(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], monkeypatch: Any
+) -> None:
+    """Not even where threads inherit contexts: its queries would all be in the first one's trace."""
+    trace, start = ContextVar("trace", default="none"), threading.Thread.start
+
+    def start_traced(thread: threading.Thread) -> None:  # as OpenTelemetry's instrumentation does
+        monkeypatch.setattr(thread, "run", partial(copy_context().run, thread.run))
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_traced)
+    sink, seen = open_sink(new_url("sqlite"), batch=Batching(seconds=0.05)), list[str]()
+    write = sink._batch._write
+    sink._batch._write = lambda *args: seen.append(trace.get()) or write(*args)
+    trace.set("the first's")
+    sink.write(event(1))
+    _wait_for(lambda: sink.count(EVERYONE) == 1)
+    assert seen == ["none"]
 
 
 def test_flush_and_close_write_what_waits(
