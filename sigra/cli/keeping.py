@@ -29,6 +29,7 @@ from sigra.store import (
 )
 from sigra.store.access import read_tables
 from sigra.store.chain import organization_of
+from sigra.store.database import LEFT
 from sigra.store.errors import AuditChainError, AuditTablesError, CheckpointOrderError
 from sigra.store.marks import check_reason
 from sigra.store.reading import event_filter, id_as_logged
@@ -177,6 +178,9 @@ def _erase(store: SqlAuditSink, persons: tuple[str, ...], how: dict[str, Any]) -
             failed.append(error)
     try:
         vacuum(store)
+    except KeyboardInterrupt:
+        print(f"Stopped: {LEFT}; the same command, run again, removes it", file=sys.stderr)
+        raise
     except Exception as error:
         error.add_note("the same command, run again, does that")
         raise

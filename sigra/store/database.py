@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from sqlite3 import OperationalError
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -25,7 +26,10 @@ _OWN_TIMEOUT = "sigra_lock_timeout"
 _OWN_MILLISECONDS = (
     "SELECT CAST(1000 * extract(epoch FROM current_setting('lock_timeout')::interval) AS bigint)"
 )
-_LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
+LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
+_STEPS = 20_000
+"""Steps of SQLite's between two looks for signals; VACUUM takes some four of them for a row."""
+
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
 
@@ -130,6 +134,39 @@ def be_patient(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience}")
 
 
+@contextmanager
+def interruptible(driver: Any) -> Iterator[None]:
+    """Let a signal's handler run amid a statement of SQLite's, and raise what the handler raises.
+
+    Python itself runs it after the statement, which may take a minute.
+    """
+    raised: list[BaseException] = []
+    if isinstance(driver, sqlite3.Connection):
+        handlers = _run_handlers(raised)
+        next(handlers)
+        driver.set_progress_handler(handlers.__next__, _STEPS)
+    try:
+        yield
+    except Exception:
+        if raised:
+            raise raised[0] from None
+        raise
+    finally:
+        if isinstance(driver, sqlite3.Connection):
+            driver.set_progress_handler(None, 0)
+
+
+def _run_handlers(raised: list[BaseException]) -> Iterator[bool]:
+    # A generator: when a function is called, handlers run before any try in it.
+    while True:
+        try:
+            yield bool(raised)
+        except GeneratorExit:
+            return
+        except BaseException as error:
+            raised.append(error)
+
+
 def scrub_file(cursor: Any) -> None:
     """Write SQLite's file anew, and truncate its write-ahead log to nothing.
 
@@ -137,9 +174,10 @@ def scrub_file(cursor: Any) -> None:
     the rows does not overwrite. Raises ``TimeoutError`` where others keep the log in use.
     """
     try:
-        cursor.execute("VACUUM")
+        with interruptible(getattr(cursor, "connection", None)):
+            cursor.execute("VACUUM")
     except Exception as error:
-        error.add_note(f"{_LEFT}: call sigra.store.vacuum")
+        error.add_note(f"{LEFT}: call sigra.store.vacuum")
         raise
     until = monotonic() + _PATIENCE
     while True:
@@ -148,7 +186,7 @@ def scrub_file(cursor: Any) -> None:
             return
         if monotonic() > until:
             raise TimeoutError(
-                f"{_LEFT}, which others were using: call sigra.store.vacuum once they have ended"
+                f"{LEFT}, which others were using: call sigra.store.vacuum once they have ended"
             )
         sleep(0.1)
 
@@ -179,7 +217,7 @@ def _use_wal(cursor: Any) -> None:
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
-        except OperationalError as error:
+        except sqlite3.OperationalError as error:
             if "locked" not in str(error) or monotonic() > until:
                 raise
         else:

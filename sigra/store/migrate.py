@@ -11,7 +11,7 @@ from sqlalchemy import Connection, column, create_engine, false, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
-from sigra.store.database import Database, be_patient
+from sigra.store.database import Database, be_patient, interruptible
 from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.steps import VERSION_TABLE, known_versions, run_steps
@@ -187,6 +187,7 @@ def _alter(database: Database, work: Callable[[Connection], T]) -> T:
     """Change the tables alone; with foreign keys off, as SQLite's are dropped and made anew."""
 
     def alter(connection: Connection) -> T:
+        driver = connection.connection.driver_connection  # of which detaching knows no more
         if connection.dialect.name == "postgresql":
             enter_alone(connection)
         else:
@@ -194,7 +195,8 @@ def _alter(database: Database, work: Callable[[Connection], T]) -> T:
             for statement in ("ROLLBACK", "PRAGMA foreign_keys = OFF", "BEGIN IMMEDIATE"):
                 connection.exec_driver_sql(statement)
             connection.detach()
-        return work(connection)
+        with interruptible(driver):
+            return work(connection)
 
     with noting_locked():
         return database.write(alter)

@@ -773,6 +773,37 @@ def test_an_erasure_that_cannot_clear_the_disk_says_so(run: Command, database: P
     assert result.stderr.endswith("; the same command, run again, does that\n")
 
 
+VACUUMED = """
+import os, signal, threading
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+from sigra.cli import main
+stop = threading.Timer(.01, os.kill, (os.getpid(), signal.SIGINT))
+@event.listens_for(Pool, "connect")
+def connect(connection, _):
+    connection.set_trace_callback(lambda said: said == "VACUUM" and stop.start())
+main()
+"""
+
+
+@pytest.mark.programs
+def test_ctrl_c_stops_the_writing_of_the_file_anew_and_says_what_is_left(database: Path) -> None:
+    """It takes a minute for 2 GB, and keeps all writers out."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE large (pad)")
+        connection.executemany("INSERT INTO large VALUES (?)", [("x" * 900,)] * 80_000)
+        connection.execute("DELETE FROM large WHERE rowid <= 20000")
+        connection.commit()
+    words = [sys.executable, "-c", VACUUMED, "audit", "erase", *ALL, "--person", "ann"]
+    environment = {**os.environ, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
+    words += ["--reason", "asked for"]
+    done = subprocess.run(words, capture_output=True, env=environment, timeout=240, check=False)
+    assert (130, b"") == (done.returncode, done.stdout), done.stderr
+    assert done.stderr.startswith(b"Stopped: the rows are erased, but their text may remain in ")
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("PRAGMA freelist_count").fetchone()[0] > 3_000
+
+
 def test_one_is_not_told_as_many(run: Command) -> None:
     """``1 event``: a person reads it."""
     assert run("cleanup", "--retention-days", 11).stdout.startswith("1 event older than")

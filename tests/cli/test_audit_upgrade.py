@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -205,6 +208,42 @@ def test_an_upgrade_that_fails_changes_nothing(run: Command, database: Path) -> 
     result = run("upgrade")
     assert (1, "") == (result.exit_code, result.stdout)
     assert "Error: the audit store" in result.stderr.splitlines()[-1]
+    assert ("0001", "") == state(database)
+
+
+AMID = """
+import os, signal, threading
+from sqlalchemy import event
+from sqlalchemy.pool import Pool
+from sigra.cli import main
+done = []
+@event.listens_for(Pool, "connect")
+def connect(connection, _):
+    stop = threading.Timer(.05, os.kill, (os.getpid(), signal.SIGINT))
+    connection.create_function("soon", 0, stop.start)
+    connection.create_function("done", 1, done.append)
+try:
+    main()
+finally:
+    print(len(done), flush=True)
+"""
+LONG = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 20000000)"
+
+
+@pytest.mark.programs
+def test_ctrl_c_stops_an_upgrade_amid_a_statement(database: Path) -> None:
+    """Of a large store one takes a minute, which nobody waits for who stops it."""
+    go_back(database, "0001")
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(f"CREATE VIEW long AS {LONG} SELECT count(*) AS i FROM n")
+        connection.execute(
+            "CREATE TRIGGER slow AFTER UPDATE ON sigra_audit_entries "
+            "BEGIN SELECT soon(); SELECT done(i) FROM long; END"
+        )
+    words = [sys.executable, "-c", AMID, "audit", "upgrade"]
+    environment = {**os.environ, "SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
+    ended = subprocess.run(words, capture_output=True, env=environment, timeout=240, check=False)
+    assert (130, b"0\n") == (ended.returncode, ended.stdout), ended.stderr
     assert ("0001", "") == state(database)
 
 
