@@ -11,10 +11,10 @@ import click
 from sigra.cli.audit_options import (
     FILE,
     as_json,
+    for_erasure,
     in_store,
     in_store_if_any,
     of_organization,
-    of_persons,
     tenancy,
     which_events,
     with_filters,
@@ -180,24 +180,24 @@ def cleanup(url: str, retention_days: int, key: Path | None, machine: bool) -> N
 @audit.command()
 @in_store
 @of_organization
-@of_persons
-@click.option("--reason", required=True, metavar="TEXT", help="Why. It is kept in the store.")
+@for_erasure
 @with_key
 @as_json
 def erase(url: str, key: Path | None, machine: bool, **given: Any) -> None:
     """Erase what a person's events hold; the chains still verify.
 
     This cannot be undone. Each event keeps its id, time, action, outcome and worker. A SQLite
-    file is then rewritten, and nobody can write meanwhile. PostgreSQL's needs a VACUUM FULL.
+    file is then rewritten: that takes as much disk again, and nobody can write meanwhile.
+    PostgreSQL's needs a VACUUM FULL.
 
     An event that somebody has changed is erased too, and named on standard error; the status is
     then 1. To keep it as evidence, verify the store before, and copy it.
     """
     which, store = tenancy(given), open_store(url)
-    from sigra.cli import keeping
+    from sigra.cli import erasing, keeping
 
     signer = keeping.read_key(key)
-    sys.exit(keeping.erase_persons(store, which, signer=signer, machine=machine, **given))
+    sys.exit(erasing.erase_persons(store, which, signer=signer, machine=machine, **given))
 
 
 @audit.command()

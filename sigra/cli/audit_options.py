@@ -59,7 +59,7 @@ of_organization = _all(
     click.option("--without-organization", "without", is_flag=True, help="Events without one."),
     click.option("--all-organizations", "everything", is_flag=True, help="All events."),
 )
-of_persons = _all(
+for_erasure = _all(
     click.option(
         "--person",
         "persons",
@@ -73,6 +73,16 @@ of_persons = _all(
         metavar="TYPE",
         help="The target_type of persons, such as user. Targets of other types with the same id "
         "are then kept.",
+    ),
+    click.option("--reason", required=True, metavar="TEXT", help="Why. It is kept in the store."),
+    click.option(
+        "--no-vacuum",
+        "vacuum",
+        flag_value=False,
+        default=True,
+        show_default=False,
+        help="Do not rewrite a SQLite file. Until you run this again without the option, copies of "
+        "the text may be in the file and in its -wal.",
     ),
 )
 with_filters = _all(

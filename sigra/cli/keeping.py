@@ -1,4 +1,4 @@
-"""Export, clean up, erase and checkpoint: the commands that maintain the audit store."""
+"""Export, clean up and checkpoint: commands that maintain the audit store."""
 
 from __future__ import annotations
 
@@ -14,32 +14,21 @@ import click
 from sigra.cli.output import FULL
 from sigra.cli.show import Bar, counted, inline, say, stderr_console
 from sigra.cli.target import MisuseError
-from sigra.cli.verifying import told
 from sigra.errors import MissingExtraError
 from sigra.store import (
     Checkpoint,
     Signer,
     SqlAuditSink,
     append_checkpoint,
-    erase,
     export,
     read_checkpoints,
     take_checkpoint,
-    vacuum,
 )
 from sigra.store.access import read_tables
 from sigra.store.chain import organization_of
-from sigra.store.database import LEFT
-from sigra.store.errors import AuditChainError, AuditTablesError, CheckpointOrderError
-from sigra.store.marks import check_reason
-from sigra.store.reading import event_filter, id_as_logged
-from sigra.store.report import Finding
+from sigra.store.errors import AuditTablesError, CheckpointOrderError
+from sigra.store.reading import event_filter
 from sigra.store.tables import marks
-
-_ON_DISK = (
-    "What is left to do: have the owner of the tables run VACUUM FULL sigra_audit_entries; until "
-    "then the text is still on the disk"
-)
 
 
 @overload
@@ -85,7 +74,8 @@ def export_store(
             told = f"{folder} cannot be written: {reason}" if reason else str(error)
             raise _unwritable(error, told) from None
     events, files = manifest.events, len(manifest.files)
-    _warn_if_misspelt(which, events)
+    if not events:
+        warn_if_misspelt(store, which)
     if machine:
         facts = {"folder": str(folder), "format": form, "events": events, "files": files}
         say(json.dumps(facts))
@@ -99,7 +89,7 @@ def _unwritable(error: Exception, told: str) -> click.ClickException:
     return kind(told)
 
 
-def _check_signed(store: SqlAuditSink, signed: bool) -> None:
+def check_signed(store: SqlAuditSink, signed: bool) -> None:
     """Raise ``MisuseError`` where marks would not be signed, and those before them are."""
     keyed = marks.select().where(marks.c.key_id.is_not(None)).limit(1)
     if not signed and read_tables(store.database, lambda c: c.execute(keyed).first()):
@@ -117,7 +107,7 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, signed: bool, machine:
         raise MisuseError(
             f"--retention-days {retention_days} is too large: that is before the year 1"
         ) from None
-    _check_signed(store, signed)
+    check_signed(store, signed)
     with Bar(stderr_console(), None, "events") as bar:
         removed = store.clean_up(before, lambda done: bar.move(done, done))
     if machine:
@@ -126,76 +116,10 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, signed: bool, machine:
         say(f"{counted(removed, 'event')} older than {before:%Y-%m-%d %H:%M} UTC removed")
 
 
-def erase_persons(
-    store: SqlAuditSink,
-    which: dict[str, Any],
-    persons: tuple[str, ...],
-    target_type: str | None,
-    reason: str,
-    signer: Signer | None,
-    *,
-    machine: bool,
-) -> int:
-    """Erase persons one after the other, then their text on the disk, and say how many events.
-
-    Returns the command's exit status: 1 where one of them was not as it was written.
-    """
-    try:
-        check_reason(reason)
-        for person in persons:  # all, before anything of the first one is gone
-            id_as_logged("person", person)
-    except ValueError as error:
-        raise MisuseError(str(error)) from None
-    _check_signed(store, signer is not None)
-    changed: list[Finding] = []
-
-    def tell(finding: Finding) -> None:  # at once: what comes after it may fail
-        changed.append(finding)
-        print(told(finding), file=sys.stderr)
-
-    how = {"reason": reason, "signer": signer, "target_type": target_type, "on_changed": tell}
-    erased = _erase(store, persons, {**how, **which})
-    if not erased and (organization := which.get("organization_id")) is not None:
-        _warn_if_misspelt(which, _has_events(store, organization))
-    if machine:
-        facts = {"erased": erased, "findings": [finding._asdict() for finding in changed]}
-        say(json.dumps(facts, default=str))
-    else:
-        more = f"; somebody had changed {len(changed):,} of them" if changed else ""
-        say(f"{counted(erased, 'event')} erased{more}")
-    if erased and store.database.dialect == "postgresql":
-        print(_ON_DISK, file=sys.stderr)
-    return 1 if changed else 0
-
-
-def _erase(store: SqlAuditSink, persons: tuple[str, ...], how: dict[str, Any]) -> int:
-    """Erase each person, whatever chain cannot be used, then what is left of them on the disk."""
-    erased, failed = 0, list[AuditChainError]()
-    for person in persons:
-        try:
-            erased += erase(store, person, vacuum=False, **how)
-        except AuditChainError as error:
-            failed.append(error)
-    try:
-        vacuum(store)
-    except KeyboardInterrupt:
-        print(f"Stopped: {LEFT}; the same command, run again, removes it", file=sys.stderr)
-        raise
-    except Exception as error:
-        error.add_note("the same command, run again, does that")
-        raise
-    if failed:
-        raise failed[0]
-    return erased
-
-
-def _has_events(store: SqlAuditSink, organization: str) -> bool:
-    return bool(store.query(event_filter(organization_id=organization), None, 1).events)
-
-
-def _warn_if_misspelt(which: dict[str, Any], events: int) -> None:
-    """Warn of one organization without events."""
-    if not events and (organization := which.get("organization_id")) is not None:
+def warn_if_misspelt(store: SqlAuditSink, which: dict[str, Any]) -> None:
+    """Warn where one organization is named that has no events."""
+    organization = which.get("organization_id")
+    if organization is not None and not store.query(event_filter(**which), None, 1).events:
         _warn(f"organization {organization} has no events; is that its id?")
 
 

@@ -773,6 +773,26 @@ def test_an_erasure_that_cannot_clear_the_disk_says_so(run: Command, database: P
     assert result.stderr.endswith("; the same command, run again, does that\n")
 
 
+def test_the_writing_of_the_file_anew_can_be_put_off(run: Command, database: Path) -> None:
+    """Of a large file it keeps writers out for a minute; it is said what is left to do, and how."""
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("CREATE TABLE large (pad)")
+        connection.executemany("INSERT INTO large VALUES (?)", [("x" * 4_000,)] * 100)
+        connection.execute("DELETE FROM large")
+
+    def free() -> int:
+        with closing(sqlite3.connect(database)) as connection:
+            found: int = connection.execute("PRAGMA freelist_count").fetchone()[0]
+            return found
+
+    before, asked = free(), ("erase", *ALL, "--person", "ann", "--reason", "asked for")
+    assert before > 90
+    result = run(*asked, "--no-vacuum")
+    assert (0, "6 events erased\n", before) == (result.exit_code, result.stdout, free())
+    assert "copies of the text may be in the file and in its -wal" in result.stderr
+    assert (0, "", 0) == (run(*asked).exit_code, run(*asked, "--no-vacuum").stderr, free())
+
+
 VACUUMED = """
 import os, signal, threading
 from sqlalchemy import event
