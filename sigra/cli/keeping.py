@@ -14,6 +14,7 @@ import click
 from sigra.cli.output import FULL
 from sigra.cli.show import Bar, counted, inline, say, stderr_console
 from sigra.cli.target import MisuseError
+from sigra.cli.verifying import SHOWN
 from sigra.errors import MissingExtraError
 from sigra.store import (
     Checkpoint,
@@ -149,14 +150,16 @@ def _compare(before: Checkpoint, taken: Checkpoint) -> None:
     if not before.is_whole():  # verify says so
         return
     now = {tag: sequence for tag, sequence, _ in taken.heads}
-    for tag, then, _ in before.heads:
-        if (length := now.get(tag, 0)) < then:
-            organization = organization_of(tag)
-            where = "no organization" if organization is None else f"organization {organization}"
-            _warn(
-                f"the chain of {where} ends at sequence {length}, but in the checkpoint before at "
-                f"{then}: its end was removed, or a backup was restored"
-            )
+    shorter = [(tag, then) for tag, then, _ in before.heads if now.get(tag, 0) < then]
+    for tag, then in shorter[:SHOWN]:
+        organization = organization_of(tag)
+        where = "no organization" if organization is None else f"organization {organization}"
+        _warn(
+            f"the chain of {where} ends at sequence {now.get(tag, 0)}, but in the checkpoint "
+            f"before at {then}: its end was removed, or a backup was restored"
+        )
+    if (more := len(shorter) - SHOWN) > 0:
+        _warn(f"the same of {counted(more, 'more chain')}: verify --checkpoints names them")
 
 
 def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[list[Checkpoint], Checkpoint]:

@@ -111,7 +111,6 @@ def _carry_out(
         with noting_locked():
             facts["events"] = store.database.read(_count)
         told += f": {counted(facts['events'], 'event')}"
-        print(_FIRST, file=sys.stderr)
     found, version, indexes = done or plan
     if machine:
         changed = done is not None and bool(told)
@@ -119,6 +118,8 @@ def _carry_out(
         say(json.dumps(facts))
     else:
         say(told or f"the tables are of version {version}: nothing to do")
+    if "events" in facts:
+        print(_FIRST, file=sys.stderr)
     return done
 
 

@@ -25,7 +25,7 @@ from sigra.store.keys import by_id
 from sigra.store.report import WHEN_BROKEN, Finding, age_text
 
 _PUBLIC = '("openssl pkey -in {} -pubout" prints that of a private key)'
-_MOST = 100
+SHOWN = 100
 """How many findings a person is shown: after 10^5 of them the verdict is out of sight."""
 _FIRST_OF_EACH = f"the first {FINDINGS} of each organization"
 _NEXT = {
@@ -130,9 +130,9 @@ def _show(report: Report) -> None:
     else:
         for name, value, _ in rows:
             say(f"{name}: {written(value)}")
-    for finding in report.findings[:_MOST]:
+    for finding in report.findings[:SHOWN]:
         say(told(finding))
-    if (more := report.found - _MOST) > 0:
+    if (more := report.found - SHOWN) > 0:
         listed = "them" if report.found == len(report.findings) else _FIRST_OF_EACH
         say(f"and {more:,} more: --json lists {listed}")
     if report.verdict in _NEXT:

@@ -489,6 +489,28 @@ def test_a_checkpoint_of_a_chain_that_became_shorter_warns(
     ] == result.stderr.splitlines()
 
 
+def test_a_checkpoint_of_many_chains_that_became_shorter_warns_of_the_first(
+    run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """As after a backup was restored: of 10^5 chains no more could be read."""
+    sink = SqlAuditSink(f"sqlite:///{database}")
+    made = [AuditEvent(action="a.b", organization_id=f"o{number:03}") for number in range(150)]
+    sink.write_in(None, [(each, None) for each in made], savepoint=False)
+    sink.close()
+    asked = ("--key", keys["private"], "--to", tmp_path / "kept")
+    run("checkpoint", *asked)
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DELETE FROM sigra_audit_chains WHERE tag LIKE 'org:o%'")
+    *first, last = run("checkpoint", *asked).stderr.splitlines()
+    assert ([f"organization o{number:03} " in first[number] for number in range(100)]) == [
+        True
+    ] * 100
+    assert (100, "Warning: the same of 50 more chains: verify --checkpoints names them") == (
+        len(first),
+        last,
+    )
+
+
 def test_a_checkpoint_kept_outside_catches_a_cut_tail(
     run: Command, database: Path, keys: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -144,6 +144,23 @@ def test_who_lacks_a_right_is_told_where_the_rights_are(url_of: Callable[[str], 
     assert '"PostgreSQL roles" in docs/store-operations.md' in result.stderr
 
 
+def test_who_would_write_to_a_replica_is_told_to_name_the_primary(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """The database names only the statement; what reads works there."""
+    url = new_url("postgresql")
+    open_sink(url).write(event(1))
+    read_only = "-cdefault_transaction_read_only=on "
+    given = make_url(url).query["options"]
+    there = make_url(url).update_query_dict({"options": f"{read_only}{given}"})
+    words = ("--store", there.render_as_string(False), "--all-organizations")
+    assert 0 == CliRunner().invoke(sigra, ["audit", "verify", *words]).exit_code
+    erase = ["audit", "erase", *words, "--person", "ann", "--reason", "asked"]
+    result = CliRunner().invoke(sigra, erase)
+    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert result.stderr.endswith("name the primary, or end what makes it read-only\n")
+
+
 def test_who_erases_by_the_command_is_told_what_is_left_to_do(
     url_of: Callable[[str], str],
 ) -> None:
