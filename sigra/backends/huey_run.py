@@ -63,7 +63,7 @@ def _settle(task: Any, consumed: Consumed) -> None:
         case "retryable" | "scheduled":
             task.kwargs = consumed.following()
             with suppress(Exception):  # huey does it next, and if it cannot, drops the job
-                insist(partial(task.huey.delete, task.revoke_id))
+                insist(task.huey, partial(task.huey.delete, task.revoke_id))
             raise _exceptions.RetryTask(verdict.state, delay=verdict.delay or None) from error
         case "cancelled":
             raise _exceptions.CancelExecution(str(error), retry=False) from error

@@ -30,6 +30,7 @@ from huey import MemoryHuey, RedisHuey, SqliteHuey  # noqa: E402
 from huey.constants import EmptyData  # noqa: E402
 from huey.exceptions import CancelExecution, RetryTask  # noqa: E402
 from huey.registry import Message  # noqa: E402
+from redis.exceptions import ResponseError  # noqa: E402
 
 from sigra import (  # noqa: E402
     EnqueueError,
@@ -45,6 +46,7 @@ from sigra.backends.huey import HueyBackend, JSONSerializer  # noqa: E402
 from sigra.backends.huey_run import task_of  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.harness import Journal  # noqa: E402
 
 
 class HueyHarness(QueueHarness):
@@ -518,6 +520,41 @@ def test_a_job_goes_on_though_redis_takes_no_writes_for_a_moment(refuses, how):
         else:
             huey.execute(task)
         assert [job.id] == [each.id for each in (*huey.pending(), *huey.scheduled())]
+
+
+def test_what_redis_will_never_take_is_tried_once():
+    """No consumer stands still for it, which would take 15 seconds for each job."""
+    with bundled_redis() as url:
+        huey = RedisHuey("wrong", url=url, serializer=JSONSerializer())
+        with configure(backend=HueyBackend(huey)):
+            producer.new(IDS)
+        task, client = huey.dequeue(), huey.storage.conn
+        client.set(huey.storage.queue_key, "a text, and no list")
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            huey.enqueue(task)
+        assert client.info("commandstats")["cmdstat_lpush"]["failed_calls"] == 1
+
+
+def test_a_consumer_that_cannot_write_ends_soon_when_it_is_stopped(tmp_path):
+    """Also its scheduler, for which huey waits: it tries for a while all jobs together, not each."""
+    with bundled_redis() as url:
+        harness = HueyHarness(url, tmp_path)
+        Journal(tmp_path)
+        client, schedule = harness.huey.storage.conn, harness.huey.storage.schedule_key
+        with configure(backend=harness.backend):
+            workers.echo.new_many([IDS] * 30, delay=1)
+        while harness.huey.storage.queue_size():
+            harness.huey.add_schedule(harness.huey.dequeue())
+        client.config_set("maxmemory", "1")
+        harness.start()
+        try:
+            while client.zcard(schedule):
+                time.sleep(0.02)
+            harness.stop()
+            assert "Error enqueueing sigra.contract.echo" in harness.consumer.output
+        finally:
+            harness.kill()
+            harness.remove()
 
 
 def test_workers_run_in_the_mode_that_huey_has_for_tests(journal):
