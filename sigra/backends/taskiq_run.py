@@ -11,6 +11,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native, refuse_positional
+from sigra.backends.producing import error_text
 from sigra.backends.taskiq_limit import coming_again, to_the_end
 from sigra.backends.taskiq_stream import begin_notes, notes_of
 from sigra.errors import brief
@@ -30,11 +31,9 @@ _RECONNECT = 2.0
 
 async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
     """Run a job: the body of every worker's task."""
-    message = context.message
-    name, id = message.task_name, message.task_id
+    name, id = context.message.task_name, context.message.task_id
     notes = notes_of(context.broker, schedules)
-    send_again = partial(_send_again, context, schedules)
-    async with coming_again(payload, send_again) as this_run:
+    async with coming_again(payload, partial(_send_again, context, schedules)) as this_run:
         before = await notes.begin(id)
         facts: Any = {"native_id": id, "deliveries": before or None}  # or the envelope's count
         facts |= begin_notes(notes, id, before, this_run)
@@ -46,12 +45,14 @@ async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
 
 async def _settle(context: Any, schedules: Any, consumed: Consumed) -> Any:
     verdict = consumed.verdict
-    match verdict.state:
-        case "retryable" | "scheduled":
-            await _send_again(context, schedules, consumed.following(), verdict.delay)
-            # Of this run alone: by it OpenTelemetry's middleware tells it from one that failed.
-            context.message.labels["retry_on_error"] = True
-            raise _NoResultError
+    if verdict.state in ("retryable", "scheduled"):
+        await _send_again(context, schedules, consumed.following(), verdict.delay)
+        # Of this run alone: by it OpenTelemetry's middleware tells it from one that failed.
+        context.message.labels["retry_on_error"] = True
+        raise _NoResultError
+    if isinstance(verdict.error, _NoResultError):
+        # The body's own: taskiq would keep no result, for which somebody may wait.
+        raise RuntimeError(error_text(verdict.error)) from verdict.error
     return verdict.unwrap()
 
 

@@ -25,6 +25,7 @@ taskiq = need("taskiq")
 
 import redis  # noqa: E402
 import redis.asyncio as async_redis  # noqa: E402
+from taskiq.exceptions import NoResultError  # noqa: E402
 from taskiq.schedule_sources import LabelScheduleSource  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
 from taskiq_aio_pika import Queue  # noqa: E402
@@ -524,6 +525,27 @@ def test_a_middleware_tells_a_run_that_comes_again_from_one_that_failed():
     asyncio.run(produce())
     assert runs == [0, 1]
     assert sorted(told) == [("JobFailedError", False), ("NoResultError", True)]
+
+
+@pytest.mark.parametrize("error", [NoResultError(), ValueError("said so")])
+def test_a_job_that_failed_for_good_has_its_error_as_result(error):
+    """Also taskiq's own word for having none: who waits for the job would wait for ever."""
+
+    @tenant_worker(name=f"tests.taskiq.{type(error).__name__}")
+    def raises(scope):
+        raise error
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            job = await raises.anew(IDS)
+            result = await broker.result_backend.get_result(job.native_id)
+            await broker.shutdown()
+        return result
+
+    result = asyncio.run(produce())
+    assert result.is_err and str(error) in str(result.error)
 
 
 def test_a_task_that_has_a_workers_name_is_refused():
