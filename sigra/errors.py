@@ -60,9 +60,8 @@ class MissingTenantKeysError(SigraError, ValueError):
     def __init__(self, worker: str, missing: tuple[str, ...]) -> None:
         keys = " and ".join(repr(key) for key in missing)
         super().__init__(
-            f"args for worker {worker!r} lack {keys}. Pass each key, with None "
-            "where there is no such id (a system or pre-login job); "
-            "sigra.tenant_args(scope) gives them all."
+            f"args for worker {worker!r} lack {keys}. Pass each key, with None where there is no "
+            "such id (a system or pre-login job); sigra.tenant_args(scope) gives them all."
         )
         self.worker, self.missing = worker, missing
 
@@ -112,13 +111,15 @@ class CrossTenantError(SigraError):
 class EnqueueError(SigraError):
     """Report that a backend did not take a job; nothing was recorded as sent.
 
-    Attributes: ``backend`` (name), ``reason``. ``__cause__`` is the native error
-    where there is one.
+    Attributes: ``backend`` (name), ``reason``, ``unsure`` (ids of the jobs that may have been
+    sent all the same, because the answer is missing). ``__cause__`` is the native error where
+    there is one.
     """
 
-    def __init__(self, backend: str, reason: str) -> None:
-        super().__init__(f"backend {backend!r} did not take the job: {reason}")
-        self.backend, self.reason = backend, reason
+    def __init__(self, backend: str, reason: str, unsure: tuple[str, ...] = ()) -> None:
+        did = "did not confirm" if unsure else "did not take"
+        super().__init__(f"backend {backend!r} {did} the job: {reason}")
+        self.backend, self.reason, self.unsure = backend, reason, unsure
 
 
 class JobFailedError(SigraError):

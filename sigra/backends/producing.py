@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -23,6 +24,19 @@ NO_TRANSACTION = "it is in no transaction, so the job could not be rolled back: 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NO_DATE = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
 """From here on a date may be in no year in some time zone; this one is Django's for "at once"."""
+
+_NO_ANSWER = {
+    "TimeoutError",
+    "EOFError",
+    "BrokenPipeError",
+    "ConnectionAbortedError",
+    "ConnectionResetError",
+    "ConnectionForced",  # by amqp
+    "ConnectionBlockedTimeout",  # these by pika
+    "ConnectionClosedByBroker",
+    "StreamLostError",
+}
+_LOST = re.compile(r"closed connection|Connection closed by|while (reading|writing)")
 
 _LONGEST = 500
 """Characters of a text, in any script, that fit an entry of PostgreSQL's indexes (2,704 bytes)."""
@@ -159,25 +173,54 @@ class sending:
     """Raise as ``EnqueueError`` what a queue raises while jobs are sent.
 
     ``jobs``: the batch, for a queue that takes one job after another; the error says how many
-    it took (those on which ``accept`` was called).
+    it took (those on which ``accept`` was called), and which one it may have taken, where the
+    answer is missing. ``whole``: for a queue that takes all of them, or none.
     """
 
-    __slots__ = ("_backend", "_jobs")
+    __slots__ = ("_backend", "_jobs", "_whole")
 
-    def __init__(self, backend: str, jobs: Sequence[Job] = ()) -> None:
-        self._backend, self._jobs = backend, jobs
+    def __init__(self, backend: str, jobs: Sequence[Job] = (), *, whole: bool = False) -> None:
+        self._backend, self._jobs, self._whole = backend, jobs, whole
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, SigraError):
-            sent = sum(job.native_id is not None for job in self._jobs)
-            of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
-            again = f"Once that is fixed, enqueue {'the others' if sent else 'it'} again."
+            left = [job.id for job in self._jobs if job.native_id is None]
+            unsure = (left if self._whole else left[:1]) if has_no_answer(error) else []
+            sent = len(self._jobs) - len(left)
             what = error_text(error.__cause__ or error).removesuffix(".")
-            text = f"{what}{of}. {again}"
-            raise EnqueueError(self._backend, text) from error
+            of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
+            cure = _see(unsure) if unsure else "Once that is fixed, "
+            text = f"{what}{of}. {cure}enqueue {'the others' if sent else 'it'} again."
+            raise EnqueueError(self._backend, text, tuple(unsure)) from error
+
+
+def _see(unsure: Sequence[str]) -> str:
+    which, runs = f"Job {unsure[0]}", "it runs"
+    if len(unsure) > 1:
+        which, runs = f"The batch's {len(unsure)} jobs", "they run"
+    return f"{which} may have been sent all the same: see whether {runs} before you "
+
+
+def has_no_answer(error: BaseException | None) -> bool:
+    """Tell whether an answer did not come in time, or the connection broke before it came.
+
+    Then nobody here knows whether the server has what it was sent. That no connection could be
+    made does not count, but what broke before it was tried does.
+    """
+    connects = False
+    while error is not None:
+        if connects:
+            connects = False  # it is what the system said of that
+        else:
+            names, text = {kind.__name__ for kind in type(error).__mro__}, error_text(error)
+            connects = "connecting to " in text
+            if not connects and (names & _NO_ANSWER or _LOST.search(text)):
+                return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def error_text(error: BaseException | None) -> str:

@@ -40,7 +40,7 @@ class RQBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs in one transaction: all of them, or none."""
-        with sending(self.name), self.queue.connection.pipeline() as pipeline:
+        with sending(self.name, jobs, whole=True), self.queue.connection.pipeline() as pipeline:
             for job in jobs:
                 self._send(job, pipeline)
             pipeline.execute()

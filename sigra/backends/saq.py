@@ -65,8 +65,9 @@ class SaqBackend:
         await within(self.name, self._connections[queue.name].loop(), self._send(queue, jobs))
 
     async def _send(self, queue: Any, jobs: Sequence[Job]) -> None:
-        with sending(self.name, jobs):
+        with sending(self.name):
             await self._connections[queue.name]()
+        with sending(self.name, jobs):
             for job in jobs:
                 native = native_job(job, queue, self._heartbeat)
                 taken = await answered(queue.enqueue(native), _TIMEOUT)

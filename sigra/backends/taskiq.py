@@ -63,8 +63,9 @@ class TaskiqBackend:
         await within(self.name, self._startup.loop, self._send(jobs))
 
     async def _send(self, jobs: Sequence[Job]) -> None:
-        with sending(self.name, jobs):
+        with sending(self.name):
             await self._startup()
+        with sending(self.name, jobs):
             for job in jobs:
                 delay, queue = seconds_until(job.options), job.options.queue or self._queue
                 labels = LABELS if queue is None else {**LABELS, "queue_name": queue}

@@ -129,4 +129,5 @@ def _id(index: int, organization: Any) -> str:
 
 
 def _incomplete(error: EnqueueError, sent: int, total: int) -> EnqueueError:
-    return EnqueueError(error.backend, f"{error.reason} ({sent} of {total} jobs were sent before)")
+    reason = f"{error.reason} ({sent} of {total} jobs were sent before)"
+    return EnqueueError(error.backend, reason, error.unsure)

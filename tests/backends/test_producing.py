@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -84,3 +85,58 @@ def test_what_a_queue_raises_is_told_with_what_to_do(sent: int, expected: str) -
         job.accept(native_id="1")
     with pytest.raises(EnqueueError, match=expected), sending("deaf", jobs):
         raise ConnectionError("nobody home.")
+
+
+def lost(error: Exception, *before: Exception) -> Exception:
+    """Return an error as it comes where the ones before it were being handled."""
+    if before:
+        error.__context__ = lost(*before)
+    return error
+
+
+class Redis(ConnectionError):
+    """An error of a client that has one kind for all."""
+
+
+class Mute(Exception):
+    """An error that has no text."""
+
+    def __str__(self) -> str:
+        raise TypeError("mute")
+
+
+@pytest.mark.parametrize(
+    ("error", "unsure"),
+    [
+        (TimeoutError("no answer within 10 s"), True),
+        (ConnectionResetError(104, "reset by peer"), True),
+        (asyncio.IncompleteReadError(b"", 1), True),
+        (OSError("Server unexpectedly closed connection"), True),
+        (Redis("Connection closed by server."), True),
+        (Redis("Error 32 while writing to socket. Broken pipe."), True),
+        (lost(RuntimeError("it was not sent"), TimeoutError()), True),
+        (ConnectionRefusedError(111, "refused"), False),
+        (lost(Redis("Error 111 connecting to h:1. refused."), ConnectionRefusedError()), False),
+        (lost(Redis("Timeout connecting to server"), TimeoutError()), False),
+        (
+            lost(Redis("Error 111 connecting to h:1."), ConnectionRefusedError(), EOFError()),
+            True,
+        ),
+        (ValueError("no JSON"), False),
+        (Mute(), False),
+    ],
+)
+def test_a_job_whose_answer_is_missing_may_have_been_sent(error: Exception, unsure: bool) -> None:
+    """Its id is told, and that of no job whose sending the queue refused, or that was not tried."""
+    jobs = [nothing.new({"organization_id": None, "actor_id": None}) for _ in range(3)]
+    jobs[0].accept(native_id="1")
+    for whole, expected in ((False, (jobs[1].id,)), (True, (jobs[1].id, jobs[2].id))):
+        with pytest.raises(EnqueueError) as caught, sending("deaf", jobs, whole=whole):
+            raise error
+        assert (expected if unsure else ()) == caught.value.unsure
+        assert unsure == (
+            "did not confirm the job" in str(caught.value)
+            and "may have been sent all the same: see whether " in str(caught.value)
+        )
+        assert (jobs[1].id in str(caught.value)) == (unsure and not whole)
+    assert "enqueue the others again" in str(caught.value)

@@ -143,6 +143,19 @@ class TestHueyOnRedis(HueyContract):
         journal.wait(harness, lambda: len(journal.runs(kind.worker)) >= 2, "the delayed jobs")
         assert {run["job_id"] for run in journal.runs(kind.worker)} == {task.id for task in tasks}
 
+    def test_a_redis_that_gives_no_answer_may_have_a_job(self, harness):
+        """The error names it."""
+        url = f"{harness.url}?socket_timeout=0.2"
+        huey = RedisHuey("no answer", url=url, serializer=JSONSerializer())
+        with configure(backend=HueyBackend(huey)):
+            before = producer.new(IDS)  # from now on it is connected
+            with harness.proxy.held(), pytest.raises(EnqueueError) as caught:
+                producer.new_many([IDS] * 2)
+        (unsure,) = caught.value.unsure
+        assert f"Job {unsure} may have been sent" in str(caught.value) and unsure != before.id
+        huey.flush()
+        huey.storage.close()
+
     def test_async_workers_run_side_by_side_in_greenlets(self, harness, journal, tmp_path):
         """All of a process have one thread: where one waited, each other one failed unrun."""
         harness.stop()

@@ -104,6 +104,18 @@ class TestRQ(QueueContract):
         told = rf"job {job.id} of .* returned rq.Retry, .* completed. Return Failure\(reason\)"
         journal.wait(harness, lambda: bool(harness.logged(told)), "the warning")
 
+    def test_a_redis_that_gives_no_answer_may_have_the_jobs(self, harness):
+        """The error names them: each was sent or none, but nobody knows."""
+        connection = redis.Redis.from_url(f"{harness.url}?socket_timeout=0.2")
+        queue = rq.Queue(harness.queue, connection=connection, serializer="json")
+        with configure(backend=RQBackend(queue)):
+            workers.echo.new(IDS, delay=3600)  # from now on it is connected
+            with harness.proxy.held(), pytest.raises(EnqueueError) as caught:
+                workers.echo.new_many([IDS] * 2, delay=3600)
+        connection.close()
+        assert len(caught.value.unsure) == 2
+        assert "The batch's 2 jobs may have been sent" in str(caught.value)
+
     def test_a_cancelled_job_is_a_failed_job(self, harness, journal):
         """RQ has no state for it: its error says what it was."""
         job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": "cancel"}, max_attempts=3)
