@@ -4,15 +4,47 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import Any
 from weakref import ref
 
+from sigra.backends.external import native
 from sigra.backends.producing import check_on_rabbitmq
 from sigra.backends.rabbitmq_notes import SLOTS
 from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
+_middleware = native("dramatiq.middleware", "dramatiq")
+
 _left: list[Any] = []
+
+
+class OnceInAlarm(_middleware.Middleware):  # type: ignore[misc, name-defined]
+    """Have Dramatiq send a job once to a RabbitMQ in an alarm: it would six times, and all arrive.
+
+    That is where the application has set ``blocked_connection_timeout``; else Dramatiq waits.
+    """
+
+    def before_enqueue(self, broker: Any, message: Any, _delay: object) -> None:
+        """Have this thread's channel do so for a worker's message, and for no other."""
+        actor, exceptions = broker.actors.get(message.actor_name), native("pika.exceptions", "pika")
+        if actor is None or actor.fn.__module__ != "sigra.backends.dramatiq":
+            return
+        try:
+            channel = broker.channel
+        except exceptions.AMQPConnectionError as error:  # Dramatiq logs it, and connects once more
+            again = _middleware.MiddlewareError, exceptions.AMQPConnectionError
+            raise type("AMQPConnectionError", again, {})(*error.args) from None
+        channel.basic_publish = partial(_publish, broker, exceptions.ConnectionBlockedTimeout)
+
+
+def _publish(broker: Any, blocked: type[Exception], *args: Any, **options: Any) -> None:
+    del broker.channel.basic_publish  # which this was, for one message
+    try:
+        broker.channel.basic_publish(*args, **options)
+    except blocked as error:  # which Dramatiq would try again
+        del broker.connection
+        raise native("dramatiq.errors", "dramatiq").ConnectionClosed(error) from error
 
 
 def surely_send(broker: Any) -> None:
@@ -23,7 +55,11 @@ def surely_send(broker: Any) -> None:
     """
     if not getattr(broker, "confirm_delivery", True):
         broker.confirm_delivery, broker.state = True, threading.local()
-    if hasattr(broker, "connections") and hasattr(os, "register_at_fork"):
+    if not hasattr(broker, "connections"):
+        return  # it is not on RabbitMQ
+    if not any(isinstance(known, OnceInAlarm) for known in broker.middleware):
+        broker.add_middleware(OnceInAlarm())
+    if hasattr(os, "register_at_fork"):
         known = ref(broker)
         os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
 

@@ -245,6 +245,29 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
                 channel.queue_delete(queue + end)
             broker.close()
 
+    def test_a_job_is_sent_once_to_a_rabbitmq_in_an_alarm(self, harness):
+        """Dramatiq sends six times where it has a limit to wait, and each arrives after the alarm."""
+        queue, proxy, channel = (
+            f"{harness.queue}-alarm",
+            InAlarm(harness.server),
+            harness.direct.channel,
+        )
+        broker = RabbitmqBroker(url=f"{proxy.url.rstrip('/')}/?blocked_connection_timeout=1")
+        try:
+            with configure(backend=DramatiqBackend(broker, queue=queue)):
+                with pytest.raises(EnqueueError, match="may have been sent") as caught:
+                    workers.echo.new(IDS)
+            there, _, letter = channel.basic_get(queue, auto_ack=True)
+            assert (0, caught.value.unsure) == (
+                there.message_count,
+                (dramatiq.Message.decode(letter).message_id,),
+            )
+        finally:
+            proxy.close()
+            broker.close()
+            for end in ("", ".DQ", ".XQ"):
+                channel.queue_delete(queue + end)
+
     def test_a_queue_s_name_that_rabbitmq_does_not_hold_is_refused(self, harness):
         """With what is added to it, for the notes of the jobs that run."""
         with pytest.raises(
@@ -273,6 +296,22 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             for each in (queue, f"{queue}-other"):
                 for end in ("", ".DQ", ".XQ"):
                     channel.queue_delete(each + end)
+
+
+class InAlarm(Proxy):
+    """Pass all on, say that the connection is blocked, and hold back what confirms a message."""
+
+    def _pump(self, source, target):
+        selected, ack = b"\x00\x55\x00\x0b", b"\x00\x3c\x00\x50"  # the methods' numbers
+        blocked = b"\x01\x00\x00\x00\x00\x00\x05\x00\x0a\x00\x3c\x00\xce"
+        try:
+            while data := source.recv(65536):
+                if ack not in data:
+                    target.sendall(data + blocked * (selected in data))
+        except OSError:
+            pass  # one end is gone: so is the other
+        source.close()
+        target.close()
 
 
 def send_two_delayed(broker, queue, ran):
