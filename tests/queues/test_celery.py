@@ -191,9 +191,16 @@ class CeleryOnRabbitMQ(CeleryHarness):
 
     def remove(self) -> None:
         with self.app.connection_for_write() as connection:
-            for queue in (self.queue, self.other_queue, self.backend.unknown_queue, *self.slots()):
-                connection.default_channel.queue_delete(queue)
+            own = self.queue, self.other_queue, self.backend.unknown_queue, *self.slots()
+            delete(connection, *own)
         self.app.close()
+
+
+def delete(connection: Any, *queues: str) -> None:
+    """Delete queues, and the exchanges that Celery has made for them."""
+    for queue in queues:
+        connection.default_channel.queue_delete(queue)
+        connection.default_channel.exchange_delete(queue)
 
 
 @contextmanager
@@ -583,7 +590,7 @@ class CeleryContract(QueueContract):
             assert harness.waiting(queue) == 2
         finally:
             with app.connection_for_write() as connection:
-                connection.default_channel.queue_delete(queue)
+                delete(connection, queue)
             app.close()
 
     def test_a_broker_that_gives_no_answer_is_an_enqueue_error(self, harness, monkeypatch):
@@ -598,7 +605,7 @@ class CeleryContract(QueueContract):
                     sending.result(harness.patience)
             assert len(told.value.unsure) == 1
             workers.echo.new(IDS)
-            connection.default_channel.queue_delete(queue)
+            delete(connection, queue)
         app.close()
 
     def test_a_broker_that_gives_no_answer_holds_no_job(self, harness, monkeypatch, caplog):
@@ -652,8 +659,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
                 harness.start()
         finally:
             with app.connection_for_write() as connection:
-                for each in (queue, unknown):
-                    connection.default_channel.queue_delete(each)
+                delete(connection, queue, unknown)
             app.close()
 
     def test_a_job_is_kept_though_somebody_deleted_the_queue_of_the_last(self, harness, journal):
@@ -699,7 +705,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
                 workers.echo.new(IDS)
             workers.echo.new(IDS)
             assert harness.waiting(queue) == 1
-            connection.default_channel.queue_delete(queue)
+            delete(connection, queue)
         app.close()
 
     def test_a_job_whose_consumer_lost_its_connection_meanwhile_is_begun_once(

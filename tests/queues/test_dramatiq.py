@@ -54,6 +54,13 @@ asks_for_a_queue = pytest.mark.skipif(
 )
 
 
+def delete(channel: Any, *queues: str) -> None:
+    """Delete queues of RabbitMQ, each with those that belong to it."""
+    for queue in queues:
+        for end in ("", ".DQ", ".XQ", *(f".begun.{slot}" for slot in range(SLOTS))):
+            channel.queue_delete(queue + end)
+
+
 class DramatiqHarness(QueueHarness):
     command = "dramatiq -v -p 1 -t 2 dramatiq_app".split()
     alone = ("-Q", "{queue}")
@@ -122,10 +129,7 @@ class RabbitMQHarness(DramatiqHarness):
         return found
 
     def remove(self) -> None:
-        ends = ["", ".DQ", ".XQ", *(f".begun.{slot}" for slot in range(SLOTS))]
-        for queue in (self.queue, f"{self.queue}-other"):
-            for end in ends:
-                self.direct.channel.queue_delete(queue + end)
+        delete(self.direct.channel, self.queue, f"{self.queue}-other")
         self.broker.close()
         self.direct.close()
 
@@ -293,9 +297,7 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             delayed = channel.queue_declare(f"{queue}.DQ", passive=True)
             assert delayed.method.message_count == 4 * prefork.EACH
         finally:
-            for each in (queue, f"{queue}-other"):
-                for end in ("", ".DQ", ".XQ"):
-                    channel.queue_delete(each + end)
+            delete(channel, queue, f"{queue}-other")
 
 
 class InAlarm(Proxy):
@@ -491,6 +493,9 @@ def test_a_job_that_is_cut_off_after_its_body_comes_again(request, monkeypatch, 
     monkeypatch.setenv("SIGRA_CONTRACT_RECORD", str(tmp_path / "record"))
     queue, cut, written = f"sigra-{uuid.uuid4().hex[:10]}", [], []
     broker = make_broker(request.getfixturevalue(server), queue)
+    request.addfinalizer(broker.close)
+    if server == "rabbitmq":
+        request.addfinalizer(lambda: delete(broker.channel, queue, f"{queue}-other"))
     interrupt = dramatiq.middleware.raise_thread_exception
 
     class Sink:
@@ -518,11 +523,6 @@ def test_a_job_that_is_cut_off_after_its_body_comes_again(request, monkeypatch, 
     ids = [event.event_id for event in written]
     assert [event.attempt for event in written] == [1] * 6
     assert ids == ids[:3] * 2
-    if server == "rabbitmq":
-        ends = ["", ".DQ", ".XQ", *(f".begun.{slot}" for slot in range(SLOTS))]
-        for each in (f"{queue}{end}" for end in ends):
-            broker.channel.queue_delete(each)
-    broker.close()
 
 
 def wait_until(there):

@@ -391,9 +391,14 @@ class RabbitMQHarness(TaskiqHarness):
     async def _delete(self) -> None:
         if self.broker.write_channel is None:  # none of its own jobs was sent
             await self.broker.startup()
-        for end in ("", "-other", "-dead"):
-            await self.broker.write_channel.queue_delete(self.queue + end)
-        await self.broker.write_channel.exchange_delete(self.queue)
+        await delete(self.broker.write_channel, self.queue)
+
+
+async def delete(channel: Any, queue: str) -> None:
+    """Delete what a broker of ``make_broker`` has made on RabbitMQ."""
+    for end in ("", "-other", "-dead"):
+        await channel.queue_delete(queue + end)
+    await channel.exchange_delete(queue)
 
 
 class TestTaskiqOnRabbitMQ(TaskiqContract):
@@ -434,8 +439,7 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
             return there.message_count
 
         assert submit(own_loop(), count()).result() == 1
-        for end in ("", "-other", "-dead"):
-            submit(own_loop(), channel.queue_delete(queue + end)).result()
+        submit(own_loop(), delete(channel, queue)).result()
         submit(own_loop(), broker.shutdown()).result()
 
     def test_a_job_that_no_queue_takes_is_an_enqueue_error(self, harness):
