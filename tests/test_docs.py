@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
@@ -18,7 +19,16 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.parsers.markdown import CodeBlockParser
 
 import sigra
-from sigra import SigraError, audit, configure, store, workers
+from sigra import (
+    Cancel,
+    JobCancelledError,
+    SigraError,
+    audit,
+    configure,
+    store,
+    tenant_worker,
+    workers,
+)
 from sigra.workers import settings
 
 ROOT = Path(__file__).parents[1]
@@ -137,3 +147,42 @@ def test_the_django_sink_of_the_guide_spoils_no_transaction() -> None:
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert told.stderr.count("Traceback") == 0, told.stderr
     assert told.stdout.split()[-3:] == ["failed", "2", "0"]
+
+
+def test_the_filter_of_the_guide_for_sentry_leaves_one_report_of_each_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Sigra's line is kept, what a queue then raises of it is dropped, and so is a Cancel."""
+    page = (ROOT / "docs" / "setting-up.md").read_text("utf-8")
+    snippet = re.search(
+        r"^from sigra import Job.*?^    return event$", page, re.DOTALL | re.MULTILINE
+    )
+    assert snippet is not None
+    names: dict[str, Any] = {}
+    exec(snippet[0], names)
+    once = names["once"]
+
+    @tenant_worker(name="docs.ends")
+    def ends(scope: Any, fails: bool) -> Any:
+        if fails:
+            raise ValueError("no such invoice")
+        return Cancel("nobody there")
+
+    def reported(error: BaseException, **event: Any) -> bool:
+        return once(event, {"exc_info": (type(error), error, None)}) is not None
+
+    ids = {"organization_id": "42", "actor_id": None}
+    failed, cancelled = ends.new({**ids, "fails": True}), ends.new({**ids, "fails": False})
+    (line,) = caplog.records
+    error = line.exc_info[1]  # type: ignore[index]
+    event = {"logger": line.name, "extra": vars(line)}
+    assert event == once(event, {"exc_info": line.exc_info})
+    assert event["fingerprint"] == ["{{ default }}", "docs.ends"]
+    with pytest.raises(ValueError) as caught:
+        failed.result()
+    wrapped = RuntimeError("huey's")
+    wrapped.__cause__ = caught.value
+    assert (error, False, False) == (caught.value, reported(error), reported(wrapped))
+    with pytest.raises(JobCancelledError) as ended:
+        cancelled.result()
+    assert (False, True) == (reported(ended.value), reported(OSError("native"), extra={}))
