@@ -872,6 +872,27 @@ def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):
     assert [end.partition(", attempt ")[2] for end in ends] == ["1 of 1, failed: said so"]
 
 
+def test_celery_s_retry_in_the_last_attempt_says_that_none_is_left(caplog):
+    """Code that catches that error, to mark a row as failed, goes on to do so."""
+
+    @tenant_worker(name="queues.asks", max_attempts=2, backoff=0)
+    def asks(scope):
+        try:
+            raise LookupError
+        except LookupError:
+            celery.current_task.retry(countdown=60)
+
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)), caplog.at_level("WARNING", "sigra.job"):
+        asks.new(IDS)
+    ends = [record.getMessage() for record in caplog.records if record.name == "sigra.job"]
+    assert [end.partition(", attempt ")[2] for end in ends] == [
+        "1 of 2, raised LookupError; again in 0 s",
+        "2 of 2, raised MaxRetriesExceededError",
+    ]
+
+
 def test_an_app_that_takes_no_json_is_refused():
     """The error names the setting to change."""
     app = celery.Celery(set_as_current=False)
