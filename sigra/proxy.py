@@ -21,9 +21,10 @@ _WAYS = ("new", "anew", "new_many", "anew_many")
 """How a worker's jobs are enqueued."""
 
 if TYPE_CHECKING:
+    Args = Mapping[str, Any]
 
     class _Proxy(Generic[P, R_co]):
-        """What type checkers see: the function's own call, and what a worker adds.
+        """What type checkers and editors see: the function's own call, and what a worker adds.
 
         Not in ``Worker`` itself: annotations there would hide the function's own.
         """
@@ -35,14 +36,22 @@ if TYPE_CHECKING:
 
         def __init__(self, function: Callable[P, R_co]) -> None: ...
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-        def new(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job: ...
-        async def anew(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job: ...
-        def new_many(
-            self, args: Iterable[Mapping[str, Any]], /, **options: Unpack[Options]
-        ) -> list[Job]: ...
-        async def anew_many(
-            self, args: Iterable[Mapping[str, Any]], /, **options: Unpack[Options]
-        ) -> list[Job]: ...
+
+        def new(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job:
+            """Validate, freeze and enqueue one job; return it as accepted by its backend."""
+            ...
+
+        async def anew(self, args: Mapping[str, Any], /, **options: Unpack[Options]) -> Job:
+            """Do the same as ``new`` without blocking the running event loop."""
+            ...
+
+        def new_many(self, args: Iterable[Args], /, **options: Unpack[Options]) -> list[Job]:
+            """Validate every item, then enqueue all in one batch; none if one is bad."""
+            ...
+
+        async def anew_many(self, args: Iterable[Args], /, **options: Unpack[Options]) -> list[Job]:
+            """Do the same as ``new_many`` without blocking the running event loop."""
+            ...
 
 else:
 
@@ -66,8 +75,7 @@ class Worker(_Proxy[P, R_co]):
 
     def __init__(self, definition: Definition) -> None:
         super().__init__(definition.function)
-        self.definition = definition
-        enqueuer = Enqueuer(definition)
+        enqueuer, self.definition = Enqueuer(definition), definition
         # Bound once, here: each look-up through a proxy's class would cost more.
         for way in _WAYS:
             setattr(self, way, getattr(enqueuer, way))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import copy
 import inspect
@@ -19,6 +20,7 @@ from sigra import (
     TenantWorker,
     ThreadBackend,
     Worker,
+    proxy,
     tenant_worker,
     worker,
 )
@@ -269,6 +271,15 @@ def test_a_worker_can_be_a_key() -> None:
 def test_every_way_to_enqueue_is_documented(name: str) -> None:
     """help() of each method says what it does."""
     assert inspect.getdoc(getattr(close, name))
+
+
+@pytest.mark.parametrize("name", ["new", "anew", "new_many", "anew_many"])
+def test_an_editor_shows_what_help_says_of_a_way_to_enqueue(name: str) -> None:
+    """It reads the source, where a class that is there for type checkers alone has each way."""
+    tree = ast.walk(ast.parse(inspect.getsource(proxy)))
+    ways = (ast.FunctionDef, ast.AsyncFunctionDef)
+    (way,) = (node for node in tree if isinstance(node, ways) and node.name == name)
+    assert ast.get_docstring(way) == (inspect.getdoc(getattr(close, name)) or "").splitlines()[0]
 
 
 @pytest.mark.parametrize("made", [Worker, TenantWorker, tenant_worker, worker])
