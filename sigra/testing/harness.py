@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sigra.backend import Backend
+from sigra.ids import time_of, uuid7
 from sigra.testing.contract_workers import EVENTS, RECORD
 
 if TYPE_CHECKING:
@@ -116,13 +117,14 @@ class RoutingHarness(ConsumerHarness, Protocol):
 class Journal:
     """What the suite's workers wrote down, in whatever process they ran.
 
-    Jobs that an earlier test saw are left out: where the consumer was killed, the queue may
-    deliver one again at any later time.
+    Jobs that an earlier test made or saw are left out: one that failed may have left a delayed
+    job behind, and where the consumer was killed, the queue may deliver a job again at any time.
     """
 
     def __init__(self, folder: Path) -> None:
         self._record, self._events = folder / "record.jsonl", folder / "events.jsonl"
         self._begin, self._earlier = {self._record: 0, self._events: 0}, set[str]()
+        self._since = uuid7()
         for path in self._begin:
             path.touch()
         os.environ[RECORD], os.environ[EVENTS] = str(self._record), str(self._events)
@@ -140,7 +142,8 @@ class Journal:
         return {event["job_id"] for event in self.events(action)}
 
     def clear(self) -> None:
-        """Forget what was recorded, and ignore what the same jobs record from now on."""
+        """Forget what was recorded, and ignore what jobs that were made by now still record."""
+        self._since = uuid7()
         for path in self._begin:
             complete = self._complete(path)
             self._earlier |= {line["job_id"] for line in _parsed(complete) if line["job_id"]}
@@ -173,7 +176,8 @@ class Journal:
         return [line for line in _parsed(self._complete(path)) if not self._is_old(line)]
 
     def _is_old(self, line: Mapping[str, Any]) -> bool:
-        return line["job_id"] in self._earlier
+        id = str(line["job_id"])
+        return id in self._earlier or (time_of(id) is not None and id < self._since)
 
     def _complete(self, path: Path) -> bytes:
         """Return the lines of this case that are written to their end."""

@@ -305,6 +305,17 @@ def test_what_came_while_the_machine_stood_still_is_not_missed(journal: Journal)
         journal.wait(stalled, lambda: False, "another")
 
 
+def test_a_job_of_an_earlier_test_that_runs_only_now_is_left_out(journal: Journal) -> None:
+    """A test that failed, and left a delayed job behind, makes no other one fail."""
+    with configure(backend=(backend := SyncBackend())):
+        workers.echo.new(IDS, delay=1)
+        journal.clear()
+        job = workers.echo.new(IDS, delay=1)
+        backend.drain(2)
+    assert [run["job_id"] for run in journal.runs()] == [job.id]
+    assert journal.audited("contract.echo") == {job.id}
+
+
 def test_what_never_came_is_told_with_what_ran_and_that_the_consumer_has_ended(
     journal: Journal,
 ) -> None:
