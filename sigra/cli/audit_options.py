@@ -77,10 +77,7 @@ for_erasure = _all(
     click.option("--reason", required=True, metavar="TEXT", help="Why. It is kept in the store."),
     click.option(
         "--no-vacuum",
-        "vacuum",
-        flag_value=False,
-        default=True,
-        show_default=False,
+        is_flag=True,
         help="Do not rewrite a SQLite file. Until you run this again without the option, copies of "
         "the text may be in the file and in its -wal.",
     ),

@@ -34,7 +34,7 @@ def erase_persons(
     persons: tuple[str, ...],
     target_type: str | None,
     reason: str,
-    vacuum: bool,
+    no_vacuum: bool,
     signer: Signer | None,
     *,
     machine: bool,
@@ -52,7 +52,7 @@ def erase_persons(
         print(told(finding), file=sys.stderr)
 
     how = {"reason": reason, "signer": signer, "target_type": target_type, "on_changed": tell}
-    erased = _erase(store, persons, vacuum, {**how, **which})
+    erased = _erase(store, persons, not no_vacuum, {**how, **which})
     if not erased:
         warn_if_misspelt(store, which)
     if machine:
@@ -63,7 +63,7 @@ def erase_persons(
         say(f"{counted(erased, 'event')} erased{more}")
     if erased and store.database.dialect == "postgresql":
         print(_ON_DISK, file=sys.stderr)
-    elif erased and not vacuum:
+    elif erased and no_vacuum:
         print(_IN_FILE, file=sys.stderr)
     return 1 if changed else 0
 

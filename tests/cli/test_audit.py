@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy
+from click import Option
 from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -38,6 +39,7 @@ from sqlalchemy import Engine, event, make_url
 from sigra import AuditEvent, configure
 from sigra.audit import log
 from sigra.cli.app import sigra
+from sigra.cli.audit import audit
 from sigra.store import Checkpoint, Signer, SqlAuditSink, read_checkpoints
 from sigra.store.migrate import downgrade
 
@@ -813,6 +815,18 @@ def test_the_writing_of_the_file_anew_can_be_put_off(run: Command, database: Pat
     assert (0, "6 events erased\n", before) == (result.exit_code, result.stdout, free())
     assert "copies of the text may be in the file and in its -wal" in result.stderr
     assert (0, "", 0) == (run(*asked).exit_code, run(*asked, "--no-vacuum").stderr, free())
+
+
+def test_each_flag_is_one_that_every_version_of_click_reads_alike() -> None:
+    """One whose default is true and that is not given is false with click 8.3.0 to 8.3.2."""
+    flags = [
+        option
+        for command in audit.commands.values()
+        for option in command.params
+        if isinstance(option, Option) and option.is_flag
+    ]
+    assert "--no-vacuum" in {name for flag in flags for name in flag.opts}
+    assert [] == [flag.name for flag in flags if flag.default is True]
 
 
 VACUUMED = """
