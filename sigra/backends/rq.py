@@ -63,12 +63,9 @@ class RQBackend:
         own = self.queue
         if name is None or name == own.name:
             return own
-        return type(own)(
-            name,
-            connection=own.connection,
-            serializer=own.serializer,
-            default_timeout=own._default_timeout,
-        )
+        kept = "connection", "serializer", "is_async", "job_class", "death_penalty_class"
+        same = {each: getattr(own, each) for each in kept}
+        return type(own)(name, default_timeout=own._default_timeout, **same)
 
 
 def __getattr__(name: str) -> Any:

@@ -283,6 +283,24 @@ def test_workers_run_in_the_mode_that_rq_has_for_tests(request, journal):
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
+@pytest.mark.parametrize("options", [{}, {"queue": "other"}])
+def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(request, journal, options):
+    """One that a job names too: in the mode for tests its jobs were left in Redis."""
+    made = list[str]()
+
+    class Own(rq.job.Job):
+        def perform(self):
+            made.append(self.origin)
+            return super().perform()
+
+    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
+    kind = {"is_async": False, "job_class": Own, "serializer": "json"}
+    with configure(backend=RQBackend(rq.Queue("q", connection=connection, **kind))):
+        workers.echo.new(IDS, **options)
+    assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
+    assert made == [options.get("queue", "q")]
+
+
 def test_in_that_mode_the_time_limit_of_a_test_goes_on(request, journal):
     """A job ends RQ's own, which is an alarm too."""
     connection = redis.Redis.from_url(request.getfixturevalue("redis"))
