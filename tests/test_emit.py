@@ -969,6 +969,21 @@ def test_the_lifecycle_event_is_number_zero(sink: Kept) -> None:
     assert lifecycle.event_id not in ids()
 
 
+def test_who_logs_while_an_end_is_logged_takes_an_id_too() -> None:
+    """A callback for failures, or a processor, whose own events are apart from the body's."""
+    told = list[AuditResult]()
+
+    def tell(_: AuditResult) -> None:
+        told.extend(log_safe("a.b", SCOPE, audit_schema=AuditEvent) for _ in range(2))
+
+    with configure(on_audit_failure=tell):
+        bodys = ids()
+        in_job(lambda: log_lifecycle(running.get(), "Bad", "success"))  # type: ignore[arg-type]
+    events = [result.event.event_id for result in told if result.event]
+    assert ["emitted"] * 2 == [result.status for result in told]
+    assert 5 == len({*bodys, *events})
+
+
 def test_a_bad_lifecycle_action_is_rejected_like_any(sink: Kept) -> None:
     """log_lifecycle raises nothing either."""
     attempt: Any = in_job(lambda: running.get())

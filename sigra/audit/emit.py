@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from contextlib import suppress
+from itertools import count
 from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -112,8 +113,8 @@ def log(
 
 def log_lifecycle(attempt: Attempt, action: str, outcome: Outcome) -> AuditResult:
     """Log the end of a job's attempt, as event 0 of it; never raise an ``Exception``."""
-    # Apart from the body's own numbers.
-    end = Attempt(attempt.job, attempt.number, attempt.snoozes, ordinals=iter((-1,)))
+    # Apart from the body's own numbers, as are those of what is logged while this event is.
+    end = Attempt(attempt.job, attempt.number, attempt.snoozes, ordinals=count(-1, -1))
     token = running.set(end)
     try:
         return log_safe(action, attempt.scope, outcome=outcome)
@@ -190,12 +191,11 @@ def _emit(
     if schema is None:
         return _NO_SCHEMA
     faults = [] if transaction is None or stores() else [fault_of("conn", NoAuditStoreError())]
-    channel = None
+    channel, sinks = None, config.current.sinks
     try:
         channel = open_channel(outcome)
     except Exception as error:
         faults.append(fault_of("structlog", error))
-    sinks = config.current.sinks
     if channel is None and not sinks and not faults:
         return _FILTERED
     strict = LENIENT if action is REJECTED else REGULAR

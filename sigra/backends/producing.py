@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
@@ -177,18 +178,19 @@ class sending:
     answer is missing. ``whole``: for a queue that takes all of them, or none.
     """
 
-    __slots__ = ("_backend", "_jobs", "_whole")
+    __slots__ = ("_backend", "_handled", "_jobs", "_whole")
 
     def __init__(self, backend: str, jobs: Sequence[Job] = (), *, whole: bool = False) -> None:
         self._backend, self._jobs, self._whole = backend, jobs, whole
 
     def __enter__(self) -> None:
-        pass
+        self._handled = sys.exception()  # it tells nothing of what is sent
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, SigraError):
             left = [job.id for job in self._jobs if job.native_id is None]
-            unsure = (left if self._whole else left[:1]) if has_no_answer(error) else []
+            missing = has_no_answer(error, self._handled)
+            unsure = (left if self._whole else left[:1]) if missing else []
             sent = len(self._jobs) - len(left)
             what = error_text(error.__cause__ or error).removesuffix(".")
             of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
@@ -204,14 +206,16 @@ def _see(unsure: Sequence[str]) -> str:
     return f"{which} may have been sent all the same: see whether {runs} before you "
 
 
-def has_no_answer(error: BaseException | None) -> bool:
+def has_no_answer(error: BaseException | None, handled: BaseException | None = None) -> bool:
     """Tell whether an answer did not come in time, or the connection broke before it came.
 
     Then nobody here knows whether the server has what it was sent. That no connection could be
-    made does not count, but what broke before it was tried does.
+    made does not count, but what broke before it was tried does. ``handled``: an error from before,
+    which does not count either.
     """
-    connects = False
-    while error is not None:
+    connects, seen = False, {id(handled)}
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if connects:
             connects = False  # it is what the system said of that
         else:

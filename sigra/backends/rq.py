@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, due_at, require_json, sending
@@ -68,8 +68,10 @@ class RQBackend:
         return type(own)(name, default_timeout=own._default_timeout, **same)
 
 
-def __getattr__(name: str) -> Any:
-    """Return ``run`` by the name that a job in RQ's store has for it."""
-    if not name.startswith(WORKER):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return run
+if not TYPE_CHECKING:  # or a type checker would take any name
+
+    def __getattr__(name: str) -> Any:
+        """Return ``run`` by the name that a job in RQ's store has for it."""
+        if not name.startswith(WORKER):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return run

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, EnqueueError, InvalidOptionError, tenant_worker
-from sigra.backends.producing import due_at, require_conn, sending
+from sigra.backends.producing import due_at, has_no_answer, require_conn, sending
 from sigra.job import Job
 from sigra.options import parse_options
 
@@ -140,3 +140,21 @@ def test_a_job_whose_answer_is_missing_may_have_been_sent(error: Exception, unsu
         )
         assert (jobs[1].id in str(caught.value)) == (unsure and not whole)
     assert "enqueue the others again" in str(caught.value)
+
+
+def test_an_error_that_the_caller_was_handling_is_no_missing_answer() -> None:
+    """Who enqueues because something else gave no answer is not told that the job was sent."""
+    jobs = [nothing.new({"organization_id": None, "actor_id": None})]
+    try:
+        raise TimeoutError("the bank")
+    except TimeoutError:
+        with pytest.raises(EnqueueError, match="did not take") as caught, sending("deaf", jobs):
+            raise ConnectionRefusedError(111, "refused")
+    assert () == caught.value.unsure
+
+
+def test_errors_that_refer_to_each_other_are_read_once() -> None:
+    """As where a driver raises its first error from the one that came while it cleaned up."""
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__context__ = second, first
+    assert not has_no_answer(first)

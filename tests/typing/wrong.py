@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import sigra.audit
+import sigra.backends.rq
 import sigra.store
 import sigra.testing
 from sigra import (
@@ -110,6 +111,7 @@ sigra.tenant_wroker  # wrong: a typo
 sigra.audit.log_save  # wrong: another
 sigra.store.SqlAuditSinc  # wrong: and another
 sigra.testing.preform_job  # wrong: and one more
+sigra.backends.rq.RQBackent  # wrong: and the last
 any_worker: Worker[[str], str] = sweep  # wrong: another signature
 
 
