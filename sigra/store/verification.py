@@ -113,6 +113,11 @@ class _Verification:
         tags = {head.id: head.tag for head in heads}
         marked = read_marks(connection, tags, self._keys)
         for head in heads:
+            if head.id in self.checks:
+                reason = f"there is another row of chain {head.id}"
+                self.findings.append(
+                    Finding(organization_of(head.tag), 0, None, "inserted", reason)
+                )
             anchored = self._anchors.of_chain(head.tag)
             places = partial(self._places, connection, head.id)
             self.checks[head.id] = ChainCheck(

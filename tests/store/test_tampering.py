@@ -598,6 +598,20 @@ def test_of_many_broken_chains_all_are_found_though_not_all_are_searched(
 
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_chain_that_has_two_rows_is_named(filled: SqlAuditSink) -> None:
+    """Only where its constraints were dropped; to make them again one has to know."""
+    statements = (
+        "ALTER TABLE sigra_audit_chains DROP CONSTRAINT sigra_audit_chains_pkey",
+        "ALTER TABLE sigra_audit_chains DROP CONSTRAINT sigra_audit_chains_tag_key",
+        "INSERT INTO sigra_audit_chains SELECT * FROM sigra_audit_chains WHERE tag = 'org:other'",
+    )
+    filled.database.write(lambda c: [c.exec_driver_sql(each) for each in statements])
+    findings = [(each.organization_id, each.kind) for each in found(filled).findings]
+    assert [("other", "inserted")] == findings
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_lost_chains_are_looked_for_among_any_number(sink: SqlAuditSink) -> None:
     """PostgreSQL does not read all chains once for each of them, as it did beyond some 10^5."""
     sink.prepare()
