@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -14,6 +13,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from sigra.store.interrupts import interruptible
 from sigra.store.statements import Runner
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ _OWN_MILLISECONDS = (
     "SELECT CAST(1000 * extract(epoch FROM current_setting('lock_timeout')::interval) AS bigint)"
 )
 LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
-_STEPS = 20_000
-"""Steps of SQLite's between two looks for signals; VACUUM takes some four of them for a row."""
-
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
 
@@ -134,39 +131,6 @@ def be_patient(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience}")
 
 
-@contextmanager
-def interruptible(driver: Any) -> Iterator[None]:
-    """Let a signal's handler run amid a statement of SQLite's, and raise what the handler raises.
-
-    Python itself runs it after the statement, which may take a minute.
-    """
-    raised: list[BaseException] = []
-    if isinstance(driver, sqlite3.Connection):
-        handlers = _run_handlers(raised)
-        next(handlers)
-        driver.set_progress_handler(handlers.__next__, _STEPS)
-    try:
-        yield
-    except Exception:
-        if raised:
-            raise raised[0] from None
-        raise
-    finally:
-        if isinstance(driver, sqlite3.Connection):
-            driver.set_progress_handler(None, 0)
-
-
-def _run_handlers(raised: list[BaseException]) -> Iterator[bool]:
-    # A generator: when a function is called, handlers run before any try in it.
-    while True:
-        try:
-            yield bool(raised)
-        except GeneratorExit:
-            return
-        except BaseException as error:
-            raised.append(error)
-
-
 def scrub_file(cursor: Any) -> None:
     """Write SQLite's file anew, and truncate its write-ahead log to nothing.
 
@@ -217,7 +181,7 @@ def _use_wal(cursor: Any) -> None:
     while True:
         try:
             cursor.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
+        except OperationalError as error:
             if "locked" not in str(error) or monotonic() > until:
                 raise
         else:

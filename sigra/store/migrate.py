@@ -11,9 +11,10 @@ from sqlalchemy import Connection, column, create_engine, false, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
-from sigra.store.database import Database, be_patient, interruptible
+from sigra.store.database import Database, be_patient
 from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
+from sigra.store.interrupts import interruptible
 from sigra.store.steps import VERSION_TABLE, known_versions, run_steps
 from sigra.store.tables import chains, entries, marks
 
