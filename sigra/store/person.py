@@ -53,17 +53,20 @@ def events_of(
         after = rows[-1].sequence
 
 
-def _mentions(dialect: str, tag: str, after: Any, names: Collection[str]) -> Any:
-    """Return the query of payloads that may name a person; ``_is_of`` tells which of them do."""
+def mentioned(dialect: str, names: Collection[str]) -> Any:
+    """Return the condition for payloads that may name a person, as not each of them does."""
     # Not LIKE: SQLite takes patterns of 50,000 bytes at most, and an id may be longer.
     place = func.instr if dialect == "sqlite" else func.strpos
     said = [json.dumps(name, ensure_ascii=False) for name in names]
     keys = (*_ACTORS, "target_id")
-    mentioned = [place(entries.c.payload, f'"{key}":{name}') > 0 for key in keys for name in said]
+    return or_(*(place(entries.c.payload, f'"{key}":{name}') > 0 for key in keys for name in said))
+
+
+def _mentions(dialect: str, tag: str, after: Any, names: Collection[str]) -> Any:
     return (
         select(entries)
         .join(chains, chains.c.id == entries.c.chain)
-        .where(chains.c.tag == tag, later(after), or_(*mentioned))
+        .where(chains.c.tag == tag, later(after), mentioned(dialect, names))
         .order_by(entries.c.sequence)
         .limit(_AT_ONCE)
     )

@@ -10,7 +10,7 @@ from functools import partial
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
-from sqlalchemy import Connection, and_, delete, exists, select, true, update
+from sqlalchemy import Connection, and_, delete, exists, select, update
 
 from sigra.errors import brief
 from sigra.scope import Id
@@ -22,7 +22,7 @@ from sigra.store.database import Database
 from sigra.store.errors import AuditChainError
 from sigra.store.keys import Signer
 from sigra.store.marks import check_reason, mark_erased, mark_pruned
-from sigra.store.person import events_of, names_of
+from sigra.store.person import events_of, mentioned, names_of
 from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
 from sigra.store.report import Finding
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("sigra.audit")
 
 _UNMARKED = "it had been changed since it was written, and was erased without a mark"
+
+_OF_CHAIN = entries.c.chain == chains.c.id
 
 _HELD, _PAUSE = 0.5, 0.1
 """Seconds for which SQLite's lock is taken, batch after batch, and then left to others: they do not
@@ -73,7 +75,7 @@ def prune(
         raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
     sink.flush()
     sink.prepare()
-    old = exists().where(entries.c.chain == chains.c.id, entries.c.occurred_at < limit)
+    old = exists().where(_OF_CHAIN, entries.c.occurred_at < limit)
     failed: list[AuditChainError] = []
     since = monotonic()
     for tag in _tags(sink.database, found, old):
@@ -140,15 +142,15 @@ def erase(
     sink.prepare()
     erased = 0
     failed: list[AuditChainError] = []
-    for tag in _tags(sink.database, which_chains, true()):
+    theirs = exists().where(entries.c.chain == chains.c.id, mentioned(sink.database.dialect, names))
+    for tag in _tags(sink.database, which_chains, theirs):
         with _collected(failed):
             _check_tag(tag)
             for found in events_of(sink.database, tag, names, target_type):
                 step = partial(_erase_some, tag=tag, found=found, reason=reason, signer=signer)
                 _tell_changed(tag, write_tables(sink.database, step), on_changed)
                 erased += len(found)
-    if vacuum:
-        # Also where nothing was left to erase: an earlier call may have been killed before this.
+    if vacuum:  # also where nothing was left to erase: an earlier call may have been killed before
         sink.database.scrub()
     _raise_first(failed, sink.database, which_chains)
     return erased

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from drivers import driven_by
 from events import NOON, event
 from sqlalchemy import and_, create_engine, func, insert, select
+from sqlalchemy import event as listen
 from sqlalchemy.exc import DBAPIError
 
 from sigra import AuditEvent, AuditScope, audit, configure, log_safe
@@ -344,6 +345,23 @@ def test_erasing_can_be_of_one_organization(filled: SqlAuditSink) -> None:
     """Another organization's events of the same id are another person's, maybe."""
     assert erase(filled, "bob", reason="asked", organization_id="acme") == 0
     assert erase(filled, "bob", reason="asked", organization_id="other") == 10
+
+
+def test_erasing_searches_only_the_chains_that_name_the_person(sink: SqlAuditSink) -> None:
+    """Of 200,000 organizations one query each took three minutes."""
+    for number in range(9):
+        sink.write(event(number, f"o{number}", actor_id="ann" if number in (3, 7) else "bob"))
+    asked: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "strpos" in statement or "instr" in statement:
+            asked.append(statement)
+
+    listen.listen(sink.database._engine, "before_cursor_execute", note)
+    assert erase(sink, "ann", reason="asked", all_organizations=True) == 2
+    assert len(asked) == 1 + 2
+    assert erase(sink, "ann", reason="asked", organization_id="o3") == 0
+    assert len(asked) == 1 + 2 + 1
 
 
 @pytest.mark.parametrize("name", ['a"b\\', "50%_", "\u00fcn\u00ef", "\u2028\x7f", "a\0b"])
