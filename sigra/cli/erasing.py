@@ -61,10 +61,8 @@ def erase_persons(
     else:
         more = f"; somebody had changed {len(changed):,} of them" if changed else ""
         say(f"{counted(erased, 'event')} erased{more}")
-    if erased and store.database.dialect == "postgresql":
-        print(_ON_DISK, file=sys.stderr)
-    elif erased and no_vacuum:
-        print(_IN_FILE, file=sys.stderr)
+    if erased:
+        _say_what_is_left(store, vacuumed=not no_vacuum)
     return 1 if changed else 0
 
 
@@ -96,5 +94,13 @@ def _erase(store: SqlAuditSink, persons: tuple[str, ...], vacuum: bool, how: dic
         error.add_note("the same command, run again, does that")
         raise
     if failed:
+        _say_what_is_left(store, vacuumed=vacuum)  # of what is erased in the other chains
         raise failed[0]
     return erased
+
+
+def _say_what_is_left(store: SqlAuditSink, *, vacuumed: bool) -> None:
+    if store.database.dialect == "postgresql":
+        print(_ON_DISK, file=sys.stderr)
+    elif not vacuumed:
+        print(_IN_FILE, file=sys.stderr)

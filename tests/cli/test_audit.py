@@ -767,7 +767,9 @@ def test_a_chain_that_cannot_be_used_keeps_no_other_person_from_being_erased(
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("DELETE FROM sigra_audit_chains WHERE tag = 'org:globex'")
     asked = ("--person", "cecily", "--person", "dorothea", "--reason", "asked for")
-    result = run("erase", *ALL, *asked)
+    for option, told in (("--no-vacuum", True), ("--json", False)):
+        result = run("erase", *ALL, *asked, option)
+        assert (1, told) == (result.exit_code, "What is left to do: run" in result.stderr)
     assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
     assert "is gone: 4 entries and 0 marks of it are left" in result.stderr
     left = database.read_bytes()
