@@ -27,12 +27,13 @@ class OnceInAlarm(_middleware.Middleware):  # type: ignore[misc, name-defined]
 
     def before_enqueue(self, broker: Any, message: Any, _delay: object) -> None:
         """Have this thread's channel do so for a worker's message, and for no other."""
-        actor, exceptions = broker.actors.get(message.actor_name), native("pika.exceptions", "pika")
+        actor = broker.actors.get(message.actor_name)
         if actor is None or actor.fn.__module__ != "sigra.backends.dramatiq":
             return
+        exceptions = native("pika.exceptions", "dramatiq")
         try:
             channel = broker.channel
-        except exceptions.AMQPConnectionError as error:  # Dramatiq logs it, and connects once more
+        except exceptions.AMQPConnectionError as error:  # which Dramatiq would only log
             again = _middleware.MiddlewareError, exceptions.AMQPConnectionError
             raise type("AMQPConnectionError", again, {})(*error.args) from None
         channel.basic_publish = partial(_publish, broker, exceptions.ConnectionBlockedTimeout)
