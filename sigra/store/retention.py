@@ -142,7 +142,7 @@ def erase(
     sink.prepare()
     erased = 0
     failed: list[AuditChainError] = []
-    theirs = exists().where(entries.c.chain == chains.c.id, mentioned(sink.database.dialect, names))
+    theirs = exists().where(_OF_CHAIN, mentioned(sink.database.dialect, names))
     for tag in _tags(sink.database, which_chains, theirs):
         with _collected(failed):
             _check_tag(tag)
