@@ -46,7 +46,6 @@ from sigra.backends.huey import HueyBackend, JSONSerializer  # noqa: E402
 from sigra.backends.huey_run import task_of  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
-from sigra.testing.harness import Journal  # noqa: E402
 
 
 class HueyHarness(QueueHarness):
@@ -548,11 +547,10 @@ def test_what_redis_will_never_take_is_tried_once():
         assert client.info("commandstats")["cmdstat_lpush"]["failed_calls"] == 1
 
 
-def test_a_consumer_that_cannot_write_ends_soon_when_it_is_stopped(tmp_path):
+def test_a_consumer_that_cannot_write_ends_soon_when_it_is_stopped(journal, tmp_path):
     """Also its scheduler, for which huey waits: it tries for a while all jobs together, not each."""
     with bundled_redis() as url:
         harness = HueyHarness(url, tmp_path)
-        Journal(tmp_path)
         client, schedule = harness.huey.storage.conn, harness.huey.storage.schedule_key
         with configure(backend=harness.backend):
             workers.echo.new_many([IDS] * 30, delay=1)
@@ -561,8 +559,7 @@ def test_a_consumer_that_cannot_write_ends_soon_when_it_is_stopped(tmp_path):
         client.config_set("maxmemory", "1")
         harness.start()
         try:
-            while client.zcard(schedule):
-                time.sleep(0.02)
+            journal.wait(harness, lambda: not client.zcard(schedule), "the jobs to fall due")
             harness.stop()
             assert "Error enqueueing sigra.contract.echo" in harness.consumer.output
         finally:
