@@ -186,3 +186,6 @@ def test_the_filter_of_the_guide_for_sentry_leaves_one_report_of_each_error(
     with pytest.raises(JobCancelledError) as ended:
         cancelled.result()
     assert (False, True) == (reported(ended.value), reported(OSError("native"), extra={}))
+    ring = OSError("native")
+    ring.__cause__ = ring
+    assert reported(ring)
