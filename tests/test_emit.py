@@ -27,6 +27,7 @@ from uuid import UUID
 
 import pytest
 import structlog
+from racing import at_once
 
 from sigra import AuditEvent, AuditResult, AuditScope, Identity, configure
 from sigra.audit import AuditStats, audit_stats, failure, log, log_safe
@@ -1272,16 +1273,7 @@ def test_counts_are_exact_under_threads() -> None:
             log_safe("a.b", SCOPE, audit_schema=None)
             log_safe("Bad", SCOPE)
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
-    switch = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(switch)
+    at_once(work, threads=6)
     assert (1_800, 1_800, 1_800) == change(before)
 
 

@@ -5,11 +5,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
 
 import pytest
 from hypothesis import given
+from racing import at_once
 
 from sigra import AuditEvent, AuditScope, frozen, log_safe, tenant_worker
 from sigra import json as strict_json
@@ -19,31 +21,6 @@ from sigra.store.batch import Batch, Batching
 from sigra.testing.strategies import json_args
 
 SCOPE = AuditScope.build(actor_id="7", organization_id="42")
-
-
-def at_once(work: Callable[[], object], threads: int = 4) -> None:
-    """Do the same work in threads, which are switched often, and raise what one of them raised."""
-    start, raised = threading.Barrier(threads), list[BaseException]()
-
-    def run() -> None:
-        start.wait()
-        try:
-            work()
-        except BaseException as error:
-            raised.append(error)
-
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        each = [threading.Thread(target=run) for _ in range(threads)]
-        for thread in each:
-            thread.start()
-        for thread in each:
-            thread.join()
-    finally:
-        sys.setswitchinterval(interval)
-    if raised:
-        raise raised[0]
 
 
 def test_no_two_events_of_a_body_have_one_id_wherever_its_threads_are_switched() -> None:
@@ -168,10 +145,10 @@ def test_a_block_that_catches_warnings_gets_its_own_where_each_context_has_filte
     assert ["1", "1"] == run(WARNS_IN_EACH_BLOCK)
 
 
-@pytest.fixture
-def no_gil(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+@contextmanager
+def without_gil() -> Iterator[None]:
     """Freeze args as without the GIL, where other ways would stop all threads for a moment."""
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setitem(frozen._WRAPPERS, dict, frozen._dict_of)
         patch.setattr(strict_json, "get_referents", strict_json._held_by)
         yield
@@ -185,20 +162,18 @@ def all_frozen(tree: Any) -> bool:
 
 
 @given(args=json_args())
+@without_gil()
 def test_args_are_read_only_from_the_start(args: dict[str, Any]) -> None:
     """They are what a JSON round trip gives, and frozen at all levels before anybody reads them."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(frozen._WRAPPERS, dict, frozen._dict_of)
-        patch.setattr(strict_json, "get_referents", strict_json._held_by)
-        got = strict_json.freeze(args, 1 << 20)
+    got = strict_json.freeze(args, 1 << 20)
     assert all_frozen(got)
     assert json.loads(json.dumps(args)) == got
 
 
-@pytest.mark.usefixtures("no_gil")
 @pytest.mark.parametrize(
     "wrap", [lambda x: {"a": x}, lambda x: [x], lambda x: (x,), lambda x: [x, x]]
 )
+@without_gil()
 def test_depth_is_bounded_whoever_looks_into_containers(wrap: Callable[[Any], Any]) -> None:
     """64 levels pass, one more does not, and neither does a cycle."""
     tree: Any = None

@@ -9,7 +9,6 @@ import operator
 import pickle
 import subprocess
 import sys
-import threading
 import tracemalloc
 import uuid
 from collections import OrderedDict, defaultdict, namedtuple
@@ -17,11 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import msgspec
 import pydantic
 import pytest
+from racing import at_once
 
 from sigra.audit.line import _best_dump
 from sigra.codec import Codec, Compiled, Stdlib, choose_codec
@@ -524,24 +525,11 @@ def test_frozen_args_can_be_written_before_and_after_reading(codec: Codec) -> No
 
 def test_threads_that_read_first_at_once_see_equal_frozen_args() -> None:
     """Closing off a level twice at once does no harm."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(50):
-            frozen = freeze(tree(), LIMIT)
-            seen: list[Any] = []
-            threads = [
-                threading.Thread(target=lambda f=frozen, s=seen: s.extend(f.values()))
-                for _ in range(4)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert len(seen) == 12
-            assert all(map(is_frozen, seen))
-    finally:
-        sys.setswitchinterval(interval)
+    for _ in range(50):
+        frozen, seen = freeze(tree(), LIMIT), list[Any]()
+        at_once(partial(lambda f, s: s.extend(f.values()), frozen, seen))
+        assert len(seen) == 12
+        assert all(map(is_frozen, seen))
 
 
 @pytest.mark.parametrize(
