@@ -17,11 +17,13 @@ def interruptible(driver: Any) -> Iterator[None]:
 
     Python itself runs it after the statement, which may take a minute.
     """
+    if not isinstance(driver, sqlite3.Connection):
+        yield
+        return
     raised: list[BaseException] = []
-    if isinstance(driver, sqlite3.Connection):
-        handlers = _run_handlers(raised)
-        next(handlers)
-        driver.set_progress_handler(handlers.__next__, _STEPS)
+    handlers = _run_handlers(raised)
+    next(handlers)
+    driver.set_progress_handler(handlers.__next__, _STEPS)
     try:
         yield
     except Exception:
@@ -29,8 +31,7 @@ def interruptible(driver: Any) -> Iterator[None]:
             raise raised[0] from None
         raise
     finally:
-        if isinstance(driver, sqlite3.Connection):
-            driver.set_progress_handler(None, 0)
+        driver.set_progress_handler(None, 0)
 
 
 def _run_handlers(raised: list[BaseException]) -> Iterator[bool]:
