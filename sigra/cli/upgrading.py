@@ -40,6 +40,8 @@ _HELD = (
 _NOTES = {
     "23505": "a constraint that somebody dropped has let rows in: sigra audit verify names those "
     "that nobody logged",
+    "42P07": "somebody gave that name to an index or table of their own: rename it, as by ALTER "
+    "INDEX ... RENAME TO, and do this again",
     "SQLITE_BUSY": "but if it is another upgrade, wait until that is done",
     "SQLITE_CANTOPEN": "is its folder there, and may this user write to it?",
     "SQLITE_READONLY": "copy the file and upgrade the copy, or make it writable",

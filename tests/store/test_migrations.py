@@ -500,6 +500,24 @@ def test_rows_that_a_dropped_constraint_let_in_are_to_be_seen_to_first(
 
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_an_index_with_the_name_of_a_dropped_constraint_is_to_be_renamed_first(
+    sink: SqlAuditSink, url: str
+) -> None:
+    """The error says so, and after it the constraint is made."""
+    sink.prepare()
+    name = "sigra_audit_entries_event_id_key"
+    dropped = f"ALTER TABLE sigra_audit_entries DROP CONSTRAINT {name}"
+    taken = f"CREATE UNIQUE INDEX {name} ON sigra_audit_entries (event_id)"
+    sink.database.write(lambda c: [c.exec_driver_sql(each) for each in (dropped, taken)])
+    result = CliRunner().invoke(sigra, ["audit", "upgrade", "--store", url])
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "rename it, as by ALTER INDEX ... RENAME TO, and do this again" in result.stderr
+    sink.database.write(lambda c: c.exec_driver_sql(f"ALTER INDEX {name} RENAME TO theirs"))
+    assert ("0003", "0003", (name,)) == migrate.upgrade(sink.database)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_an_upgrade_makes_no_constraint_that_rows_of_before_do_not_fulfil(
     first: SqlAuditSink,
 ) -> None:
