@@ -227,5 +227,10 @@ def _statements() -> tuple[str, ...]:
 
 def _move(connection: Connection, way: str, revision: str) -> Moved:
     _check_known(found := version(connection))
+    if way == "downgrade" and found and found < revision != "base":
+        raise AuditTablesError(
+            f"are of version {found}, which is older than {revision}; run sigra audit upgrade "
+            f"--to {revision}"
+        )
     run_steps(connection, way, revision)
     return Moved(found, version(connection))

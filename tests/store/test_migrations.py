@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -528,6 +529,23 @@ def test_an_upgrade_makes_no_constraint_that_rows_of_before_do_not_fulfil(
     assert ("0001", "0003", ()) == migrate.upgrade(first.database)
 
 
+@contextmanager
+def coming_first(theirs: Callable[..., object], other: database.Database) -> Iterator[None]:
+    """Do theirs when somebody else, who has looked at the tables, asks to alter them alone."""
+    begun, alone = list[str](), ("pg_advisory_xact_lock", "BEGIN IMMEDIATE")
+
+    def be_first(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if not begun and any(each in statement for each in alone):
+            begun.append(statement)
+            theirs(other)
+
+    listen.listen(Engine, "before_cursor_execute", be_first)
+    try:
+        yield
+    finally:
+        listen.remove(Engine, "before_cursor_execute", be_first)
+
+
 @pytest.mark.usefixtures("first")
 @pytest.mark.parametrize(
     ("words", "theirs", "said"),
@@ -548,20 +566,21 @@ def test_a_command_says_what_it_did_itself_and_not_what_another_did_meanwhile(
     """Both saw the older tables: one of them had its way first."""
     if "downgrade" in words:
         open_sink(url).prepare()
-    other, begun = open_sink(url).database, list[str]()
-    alone = ("pg_advisory_xact_lock", "BEGIN IMMEDIATE")
-
-    def be_first(_: Any, __: Any, statement: str, *___: Any) -> None:
-        if not begun and any(each in statement for each in alone):
-            begun.append(statement)
-            theirs(other)
-
-    listen.listen(Engine, "before_cursor_execute", be_first)
-    try:
+    with coming_first(theirs, open_sink(url).database):
         result = CliRunner().invoke(sigra, ["audit", *words, "--store", url])
-    finally:
-        listen.remove(Engine, "before_cursor_execute", be_first)
     assert (0, f"the tables {said}\n") == (result.exit_code, result.stdout), result.output
+
+
+def test_a_way_back_on_which_another_went_further_is_refused(
+    sink: SqlAuditSink, url: str, open_sink: Any
+) -> None:
+    """The error says of which version the tables are now, and what to do."""
+    sink.prepare()
+    with coming_first(lambda of: migrate.downgrade(of, "0001"), open_sink(url).database):
+        result = CliRunner().invoke(sigra, ["audit", "downgrade", "--to", "0002", "--store", url])
+    told = "are of version 0001, which is older than 0002; run sigra audit upgrade --to 0002"
+    assert (1, True) == (result.exit_code, told in result.stderr), result.output
+    assert "0001" == sink.database.read(migrate.version)
 
 
 @pytest.mark.servers
