@@ -34,6 +34,7 @@ from sigra.audit import AuditStats, audit_stats, failure, log, log_safe
 from sigra.audit.compose import event_id
 from sigra.audit.emit import log_begin, log_lifecycle
 from sigra.audit.failure import _windows
+from sigra.audit.line import _best_dump
 from sigra.audit.sink import write_record
 from sigra.context import Attempt, running
 from sigra.errors import AuditRejectedError
@@ -1336,10 +1337,21 @@ def test_a_stack_near_its_limit_is_survived() -> None:
     assert [] == wrong
 
 
-def test_the_stacks_end_costs_no_event_for_its_metadata() -> None:
+def stdlib_dump() -> Any:
+    """Return what writes a line where orjson is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "orjson", None)
+        return _best_dump()[0]
+
+
+@pytest.mark.parametrize("dump", [_best_dump()[0], stdlib_dump()], ids=["installed", "stdlib"])
+def test_the_stacks_end_costs_no_event_for_its_metadata(
+    dump: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where there is room for an event without metadata, one with any is logged too."""
     from sigra.audit import JSONRenderer
 
+    monkeypatch.setattr("sigra.audit.line._dump", dump)
     logger = structlog.ReturnLoggerFactory()
     structlog.configure([JSONRenderer()], logger_factory=logger, cache_logger_on_first_use=True)
 

@@ -84,13 +84,10 @@ def _member(value: Any) -> Any:
 
 
 def _moment(value: Any) -> str:
-    exact = exact_datetime(value)
-    zone = exact.tzinfo
-    zones = sys.modules.get("zoneinfo")
+    exact, zones = exact_datetime(value), sys.modules.get("zoneinfo")
     # Any other time zone would run foreign code.
-    if type(zone) is timezone or (zones and type(zone) is zones.ZoneInfo):
-        return exact.isoformat()
-    return exact.replace(tzinfo=None).isoformat()
+    known = type(exact.tzinfo) is timezone or (zones and type(exact.tzinfo) is zones.ZoneInfo)
+    return (exact if known else exact.replace(tzinfo=None)).isoformat()
 
 
 _KINDS: tuple[tuple[Any, Callable[[Any], Any]], ...] = (
