@@ -160,7 +160,7 @@ def test_the_filter_of_the_guide_for_sentry_leaves_one_report_of_each_error(
     raised: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Sigra's line is kept, what a queue then raises of it is dropped, and so is a Cancel."""
-    page = (ROOT / "docs" / "setting-up.md").read_text("utf-8")
+    page = (ROOT / "docs" / "observability.md").read_text("utf-8")
     snippet = re.search(
         r"^from sigra import Job.*?^    return event$", page, re.DOTALL | re.MULTILINE
     )
