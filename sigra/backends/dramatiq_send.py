@@ -27,6 +27,8 @@ class OnceInAlarm(_middleware.Middleware):  # type: ignore[misc, name-defined]
 
     def before_enqueue(self, broker: Any, message: Any, _delay: object) -> None:
         """Have this thread's channel do so for a worker's message, and for no other."""
+        if (known := getattr(broker.state, "channel", None)) is not None:
+            vars(known).pop("basic_publish", None)  # of one that a middleware after this refused
         actor = broker.actors.get(message.actor_name)
         if actor is None or actor.fn.__module__ != "sigra.backends.dramatiq":
             return

@@ -13,6 +13,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,12 @@ from servers import need
 dramatiq = need("dramatiq")
 
 import redis as redis_client  # noqa: E402
+from dramatiq.brokers import rabbitmq  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
 from dramatiq.brokers.redis import RedisBroker  # noqa: E402
 from dramatiq.brokers.stub import StubBroker  # noqa: E402
-from dramatiq.middleware import CurrentMessage, Interrupt  # noqa: E402
+from dramatiq.errors import ConnectionClosed  # noqa: E402
+from dramatiq.middleware import CurrentMessage, Interrupt, Middleware, MiddlewareError  # noqa: E402
 from dramatiq.results import Results  # noqa: E402
 from dramatiq_app import awaits, fails, goes_on, limited, make_broker  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
@@ -251,26 +254,33 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
 
     def test_a_job_is_sent_once_to_a_rabbitmq_in_an_alarm(self, harness):
         """Dramatiq sends six times where it has a limit to wait, and each arrives after the alarm."""
-        queue, proxy, channel = (
-            f"{harness.queue}-alarm",
-            InAlarm(harness.server),
-            harness.direct.channel,
-        )
-        broker = RabbitmqBroker(url=f"{proxy.url.rstrip('/')}/?blocked_connection_timeout=1")
-        try:
+        queue = f"{harness.queue}-alarm"
+        with in_alarm(harness, queue) as broker:
             with configure(backend=DramatiqBackend(broker, queue=queue)):
                 with pytest.raises(EnqueueError, match="may have been sent") as caught:
                     workers.echo.new(IDS)
-            there, _, letter = channel.basic_get(queue, auto_ack=True)
+            there, _, letter = harness.direct.channel.basic_get(queue, auto_ack=True)
             assert (0, caught.value.unsure) == (
                 there.message_count,
                 (dramatiq.Message.decode(letter).message_id,),
             )
-        finally:
-            proxy.close()
-            broker.close()
-            for end in ("", ".DQ", ".XQ"):
-                channel.queue_delete(queue + end)
+
+    def test_a_native_message_after_a_refused_job_is_sent_as_dramatiq_does(
+        self, harness, monkeypatch
+    ):
+        """That a middleware refused the job leaves nothing of what was set for it alone."""
+        monkeypatch.setattr(rabbitmq, "MAX_ENQUEUE_ATTEMPTS", 2)
+        queue = f"{harness.queue}-refused"
+        with in_alarm(harness, queue) as broker:
+            with configure(backend=DramatiqBackend(broker, queue=queue)):
+                broker.add_middleware(RefusingJobs())
+                with pytest.raises(EnqueueError, match="refused"):
+                    workers.echo.new(IDS)
+                native = dramatiq.actor(print, actor_name="native", queue_name=queue, broker=broker)
+                with pytest.raises(ConnectionClosed):
+                    native.send()
+            there, _, _ = harness.direct.channel.basic_get(queue, auto_ack=True)
+            assert 1 == there.message_count
 
     def test_a_queue_s_name_that_rabbitmq_does_not_hold_is_refused(self, harness):
         """With what is added to it, for the notes of the jobs that run."""
@@ -298,6 +308,26 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             assert delayed.method.message_count == 4 * prefork.EACH
         finally:
             delete(channel, queue, f"{queue}-other")
+
+
+class RefusingJobs(Middleware):
+    def before_enqueue(self, broker, message, delay):
+        if message.actor_name == workers.echo.name:
+            raise MiddlewareError("refused")
+
+
+@contextmanager
+def in_alarm(harness, queue):
+    """Give a broker that waits one second for a RabbitMQ in an alarm; delete its queue after."""
+    proxy = InAlarm(harness.server)
+    broker = RabbitmqBroker(url=f"{proxy.url.rstrip('/')}/?blocked_connection_timeout=1")
+    try:
+        yield broker
+    finally:
+        proxy.close()
+        broker.close()
+        for end in ("", ".DQ", ".XQ"):
+            harness.direct.channel.queue_delete(queue + end)
 
 
 class InAlarm(Proxy):
