@@ -87,7 +87,7 @@ class PooledDriver:
 
 
 def queries_for(job: Job, own: Any) -> Any:
-    """Return queries that write by the job's ``conn`` into ``own``'s tables; ``own`` without one.
+    """Return queries that do by the job's ``conn`` what ``own`` do; ``own`` without one.
 
     Raises ``InvalidOptionError`` if ``conn`` is no connection of psycopg's or asyncpg's.
     """
@@ -96,9 +96,9 @@ def queries_for(job: Job, own: Any) -> Any:
         return own
     require_conn(job, "psycopg or asyncpg", "pgconn", "is_in_transaction")
     if not is_async(conn):
-        return _queries.SyncQueries(Driver(conn), qbq=own.qbq)
+        return _queries.SyncQueries(Driver(conn), qbq=own.qbq, tracer=own.tracer)
     driver = _pgqueuer.AsyncpgDriver if hasattr(conn, "fetch") else AsyncDriver
-    return _queries.Queries(driver(conn), qbq=own.qbq)
+    return _queries.Queries(driver(conn), qbq=own.qbq, tracer=own.tracer)
 
 
 def write(queries: Any, jobs: Sequence[Job]) -> None:

@@ -45,6 +45,11 @@ pgq run pgqueuer_app:main --dequeue-timeout=1 --heartbeat-timeout=5 --batch-size
 """
 
 
+class Tracing:
+    def trace_publish(self, entrypoints: list[str]) -> Iterator[Any]:
+        yield from [{"trace": "one"}] * len(entrypoints)
+
+
 class PgQueuerHarness(OwnPoolHarness):
     table = "pgqueuer"
     command = COMMAND.split()
@@ -406,6 +411,24 @@ class TestPgQueuer(OwnPoolContract):
         long = "".join(map(chr, range(0x4E00, 0x9000)))
         jobs = [contract_workers.echo.new(IDS, unique=key, delay=60) for key in (long, long, "k")]
         assert [job.duplicate for job in jobs] == [False, True, False]
+
+    def test_a_tracer_of_the_application_s_queries_traces_jobs_in_its_transactions_too(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """Whichever connection they are enqueued by."""
+
+        async def produce() -> None:
+            async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                await contract_workers.echo.anew(IDS, conn=conn, delay=60)
+
+        with psycopg.connect(harness.url, autocommit=True) as own:
+            queries = SyncQueries(SyncPsycopgDriver(own), tracer=Tracing())
+            with configure(backend=PgQueuerBackend(queries)):
+                contract_workers.echo.new(IDS, delay=60)
+                with psycopg.connect(harness.url) as conn:
+                    contract_workers.echo.new(IDS, conn=conn, delay=60)
+                asyncio.run(produce())
+        assert [{"trace": "one"}] * 3 == [row["headers"] for row in harness.rows()]
 
     def test_a_session_is_no_connection(self, harness: PgQueuerHarness) -> None:
         """The error says what ``conn`` has to be."""
