@@ -22,8 +22,8 @@ class _Sealed:
     __slots__ = ()
 
     def __init_subclass__(cls) -> None:
-        if cls.__bases__ != (_Sealed,) or cls.__module__ != __name__:
-            raise TypeError(f"{cls.__bases__[0].__name__} is final and cannot be subclassed")
+        if cls.__module__ != __name__:
+            raise TypeError("Identity and AuditScope are final and cannot be subclassed")
 
     # Hidden from type checkers, which would take them for a license to use any name.
     if not TYPE_CHECKING:

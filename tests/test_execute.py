@@ -689,6 +689,23 @@ def test_a_coroutine_of_another_type_is_awaited(run_it: Callable[..., Verdict]) 
     assert 6 == run_it(later).value
 
 
+@pytest.mark.parametrize("run_it", [run, arun])
+def test_what_a_decorator_gives_in_place_of_a_coroutine_is_the_value(
+    run_it: Callable[..., Verdict],
+) -> None:
+    """A cache below the worker's decorator may answer at once: nothing is left to await."""
+
+    @wrapt.decorator
+    def cached(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
+        return 6
+
+    @cached
+    async def later(scope: AuditScope, **rest: Any) -> int:
+        return 5
+
+    assert 6 == run_it(later).value
+
+
 def test_a_plain_call_of_an_async_worker_gives_its_coroutine() -> None:
     """Calling is not running: the caller awaits, as with the bare function."""
 
@@ -701,12 +718,12 @@ def test_a_plain_call_of_an_async_worker_gives_its_coroutine() -> None:
     assert 6 == asyncio.run(coroutine)
 
 
-@pytest.mark.parametrize("key", ["organization_id", "actor_id"])
-def test_a_number_as_the_id_of_a_hand_built_job_becomes_text(key: str) -> None:
+@pytest.mark.parametrize(("organization", "actor"), [(42, "7"), ("42", 7), (42, 7)])
+def test_a_number_as_the_id_of_a_hand_built_job_becomes_text(organization: Any, actor: Any) -> None:
     """The scope of a job that never passed .new() has text ids all the same."""
-    ids = {"organization_id": "42", "actor_id": "7"}
+    args = {"organization_id": organization, "actor_id": actor}
     expected = AuditScope.build(actor_id=7, organization_id=42)
-    assert expected == run(lambda scope, **rest: scope, {**ids, key: int(ids[key])}).value
+    assert expected == run(lambda scope, **rest: scope, args).value
 
 
 def test_on_a_loop_the_scope_is_built_from_the_ids_too() -> None:
@@ -833,7 +850,8 @@ def test_a_log_filter_that_raises_decides_nothing(capsys: pytest.CaptureFixture[
     assert "LookupError: no request here" in capsys.readouterr().err
 
 
-def test_a_value_is_told_by_its_type() -> None:
+@pytest.mark.parametrize("run_it", [run, arun])
+def test_a_value_is_told_by_its_type(run_it: Callable[..., Verdict]) -> None:
     """A proxy that cannot say its class, or says that of an outcome, is a value like any other."""
 
     class Proxy:
@@ -842,7 +860,7 @@ def test_a_value_is_told_by_its_type() -> None:
             raise RuntimeError("outside of a request")
 
     value = Proxy()
-    assert run(lambda scope, **rest: value).value is value
+    assert run_it(lambda scope, **rest: value).value is value
 
 
 def test_a_value_whose_type_cannot_be_compared_is_a_value() -> None:
