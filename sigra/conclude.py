@@ -121,10 +121,9 @@ def log_attempt(
     try:
         context.run(_log.log, level, *words, exc_info=error, extra=facts)
     except Exception as broken:
-        # A filter raised, which must not decide what becomes of the job. Show it, as logging shows
-        # what a handler raises, but not by the module traceback, which may raise again.
-        if logging.raiseExceptions:
-            sys.__excepthook__(type(broken), broken, broken.__traceback__)
+        # A filter raised, which must not decide what becomes of the job. Show it, but not by the
+        # module traceback, which may raise again.
+        sys.__excepthook__(type(broken), broken, broken.__traceback__)
 
 
 def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:

@@ -74,9 +74,9 @@ class Job:
     given_id: str | None = None
     """The id, once it is known as text."""
 
-    native_id: str | None = field(default=None, init=False)
-    duplicate: bool = field(default=False, init=False)
-    ticket: Ticket | None = field(default=None, init=False)
+    native_id: str | None = None
+    duplicate: bool = False
+    ticket: Ticket | None = None
 
     @property
     def id(self) -> str:

@@ -31,6 +31,7 @@ from sigra import (
     configure,
     current_job,
     fetch_arg,
+    log_safe,
     tenant_worker,
     worker,
 )
@@ -73,6 +74,7 @@ def arun(function: Any, **options: Any) -> Verdict:
         (None, "completed", None),
         (5, "completed", 5),
         (False, "completed", False),
+        (int, "completed", int),
         (Ok(), "completed", None),
         (Ok(5), "completed", 5),
         (Snooze(9), "scheduled", None),
@@ -272,11 +274,11 @@ def test_a_snooze_is_logged_with_its_job(caplog: pytest.LogCaptureFixture) -> No
     """It uses no attempt up: a job that snoozes for ever is seen in the log alone."""
     with caplog.at_level(logging.INFO, "sigra.job"):
         attempt = attempt_of(lambda scope, **rest: Snooze(90))
-        attempt.snoozes = 4
+        attempt.snoozes = 5
         execute(attempt)
     (line,) = caplog.messages
     assert line.startswith(f"job {attempt.job.id} of {attempt.job.worker} (organization 42, ")
-    assert line.endswith("attempt 1 of 1, snoozed (5 so far); again in 90 s")
+    assert line.endswith("attempt 1 of 1, snoozed (6 so far); again in 90 s")
 
 
 def test_another_job_s_absent_key_is_an_error_as_any() -> None:
@@ -533,6 +535,21 @@ def test_a_failure_s_reason_is_no_secret_leak(caplog: pytest.LogCaptureFixture) 
     assert "hunter2" not in caplog.text
 
 
+def test_a_cancelled_job_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing else says why a job that will not run again did not do its work."""
+    with caplog.at_level(logging.INFO, "sigra.job"):
+        run(lambda scope, **rest: Cancel("the invoice is gone"))
+    (line,) = caplog.messages
+    assert line.endswith("attempt 1 of 1, was cancelled: the invoice is gone")
+
+
+def test_an_id_may_be_the_worker_s_name(caplog: pytest.LogCaptureFixture) -> None:
+    """The line names both."""
+    made = tenant_worker(name="execute.line.twice")(raising(ValueError))
+    made.new({**TENANT, "organization_id": made.name})
+    assert "of execute.line.twice (organization execute.line.twice, actor 1 as 7)" in caplog.text
+
+
 def test_a_failure_that_ends_the_job_is_logged_as_an_error(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -594,9 +611,9 @@ class Queueing(AuditLog):
 
 def test_what_sinks_queue_is_written_before_the_job_has_ended() -> None:
     """A queue that hears of the end finds the job's events where they are kept."""
-    made = tenant_worker(action=ACTION, audit_schema=AuditEvent, name="execute.flush")
+    made = tenant_worker(audit_schema=AuditEvent, name="execute.flush")
     with configure(sinks=[sink := Queueing()]):
-        made(lambda scope, **rest: None).new(TENANT)
+        made(lambda scope, **rest: log_safe(ACTION, scope)).new(TENANT)
         assert 1 == sink.written
 
 

@@ -64,6 +64,12 @@ def test_the_id_stays() -> None:
     assert job.id == job.id
 
 
+def test_a_job_is_itself_alone() -> None:
+    """A dict may hold what an application knows of each, though two have the same args."""
+    jobs = [enqueue(), enqueue()]
+    assert 2 == len({job: job.id for job in jobs})
+
+
 def test_ids_differ() -> None:
     """Two jobs are two."""
     assert enqueue().id != enqueue().id
@@ -187,7 +193,8 @@ def test_the_repr_shows_no_args() -> None:
 
 def test_the_repr_names_id_worker_and_queue() -> None:
     """A job in a log line can be found again."""
-    job = enqueue(queue="mail")
+    plain, job = enqueue(), enqueue(queue="mail")
+    assert f"<Job {plain.id} of {close.name} on sync>" == repr(plain)
     assert f"<Job {job.id} of {close.name} on sync queue=mail>" == repr(job)
 
 
