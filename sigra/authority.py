@@ -20,7 +20,7 @@ from sigra.scope import AuditScope, Identity
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_DEPTH = 8
+_LAYERS = 9  # the arguments, and eight below them
 
 
 def request_scope_only(function: Callable[P, R], /) -> Callable[P, R]:
@@ -68,7 +68,7 @@ _LEAVES = frozenset({str, int, float, bool, bytes, types.NoneType, complex, UUID
 def _refuse_scope(function: Callable[..., Any], *layer: Any) -> None:
     """Search breadth first; each object once, so that cycles and sharing cost nothing."""
     seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is used again
-    for _ in range(_DEPTH + 1):
+    for _ in range(_LAYERS):
         inner: list[Any] = []
         for value in layer:
             if type(value) in _LEAVES or id(value) in seen:

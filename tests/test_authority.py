@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import weakref
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import CellType, MappingProxyType, SimpleNamespace
 from typing import Any
@@ -241,6 +241,35 @@ def test_a_cycle_ends() -> None:
     cycle: list[Any] = []
     cycle.append(cycle)
     assert "yes" == authorize(cycle)
+
+
+def test_what_is_shared_is_searched_once() -> None:
+    """Lists of ten times the same list, eight deep, do not take ten to the eighth steps."""
+    read: list[str] = []
+
+    class Read(Mapping[str, int]):
+        def __getitem__(self, key: str) -> int:
+            return 1
+
+        def __iter__(self) -> Iterator[str]:
+            read.append("once")
+            return iter(("n",))
+
+        def __len__(self) -> int:
+            return 1
+
+    authorize([Read()])
+    once = read.copy()
+    read.clear()
+    authorize([shared := Read(), [shared, shared]], shared)
+    assert once == read
+
+
+def test_the_search_calls_nothing_that_it_finds() -> None:
+    """A function in an argument is opened, and not run."""
+    ran: list[str] = []
+    authorize({"on_error": lambda: ran.append("on_error")}, partial(ran.append, "later"))
+    assert [] == ran
 
 
 def test_an_object_whose_attributes_raise_is_no_way_around() -> None:
