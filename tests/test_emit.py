@@ -449,6 +449,14 @@ def test_an_organization_that_is_passed_need_not_be_readable() -> None:
 
 # --- rejection ---------------------------------------------------------------
 
+
+class Pretended(str):
+    """A keyword that says that it is one."""
+
+    def isidentifier(self) -> bool:
+        return True
+
+
 BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("action", (), {}),
     ("scope", ("a.b",), {}),
@@ -458,8 +466,10 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("action", (None, SCOPE), {}),
     ("outcome", ("a.b", SCOPE), {"outcome": "done"}),
     ("outcome", ("a.b", SCOPE), {"outcome": None}),
+    ("outcome", ("a.b", SCOPE), {"outcome": ["success"]}),
     ("colour", ("a.b", SCOPE), {"colour": "red"}),
     ("(an odd keyword)", ("a.b", SCOPE), {"a\nb": 1}),
+    ("(an odd keyword)", ("a.b", SCOPE), {Pretended("a\nb"): 1}),
     ("scope", ("a.b", SCOPE, "success"), {}),
     ("action", ("a.b", SCOPE), {"action": "c.d"}),
     ("occurred_at", ("a.b", SCOPE), {"occurred_at": datetime(2026, 1, 1)}),

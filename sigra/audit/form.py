@@ -63,8 +63,7 @@ def checked_form(
         keyword = next(iter(unknown))
         # It may come from **payload, and so from a tenant.
         fit = type(keyword) is str and len(keyword) <= 64 and keyword.isidentifier()
-        shown = keyword if fit and keyword.isascii() else "(an odd keyword)"
-        raise AuditRejectedError(shown, "no such keyword")
+        raise AuditRejectedError(keyword if fit else "(an odd keyword)", "no such keyword")
     action, outcome = _exact(action), _exact(outcome)
     if (reason := action_fault(action)) is not None:
         raise AuditRejectedError("action", f"it {reason}")
