@@ -445,6 +445,27 @@ def test_job_info_carries_the_attempt_s_facts() -> None:
     )
 
 
+def test_what_a_body_raises_while_it_is_cancelled_is_its_verdict() -> None:
+    """A cancellation that the body made an error of its own is not raised again."""
+    begun = asyncio.Event()
+
+    async def body(scope: AuditScope, **rest: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            raise OSError("it could not be undone")
+
+    async def main() -> Verdict:
+        task = asyncio.create_task(aexecute(attempt_of(body)))
+        await begun.wait()
+        task.cancel()
+        return await task
+
+    verdict = asyncio.run(main())
+    assert ("discarded", OSError) == (verdict.state, type(verdict.error))
+
+
 def test_a_coroutine_function_runs_by_its_own_loop() -> None:
     """Without a running loop an async worker is run to its end."""
 
