@@ -1106,16 +1106,18 @@ def test_errors_that_came_from_each_other_are_named() -> None:
     assert "tests.test_emit.Raising raised builtins.OSError (builtins.ValueError)" == reason
 
 
-def test_a_broken_logger_factory_is_structlogs_failure(sink: Kept) -> None:
-    """A logger that cannot even be made keeps the event from no sink."""
+@pytest.mark.parametrize("sinks", [[Kept()], []])
+def test_a_broken_logger_factory_is_structlogs_failure(sinks: list[Kept]) -> None:
+    """A logger that cannot even be made keeps the event from no sink, and is told where none is."""
 
     def broken(*_: Any) -> Any:
         raise OSError("no stream")
 
     structlog.configure(logger_factory=broken)
-    result = log_safe("a.b", SCOPE)
-    assert "structlog raised builtins.OSError" == result.reason
-    assert 1 == len(sink.events)
+    with configure(sinks=sinks):
+        result = log_safe("a.b", SCOPE)
+    assert ("failed", "structlog raised builtins.OSError") == (result.status, result.reason)
+    assert [result.event for _ in sinks] == [event for sink in sinks for event in sink.events]
 
 
 def test_strict_log_reports_a_failed_sink_in_the_result() -> None:

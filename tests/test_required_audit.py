@@ -151,22 +151,24 @@ class Noted:
         self.action = action
 
 
-@pytest.mark.parametrize("of_worker", [True, False])
+@pytest.mark.parametrize(
+    ("own", "configured", "used"),
+    [(Noted, AuditEvent, Noted), (None, Noted, Noted), (None, None, AuditEvent)],
+)
 def test_a_beginning_is_recorded_by_the_schema_in_force(
-    backend: SyncBackend, of_worker: bool
+    backend: SyncBackend, own: Any, configured: Any, used: Any
 ) -> None:
-    """The worker's own, or else the configured one."""
+    """The worker's own, or else the configured one, or else the event itself."""
     records = []
 
     class Records(Disk):
         def write(self, event: AuditEvent, record: Any) -> None:
             records.append(type(record))
 
-    schema = Noted if of_worker else None
-    made = tenant_worker(audit_required=True, audit_schema=schema, name=f"required.{of_worker}")
-    with configure(sinks=[Records(full=False)], audit_schema=AuditEvent if of_worker else Noted):
+    made = tenant_worker(audit_required=True, audit_schema=own, name=f"required.{own}.{configured}")
+    with configure(sinks=[Records(full=False)], audit_schema=configured):
         made(lambda scope, args: None).new(ARGS)
-    assert [Noted] == records
+    assert [used] == records
 
 
 def test_a_retry_runs_once_a_sink_can_write_again(backend: SyncBackend) -> None:

@@ -209,8 +209,6 @@ def _emit(
             faults.append(fault_of("structlog", error))
     if event is not line:
         write_record(event, schema, sinks, faults, transaction)
-    elif not faults:
-        return result_of("emitted", None, line, tuple(redacted))
     # An event that is held is counted by whoever writes it later.
     held = transaction is not None and transaction.held is not None
     status: Any = "failed" if faults else "held" if held else "emitted"
