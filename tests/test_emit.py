@@ -21,6 +21,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone, tzinfo
 from enum import Enum
 from functools import cached_property
+from hashlib import sha256
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -200,7 +201,7 @@ def test_no_actor_is_the_system(scope: Any) -> None:
     ("target", "text"),
     [
         (9, "9"), ("x", "x"), (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (None, None), (1 << 70, str(1 << 70)), (1 << 1024, "<int 1025 bits>"), (True, "true"), (1.5, "1.5"),
+        (None, None), (1 << 70, str(1 << 70)), (1 << 1024, "<int 1025 bits>"), (True, "true"), (1.0, "1.0"), (0.0, "0.0"),
         (object(), "<builtins.object>"), ([1], "<builtins.list>"), ("\ufffdx", "\ufffdx"),
     ],
 )  # fmt: skip
@@ -218,6 +219,22 @@ def test_a_long_text_is_cut_and_still_tells_itself_apart() -> None:
     assert first is not None and second is not None
     assert first.target_id != second.target_id
     assert len(str(first.target_id)) <= 256
+
+
+@pytest.mark.parametrize("length", [1_025, (1 << 20) + 1])
+def test_a_long_text_ends_with_its_digest(length: int) -> None:
+    """It is cut in one way for good: a later event of the same target has the same id."""
+    event = log_safe("a.b", SCOPE, target_id="x" * length).event
+    digest = sha256(b"x" * min(length, 1 << 20)).hexdigest()
+    assert event is not None
+    assert f"{'x' * 176}...sha256:{digest}" == event.target_id
+
+
+@pytest.mark.parametrize("field", ["target_type", "actor_type", "ip_address", "user_agent"])
+def test_a_text_that_no_utf8_can_carry_is_mended(field: str) -> None:
+    """What names nobody needs no digest to stay apart."""
+    call: Any = log_safe
+    assert "\ufffdx" == getattr(call("a.b", SCOPE, **{field: "\ud800x"}).event, field)
 
 
 def test_ids_that_no_utf8_can_carry_stay_different() -> None:

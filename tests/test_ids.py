@@ -91,6 +91,7 @@ def test_an_event_id_is_a_function_of_its_inputs() -> None:
 def test_an_event_id_stays_what_it_was_in_earlier_releases() -> None:
     """A store that drops duplicates still does after an upgrade."""
     assert "01890a5d-ac96-8e58-8ccf-df56ca18e01b" == event_id(JOB, 1, 0, 0, *TOLD)
+    assert "d284be0e-af98-8f4a-917f-fba3101d96b8" == event_id("17", 1, 0, 1, *TOLD)
     assert "01890a5d-ac96-87c1-8ece-b862f75830f8" == event_id(
         JOB, 1, 0, 0, None, None, "a.b", "error", "u", "\xfc"
     )

@@ -186,9 +186,10 @@ def sized(given: str, *, apart: bool = False) -> str:
 
     ``apart``: one that was not well-formed gets the digest too, so that two ids never become one.
     """
-    text = well_formed(given[: 1 << 20])
+    given = given[: 1 << 20]
+    text = well_formed(given)
     longest = _MAX_PRINTABLE if text.isascii() and text.isprintable() else _MAX_TEXT
     if len(text) <= longest and (text == given or not apart):
         return text
-    digest = sha256(given[: 1 << 20].encode(errors="surrogatepass")).hexdigest()
+    digest = sha256(given.encode(errors="surrogatepass")).hexdigest()
     return f"{text[: _MAX_TEXT - 80]}...sha256:{digest}"
