@@ -24,8 +24,7 @@ made. They are two, because that may import a module, and so wait for a thread t
 enters its workers here."""
 
 if hasattr(os, "register_at_fork"):  # a thread that holds one is missing in the child
-    for each in (lock, backend_lock):
-        os.register_at_fork(after_in_child=each._at_fork_reinit)  # type: ignore[attr-defined]
+    os.register_at_fork(after_in_child=lambda: [x._at_fork_reinit() for x in (lock, backend_lock)])  # type: ignore[attr-defined]
 
 _lasting: dict[str, Definition] = {}
 # Workers defined inside a function live only while they are referred to: no consumer imports them.
@@ -56,8 +55,7 @@ def register(definition: Definition) -> None:
             gc.collect()  # garbage of an earlier call must not keep the name
         known = _find(name)
         first = _bodies.get(name, body) if known is None else known.function
-        is_same = first is body if known is None else _executed_again(known, definition)
-        if not is_same:
+        if not (first is body if known is None else _executed_again(known, definition)):
             raise DuplicateWorkerError(name, describe(first), describe(body))
         # Set before the other is removed: running jobs look it up without the lock.
         is_local = "<locals>" in body.__qualname__
@@ -129,10 +127,15 @@ def origin_of(function: Callable[..., Any]) -> Origin:
     return Origin(os.path.abspath(file) if file else own, own, namespace.get("__spec__"))
 
 
+def _place(origin: Origin) -> Any:
+    """Return its file without links: Python runs a script under the path that it was given."""
+    return origin.file if origin.file == origin.namespace else os.path.realpath(origin.file)
+
+
 def _executed_again(known: Definition, definition: Definition) -> bool:
     """Tell whether this is the same worker, defined again because its module was executed again."""
     (first, before), (second, after) = ((one.function, one.origin) for one in (known, definition))
-    if _module(first) != _module(second) and before.file != after.file:
+    if _module(first) != _module(second) and _place(before) != _place(after):
         return False
     if before.namespace != after.namespace or before.spec is not after.spec:
         return True

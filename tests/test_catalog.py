@@ -378,6 +378,19 @@ def test_main_imported_by_its_own_name_is_fine(tmp_path: Path) -> None:
 
 
 @pytest.mark.programs
+def test_main_reached_by_a_link_is_the_module_that_it_imports(tmp_path: Path) -> None:
+    """Python runs a script under the path that was given, and imports it by its folder's own."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")  # as /tmp is one on macOS
+    text = ONE.replace("@worker", "@worker(name='catalog.linked')") + (
+        "\nif __name__ == '__main__':"
+        "\n    import script"
+        "\n    print(script.job.name, script.__file__ == __file__)"
+    )
+    assert "catalog.linked False\n" == script(tmp_path / "link", text)
+
+
+@pytest.mark.programs
 def test_a_spawned_child_has_the_same_names(tmp_path: Path) -> None:
     """multiprocessing's spawn executes the script as __mp_main__, under the parent's names."""
     text = ONE + (
