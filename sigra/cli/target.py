@@ -31,11 +31,20 @@ class MisuseError(click.ClickException):
     exit_code = 2
 
 
+def from_here(path: str) -> str:
+    """Return a path as seen from the current folder; as it is, if on another drive of Windows."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return path
+
+
 def load_module(name: str) -> Any:
     """Import a module, from the current folder too; ``MisuseError`` where that fails."""
     if name.endswith(".py") or "/" in name or "\\" in name:
-        parts = Path(os.path.relpath(name)).with_suffix("").parts
-        there = "change to its folder and " if ".." in parts else ""
+        path = Path(from_here(name)).with_suffix("")
+        parts = path.parts
+        there = "change to its folder and " if ".." in parts or path.is_absolute() else ""
         dotted = parts[-1] if there else ".".join(parts)
         raise MisuseError(
             f"{name!r} is a path; {there}name the module as Python imports it: {dotted}"

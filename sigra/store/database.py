@@ -7,13 +7,13 @@ from collections.abc import Callable
 from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
-from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from sigra.store.interrupts import interruptible
+from sigra.store.private import path_of
 from sigra.store.statements import Runner
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
 def file_of(url: URL) -> str:
     """Return the path of SQLite's file, which a URL may name by a URI."""
     name = url.database or ""
-    return os.path.realpath(unquote(urlsplit(name).path) if name.startswith("file:") else name)
+    return os.path.realpath(path_of(name) if name.startswith("file:") else name)
 
 
 def read_again(read: Callable[[], T]) -> T:

@@ -30,12 +30,18 @@ def make_folder(path: Path) -> None:
     path.mkdir(_FOLDER, exist_ok=True)
 
 
+def path_of(uri: str) -> str:
+    """Return the path in a URI of SQLite's; a drive of Windows stands behind a slash there."""
+    path = unquote(urlsplit(uri).path)
+    return path[1:] if os.path.splitdrive(path[1:])[0] else path
+
+
 def make_database(_: Any, __: Any, arguments: list[Any], options: dict[str, Any]) -> None:
     """Make the file of an engine of SQLite's; a listener for "do_connect"."""
     name = str(arguments[0])
     if options.get("uri"):
-        parts = urlsplit(name)
-        name = unquote(parts.path)
-        if parse_qs(parts.query).get("mode", ["rwc"]) != ["rwc"] or name == ":memory:":
+        mode = parse_qs(urlsplit(name).query).get("mode", ["rwc"])
+        name = path_of(name)
+        if mode != ["rwc"] or name == ":memory:":
             return
     make_file(name)

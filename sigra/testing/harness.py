@@ -124,7 +124,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._record, self._events = folder / "record.jsonl", folder / "events.jsonl"
         self._begin, self._earlier = {self._record: 0, self._events: 0}, set[str]()
-        self._since = uuid7()
+        self._since = _now()
         for path in self._begin:
             path.touch()
         os.environ[RECORD], os.environ[EVENTS] = str(self._record), str(self._events)
@@ -143,7 +143,7 @@ class Journal:
 
     def clear(self) -> None:
         """Forget what was recorded, and ignore what jobs that were made by now still record."""
-        self._since = uuid7()
+        self._since = _now()
         for path in self._begin:
             complete = self._complete(path)
             self._earlier |= {line["job_id"] for line in _parsed(complete) if line["job_id"]}
@@ -185,6 +185,11 @@ class Journal:
             file.seek(self._begin[path])
             data = file.read()
         return data[: data.rfind(b"\n") + 1]
+
+
+def _now() -> str:
+    """Return the time in an id; what follows is no order, and a tick may last 16 ms (Windows)."""
+    return uuid7()[:18]
 
 
 def _counted(runs: list[dict[str, Any]]) -> str:

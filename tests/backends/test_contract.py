@@ -366,6 +366,18 @@ def test_a_consumer_that_records_no_events_is_told_so(tmp_path: Path) -> None:
         journal.wait(stalled, lambda: False, "an event")
 
 
+def test_a_job_made_in_the_tick_in_which_its_test_began_counts(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows' clock may stand still for 16 ms, in which ids have no order."""
+    monkeypatch.setattr("sigra.ids.time_ns", lambda: 1_800_000_000_000_000_000)
+    for _ in range(20):
+        journal.clear()
+        with configure(backend=SyncBackend()):
+            workers.ends.new({**IDS, "how": "value"})
+        assert 1 == len(journal.runs())
+
+
 SOON = r"ran [0-9.]+ s before it was due"
 SEEN = "^(?!waited)"
 """Told by what came, and not by what did not."""

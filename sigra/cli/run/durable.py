@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sigra.cli.run.follow import Entry, FollowingBackend
 from sigra.cli.run.lane import Lane
 from sigra.cli.show import counted
-from sigra.cli.target import MisuseError
+from sigra.cli.target import MisuseError, from_here
 from sigra.context import running
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class FileLane(Lane):
 
     def __init__(self, definition: Definition, inner: Any, workers: int, *, resume: bool) -> None:
         storage = inner.huey.storage
-        self.file = os.path.relpath(storage.filename)
+        self.file = from_here(storage.filename)
         try:
             storage.claim()
         except Exception as error:
