@@ -170,6 +170,7 @@ def set_up_sqlite(connection: Any, _: Any = None) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
     _use_wal(cursor)
     cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA fullfsync = ON")  # on macOS alone: there fsync() ends in a drive's cache
     cursor.execute("PRAGMA secure_delete = ON")
     cursor.execute("PRAGMA wal_autocheckpoint = 2000")
     cursor.close()

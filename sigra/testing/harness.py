@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 
 _BRIEF = "{worker} (job {job_id}, attempt {attempt} of {max_attempts}, {snoozes} snoozes)"
+_TIME = len("01890a5d-ac96-774b")
+"""How many characters of an id are its time."""
+
 _SHOWN = 3_000
 """How many characters of a consumer's output a failure shows, the last ones."""
 
@@ -188,8 +191,14 @@ class Journal:
 
 
 def _now() -> str:
-    """Return the time in an id; what follows is no order, and a tick may last 16 ms (Windows)."""
-    return uuid7()[:18]
+    """Return how ids begin from now on; no earlier one does, nor is greater.
+
+    Those of one tick of the clock, up to 16 ms on Windows, have no order: wait for the next.
+    """
+    before = uuid7()[:_TIME]
+    while (now := uuid7()[:_TIME]) == before:
+        time.sleep(0.001)
+    return now
 
 
 def _counted(runs: list[dict[str, Any]]) -> str:
