@@ -30,6 +30,7 @@ _lasting: dict[str, Definition] = {}
 # Workers defined inside a function live only while they are referred to: no consumer imports them.
 _local: weakref.WeakValueDictionary[str, Definition] = weakref.WeakValueDictionary()
 # A name is taken as long as its function lives, even if nobody refers to its worker any more.
+# The pytest plugin takes those of a test's own workers out, and they are still looked up.
 _bodies: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
 _subscribers: list[Callable[[Definition], object]] = []
 
@@ -53,7 +54,7 @@ def register(definition: Definition) -> None:
     with lock:
         if name in _bodies and name not in _lasting:
             gc.collect()  # garbage of an earlier call must not keep the name
-        known = _find(name)
+        known = _find(name) if name in _bodies else None
         first = _bodies.get(name, body) if known is None else known.function
         if not (first is body if known is None else _executed_again(known, definition)):
             raise DuplicateWorkerError(name, describe(first), describe(body))

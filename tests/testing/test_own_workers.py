@@ -1,4 +1,4 @@
-"""What becomes of a worker's name when the test that made it failed."""
+"""What becomes of a worker's name when the test that made it has ended."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 pytestmark = pytest.mark.programs
 
 HEAD = """
+import sys
+import types
 import unittest
 import pytest
 from sigra import configure, tenant_worker
@@ -95,6 +97,39 @@ def test_setup(begins_badly, turn):
     pass
 """
 
+OF_TESTS_THAT_PASS = """
+kept = []
+
+def of_the_module(scope):
+    return None
+
+@pytest.mark.parametrize("error", [OSError("one"), OSError("another")])
+def test_an_exception_among_the_parameters(sigra_backend, error):
+    @tenant_worker
+    def raises(scope):
+        raise error
+    assert raises.new(IDS).state == "discarded"
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_job_put_aside(sigra_backend, turn):
+    kept.append(make(turn).new(IDS))
+    assert kept[-1].result() == turn
+    assert lookup("made").function(None) == turn
+
+@pytest.mark.parametrize("options", [{}, {"priority": 1}])
+def test_a_function_of_the_module(sigra_backend, options):
+    assert tenant_worker(of_the_module, **options).new(IDS).state == "completed"
+
+@pytest.fixture(scope="class", params=[1, 2])
+def lasting(request):
+    kept.append(make(request.param))
+    return kept[-1]
+
+class TestLasting:
+    def test_a_fixture_put_aside(self, lasting):
+        assert lookup("made") is lasting.definition
+"""
+
 RUN_AGAIN = """
 from _pytest.runner import runtestprotocol
 
@@ -138,6 +173,14 @@ def test_what_a_test_that_passed_left_is_still_there():
 
 def test_and_is_found():
     assert lookup("cached") is cached[0].definition
+
+def test_first_import_of_a_module():
+    module = sys.modules["late"] = types.ModuleType("late")
+    exec("from sigra import worker\\n@worker(name='late')\\ndef late(): ...", vars(module))
+
+def test_another_of_a_name_in_that_module():
+    with pytest.raises(ValueError, match="two functions have the worker name"):
+        tenant_worker(name="late")(lambda scope: None)
 """
 
 
@@ -154,8 +197,9 @@ def told(tests: str, folder: Path) -> str:
     [
         (OF_TESTS, "3 failed, 1 passed, 2 xfailed"),
         (OF_FIXTURES, "3 failed, 5 passed, 4 errors"),
+        (OF_TESTS_THAT_PASS, "8 passed"),
     ],
-    ids=["tests", "fixtures"],
+    ids=["tests", "fixtures", "tests that pass"],
 )
 def test_the_next_test_has_the_name(tests: str, outcome: str, tmp_path: Path) -> None:
     """It fails by its own faults alone, whoever made the worker, and however the first ended."""
@@ -172,5 +216,5 @@ def test_a_test_that_is_run_again_has_the_name(tmp_path: Path) -> None:
 
 
 def test_two_that_live_are_refused_as_ever(tmp_path: Path) -> None:
-    """Within one test, beside a fixture that lives on, and beside what a passed test has left."""
-    assert "1 failed, 3 passed" in told(TWO_ALIVE, tmp_path)
+    """Within one test, and beside a fixture or a module that lives on; lookups find all that do."""
+    assert "1 failed, 5 passed" in told(TWO_ALIVE, tmp_path)
