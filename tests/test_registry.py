@@ -106,6 +106,25 @@ def test_a_missing_package_of_ours_names_its_extra(monkeypatch: pytest.MonkeyPat
     assert "celery" == caught.value.extra
 
 
+@pytest.mark.parametrize("error", [ImportError, ModuleNotFoundError])
+def test_a_package_that_an_import_hook_refuses_is_missing_too(
+    monkeypatch: pytest.MonkeyPatch, error: type[ImportError]
+) -> None:
+    """Where a hook of Python's import says that there is none, the extra is named as well."""
+
+    class Refusing:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name.partition(".")[0] == "celery":
+                raise error(name)
+
+    for module in [name for name in sys.modules if re.match(r"(sigra\.backends\.)?celery\b", name)]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setattr(sys, "meta_path", [Refusing(), *sys.meta_path])
+    with pytest.raises(MissingExtraError, match=r"pip install 'sigra\[celery\]'") as caught:
+        resolve_backend("celery")
+    assert ("celery", "celery") == (caught.value.extra, caught.value.package)
+
+
 @pytest.mark.parametrize(
     ("queue", "needs"), [("celery", "kombu"), ("taskiq", "anyio"), ("rq", "redis")]
 )

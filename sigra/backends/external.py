@@ -224,6 +224,16 @@ def native(module: str, extra: str) -> Any:
     """
     try:
         return import_module(module)
-    except ModuleNotFoundError as error:
-        missing = extra if find_spec(extra) is None else error.name
+    except ImportError as error:
+        missing = error.name if _is_installed(extra) else extra
+        if missing != extra and not isinstance(error, ModuleNotFoundError):
+            raise  # it is there, and broken
         raise MissingExtraError(extra, missing or extra) from error
+
+
+def _is_installed(package: str) -> bool:
+    """Tell whether a package can be found, which an import hook may refuse by an error."""
+    try:
+        return find_spec(package) is not None
+    except ImportError:
+        return False
