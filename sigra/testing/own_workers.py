@@ -35,16 +35,16 @@ class OwnWorkers:
         """Leave out what a fixture makes that lives on after the test."""
         if fixturedef.scope == "function":
             return (yield)
-        before = _names()
+        before, modules = _names(), {*sys.modules}
         try:
             return (yield)
         finally:
-            self._by_fixture[fixturedef] = made = _names() - before
+            self._by_fixture[fixturedef] = made = _made_since(before, modules)
             self._others |= made
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         """Let the names of such a fixture go with it."""
-        self._let_go(self._by_fixture.pop(fixturedef, set()))
+        _let_go(self._by_fixture.pop(fixturedef, set()))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, Any, Any]:
@@ -52,21 +52,30 @@ class OwnWorkers:
         try:
             return (yield)
         finally:
-            self._let_go(_names() - self._others)
-
-    def _let_go(self, names: set[str]) -> None:
-        """Leave names to whoever makes a worker next; until then they are found as before.
-
-        Not those of a module that the test was the first to import: it is not executed again.
-        """
-        with catalog.lock:
-            for name in names:
-                body = catalog._bodies.get(name)
-                if name in catalog._local or getattr(body, "__module__", None) in self._modules:
-                    catalog._bodies.pop(name, None)
+            _let_go(_made_since(self._others, self._modules))
 
 
 def _names() -> set[str]:
     """Return the names that are taken."""
     with catalog.lock:
         return {*catalog._bodies}
+
+
+def _made_since(before: set[str], modules: set[str]) -> set[str]:
+    """Return the names taken since, without those of modules imported since.
+
+    Such a module is not executed again for the next test.
+    """
+    with catalog.lock:
+        return {
+            name
+            for name, body in catalog._bodies.items()
+            if name not in before and (name in catalog._local or body.__module__ in modules)
+        }
+
+
+def _let_go(names: set[str]) -> None:
+    """Leave names to whoever makes a worker next; until then they are found as before."""
+    with catalog.lock:
+        for name in names:
+            catalog._bodies.pop(name, None)

@@ -174,13 +174,23 @@ def test_what_a_test_that_passed_left_is_still_there():
 def test_and_is_found():
     assert lookup("cached") is cached[0].definition
 
-def test_first_import_of_a_module():
-    module = sys.modules["late"] = types.ModuleType("late")
-    exec("from sigra import worker\\n@worker(name='late')\\ndef late(): ...", vars(module))
+def first_import(name):
+    module = sys.modules[name] = types.ModuleType(name)
+    exec(f"from sigra import worker\\n@worker\\ndef job(): ...", vars(module))
 
-def test_another_of_a_name_in_that_module():
-    with pytest.raises(ValueError, match="two functions have the worker name"):
-        tenant_worker(name="late")(lambda scope: None)
+@pytest.fixture(scope="module", params=[1, 2])
+def application(request):
+    if request.param == 1:
+        first_import("late")
+
+def test_a_module_imported_by_a_fixture(application):
+    if "later" not in sys.modules:
+        first_import("later")
+
+def test_another_of_a_name_in_a_module():
+    for name in "late.job", "later.job":
+        with pytest.raises(ValueError, match="two functions have the worker name"):
+            tenant_worker(name=name)(lambda scope: None)
 """
 
 
@@ -217,4 +227,4 @@ def test_a_test_that_is_run_again_has_the_name(tmp_path: Path) -> None:
 
 def test_two_that_live_are_refused_as_ever(tmp_path: Path) -> None:
     """Within one test, and beside a fixture or a module that lives on; lookups find all that do."""
-    assert "1 failed, 5 passed" in told(TWO_ALIVE, tmp_path)
+    assert "1 failed, 6 passed" in told(TWO_ALIVE, tmp_path)
