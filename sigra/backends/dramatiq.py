@@ -74,7 +74,7 @@ class DramatiqBackend:
         def body(*args: Any, **payload: Any) -> None:
             run(self.broker, name, args, payload)
 
-        # Dramatiq's own retries must not repeat a job that has failed for good.
-        retries = {"throws": BaseException} if "throws" in self.broker.actor_options else {}
         queue = definition.defaults.queue or self.queue
-        _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker, **retries)
+        actor = _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker)
+        # Dramatiq's own retries, also if they are added later, must not repeat what has failed.
+        actor.options["throws"] = BaseException

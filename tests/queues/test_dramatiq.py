@@ -517,6 +517,21 @@ def test_what_follows_a_job_comes_once_and_when_it_has_ended(redis, audit_log, h
     assert runs == [3]
 
 
+def test_retries_that_are_added_after_the_backend_repeat_no_job(redis, journal):
+    """Dramatiq's own are not used, whatever the order of the middleware is."""
+    queue = f"sigra-{uuid.uuid4().hex[:10]}"
+    broker = RedisBroker(url=redis, namespace=queue, middleware=[])
+    with configure(backend=DramatiqBackend(broker, queue=queue)):
+        broker.add_middleware(dramatiq.middleware.Retries(max_retries=1, min_backoff=1))
+        workers.ends.new({**IDS, "how": "raise"})
+        worker = dramatiq.Worker(broker, worker_threads=1)
+        worker.start()
+        broker.join(queue, timeout=120_000)
+        worker.stop()
+    broker.client.close()
+    assert len(journal.runs()) == 1
+
+
 @pytest.mark.parametrize("server", ["redis", "rabbitmq"])
 def test_a_job_that_is_cut_off_after_its_body_comes_again(request, monkeypatch, tmp_path, server):
     """Here as a sink writes its events: it was a dead letter, with an attempt left."""
