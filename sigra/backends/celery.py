@@ -8,13 +8,13 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.celery_run import TASK, run
-from sigra.backends.celery_send import SURELY, on_rabbitmq, producer, queue_of
+from sigra.backends.celery_send import SURELY, countdown, on_rabbitmq, producer, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit, refuse_pickle
-from sigra.backends.producing import able_to, due_at, sending
+from sigra.backends.producing import able_to, seconds_until, sending
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.job import Job
@@ -69,7 +69,7 @@ class CeleryBackend:
             kwargs=kwargs,
             kwargsrepr=str(kwargs)[:1024],  # Celery's own way to make it is slow
             task_id=job.id,
-            eta=due_at(job.options),
+            countdown=countdown(self.app, seconds_until(job.options)),
             producer=own,
             **SURELY,
             **queue_of(job, self.app.conf),

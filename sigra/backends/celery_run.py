@@ -8,7 +8,7 @@ from typing import Any
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.celery_limit import settled, settling
 from sigra.backends.celery_retry import retry
-from sigra.backends.celery_send import SURELY, producer
+from sigra.backends.celery_send import SURELY, countdown, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
@@ -95,7 +95,7 @@ def _send_again(task: Any, consumed: Consumed) -> None:
     again = task.signature_from_request(
         args=(),
         kwargs=fit(payload),
-        countdown=consumed.verdict.delay or None,
+        countdown=countdown(task.app, consumed.verdict.delay),
         retries=failures_in(payload),
     )
     try:

@@ -18,6 +18,7 @@ from sigra.job import Job
 T = TypeVar("T")
 
 _pools = native("kombu.pools", "celery")
+_quorum = native("celery.utils.quorum_queues", "celery")
 _ConnectionPool = native("kombu.connection", "celery").ConnectionPool
 
 RETRY_POLICY = {"max_retries": 2, "interval_start": 0, "interval_step": 0.2, "interval_max": 0.2}
@@ -80,6 +81,15 @@ def queue_of(job: Job, conf: Any) -> dict[str, str]:
     if on_rabbitmq(conf):
         check_on_rabbitmq(job)
     return {"queue": job.options.queue}
+
+
+def countdown(app: Any, seconds: float) -> float | None:
+    """Return the seconds after which Celery is to have a job run; None for at once.
+
+    At least one with quorum queues, by which RabbitMQ itself holds it: Celery sends it not for less.
+    """
+    short = 0 < seconds < 1 and on_rabbitmq(app.conf)
+    return 1.0 if short and _quorum.detect_quorum_queues(app, "amqp")[0] else seconds or None
 
 
 def on_rabbitmq(conf: Any) -> bool:

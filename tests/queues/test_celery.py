@@ -662,6 +662,26 @@ class TestCeleryOnRabbitMQ(CeleryContract):
                 delete(connection, queue, unknown)
             app.close()
 
+    def test_less_than_a_second_is_a_second_on_quorum_queues(self, harness, journal):
+        """Celery sends no less there: such a retry ran twenty times as attempt 1, and was lost."""
+        app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.quorum"
+        own = {"queue": queue, "queue_type": "quorum", "exchange_type": "topic"}
+        settings = harness.settings() | {f"task_default_{name}": own[name] for name in own}
+        app.conf.update(settings)
+        env = {"SIGRA_CELERY": json.dumps(settings), "SIGRA_UNNOTED": "1"}
+        try:
+            with configure(backend=CeleryBackend(app)), alone(harness, **env):
+                harness.start()
+                soon = {"delay": 0.5, "max_attempts": 2, "backoff": 0.5}
+                args = {**IDS, "how": "raise"}
+                _, runs = self._run(harness, journal, workers.ends, args, runs=2, **soon)
+        finally:
+            levels = [f"celery_delayed_{level}" for level in (*range(28), "delivery")]
+            with app.connection_for_write() as connection:
+                delete(connection, queue, *levels)
+            app.close()
+        assert [run["attempt"] for run in runs] == [1, 2]
+
     def test_a_job_is_kept_though_somebody_deleted_the_queue_of_the_last(self, harness, journal):
         """It was acknowledged, and nowhere: RabbitMQ confirms what no queue takes."""
         queue = harness.backend.unknown_queue
