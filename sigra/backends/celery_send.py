@@ -86,7 +86,7 @@ def queue_of(job: Job, conf: Any) -> dict[str, str]:
 def countdown(app: Any, seconds: float) -> float | None:
     """Return the seconds after which Celery is to have a job run; None for at once.
 
-    At least one with quorum queues, by which RabbitMQ itself holds it: Celery sends it not for less.
+    At least one with quorum queues, where RabbitMQ itself holds the job: Celery refuses less.
     """
     short = 0 < seconds < 1 and on_rabbitmq(app.conf)
     return 1.0 if short and _quorum.detect_quorum_queues(app, "amqp")[0] else seconds or None
