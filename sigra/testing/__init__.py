@@ -67,3 +67,10 @@ if not TYPE_CHECKING:  # where any name would pass
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+def pytest_addhooks(pluginmanager: Any) -> None:
+    """Load the plugin if this module is named as one, and pytest has not found it by itself."""
+    plugin = import_module("sigra.testing.plugin")
+    if not pluginmanager.is_registered(plugin):
+        pluginmanager.register(plugin, "sigra")

@@ -294,6 +294,18 @@ def what_pytest_says_of(tests: str, folder: Path) -> str:
 
 
 @pytest.mark.programs
+@pytest.mark.parametrize("beside", [[], ["-p", "sigra"]])
+def test_the_package_of_the_kit_is_a_plugin_too(tmp_path: Path, beside: list[str]) -> None:
+    """pytest_plugins may name sigra.testing, whether or not pytest has found the plugin already."""
+    (tmp_path / "conftest.py").write_text("pytest_plugins = ['sigra.testing']\n")
+    (tmp_path / "test_it.py").write_text("def test_it(sigra_backend, audit_log):\n    pass\n")
+    command = [sys.executable, "-m", "pytest", *beside, str(tmp_path)]
+    alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    said = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=alone).stdout
+    assert "1 passed" in said
+
+
+@pytest.mark.programs
 def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> None:
     """An application that is imported in a test does not send the test's jobs to its own queue."""
     said = what_pytest_says_of(LATE, tmp_path)
