@@ -16,7 +16,8 @@ import pytest
 import sigra
 
 ROOT = Path(__file__).parent.parent
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+SETTINGS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT: dict[str, Any] = SETTINGS["project"]
 JOB_LIBRARIES = set("celery dramatiq huey oban pgqueuer procrastinate rq saq taskiq".split())
 
 
@@ -96,6 +97,13 @@ def test_dependencies_are_bounded_on_both_sides() -> None:
 def test_the_types_are_shipped() -> None:
     """Type checkers of users see the annotations."""
     assert resources.files("sigra").joinpath("py.typed").is_file()
+
+
+def test_make_works_in_a_source_distribution() -> None:
+    """The programs that it calls are there; without them it would say that Python is missing."""
+    included = SETTINGS["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
+    called = re.findall(r"shell (?:\S+ )?([^/\s]+)/", (ROOT / "Makefile").read_text("utf-8"))
+    assert [] == [folder for folder in called if folder not in included]
 
 
 def test_the_version_is_the_packages() -> None:
