@@ -46,7 +46,7 @@ class Run:
         self._at_end = self._announced = False
         self._announcing = threading.Lock()
         self._audited = audit_stats()
-        self._began = time.monotonic()
+        self._began = time.perf_counter()  # the other stands still for 16 ms on Windows
         stop.announce = self._announce
 
     def perform(self) -> None:
@@ -76,7 +76,7 @@ class Run:
             counts=backend.counts,
             emitted=audited.emitted - self._audited.emitted,
             failed=audited.failed - self._audited.failed,
-            seconds=time.monotonic() - self._began,
+            seconds=time.perf_counter() - self._began,
             kinds=self.log.kinds.copy(),  # jobs that still run add to it
             unfinished=backend.unfinished,
             unfinished_lines=backend.unfinished_lines(),
