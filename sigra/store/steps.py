@@ -17,7 +17,13 @@ FOLDER = Path(__file__).parent / "migrations"
 @cache
 def known_versions() -> frozenset[str]:
     """Return the versions that there are steps to."""
-    return frozenset(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
+    found = frozenset(path.stem[1:] for path in (FOLDER / "versions").glob("v*.py"))
+    if not found:
+        raise AuditTablesError(
+            f"need the migrations in {FOLDER}, which are not there as files: unpack the zip that "
+            "Sigra is in, or pass --collect-all sigra to PyInstaller"
+        )
+    return found
 
 
 def run_steps(connection: Connection, way: str, revision: str) -> None:
@@ -31,6 +37,7 @@ def run_steps(connection: Connection, way: str, revision: str) -> None:
 
     if way == "upgrade" and connection.dialect.name == "postgresql":
         _check_encoding(connection)
+    known_versions()  # says so where there are no steps; Alembic would have the user make some
     script = ScriptDirectory(str(FOLDER))
     steps = script._upgrade_revs if way == "upgrade" else script._downgrade_revs
 

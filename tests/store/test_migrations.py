@@ -51,6 +51,7 @@ from sigra.store import (
     steps,
     verify,
 )
+from sigra.store.steps import known_versions
 from sigra.store.tables import entries, metadata
 
 FIRST = json.loads(Path(__file__).with_name("tables_0001.json").read_text("utf-8"))
@@ -281,6 +282,21 @@ def test_tables_can_be_left_to_somebody_else(url: str, open_sink: Callable) -> N
     sink = open_sink(url, create_tables=False)
     with pytest.raises(Exception, match="sigra_audit_chains"):
         sink.write(event(1))
+
+
+def test_a_frozen_program_without_the_migrations_is_told_what_to_pass(
+    new_url: Callable[[str], str],
+    open_sink: Callable[..., SqlAuditSink],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyInstaller takes them along only if asked: tables of today are not those of a newer Sigra."""
+    sink = open_sink(new_url("sqlite"))
+    monkeypatch.setattr(steps, "FOLDER", tmp_path)
+    for module in (migrate, steps):  # without the answer of before
+        monkeypatch.setattr(module, "known_versions", known_versions.__wrapped__)
+    with pytest.raises(AuditTablesError, match="pass --collect-all sigra to PyInstaller$"):
+        sink.prepare()
 
 
 @pytest.mark.parametrize(
