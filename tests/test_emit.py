@@ -201,7 +201,8 @@ def test_no_actor_is_the_system(scope: Any) -> None:
     ("target", "text"),
     [
         (9, "9"), ("x", "x"), (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (None, None), (1 << 70, str(1 << 70)), (1 << 1024, "<int 1025 bits>"), (True, "true"), (1.0, "1.0"), (0.0, "0.0"),
+        (None, None), (1 << 70, str(1 << 70)), (1 << 1024, "<int 1025 bits>"), (True, "true"), (False, "false"),
+        (1.0, "1.0"), (0.0, "0.0"),
         (object(), "<builtins.object>"), ([1], "<builtins.list>"), ("\ufffdx", "\ufffdx"),
     ],
 )  # fmt: skip
@@ -339,6 +340,21 @@ def test_the_hosts_own_scope_is_read(scope: Any) -> None:
     event = log_safe("a.b", scope).event
     assert event is not None
     assert ("42", "7", "7") == (event.organization_id, event.actor_id, event.effective_user_id)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"user": 7, "active_organization": 42, "impersonating_from": {"id": 1}},
+        SimpleNamespace(user=7, active_organization=42, impersonating_from=Identity("1")),
+        Named(7, 42, 1),
+    ],
+)
+def test_the_impersonator_in_the_hosts_own_scope_is_the_actor(scope: Any) -> None:
+    """Whoever stands behind the user is named, as in a job."""
+    event = log_safe("a.b", scope).event
+    assert event is not None
+    assert ("1", "7") == (event.actor_id, event.effective_user_id)
 
 
 def test_a_members_id_may_be_none_of_its_kinds() -> None:
@@ -572,6 +588,7 @@ MENDED: list[tuple[str, dict[str, Any]]] = [
     ("ip_address", {"ip_address": "\xe4" * 257}),
     ("user_agent", {"user_agent": b"curl/8"}),
     ("user_agent", {"user_agent": "x" * 2_000}),
+    ("user_agent", {"user_agent": "\x01" * 257}),
     ("user_agent", {"user_agent": "Bearer abc.def.ghi"}),
     ("actor_id", {"actor_id": "x" * 2_000}),
     ("actor_id", {"actor_id": "\udfffx"}),

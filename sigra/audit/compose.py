@@ -181,7 +181,7 @@ def _as_given(field: str, value: Any, kept: str, strict: int) -> str:
     return kept
 
 
-def sized(given: str, *, apart: bool = False) -> str:
+def sized(given: str, *, apart: bool) -> str:
     """Return a well-formed text; one that could make a line too long is cut and given its digest.
 
     ``apart``: one that was not well-formed gets the digest too, so that two ids never become one.
