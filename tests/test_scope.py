@@ -90,10 +90,11 @@ def test_an_identity_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("cls", [AuditScope, Identity])
-def test_nothing_can_be_derived(cls: Any) -> None:
+@pytest.mark.parametrize("module", ["accounts", "users.models"])
+def test_nothing_can_be_derived(cls: Any, module: str) -> None:
     """The classes are final at run time too."""
     with pytest.raises(TypeError, match="final"):
-        type("Other", (cls,), {})
+        type("Other", (cls,), {"__module__": module})
 
 
 @pytest.mark.parametrize("bases", [(AuditScope, AuditScope.__mro__[1]), AuditScope.__mro__[1:2]])
