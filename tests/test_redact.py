@@ -388,6 +388,18 @@ def test_of_many_long_texts_the_first_ones_are_read() -> None:
     assert 400_000 < sanitize({"texts": texts})[0]["bytes"] < 500_000
 
 
+@pytest.mark.parametrize(
+    ("metadata", "read"),
+    [
+        ({"n": [1] * 6_000}, {"n": [1] * 4_999}),
+        ({str(n): 1 for n in range(6_000)}, {str(n): 1 for n in range(5_000)}),
+    ],
+)
+def test_five_thousand_values_are_read(metadata: dict[str, Any], read: dict[str, Any]) -> None:
+    """The size is that of so many, a list and what it holds each counting as one."""
+    assert len(json.dumps(read, separators=(",", ":"))) == sanitize(metadata)[0]["bytes"]
+
+
 def test_what_was_not_read_leaves_a_digest_of_what_was() -> None:
     """Keys that take long to judge end the reading before there are 8,192 bytes: it is told."""
     metadata = {"\ufdfa" * 200 + str(n): n for n in range(12)}
