@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sigra.audit.redact import HARMLESS, MEASURE, REDACTED, SECRET, holds_secret, key_verdict
-from sigra.audit.sanitize import sanitize
+from sigra.audit.sanitize import _simple_keys, sanitize
 
 # Names of settings, headers, columns and fields as frameworks, clouds and payment systems have
 # them, gathered apart from the lists in words.py.
@@ -398,6 +398,13 @@ def test_of_many_long_texts_the_first_ones_are_read() -> None:
 def test_five_thousand_values_are_read(metadata: dict[str, Any], read: dict[str, Any]) -> None:
     """The size is that of so many, a list and what it holds each counting as one."""
     assert len(json.dumps(read, separators=(",", ":"))) == sanitize(metadata)[0]["bytes"]
+
+
+def test_the_names_of_tenants_fill_no_memory() -> None:
+    """Of the harmless keys that were seen some 1,000 are remembered, not all."""
+    for n in range(3_000):
+        sanitize({f"tenants_{n}": n})
+    assert 0 < len(_simple_keys) <= 1_024
 
 
 def test_what_was_not_read_leaves_a_digest_of_what_was() -> None:
