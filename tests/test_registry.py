@@ -148,11 +148,12 @@ def test_a_missing_package_is_told_by_the_name_that_its_user_knows(
     assert (needs if has_queue else queue) == package
 
 
+@pytest.mark.parametrize("module", ["collections", "rq"])
 def test_a_broken_package_of_a_queue_is_not_told_to_be_missing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str
 ) -> None:
-    """It is installed: to install it once more would change nothing."""
-    (tmp_path / "rq.py").write_text("from collections import Nope\n")
+    """It is installed, or a file of one's own has its name: to install it changes nothing."""
+    (tmp_path / "rq.py").write_text(f"from {module} import Nope\n")
     monkeypatch.syspath_prepend(tmp_path)
     for module in [name for name in sys.modules if re.match(r"(sigra\.backends\.)?rq\b", name)]:
         monkeypatch.delitem(sys.modules, module)

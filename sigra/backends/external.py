@@ -225,10 +225,10 @@ def native(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        missing = error.name if _is_installed(extra) else extra
-        if missing != extra and not isinstance(error, ModuleNotFoundError):
+        installed = _is_installed(extra)
+        if installed and not isinstance(error, ModuleNotFoundError):
             raise  # it is there, and broken
-        raise MissingExtraError(extra, missing or extra) from error
+        raise MissingExtraError(extra, (installed and error.name) or extra) from error
 
 
 def _is_installed(package: str) -> bool:
