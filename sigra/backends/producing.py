@@ -76,8 +76,7 @@ def due_at(options: JobOptions) -> datetime | None:
 
 def seconds_until(options: JobOptions) -> float:
     """Return the seconds until a job is due, 0 for at once; raise as ``due_at`` does."""
-    due_at(options)
-    return options.wait(time.time())
+    return 0.0 if due_at(options) is None else options.wait(time.time())
 
 
 def unique_key(job: Job) -> str | None:
