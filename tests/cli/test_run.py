@@ -237,6 +237,7 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["cli_jobs:not_a_worker"], "is not a worker but of type int"),
         (["cli_jobs"], "write MODULE:WORKER"),
         (["./cli_jobs.py:note"], "is a path; name the module as Python imports it: cli_jobs"),
+        (["./:note"], "is a path; name the module as Python imports it: say shop.jobs"),
         (
             ["../app/jobs.py:f"],
             "; change to its folder and name the module as Python imports it: jobs",
