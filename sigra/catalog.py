@@ -24,7 +24,8 @@ made. They are two, because that may import a module, and so wait for a thread t
 enters its workers here."""
 
 if hasattr(os, "register_at_fork"):  # a thread that holds one is missing in the child
-    os.register_at_fork(after_in_child=lambda: [x._at_fork_reinit() for x in (lock, backend_lock)])  # type: ignore[attr-defined]
+    for each in (lock, backend_lock):
+        os.register_at_fork(after_in_child=each._at_fork_reinit)  # type: ignore[attr-defined]
 
 _lasting: dict[str, Definition] = {}
 # Workers defined inside a function live only while they are referred to: no consumer imports them.
