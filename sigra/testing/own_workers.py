@@ -39,7 +39,8 @@ class OwnWorkers:
         try:
             return (yield)
         finally:
-            self._by_fixture[fixturedef] = made = _made_since(before, modules)
+            made = _made_since(before, modules).difference(*self._by_fixture.values())
+            self._by_fixture[fixturedef] = made  # without those of one that it asked for
             self._others |= made
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:

@@ -187,8 +187,20 @@ def test_a_module_imported_by_a_fixture(application):
     if "later" not in sys.modules:
         first_import("later")
 
-def test_another_of_a_name_in_a_module():
-    for name in "late.job", "later.job":
+@pytest.fixture(scope="session")
+def whole():
+    return tenant_worker(name="whole")(lambda scope: None)
+
+@pytest.fixture(scope="class")
+def part(request):
+    return request.getfixturevalue("whole")
+
+class TestPart:
+    def test_a_fixture_that_makes_one_that_lives_longer(self, part):
+        pass
+
+def test_another_of_such_a_name():
+    for name in "late.job", "later.job", "whole":
         with pytest.raises(ValueError, match="two functions have the worker name"):
             tenant_worker(name=name)(lambda scope: None)
 """
@@ -227,4 +239,4 @@ def test_a_test_that_is_run_again_has_the_name(tmp_path: Path) -> None:
 
 def test_two_that_live_are_refused_as_ever(tmp_path: Path) -> None:
     """Within one test, and beside a fixture or a module that lives on; lookups find all that do."""
-    assert "1 failed, 6 passed" in told(TWO_ALIVE, tmp_path)
+    assert "1 failed, 7 passed" in told(TWO_ALIVE, tmp_path)
