@@ -36,7 +36,7 @@ def make_broker(url, queue, alone=None):
             xread_count=4,
             retry=RETRY,
         )
-    limit = {"x-delivery-limit": 3}
+    limit = {"x-delivery-limit": 10}  # more than any test kills consumers that hold the same job
     return AioPikaBroker(
         url,
         exchange=Exchange(name=queue),
