@@ -18,7 +18,7 @@ from sigra.store.access import noting_locked
 from sigra.store.database import be_patient
 from sigra.store.errors import UPGRADING, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
-from sigra.store.migrate import HEAD, Moved, downgrade, upgrade
+from sigra.store.migrate import HEAD, Moved, downgrade, older, upgrade
 from sigra.store.steps import known_versions
 from sigra.store.tables import entries
 
@@ -76,10 +76,7 @@ def downgrade_tables(
     """Go back from the version that was found."""
     to = _known(version)
     if found is not None and found < to:
-        raise MisuseError(
-            f"the tables are of version {found}, which is older than {to}; run sigra audit upgrade "
-            f"--to {to}"
-        )
+        raise MisuseError(f"the tables are {older(found, to)}")
     if _carry_out(store, downgrade, Moved(found, to), dry_run=dry_run, machine=machine) is not None:
         if store.database.dialect == "postgresql":
             print(_GRANT_AGAIN, file=sys.stderr)

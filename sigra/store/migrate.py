@@ -119,6 +119,12 @@ def downgrade(database: Database, revision: str) -> Moved:
     return _alter(database, lambda connection: _move(connection, "downgrade", revision))
 
 
+def older(found: str, revision: str) -> str:
+    """Say of which version the tables are that cannot go back to a newer one, and what to do."""
+    cure = f"run sigra audit upgrade --to {revision}"
+    return f"of version {found}, which is older than {revision}; {cure}"
+
+
 def found_version(database: Database) -> str | None:
     """Return the version of the tables, None where there are none; wait for no lock for long.
 
@@ -228,9 +234,6 @@ def _statements() -> tuple[str, ...]:
 def _move(connection: Connection, way: str, revision: str) -> Moved:
     _check_known(found := version(connection))
     if way == "downgrade" and found and found < revision != "base":
-        raise AuditTablesError(
-            f"are of version {found}, which is older than {revision}; run sigra audit upgrade "
-            f"--to {revision}"
-        )
+        raise AuditTablesError(f"are {older(found, revision)}")
     run_steps(connection, way, revision)
     return Moved(found, version(connection))
