@@ -193,11 +193,14 @@ class Journal:
 def _now() -> str:
     """Return how ids begin from now on; no earlier one does, nor is greater.
 
-    Those of one tick of the clock, up to 16 ms on Windows, have no order: wait for the next.
+    Those of one tick of the clock, up to 16 ms on Windows, have no order: wait for the next, but
+    not for ever, for a test may have frozen the clock.
     """
-    before = uuid7()[:_TIME]
-    while (now := uuid7()[:_TIME]) == before:
+    before = now = uuid7()[:_TIME]
+    looks = 100
+    while now == before and looks:
         time.sleep(0.001)
+        now, looks = uuid7()[:_TIME], looks - 1
     return now
 
 

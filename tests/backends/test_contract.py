@@ -366,6 +366,16 @@ def test_a_consumer_that_records_no_events_is_told_so(tmp_path: Path) -> None:
         journal.wait(stalled, lambda: False, "an event")
 
 
+def test_a_frozen_clock_holds_nothing_up(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that froze the clock goes on, and its jobs are seen."""
+    looks = iter([time.time_ns()] * 10_000)
+    monkeypatch.setattr("sigra.ids.time_ns", lambda: next(looks))
+    journal.clear()
+    with configure(backend=SyncBackend()):
+        workers.ends.new({**IDS, "how": "value"})
+    assert 1 == len(journal.runs())
+
+
 def test_a_clock_of_windows_tells_a_test_s_jobs_from_earlier_ones(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
