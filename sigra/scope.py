@@ -22,7 +22,7 @@ class _Sealed:
     __slots__ = ()
 
     def __init_subclass__(cls) -> None:
-        if cls.__module__ != __name__:
+        if cls.__base__ is not _Sealed or cls.__module__ != __name__:
             raise TypeError("Identity and AuditScope are final and cannot be subclassed")
 
     # Hidden from type checkers, which would take them for a license to use any name.

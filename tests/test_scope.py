@@ -90,7 +90,7 @@ def test_an_identity_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize("cls", [AuditScope, Identity])
-@pytest.mark.parametrize("module", ["accounts", "users.models"])
+@pytest.mark.parametrize("module", ["accounts", "users.models", AuditScope.__module__])
 def test_nothing_can_be_derived(cls: Any, module: str) -> None:
     """The classes are final at run time too."""
     with pytest.raises(TypeError, match="final"):
