@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any
+from typing import Any, get_origin
 
 from sigra.audit.event import EVENT_FIELDS
 from sigra.audit.read import ABSENT
@@ -41,7 +41,7 @@ def schema_fields(schema: Any) -> Fields:
             f"audit_schema must be a record type or a plain function, not {kind}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
-    if not (fields := _matched(_declared(schema))):
+    if not (fields := _matched(_declared(get_origin(schema) or schema))):
         name = type_qualname(schema if issubclass(type(schema), type) else type(schema))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "

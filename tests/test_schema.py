@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import pytest
 
@@ -18,6 +18,7 @@ try:  # SQLAlchemy resolves annotations by the names of the module
 except ImportError:
     orm = None  # type: ignore[assignment]
 
+T = TypeVar("T")
 EVENT = AuditEvent(action="invoice.close", target_id="9", metadata={"lines": 2}, attempt=1)
 
 
@@ -265,6 +266,18 @@ def test_a_typed_dict_takes_its_keys() -> None:
         attempt: int
 
     assert {"action": "invoice.close", "attempt": 1} == build_record(Entry, EVENT)
+
+
+class Row(Generic[T]):
+    def __init__(self, action: str) -> None:
+        self.action = action
+
+
+def test_a_generic_type_with_its_parameters_takes_what_the_type_itself_takes() -> None:
+    """``Row[int]`` takes the fields of ``Row``; what takes none, such as ``list[int]``, is refused."""
+    assert same("action") == schema_fields(Row[int])
+    with pytest.raises(TypeError, match="declares none"):
+        schema_fields(list[int])
 
 
 UNQUOTED = """
