@@ -24,6 +24,7 @@ from sigra.audit.action import RESERVED, accepted, action_fault, check_action
 from sigra.audit.event import event_of, result_of
 from sigra.audit.stats import AuditStats
 from sigra.frozen import thaw
+from sigra.store.errors import AuditSinkClosedError
 
 FORKS = 20 if MANY else 5
 FIELDS = (
@@ -247,7 +248,7 @@ def test_a_file_is_appended_to_and_closed(tmp_path: Path) -> None:
         sink.close()
         sink.close()
     assert ["a.b", "c.d"] == [json.loads(line)["action"] for line in path.read_text().splitlines()]
-    with pytest.raises(ValueError):
+    with pytest.raises(AuditSinkClosedError):
         sink.write(AuditEvent(action="e.f"))
 
 

@@ -12,7 +12,7 @@ from typing import IO, Any
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.audit.line import line_of
 from sigra.frozen import thaw
-from sigra.store.errors import REENTERED
+from sigra.store.errors import REENTERED, AuditSinkClosedError
 from sigra.store.forking import PerProcess
 from sigra.store.private import private
 
@@ -63,6 +63,8 @@ class JSONLinesSink:
 
         A full disk may have cut it off, or a crash before the file was opened.
         """
+        if self._stream.closed:
+            raise AuditSinkClosedError
         line = self._gap + line
         try:
             while line:
