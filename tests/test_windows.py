@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import ntpath
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
+import click
 import pytest
 from sqlalchemy import make_url
 
-from sigra.cli import target
+from sigra.cli import app, target
+from sigra.cli.output import EventStream
 from sigra.store import database, private
 
 ROOT = Path(__file__).parents[1]
@@ -127,3 +131,29 @@ def test_the_file_of_a_store_is_found_on_its_drive(
     for module in (database, private):
         monkeypatch.setattr(module, "os", SimpleNamespace(path=ntpath))
     assert r"C:\data\a b.db" == database.file_of(make_url(f"sqlite:///{form}?uri=true"))
+
+
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (OSError(errno.EINVAL, "Invalid argument"), 141),
+        (OSError(errno.EINVAL, "Invalid argument", "a?.jsonl"), None),
+    ],
+    ids=["a pipe", "a file's name"],
+)
+def test_a_closed_pipe_ends_a_command_as_elsewhere(
+    error: OSError, status: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is EINVAL there, as is the name that a file cannot have."""
+
+    def write(_: bytes) -> int:
+        raise error
+
+    monkeypatch.setattr(app, "give_up_stdout", bool)
+    monkeypatch.setattr(sys, "platform", "win32")
+    closed, stream = list[bool](), EventStream(SimpleNamespace(write=write, isatty=bool))
+    stream.on_closed = lambda: closed.append(True)
+    command = click.Command("write", callback=partial(stream.write, b"{}"))
+    with pytest.raises((OSError, SystemExit)) as ended:
+        type(app.sigra)(commands={"write": command}).main(["write"])
+    assert (status, bool(status)) == (getattr(ended.value, "code", None), bool(closed))

@@ -10,7 +10,7 @@ import click
 
 import sigra as library
 from sigra.cli.audit import audit
-from sigra.cli.output import FULL, PIPE_STATUS, give_up_stdout
+from sigra.cli.output import FULL, PIPE_STATUS, give_up_stdout, is_closed
 from sigra.cli.paths import NEW_FILE, NEW_FILE_OR_STDOUT
 
 
@@ -39,7 +39,9 @@ class _Commands(click.Group):
                     sys.stdout.flush()  # a later failure would be reported by nobody
         except KeyboardInterrupt:
             ctx.exit(130)
-        except BrokenPipeError:  # before click, which would end with 1
+        except OSError as error:  # before click, which would end with 1
+            if not is_closed(error):
+                raise
             give_up_stdout()
             ctx.exit(PIPE_STATUS)
 

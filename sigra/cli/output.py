@@ -19,6 +19,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """The errors of a file that is closed, and of a file or disk that is full or broken."""
 
 
+def is_closed(error: OSError) -> bool:
+    """Tell whether nobody reads a pipe any more, which on Windows may be EINVAL."""
+    windows = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return windows or isinstance(error, BrokenPipeError)
+
+
 class EventStream:
     """Take lines of bytes for a pipe, a file or a terminal.
 
@@ -37,7 +43,7 @@ class EventStream:
         self.closed = False
 
     def write(self, data: bytes) -> None:
-        """Write one line. Raises ``BrokenPipeError`` where its reader went away."""
+        """Write one line. Raises what ``is_closed`` knows where its reader went away."""
         if not isinstance(data, bytes):
             raise TypeError("an EventStream takes bytes")
         if self.show is not None:
@@ -48,11 +54,10 @@ class EventStream:
             view = memoryview(data)
             while view:
                 view = view[self._raw.write(view) :]
-        except BrokenPipeError:
-            self.on_closed()
-            raise
         except OSError as error:
-            if not self._failed:
+            if is_closed(error):
+                self.on_closed()
+            elif not self._failed:
                 self._failed = True
                 self.on_failed(str(error.strerror))
             raise
