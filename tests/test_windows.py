@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ntpath
 import os
@@ -10,14 +11,17 @@ import sys
 from functools import partial
 from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
 from sqlalchemy import make_url
 
+from sigra.backends.green import new_event_loop
 from sigra.cli import app, target
 from sigra.cli.output import EventStream
 from sigra.store import database, private
+from sigra.store.loop_thread import LoopThread
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,6 +135,16 @@ def test_the_file_of_a_store_is_found_on_its_drive(
     for module in (database, private):
         monkeypatch.setattr(module, "os", SimpleNamespace(path=ntpath))
     assert r"C:\data\a b.db" == database.file_of(make_url(f"sqlite:///{form}?uri=true"))
+
+
+def test_psycopg_can_use_the_loops_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The default loop there is none that it can use."""
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(asyncio, "new_event_loop", object)
+    loops: Any = [new_event_loop(), LoopThread(None, None).loop]  # type: ignore[arg-type]
+    assert [asyncio.SelectorEventLoop] * 2 == [type(loop) for loop in loops]
+    for loop in loops:
+        loop.close()
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,10 @@ def run_by_turns(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """Return a loop, to be run by ``run_forever``."""
-    return asyncio.SelectorEventLoop(_selector()()) if _in_greenlets() else asyncio.new_event_loop()
+    """Return a loop, to be run by ``run_forever``; on Windows too one that psycopg can use."""
+    if _in_greenlets():
+        return asyncio.SelectorEventLoop(_selector()())
+    return asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
 
 
 def run_forever(loop: asyncio.AbstractEventLoop) -> None:

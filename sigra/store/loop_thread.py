@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -37,7 +38,10 @@ class LoopThread(threading.Thread):
 
     def __init__(self, given: AsyncEngine, engine: AsyncEngine) -> None:
         super().__init__(name="sigra-audit-store", daemon=True)
-        self.given, self.engine, self.loop = given, engine, asyncio.new_event_loop()
+        self.given, self.engine = given, engine
+        # Windows' default loop is none that psycopg can use.
+        windows = sys.platform == "win32"
+        self.loop = asyncio.SelectorEventLoop() if windows else asyncio.new_event_loop()
         self.loop.set_default_executor(_Executor())
 
     def start(self) -> None:
