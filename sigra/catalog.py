@@ -139,9 +139,9 @@ def _executed_again(known: Definition, definition: Definition) -> bool:
     (first, before), (second, after) = ((one.function, one.origin) for one in (known, definition))
     if _module(first) != _module(second) and _place(before) != _place(after):
         return False
-    if before.namespace != after.namespace or before.spec is not after.spec:
-        return True
+    anew = before.namespace != after.namespace or before.spec is not after.spec
     # In one and the same execution: the same lines may run again, or be typed again in a shell.
     old, new = (getattr(inspect.unwrap(one), "__code__", None) for one in (first, second))
-    in_shell = second.__module__ == "__main__" or after.file == after.namespace
-    return (old is not new and old == new) or (in_shell and hasattr(sys, "ps1"))
+    typed = second.__module__ == "__main__" or after.file == after.namespace
+    in_shell = hasattr(sys, "ps1") or "marimo" in sys.modules  # whose cells have no prompt
+    return anew or (old is not new and old == new) or (typed and in_shell)

@@ -410,9 +410,10 @@ def test_a_spawned_child_has_the_same_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.programs
-def test_lines_entered_again_at_a_prompt_are_fine(tmp_path: Path) -> None:
-    """An interactive session redefines its workers as it likes."""
-    text = "import sys\nsys.ps1 = '>>> '" + ONE + ONE + "\nprint(job.name)"
+@pytest.mark.parametrize("shell", ["sys.ps1 = '>>> '", "sys.modules['marimo'] = sys"])
+def test_lines_entered_again_at_a_prompt_are_fine(tmp_path: Path, shell: str) -> None:
+    """An interactive session redefines its workers as it likes, and so does a notebook's cell."""
+    text = f"import sys\n{shell}{ONE}{ONE}\nprint(job.name)"
     assert "__main__.job\n" == script(tmp_path, text)
 
 
