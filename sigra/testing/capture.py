@@ -152,7 +152,7 @@ def _matching(
     return [
         job
         for job in _recorded()
-        if job.definition is definition
+        if job.worker == definition.name  # not its definition: the module may have been reloaded
         and not job.duplicate
         and all(key in job.args and _equal(job.args[key], value) for key, value in wanted.items())
         and all(getattr(job.options, name) == value for name, value in options.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import subprocess
@@ -675,6 +676,20 @@ def test_the_kit_refuses_what_is_no_worker(
     """A function that was never decorated is named as the mistake that it is."""
     with pytest.raises(TypeError, match="not a plain function"):
         ask(close.__wrapped__, TENANT)
+
+
+def test_a_worker_of_a_reloaded_module_is_the_same(
+    sigra_backend: RecordingBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test that holds the one from before is not told that no job of it was enqueued."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "jobs_to_reload.py").write_text("import sigra\n@sigra.worker\ndef job(): ...\n")
+    module = importlib.import_module("jobs_to_reload")
+    before = module.job
+    sent = importlib.reload(module).job.new({})
+    assert sent is assert_enqueued(before)
+    with pytest.raises(AssertionError, match="such jobs"):
+        refute_enqueued(before)
 
 
 def test_refute_enqueued_accepts_none(sigra_backend: RecordingBackend) -> None:
