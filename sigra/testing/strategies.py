@@ -44,18 +44,18 @@ def tenant_args_strategy(
 ) -> dict[str, Any]:
     """Generate args that have the tenant keys, each a str or None.
 
-    Sometimes there is an impersonator too. ``extra`` generates further items.
+    Sometimes there is an impersonator too. ``extra`` generates further items, and wins: it may
+    also generate the ids.
     """
     if not isinstance(extra, (st.SearchStrategy, NoneType)):
         kind = type(extra).__qualname__
         raise TypeError(
             f"extra must be a strategy, as st.fixed_dictionaries({{...}}), not a {kind}"
         )
-    args = draw(extra) if extra is not None else {}
-    args = {**args, "organization_id": draw(_ids), "actor_id": draw(_ids)}
+    args: dict[str, Any] = {"organization_id": draw(_ids), "actor_id": draw(_ids)}
     if draw(st.booleans()):
         args["impersonating_from"] = draw(_ids)
-    return args
+    return args if extra is None else {**args, **draw(extra)}
 
 
 def hostile_values() -> st.SearchStrategy[Any]:

@@ -717,6 +717,13 @@ def test_generated_tenant_args_have_both_keys(args: dict[str, Any]) -> None:
     assert {"organization_id", "actor_id"} <= args.keys()
 
 
+@given(tenant_args_strategy(st.just({"organization_id": "acme", "impersonating_from": None})))
+def test_further_args_may_be_the_ids(args: dict[str, Any]) -> None:
+    """A property of one organization asks for it; the other ids are generated."""
+    assert ("acme", None) == (args["organization_id"], args["impersonating_from"])
+    assert "actor_id" in args
+
+
 @pytest.mark.parametrize("extra", [{"n": st.integers()}, json_args, [json_args()]])
 def test_further_args_that_are_no_strategy_are_named(extra: Any) -> None:
     """The error tells what to give; Hypothesis' own told of a dict that has no 'validate'."""
