@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import unittest
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from unittest.mock import ANY
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
 import sigra.testing
 from sigra import (
@@ -321,6 +323,40 @@ def test_a_lifespan_goes_with_the_fixtures_where_its_own_is_of_the_session(tmp_p
     said = what_pytest_says_of(LIFESPAN, tmp_path)
     assert "3 passed, 1 error" in said
     assert "lifespan calls it, start the application in a fixture of scope" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.fail.Exception("why"),  # pytest-timeout's too
+        pytest.skip.Exception("why"),
+        pytest.exit.Exception("why"),
+        unittest.SkipTest("why"),
+        UnsatisfiedAssumption("why"),
+        StopTest(0),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("way", ["new", "anew", "drain"])
+def test_what_a_testing_tool_raises_in_a_body_ends_the_test(
+    error: BaseException, way: str, sigra_backend: RecordingBackend
+) -> None:
+    """A fake that calls pytest.fail and a body that is timed out are no mere failed attempts."""
+
+    @worker(max_attempts=2)
+    def ended() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        match way:
+            case "new":
+                ended.new({})
+            case "anew":
+                asyncio.run(ended.anew({}))
+            case "drain":
+                ended.new({}, delay=1)
+                sigra_backend.drain(1)
+    assert "retryable" == sigra_backend.jobs[0].state
 
 
 def test_nothing_of_the_fixtures_is_left() -> None:
