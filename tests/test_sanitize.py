@@ -167,6 +167,16 @@ def test_a_container_becomes_plain(value: Any, plain: Any) -> None:
     assert plain == sanitize({"x": value})[0]["x"]
 
 
+def test_a_set_need_not_have_an_order() -> None:
+    """Values that cannot be compared come in any order, and none is lost."""
+    assert {1, "a", None} == {*sanitize({"x": {1, "a", None}})[0]["x"]}
+
+
+def test_what_is_flat_is_as_well_formed_as_what_is_nested() -> None:
+    """No lone surrogate stays in metadata, in its own keys and texts either."""
+    assert {"k\ufffd": 1, "t": "\ufffd"} == sanitize({"k\ud800": 1, "t": "\ud800"})[0]
+
+
 def test_a_cycle_is_cut_where_it_closes() -> None:
     """A container inside itself is told as a cycle; one that stands twice is read twice."""
     cycle: dict[str, Any] = {"n": 1}
@@ -185,6 +195,8 @@ def test_depth_is_cut_at_64_levels() -> None:
     told = str(sanitize({"x": [value]})[0])
     assert "bottom" not in told
     assert "<deeper than 64 levels>" in told
+    assert "bottom" in str(sanitize_value([value]))
+    assert "bottom" not in str(sanitize_value([[value]]))
 
 
 def test_metadata_that_is_changed_meanwhile_costs_only_itself() -> None:

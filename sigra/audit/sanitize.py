@@ -145,7 +145,7 @@ class _Walk:
         self.redacted: list[str] = []
         self.open: set[int] = set()
 
-    def value(self, value: Any, path: str, depth: int, key: str | int | None = None) -> Any:
+    def value(self, value: Any, path: str, depth: int, key: str | int = "") -> Any:
         """Return any value as plain JSON; ``path`` and ``key`` say where it stands."""
         mapping = mapping_of(value)
         if mapping is None and not issubclass(type(value), _ARRAYS):
@@ -195,7 +195,7 @@ class _Walk:
             self.left -= 1
         return f"{key}#{number}"
 
-    def _redact(self, path: str, key: str | int | None) -> str:
+    def _redact(self, path: str, key: str | int) -> str:
         """Note where something is redacted, and return what is put in its place."""
         if len(self.redacted) < _MAX_PATHS:
             self.redacted.append(_below(path, key))
@@ -214,7 +214,7 @@ class _Walk:
             plain.sort()
         return plain
 
-    def _text(self, text: str, path: str, key: str | int | None) -> str:
+    def _text(self, text: str, path: str, key: str | int) -> str:
         """Return a str without lone surrogates, or redacted if it holds a secret."""
         self.left -= len(text) // _TEXT_CHARACTERS
         text = well_formed(text[:_LONGEST_TEXT])
@@ -226,9 +226,9 @@ class _Walk:
         return text
 
 
-def _below(path: str, key: str | int | None) -> str:
+def _below(path: str, key: str | int) -> str:
     """Add a step to a path, in a form that no key can break out of; a long path stays as it is."""
-    if key is None or len(path) >= _MAX_PATH:
+    if len(path) >= _MAX_PATH:
         return path
     if type(key) is str and len(key) <= _MAX_STEP and key.isprintable():
         return f"{path}.{key}"
