@@ -137,7 +137,7 @@ def test_the_style_of_a_key_does_not_matter(key: str) -> None:
 @pytest.mark.parametrize(
     "key",
     ["dbpassword", "myapikey", "authtoken", "accesstoken", "clientsecret", "uploadpass",
-     "apikeyprod", "passwdfile"],
+     "apikeyprod", "passwdfile", "privatekeyfile", "secretkeyprod"],
 )  # fmt: skip
 def test_words_run_together_are_found(key: str) -> None:
     """A name without any separator is caught by how it ends or begins, or as a whole."""
@@ -197,7 +197,7 @@ def test_allowed_names_pass(key: str) -> None:
 @pytest.mark.parametrize(
     "key",
     ["token_count", "tokens_used", "max_session", "session_ttl", "key_count", "cookie_max_age",
-     "jwt_expiry", "access_token_expire_minutes", "api_key_count"],
+     "jwt_expiry", "access_token_expire_minutes", "api_key_count", "api_key_id_count"],
 )  # fmt: skip
 def test_a_metric_passes_as_a_number_only(key: str) -> None:
     """What is never a number, beside a metric word, passes with a number and nothing else."""
@@ -229,8 +229,10 @@ def test_an_answer_of_yes_or_no_is_no_secret(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["session_cookie_name", "PasswordHashers", "secret_arn", "auth-backend", "card_last4"]
-)
+    "key",
+    ["session_cookie_name", "PasswordHashers", "secret_arn", "auth-backend", "card_last4",
+     "user[card_type]"],
+)  # fmt: skip
 def test_what_describes_a_secret_is_none(key: str) -> None:
     """A last word for a property of a secret says that it is not here itself."""
     assert HARMLESS == key_verdict(key)
@@ -240,6 +242,8 @@ def test_a_key_too_long_to_be_a_name_is_redacted() -> None:
     """A key of more than 256 characters has its value redacted."""
     assert SECRET == key_verdict("a" * 257)
     assert HARMLESS == key_verdict("a" * 256)
+    assert is_flagged("a" * 257)
+    assert not is_flagged("a" * 256)
 
 
 def test_a_key_that_stands_for_more_characters_is_judged_by_them() -> None:
@@ -276,6 +280,7 @@ def test_a_secret_in_a_key_is_redacted(deep: bool) -> None:
     plain, paths = sanitize({"reached": reached} if deep else reached)
     assert {REDACTED: "ok", f"{REDACTED}#1": 1} == (plain["reached"] if deep else plain)
     assert [".[REDACTED]"] * 2 == [path[-11:] for path in paths]
+    assert {REDACTED: 1} == sanitize({"postgres://u:hunter2@db/x": 1})[0]
 
 
 def test_a_key_of_a_secret_that_holds_one_hides_its_value_too() -> None:
@@ -368,6 +373,12 @@ def test_metadata_of_up_to_the_limit_is_kept() -> None:
     assert {"truncated", "bytes", "sha256"} == set(sanitize({"note": "x" * (room + 1)})[0])
 
 
+def test_metadata_in_any_script_is_kept() -> None:
+    """Keys that are not ASCII cost no more than 8,192 bytes of them have room for."""
+    metadata = {f"имя_{n}": n for n in range(100, 500)}
+    assert metadata == sanitize(metadata)[0]
+
+
 def test_the_length_of_what_is_redacted_hides_no_later_secret() -> None:
     """However long the texts were that are redacted, each that is kept was searched."""
     key = "-----BEGIN PRIVATE KEY-----" + "x" * 3_000
@@ -393,10 +404,11 @@ def test_of_many_long_texts_the_first_ones_are_read() -> None:
     [
         ({"n": [1] * 6_000}, {"n": [1] * 4_999}),
         ({str(n): 1 for n in range(6_000)}, {str(n): 1 for n in range(5_000)}),
+        ({"text": "x" * 500_000}, {"text": "x" * 400_000}),
     ],
 )
 def test_five_thousand_values_are_read(metadata: dict[str, Any], read: dict[str, Any]) -> None:
-    """The size is that of so many, a list and what it holds each counting as one."""
+    """Or 400,000 characters: a list and what it holds each count as one, a text by its length."""
     assert len(json.dumps(read, separators=(",", ":"))) == sanitize(metadata)[0]["bytes"]
 
 
@@ -411,6 +423,14 @@ def test_what_was_not_read_leaves_a_digest_of_what_was() -> None:
     """Keys that take long to judge end the reading before there are 8,192 bytes: it is told."""
     metadata = {"\ufdfa" * 200 + str(n): n for n in range(12)}
     assert sanitize(metadata)[0]["truncated"]
+
+
+def test_a_number_that_is_tried_to_tell_keys_apart_counts_as_a_value() -> None:
+    """Keys that are alike as text, and whose numbers are all taken, do not prolong the reading."""
+    alike = type("T", (), {"__module__": None})
+    taken = {f"<T>#{n}": 1 for n in range(1_000, 2_000)}
+    told = sanitize({**taken, **{alike(): 1 for _ in range(1_000)}})[0]
+    assert told["bytes"] < len(json.dumps(taken))
 
 
 def test_a_digest_is_of_the_compact_json() -> None:

@@ -64,14 +64,14 @@ def visible(key: str) -> str:
 
 def _judge(words: list[str]) -> int:
     """Return the verdict on a key by its words."""
-    if "_".join(words) in w.ALLOWED or (len(words) > 1 and words[-1] in w.DESCRIBING):
+    if "_".join(words) in w.ALLOWED or (words and words[-1] in w.DESCRIBING):
         return HARMLESS
     marking = [word for word in _without_benign(words) if _marks(word)]
     if not marking and not _runs_together(words):
         return HARMLESS
     # The other words are looked at too: "tax_id_token_count" still names a tax id.
     rest = [word for word in words if word not in w.MEASURED]
-    if marking and {*marking} <= w.MEASURED and w.METRIC & {*words} and not _runs_together(rest):
+    if {*marking} <= w.MEASURED and w.METRIC & {*words} and not _runs_together(rest):
         return MEASURE
     return SECRET if w.FLAGS.isdisjoint(words) else FLAG
 
