@@ -69,9 +69,9 @@ def test_the_envelope_is_json() -> None:
     assert payload == travelled(payload)
 
 
-@pytest.mark.parametrize("fact", ["id", "worker", "args", "enqueued_at", "queue"])
+@pytest.mark.parametrize("fact", ["id", "worker", "args", "enqueued_at", "queue", "backend"])
 def test_a_job_arrives_as_it_was_sent(fact: str) -> None:
-    """Id, worker, args, time and queue are the same on both sides."""
+    """Id, worker, args, time, queue and backend are the same on both sides."""
     job = made(queue="mail")
     assert getattr(job, fact) == getattr(read(pack(job)).job, fact)
 
@@ -164,6 +164,7 @@ def test_an_absent_field_is_refused(field: str) -> None:
         ("lost", -1),
         ("backoff", "fast"),
         ("backoff", -1),
+        ("backoff", True),
         ("backoff", float("inf")),
         ("backoff", float("nan")),
         ("enqueued_at", "now"),
@@ -258,23 +259,27 @@ def test_a_hand_built_job_has_the_decorator_s_options() -> None:
     assert close.definition.defaults is unpack(TENANT, close.definition, "test").job.options
 
 
-def test_a_hand_built_arg_of_the_mark_s_name_is_an_arg() -> None:
-    """An arg that is called like the mark does not make an envelope."""
-    args = {**TENANT, MARK: "yes"}
+@pytest.mark.parametrize("name", [MARK, "signed"])
+def test_a_hand_built_arg_of_the_mark_s_name_is_an_arg(name: str) -> None:
+    """An arg that is called like the mark, or a field of signed ones, does not make an envelope."""
+    args = {**TENANT, name: "yes"}
     assert args == unpack(args, close.definition, "test").job.args
 
 
-@pytest.mark.parametrize("args", [None, [], "x"])
-def test_a_hand_built_job_may_have_the_mark_and_args_among_its_args(args: Any) -> None:
-    """An envelope's args are an object; without one it is no envelope."""
-    given = {**TENANT, MARK: VERSION, "args": args}
+@pytest.mark.parametrize(
+    ("mark", "args"), [(VERSION, None), (VERSION, []), (VERSION, "x"), ("yes", {}), (None, {})]
+)
+def test_a_hand_built_job_may_have_the_mark_and_args_among_its_args(mark: Any, args: Any) -> None:
+    """An envelope has a number for its version and an object for its args, or it is none."""
+    given = {**TENANT, MARK: mark, "args": args}
     assert given == unpack(given, close.definition, "test").job.args
 
 
 def test_a_hand_built_job_comes_for_the_first_time() -> None:
-    """Who counts nothing says nothing of deliveries, failures or snoozes."""
+    """Who counts nothing says nothing of deliveries, lost runs, failures or snoozes."""
     delivery = unpack(TENANT, close.definition, "test")
-    assert (0, 0, 0) == (delivery.failures, delivery.snoozes, delivery.deliveries)
+    counted = (delivery.failures, delivery.snoozes, delivery.deliveries, delivery.lost)
+    assert (0, 0, 0, 0) == counted
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
@@ -283,10 +288,12 @@ def test_the_first_attempt_of_the_previous_version_had_no_failure(attempt: int) 
     assert 0 == read({**PREVIOUS, "attempt": attempt}).failures
 
 
-def test_hand_built_args_are_strict_json() -> None:
+@pytest.mark.parametrize("built_by_hand", [False, True])
+def test_args_are_strict_json(built_by_hand: bool) -> None:
     """Args that no JSON carries are refused on this side too."""
+    args = {**TENANT, "n": float("nan")}
     with pytest.raises(InvalidArgsError):
-        unpack({**TENANT, "n": float("nan")}, close.definition, "test")
+        unpack(args if built_by_hand else {**PREVIOUS, "args": args}, close.definition, "test")
 
 
 @pytest.mark.parametrize("count", ["x", None, True, 1.5])

@@ -248,9 +248,12 @@ def test_counters_are_under_the_signature() -> None:
 
 
 def test_counters_of_the_release_before_are_read() -> None:
-    """They stood beside its signature."""
-    delivery = unpack({**sealed_before(), "failures": 2, "snoozes": 3}, pay.definition, "test")
-    assert (2, 3) == (delivery.failures, delivery.snoozes)
+    """They stood beside its signature, and in its first version attempts were counted."""
+    second = {**sealed_before(), "failures": 2, "snoozes": 3}
+    first = {**second, MARK: 1, "failures": 0, "attempt": 3}
+    for payload in (first, second):
+        delivery = unpack(payload, pay.definition, "test")
+        assert (2, 3) == (delivery.failures, delivery.snoozes)
 
 
 def test_deliveries_are_counted_beside_the_signature() -> None:
@@ -262,6 +265,12 @@ def test_deliveries_are_counted_beside_the_signature() -> None:
 def test_a_key_id_is_looked_up_and_nothing_else(key: Any) -> None:
     """No key id makes the verification go another way."""
     refusal({**sealed(), "key": key})
+
+
+@pytest.mark.parametrize("mac", ["", "ü", "\ud800"])
+def test_a_signature_that_is_any_other_text_does_not_match(mac: str) -> None:
+    """One that no UTF-8 carries ends as a refused job too."""
+    assert "its signature does not match" in refusal({**sealed(), "mac": mac})
 
 
 def test_an_old_key_is_good_until_it_is_removed_and_then_never() -> None:
@@ -289,6 +298,13 @@ def test_another_applications_job_is_refused(application: str) -> None:
 def test_a_text_of_another_kind_that_the_key_signed_is_refused(text: str) -> None:
     """A key that signs other things too makes no jobs of them."""
     assert "signed for another application" in refusal(with_text(sealed(), text))
+
+
+@pytest.mark.parametrize("args", ["ab", None, 5, [["organization_id", "acme"]]])
+def test_args_that_are_no_object_are_refused_though_they_are_signed(args: Any) -> None:
+    """A key may sign what no release writes, and the consumer lives on."""
+    changed = resigned(sealed(), lambda body: body.update(args=args))
+    assert "a field is missing or ill-typed" in refusal(changed)
 
 
 @pytest.mark.parametrize("end", ["tomorrow", None, [], 1.5e308])
@@ -341,7 +357,8 @@ def test_a_retry_is_signed_again() -> None:
     consumed = consume(pack(job), fails.definition, "test")
     following = consumed.following()
     assert ("retryable", 1) == (consumed.verdict.state, following["failures"])
-    assert "discarded" == consume(following, fails.definition, "test").verdict.state
+    last = consume(following, fails.definition, "test").verdict
+    assert ("discarded", LookupError) == (last.state, type(last.error))
 
 
 def test_the_refusal_names_the_key_whose_bytes_may_differ() -> None:
@@ -416,6 +433,14 @@ def test_settings_that_protect_nothing_are_refused(changes: dict[str, Any], reas
     """A weak key fails where it is configured."""
     with pytest.raises(ValueError, match=reason):
         signing(**changes)
+
+
+def test_the_keys_are_those_that_were_checked() -> None:
+    """Whoever changes the mapping afterwards changes no settings."""
+    keys = {"a": KEY}
+    settings = signing(keys=keys)
+    keys["a"] = b"short"
+    assert {"a": KEY} == settings.keys
 
 
 def test_no_key_is_shown() -> None:

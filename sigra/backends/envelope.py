@@ -105,7 +105,7 @@ def unpack(
     unsigned = signing is not None and signing.accept_unsigned and "signed" not in payload
     if signing is not None and not unsigned:
         payload = signing.open(payload, definition.name, time_ns())
-    elif signing is None and MARK in payload and "signed" in payload:
+    elif MARK in payload and "signed" in payload:
         raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
     elif type(payload.get(MARK)) is not int or not isinstance(payload.get("args"), Mapping):
         if native_id is not None and not _is_id(native_id):
@@ -124,7 +124,7 @@ def unpack(
         raise EnvelopeError(f"version {version}; {reads}. {cure}", version)
     try:
         return _read(payload, definition, backend, unsigned)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError) as error:
         raise EnvelopeError(f"a field is missing or ill-typed ({error})", version) from error
 
 
@@ -142,7 +142,7 @@ def _read(
     failures = _failures(payload, options.max_attempts)
     job = Job(
         definition,
-        freeze(dict(payload["args"]), _NO_LIMIT),
+        freeze(payload["args"], _NO_LIMIT),
         options,
         backend,
         stamp=(_count(payload, "enqueued_at"), 0),  # the second number only serves to make an id

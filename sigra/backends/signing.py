@@ -119,7 +119,7 @@ class Signing:
         if type(version) is not int or body.get(MARK, version) != version:
             raise EnvelopeError("its version is not the one that was signed")
         beside = {name: payload[name] for name in _BESIDE if name in payload}
-        return beside | {name: value for name, value in body.items() if name in _SIGNED}
+        return beside | body
 
 
 def _fields(text: str) -> dict[str, Any]:
