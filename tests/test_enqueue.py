@@ -27,6 +27,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.enqueue import Enqueuer
 from sigra.testing import RecordingBackend
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -163,7 +164,9 @@ def test_a_mapping_that_cannot_be_read_is_refused_by_the_type_of_its_error() -> 
 
 def test_a_key_that_is_no_str_is_refused_before_absent_keys() -> None:
     """The form of the mapping is checked before what is in it."""
-    assert isinstance(refusal({1: 2}), InvalidArgsError)
+    error = refusal({1: 2})
+    assert isinstance(error, InvalidArgsError)
+    assert ("$", one.name) == (error.path, error.worker)
 
 
 def test_absent_keys_are_refused_before_bad_json() -> None:
@@ -270,6 +273,14 @@ def test_keys_that_were_seen_before_count_as_well() -> None:
         sweep.new(args)
 
 
+def test_the_sets_of_keys_that_were_seen_fill_no_memory() -> None:
+    """Of the valid ones 64 are remembered, not all."""
+    enqueuer = Enqueuer(sweep.definition)
+    for n in range(200):
+        enqueuer.validate({f"key_{n}": n})
+    assert 0 < len(enqueuer._shapes) <= 64
+
+
 def test_what_the_caller_changes_later_does_not_reach_the_job() -> None:
     """The job holds a deep copy."""
     lines = [{"price": 1}]
@@ -358,8 +369,17 @@ def test_new_many_is_one_batch() -> None:
 
 
 def test_new_many_of_nothing_is_nothing() -> None:
-    """An empty iterable gives an empty list."""
-    assert [] == one.new_many([])
+    """An empty iterable gives an empty list, and no backend is asked."""
+
+    class Unasked(SyncBackend):
+        def enqueue(self, jobs: Any) -> None:
+            raise LookupError
+
+        aenqueue = enqueue  # type: ignore[assignment]
+
+    with configure(backend=Unasked()):
+        assert [] == one.new_many([])
+        assert [] == asyncio.run(one.anew_many([]))
 
 
 def test_new_many_checks_its_options() -> None:
@@ -435,7 +455,9 @@ def test_another_organization_from_inside_a_job_is_refused(other: Any) -> None:
     """A job for another organization, or for none, raises CrossTenantError."""
     with pytest.raises(CrossTenantError) as caught:
         from_inside({**TENANT, "organization_id": other})
-    assert ("42", other) == (caught.value.running_organization_id, caught.value.organization_id)
+    error = caught.value
+    assert ("42", other) == (error.running_organization_id, error.organization_id)
+    assert note.name == error.worker
 
 
 def test_cross_tenant_opens_the_border() -> None:
@@ -463,6 +485,16 @@ def test_a_job_without_organization_may_enqueue_for_any() -> None:
     assert "43" == from_inside({**TENANT, "organization_id": "43"}, home).args["organization_id"]
 
 
+def test_a_plain_job_may_enqueue_for_any_organization() -> None:
+    """It has no scope, and so belongs to none."""
+
+    @worker
+    def parent() -> Any:
+        return note.new(TENANT).args["organization_id"]
+
+    assert "42" == parent.new({}).result()
+
+
 def test_a_cross_tenant_item_of_a_batch_is_named() -> None:
     """new_many inside a job says which item crosses the border."""
 
@@ -473,6 +505,17 @@ def test_a_cross_tenant_item_of_a_batch_is_named() -> None:
     with pytest.raises(CrossTenantError) as caught:
         parent.new(TENANT).result()
     assert 1 == caught.value.index
+
+
+def test_cross_tenant_opens_the_border_to_a_whole_batch() -> None:
+    """Where each item is meant for another organization, one word says so."""
+
+    @tenant_worker
+    def parent(scope: AuditScope) -> Any:
+        children = [{**TENANT, "organization_id": home} for home in ("43", "44")]
+        return [job.state for job in note.new_many(children, cross_tenant=True)]
+
+    assert ["available"] * 2 == parent.new(TENANT).result()
 
 
 def test_outside_a_job_any_organization_may_be_named() -> None:

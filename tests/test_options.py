@@ -183,8 +183,9 @@ def test_cross_tenant_is_no_default() -> None:
 
 def test_cross_tenant_must_be_a_bool() -> None:
     """A truthy value does not open the border."""
-    with pytest.raises(InvalidOptionError):
+    with pytest.raises(InvalidOptionError) as caught:
         worker(name="options.bool")(lambda: None).new({}, cross_tenant="yes")
+    assert ("cross_tenant", "options.bool") == (caught.value.option, caught.value.worker)
 
 
 def test_an_option_beyond_the_backend_is_refused() -> None:

@@ -315,6 +315,7 @@ def test_a_path_cannot_be_broken_out_of() -> None:
         "postgresql://app:hunter2@db.internal:5432/app",
         "see redis://:hunter2@cache/0 for it",
         "AKIAIOSFODNN7EXAMPLE",
+        "ASIAIOSFODNN7EXAMPLE",
         "key ASIAIOSFODNN7EXAMPLE used",
         "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
         "gho_16C7e42F292c6912E7710c838347Ae178B4a",
