@@ -222,6 +222,30 @@ def test_many_are_written_together(engine: Engine, sink: SqlAuditSink) -> None:
     assert [each.target_id for each in sink.stream(ACME)] == ["4", "3", "2", "1", "0"]
 
 
+class Kept:
+    """A store that keeps the ids of events in memory."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def write(self, event: AuditEvent, record: Any) -> None:
+        raise LookupError
+
+    def write_in(self, conn: Any, pairs: Any, *, savepoint: bool) -> None:
+        self.ids += [event.event_id for event, _ in pairs]
+
+    def close(self) -> None: ...
+
+
+def test_each_of_several_stores_is_given_many_events_once() -> None:
+    """In the order in which they were logged."""
+    stores = [Kept(), Kept()]
+    calls = [{"action": "invoice.close", "scope": SCOPE, "target_id": n} for n in range(3)]
+    with configure(audit_schema=AuditEvent, sinks=stores):
+        ids = [result.event.event_id for result in audit.log_many(calls) if result.event]
+    assert [store.ids for store in stores] == [ids, ids]
+
+
 def test_one_bad_event_among_many_keeps_all_out(sink: SqlAuditSink) -> None:
     """All are checked first, and the error says which it is."""
     calls = [{"action": "invoice.close", "scope": SCOPE}, {"action": "Bad", "scope": SCOPE}]
@@ -377,8 +401,9 @@ def test_without_a_store_no_transaction_is_written_in(engine: Engine) -> None:
     with configure(sinks=[]), engine.connect() as connection:
         with pytest.raises(NoAuditStoreError):
             audit.log("invoice.close", SCOPE, conn=connection)
-        with pytest.raises(NoAuditStoreError):
+        with pytest.raises(NoAuditStoreError, match="no configured sink can write in") as caught:
             audit.log_many([])
+        assert caught.value.task == "write in a transaction"
         result = log_safe("invoice.close", SCOPE, conn=connection)
     assert (result.status, "NoAuditStoreError" in str(result.reason)) == ("failed", True)
 
