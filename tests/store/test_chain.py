@@ -22,6 +22,8 @@ from sigra.store.chain import (
     chain_tag,
     commit,
     entry_hash,
+    is_committed,
+    is_tag,
     organization_of,
     payload_of,
     time_text,
@@ -173,10 +175,25 @@ def test_a_commitment_stays_what_it_is() -> None:
     )
 
 
+def test_a_commitment_is_to_a_salt_of_32_bytes() -> None:
+    """No byte moves unseen from the salt to the payload, or back."""
+    commitment = commit(bytes(32), "{}")
+    assert is_committed(commitment, bytes(32), "{}")
+    assert not is_committed(commitment, bytes(31), "\0{}")
+    assert not is_committed(commitment, bytes(32) + b"{", "}")
+
+
 def test_no_organization_is_named_like_the_chain_without_one() -> None:
     """Events without an organization have a chain that no tenant can join."""
     assert chain_tag("none") != chain_tag(None)
     assert [organization_of(chain_tag(name)) for name in ("none", "", None)] == ["none", "", None]
+
+
+@given(st.none() | st.text("a%0:\0", max_size=6))
+def test_a_tag_is_one_organization_s(name: str | None) -> None:
+    """It can be read back, and has no NUL."""
+    tag = chain_tag(name)
+    assert (organization_of(tag), is_tag(tag), "\0" in tag) == (name, True, False)
 
 
 @given(st.datetimes(timezones=st.just(timezone.utc)))
