@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sigra.binding import ID_KEYS
 
 _PASSED_BY_SIGRA = ("scope", "args", "job")
-_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+_characters = st.characters(exclude_categories=["Cs"])
+_text = st.text(_characters, max_size=20)
 _scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -18,10 +19,8 @@ _scalars = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     _text,
 )
-_ids = st.one_of(
-    st.none(),
-    st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), min_size=1, max_size=20),
-)
+# A blank one is refused, but not one with spaces, line ends or a zero byte in it.
+_ids = st.none() | st.text(_characters, min_size=1, max_size=20).filter(str.strip)
 
 
 def json_args(*, max_leaves: int = 10) -> st.SearchStrategy[dict[str, Any]]:

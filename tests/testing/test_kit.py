@@ -16,7 +16,7 @@ from typing import Any
 from unittest.mock import ANY
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import StopTest, UnsatisfiedAssumption
 
@@ -751,6 +751,19 @@ def test_generated_tenant_args_are_accepted(args: dict[str, Any]) -> None:
 def test_generated_tenant_args_have_both_keys(args: dict[str, Any]) -> None:
     """The required keys are always present."""
     assert {"organization_id", "actor_id"} <= args.keys()
+
+
+@pytest.mark.parametrize("part", [" ", "\n", "\0"])
+def test_generated_ids_are_of_all_that_new_takes(part: str) -> None:
+    """A body that strips or splits an id, or stores it where a zero byte cannot be, is found out."""
+
+    def has_it(args: dict[str, Any]) -> bool:
+        return part in (args["actor_id"] or "")
+
+    every = settings(max_examples=10_000, database=None, derandomize=True)
+    assert has_it(
+        find(tenant_args_strategy(st.just({"organization_id": None})), has_it, settings=every)
+    )
 
 
 @given(tenant_args_strategy(st.just({"organization_id": "acme", "impersonating_from": None})))
