@@ -142,12 +142,15 @@ def assert_enqueued(
 def refute_enqueued(
     worker: Worker[..., Any], args: Mapping[str, Any] | None = None, **options: Any
 ) -> None:
-    """Assert that no job of ``worker`` with such args and options was enqueued."""
+    """Assert that no job of ``worker`` with such args and options was enqueued.
+
+    Raises ``InvalidArgsError`` for an arg that none can have: the test would say nothing.
+    """
     matching = _matching(worker, args, options)
+    name, binding = worker.definition.name, worker.definition.binding
     if matching:
-        raise AssertionError(
-            f"such jobs of {worker.definition.name} were enqueued:{_lines_of(matching)}"
-        )
+        raise AssertionError(f"such jobs of {name} were enqueued:{_lines_of(matching)}")
+    binding.check({**dict.fromkeys(binding.required), **(args or {})}, name)
 
 
 def _matching(

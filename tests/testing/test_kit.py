@@ -734,6 +734,17 @@ def test_refute_enqueued_accepts_none(sigra_backend: RecordingBackend) -> None:
     assert None is refute_enqueued(sweep)  # type: ignore[func-returns-value]
 
 
+@pytest.mark.parametrize("arg", ["m", "scope"])
+def test_refute_enqueued_refuses_an_arg_that_no_job_has(
+    arg: str, sigra_backend: RecordingBackend
+) -> None:
+    """A misspelt or renamed parameter is named: the test would pass whatever was enqueued."""
+    later.new({**TENANT, "n": 1})
+    with pytest.raises(InvalidArgsError) as caught:
+        refute_enqueued(later, args={arg: 1})
+    assert f"$.{arg}" == caught.value.path
+
+
 def test_refute_enqueued_fails_for_one(sigra_backend: RecordingBackend) -> None:
     """One such job is one too many."""
     close.new(TENANT)
