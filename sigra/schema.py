@@ -80,9 +80,7 @@ def _matched(declared: dict[str, str]) -> Fields:
 
 def _declared(schema: Any) -> dict[str, str]:
     """Map the names that a record type declares to the keywords that its call takes."""
-    if not issubclass(type(schema), type):
-        return _parameters(schema)
-    for marker, read in _KINDS:
+    for marker, read in _KINDS if issubclass(type(schema), type) else ():
         declaration = _attribute(schema, marker)
         if declaration is not ABSENT and (names := read(schema, declaration)) is not None:
             return names
@@ -170,4 +168,5 @@ def _called(schema: Any) -> Any:
     kind = type(schema)
     if issubclass(kind, _plain_callables):
         return schema
-    return _attribute(kind, "__call__").__get__(schema, kind)
+    wrapped = _attribute(kind, "__wrapped__")  # by wrapt, whose proxy takes any call
+    return (_attribute(kind, "__call__") if wrapped is ABSENT else wrapped).__get__(schema, kind)

@@ -8,6 +8,7 @@ import sys
 from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import pytest
+import wrapt
 
 from sigra import AuditEvent
 from sigra.audit.event import EVENT_FIELDS
@@ -303,6 +304,27 @@ def test_an_annotation_need_not_exist_at_run_time(name: str) -> None:
 def test_dict_takes_everything() -> None:
     """``dict`` makes a dict of all fields."""
     assert set(EVENT_FIELDS) == set(build_record(dict, EVENT))
+
+
+def test_what_a_decorator_of_wrapt_s_wraps_counts_as_it_is() -> None:
+    """Its parameters are taken, and an async function is refused."""
+
+    @wrapt.decorator
+    def unchanged(function: Any, _: Any, args: Any, kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    @unchanged
+    def record(action: str) -> str:
+        return action
+
+    @unchanged
+    async def arecord(action: str) -> str:
+        return action
+
+    assert EVENT.action == build_record(record, EVENT)
+    assert same("action", "attempt") == schema_fields(unchanged(Entry))
+    with pytest.raises(TypeError, match="async"):
+        schema_fields(arecord)
 
 
 def test_a_function_takes_its_parameters() -> None:
