@@ -668,6 +668,8 @@ KEPT: list[dict[str, Any]] = [
     {"ip_address": "\xe4" * 256}, {"metadata": MappingProxyType({"a": (1, [2.5, None])})},
     {"metadata": FrozenDict({"a": FrozenDict({})})}, {"metadata": nested(64)},
     {"metadata": Unwilling(a=1)}, {"metadata": {"a": Unwilling(b=Unwilling())}},
+    {"metadata": {}},
+    {"metadata": {"bytes": 9_000}},
     {"metadata": {"truncated": True, "bytes": 9_000, "sha256": "5f" * 32}},
     {"metadata": Unwilling(truncated=True, bytes=9_000, sha256="5f" * 300)},
     {"occurred_at": datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=2)))},

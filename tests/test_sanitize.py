@@ -174,7 +174,8 @@ def test_a_set_need_not_have_an_order() -> None:
 
 def test_what_is_flat_is_as_well_formed_as_what_is_nested() -> None:
     """No lone surrogate stays in metadata, in its own keys and texts either."""
-    assert {"k\ufffd": 1, "t": "\ufffd"} == sanitize({"k\ud800": 1, "t": "\ud800"})[0]
+    assert {"k\ufffd": 1} == sanitize({"k\ud800": 1})[0]
+    assert {"t": "\ufffd"} == sanitize({"t": "\ud800"})[0]
 
 
 def test_a_cycle_is_cut_where_it_closes() -> None:
