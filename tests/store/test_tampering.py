@@ -172,6 +172,21 @@ def test_a_gap_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
     assert first(found(filled)) == ("removed", 10)
 
 
+def test_an_entry_from_before_what_was_pruned_was_inserted(filled: SqlAuditSink) -> None:
+    """Though it follows the last one that was pruned, and its hash is that of its fields."""
+    rows = {row["sequence"]: row for row in read_state(filled)["entries"] if row["chain"] == 1}
+    end = rows[10]["hash"]
+
+    def tamper(connection: Connection) -> None:
+        mark_pruned(connection, 1, "org:acme", (10, end), "old", KEY)
+        connection.execute(entries.delete().where(entries.c.chain == 1))
+        connection.execute(insert(entries).values({**rows[2], "previous": end}))
+
+    alter(filled, tamper)
+    hash_anew(filled, 2)
+    assert first(found(filled)) == ("inserted", 2)
+
+
 def test_an_entry_that_was_moved_before_the_first_is_missed_in_its_place(
     filled: SqlAuditSink,
 ) -> None:
