@@ -1308,8 +1308,22 @@ def test_a_processor_that_logs_ends() -> None:
     "error", [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError]
 )
 def test_what_ends_a_program_or_task_passes(error: type[BaseException]) -> None:
-    """KeyboardInterrupt, SystemExit, GeneratorExit and CancelledError are not kept."""
+    """KeyboardInterrupt, SystemExit, GeneratorExit and CancelledError are not kept, from anywhere."""
+
+    def end(*_: Any, **__: Any) -> Any:
+        raise error
+
+    class Ending(RaisingScope):
+        user = property(end)
+
     with configure(sinks=[Raising(error)]), pytest.raises(error):
+        log_safe("a.b", SCOPE)
+    with pytest.raises(error):
+        log_safe("a.b", SCOPE, audit_schema=end)
+    with pytest.raises(error):
+        log_safe("a.b", Ending())
+    structlog.configure(processors=[end])
+    with pytest.raises(error):
         log_safe("a.b", SCOPE)
 
 
