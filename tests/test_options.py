@@ -193,6 +193,9 @@ def test_an_option_beyond_the_backend_is_refused() -> None:
     with pytest.raises(InvalidOptionError) as caught:
         check_capabilities(JobOptions(conn=object()), SyncBackend())
     assert "conn" == caught.value.option
+    with pytest.raises(InvalidOptionError) as caught:
+        worker(name="options.beyond")(lambda: None).new({}, conn=object())
+    assert ("conn", "options.beyond") == (caught.value.option, caught.value.worker)
 
 
 def test_a_decorator_s_option_beyond_its_backend_is_refused_there() -> None:

@@ -82,11 +82,12 @@ def test_a_hash_that_fits_nowhere_is_a_change() -> None:
     assert found[:2] == (3, "changed")
 
 
-def test_values_that_cannot_be_hashed_are_a_change() -> None:
+@pytest.mark.parametrize("error", [TypeError, ValueError, AttributeError])
+def test_values_that_cannot_be_hashed_are_a_change(error: type[Exception]) -> None:
     """Whatever type an attacker wrote."""
 
     def refuse(_: int) -> bytes:
-        raise TypeError
+        raise error
 
     broken = row("c", 3, follow("b"), good=False)._replace(hash_at=refuse)
     assert diagnose(broken, places(a=1, b=2, c=3))[:2] == (3, "changed")
