@@ -23,6 +23,7 @@ from sigra.store.chain import (
     commit,
     entry_hash,
     is_committed,
+    is_hash,
     is_tag,
     organization_of,
     payload_of,
@@ -152,6 +153,15 @@ def test_every_field_is_in_the_hash(place: int) -> None:
         type(other[place])
     ]
     assert entry_hash(*other) != entry_hash(*FIELDS)
+
+
+@pytest.mark.parametrize("value", [None, 5, 1.5, b"x", "\ud800"], ids=ascii)
+@pytest.mark.parametrize("place", range(len(FIELDS)))
+def test_a_field_of_any_other_type_has_another_hash(place: int, value: Any) -> None:
+    """Whatever was written there, it is told and nothing is raised."""
+    other = list(FIELDS)
+    other[place] = value
+    assert is_hash(entry_hash(*FIELDS), *other) is (value == FIELDS[place])
 
 
 HASHES = {
