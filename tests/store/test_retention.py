@@ -287,13 +287,38 @@ def test_marks_of_before_need_name_none(filled: SqlAuditSink) -> None:
     assert verify(filled, all_organizations=True).verdict == "intact"
 
 
-def test_a_mark_is_of_one_chain(filled: SqlAuditSink) -> None:
+@pytest.mark.parametrize(("pruned", "chain", "named"), [("acme", 2, "other"), ("other", 1, "acme")])
+def test_a_mark_is_of_one_chain(filled: SqlAuditSink, pruned: str, chain: int, named: str) -> None:
     """What was pruned for one organization is not pruned for another."""
+    before = NOON + timedelta(minutes=2)
+    list(prune(filled, before, reason="old", signer=KEY, organization_id=pruned))
+    filled.database.write(lambda connection: connection.execute(marks.update().values(chain=chain)))
+    findings = [(one.organization_id, one.sequence, one.kind) for one in verified(filled).findings]
+    assert (named, 0, "forged") in findings
+
+
+def test_the_marks_of_a_chain_follow_each_other(filled: SqlAuditSink) -> None:
+    """Those of other chains stand between them, also of one whose own row is gone."""
+    filled.write(event(10, "third"))
+    for number in (3, 6):
+        before = NOON + timedelta(minutes=number)
+        list(prune(filled, before, reason="old", signer=KEY, all_organizations=True))
+    assert verified(filled).findings == ()
+    filled.database.write(lambda c: c.execute(chains.delete().where(chains.c.id == 1)))
+    assert {one.organization_id for one in verified(filled).findings} == {"acme"}
+
+
+def test_a_mark_of_before_does_not_follow_new_ones(filled: SqlAuditSink) -> None:
+    """Whoever kept an old one cannot put it behind those that name the one before them."""
     list(
-        prune(filled, NOON + timedelta(minutes=2), reason="old", signer=KEY, organization_id="acme")
+        prune(filled, NOON + timedelta(minutes=3), reason="old", signer=KEY, organization_id="acme")
     )
-    filled.database.write(lambda connection: connection.execute(marks.update().values(chain=2)))
-    assert verified(filled).verdict == "broken"
+    (row,) = filled.database.read(lambda c: c.execute(select(marks)).mappings().all())
+    body = canonical({k: v for k, v in json.loads(row["body"]).items() if k != "previous"})
+    again = {**row, "id": 9, "body": body, "signature": KEY.sign("mark", body)}
+    filled.database.write(lambda c: c.execute(insert(marks).values(again)))
+    (one,) = verified(filled).findings
+    assert (one.organization_id, one.sequence, one.kind) == ("acme", 0, "removed")
 
 
 def test_erasing_removes_a_person_and_no_more(filled: SqlAuditSink) -> None:
