@@ -311,6 +311,39 @@ def test_the_scope_may_be_annotated_with_what_it_is(function: Any) -> None:
     assert () == bind(function, tenant=True).required
 
 
+def with_scope(annotation: Any) -> Any:
+    """Return a function as a module without ``from __future__ import annotations`` has it."""
+
+    def job(scope: Any) -> None: ...
+
+    job.__annotations__["scope"] = annotation
+    return job
+
+
+@pytest.mark.parametrize(
+    "annotation",
+    [AuditScope, Any, AuditScope | None, Optional[AuditScope], Annotated[AuditScope, "why"]],  # noqa: UP045
+)
+def test_the_annotation_may_be_the_type_itself(annotation: Any) -> None:
+    """It need not be text."""
+    assert () == bind(with_scope(annotation), tenant=True).required
+
+
+@pytest.mark.parametrize(
+    "annotation", [int, object, int | None, Annotated[int, "why"], "int", "Unknown", "AuditScopes"]
+)
+def test_another_annotation_is_refused_as_what_it_is(annotation: Any) -> None:
+    """A type, a text, and a name that is not known at run time and does not say AuditScope."""
+    with pytest.raises(TypeError, match="is annotated .* but it receives a sigra.AuditScope"):
+        bind(with_scope(annotation), tenant=True)
+
+
+def test_a_second_parameter_self_is_refused_as_a_method_s() -> None:
+    """The error says what to make of a method."""
+    with pytest.raises(TypeError, match="takes 'self'; make a method a @staticmethod"):
+        bind(second_self, tenant=True)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has brought the statement")
 def test_a_type_statement_may_name_the_scope() -> None:
     """An alias is what it stands for, whether it is right or wrong."""
