@@ -213,12 +213,17 @@ def test_a_refusal_holds_no_value(codec: Codec) -> None:
         error = error.__cause__
 
 
+class Small(int):
+    """A subclass, so that what holds it is copied value by value."""
+
+
+@pytest.mark.parametrize("leaf", [1, Small(1)])
 @pytest.mark.parametrize("make", [lambda inner: [inner], lambda inner: {"k": inner}])
 def test_sixty_four_levels_are_allowed_and_no_more(
-    codec: Codec, make: Callable[[Any], Any]
+    codec: Codec, make: Callable[[Any], Any], leaf: int
 ) -> None:
     """The args are the first level; an empty container counts as one."""
-    value: Any = make(1)
+    value: Any = make(leaf)
     for _ in range(62):
         value = make(value)
     assert {"k": value} == freeze({"k": value}, LIMIT, codec=codec)

@@ -28,7 +28,10 @@ from sigra.store import (
     take_checkpoint,
     verify,
 )
+from sigra.store.append import lock_chain
 from sigra.store.keys import by_id, is_signed
+from sigra.store.statements import ConnectionRunner
+from sigra.store.tables import chains, entries
 
 PRIVATE = Ed25519PrivateKey.generate()
 KEY = Signer(PRIVATE)
@@ -224,6 +227,51 @@ def test_a_changed_checkpoint_is_forged(sink: SqlAuditSink) -> None:
         f"checkpoint 2: none of the keys signed it: it names the key {KEY.key_id}, whose signature "
         "this is not"
     )
+
+
+def signed(body: str) -> Checkpoint:
+    return Checkpoint(body, KEY.key_id, KEY.sign("checkpoint", body))
+
+
+@pytest.mark.parametrize("bad", ["{}", "unsigned"])
+def test_a_forged_checkpoint_hides_no_later_one(sink: SqlAuditSink, bad: str) -> None:
+    """What the next one has is missed all the same."""
+    sink.write(event(1))
+    good = take_checkpoint(sink, KEY)
+    forged = signed(bad) if bad == "{}" else Checkpoint(bad, KEY.key_id, b"")
+    sink.database.write(lambda c: c.execute(entries.delete()))
+    sink.database.write(lambda c: c.execute(chains.delete()))
+    report = verify(
+        sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=[forged, good]
+    )
+    seen = [(one.organization_id, one.sequence, one.kind) for one in report.findings]
+    assert seen == [(None, 0, "forged"), ("acme", 1, "truncated")]
+
+
+@pytest.mark.parametrize("digest", ["00" * 40, "ff" * 40])
+def test_two_checkpoints_that_contradict_are_forged(sink: SqlAuditSink, digest: str) -> None:
+    """Who has stolen the key writes no second past, be its hashes larger or smaller."""
+    sink.write(event(1))
+    first = take_checkpoint(sink, KEY)
+    second = take_checkpoint(sink, KEY, first)
+    ((tag, sequence, true),) = second.heads
+    other = signed(second.body.replace(true, digest))
+    report = verify(
+        sink, all_organizations=True, public_keys=[KEY.public_key], checkpoints=[first, other]
+    )
+    reason = f"checkpoint 2: an earlier one has another hash for {tag} at {sequence}"
+    assert reason in [one.reason for one in report.findings]
+
+
+def test_a_chain_without_entries_that_is_gone_is_not_missed(sink: SqlAuditSink) -> None:
+    """It was begun by a call that then wrote nothing."""
+    sink.prepare()
+    sink.database.write(lambda c: lock_chain(ConnectionRunner(c), "org:acme"))
+    kept = [take_checkpoint(sink, KEY)]
+    sink.database.write(lambda c: c.execute(chains.delete()))
+    keys = [KEY.public_key]
+    report = verify(sink, all_organizations=True, public_keys=keys, checkpoints=kept)
+    assert (report.verdict, [*kept[0].heads][0][:2]) == ("empty", ("org:acme", 0))
 
 
 def test_a_checkpoint_of_a_key_that_was_not_given_names_it(sink: SqlAuditSink) -> None:
