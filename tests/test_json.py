@@ -213,17 +213,12 @@ def test_a_refusal_holds_no_value(codec: Codec) -> None:
         error = error.__cause__
 
 
-class Small(int):
-    """A subclass, so that what holds it is copied value by value."""
-
-
-@pytest.mark.parametrize("leaf", [1, Small(1)])
 @pytest.mark.parametrize("make", [lambda inner: [inner], lambda inner: {"k": inner}])
 def test_sixty_four_levels_are_allowed_and_no_more(
-    codec: Codec, make: Callable[[Any], Any], leaf: int
+    codec: Codec, make: Callable[[Any], Any]
 ) -> None:
     """The args are the first level; an empty container counts as one."""
-    value: Any = make(leaf)
+    value: Any = make(1)
     for _ in range(62):
         value = make(value)
     assert {"k": value} == freeze({"k": value}, LIMIT, codec=codec)
@@ -234,10 +229,36 @@ def test_sixty_four_levels_are_allowed_and_no_more(
     assert "deeper than 64 levels" in refused({"k": empty}, codec).reason
 
 
+@pytest.mark.parametrize("make", [lambda inner: (inner,), lambda inner: {"k": inner}])
+def test_as_many_levels_are_allowed_with_tuples(codec: Codec, make: Callable[[Any], Any]) -> None:
+    """Each counts as the list does that it becomes."""
+    value: Any = (1,)
+    for _ in range(62):
+        value = make(value)
+    told = json.dumps({"k": value})
+    assert told == json.dumps(freeze({"k": value}, LIMIT, codec=codec))
+
+
 def test_a_wide_document_is_not_taken_for_a_deep_one(codec: Codec) -> None:
     """Any number of containers is fine within the levels."""
     wide = {"k": [{"a": [i], "[{": "[[[["} for i in range(500)]}
     assert wide == freeze(wide, LIMIT, codec=codec)
+
+
+@pytest.mark.parametrize("at", [0, 198, 500, 501, 699, 1_001])
+def test_what_is_too_deep_is_found_wherever_it_stands(codec: Codec, at: int) -> None:
+    """Among 1,200 containers none is passed over."""
+    wide: list[Any] = [[n] for n in range(1_200)]
+    wide[at] = within(1, 63)
+    assert "deeper than 64 levels" in refused({"k": wide}, codec).reason
+
+
+def test_keys_and_texts_count_together(codec: Codec) -> None:
+    """Each alone may be within the limit."""
+    given = {"\x01" * 500: "\x01" * 500}
+    size = len(json.dumps(given, separators=(",", ":")))
+    assert given == freeze(given, size, codec=codec)
+    assert f"{size} bytes" in refused(given, codec, size - 1).reason
 
 
 def test_a_cycle_is_too_deep(codec: Codec) -> None:
