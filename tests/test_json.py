@@ -171,6 +171,7 @@ def test_what_is_not_strict_json_is_refused_with_its_path(
     assert deep.path.startswith("$.ok[1].price")
     assert reason in shallow.reason
     assert reason in deep.reason
+    assert reason in refused({"alone": value}, codec).reason
 
 
 @pytest.mark.parametrize("key", [1, None, True, 1.5, b"k", (1,)])
@@ -253,9 +254,11 @@ def test_what_is_too_deep_is_found_wherever_it_stands(codec: Codec, at: int) -> 
     assert "deeper than 64 levels" in refused({"k": wide}, codec).reason
 
 
-def test_keys_and_texts_count_together(codec: Codec) -> None:
+@pytest.mark.parametrize(
+    "given", [{"\x01" * 500: "\x01" * 500}, {str(n): -(2**63) for n in range(500)}]
+)
+def test_keys_texts_and_numbers_count_together(codec: Codec, given: dict[str, Any]) -> None:
     """Each alone may be within the limit."""
-    given = {"\x01" * 500: "\x01" * 500}
     size = len(json.dumps(given, separators=(",", ":")))
     assert given == freeze(given, size, codec=codec)
     assert f"{size} bytes" in refused(given, codec, size - 1).reason

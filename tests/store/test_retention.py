@@ -551,3 +551,6 @@ def test_a_batch_is_of_one_event_at_least(filled: SqlAuditSink, batch: Any) -> N
     """A batch of none would never end."""
     with pytest.raises(ValueError, match="batch"):
         next(prune(filled, NOON, reason="old", batch=batch, all_organizations=True))
+    later = NOON + timedelta(minutes=2)
+    steps = prune(filled, later, reason="old", batch=1, organization_id="acme")
+    assert list(steps) == [("acme", 1), ("acme", 1)]
