@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from sigra.backends.inprocess import CAPABILITIES
-from sigra.backends.inprocess.interrupt import was_pressed
+from sigra.backends.inprocess.interrupt import interrupts
 from sigra.backends.inprocess.pump import Pump
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.backends.orm_thread import execute_in_thread, run_in_place
@@ -141,7 +141,7 @@ class SyncBackend:
                     self._schedule(job, ticket, pump.now() + verdict.delay, verdict.delay)
                 pump.leave()
                 raise
-            if type(verdict.error) is KeyboardInterrupt and was_pressed(verdict.error):
+            if verdict.error is not None and interrupts(verdict.error):
                 pump.leave()
                 raise verdict.error
             if (following := pump.take()) is None:
@@ -161,6 +161,9 @@ class SyncBackend:
                 pump.leave()  # it was cancelled with whoever awaited; these were not begun
                 raise
             self._settle(job, ticket, verdict, pump)
+            if verdict.error is not None and interrupts(verdict.error):
+                pump.leave()
+                raise verdict.error
 
     def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: Pump) -> None:
         if pump.ran is not None:

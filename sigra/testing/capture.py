@@ -19,19 +19,9 @@ if TYPE_CHECKING:
     from sigra.audit.event import AuditEvent
     from sigra.job import Job
     from sigra.proxy import Worker
-    from sigra.verdict import Verdict
 
 _SHOWN, _WIDEST = 20, 1_000
 """How many jobs a failed assertion shows (the last ones), and how many characters of each."""
-
-_STEERING = {
-    "_pytest.outcomes.OutcomeException",  # of pytest.fail, .skip and .xfail, and pytest-timeout
-    "_pytest.outcomes.Exit",
-    "hypothesis.errors.StopTest",
-    "hypothesis.errors.UnsatisfiedAssumption",
-    "unittest.case.SkipTest",
-}
-"""By name: none of these tools needs to be installed."""
 
 _NOTHING: Any = object()
 """Only what equals everything, such as ``mock.ANY``, is equal to it."""
@@ -42,8 +32,7 @@ class RecordingBackend(SyncBackend):
 
     A job with ``conn`` runs at the next ``drain()``: behind a queue it waits for the commit.
     An option that the job's queue, as configured by now, does not honour is refused, as the queue
-    itself would. What a testing tool raises in a body to end the test, as ``pytest.fail`` does,
-    leaves ``.new()``.
+    itself would.
     """
 
     capabilities = SyncBackend.capabilities | frozenset[Capability](("conn",))
@@ -75,17 +64,6 @@ class RecordingBackend(SyncBackend):
                 pack(job)  # or raise, for what no envelope carries
         self.jobs.append(job)
         return super()._take(job, pump)
-
-    def _settle(self, job: Job, ticket: Any, verdict: Verdict, pump: Any) -> None:
-        super()._settle(job, ticket, verdict, pump)
-        if verdict.error is not None and _steers(verdict.error):
-            pump.leave()
-            raise verdict.error
-
-
-def _steers(error: BaseException) -> bool:
-    """Tell whether a testing tool raised it to end the test, and not only the body."""
-    return any(f"{kind.__module__}.{kind.__name__}" in _STEERING for kind in type(error).__mro__)
 
 
 def _honoured(backend: Backend) -> Collection[str]:

@@ -31,6 +31,7 @@ from sigra import (
     InvalidOptionError,
     JobCancelledError,
     JobFailedError,
+    JobInfo,
     MissingExtraError,
     MissingTenantKeysError,
     Ok,
@@ -338,16 +339,20 @@ def test_a_lifespan_goes_with_the_fixtures_where_its_own_is_of_the_session(tmp_p
     ids=lambda error: type(error).__name__,
 )
 @pytest.mark.parametrize("way", ["new", "anew", "drain"])
+@pytest.mark.parametrize("backend", [RecordingBackend, SyncBackend])
 def test_what_a_testing_tool_raises_in_a_body_ends_the_test(
-    error: BaseException, way: str, sigra_backend: RecordingBackend
+    error: BaseException, way: str, backend: Callable[[], SyncBackend]
 ) -> None:
     """A fake that calls pytest.fail and a body that is timed out are no mere failed attempts."""
+    jobs = list[str]()
 
-    @worker(max_attempts=2)
-    def ended() -> None:
-        raise error
+    @worker(max_attempts=2, backoff=0)
+    def ended(job: JobInfo) -> None:
+        jobs.append(job.id)
+        if job.attempt == 1:
+            raise error
 
-    with pytest.raises(type(error)):
+    with configure(backend=backend()) as used, pytest.raises(type(error)):
         match way:
             case "new":
                 ended.new({})
@@ -355,8 +360,8 @@ def test_what_a_testing_tool_raises_in_a_body_ends_the_test(
                 asyncio.run(ended.anew({}))
             case "drain":
                 ended.new({}, delay=1)
-                sigra_backend.drain(1)
-    assert "retryable" == sigra_backend.jobs[0].state
+                used.backend.drain(1)
+    assert [job.id for job in used.backend.drain()] == jobs[1:] == jobs[:1]  # it failed, too
 
 
 def test_nothing_of_the_fixtures_is_left() -> None:

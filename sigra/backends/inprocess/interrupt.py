@@ -1,8 +1,24 @@
-"""Tell a ``KeyboardInterrupt`` from the user's Ctrl-C from one that a body raised."""
+"""Tell what interrupts the caller of ``.new()`` from what a body raised."""
 
 from __future__ import annotations
 
 from opcode import opmap
+
+_OF_TESTS = {
+    "_pytest.outcomes.OutcomeException",  # of pytest.fail and pytest.skip, and of pytest-timeout
+    "_pytest.outcomes.Exit",
+    "hypothesis.errors.StopTest",
+    "hypothesis.errors.UnsatisfiedAssumption",
+    "unittest.case.SkipTest",
+}
+"""By name: none of these tools needs to be installed."""
+
+
+def interrupts(error: BaseException) -> bool:
+    """Tell whether Ctrl-C raised it, or a testing tool in order to end the test."""
+    if type(error) is KeyboardInterrupt:
+        return was_pressed(error)
+    return any(f"{kind.__module__}.{kind.__name__}" in _OF_TESTS for kind in type(error).__mro__)
 
 
 def was_pressed(error: KeyboardInterrupt) -> bool:
