@@ -11,9 +11,9 @@ from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.none_known import warn_if_none
 from sigra.backends.producing import able_to, require_json, sending
 from sigra.backends.saq_begin import watch_begins
-from sigra.backends.saq_connect import Connection
+from sigra.backends.saq_connect import Connection, queue_of
 from sigra.backends.saq_ended import watch_ends
-from sigra.backends.saq_run import native_job, queue_of, run
+from sigra.backends.saq_run import named, native_job
 from sigra.backends.saq_sweep import look_for_lost
 from sigra.job import Job
 
@@ -77,4 +77,4 @@ class SaqBackend:
     def functions(self) -> list[tuple[str, Any]]:
         """Return what SAQ's settings take as ``functions``: all workers known now, by name."""
         warn_if_none("SAQ fails each job of one", "import them before the settings")
-        return [(definition.name, run) for definition in catalog.definitions()]
+        return [(each.name, named(each.name)) for each in catalog.definitions()]

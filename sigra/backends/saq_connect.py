@@ -9,10 +9,22 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 from sigra.backends.loop import Together, answered, own_loop
+from sigra.errors import InvalidOptionError
 from sigra.execute import in_event_loop
+from sigra.job import Job
+
+
+def queue_of(queues: Mapping[str, Any], job: Job) -> Any:
+    """Return the queue that a job is sent to, by default the first."""
+    name = job.options.queue or next(iter(queues))
+    if name not in queues:
+        reason = f"no queue {name!r}; SaqBackend was given {', '.join(queues)}"
+        raise InvalidOptionError("queue", reason, job.worker)
+    return queues[name]
 
 
 class Connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,22 +16,12 @@ from sigra.backends.saq_begin import begin_notes
 from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
 from sigra.backends.saq_write import GoneError
-from sigra.errors import InvalidOptionError
 from sigra.job import Job
 
 _saq = native("saq", "saq")
 
 _KEEP_DEAD = 365 * 24 * 3600
 """Seconds that a failed job is kept; SAQ itself would forget it after ten minutes."""
-
-
-def queue_of(queues: Mapping[str, Any], job: Job) -> Any:
-    """Return the queue that a job is sent to, by default the first."""
-    name = job.options.queue or next(iter(queues))
-    if name not in queues:
-        reason = f"no queue {name!r}; SaqBackend was given {', '.join(queues)}"
-        raise InvalidOptionError("queue", reason, job.worker)
-    return queues[name]
 
 
 def native_job(job: Job, queue: Any, heartbeat: int) -> Any:
@@ -76,6 +65,16 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     with suppress(GoneError):  # it is another's to write what comes of it
         await _settle(job, work.result())
     settle(job)
+
+
+def named(name: str) -> Any:
+    """Return ``run`` under a worker's name, by which SAQ knows a function that comes alone."""
+
+    async def own(context: dict[str, Any], /, **payload: Any) -> None:
+        await run(context, **payload)
+
+    own.__qualname__ = name
+    return own
 
 
 async def _settle(job: Any, consumed: Consumed) -> None:

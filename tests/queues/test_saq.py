@@ -596,6 +596,13 @@ def test_what_does_not_write_json_is_refused(dump):
         SaqBackend(queue)
 
 
+def test_a_consumer_knows_a_worker_s_function_without_its_name_too():
+    """litestar-saq hands SAQ the functions alone, and each job failed with a KeyError."""
+    queue = saq.Queue.from_url("redis://127.0.0.1:1")
+    functions = [function for _, function in SaqBackend(queue).functions]
+    assert workers.echo.name in saq.Worker(queue, functions).functions
+
+
 def test_a_queue_whose_loop_has_ended_sends_nothing():
     """Its connections ended with the loop, and the error says so."""
     queue = saq.Queue.from_url("redis://127.0.0.1:1")
