@@ -41,8 +41,9 @@ def schema_fields(schema: Any) -> Fields:
             f"audit_schema must be a record type or a plain function, not {kind}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
-    if not (fields := _matched(_declared(get_origin(schema) or schema))):
-        name = type_qualname(schema if issubclass(type(schema), type) else type(schema))
+    record = get_origin(schema) or schema  # the type itself, without its parameters
+    if not (fields := _matched(_declared(record))):
+        name = type_qualname(record if issubclass(type(record), type) else type(record))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "
             "Give it the ones it should hold (metadata may be called metadata_)."
