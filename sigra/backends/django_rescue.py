@@ -78,10 +78,13 @@ def end(result: Any, payload: Mapping[str, Any], error: BaseException) -> None:
     row, kept = result.db_result, fit(payload)
     if type(kept.get("deliveries")) is int:
         kept["deliveries"] = 0  # of a job that was refused unread too
-    with suppress(_db.Error), _db.transaction.atomic(using=rows().db):
-        row.set_failed(error)
-        row.args_kwargs["kwargs"] = kept
-        row.save(update_fields=["args_kwargs"])
+    with suppress(_db.Error):
+        with _db.transaction.atomic(using=rows().db):
+            row.set_failed(error)
+            row.args_kwargs["kwargs"] = kept
+            row.save(update_fields=["args_kwargs"])
+        # Django does it next, and would undo what somebody has made of the row since.
+        row.set_failed = lambda _: None
 
 
 @contextmanager

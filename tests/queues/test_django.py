@@ -465,6 +465,17 @@ class TestDjangoOnPostgres(DjangoContract):
             self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 3, max_attempts=2)
         assert [run["snoozes"] for run in journal.runs(workers.snoozes.name)] == [0, 0, 1]
 
+    def test_the_end_of_a_job_is_written_once(self, harness, journal):
+        """Who makes its row READY again, as soon as it says FAILED, keeps the run that he asked for."""
+        table = harness.rows.model._meta.db_table
+        again = "OLD.status = 'FAILED' AND NEW.args_kwargs = OLD.args_kwargs"
+        with failing(harness.server, f"ON {table} WHEN {again}", times=1):
+            job = workers.recovers.new({**IDS, "failures": 1})
+            self.row(harness, journal, job.native_id, "FAILED")
+            self._run(harness, journal, workers.echo, IDS)
+            written_again = django_jobs.ask("SELECT is_called::int FROM failing")
+        assert not written_again
+
     @pytest.mark.parametrize("worker", [django_jobs.asks, django_jobs.asks_on_a_loop])
     @pytest.mark.parametrize("apart", [in_a_thread, on_a_loop, by_a_loops_consumer, by_a_thread])
     def test_a_lost_connection_is_closed_where_nobody_else_does_that(self, harness, worker, apart):
