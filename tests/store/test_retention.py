@@ -149,14 +149,13 @@ def test_nobody_signs_that_what_was_tampered_with_was_erased(
     assert finding.sequence == 2
 
 
-def _change_the_second(sink: SqlAuditSink) -> None:
-    change = {"payload": func.replace(entries.c.payload, '"target_id":"1"', '"target_id":"9"')}
-    sink.database.write(lambda c: c.execute(entries.update().where(MIDDLE).values(change)))
-
-
-def test_who_erases_what_was_tampered_with_is_given_it(filled: SqlAuditSink) -> None:
+@pytest.mark.parametrize("change", [
+    {"payload": func.replace(entries.c.payload, '"target_id":"1"', '"target_id":"9"')},
+    {"outcome": "denied"}, {"salt": None}, {"salt": b"short"},
+])  # fmt: skip
+def test_who_erases_what_was_tampered_with_is_given_it(filled: SqlAuditSink, change: Any) -> None:
     """All of the person goes, and whoever ordered it hears which events were evidence."""
-    _change_the_second(filled)
+    filled.database.write(lambda c: c.execute(entries.update().where(MIDDLE).values(change)))
     found: list[Any] = []
     asked = {"reason": "asked", "signer": KEY, "all_organizations": True}
     assert erase(filled, "ann", on_changed=found.append, **asked) == 10
@@ -174,7 +173,8 @@ def test_what_was_tampered_with_is_not_erased_without_a_word(
     filled: SqlAuditSink, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where nobody asked to be told it stands in the log."""
-    _change_the_second(filled)
+    change = entries.update().where(MIDDLE).values(outcome="denied")
+    filled.database.write(lambda c: c.execute(change))
     erase(filled, "ann", reason="asked", signer=KEY, organization_id="acme")
     (record,) = [each for each in caplog.records if each.name == "sigra.audit"]
     assert (record.levelname, "organization acme, sequence 2:" in record.getMessage()) == (
@@ -230,6 +230,17 @@ def test_events_go_on_after_all_was_pruned(filled: SqlAuditSink) -> None:
     filled.write(event(11))
     report = verified(filled, checkpoints=[checkpoint])
     assert (report.verdict, report.rows, report.pruned, report.unanchored) == ("intact", 1, 20, 1)
+
+
+def test_pruning_one_organization_touches_no_other(filled: SqlAuditSink) -> None:
+    """Its chain need not be the first."""
+    list(
+        prune(
+            filled, NOON + timedelta(minutes=5), reason="old", signer=KEY, organization_id="other"
+        )
+    )
+    assert [filled.count(EventFilter(name)) for name in ("acme", "other")] == [10, 5]
+    assert verified(filled).findings == ()
 
 
 def test_a_mark_must_be_signed_where_keys_are_given(filled: SqlAuditSink) -> None:
