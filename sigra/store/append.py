@@ -15,15 +15,16 @@ _FAR = 1 << 62
 """A sequence that no chain reaches by appending; the column holds twice as much."""
 
 
-def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
-    """Add the events that the store does not have yet; return how many were added.
+def append(runner: Runner, events: Sequence[AuditEvent]) -> None:
+    """Add the events that the store does not have yet.
 
     The rows of their chains are locked first, in the order of the tags: writers wait for each
     other, take no sequence twice and do not deadlock. The heads move last. Raises
     ``AuditNotKeptError`` for an event that is afterwards in no row of its own chain.
     """
     if len(events) == 1:
-        return _append_one(runner, events[0])
+        _append_one(runner, events[0])
+        return
     of_chain = defaultdict(list)
     for event in events:
         of_chain[chain_tag(event.organization_id)].append(event)
@@ -52,22 +53,18 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> int:
         if runner.run_many(runner.statements.add_entry, rows) != added:
             _check_all_there(runner, events)
         runner.run_many(runner.statements.move_head, heads)
-    return added
 
 
-def _append_one(runner: Runner, event: AuditEvent) -> int:
+def _append_one(runner: Runner, event: AuditEvent) -> None:
     """Add one event; look for it in the store only if the insert has added no row."""
     tag = chain_tag(event.organization_id)
     chain, last, head = lock_chain(runner, tag)
     digest, row = link(chain, tag, last + 1, head, event)
     statements = runner.statements
-    if not runner.run(statements.add_new_entry, *row):
-        found = _known(runner, [event]).get(event.event_id)
-        if found != chain:
-            raise AuditNotKeptError(event.event_id, taken=found is not None)
-        return 0
-    runner.run(statements.move_head, last + 1, digest, chain)
-    return 1
+    if runner.run(statements.add_new_entry, *row):
+        runner.run(statements.move_head, last + 1, digest, chain)
+    elif (found := _known(runner, [event]).get(event.event_id)) != chain:
+        raise AuditNotKeptError(event.event_id, taken=found is not None)
 
 
 def lock_chain(runner: Runner, tag: str) -> Row:
