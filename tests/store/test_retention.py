@@ -280,7 +280,7 @@ def test_a_mark_more_or_less_is_found(filled: SqlAuditSink, change: str, keys: A
     filled.database.write(lambda c: c.exec_driver_sql(change))
     report = verify(filled, all_organizations=True, public_keys=keys)
     (one,) = report.findings
-    assert (one.organization_id, one.kind) == ("acme", "removed")
+    assert (one.organization_id, one.sequence, one.kind) == ("acme", 0, "removed")
     assert "does not follow the mark before it" in one.reason
 
 
