@@ -129,19 +129,27 @@ def test_an_id_that_another_organization_has_is_refused(sink: SqlAuditSink) -> N
     assert (caught.value.event_id, caught.value.taken) == (squatter.event_id, True)
 
 
+@pytest.mark.parametrize("begun", ["acme", "mallory"])
+@pytest.mark.parametrize("earlier", [True, False])
 def test_an_id_of_many_that_another_organization_has_is_told_of(
-    url: str, open_sink: Callable[..., SqlAuditSink]
+    url: str, open_sink: Callable[..., SqlAuditSink], begun: str, earlier: bool
 ) -> None:
-    """A batch is written without it, be it taken before or in the same batch."""
+    """A batch is written without it, be it taken before or in the same batch, in an older chain
+    or a newer one.
+    """
     told: list[Any] = []
     sink = open_sink(url, batch=FOR_EVER)
-    before, within = event(1, "mallory"), event(2, "mallory")
-    with configure(on_audit_failure=told.append):
-        sink.write(before)
+    sink.write(event(0, begun))
+    sink.flush()
+    taken = event(1, "mallory")
+    sink.write(taken)
+    if earlier:
         sink.flush()
-        for each in (within, event(3), *(event(n, event_id=taken.event_id)
-                                         for n, taken in enumerate((before, within), 4))):  # fmt: skip
+    with configure(on_audit_failure=told.append):
+        for each in (event(3), event(4, event_id=taken.event_id)):
             sink.write(each)
         sink.flush()
-    assert [each.event.target_id for each in told] == ["4", "5"]
-    assert (events_of(sink, "acme"), events_of(sink, "mallory")) == (["3"], ["2", "1"])
+    assert [each.event.target_id for each in told] == ["4"]
+    expected = {"acme": ["3"], "mallory": ["1"]}
+    expected[begun].append("0")
+    assert {name: events_of(sink, name) for name in expected} == expected
