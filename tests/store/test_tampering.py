@@ -243,13 +243,12 @@ def test_a_finding_names_the_event_that_is_there(filled: SqlAuditSink) -> None:
     assert seen == [(3, rows[3]["event_id"], "changed"), (6, None, "removed")]
 
 
-def test_a_mark_cannot_contradict_a_checkpoint(filled: SqlAuditSink) -> None:
+@pytest.mark.parametrize("past", [bytes(40), b"\xff" * 40])
+def test_a_mark_cannot_contradict_a_checkpoint(filled: SqlAuditSink, past: bytes) -> None:
     """A thief who signs a mark for another past is found where a checkpoint knows that one."""
     checkpoint = take_checkpoint(filled, KEY)
     filled.write(event(10))
-    filled.database.write(
-        lambda c: mark_pruned(c, 1, "org:acme", (10, b"another past"), "old", KEY)
-    )
+    filled.database.write(lambda c: mark_pruned(c, 1, "org:acme", (10, past), "old", KEY))
     reasons = {each.reason for each in found(filled, [checkpoint]).findings}
     assert "a mark and a checkpoint contradict" in reasons
     assert "a mark and a checkpoint contradict" not in {e.reason for e in found(filled).findings}
