@@ -165,8 +165,8 @@ def test_delay_in_the_call_replaces_the_decorator_s_run_at() -> None:
 
 
 def test_a_job_is_not_retried_unless_asked() -> None:
-    """The default is one attempt."""
-    assert 1 == JobOptions().max_attempts
+    """The default is one attempt, with a priority of 0."""
+    assert (1, 0) == (JobOptions().max_attempts, JobOptions().priority)
 
 
 def test_the_decorator_s_options_are_checked_there() -> None:
