@@ -79,6 +79,7 @@ def test_a_right_value_is_kept(name: str, given: Any, kept: Any) -> None:
         ("priority", True),
         ("priority", 1.5),
         ("priority", 2**31),
+        ("priority", 2**63),
         ("priority", -(2**31) - 1),
         ("delay", -1),
         ("delay", timedelta(seconds=-1)),
@@ -150,8 +151,8 @@ def test_delay_and_run_at_exclude_each_other() -> None:
 
 def test_the_call_wins_over_the_decorator() -> None:
     """An option of the call replaces the decorator's, the others stay."""
-    chosen = parse_options({"priority": 9}, JobOptions(queue="mail", priority=1))
-    assert ("mail", 9) == (chosen.queue, chosen.priority)
+    chosen = parse_options({"priority": 9}, JobOptions(queue="mail", priority=1, delay=5.0))
+    assert ("mail", 9, 5.0) == (chosen.queue, chosen.priority, chosen.delay)
 
 
 def test_run_at_in_the_call_replaces_the_decorator_s_delay() -> None:
