@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks import alter
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -29,6 +30,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.append import lock_chain
+from sigra.store.errors import AuditChainError
 from sigra.store.keys import by_id, is_signed
 from sigra.store.statements import ConnectionRunner
 from sigra.store.tables import chains, entries
@@ -78,6 +80,18 @@ def test_a_checkpoint_says_where_all_chains_stand(sink: SqlAuditSink) -> None:
     assert heads == [("none", 1), ("org:acme", 2), ("org:other", 1)]
     assert (first.previous, second.previous) == (None, first.digest)
     assert first.at < second.at
+
+
+@pytest.mark.parametrize("change", ["tag = x'ff'", "sequence = 'x'", "head = 'x'"])
+def test_no_checkpoint_is_signed_of_a_row_that_cannot_be_read(
+    new_url: Any, open_sink: Any, change: str
+) -> None:
+    """SQLite keeps any value in any column, and none that is never written is signed."""
+    sink = open_sink(new_url("sqlite"))
+    sink.write(event(1))
+    alter(sink, lambda c: c.exec_driver_sql(f"UPDATE sigra_audit_chains SET {change}"))
+    with pytest.raises(AuditChainError):
+        take_checkpoint(sink, KEY)
 
 
 def test_checkpoints_survive_their_file(sink: SqlAuditSink, tmp_path: Path) -> None:
