@@ -141,8 +141,7 @@ def broken(queue: Any) -> Any:
         return native("psycopg", "saq").OperationalError
     if not hasattr(queue, "redis"):
         return OSError
-    errors = native("redis.exceptions", "saq")  # a failover, or its memory is full
-    return errors.ConnectionError, errors.ReadOnlyError, errors.OutOfMemoryError
+    return native("redis.exceptions", "saq").RedisError  # it refuses writes in a failover
 
 
 async def _is_held(queue: Any, job: Any) -> bool:

@@ -545,17 +545,24 @@ def test_an_end_is_written_where_redis_is_gone_for_a_moment(redis):
     assert (native.status, native.attempts) == ("complete", 1)
 
 
-def test_an_end_is_written_where_redis_takes_no_writes_for_a_moment():
-    """As in a failover: SAQ left the job as a running one, to be run again."""
+@pytest.mark.parametrize(
+    ("refuses", "again"),
+    [
+        ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE"),
+        ("CONFIG SET min-replicas-to-write 1", "CONFIG SET min-replicas-to-write 0"),
+    ],
+)
+def test_an_end_is_written_where_redis_takes_no_writes_for_a_moment(refuses, again):
+    """As in a failover, or until a replica is there: SAQ left the job as a running one, to be run again."""
     with bundled_redis() as url:
         queue = saq.Queue.from_url(url, name="failover")
         backend = SaqBackend(queue)
 
         @tenant_worker(name="tests.failover", backend=backend)
         async def ends(scope):
-            await queue.redis.replicaof("127.0.0.1", "1")
-            again = queue.redis.replicaof("NO", "ONE")
-            asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, again)
+            await queue.redis.execute_command(*refuses.split())
+            takes = queue.redis.execute_command(*again.split())
+            asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, takes)
 
         native = asyncio.run(run_once(queue, backend, ends))
     assert (native.status, native.attempts) == ("complete", 1)
