@@ -335,6 +335,7 @@ def test_a_lifespan_goes_with_the_fixtures_where_its_own_is_of_the_session(tmp_p
         unittest.SkipTest("why"),
         UnsatisfiedAssumption("why"),
         StopTest(0),
+        BaseExceptionGroup("of tasks", [ValueError(), pytest.fail.Exception("why")]),
     ],
     ids=lambda error: type(error).__name__,
 )

@@ -18,6 +18,8 @@ def interrupts(error: BaseException) -> bool:
     """Tell whether Ctrl-C raised it, or a testing tool in order to end the test."""
     if type(error) is KeyboardInterrupt:
         return was_pressed(error)
+    if isinstance(error, BaseExceptionGroup):  # of a body's tasks
+        return any(map(interrupts, error.exceptions))
     return any(f"{kind.__module__}.{kind.__name__}" in _OF_TESTS for kind in type(error).__mro__)
 
 
