@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -252,6 +253,12 @@ def test_plain_args_are_a_hand_built_job() -> None:
     """A payload without the mark is the args themselves."""
     delivery = unpack(TENANT, close.definition, "test", native_id="native-1")
     assert ("native-1", TENANT, 0) == (delivery.job.id, delivery.job.args, delivery.failures)
+
+
+def test_args_may_be_any_mapping() -> None:
+    """A third party's queue may hand on read-only ones."""
+    payload = {**pack(made()), "args": MappingProxyType(TENANT)}
+    assert TENANT == unpack(payload, close.definition, "test").job.args
 
 
 def test_a_hand_built_job_has_the_decorator_s_options() -> None:

@@ -142,7 +142,7 @@ def _read(
     failures = _failures(payload, options.max_attempts)
     job = Job(
         definition,
-        freeze(payload["args"], _NO_LIMIT),
+        freeze({**payload["args"]}, _NO_LIMIT),
         options,
         backend,
         stamp=(_count(payload, "enqueued_at"), 0),  # the second number only serves to make an id
