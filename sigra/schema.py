@@ -169,5 +169,6 @@ def _called(schema: Any) -> Any:
     kind = type(schema)
     if issubclass(kind, _plain_callables):
         return schema
-    wrapped = _attribute(kind, "__wrapped__")  # by wrapt, whose proxy takes any call
-    return (_attribute(kind, "__call__") if wrapped is ABSENT else wrapped).__get__(schema, kind)
+    # By wrapt, whose proxy takes any call. That of functools.wraps says nothing of an instance.
+    proxied = inspect.isdatadescriptor(_attribute(kind, "__wrapped__"))
+    return _attribute(kind, "__wrapped__" if proxied else "__call__").__get__(schema, kind)

@@ -327,6 +327,17 @@ def test_what_a_decorator_of_wrapt_s_wraps_counts_as_it_is() -> None:
         schema_fields(arecord)
 
 
+def test_an_instance_of_a_class_made_by_functools_wraps_is_called_itself() -> None:
+    """Such a class has what it wraps too, of which its instances say nothing."""
+
+    @functools.wraps(Row, updated=())
+    class Wrapping:
+        def __call__(self, action: str, attempt: int) -> tuple[str, int]:
+            return action, attempt
+
+    assert (EVENT.action, 1) == build_record(Wrapping(), EVENT)
+
+
 def test_a_function_takes_its_parameters() -> None:
     """A function takes the fields among its keyword parameters."""
 
