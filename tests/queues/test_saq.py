@@ -595,6 +595,26 @@ def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
     assert (native.status, native.attempts) == ("queued", 0)
 
 
+def test_a_consumer_that_has_made_its_queue_anew_ends_jobs_as_they_end(redis):
+    """No SaqBackend was given it, and SAQ itself would complete a job that is to run again."""
+    name = f"anew-{uuid.uuid4().hex}"
+    queue, anew = (saq.Queue.from_url(redis, name=name) for _ in range(2))
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.anew", backend=backend, max_attempts=2, backoff=60)
+    def ends(scope):
+        raise LookupError
+
+    async def begin():
+        job = await ends.anew(IDS)
+        await saq.Worker(anew, backend.functions).process()
+        await anew.disconnect()
+        return await left_of(queue, job)
+
+    native = asyncio.run(begin())
+    assert (native.status, native.kwargs["failures"]) == ("queued", 1)
+
+
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
     """A queue that pickles could run whatever somebody has written to it."""
