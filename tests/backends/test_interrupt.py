@@ -44,6 +44,49 @@ def test_a_body_that_raises_keyboard_interrupt_is_a_failed_job() -> None:
         job.result()
 
 
+class EvasiveError(Exception):
+    @property
+    def __class__(self):
+        raise LookupError
+
+
+class EvasiveGroup(ExceptionGroup):
+    @property
+    def exceptions(self):
+        raise LookupError
+
+
+class Evasive(type):
+    @property
+    def __mro__(cls):
+        raise LookupError
+
+
+class EvasivelyTypedError(Exception, metaclass=Evasive):
+    pass
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: EvasiveError(),
+        lambda: EvasiveGroup("", [ValueError()]),
+        lambda: EvasivelyTypedError(),
+    ],
+    ids=["class", "group", "metaclass"],
+)
+def test_an_error_that_cannot_be_asked_what_it_is_stays_in_the_job(make, monkeypatch) -> None:
+    """Whether it interrupts is told without its code: what that raises left .new()."""
+
+    @tenant_worker
+    def evades(scope):
+        raise make()
+
+    monkeypatch.setattr(logging.getLogger("sigra.job"), "disabled", True)  # it cannot be logged
+    with configure(backend=SyncBackend()):
+        assert "discarded" == evades.new(ARGS).state
+
+
 @pytest.mark.parametrize("worker", [is_pressed, is_pressed_async])
 def test_ctrl_c_reaches_the_caller_and_leaves_no_context(worker) -> None:
     """A real interrupt is not swallowed, and nothing of the job stays behind."""

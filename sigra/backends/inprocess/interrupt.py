@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from opcode import opmap
 
+from sigra.audit.read import type_name
+
+_mro = type.__dict__["__mro__"].__get__
+_members = BaseExceptionGroup.__dict__["exceptions"].__get__
 _OF_TESTS = {
     "_pytest.outcomes.OutcomeException",  # of pytest.fail and pytest.skip, and of pytest-timeout
     "_pytest.outcomes.Exit",
@@ -15,15 +19,24 @@ _OF_TESTS = {
 
 
 def interrupts(error: BaseException) -> bool:
-    """Tell whether Ctrl-C raised it, or a testing tool in order to end the test."""
-    if type(error) is KeyboardInterrupt:
-        return was_pressed(error)
-    if isinstance(error, BaseExceptionGroup):  # of a body's tasks
-        return any(map(interrupts, error.exceptions))
-    return any(f"{kind.__module__}.{kind.__name__}" in _OF_TESTS for kind in type(error).__mro__)
+    """Tell whether Ctrl-C raised it, or a testing tool in order to end the test.
+
+    It is told by its exact type, and by what a group holds: no code of an odd error runs.
+    """
+    errors = [error]
+    for one in errors:
+        kind = type(one)
+        if issubclass(kind, BaseExceptionGroup):  # of a body's tasks
+            errors += _members(one)
+        elif kind is KeyboardInterrupt:
+            if _was_pressed(one):
+                return True
+        elif not _OF_TESTS.isdisjoint(map(type_name, _mro(kind))):
+            return True
+    return False
 
 
-def was_pressed(error: KeyboardInterrupt) -> bool:
+def _was_pressed(error: BaseException) -> bool:
     """Tell whether Ctrl-C was pressed; if not, a body raised the exception by ``raise``.
 
     Python's signal handler has no frame: the innermost frame was then at another instruction
