@@ -141,9 +141,8 @@ class SyncBackend:
                     self._schedule(job, ticket, pump.now() + verdict.delay, verdict.delay)
                 pump.leave()
                 raise
-            if verdict.error is not None and interrupts(verdict.error):
-                pump.leave()
-                raise verdict.error
+            if verdict.error is not None:
+                self._pass_on(verdict.error, pump)
             if (following := pump.take()) is None:
                 return
             job, ticket = following
@@ -161,9 +160,15 @@ class SyncBackend:
                 pump.leave()  # it was cancelled with whoever awaited; these were not begun
                 raise
             self._settle(job, ticket, verdict, pump)
-            if verdict.error is not None and interrupts(verdict.error):
-                pump.leave()
-                raise verdict.error
+            if verdict.error is not None:
+                self._pass_on(verdict.error, pump)
+
+    @staticmethod
+    def _pass_on(error: BaseException, pump: Pump) -> None:
+        """Raise what interrupts the caller, and leave to ``drain()`` what waits."""
+        if interrupts(error):
+            pump.leave()
+            raise error
 
     def _settle(self, job: Job, ticket: LocalTicket, verdict: Verdict, pump: Pump) -> None:
         if pump.ran is not None:
