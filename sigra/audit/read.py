@@ -15,7 +15,7 @@ ABSENT: Any = object()
 """Stands for a member that an object does not have."""
 
 # Straight from ``type``: a metaclass may define any of these anew.
-_mro = type.__dict__["__mro__"].__get__
+mro_of = type.__dict__["__mro__"].__get__
 _namespace = type.__dict__["__dict__"].__get__
 _module = type.__dict__["__module__"].__get__
 _cause, _facts = (BaseException.__dict__[name].__get__ for name in ("__cause__", "__dict__"))
@@ -107,7 +107,7 @@ def _is_slot(kind: type) -> bool:
 
 
 def _on_type(kind: type, name: str) -> Any:
-    for cls in _mro(kind):
+    for cls in mro_of(kind):
         if name in (namespace := _namespace(cls)):
             return namespace[name]
     return ABSENT

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from opcode import opmap
 
-from sigra.audit.read import type_name
+from sigra.audit.read import mro_of, type_name
 
-_mro = type.__dict__["__mro__"].__get__
 _members = BaseExceptionGroup.__dict__["exceptions"].__get__
 _OF_TESTS = {
     "_pytest.outcomes.OutcomeException",  # of pytest.fail and pytest.skip, and of pytest-timeout
@@ -31,7 +30,7 @@ def interrupts(error: BaseException) -> bool:
         elif kind is KeyboardInterrupt:
             if _was_pressed(one):
                 return True
-        elif not _OF_TESTS.isdisjoint(map(type_name, _mro(kind))):
+        elif not _OF_TESTS.isdisjoint(map(type_name, mro_of(kind))):
             return True
     return False
 
