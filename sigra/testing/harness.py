@@ -196,12 +196,12 @@ def _now() -> str:
     Those of one tick of the clock, up to 16 ms on Windows, have no order: wait for the next, but
     not for ever, for a test may have frozen the clock.
     """
-    before = now = uuid7()[:_TIME]
-    looks = 100
-    while now == before and looks:
+    before = uuid7()[:_TIME]
+    for _ in range(100):
+        if (now := uuid7()[:_TIME]) != before:
+            return now
         time.sleep(0.001)
-        now, looks = uuid7()[:_TIME], looks - 1
-    return now
+    return before
 
 
 def _counted(runs: list[dict[str, Any]]) -> str:
