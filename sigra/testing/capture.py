@@ -137,6 +137,9 @@ def _matching(
     definition = definition_of(worker)
     if args is not None and not isinstance(args, Mapping):
         raise TypeError(f"args must be a mapping of names to values, not {type(args).__qualname__}")
+    for key in args or ():
+        if not isinstance(key, str):
+            raise TypeError(f"args must have names as keys; one key is {type(key).__qualname__}")
     # In the form that .new() gives them: a test may ask with an int id, a tuple or a timedelta.
     wanted = _as_json(dict(args or {}))
     if definition.tenant:

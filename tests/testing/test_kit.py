@@ -647,6 +647,16 @@ def test_asking_by_args_takes_a_mapping(
         ask(close, args=args)
 
 
+@pytest.mark.parametrize("ask", [assert_enqueued, refute_enqueued])
+@pytest.mark.parametrize("of", [later, sweep])
+def test_asking_by_args_takes_names_as_keys(
+    of: Any, ask: Callable[..., object], sigra_backend: RecordingBackend
+) -> None:
+    """A key that no job can have is named as the mistake that it is."""
+    with pytest.raises(TypeError, match="^args must have names as keys; one key is int$"):
+        ask(of, args={**TENANT, 1: 2})
+
+
 def test_a_duplicate_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
     """Of two jobs with one unique key there is the first."""
     first = close.new(TENANT, unique="x", delay=9)
