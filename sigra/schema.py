@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, get_origin
+from typing import Any, Union, get_origin
 
 from sigra.audit.event import EVENT_FIELDS
 from sigra.audit.read import ABSENT
@@ -35,13 +35,15 @@ def schema_fields(schema: Any) -> Fields:
     """
     if (known := _known.get(id(schema))) is not None:
         return known[1]
-    if not callable(schema) or inspect.iscoroutinefunction(_called(schema)):
-        kind = "an async one" if callable(schema) else type_qualname(type(schema))
+    makes = callable(schema) and schema is not Any and get_origin(schema) is not Union
+    if not makes or inspect.iscoroutinefunction(_called(schema)):
+        kind = "an async one" if makes else type_qualname(type(schema))
         raise TypeError(
             f"audit_schema must be a record type or a plain function, not {kind}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
-    record = get_origin(schema) or schema  # the type itself, without its parameters
+    # The type itself, without its parameters, or what is Annotated.
+    record = getattr(schema, "__origin__", schema) if get_origin(schema) else schema
     if not (fields := _matched(_declared(record))):
         name = type_qualname(record if issubclass(type(record), type) else type(record))
         raise TypeError(
@@ -155,13 +157,12 @@ def _by_name(names: Iterable[str]) -> dict[str, str]:
 def _parameters(schema: Any, if_any: Iterable[str] = EVENT_FIELDS) -> dict[str, str]:
     """Return the keywords of a call: ``if_any`` if it takes any, none if it has no signature."""
     try:
-        parameters = inspect.signature(_called(schema), **AS_WRITTEN).parameters.values()
+        taken = inspect.signature(_called(schema), **AS_WRITTEN).parameters.values()
     except (TypeError, ValueError):
         return _by_name(if_any if schema is dict else ())
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+    if any(p.kind is p.VAR_KEYWORD for p in taken):
         return _by_name(if_any)
-    by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return _by_name(parameter.name for parameter in parameters if parameter.kind in by_keyword)
+    return _by_name(p.name for p in taken if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
 
 
 def _called(schema: Any) -> Any:

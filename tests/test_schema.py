@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar, Union
 
 import pytest
 import wrapt
@@ -279,6 +279,19 @@ def test_a_generic_type_with_its_parameters_takes_what_the_type_itself_takes() -
     assert same("action") == schema_fields(Row[int])
     with pytest.raises(TypeError, match="audit_schema list declares none"):
         schema_fields(list[int])
+
+
+def test_an_annotated_type_takes_what_the_type_itself_takes() -> None:
+    """``Annotated[Row, ...]`` makes a ``Row``."""
+    annotated: Any = Annotated[Row, "kept for a year"]
+    assert "invoice.close" == build_record(annotated, EVENT).action
+
+
+@pytest.mark.parametrize("schema", [Any, Union[Row, int]])  # noqa: UP007 - | is another
+def test_what_makes_no_record_though_it_looks_callable_is_refused(schema: Any) -> None:
+    """At decoration, not at the first event."""
+    with pytest.raises(TypeError, match="must be a record type or a plain function"):
+        schema_fields(schema)
 
 
 UNQUOTED = """
