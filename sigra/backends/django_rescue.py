@@ -68,6 +68,7 @@ def go_on(result: Any, payload: Mapping[str, Any], verdict: Verdict) -> None:
         else:
             row.set_failed(writable(verdict.error))
         send_again(result.task, payload, verdict.delay)
+    _keep(row)
 
 
 def end(result: Any, payload: Mapping[str, Any], error: BaseException) -> None:
@@ -83,8 +84,12 @@ def end(result: Any, payload: Mapping[str, Any], error: BaseException) -> None:
             row.set_failed(error)
             row.args_kwargs["kwargs"] = kept
             row.save(update_fields=["args_kwargs"])
-        # Django does it next, and would undo what somebody has made of the row since.
-        row.set_failed = lambda _: None
+        _keep(row)
+
+
+def _keep(row: Any) -> None:
+    """Keep Django from ending the row too: it would undo what somebody has made of it since."""
+    row.set_failed = row.set_successful = lambda _: None
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import consumer_side
 from asgiref.sync import sync_to_async
 from django.db import connection
 from django.tasks import task
+from django.tasks.signals import task_finished
 from django_tasks_db.models import DBTaskResult
 
 from sigra import Snooze, tenant_worker
@@ -65,13 +66,14 @@ async def asks_on_a_loop(scope, query):
 
 @tenant_worker
 def dies_as_it_is_put_off(scope, args, job, marker):
-    """Snooze once; the first time the consumer is killed when the next run is queued."""
+    """Snooze once; the first time the consumer is killed once the next run is queued."""
     contract_workers.record(scope, args)
     if job.snoozes:
         return None
     if not Path(marker).exists():
         Path(marker).touch()
         DBTaskResult.set_successful = _die_unless_with_it
+        task_finished.connect(_die, weak=False)
     return Snooze(1)
 
 
@@ -81,8 +83,12 @@ _set_successful = DBTaskResult.set_successful
 def _die_unless_with_it(*args):
     """End the row in the transaction that queues the next run, but not later by itself."""
     if not connection.in_atomic_block:
-        os.kill(os.getpid(), signal.SIGKILL)
+        _die()
     _set_successful(*args)
+
+
+def _die(**_):
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task

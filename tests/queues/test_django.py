@@ -465,13 +465,23 @@ class TestDjangoOnPostgres(DjangoContract):
             self._run(harness, journal, workers.snoozes, {**IDS, "times": 1}, 3, max_attempts=2)
         assert [run["snoozes"] for run in journal.runs(workers.snoozes.name)] == [0, 0, 1]
 
-    def test_the_end_of_a_job_is_written_once(self, harness, journal):
-        """Who makes its row READY again, as soon as it says FAILED, keeps the run that he asked for."""
+    @pytest.mark.parametrize(
+        ("worker", "args", "attempts", "status"),
+        [
+            (workers.recovers, {"failures": 1}, 1, "FAILED"),
+            (workers.recovers, {"failures": 1}, 2, "FAILED"),
+            (workers.snoozes, {"times": 1}, 1, "SUCCESSFUL"),
+        ],
+    )
+    def test_the_end_of_a_run_is_written_once(
+        self, harness, journal, worker, args, attempts, status
+    ):
+        """Who makes its row READY again, as soon as it has ended, keeps the run that he asked for."""
         table = harness.rows.model._meta.db_table
-        again = "OLD.status = 'FAILED' AND NEW.args_kwargs = OLD.args_kwargs"
+        again = f"OLD.status = '{status}' AND NEW.args_kwargs = OLD.args_kwargs"
         with failing(harness.server, f"ON {table} WHEN {again}", times=1):
-            job = workers.recovers.new({**IDS, "failures": 1})
-            self.row(harness, journal, job.native_id, "FAILED")
+            job = worker.new({**IDS, **args}, max_attempts=attempts)
+            self.row(harness, journal, job.native_id, status)
             self._run(harness, journal, workers.echo, IDS)
             written_again = django_jobs.ask("SELECT is_called::int FROM failing")
         assert not written_again
