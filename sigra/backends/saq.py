@@ -10,11 +10,9 @@ from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.none_known import warn_if_none
 from sigra.backends.producing import able_to, require_json, sending
-from sigra.backends.saq_begin import watch_begins
 from sigra.backends.saq_connect import Connection, queue_of
-from sigra.backends.saq_ended import watch_ends
 from sigra.backends.saq_run import named, native_job
-from sigra.backends.saq_sweep import look_for_lost
+from sigra.backends.saq_watch import watch, watch_consumers
 from sigra.job import Job
 
 _saq = native("saq", "saq")
@@ -42,12 +40,11 @@ class SaqBackend:
             name: Connection(each, _TIMEOUT) for name, each in self._queues.items()
         }
         self._heartbeat = heartbeat
+        watch_consumers()
         for each in self._queues.values():
             written, writer = each.serialize(_saq.Job("sigra")), f"the SAQ queue {each.name!r}"
             require_json(written, writer, "leave dump= and load= out")
-            look_for_lost(each)
-            watch_begins(each)
-            watch_ends(each)
+            watch(each)
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ treats a finished job's key as held within the same second.
                 self.capabilities -= {"unique"}

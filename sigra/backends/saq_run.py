@@ -13,7 +13,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import due_at, error_text, unique_key
 from sigra.backends.saq_begin import begin_notes
-from sigra.backends.saq_ended import end, goes_on, had_ended, settle, watch_ends
+from sigra.backends.saq_ended import end, goes_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
 from sigra.backends.saq_write import GoneError
 from sigra.job import Job
@@ -44,7 +44,6 @@ async def run(context: dict[str, Any], /, **payload: Any) -> None:
     """Run a job: the body of every worker's function."""
     job, worker = context["job"], context["worker"]
     job.retry_delay = AGAIN
-    watch_ends(job.get_queue())  # which need not be one that a SaqBackend was given
     if await had_ended(job):
         return
     attempts = job.attempts

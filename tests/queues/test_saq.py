@@ -615,6 +615,48 @@ def test_a_consumer_that_has_made_its_queue_anew_ends_jobs_as_they_end(redis):
     assert (native.status, native.kwargs["failures"]) == ("queued", 1)
 
 
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_consumer_that_has_made_its_queue_anew_brings_lost_jobs_back(server, request):
+    """No SaqBackend was given it, and the job of a dead consumer was running for ever."""
+    url, name = request.getfixturevalue(server), f"anew-{uuid.uuid4().hex}"
+    queue, anew = (saq.Queue.from_url(url, name=name) for _ in range(2))
+    backend = SaqBackend(queue, heartbeat=1)
+
+    async def die_and_sweep():
+        with configure(backend=backend):
+            job = await workers.echo.anew(IDS)
+        dead = await queue.dequeue(timeout=5)
+        await dead.update(status="active", started=1)
+        await asyncio.sleep(1.5)
+        saq.Worker(anew, backend.functions)
+        await anew.connect()
+        await anew.sweep(lock=1)
+        await anew.disconnect()
+        return await left_of(queue, job)
+
+    assert asyncio.run(die_and_sweep()).status == "queued"
+
+
+def test_a_consumer_that_has_made_its_queue_anew_counts_only_what_begins(redis):
+    """No SaqBackend was given it, and a hook of the application that raised used up an attempt."""
+    name = f"anew-{uuid.uuid4().hex}"
+    queue, anew = (saq.Queue.from_url(redis, name=name) for _ in range(2))
+    backend = SaqBackend(queue)
+
+    async def hook(context):
+        raise OSError
+
+    async def fail_to_begin():
+        with configure(backend=backend):
+            job = await workers.echo.anew(IDS)
+        await saq.Worker(anew, backend.functions, before_process=hook).process()
+        await anew.disconnect()
+        return await left_of(queue, job)
+
+    native = asyncio.run(fail_to_begin())
+    assert (native.status, native.kwargs["ended"]) == ("queued", 1)
+
+
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
     """A queue that pickles could run whatever somebody has written to it."""
