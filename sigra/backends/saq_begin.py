@@ -136,12 +136,13 @@ def _may_wait(job: Any) -> bool:
 
 
 def broken(queue: Any) -> Any:
-    """Return the errors of a connection that breaks, or of a server that takes no writes now."""
+    """Return the errors of a connection that breaks, or of a server that refuses writes now."""
     if hasattr(queue, "pool"):
-        return native("psycopg", "saq").OperationalError
+        errors = native("psycopg.errors", "saq")
+        return errors.OperationalError, errors.ReadOnlySqlTransaction
     if not hasattr(queue, "redis"):
         return OSError
-    return native("redis.exceptions", "saq").RedisError  # it refuses writes in a failover
+    return native("redis.exceptions", "saq").RedisError  # NOREPLICAS and the like
 
 
 async def _is_held(queue: Any, job: Any) -> bool:

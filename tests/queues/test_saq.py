@@ -25,9 +25,11 @@ saq = need("saq")
 
 import psycopg  # noqa: E402
 from proxy import Proxy  # noqa: E402
+from psycopg_pool import AsyncConnectionPool  # noqa: E402
 from redis import asyncio as aioredis  # noqa: E402
 from redis.asyncio.retry import Retry  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
+from saq.queue.postgres import PostgresQueue  # noqa: E402
 from saq.queue.redis import RedisQueue  # noqa: E402
 
 from sigra import (  # noqa: E402
@@ -417,6 +419,35 @@ def test_an_end_that_a_broken_connection_keeps_from_being_written_is_written_aft
             await asyncio.wait({asyncio.ensure_future(process)})
         return await left_of(queue, job)
 
+    native = asyncio.run(run_it())
+    assert (native.status, native.attempts) == ("complete", 1)
+
+
+def test_an_end_is_written_where_postgres_takes_no_writes_for_a_moment(postgres):
+    """As in a failover: the job stayed a running one, to be run a second time."""
+    pool = AsyncConnectionPool(postgres, min_size=1, max_size=1, open=False)
+    sizes: Any = {"min_size": 1, "max_size": 1, "manage_pool_lifecycle": True}
+    queue = PostgresQueue(pool, name="read-only", **sizes)
+    backend = SaqBackend(queue)
+
+    async def set_read_only(value):
+        async with pool.connection() as conn:  # the only one
+            await conn.execute(f"SET default_transaction_read_only = {value}")
+
+    async def take_writes_again():
+        await asyncio.sleep(1.5)
+        await set_read_only("off")
+
+    @tenant_worker(name="tests.read_only", backend=backend)
+    async def ends(scope):
+        await set_read_only("on")
+        later.append(asyncio.ensure_future(take_writes_again()))
+
+    async def run_it():
+        await queue.connect()
+        return await run_once(queue, backend, ends)
+
+    later = []
     native = asyncio.run(run_it())
     assert (native.status, native.attempts) == ("complete", 1)
 
