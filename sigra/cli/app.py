@@ -37,8 +37,8 @@ class _Commands(click.Group):
             finally:
                 if sys.stdout is not None:  # None where it was closed
                     sys.stdout.flush()  # a later failure would be reported by nobody
-        except KeyboardInterrupt:
-            ctx.exit(130)
+        except KeyboardInterrupt as error:
+            ctx.exit(getattr(error, "status", 130))
         except OSError as error:  # before click, which would end with 1
             if not is_closed(error):
                 raise

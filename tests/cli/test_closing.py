@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,6 +41,11 @@ class Holding:
 class Broken(Holding):
     def close(self):
         raise OSError(28, "No space left on device")
+
+class Stuck(Holding):
+    def close(self):
+        super().close()
+        time.sleep(120)
 
 @tenant_worker
 def note(scope, n: int):
@@ -94,6 +100,20 @@ def test_sinks_are_closed_after_ctrl_c(
     out += process.communicate(timeout=PATIENCE)[0]
     told = (place / "closed").read_text().split()
     assert (130, out.count(b"\n")) == (process.returncode, len(told))
+
+
+def test_sigterm_amid_a_close_leaves_the_summary(
+    start: Start, folder: Callable[[str], Path], number_file: Callable[[int], str]
+) -> None:
+    """As after Ctrl-C: what became of the jobs, and of the sink that did not close, is told."""
+    place = folder("Stuck()")
+    process = start("run", "cli_sinks:note", "--args", number_file(3), folder=place)
+    while not (place / "closed").exists():
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=PATIENCE)
+    said = "Not closed: cli_sinks.Stuck: no time was left\n"
+    assert (143, True) == (process.returncode, said in err.decode())
 
 
 def test_sinks_are_closed_if_the_command_cannot_begin(

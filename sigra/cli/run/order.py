@@ -23,7 +23,7 @@ from sigra.cli.run.lane import Lane
 from sigra.cli.run.reader import LineReader
 from sigra.cli.run.rejects import default_rejects
 from sigra.cli.run.run import Run
-from sigra.cli.run.stop import GRACE, Stop, end_at_once
+from sigra.cli.run.stop import GRACE, Stop, end_at_once, terminated_as_by_ctrl_c
 from sigra.cli.run.summary import Report, show_report
 from sigra.cli.show import Bar, stderr_console
 from sigra.cli.target import MisuseError, load_worker
@@ -116,7 +116,8 @@ def _end(order: Order, run: Run, sinks: ClosingSinks) -> Report:
     if run.stop.hurried:
         late.start()
     try:
-        sinks.close()
+        with terminated_as_by_ctrl_c():
+            sinks.close()
     finally:  # after Ctrl-C too: if a close does not end, the user is told what became of the jobs
         late.cancel()
         report = show()
