@@ -131,9 +131,16 @@ def test_a_worker_that_is_not_imported_yet_is_found_in_its_module(
 
 @pytest.mark.parametrize("home", [None, __name__, "catalog_no_such_module"])
 def test_a_worker_that_its_module_lacks_is_unknown(home: str | None) -> None:
-    """find() raises UnknownWorkerError, also if there is no such module."""
-    with pytest.raises(UnknownWorkerError):
+    """find() raises UnknownWorkerError, also if there is no such module, and then says so."""
+    with pytest.raises(UnknownWorkerError) as caught:
         catalog.find("no.such", home)
+    missing = getattr(caught.value.__cause__, "name", None)
+    assert missing == (home if home == "catalog_no_such_module" else None)
+
+
+def test_a_worker_that_is_there_needs_no_module() -> None:
+    """find() imports nothing for it: a notebook's worker has no module that could be imported."""
+    assert known.definition is catalog.find(known.name, "catalog_no_such_module")
 
 
 def test_every_worker_is_listed_in_order() -> None:
@@ -283,13 +290,22 @@ def test_a_module_s_worker_lasts_whoever_holds_it(module: Any) -> None:
     assert one.job is catalog.lookup(f"{one.__name__}.job").function
 
 
-def test_one_name_in_two_modules_is_refused(module: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["catalog_other", "catalog_two"])
+def test_one_name_in_two_modules_is_refused(module: Any, tmp_path: Path, other: str) -> None:
     """Another module's function is another worker, however often each is executed."""
-    text = ONE.replace("@worker", "@worker(name='catalog.two')")
+    text = ONE.replace("@worker", f"@worker(name='{other}')")
     module(text)
-    (tmp_path / "catalog_other.py").write_text(text, encoding="utf-8")
+    (tmp_path / f"{other}.py").write_text(text, encoding="utf-8")
     with pytest.raises(DuplicateWorkerError):
-        importlib.import_module("catalog_other")
+        importlib.import_module(other)
+
+
+def test_a_module_that_has_moved_is_the_same_one(module: Any, tmp_path: Path) -> None:
+    """A new release may have it in another folder; its workers are still those of its name."""
+    first = module()
+    (tmp_path / "moved.py").write_text(ONE, encoding="utf-8")
+    again = runpy.run_path(str(tmp_path / "moved.py"), run_name="".join([*first.__name__]))
+    assert again["job"].definition is catalog.lookup(first.job.name)
 
 
 def test_a_removed_and_imported_module_is_fine(module: Any) -> None:
@@ -314,6 +330,20 @@ def test_a_module_run_by_runpy_again_may_have_changed(module: Any) -> None:
     path.write_text(ONE.replace("return n", "return n + 1"), encoding="utf-8")
     second = runpy.run_path(str(path), run_name="catalog_edited")
     assert second["job"].definition is catalog.lookup("catalog_edited.job")
+
+
+def test_another_function_of_a_name_is_refused_where_nobody_types() -> None:
+    """A script, or what has no file, is no prompt: its second definition is a mistake."""
+    namespace: dict[str, Any] = {"__name__": "catalog_untyped"}
+    with pytest.raises(DuplicateWorkerError):
+        exec(ONE + ONE, namespace)
+
+
+def test_a_prompt_excuses_no_module(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What somebody imports there is not typed there, and may define a name once."""
+    monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
+    with pytest.raises(DuplicateWorkerError):
+        module(ONE + ONE)
 
 
 def test_lines_that_run_again_in_their_namespace_are_fine() -> None:

@@ -12,6 +12,7 @@ from forked import run_beside_threads
 from sigra import (
     AuditEvent,
     Cancel,
+    InvalidArgsError,
     SyncBackend,
     UnknownBackendError,
     config,
@@ -126,8 +127,9 @@ def test_an_unknown_backend_is_refused(given: Any) -> None:
     ],
 )
 def test_a_wrong_setting_is_refused(given: Any, kind: Any) -> None:
-    """A wrong type, value or name raises."""
-    with pytest.raises(kind):
+    """A wrong type, value or name raises, and the error names the setting."""
+    (name,) = given
+    with pytest.raises(kind, match=name.removesuffix("s")):
         configure(**given)
 
 
@@ -168,6 +170,23 @@ def test_a_limit_takes_effect_in_new() -> None:
     wide = worker(name="config.wide")(lambda args: None)
     with configure(max_args_bytes=20), pytest.raises(ValueError, match="max_args_bytes is 20"):
         wide.new({"text": "x" * 20})
+
+
+@pytest.mark.parametrize(("given", "most"), [({}, 256 * 1024), ({"max_args_bytes": 20}, 20)])
+def test_args_may_be_as_long_as_the_limit(given: Any, most: int) -> None:
+    """Not one byte more is taken; the limit is 256 KiB unless another is set."""
+    wide = worker(name="config.exact")(lambda args: None)
+    text = "x" * (most - len('{"text":""}'))
+    with configure(**given):
+        assert "completed" == wide.new({"text": text}).state
+        with pytest.raises(InvalidArgsError):
+            wide.new({"text": text + "x"})
+
+
+def test_the_least_limit_leaves_room_for_no_args_alone() -> None:
+    """An empty object takes two bytes."""
+    with configure(max_args_bytes=2):
+        assert "completed" == worker(name="config.least")(lambda args: None).new({}).state
 
 
 FORKS = """

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sigra import Backend, MissingExtraError, SyncBackend, UnknownBackendError, registry
-from sigra.registry import backend_names, resolve_backend
+from sigra.registry import backend_class, backend_names, resolve_backend
 
 GOOD = """
 from sigra import SyncBackend
@@ -42,9 +42,13 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return write
 
 
-def test_sync_is_built_in() -> None:
-    """The default's name needs no entry point."""
-    assert isinstance(resolve_backend("sync"), SyncBackend)
+@pytest.mark.parametrize("name", ["sync", "thread", "asyncio"])
+def test_a_built_in_backend_needs_no_entry_point(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may be a single file, without what an installation writes."""
+    monkeypatch.setattr(registry, "GROUP", "sigra.no_such_group")
+    assert name == backend_class(name).name
 
 
 @pytest.mark.parametrize("name", ["sync", "thread", "asyncio"])
