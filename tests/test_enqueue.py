@@ -549,13 +549,14 @@ def test_the_worker_s_backend_wins_over_the_queue_s() -> None:
 
 
 def test_the_queue_s_backend_wins_over_the_default() -> None:
-    """A queue that is configured is served by its backend."""
+    """A queue that is configured is served by its backend, and any other by the default."""
 
     class Mail(SyncBackend):
         name = "mail"
 
     with configure(backend="sync", backends={"mail": Mail()}):
-        assert ["mail", "sync"] == [sweep.new({}, queue="mail").backend, sweep.new({}).backend]
+        jobs = [sweep.new({}, queue="mail"), sweep.new({}, queue="other"), sweep.new({})]
+    assert ["mail", "sync", "sync"] == [job.backend for job in jobs]
 
 
 def test_a_changed_default_backend_takes_effect_at_once() -> None:

@@ -494,6 +494,7 @@ def test_comparing_shows_no_mutable_child_to_the_other_side() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     assert freeze(tree(), LIMIT) == {"n": 1, "d": Spy(), "l": Spy()}
+    assert not freeze(tree(), LIMIT) != {"n": 1, "d": Spy(), "l": Spy()}
     assert Spy() in freeze(tree(), LIMIT)["l"]
     assert 1 == freeze(tree(), LIMIT)["l"].count(Spy()) - 1
     assert seen
@@ -520,6 +521,12 @@ def test_args_are_equal_to_and_instances_of_dict_and_list() -> None:
     assert repr(tree()) == repr(freeze(tree(), LIMIT)) == repr(frozen)
     with pytest.raises(TypeError, match="unhashable"):
         hash(frozen)
+
+
+def test_a_pickle_says_nothing_of_what_was_read() -> None:
+    """Args that nobody has read are pickled as read ones, so that another release knows the class."""
+    unread = pickle.dumps(freeze(tree(), LIMIT))
+    assert FrozenDict is type(pickle.loads(unread)) is type(pickle.loads(unread)["d"])
 
 
 def test_a_deep_copy_is_plain_and_may_be_changed() -> None:

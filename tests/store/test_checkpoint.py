@@ -52,8 +52,16 @@ def test_a_key_can_be_read_from_pem(password: bytes | None) -> None:
 
 def test_a_key_of_another_kind_is_refused() -> None:
     """One algorithm, so that nobody can choose a weaker one."""
-    with pytest.raises(TypeError, match="Ed25519"):
+    with pytest.raises(TypeError, match="^the key must be an Ed25519 key, not "):
         Signer.from_pem(pem(Ed448PrivateKey.generate()))
+
+
+def test_a_key_keeps_its_name_and_signs_the_same() -> None:
+    """Marks and checkpoints of an earlier release have both."""
+    signer = Signer(Ed25519PrivateKey.from_private_bytes(b"\1" * 32))
+    assert "34750f98bd59fcfc" == signer.key_id
+    signature = signer.sign("checkpoint", "{}").hex()
+    assert signature.startswith("0ef9dccf29d3bc29") and signature.endswith("43de3ddd84d7902")
 
 
 def test_a_signature_is_good_for_its_key_purpose_and_text() -> None:

@@ -73,7 +73,7 @@ def test_a_driver_that_counts_no_rows_tells_of_a_swallowed_event(
     """Through an asynchronous driver an event of many is looked for as well."""
     sink = open_sink(new_url(kind).replace("sqlite:", "sqlite+aiosqlite:"))
     swallow(sink)
-    with pytest.raises(AuditNotKeptError):
+    with pytest.raises(AuditNotKeptError, match="did not keep it"):
         sink._write([(event(number, actor_id="mallory"), None) for number in range(3)])
 
 
