@@ -382,10 +382,18 @@ ODD_ROW = {
         UPDATE sigra_audit_chains SET head = NULL WHERE tag = 'org:new'""",
 }
 
+ODD_NUMBER = {
+    "sqlite": "UPDATE sigra_audit_chains SET sequence = 1.5 WHERE tag = 'org:new'",
+    "postgresql": """
+        ALTER TABLE sigra_audit_chains ALTER COLUMN sequence DROP NOT NULL;
+        UPDATE sigra_audit_chains SET sequence = NULL WHERE tag = 'org:new'""",
+}
+
 
 @pytest.mark.parametrize(("change", "begun", "reason"), [
     (SWALLOW, False, "look for a trigger or a rule on sigra_audit_chains"),
     (ODD_ROW, True, "call verify, and put back what was there"),
+    (ODD_NUMBER, True, "call verify, and put back what was there"),
     (FAR, True, "call verify, and put back what was there"),
 ])  # fmt: skip
 def test_a_chain_that_somebody_broke_fails_alone(
