@@ -437,6 +437,19 @@ def test_what_must_go_goes_though_a_mark_cannot_be_read(
     assert reasons == {bad.format(1), bad.format(2)}
 
 
+def test_a_good_mark_of_another_chain_keeps_nothing(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """What must go goes though the last mark of its own chain cannot be read."""
+    sink = open_sink(new_url("sqlite"))
+    fill(sink)
+    change = "UPDATE sigra_audit_marks SET body = '' WHERE chain = 2"
+    sink.database.write(lambda c: c.exec_driver_sql(change))
+    before = NOON + timedelta(minutes=4)
+    steps = prune(sink, before, reason="old", signer=KEY, organization_id="other")
+    assert [step.events for step in steps] == [4]
+
+
 @pytest.mark.parametrize("change", [
     "UPDATE sigra_audit_entries SET hash = 'text' WHERE chain = 2 AND sequence = 3",
     "UPDATE sigra_audit_entries SET hash = CAST(x'ff' AS TEXT) WHERE chain = 2 AND sequence = 3",
