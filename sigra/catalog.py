@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sigra.binding import describe
 from sigra.errors import DuplicateWorkerError, UnknownWorkerError
+from sigra.ids import in_child
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
@@ -23,9 +24,8 @@ lock, backend_lock = threading.RLock(), threading.RLock()
 made. They are two, because that may import a module, and so wait for a thread that imports it and
 enters its workers here."""
 
-if hasattr(os, "register_at_fork"):  # a thread that holds one is missing in the child
-    for each in (lock, backend_lock):
-        os.register_at_fork(after_in_child=each._at_fork_reinit)  # type: ignore[attr-defined]
+for each in (lock, backend_lock):  # a thread that holds one is missing in the child
+    in_child(after_in_child=each._at_fork_reinit)  # type: ignore[attr-defined]
 
 _lasting: dict[str, Definition] = {}
 # Workers defined inside a function live only while they are referred to: no consumer imports them.

@@ -5,13 +5,11 @@ from __future__ import annotations
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sigra.job import JobInfo
-
-if TYPE_CHECKING:
-    from sigra.job import Job
-    from sigra.scope import AuditScope
+from sigra.ids import in_child, random_bits
+from sigra.job import Job, JobInfo
+from sigra.scope import AuditScope
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +48,18 @@ class Attempt:
 
 running: ContextVar[Attempt | None] = ContextVar("sigra_running", default=None)
 """The attempt that runs in this context. Set only inside the job's own context."""
+
+
+def _part_from_parent() -> None:
+    """Give a child that a body forked numbers of its own for its events, and let it run its jobs.
+
+    Its siblings would go on from the same number, and nobody in the child works the body's pump.
+    """
+    if attempt := running.get():
+        attempt.ordinals, attempt.pump = count(random_bits(62)), None
+
+
+in_child(after_in_child=_part_from_parent)
 
 
 def current_job() -> JobInfo | None:

@@ -10,15 +10,15 @@ from time import time_ns
 
 # An instance of our own: a user's random.seed() would otherwise make ids repeat.
 _source = Random(os.urandom(32))
-_random_bits = _source.getrandbits
+random_bits = _source.getrandbits
 _is_uuid7 = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 ).fullmatch
 
 
+in_child = getattr(os, "register_at_fork", dict)  # where nothing forks, this does nothing
 # A forked child has the parent's state, and would go on to make the parent's ids.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _source.seed(os.urandom(32)))
+in_child(after_in_child=lambda: _source.seed(os.urandom(32)))
 
 
 def uuid7_parts() -> tuple[int, int]:
@@ -26,7 +26,7 @@ def uuid7_parts() -> tuple[int, int]:
 
     ``uuid7_text`` writes it out; until then an id costs two calls.
     """
-    return time_ns(), _random_bits(62)
+    return time_ns(), random_bits(62)
 
 
 def uuid7_text(parts: tuple[int, int]) -> str:

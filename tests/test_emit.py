@@ -1757,3 +1757,30 @@ def test_a_schema_that_raises_is_told_of_without_any_sink() -> None:
     with configure(sinks=[]):
         result = log_safe("a.b", SCOPE, audit_schema=schema)
     assert ("failed", "the audit_schema raised builtins.KeyError") == (result.status, result.reason)
+
+
+PROCESSES = """
+import multiprocessing
+from sigra import AuditEvent, log_safe, tenant_worker
+
+def take(scope, part):
+    return log_safe("row.import", scope, metadata={"part": part}).event.event_id
+
+@tenant_worker(audit_schema=AuditEvent)
+def spread(scope):
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        taken = [pool.apply_async(take, (scope, part)) for part in range(20)]
+        return [each.get(60) for each in taken] + [take(scope, 20)]
+
+ids = spread.new({"organization_id": "acme", "actor_id": None}).result()
+assert len(set(ids)) == 21, ids
+"""
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_processes_that_a_body_forks_make_events_of_their_own() -> None:
+    """Events of a body's forked processes do not share ids, by which a store would drop some."""
+    code = [sys.executable, "-W", "ignore", "-c", PROCESSES]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert 0 == done.returncode, done.stderr

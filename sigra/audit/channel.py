@@ -6,7 +6,6 @@ The only file that imports structlog.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import Any
 
@@ -15,6 +14,7 @@ import structlog
 from sigra.audit.event import LEVELS
 from sigra.audit.line import JSONRenderer, line_of
 from sigra.frozen import thaw
+from sigra.ids import in_child
 
 _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVELS.items()}
 _native = frozenset(
@@ -22,8 +22,8 @@ _native = frozenset(
 )
 
 _locks: dict[Any, Any] = getattr(sys.modules.get("structlog._output"), "WRITE_LOCKS", {})
-if hasattr(os, "register_at_fork"):  # a thread that holds one is missing in the child
-    os.register_at_fork(after_in_child=lambda: [lock._at_fork_reinit() for lock in _locks.values()])
+# A thread that holds one is missing in the child.
+in_child(after_in_child=lambda: [lock._at_fork_reinit() for lock in _locks.values()])
 
 
 class Channel:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import math
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -688,3 +689,33 @@ configure(backend=(backend := SyncBackend()))
 def test_a_forked_child_does_not_wait_for_its_parents_threads() -> None:
     """A child that is forked while other threads enqueue goes on enqueuing and draining."""
     run_beside_threads(FORKS, 100)
+
+
+IN_A_BODY = """
+import os, signal
+from sigra import worker
+
+@worker
+def work():
+    os.write(1, b"ran in the child") if os.getpid() != parent else None
+
+@worker
+def fork():
+    if not (child := os.fork()):
+        signal.alarm(60)
+        work.new({})
+        os._exit(0)
+    os.waitpid(child, 0)
+
+parent = os.getpid()
+fork.new({})
+"""
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_job_of_a_process_that_a_body_forks_runs_in_that_process() -> None:
+    """It does not wait for the end of the body, which the forked process never comes to."""
+    code = [sys.executable, "-W", "ignore", "-c", IN_A_BODY]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert (0, "ran in the child") == (done.returncode, done.stdout)
