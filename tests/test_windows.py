@@ -125,6 +125,14 @@ def test_a_module_s_path_on_another_drive_is_told_as_on_the_same(
         target.load_module(path)
 
 
+def test_a_drive_is_not_taken_for_the_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who names a file and not a module is told so, and not that there is no module C."""
+    monkeypatch.setattr(target, "os", SimpleNamespace(path=ntpath))
+    monkeypatch.setattr(target, "Path", PureWindowsPath)
+    with pytest.raises(target.MisuseError, match="is a path; .*: jobs$"):
+        target.load_worker(r"C:\app\jobs.py:close")
+
+
 @pytest.mark.parametrize(
     "form", ["file:///C:/data/a%20b.db", "file:C:/data/a b.db", r"C:\data\a b.db"]
 )

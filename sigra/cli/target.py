@@ -77,10 +77,12 @@ def load_worker(target: str) -> Definition:
 
     It is named by the attribute of the module, or by the name that queues show.
     """
-    module_name, colon, path = target.partition(":")
+    # The path of a file, which is no module, may have a colon too: on Windows.
+    drive, rest = os.path.splitdrive(target) if os.path.isabs(target) else ("", target)
+    module_name, colon, path = rest.partition(":")
     if not colon or not module_name or not path:
         raise MisuseError(f"{target!r} names no worker; write MODULE:WORKER, as in app.jobs:close")
-    module = load_module(module_name)
+    module = load_module(drive + module_name)
     found = module
     for name in path.split("."):
         found = getattr(found, name, None)
