@@ -9,7 +9,7 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.dramatiq_delayed import fetch_anew
 from sigra.backends.dramatiq_run import CurrentMessage, WarnAtStart, run
-from sigra.backends.dramatiq_send import queue_of, surely_send
+from sigra.backends.dramatiq_send import millis, queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, require_json, seconds_until, sending
@@ -50,8 +50,7 @@ class DramatiqBackend:
             for job in jobs:
                 queue = queue_of(self.broker, job)
                 message = _dramatiq.Message(queue, job.worker, (), pack(job), {}, job.id)
-                delay = seconds_until(job.options)
-                self.broker.enqueue(message, delay=int(delay * 1000) or None)
+                self.broker.enqueue(message, delay=millis(seconds_until(job.options)))
                 job.accept(native_id=job.id)
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:

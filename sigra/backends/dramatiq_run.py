@@ -9,6 +9,7 @@ from typing import Any
 
 from sigra.backends.dramatiq_limit import Interrupt, execute, interrupt_no_more
 from sigra.backends.dramatiq_notes import BEGUN, RUN, begun_no_more, counted
+from sigra.backends.dramatiq_send import millis
 from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.none_known import warn_if_none
 from sigra.errors import brief
@@ -70,7 +71,7 @@ def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
         case "retryable" | "scheduled":
             number = message.options.get(RUN, 0) + 1
             again = message.copy(kwargs=consumed.following(), options={BEGUN: 0, RUN: number})
-            _send_again(broker, message, again, int(consumed.verdict.delay * 1000) or None)
+            _send_again(broker, message, again, millis(consumed.verdict.delay))
         case "cancelled" | "discarded":
             begun_no_more(broker, message)
             message.fail()  # it goes to the dead letters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from functools import partial
@@ -78,6 +79,14 @@ def queue_of(broker: Any, job: Job) -> str:
     if hasattr(broker, "connections"):
         check_on_rabbitmq(job, f".begun.{SLOTS}")  # the longest that is added to its name
     return job.options.queue or str(broker.actors[job.worker].queue_name)
+
+
+def millis(seconds: float) -> int | None:
+    """Return a delay as Dramatiq takes it, None for none: by it no job begins before its time.
+
+    One more, because Dramatiq cuts a fraction of a millisecond off the time that it adds this to.
+    """
+    return math.ceil(seconds * 1000) + 1 if seconds > 0 else None
 
 
 def _leave_to_parent(broker: Any) -> None:

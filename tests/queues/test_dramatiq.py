@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -515,6 +516,20 @@ def test_what_follows_a_job_comes_once_and_when_it_has_ended(redis, audit_log, h
         worker.stop()
     broker.client.close()
     assert runs == [3]
+
+
+def test_no_job_is_due_before_its_time(redis):
+    """Dramatiq counts whole milliseconds, and a job of midnight could begin on the day before."""
+    queue = f"sigra-{uuid.uuid4().hex[:10]}"
+    broker = RedisBroker(url=redis, namespace=queue)
+    now = datetime.now(UTC)
+    times = [now + timedelta(hours=1, microseconds=137 * number) for number in range(20)]
+    with configure(backend=DramatiqBackend(broker, queue=queue)):
+        due = {workers.echo.new(IDS, run_at=at).id: at.timestamp() * 1000 for at in times}
+    messages = map(dramatiq.Message.decode, broker.client.hvals(f"{queue}:{queue}.DQ.msgs"))
+    late = [message.options["eta"] - due[message.message_id] for message in messages]
+    broker.client.close()
+    assert (20, True) == (len(late), min(late) >= 0)
 
 
 def test_retries_that_are_added_after_the_backend_repeat_no_job(redis, journal):
