@@ -218,6 +218,16 @@ def test_who_keeps_the_store_is_told_of_a_chain_whose_row_is_gone(
         list(prune(filled, NOON + timedelta(days=1), reason="old", signer=KEY, **which))
 
 
+def test_marks_alone_of_a_chain_whose_row_is_gone_keep_nobody_from_erasing(
+    filled: SqlAuditSink,
+) -> None:
+    """Nothing is left of it that could be a person's."""
+    list(prune(filled, NOON + timedelta(days=1), reason="old", signer=KEY, organization_id="other"))
+    gone = chains.delete().where(chains.c.tag == "org:other")
+    filled.database.write(lambda c: c.execute(gone))
+    assert erase(filled, "ann", reason="asked", signer=KEY, all_organizations=True) == 10
+
+
 def test_only_the_beginning_of_a_chain_goes(sink: SqlAuditSink) -> None:
     """An old event behind a newer one stays, for a gap would look like a theft."""
     for number in (1, 9, 2):

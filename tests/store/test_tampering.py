@@ -32,6 +32,7 @@ from sigra.store import (
     verify,
 )
 from sigra.store.chain import entry_hash
+from sigra.store.errors import AuditChainError
 from sigra.store.marks import mark_pruned, marks_of
 from sigra.store.tables import chains, entries, marks
 
@@ -481,6 +482,7 @@ def test_a_pruned_chain_whose_row_is_gone_is_named(filled: SqlAuditSink) -> None
     list(prune(filled, NOON + timedelta(days=1), reason="old", signer=KEY, organization_id="other"))
     remove_row(filled, "org:other")
     filled.write(event(20, "new"))
+    assert erase(filled, "ann", reason="asked", signer=KEY, organization_id="new") == 1
     assert verify(filled, organization_id="new").verdict == "intact"
     (one,) = found(filled).findings
     reason = "the row of chain 2 is gone: 0 entries and 1 marks of it are left"
@@ -509,6 +511,8 @@ def test_a_chain_that_is_no_number_is_found(
     reason = "entries or marks name their chain by a value of a kind that is never written"
     assert (None, 0, None, "changed", reason) in found(sink).findings
     assert verify(sink, organization_id="acme").verdict == "broken"
+    with pytest.raises(AuditChainError, match=reason):
+        erase(sink, "nobody", reason="asked", all_organizations=True)
 
 
 @pytest.mark.parametrize("again", [False, True])
