@@ -541,12 +541,14 @@ def test_a_chain_whose_number_is_none_is_found(
 def test_a_row_of_no_chain_is_found(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], table: str
 ) -> None:
-    """What names no chain is never written, and is counted by a reader of all."""
+    """What names no chain is never written, and hides nothing from who verifies all."""
     sink = open_sink(new_url("sqlite"))
     fill(sink)
     name = f"sigra_audit_{table}"
-    remade(sink, name, f"UPDATE {name} SET chain = NULL")
+    gone = "DELETE FROM sigra_audit_chains WHERE tag = 'org:other'"
+    remade(sink, name, f"UPDATE {name} SET chain = NULL", gone)
     reasons = {each.reason for each in verify(sink, all_organizations=True).findings}
+    assert any(reason.startswith("the row of chain 2 is gone") for reason in reasons)
     assert "entries or marks name their chain by a value of a kind that is never written" in reasons
 
 
