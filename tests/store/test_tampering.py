@@ -504,7 +504,10 @@ def test_entries_of_no_chain_are_found(filled: SqlAuditSink) -> None:
 def test_a_chain_that_is_no_number_is_found(
     six_events: Callable[..., str], open_sink: Callable[..., SqlAuditSink], table: str, odd: str
 ) -> None:
-    """Whatever SQLite was given there, also where it is no text in UTF-8."""
+    """Whatever SQLite was given there, also where it is no text in UTF-8.
+
+    Who erases in all organizations is told so, and one organization's events go all the same.
+    """
     sink = open_sink(six_events(erased=True))
     change = f"UPDATE sigra_audit_{table} SET chain = {odd}"
     sink.database.write(lambda c: c.exec_driver_sql(change))
@@ -513,6 +516,8 @@ def test_a_chain_that_is_no_number_is_found(
     assert verify(sink, organization_id="acme").verdict == "broken"
     with pytest.raises(AuditChainError, match=reason):
         erase(sink, "nobody", reason="asked", all_organizations=True)
+    sink.write(event(20, actor_id="eve"))
+    assert erase(sink, "eve", reason="asked", organization_id="acme") == 1
 
 
 @pytest.mark.parametrize("again", [False, True])
