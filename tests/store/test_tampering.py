@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 from sigra.audit import EventFilter
 from sigra.store import (
     AuditTablesError,
+    Batching,
     Signer,
     SqlAuditSink,
     erase,
@@ -95,6 +96,21 @@ def test_one_organization_is_verified_without_the_marks_of_others(
 def test_an_empty_store_is_no_success(sink: SqlAuditSink) -> None:
     """Nothing there is not the same as nothing wrong."""
     assert found(sink).verdict == "empty"
+
+
+def test_a_store_that_nobody_has_written_to_is_empty(
+    tmp_path: Path, open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Its tables are made, as by any other use of a sink."""
+    new = open_sink(f"sqlite:///{tmp_path / 'audit.db'}")
+    assert verify(new, all_organizations=True).verdict == "empty"
+
+
+def test_what_is_queued_is_verified_too(url: str, open_sink: Callable[..., SqlAuditSink]) -> None:
+    """Who has written an event is told of a store that has it."""
+    sink = open_sink(url, batch=Batching(1_000, 3_600))
+    sink.write(event(1))
+    assert verify(sink, all_organizations=True).rows == 1
 
 
 def test_a_chain_under_another_name_is_found_by_who_verifies_all(filled: SqlAuditSink) -> None:
