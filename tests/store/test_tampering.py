@@ -635,6 +635,16 @@ def test_of_many_broken_chains_all_are_found_though_not_all_are_searched(
     assert places == {("acme", 5, "changed"), ("other", 5, "changed")}
 
 
+def test_a_chain_under_a_name_that_no_organization_has_is_found(filled: SqlAuditSink) -> None:
+    """It is told of by its number, and its entries count as what has no row."""
+    change = chains.update().where(chains.c.tag == "org:other").values(tag="other")
+    filled.database.write(lambda c: c.execute(change))
+    told = "the row of chain 2 has a value of a kind that is never written"
+    report = found(filled)
+    assert told in {each.reason for each in report.findings}
+    assert (report.verdict, report.chains, report.rows) == ("broken", 1, 10)
+
+
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_a_chain_that_has_two_rows_is_named(filled: SqlAuditSink) -> None:
