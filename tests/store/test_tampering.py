@@ -126,6 +126,17 @@ def test_a_chain_under_another_name_is_found_by_who_verifies_all(filled: SqlAudi
     assert first(found(filled, [checkpoint]))[0] == "truncated"
 
 
+def test_an_organization_whose_chain_is_gone_is_told_by_a_checkpoint(filled: SqlAuditSink) -> None:
+    """To who verifies that organization alone, and to nobody who verifies another one."""
+    options: Any = {"public_keys": [KEY.public_key], "checkpoints": [take_checkpoint(filled, KEY)]}
+    filled.database.write(lambda c: c.execute(entries.delete().where(entries.c.chain == 2)))
+    remove_row(filled, "org:other")
+    reason = "a checkpoint has this chain, and it is gone"
+    gone = ("other", 1, None, "truncated", reason)
+    assert verify(filled, organization_id="other", **options).findings == (gone,)
+    assert verify(filled, organization_id="acme", **options).findings == ()
+
+
 def test_an_emptied_store_is_broken(filled: SqlAuditSink) -> None:
     """A checkpoint remembers what there was."""
     checkpoint = take_checkpoint(filled, KEY)
@@ -635,10 +646,14 @@ def test_of_many_broken_chains_all_are_found_though_not_all_are_searched(
     assert places == {("acme", 5, "changed"), ("other", 5, "changed")}
 
 
-def test_a_chain_under_a_name_that_no_organization_has_is_found(filled: SqlAuditSink) -> None:
-    """It is told of by its number, and its entries count as what has no row."""
-    change = chains.update().where(chains.c.tag == "org:other").values(tag="other")
-    filled.database.write(lambda c: c.execute(change))
+@pytest.mark.parametrize("tag", ["'other'", "CAST(x'6f72673aff' AS TEXT)"])
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_chain_under_a_name_that_no_organization_has_is_found(
+    filled: SqlAuditSink, tag: str
+) -> None:
+    """It is told of by its number, and its entries count as those of no chain."""
+    change = f"UPDATE sigra_audit_chains SET tag = {tag} WHERE id = 2"
+    filled.database.write(lambda c: c.exec_driver_sql(change))
     told = "the row of chain 2 has a value of a kind that is never written"
     report = found(filled)
     assert told in {each.reason for each in report.findings}
