@@ -12,7 +12,7 @@ import wrapt
 
 from sigra import AuditEvent
 from sigra.audit.event import EVENT_FIELDS
-from sigra.schema import build_record, schema_fields
+from sigra.schema import _known, build_record, schema_fields
 
 try:  # SQLAlchemy resolves annotations by the names of the module
     from sqlalchemy import orm
@@ -130,12 +130,15 @@ def test_a_field_s_own_name_wins_over_another_s_alias() -> None:
     assert (("action", "verb"),) == schema_fields(Entry)
 
 
-def test_pydantic_takes_names_where_it_may() -> None:
+@pytest.mark.parametrize("setting", ["populate_by_name", "validate_by_name"])
+def test_pydantic_takes_names_where_it_may(setting: str) -> None:
     """A pydantic model that is populated by name takes the names in spite of aliases."""
     pydantic = pytest.importorskip("pydantic")
+    if setting not in pydantic.ConfigDict.__annotations__:
+        pytest.skip("pydantic has it from 2.11 on")
 
     class Entry(pydantic.BaseModel):
-        model_config = pydantic.ConfigDict(populate_by_name=True)
+        model_config = pydantic.ConfigDict(**{setting: True})
         action: str = pydantic.Field(alias="eventAction")
 
     assert same("action") == schema_fields(Entry)
@@ -245,6 +248,18 @@ def test_a_django_model_takes_its_concrete_fields() -> None:
 
     assert same("action", "organization_id", "metadata") == schema_fields(Entry)
     assert {"lines": 2} == build_record(Entry, EVENT).metadata
+
+
+def test_a_meta_that_is_not_django_s_says_nothing() -> None:
+    """Other libraries keep something under that name too: the class's call is read then."""
+
+    class Entry:
+        _meta = object()
+
+        def __init__(self, action: str) -> None:
+            self.action = action
+
+    assert "invoice.close" == build_record(Entry, EVENT).action
 
 
 def test_a_named_tuple_takes_its_fields() -> None:
@@ -493,3 +508,4 @@ def test_many_schemas_do_not_pile_up() -> None:
     makers = [lambda action, n=n: (n, action) for n in range(600)]
     assert [(n, "invoice.close") for n in range(600)] == [build_record(m, EVENT) for m in makers]
     assert (0, "invoice.close") == build_record(makers[0], EVENT)
+    assert len(_known) < len(makers)
