@@ -79,9 +79,8 @@ class _Verification:
     ) -> None:
         self._which, self._anchors, self._keys = which, anchors, keys
         self._progress = progress
-        self.checks: dict[int, ChainCheck] = {}
-        self.findings: list[Finding] = []
-        self._omitted = self._searched = 0
+        self.checks: dict[int, ChainCheck]
+        self.findings: list[Finding]
 
     def run(self, connection: Connection) -> None:
         """Read and check everything; called once more, start from the beginning."""
