@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from itertools import count
 from typing import Any
 
 from sigra.backends.external import ENDED, native
@@ -52,9 +53,19 @@ def settle(job: Any) -> None:
     job.sigra_settled = True
 
 
-def goes_on(job: Any) -> None:
-    """Note that a job has not ended."""
+async def go_on(job: Any, error: str | None) -> None:
+    """Write that a job has not ended, and have SAQ queue its next run."""
     job.meta = {**job.meta, _ENDED: None}
+    queue, started, tries = job.get_queue(), job.started, count()
+
+    async def once() -> None:
+        if next(tries):  # if an answer was lost, the next run is queued, and may have begun
+            found = await queue.job(job.key)
+            if found is None or (found.started, found.status) != (started, _Status.ACTIVE):
+                return
+        await job.retry(error)
+
+    await insist(once, broken(queue))
 
 
 async def end(job: Any, state: str, error: str | None) -> None:

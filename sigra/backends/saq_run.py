@@ -13,7 +13,7 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.producing import due_at, error_text, unique_key
 from sigra.backends.saq_begin import begin_notes
-from sigra.backends.saq_ended import end, goes_on, had_ended, settle
+from sigra.backends.saq_ended import end, go_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of
 from sigra.backends.saq_write import GoneError
 from sigra.job import Job
@@ -85,8 +85,7 @@ async def _settle(job: Any, consumed: Consumed) -> None:
             job.kwargs = consumed.following()
             job.attempts = failures_in(job.kwargs)
             job.retry_delay = verdict.delay + 1.0  # SAQ cuts fractions off; this run must be over
-            goes_on(job)
-            await job.retry(error)
+            await go_on(job, error)
         case "completed":
             job.ttl = type(job).ttl
             await end(job, verdict.state, error)

@@ -29,6 +29,7 @@ from psycopg_pool import AsyncConnectionPool  # noqa: E402
 from redis import asyncio as aioredis  # noqa: E402
 from redis.asyncio.retry import Retry  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
+from redis.exceptions import ConnectionError as RedisConnectionError  # noqa: E402
 from saq.queue.postgres import PostgresQueue  # noqa: E402
 from saq.queue.redis import RedisQueue  # noqa: E402
 
@@ -37,6 +38,7 @@ from sigra import (  # noqa: E402
     EnqueueError,
     Failure,
     InvalidOptionError,
+    Snooze,
     configure,
     tenant_worker,
 )
@@ -597,6 +599,56 @@ def test_an_end_is_written_where_redis_takes_no_writes_for_a_moment(refuses, aga
 
         native = asyncio.run(run_once(queue, backend, ends))
     assert (native.status, native.attempts) == ("complete", 1)
+
+
+def test_a_next_run_is_queued_where_redis_takes_no_writes_for_a_moment():
+    """The job stayed a running one, and ended as one whose consumer had died."""
+    with bundled_redis() as url:
+        queue = saq.Queue.from_url(url, name="put-off")
+        backend = SaqBackend(queue)
+
+        async def take_writes_again():
+            await asyncio.sleep(1.5)
+            await queue.redis.config_set("min-replicas-to-write", 0)
+
+        @tenant_worker(name="tests.put_off", backend=backend)
+        async def snoozes(scope):
+            await queue.redis.config_set("min-replicas-to-write", 1)
+            later.append(asyncio.ensure_future(take_writes_again()))
+            return Snooze(60)
+
+        later = []
+        native = asyncio.run(run_once(queue, backend, snoozes))
+    assert (native.status, native.kwargs["snoozes"]) == ("queued", 1)
+
+
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_next_run_that_was_queued_though_nobody_heard_of_it_is_left_to_who_has_begun_it(
+    server, request
+):
+    """Only the answer was lost: a second try would have queued it again beside that."""
+    queue = saq.Queue.from_url(request.getfixturevalue(server), name=f"lost-{uuid.uuid4().hex}")
+    backend, retry, tries = SaqBackend(queue), queue.retry, []
+    lost = psycopg.OperationalError if server == "postgres" else RedisConnectionError
+
+    @tenant_worker(name=f"tests.lost_answer_{server}", backend=backend)
+    async def snoozes(scope):
+        return Snooze(60)
+
+    async def retry_and_begin_elsewhere(job, error):
+        tries.append(error)
+        await retry(job, error)
+        begun = await queue.job(job.key)
+        await begun.update(status="active", started=1)
+        raise lost
+
+    async def run_it():
+        await queue.connect()
+        queue.retry = retry_and_begin_elsewhere
+        return await run_once(queue, backend, snoozes)
+
+    native = asyncio.run(run_it())
+    assert (native.status, native.started, len(tries)) == ("active", 1, 1)
 
 
 def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
