@@ -496,11 +496,14 @@ def test_events_of_a_chain_whose_row_is_gone_are_counted_and_shown(filled: SqlAu
 
 def test_a_new_organization_is_not_given_the_number_of_a_removed_one(filled: SqlAuditSink) -> None:
     """Its events are written, as are those of the removed one, and what is left is still found."""
+    checkpoint = take_checkpoint(filled, KEY)
     remove_row(filled, "org:other")
     for organization in ("new", "other"):
         filled.write(event(20, organization))
     assert verify(filled, organization_id="new").verdict == "intact"
     assert [one.organization_id for one in found(filled).findings] == ["other"]
+    left = [one for one in found(filled, [checkpoint]).findings if one.kind == "removed"]
+    assert [one.organization_id for one in left] == ["other"]
     assert verify(filled, organization_id="other").verdict == "broken"
 
 
