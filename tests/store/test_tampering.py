@@ -194,6 +194,12 @@ def test_an_entry_that_was_hashed_anew_is_found(filled: SqlAuditSink) -> None:
     assert first(found(filled)) == ("forged", 5)
 
 
+def test_a_beginning_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
+    """That of another chain is not taken for the one that is missing here."""
+    hash_anew(filled, 1, previous=b"-" * 32)
+    assert first(found(filled)) == ("removed", 1)
+
+
 def test_a_gap_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
     """Sequences have no gaps, though each hash may be right."""
     hash_anew(filled, 10, sequence=12)
