@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from threading import TIMEOUT_MAX
 from time import monotonic
@@ -72,9 +73,10 @@ class Batch(Generic[T]):
         self._settings, self._write, self._lost, self._who = settings, write, lost, who
         self._closed = False
         self._process = PerProcess()
-        self._renew()
         # A weak reference, which keeps neither it nor its sink alive until the exit.
-        atexit.register(_close_at_exit, weakref.ref(self))
+        self._close_at_exit = partial(_close_at_exit, weakref.ref(self))
+        atexit.register(self._close_at_exit)
+        self._renew()
 
     def _renew(self) -> None:
         # Called in a forked child too, which begins empty: the parent writes what waits.
@@ -89,8 +91,9 @@ class Batch(Generic[T]):
         # A child of multiprocessing may not run what atexit was given, but it runs a list of
         # multiprocessing's own, which is empty when the child begins.
         util = sys.modules.get("multiprocessing.util")
+        self._finalizer: Any = None
         if util is not None:
-            util.Finalize(None, _close_at_exit, (weakref.ref(self),), exitpriority=0)
+            self._finalizer = util.Finalize(None, self._close_at_exit, exitpriority=0)
 
     def add(self, item: T) -> None:
         """Queue an event; raise ``AuditBacklogError`` where there is no room in time."""
@@ -142,6 +145,9 @@ class Batch(Generic[T]):
                 self._lost(left, error)
                 raise AuditLostError(len(left)) from error
         self._stall.ends()
+        atexit.unregister(self._close_at_exit)
+        if self._finalizer is not None:
+            self._finalizer.cancel()
 
     def _check_reentry(self) -> None:
         """Raise ``RuntimeError`` in a signal's handler that has interrupted the thread that writes.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
+import multiprocessing.util
 import secrets
 import shutil
 import sqlite3
@@ -32,7 +34,7 @@ from sqlalchemy.types import JSON, BigInteger, DateTime, String, Uuid
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
-from sigra.store import Batching, SqlAuditSink, database, forking, verify
+from sigra.store import Batching, SqlAuditSink, batch, database, forking, verify
 from sigra.store.errors import AuditBacklogError, AuditLostError
 from sigra.store.tables import entries
 
@@ -500,6 +502,17 @@ def test_flush_and_close_write_what_waits(
     assert open_sink(url).count(EVERYONE) == 2
     with pytest.raises(RuntimeError, match="closed"):
         sink.write(event(3))
+
+
+def test_a_closed_sink_leaves_nothing_for_the_exit(url: str) -> None:
+    """An application that opens one again and again does not grow."""
+    assert multiprocessing.util  # has a list of its own
+    gc.collect()  # what earlier tests left
+    before = sys.getrefcount(batch._close_at_exit)
+    SqlAuditSink(url, batch=FOR_EVER).close()
+    gc.collect()
+    after = sys.getrefcount(batch._close_at_exit)
+    assert after == before
 
 
 def test_a_close_that_is_interrupted_can_be_called_again(
