@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
 from inspect import isawaitable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
@@ -52,11 +52,16 @@ def native_job(job: Job) -> Any:
     )
 
 
-@cache
-def pool_like(pool: Any) -> Any:
+_pools = WeakKeyDictionary[Any, OwnPool]()
+
+
+def pool_like(pool: Any) -> OwnPool:
     """Return the blocking pool that has the settings of the instance's own, async one."""
-    conninfo, kwargs = _made(pool.conninfo), _made(pool.kwargs)
-    return OwnPool(conninfo, kwargs=kwargs, max_size=pool.max_size, timeout=pool.timeout)
+    if pool not in _pools:
+        conninfo, kwargs = _made(pool.conninfo), _made(pool.kwargs)
+        made = OwnPool(conninfo, kwargs=kwargs, max_size=pool.max_size, timeout=pool.timeout)
+        return _pools.setdefault(pool, made)
+    return _pools[pool]
 
 
 def _made(given: Any) -> Any:

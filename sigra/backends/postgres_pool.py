@@ -8,6 +8,10 @@ from collections.abc import Generator
 from importlib import import_module
 from time import monotonic
 from typing import Any
+from weakref import WeakKeyDictionary
+
+_process_of = WeakKeyDictionary[Any, int]()
+"""The process of each pool. A pool that nobody refers to any more ends its threads itself."""
 
 
 class OwnPool:
@@ -39,15 +43,18 @@ class OwnPool:
         )
         pool = self._pools.setdefault(pid, made)
         if pool is made:
-            atexit.register(_close, pool, pid)  # else the interpreter waits for each of its threads
+            _process_of[pool] = pid
         else:
             made.close()  # another thread was faster
         return pool
 
 
-def _close(pool: Any, pid: int) -> None:
-    if pid == os.getpid():
-        pool.close()
+@atexit.register
+def _close_all() -> None:
+    """Close this process's pools: else the interpreter waits for each of their threads."""
+    for pool, process in list(_process_of.items()):
+        if process == os.getpid():
+            pool.close()
 
 
 def _giving_up_after(seconds: float) -> Any:

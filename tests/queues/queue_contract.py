@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from older_release import older_pack
 from queue_harness import QueueHarness, not_hanging
 
 from sigra import EnqueueError, InvalidOptionError
+from sigra.backends.postgres_pool import OwnPool
 from sigra.job import Job
 from sigra.testing import ConsumerContract
 from sigra.testing import contract_workers as workers
@@ -255,6 +258,15 @@ class OwnPoolContract(QueueContract):
         program = [sys.executable, str(HERE / "prefork.py"), queue, harness.server]
         subprocess.run(program, check=True, timeout=harness.patience)
         assert len(harness.rows()) - before == 4 * prefork.EACH
+
+    def test_connections_that_nobody_uses_any_more_end(self, harness: Any) -> None:
+        """A suite that makes a backend for each test keeps neither their threads nor these."""
+        before = threading.active_count()
+        with OwnPool(harness.server, timeout=5.0, max_size=1).connection() as conn:
+            conn.execute("SELECT 1")
+        del conn
+        gc.collect()
+        assert threading.active_count() == before
 
     @pytest.mark.parametrize("stalls", ["server", "table"])
     def test_a_server_that_gives_no_answer_is_an_enqueue_error(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -216,6 +218,13 @@ def failing(server: str, updates: str, times: int, how: str = "RAISE 'not now'")
         finally:
             conn.execute("DROP FUNCTION fail CASCADE")
             conn.execute("DROP SEQUENCE failing")
+
+
+def is_let_go(make: Callable[[], Any]) -> bool:
+    """Tell whether what is made is gone once nobody refers to it."""
+    made = weakref.ref(make())
+    gc.collect()
+    return made() is None
 
 
 def occupy_the_only_thread(free: threading.Event) -> None:

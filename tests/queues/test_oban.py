@@ -14,7 +14,7 @@ import pytest
 from consumer import BIN, Consumer
 from consumer_side import held
 from queue_contract import LoopContract, OwnPoolContract
-from queue_harness import CUT, OwnPoolHarness, failing, transact
+from queue_harness import CUT, OwnPoolHarness, failing, is_let_go, transact
 from servers import need
 
 oban = need("oban")
@@ -28,6 +28,7 @@ from sqlalchemy.orm import Session  # noqa: E402
 
 from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.oban import ObanBackend  # noqa: E402
+from sigra.backends.oban_insert import pool_like  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
@@ -442,3 +443,14 @@ def test_a_users_worker_keeps_its_name() -> None:
     ObanBackend()
     with pytest.raises(ValueError, match=r"Oban itself has a worker named '.*Own'"):
         tenant_worker(name=f"{Own.__module__}.{Own.__qualname__}")(own)
+
+
+def test_a_pool_that_nobody_uses_any_more_is_let_go():
+    """A suite that makes one for each test does not keep them all, with ours beside them."""
+
+    def make():
+        pool = psycopg_pool.AsyncConnectionPool(open=False)
+        pool_like(pool)
+        return pool
+
+    assert is_let_go(make)
