@@ -67,11 +67,13 @@ class Notes:
 
     async def end(self, id: str, *, comes_again: bool) -> None:
         """Take a job's note away: now if it comes again, else at the next begin, or in a second."""
+        if self._redis is None:
+            return
         if comes_again:
             await self._delete([_BEGUN + id])
             return
         self._ended.append(_BEGUN + id)
-        if self._clearing is None:
+        if self._clearing is None or self._clearing.done():  # or cancelled, as its loop ended
             self._clearing = asyncio.get_running_loop().create_task(self._clear_soon())
 
     async def _clear_soon(self) -> None:

@@ -591,3 +591,20 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
     with not_hanging(), configure(backend=backend), pytest.raises(EnqueueError) as caught:
         workers.echo.new_many([IDS, IDS])
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
+
+
+def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared():
+    """The notes of a later loop's jobs do not stay for a week."""
+    url, id = os.environ.get("SIGRA_REDIS", "redis://127.0.0.1:6379/0"), uuid.uuid4().hex
+    notes = Notes(async_redis.ConnectionPool.from_url(url))
+
+    async def one_job(number, wait):
+        await notes.begin(f"{id}-{number}")
+        await notes.end(f"{id}-{number}", comes_again=False)
+        await asyncio.sleep(wait)
+        await notes._redis.connection_pool.disconnect()
+
+    asyncio.run(one_job(1, 0))
+    asyncio.run(one_job(2, 1.5))
+    with redis.Redis.from_url(url) as direct:
+        assert direct.exists(f"sigra:begun:{id}-2") == 0
