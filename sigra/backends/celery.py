@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.celery_run import TASK, run
 from sigra.backends.celery_send import SURELY, countdown, on_rabbitmq, producer, queue_of
 from sigra.backends.celery_settle import Settle
@@ -15,6 +14,7 @@ from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit, refuse_pickle
 from sigra.backends.producing import able_to, seconds_until, sending
+from sigra.backends.registering import register_with
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.job import Job
@@ -44,7 +44,7 @@ class CeleryBackend:
         self._note_begins = note_begins
         self.unknown_queue = unknown_queue_of(self.app)
         self.app.steps["consumer"] |= {KeepUnknown, Settle}
-        catalog.subscribe(self._register)
+        register_with(self.app, self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs, over one connection; a broker that is down is tried three times.

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.dramatiq_delayed import fetch_anew
 from sigra.backends.dramatiq_run import CurrentMessage, WarnAtStart, run
 from sigra.backends.dramatiq_send import millis, queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, require_json, seconds_until, sending
+from sigra.backends.registering import register_with
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -41,7 +41,7 @@ class DramatiqBackend:
                 self.broker.add_middleware(own())
         fetch_anew(self.broker)
         surely_send(self.broker)
-        catalog.subscribe(self._register)
+        register_with(self.broker, self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs one by one; an error says how many of a batch were sent."""

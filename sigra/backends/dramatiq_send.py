@@ -7,7 +7,7 @@ import os
 import threading
 from functools import partial
 from typing import Any
-from weakref import ref
+from weakref import WeakSet
 
 from sigra.backends.external import native
 from sigra.backends.producing import check_on_rabbitmq
@@ -17,6 +17,7 @@ from sigra.job import Job
 
 _middleware = native("dramatiq.middleware", "dramatiq")
 
+_brokers = WeakSet[Any]()
 _left: list[Any] = []
 
 
@@ -63,9 +64,7 @@ def surely_send(broker: Any) -> None:
         return  # it is not on RabbitMQ
     if not any(isinstance(known, OnceInAlarm) for known in broker.middleware):
         broker.add_middleware(OnceInAlarm())
-    if hasattr(os, "register_at_fork"):
-        known = ref(broker)
-        os.register_at_fork(after_in_child=lambda: _leave_to_parent(known()))
+    _brokers.add(broker)
 
 
 def queue_of(broker: Any, job: Job) -> str:
@@ -89,8 +88,12 @@ def millis(seconds: float) -> int | None:
     return math.ceil(seconds * 1000) + 1 if seconds > 0 else None
 
 
-def _leave_to_parent(broker: Any) -> None:
+def _leave_to_parent() -> None:
     """Have a forked process connect to RabbitMQ itself; its parent's connections stay open."""
-    if broker is not None:
+    for broker in list(_brokers):
         _left.append((broker.state, broker.connections, broker.channels))
         broker.state, broker.connections, broker.channels = threading.local(), set(), set()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.oban_insert import check_conn, cursor_below, insert, native_job, pool_like
 from sigra.backends.oban_instance import instance
-from sigra.backends.oban_run import register, stand_in
+from sigra.backends.oban_run import register_all, stand_in
 from sigra.backends.producing import able_to, accept, is_async, sending
 from sigra.errors import EnqueueError
 from sigra.job import Job
@@ -34,7 +33,7 @@ class ObanBackend:
         self._oban = oban
         _telemetry.detach("sigra")
         _telemetry.attach("sigra", ["oban.job.start"], stand_in)
-        catalog.subscribe(register)
+        register_all()
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one transaction, by connections that block."""

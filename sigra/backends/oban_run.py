@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
+from sigra import catalog
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native
 from sigra.backends.jsonb import unfit, writable
@@ -66,7 +68,13 @@ class Run:
         return self._delay
 
 
-def register(definition: Definition) -> None:
+@cache
+def register_all() -> None:
+    """Register every worker known now and every later one; once, for all backends."""
+    catalog.subscribe(_register)
+
+
+def _register(definition: Definition) -> None:
     """Register a worker by its name; ``ValueError`` if Oban has one of its own of that name."""
     known = _workers._registry.setdefault(definition.name, Run)
     if known is not Run:

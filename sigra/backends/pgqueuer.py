@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import wait_for
 from sigra.backends.pgqueuer_insert import PooledDriver, awrite, queries_for, write
 from sigra.backends.pgqueuer_notes import Notes, own_queries, surely_retry
 from sigra.backends.pgqueuer_run import run, watch_start
 from sigra.backends.producing import able_to, sending
+from sigra.backends.registering import register_with
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -43,7 +43,7 @@ class PgQueuerBackend:
         if hasattr(native, "entrypoint"):
             self._notes = Notes(self._queries)
             surely_retry(self._queries, self._known)
-            catalog.subscribe(self._register)
+            register_with(native, self._register)
             watch_start(native)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -7,13 +7,13 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import Strategy, is_ours, run, watch_start
 from sigra.backends.producing import able_to, is_async, sending
+from sigra.backends.registering import register_with
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -42,7 +42,7 @@ class ProcrastinateBackend:
             app = _procrastinate.App.from_path(path)
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
-        catalog.subscribe(self._register)
+        register_with(app, self._register)
         watch_start(app)
         look_for_lost(app, rescue_after, is_ours)
 

@@ -23,7 +23,7 @@ import pytest
 from consumer import HERE
 from consumer_side import stands_still
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, not_hanging
+from queue_harness import QueueHarness, is_let_go, not_hanging
 from servers import need
 
 celery = need("celery")
@@ -953,3 +953,16 @@ def test_a_broker_that_is_down_is_an_enqueue_error(url):
     ):
         workers.echo.new(IDS)
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.filterwarnings("default")  # of what other tests left
+def test_an_app_that_nobody_uses_any_more_is_let_go():
+    """A suite that makes one for each test does not keep them all, with their connections."""
+
+    def make():
+        app = celery.Celery(broker="memory://", set_as_current=False)
+        with configure(backend=CeleryBackend(app)):
+            workers.echo.new(IDS)
+        return app
+
+    assert is_let_go(make)

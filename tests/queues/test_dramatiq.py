@@ -25,7 +25,7 @@ from consumer import HERE
 from consumer_side import held
 from proxy import Proxy
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, not_hanging, told_at_start
+from queue_harness import QueueHarness, is_let_go, not_hanging, told_at_start
 from servers import need
 
 dramatiq = need("dramatiq")
@@ -653,3 +653,19 @@ def test_a_broker_that_is_down_is_an_enqueue_error(broker):
     ):
         workers.echo.new_many([IDS, IDS])
     assert caught.value.__cause__ is not None
+
+
+@pytest.mark.filterwarnings("default")  # of what other tests left
+def test_a_broker_that_nobody_uses_any_more_is_let_go(rabbitmq):
+    """A suite that makes one for each test does not keep them all, with their connections."""
+    queue = f"sigra-{uuid.uuid4().hex[:10]}"
+
+    def make():
+        broker = RabbitmqBroker(url=rabbitmq.rstrip("/"))
+        with configure(backend=DramatiqBackend(broker, queue=queue)):
+            workers.echo.new(IDS)
+        broker.channel.queue_delete(queue)
+        broker.close()
+        return broker
+
+    assert is_let_go(make)

@@ -445,6 +445,7 @@ def test_a_users_worker_keeps_its_name() -> None:
         tenant_worker(name=f"{Own.__module__}.{Own.__qualname__}")(own)
 
 
+@pytest.mark.filterwarnings("default")  # of what other tests left
 def test_a_pool_that_nobody_uses_any_more_is_let_go():
     """A suite that makes one for each test does not keep them all, with ours beside them."""
 

@@ -20,6 +20,7 @@ from queue_contract import LoopContract
 from queue_harness import (
     QueueHarness,
     failing,
+    is_let_go,
     not_hanging,
     occupy_the_only_thread,
     told_at_start,
@@ -32,6 +33,7 @@ procrastinate = need("procrastinate")
 import procrastinate_app  # noqa: E402
 import psycopg  # noqa: E402
 import psycopg_pool  # noqa: E402
+from procrastinate.testing import InMemoryConnector  # noqa: E402
 from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
@@ -784,3 +786,16 @@ def test_a_users_task_keeps_its_name() -> None:
     app.task(name="sigra.contract.echo")(print)
     with pytest.raises(procrastinate.exceptions.TaskAlreadyRegistered, match="contract.echo"):
         ProcrastinateBackend(app)
+
+
+@pytest.mark.filterwarnings("default")  # of what other tests left
+def test_an_app_that_nobody_uses_any_more_is_let_go():
+    """A suite that makes one for each test does not keep them all, with their connections."""
+
+    def make():
+        app = procrastinate.App(connector=InMemoryConnector())
+        ProcrastinateBackend(app)
+        procrastinate.App(connector=InMemoryConnector())  # procrastinate keeps the last one
+        return app
+
+    assert is_let_go(make)

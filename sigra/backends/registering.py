@@ -1,0 +1,45 @@
+"""Register each worker with a queue's own object, for as long as that object lives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sigra import catalog
+from sigra.definition import Definition
+
+
+class _Subscriber:
+    """What a queue's own object keeps alive, and by it the backend that registers."""
+
+    def __init__(self, register: Callable[[Definition], object]) -> None:
+        self.register = register
+
+
+_subscribers = WeakKeyDictionary[_Subscriber, None]()
+
+
+def register_with(native: Any, register: Callable[[Definition], object]) -> None:
+    """Call ``register`` with every worker known now and every later one, while ``native`` lives.
+
+    The backend lives as long. ``catalog.subscribe`` alone would keep both, and their connections,
+    until the process ends: in a test suite, those of each test that makes an app.
+    """
+    subscriber = _Subscriber(register)
+    vars(native).setdefault("sigra_subscribers", []).append(subscriber)
+    with catalog.lock:
+        _subscribers[subscriber] = None
+        known = catalog.definitions()
+    for definition in known:
+        register(definition)
+
+
+def _tell(definition: Definition) -> None:
+    with catalog.lock:
+        subscribers = list(_subscribers)
+    for each in subscribers:
+        each.register(definition)
+
+
+catalog.subscribe(_tell)
