@@ -23,6 +23,7 @@ from sigra import (
     current_job,
     tenant_worker,
 )
+from sigra.backends import redelivery
 from sigra.backends.envelope import MARK, VERSION, add_delivery, pack
 from sigra.backends.external import Consumed, aconsume, consume, refuse_positional
 from sigra.backends.jsonb import writable
@@ -397,6 +398,28 @@ def test_each_further_delivery_is_reported(
     assert expected == [
         (int(record.getMessage().split()[-4]), record.__dict__["job_id"]) for record in told
     ]
+
+
+def test_what_the_queue_alone_counts_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """The earlier delivery was another process's."""
+    take({**envelope(), "max_attempts": 9}, deliveries=1)
+    assert "was delivered again: this is delivery 2 of the attempt" in caplog.text
+
+
+def test_a_failed_attempt_that_comes_again_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the job has not ended, and the queue counts nothing."""
+    payload = envelope("fail")
+    take(payload)
+    take(payload)
+    assert "was delivered again: this is delivery 2 of the attempt" in caplog.text
+
+
+def test_what_is_known_of_jobs_does_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer remembers the last ones, and runs for months."""
+    monkeypatch.setattr(redelivery, "_KEPT", 3)
+    monkeypatch.setattr(redelivery, "_known", {})
+    ids = [payload["id"] for payload in (envelope() for _ in range(5)) if take(payload)]
+    assert ids[2:] == list(redelivery._known)
 
 
 def test_a_retry_is_no_second_delivery(caplog: pytest.LogCaptureFixture) -> None:
