@@ -25,7 +25,14 @@ from sigra import (
 )
 from sigra.backends import redelivery
 from sigra.backends.envelope import MARK, VERSION, add_delivery, pack
-from sigra.backends.external import Consumed, aconsume, consume, refuse_positional
+from sigra.backends.external import (
+    Consumed,
+    aconsume,
+    consume,
+    ends_in,
+    failures_in,
+    refuse_positional,
+)
 from sigra.backends.jsonb import writable
 from sigra.backends.producing import error_text
 
@@ -398,6 +405,48 @@ def test_each_further_delivery_is_reported(
     assert expected == [
         (int(record.getMessage().split()[-4]), record.__dict__["job_id"]) for record in told
     ]
+
+
+@pytest.mark.parametrize(
+    ("failures", "lost", "poisoned"),
+    [(1, 1, True), (0, 2, True), (0, 3, True), (0, 1, False), (2, 0, False)],
+)
+def test_lost_deliveries_end_a_job_that_has_used_up_its_attempts(
+    failures: int, lost: int, poisoned: bool
+) -> None:
+    """Without a lost one it runs, as somebody may ask for by hand."""
+    payload = {**envelope(), "max_attempts": 2}
+    error = take(payload, failures=failures, lost=lost).verdict.error
+    assert poisoned is isinstance(error, PoisonedJobError)
+
+
+@pytest.mark.parametrize(("attempts", "failures", "kept"), [(2, 0, 1), (2, 1, 0), (3, 0, 2)])
+def test_a_job_that_ended_by_lost_deliveries_runs_once_more_by_hand(
+    attempts: int, failures: int, kept: int
+) -> None:
+    """Whoever asks for it has seen what killed the consumers; another lost one ends it again."""
+    payload = {**envelope(), "max_attempts": attempts}
+    ended = take(payload, failures=failures, lost=9)
+    again = ended.by_hand(9)
+    assert isinstance(ended.verdict.error, PoisonedJobError)
+    assert (again["lost"], take(again).verdict.state) == (kept, "completed")
+
+
+def test_a_run_by_hand_repeats_the_last_attempt_and_says_what_the_queue_had_counted() -> None:
+    """The envelope then tells how many runs came to an end: as a rule, its failed attempts."""
+    payload = {**envelope("fail"), "max_attempts": 2}
+    then = take(payload).following()
+    again = take(then).by_hand(5)
+    assert [ends_in(each) for each in (TENANT, payload, then, again)] == [0, 0, 1, 5]
+    assert [failures_in(each) for each in (TENANT, payload, then, again)] == [0, 0, 1, 1]
+    assert (then.get("snoozes", 0), again["snoozes"]) == (0, 1)
+
+
+@pytest.mark.parametrize("odd", [None, "2", True, 1.0])
+def test_counts_of_another_kind_count_nothing(odd: Any) -> None:
+    """Whoever wrote them into an envelope ends no consumer."""
+    payload = {**envelope(), "failures": odd, "ended": odd}
+    assert (failures_in(payload), ends_in(payload)) == (0, 0)
 
 
 def test_what_the_queue_alone_counts_is_reported(caplog: pytest.LogCaptureFixture) -> None:
