@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from sigra import catalog
 from sigra.definition import Definition
@@ -13,8 +13,10 @@ from sigra.definition import Definition
 class _Subscriber:
     """What a queue's own object keeps alive, and by it the backend that registers."""
 
-    def __init__(self, register: Callable[[Definition], object]) -> None:
-        self.register = register
+    def __init__(
+        self, register: Callable[[Definition], object], known: Iterable[Definition]
+    ) -> None:
+        self.register, self.known = register, WeakSet(known)
 
 
 _subscribers = WeakKeyDictionary[_Subscriber, None]()
@@ -26,11 +28,11 @@ def register_with(native: Any, register: Callable[[Definition], object]) -> None
     The backend lives as long. ``catalog.subscribe`` alone would keep both, and their connections,
     until the process ends: in a test suite, those of each test that makes an app.
     """
-    subscriber = _Subscriber(register)
-    vars(native).setdefault("sigra_subscribers", []).append(subscriber)
     with catalog.lock:
-        _subscribers[subscriber] = None
         known = catalog.definitions()
+        subscriber = _Subscriber(register, known)
+        _subscribers[subscriber] = None
+    vars(native).setdefault("sigra_subscribers", []).append(subscriber)
     for definition in known:
         register(definition)
 
@@ -39,7 +41,8 @@ def _tell(definition: Definition) -> None:
     with catalog.lock:
         subscribers = list(_subscribers)
     for each in subscribers:
-        each.register(definition)
+        if definition not in each.known:  # else register_with tells it
+            each.register(definition)
 
 
 catalog.subscribe(_tell)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import weakref
 
-from sigra import worker
+import pytest
+
+from sigra import catalog, worker
 from sigra.backends.registering import register_with
 from sigra.definition import Definition
 
@@ -38,6 +40,17 @@ def test_it_hears_of_earlier_and_later_workers_though_nobody_keeps_the_backend()
     late = worker(name="registering.late")(lambda: None)
     assert early.name in native.tasks
     assert native.tasks[-1] == late.name
+
+
+def test_it_hears_once_of_a_worker_that_is_defined_while_the_backend_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another thread may make it, between the worker's entry and the call of its subscribers."""
+    native = Native()
+    first = [lambda _: Backend(native), *catalog._subscribers]
+    monkeypatch.setattr(catalog, "_subscribers", first)
+    late = worker(name="registering.meanwhile")(lambda: None)
+    assert 1 == native.tasks.count(late.name)
 
 
 def test_it_is_let_go_with_its_backend() -> None:
