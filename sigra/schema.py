@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable
 from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType
-from typing import Any, Union, get_origin
+from typing import Annotated, Any, NewType, Union, get_origin
 
 from sigra.audit.event import EVENT_FIELDS
 from sigra.audit.read import ABSENT
@@ -17,7 +17,7 @@ from sigra.json import type_qualname
 Fields = tuple[tuple[str, str], ...]
 """Pairs of an event's field and the keyword under which a record type takes it."""
 
-_plain_callables = (type, FunctionType, MethodType, BuiltinFunctionType, partial)
+_plain_callables = (type, FunctionType, MethodType, BuiltinFunctionType, NewType, partial)
 
 _LIMIT = 256
 # Keyed by id: a hash could run code of a metaclass. The schema is kept, so that no other object can
@@ -35,16 +35,16 @@ def schema_fields(schema: Any) -> Fields:
     """
     if (known := _known.get(id(schema))) is not None:
         return known[1]
-    makes = callable(schema) and schema is not Any and get_origin(schema) is not Union
-    if not makes or inspect.iscoroutinefunction(_called(schema)):
-        kind = "an async one" if makes else type_qualname(type(schema))
+    bare = schema.__origin__ if get_origin(schema) is Annotated else schema
+    makes = callable(bare) and bare is not Any and get_origin(bare) is not Union
+    if not makes or inspect.iscoroutinefunction(_called(bare)):
+        kind = "an async one" if makes else type_qualname(type(bare))
         raise TypeError(
             f"audit_schema must be a record type or a plain function, not {kind}. "
             "Pass sigra.AuditEvent, or a class of your own with some of its fields."
         )
-    # The type itself, without its parameters, or what is Annotated.
-    record = getattr(schema, "__origin__", schema) if get_origin(schema) else schema
-    if not (fields := _matched(_declared(record))):
+    # Of the type itself, without its parameters.
+    if not (fields := _matched(_declared(record := get_origin(bare) or bare))):
         name = type_qualname(record if issubclass(type(record), type) else type(record))
         raise TypeError(
             f"audit_schema {name} declares none of an event's fields: {', '.join(EVENT_FIELDS)}. "

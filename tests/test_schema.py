@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import sys
-from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar, Union
+from typing import Annotated, Any, Generic, NamedTuple, NewType, TypedDict, TypeVar, Union
 
 import pytest
 import wrapt
@@ -296,17 +296,26 @@ def test_a_generic_type_with_its_parameters_takes_what_the_type_itself_takes() -
         schema_fields(list[int])
 
 
-def test_an_annotated_type_takes_what_the_type_itself_takes() -> None:
+@pytest.mark.parametrize("record", [Row, Row[int]])
+def test_an_annotated_type_takes_what_the_type_itself_takes(record: Any) -> None:
     """``Annotated[Row, ...]`` makes a ``Row``."""
-    annotated: Any = Annotated[Row, "kept for a year"]
+    annotated: Any = Annotated[record, "kept for a year"]
     assert "invoice.close" == build_record(annotated, EVENT).action
 
 
-@pytest.mark.parametrize("schema", [Any, Union[Row, int]])  # noqa: UP007 - | is another
-def test_what_makes_no_record_though_it_looks_callable_is_refused(schema: Any) -> None:
+@pytest.mark.parametrize("notes", [(), ("kept for a year",)])
+@pytest.mark.parametrize("schema", [Any, Union[Row, int], Row | int])  # noqa: UP007 - | is another
+def test_what_makes_no_record_though_it_looks_callable_is_refused(schema: Any, notes: Any) -> None:
     """At decoration, not at the first event."""
     with pytest.raises(TypeError, match="must be a record type or a plain function"):
-        schema_fields(schema)
+        schema_fields(Annotated[schema, *notes] if notes else schema)
+
+
+def test_a_new_type_is_refused() -> None:
+    """It is a function of one parameter for type checkers, and makes no record."""
+    Entry = NewType("Entry", Row)  # type: ignore[type-arg]
+    with pytest.raises(TypeError, match="NewType declares none"):
+        schema_fields(Entry)
 
 
 UNQUOTED = """
