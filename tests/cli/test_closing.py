@@ -108,7 +108,7 @@ def test_sigterm_amid_a_close_leaves_the_summary(
     """As after Ctrl-C: what became of the jobs, and of the sink that did not close, is told."""
     place = folder("Stuck()")
     process = start("run", "cli_sinks:note", "--args", number_file(3), folder=place)
-    while not (place / "closed").exists():
+    while process.poll() is None and not (place / "closed").exists():
         time.sleep(0.01)
     process.terminate()
     _, err = process.communicate(timeout=PATIENCE)

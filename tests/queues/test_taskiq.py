@@ -598,13 +598,14 @@ def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared():
     url, id = os.environ.get("SIGRA_REDIS", "redis://127.0.0.1:6379/0"), uuid.uuid4().hex
     notes = Notes(async_redis.ConnectionPool.from_url(url))
 
-    async def one_job(number, wait):
+    async def one_job(number, *, waits):
         await notes.begin(f"{id}-{number}")
         await notes.end(f"{id}-{number}", comes_again=False)
-        await asyncio.sleep(wait)
+        if waits:
+            await asyncio.wait({notes._clearing})
         await notes._redis.connection_pool.disconnect()
 
-    asyncio.run(one_job(1, 0))
-    asyncio.run(one_job(2, 1.5))
+    asyncio.run(one_job(1, waits=False))
+    asyncio.run(one_job(2, waits=True))
     with redis.Redis.from_url(url) as direct:
         assert direct.exists(f"sigra:begun:{id}-2") == 0
