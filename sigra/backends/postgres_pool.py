@@ -52,8 +52,8 @@ class OwnPool:
 @atexit.register
 def _close_all() -> None:
     """Close this process's pools: else the interpreter waits for each of their threads."""
-    for pool, process in list(_process_of.items()):
-        if process == os.getpid():
+    for made in _process_of.keyrefs():  # a copy: another thread may make a pool meanwhile
+        if (pool := made()) is not None and _process_of.get(pool) == os.getpid():
             pool.close()
 
 
