@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import os
 import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from sigra.backends.inprocess import CAPABILITIES
 from sigra.backends.inprocess.desk import Desk
 from sigra.context import running
 from sigra.errors import EnqueueError
+from sigra.ids import in_child
 from sigra.registry import resolve_backend
 
 if TYPE_CHECKING:
@@ -116,5 +116,4 @@ def _start_afresh() -> None:
         backend._desks.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+in_child(after_in_child=_start_afresh)

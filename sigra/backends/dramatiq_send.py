@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from sigra.backends.external import native
 from sigra.backends.producing import check_on_rabbitmq
 from sigra.backends.rabbitmq_notes import SLOTS
 from sigra.errors import InvalidOptionError
+from sigra.ids import in_child
 from sigra.job import Job
 
 _middleware = native("dramatiq.middleware", "dramatiq")
@@ -95,5 +95,4 @@ def _leave_to_parent() -> None:
         broker.state, broker.connections, broker.channels = threading.local(), set(), set()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_to_parent)
+in_child(after_in_child=_leave_to_parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -18,14 +17,14 @@ from sigra.backends.orm_thread import execute_in_thread, run_in_place
 from sigra.context import Attempt, running
 from sigra.errors import EnqueueError
 from sigra.execute import aexecute, execute, in_event_loop
+from sigra.ids import in_child
 from sigra.job import FINISHED, Job
 from sigra.options import PLAIN
 from sigra.verdict import Verdict
 
 _order = itertools.count().__next__
 _lock = threading.Lock()  # one for all, so that a forked child can free it
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
+in_child(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 Until = float | datetime | None
 
 

@@ -14,6 +14,7 @@ from sigra.backends.inprocess.agenda import report_unfinished
 from sigra.backends.inprocess.line import Turn
 from sigra.backends.inprocess.pool import Pool
 from sigra.errors import EnqueueError
+from sigra.ids import in_child
 from sigra.registry import resolve_backend
 
 if TYPE_CHECKING:
@@ -154,5 +155,4 @@ def _start_afresh() -> None:
             pool.lose()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_afresh)
+in_child(after_in_child=_start_afresh)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from sigra.ids import in_child
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from sigra.job import State
 
 _creating = threading.Lock()  # one for all, so that a forked child can free it
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_creating._at_fork_reinit)  # type: ignore[attr-defined]
+in_child(after_in_child=_creating._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class LocalTicket:
