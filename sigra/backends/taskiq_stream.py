@@ -34,7 +34,7 @@ class Notes:
 
     def __init__(self, pool: Any) -> None:
         redis = native("redis.asyncio", "taskiq").Redis
-        self._redis = None if pool is None else redis(connection_pool=pool)
+        self._redis: Any = None if pool is None else redis(connection_pool=pool)
         self._ended: list[str] = []
         self._clearing: asyncio.Task[None] | None = None
         self._deletes = asyncio.Lock()
@@ -90,8 +90,7 @@ class Notes:
 
     async def _delete(self, keys: list[str]) -> None:
         try:
-            if self._redis is not None:
-                await self._redis.delete(*keys)
+            await self._redis.delete(*keys)
         except Exception:
             _log.warning(
                 "could not delete the start notes of ended jobs: they expire", exc_info=True
