@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import pytest
 from consumer import HERE
 from consumer_side import held, one_thread, tokens_of
 from older_release import older_pack
-from queue_harness import QueueHarness, not_hanging
+from queue_harness import QueueHarness, collect, not_hanging
 
 from sigra import EnqueueError, InvalidOptionError
 from sigra.backends.postgres_pool import OwnPool
@@ -265,7 +264,7 @@ class OwnPoolContract(QueueContract):
         with OwnPool(harness.server, timeout=5.0, max_size=1).connection() as conn:
             conn.execute("SELECT 1")
         del conn
-        gc.collect()
+        collect()
         assert not {*threading.enumerate()}.difference(before)
 
     @pytest.mark.parametrize("stalls", ["server", "table"])

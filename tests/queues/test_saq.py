@@ -360,6 +360,11 @@ async def run_once(queue, backend, worker):
     return await left_of(queue, job)
 
 
+def a_moment_later(coroutine):
+    """Run a coroutine while a write of the running job is tried again."""
+    asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, coroutine)
+
+
 def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
     """SAQ has handed it to its consumer by then, where it ran too, at the same time."""
     queues = [saq.Queue.from_url(postgres, name="undone") for _ in range(2)]
@@ -436,20 +441,15 @@ def test_an_end_is_written_where_postgres_takes_no_writes_for_a_moment(postgres)
         async with pool.connection() as conn:  # the only one
             await conn.execute(f"SET default_transaction_read_only = {value}")
 
-    async def take_writes_again():
-        await asyncio.sleep(1.5)
-        await set_read_only("off")
-
     @tenant_worker(name="tests.read_only", backend=backend)
     async def ends(scope):
         await set_read_only("on")
-        later.append(asyncio.ensure_future(take_writes_again()))
+        a_moment_later(set_read_only("off"))
 
     async def run_it():
         await queue.connect()
         return await run_once(queue, backend, ends)
 
-    later = []
     native = asyncio.run(run_it())
     assert (native.status, native.attempts) == ("complete", 1)
 
@@ -594,8 +594,7 @@ def test_an_end_is_written_where_redis_takes_no_writes_for_a_moment(refuses, aga
         @tenant_worker(name="tests.failover", backend=backend)
         async def ends(scope):
             await queue.redis.execute_command(*refuses.split())
-            takes = queue.redis.execute_command(*again.split())
-            asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, takes)
+            a_moment_later(queue.redis.execute_command(*again.split()))
 
         native = asyncio.run(run_once(queue, backend, ends))
     assert (native.status, native.attempts) == ("complete", 1)
@@ -607,17 +606,12 @@ def test_a_next_run_is_queued_where_redis_takes_no_writes_for_a_moment():
         queue = saq.Queue.from_url(url, name="put-off")
         backend = SaqBackend(queue)
 
-        async def take_writes_again():
-            await asyncio.sleep(1.5)
-            await queue.redis.config_set("min-replicas-to-write", 0)
-
         @tenant_worker(name="tests.put_off", backend=backend)
         async def snoozes(scope):
             await queue.redis.config_set("min-replicas-to-write", 1)
-            later.append(asyncio.ensure_future(take_writes_again()))
+            a_moment_later(queue.redis.config_set("min-replicas-to-write", 0))
             return Snooze(60)
 
-        later = []
         native = asyncio.run(run_once(queue, backend, snoozes))
     assert (native.status, native.kwargs["snoozes"]) == ("queued", 1)
 

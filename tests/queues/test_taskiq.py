@@ -593,10 +593,9 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
 
 
-def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared():
+def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared(redis_server):
     """The notes of a later loop's jobs do not stay for a week."""
-    url, id = os.environ.get("SIGRA_REDIS", "redis://127.0.0.1:6379/0"), uuid.uuid4().hex
-    notes = Notes(async_redis.ConnectionPool.from_url(url))
+    notes, id = Notes(async_redis.ConnectionPool.from_url(redis_server)), uuid.uuid4().hex
 
     async def one_job(number, *, waits):
         await notes.begin(f"{id}-{number}")
@@ -607,5 +606,5 @@ def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared():
 
     asyncio.run(one_job(1, waits=False))
     asyncio.run(one_job(2, waits=True))
-    with redis.Redis.from_url(url) as direct:
+    with redis.Redis.from_url(redis_server) as direct:
         assert direct.exists(f"sigra:begun:{id}-2") == 0
