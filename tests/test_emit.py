@@ -1650,6 +1650,29 @@ def test_a_level_that_is_filtered_out_disables(lines: list[dict[str, Any]]) -> N
     assert ["error"] == [line["level"] for line in lines]
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_what_the_standard_logger_leaves_out_is_disabled(
+    cached: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It drops what is below its level, and all once a dictConfig has disabled it."""
+    structlog.configure(
+        processors=[structlog.processors.JSONRenderer()],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=cached,
+    )
+    with configure(sinks=[]), caplog.at_level(logging.WARNING):
+        assert "disabled" == log_safe("a.b", SCOPE).status
+        assert "emitted" == log_safe("a.b", SCOPE, outcome="error").status
+        caplog.set_level(logging.INFO)
+        assert "emitted" == log_safe("a.b", SCOPE).status
+        logging.getLogger("sigra.audit").disabled = True
+        try:
+            assert "disabled" == log_safe("a.b", SCOPE, outcome="error").status
+        finally:
+            logging.getLogger("sigra.audit").disabled = False
+    assert 2 == len(caplog.records)
+
+
 def test_sinks_get_what_the_level_filters_out(sink: Kept, lines: list[dict[str, Any]]) -> None:
     """The level is that of the log; a sink gets every event."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

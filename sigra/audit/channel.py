@@ -36,21 +36,23 @@ class Channel:
     __slots__ = ("allows", "bound", "logger", "made_from", "processors")
 
     def __init__(self, made_from: tuple[Any, ...]) -> None:
-        self.made_from = made_from
+        self.made_from, self.processors, self.logger = made_from, None, None
         bound: Any = structlog.get_logger("sigra.audit").bind()
         # Nobody here could await the methods of an AsyncBoundLogger: take the one inside it.
         self.bound: Any = bound.sync_bl if hasattr(type(bound), "sync_bl") else bound
-        self.processors = self.logger = None
-        kind: Any = type(self.bound)
-        # Of the class: structlog's generic BoundLogger itself takes any name for a log method.
-        asked: Any = getattr(kind, "isEnabledFor", None)
+        kind, logger = type(self.bound), getattr(self.bound, "_logger", None)
+        # Of the classes: structlog's generic BoundLogger itself takes any name for a log method.
+        wrapped: Any = getattr(type(logger), "isEnabledFor", None)
+        own: Any = getattr(kind, "isEnabledFor", None)
         # It asks the wrapped logger, and only one of the standard library can answer.
-        if asked is None or not hasattr(type(getattr(self.bound, "_logger", None)), "isEnabledFor"):
-            asked = None if asked else getattr(kind, "is_enabled_for", None)
-        self.allows: Any = lambda outcome: not asked or asked(self.bound, _NUMBERS[outcome])
+        own = getattr(kind, "is_enabled_for", None) if own is None else wrapped and own
+        self.allows: Any = lambda outcome: not own or own(self.bound, _NUMBERS[outcome])
         if kind in _native:
+            self.processors, self.logger = self.bound._processors, logger
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
-            self.processors, self.logger = self.bound._processors, self.bound._logger
+        if wrapped:
+            # Its level and its ``disabled`` may change later.
+            self.allows = lambda o, own=self.allows: own(o) and wrapped(logger, _NUMBERS[o])
 
     def send(self, line: dict[str, Any]) -> None:
         """Log one event. Whatever a processor or the logger raises passes through."""
@@ -84,10 +86,9 @@ def open_channel(outcome: str) -> Channel | None:
     nothing that it was made from has changed: capture_logs, capsys and a later configure() work.
     """
     global _channel
-    settings = structlog.get_config()
-    made_from = (settings, sys.stdout, sys.stderr)
+    made_from = (structlog.get_config(), sys.stdout, sys.stderr)
     channel = _channel
     if channel is None or channel.made_from != made_from:
         channel = Channel(made_from)
-        _channel = channel if settings["cache_logger_on_first_use"] is True else None
+        _channel = channel if made_from[0]["cache_logger_on_first_use"] is True else None
     return channel if channel.allows(outcome) else None
