@@ -1,4 +1,7 @@
-"""Send a job again that taskiq itself cuts off, because of its label ``timeout``."""
+"""Send a job again that taskiq itself cuts off, because of its label ``timeout``.
+
+And what labels its next run has.
+"""
 
 from __future__ import annotations
 
@@ -42,3 +45,12 @@ async def coming_again(
 def to_the_end() -> Any:
     """Return a context in which the label ``timeout`` cuts nothing off."""
     return _anyio.CancelScope(shield=True)
+
+
+def lasting(message: Any) -> dict[str, Any]:
+    """Return the labels of a job's next run.
+
+    Without the times that OpenTelemetry's middleware noted: a schedule makes texts of them, with
+    which it cannot count, and it would fail once that run has ended.
+    """
+    return {key: it for key, it in message.labels.items() if not key.startswith("_taskiq_")}

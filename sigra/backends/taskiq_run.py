@@ -12,7 +12,7 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native, refuse_positional
 from sigra.backends.producing import error_text
-from sigra.backends.taskiq_limit import coming_again, to_the_end
+from sigra.backends.taskiq_limit import coming_again, lasting, to_the_end
 from sigra.backends.taskiq_stream import begin_notes, notes_of
 from sigra.errors import brief
 
@@ -63,7 +63,7 @@ async def _send_again(
     message = context.message
     while True:
         try:
-            kicker = AsyncKicker(message.task_name, context.broker, dict(message.labels))
+            kicker = AsyncKicker(message.task_name, context.broker, lasting(message))
             await send(kicker.with_task_id(message.task_id), schedules, payload, delay)
             return
         except Exception:

@@ -544,6 +544,33 @@ def test_a_middleware_tells_a_run_that_comes_again_from_one_that_failed():
     assert sorted(told) == [("JobFailedError", False), ("NoResultError", True)]
 
 
+def test_the_times_that_a_middleware_noted_do_not_go_with_the_next_run():
+    """OpenTelemetry's counts with them, fails on the texts that a schedule makes of them, and then
+    the job's result is not kept."""
+    noted = []
+
+    class Times(taskiq.TaskiqMiddleware):
+        def pre_send(self, message):
+            noted.append("_taskiq_queue_time" in message.labels)
+            message.labels["_taskiq_queue_time"] = 1.5
+            return message
+
+    @tenant_worker(name="queues.timed")
+    def timed(scope, job):
+        return Snooze(1) if job.snoozes == 0 else None
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        broker.add_middlewares(Times())
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            await timed.anew(IDS)
+            await broker.shutdown()
+
+    asyncio.run(produce())
+    assert noted == [False, False]
+
+
 @pytest.mark.parametrize("error", [NoResultError(), ValueError("said so")])
 def test_a_job_that_failed_for_good_has_its_error_as_result(error):
     """Also taskiq's own word for having none: who waits for the job would wait for ever."""
