@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sigra.backends.dramatiq_delayed import fetch_anew
+from sigra.backends.dramatiq_delayed import hold_surely
 from sigra.backends.dramatiq_run import CurrentMessage, WarnAtStart, run
 from sigra.backends.dramatiq_send import millis, queue_of, surely_send
 from sigra.backends.envelope import pack
@@ -39,7 +39,7 @@ class DramatiqBackend:
         for own in (CurrentMessage, WarnAtStart):
             if not any(isinstance(known, own) for known in self.broker.middleware):
                 self.broker.add_middleware(own())
-        fetch_anew(self.broker)
+        hold_surely(self.broker)
         surely_send(self.broker)
         register_with(self.broker, self._register)
 

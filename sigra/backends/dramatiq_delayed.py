@@ -1,6 +1,8 @@
-"""Put back delayed messages that a Dramatiq consumer held when its connection to Redis broke.
+"""Have a Dramatiq consumer neither forget nor repeat the delayed messages that it holds.
 
-Dramatiq forgets them, but Redis lists them as held by the consumer for as long as that lives.
+On Redis, Dramatiq forgets them when the connection breaks, but Redis lists them as held by the
+consumer for as long as that lives. On RabbitMQ, it puts all that are due into their queue before
+it acknowledges the first: if it is killed meanwhile, they come again.
 """
 
 from __future__ import annotations
@@ -8,7 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from sigra.backends.external import native
@@ -23,24 +27,39 @@ _UNDER_WAY = 0.2
 """Seconds after which another consumer holds what it was just fetching, or is done with it."""
 
 
-def fetch_anew(broker: Any) -> None:
+def hold_surely(broker: Any) -> None:
     """Have a broker on Redis put them back into their queue before a consumer starts again.
 
-    That consumer then fetches them anew. RabbitMQ puts them back by itself.
+    That consumer then fetches them anew. RabbitMQ puts them back by itself; there, have each
+    acknowledged as soon as it is in its queue.
     """
-    consume = broker.consume
+    consume, on_redis = broker.consume, hasattr(broker, "broker_id")
 
-    def consume_anew(queue_name: str, *args: Any, **options: Any) -> Any:
+    def consume_surely(queue_name: str, *args: Any, **options: Any) -> Any:
         delayed = queue_name == _common.dq_name(queue_name)
-        if delayed:
+        if delayed and on_redis:
             _give_back(broker, queue_name)
         consumer = consume(queue_name, *args, **options)
-        if delayed:
+        if delayed and on_redis:
             consumer.requeue = _unless_redis_is_away(consumer.requeue)
+        elif delayed:
+            consumer.ack = partial(_ack, consumer, threading.get_ident(), consumer.ack)
         return consumer
 
-    if hasattr(broker, "broker_id") and consume.__module__ != __name__:  # once is enough
-        broker.consume = consume_anew
+    # Once is enough, and other brokers, such as one for tests, hold messages in the process.
+    if (on_redis or hasattr(broker, "connections")) and consume.__module__ != __name__:
+        broker.consume = consume_surely
+
+
+def _ack(consumer: Any, thread: int, own: Callable[[Any], None], message: Any) -> None:
+    """Acknowledge a message now, and not when the consumer's thread next reads."""
+    if threading.get_ident() != thread or message._tag not in consumer.known_tags:
+        own(message)  # only its own thread may use a connection
+        return
+    consumer.known_tags.remove(message._tag)
+    # Without its connection the message comes again, and the thread's next read finds that out.
+    with suppress(native("pika.exceptions", "dramatiq").AMQPError):
+        consumer.channel.basic_ack(message._tag)
 
 
 def _give_back(broker: Any, queue: str) -> None:

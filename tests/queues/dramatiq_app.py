@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import consumer_side
 import dramatiq
@@ -68,6 +71,23 @@ def make_broker(url, queue):
     return broker
 
 
+@tenant_worker(name="dramatiq_app.kills_as_it_is_due")
+def kills_as_it_is_due(scope, args, until):
+    """Run, once the first consumer that held it until it was due has been killed."""
+    record(scope, args)
+
+
+class DiesAtDelayed(dramatiq.Middleware):
+    """Kill the consumer, once there is a file, as it puts that worker's job into its queue."""
+
+    def before_enqueue(self, broker, message, delay):
+        until = Path(message.kwargs.get("args", {}).get("until", "."))
+        if message.actor_name == kills_as_it_is_due.name and not delay and not until.exists():
+            while not until.exists():
+                time.sleep(0.02)
+            os.killpg(0, signal.SIGKILL)
+
+
 class AfterBoot(dramatiq.Middleware, logging.Handler):
     """Let no job run, and kill its consumer, that Dramatiq's main process has not heard of yet.
 
@@ -91,6 +111,7 @@ if consumer_side.URL:
     dramatiq.set_broker(broker)
     broker.add_middleware(after_boot := AfterBoot())
     logging.getLogger().addHandler(after_boot)  # behind the one that writes
+    broker.add_middleware(DiesAtDelayed())
     backend = DramatiqBackend(broker, queue=consumer_side.QUEUE)
     for each in (limited, awaits, fails):
         broker.get_actor(each.name).options["time_limit"] = 2000

@@ -38,7 +38,14 @@ from dramatiq.brokers.stub import StubBroker  # noqa: E402
 from dramatiq.errors import ConnectionClosed  # noqa: E402
 from dramatiq.middleware import CurrentMessage, Interrupt, Middleware, MiddlewareError  # noqa: E402
 from dramatiq.results import Results  # noqa: E402
-from dramatiq_app import awaits, fails, goes_on, limited, make_broker  # noqa: E402
+from dramatiq_app import (  # noqa: E402
+    awaits,
+    fails,
+    goes_on,
+    kills_as_it_is_due,
+    limited,
+    make_broker,
+)
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
@@ -297,6 +304,23 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             harness.direct.channel.queue_delete(harness.queue + each)
             self._run(harness, journal, workers.echo, IDS)
             self._run(harness, journal, workers.echo, IDS, delay=1)
+
+    def test_a_job_that_was_due_before_its_consumer_was_killed_runs_once(self, harness, journal):
+        """Dramatiq acknowledged what was due at one time when all of it was in its queue."""
+        due, until = datetime.now(UTC) + timedelta(seconds=1), harness.folder / "until"
+        first = workers.echo.new(IDS, run_at=due)
+        args = {**IDS, "until": str(until)}
+        kills = kills_as_it_is_due.new(args, run_at=due + timedelta(milliseconds=20))
+        # That the consumer gets these shows that RabbitMQ was told of the end of the first run.
+        for number in range(1, 10):
+            journal.wait(harness, lambda n=number: len(journal.runs()) == n, "the one before")
+            workers.echo.new(IDS)
+        until.touch()
+        journal.wait(harness, lambda: not harness.alive, "the consumer to be killed")
+        harness.start()
+        journal.wait(harness, lambda: bool(journal.runs(kills.worker)), "the last job")
+        self._run(harness, journal, workers.echo, IDS)
+        assert [run["job_id"] for run in journal.runs()].count(first.id) == 1
 
     def test_a_producer_that_forks_sends_from_both_processes(self, harness):
         """Parent and child do not read each other's answers."""
