@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone, tzinfo
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, wraps
 from hashlib import sha256
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -1576,6 +1576,29 @@ def test_a_wrapper_class_of_the_applications_own_is_used() -> None:
     structlog.configure(wrapper_class=Own)
     log_safe("a.b", SCOPE, target_id=1)
     assert [("a.b", "1")] == [(event, fields["target_id"]) for event, fields in calls]
+
+
+@pytest.mark.parametrize("more", [[], [structlog.processors.add_log_level]])
+def test_a_tracer_that_wraps_structlog_sees_each_event(
+    more: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New Relic's agent collects lines so; it saw none that Sigra rendered by itself."""
+    from sigra.audit import JSONRenderer
+
+    seen, base = [], structlog._base.BoundLoggerBase
+    process = base._process_event
+
+    @wraps(process)
+    def wrapped(self: Any, method: str, event: Any, line: Any) -> Any:
+        seen.append((method, event or line["event"]))
+        return process(self, method, event, line)
+
+    monkeypatch.setattr(base, "_process_event", wrapped)
+    logger = structlog.testing.CapturingLogger()
+    structlog.configure(processors=[*more, JSONRenderer()], logger_factory=lambda *_: logger)
+    assert "emitted" == log_safe("a.b", SCOPE).status
+    assert [("info", "a.b")] == seen
+    assert 1 == len(logger.calls)
 
 
 def test_the_standard_library_integration_works(caplog: pytest.LogCaptureFixture) -> None:

@@ -47,7 +47,8 @@ class Channel:
         # It asks the wrapped logger, and only one of the standard library can answer.
         own = getattr(kind, "is_enabled_for", None) if own is None else wrapped and own
         self.allows: Any = lambda outcome: not own or own(self.bound, _NUMBERS[outcome])
-        if kind in _native:
+        # Not past a tracer that has wrapped what they do, as New Relic's agent has.
+        if kind in _native and not hasattr(self.bound._process_event, "__wrapped__"):
             self.processors, self.logger = self.bound._processors, logger
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
         if wrapped:
