@@ -38,7 +38,8 @@ class ThreadBackend:
     if need be, because the pool cannot wait for itself.
 
     The queue's name is only a label. A body runs in a context of its own, which inherits nothing
-    from whoever enqueued it. A forked child starts with no jobs: its parent runs those it had.
+    from whoever enqueued it. A forked child starts with no jobs: its parent runs those it had. When
+    nobody has the backend any more, its threads end once no job is left.
     """
 
     name = "thread"
@@ -94,7 +95,7 @@ class ThreadBackend:
         """
         with _opening:
             if self._pool is None:
-                self._pool = Pool(self.name, self._size, self._bound)
+                self._pool = Pool(self, self._size, self._bound)
         return self._pool.close(timeout)
 
     def _open(self) -> Pool:
@@ -109,7 +110,7 @@ class ThreadBackend:
                 return pool
             if pool is None or pool.phase == "lost" or resolve_backend(self.name) is self:
                 _close_at_exit(self.name)
-                pool = self._pool = Pool(self.name, self._size, self._bound)
+                pool = self._pool = Pool(self, self._size, self._bound)
                 _pools.add(pool)
             return pool
 

@@ -885,6 +885,35 @@ def test_close_ends_the_threads() -> None:
     assert not any(thread.is_alive() for thread in started)
 
 
+@pytest.mark.parametrize("left", ["nothing", "due", "later", "to be retried"])
+def test_threads_end_once_nobody_has_the_backend_and_no_job_is_left(left: str) -> None:
+    """A suite that makes one for each test does not keep their threads; no job is lost by it."""
+    before = set(threading.enumerate())
+    backend = ThreadBackend(2)
+    with configure(backend=backend):
+        where.new({}).result(PATIENCE)
+        running = [held(f"{left} {n}") for n in range(2)] if left == "due" else []
+        match left:
+            case "due":
+                jobs = remember.new_many([{"n": n} for n in range(5)])
+            case "later":
+                jobs = [remember.new({"n": n}, delay=0.05 * n) for n in range(5)]
+            case "to be retried":
+                jobs = [attempted.new({"fails": 2}, backoff=0.05) for _ in range(2)]
+            case _:
+                jobs = []
+        started = set(threading.enumerate()) - before
+    del backend
+    gc.collect()
+    for gate in gates.values():
+        gate.set()
+    for job in [*running, *jobs]:
+        job.result(PATIENCE)
+    for thread in started:
+        thread.join(PATIENCE)
+    assert not any(thread.is_alive() for thread in started)
+
+
 def test_a_closed_pool_takes_no_job(pool: ThreadBackend) -> None:
     """After ``close``, ``.new()`` raises ``EnqueueError``, and a second ``close`` returns none."""
     pool.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
 from collections.abc import Callable
 from contextvars import Context
+
+_log = logging.getLogger("sigra.job")
 
 LONGEST_WAIT = 3600.0
 """Seconds after which a waiter looks at the clock again: a lock takes no arbitrary timeout."""
@@ -35,6 +38,14 @@ class Alarm:
                 start_thread(self._keep, self._name)
                 self._started = True
             self._changed.notify()
+
+    def set_if_possible(self, due: float) -> None:
+        """Do the same; where there can be no thread now, log it."""
+        if due < self.due:
+            try:
+                self.set(due)
+            except RuntimeError:
+                _log.exception("could not start the thread that waits for scheduled jobs")
 
     def stop(self) -> None:
         """End the thread."""

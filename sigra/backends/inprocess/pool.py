@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -22,27 +22,28 @@ from sigra.errors import EnqueueError
 from sigra.job import FINISHED
 
 if TYPE_CHECKING:
+    from sigra.backend import Backend
     from sigra.backends.inprocess.agenda import Entry
     from sigra.job import Job
-
-_log = logging.getLogger("sigra.job")
 
 
 class Pool:
     """Run jobs in up to ``size`` threads, started as they are needed.
 
-    ``bound``: how many jobs may wait to run. ``name`` is the backend's. ``phase`` goes from
-    "open" by "draining" to "closed"; in a forked child, a pool that it inherited is "lost".
+    ``bound``: how many jobs may wait to run. ``owner``: the backend; when nobody has it any more,
+    the threads end once no job is left. ``phase`` goes from "open" by "draining" to "closed"; in
+    a forked child, a pool that it inherited is "lost".
     """
 
-    def __init__(self, name: str, size: int, bound: int) -> None:
-        self.name, self.size, self.bound = name, size, bound
+    def __init__(self, owner: Backend, size: int, bound: int) -> None:
+        self.name, self.size, self.bound = owner.name, size, bound
         self.phase: Literal["open", "draining", "closed", "lost"] = "open"
         self._agenda = Agenda()
         self._running: dict[int, Entry] = {}
         self._threads = 0
         self._idle = 0  # threads that sleep, without those to which a token was sent
-        self._tokens: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._tokens: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._owner = weakref.ref(owner, self._tokens.put)  # which wakes a thread, to look
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -149,7 +150,7 @@ class Pool:
             self._staff(1)  # or raise, before any job is taken
         self._agenda.take(jobs)
         self._serve()
-        self._alarm_if_sooner()
+        self._alarm.set_if_possible(self._agenda.next_due())
 
     def _serve(self) -> None:
         """Wake or start a thread for each job that is due, as far as there may be threads."""
@@ -178,14 +179,6 @@ class Pool:
                     return
                 raise EnqueueError(self.name, "no thread can be started") from error
             self._threads += 1
-
-    def _alarm_if_sooner(self) -> None:
-        due = self._agenda.next_due()
-        if due < self._alarm.due:
-            try:
-                self._alarm.set(due)
-            except RuntimeError:
-                _log.exception("could not start the thread that waits for scheduled jobs")
 
     def _ring(self) -> float:
         """Make due what is due, wake threads for it, and return when the next job comes due."""
@@ -216,10 +209,15 @@ class Pool:
                     if self._line:
                         self._line.call(1)
                     return entry
+                is_left = self._owner() is None and self._agenda.next_due() == math.inf
+                if is_left and not self._running:
+                    self._end("closed", "nobody has its backend any more")
                 if self.phase == "draining" and not self._running:
                     self._quiet.notify_all()
                 self._idle += 1
-            self._tokens.get()
+            if self._tokens.get() is not None:  # no token of _wake
+                with self._lock:
+                    self._idle -= 1
 
     def _perform(self, entry: Entry) -> None:
         job, ticket = entry
@@ -245,4 +243,4 @@ class Pool:
                 for _, given_up in self._agenda.leave():
                     given_up.give_up("its backend was closed")
             else:
-                self._alarm_if_sooner()
+                self._alarm.set_if_possible(self._agenda.next_due())
