@@ -10,13 +10,13 @@ from datetime import timezone
 from functools import partial
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.huey_again import write_surely
 from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import read, task_of
 from sigra.backends.producing import able_to, due_at, require_json, sending
+from sigra.backends.registering import register_with
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -51,7 +51,7 @@ class HueyBackend:
         else:
             write_surely(huey)
         huey.deserialize_task = partial(read, huey)
-        catalog.subscribe(self._register)
+        register_with(huey, self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs: to a file all of them or none, elsewhere one by one."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sigra import catalog
 from sigra.backends.envelope import pack
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, seconds_until, sending
+from sigra.backends.registering import register_with
 from sigra.backends.taskiq_queues import check_queue, surely_kick
 from sigra.backends.taskiq_refuse import refuse_dependencies, refuse_pickle, refuse_unwritable
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
@@ -47,7 +47,7 @@ class TaskiqBackend:
         self._startup = Startup(broker, schedules, timeout)
         broker.with_formatter(Formatter(broker, schedules))
         surely_kick(broker)
-        catalog.subscribe(self._register)
+        register_with(broker, self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Send the jobs from outside of event loops, by the broker's loop or one of our own."""

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from older_release import older_pack
 from queue_contract import QueueContract
-from queue_harness import QueueHarness
+from queue_harness import QueueHarness, is_let_go
 from servers import bundled_redis, need
 
 need("huey")
@@ -258,10 +258,30 @@ def producer(scope):
 
 
 @pytest.fixture
-def file_backend(tmp_path: Path, monkeypatch: Any) -> Iterator[HueyBackend]:
-    """Give the default backend, on a file that nothing consumes."""
+def another_backend(tmp_path: Path, monkeypatch: Any) -> Iterator[Callable[[], HueyBackend]]:
+    """Give what makes a default backend, as one more process would; close the file of each."""
     monkeypatch.setenv("SIGRA_HUEY_FILE", str(tmp_path / "jobs.db"))
-    backend = HueyBackend()
+    with ExitStack() as at_the_end:
+
+        def make() -> HueyBackend:
+            backend = HueyBackend()
+            at_the_end.callback(backend.huey.storage.close)
+            at_the_end.callback(lambda: die(backend))
+            return backend
+
+        yield make
+
+
+def die(backend: HueyBackend) -> None:
+    """Let go of the file's lock, as the system does for a consumer that dies."""
+    if (claimed := backend.huey.storage._claimed) is not None:
+        claimed.close()
+
+
+@pytest.fixture
+def file_backend(another_backend: Callable[[], HueyBackend]) -> Iterator[HueyBackend]:
+    """Give the default backend, on a file that nothing consumes."""
+    backend = another_backend()
     with configure(backend=backend, backends={}):
         yield backend
 
@@ -278,14 +298,14 @@ def signed(scope):
 attempts: list[int] = []
 
 
-def test_a_count_of_deliveries_breaks_no_signature(file_backend):
+def test_a_count_of_deliveries_breaks_no_signature(file_backend, another_backend):
     """The file counts them in the envelope, and has no key: of three attempts one died."""
     attempts.clear()
     with configure(signing=SIGNING):
         signed.new(IDS)
         file_backend.huey.dequeue()  # by a consumer that dies
-        file_backend.huey.storage._claimed.close()
-        huey = HueyBackend().huey
+        die(file_backend)
+        huey = another_backend().huey
         while (task := huey.dequeue()) is not None:
             huey.execute(task)
     assert attempts == [1, 2]
@@ -307,14 +327,14 @@ def run_all(huey: Any) -> None:
 
 @pytest.mark.parametrize("backoff", [0, 0.01])
 def test_a_consumer_that_dies_after_it_queued_the_next_run_leaves_that_one_alone(
-    file_backend, backoff
+    file_backend, another_backend, backoff
 ):
     """The run before has ended: queued again, it would send its own next runs."""
     attempts.clear()
     fails.new(IDS, backoff=backoff)
     file_backend.huey.execute(file_backend.huey.dequeue())  # by a consumer that dies
-    file_backend.huey.storage._claimed.close()
-    run_all(HueyBackend().huey)
+    die(file_backend)
+    run_all(another_backend().huey)
     assert attempts == [1, 2, 3]
 
 
@@ -334,13 +354,13 @@ def test_a_job_whose_next_run_cannot_be_written_comes_again(file_backend, backof
     assert attempts == [1, 1, 2]
 
 
-def test_a_job_that_sends_another_is_kept_until_it_ends(file_backend):
+def test_a_job_that_sends_another_is_kept_until_it_ends(file_backend, another_backend):
     """Only its own next run takes its place."""
     producer.new(IDS)
     file_backend.huey.dequeue()
     producer.new(IDS)
-    file_backend.huey.storage._claimed.close()
-    HueyBackend().huey.storage.claim()
+    die(file_backend)
+    another_backend().huey.storage.claim()
     assert file_backend.huey.pending_count() == 2
 
 
@@ -356,12 +376,14 @@ ODD = [
 
 
 @pytest.mark.parametrize("data", ODD, ids=range(len(ODD)))
-def test_what_a_dead_consumer_had_taken_keeps_no_other_from_starting(file_backend, data):
+def test_what_a_dead_consumer_had_taken_keeps_no_other_from_starting(
+    file_backend, another_backend, data
+):
     """It is queued again as it is, for its consumer to refuse."""
     file_backend.huey.storage.enqueue(data)
     assert file_backend.huey.storage.dequeue() == data
-    following = HueyBackend().huey.storage
-    file_backend.huey.storage._claimed.close()  # as the system does for a process that dies
+    following = another_backend().huey.storage
+    die(file_backend)
     assert following.dequeue() == data
 
 
@@ -602,3 +624,16 @@ def test_a_larger_priority_is_taken_sooner_by_what_was_scheduled_too(file_backen
     time.sleep(0.02)
     assert huey.read_schedule() == []
     assert [task.id for task in huey.pending()] == [urgent.id, late.id, plain.id]
+
+
+@pytest.mark.filterwarnings("default")  # of what other tests left
+def test_a_huey_that_nobody_uses_any_more_is_let_go():
+    """A suite that makes one for each test does not keep them all, with their connections."""
+
+    def make():
+        huey = MemoryHuey(serializer=JSONSerializer())
+        with configure(backend=HueyBackend(huey)):
+            producer.new(IDS)
+        return huey
+
+    assert is_let_go(make)

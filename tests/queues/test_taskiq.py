@@ -18,7 +18,7 @@ from consumer import Consumer
 from consumer_side import held, sleeps
 from proxy import Proxy
 from queue_contract import LoopContract
-from queue_harness import QueueHarness, not_hanging
+from queue_harness import QueueHarness, is_let_go, not_hanging
 from servers import need
 
 taskiq = need("taskiq")
@@ -122,6 +122,8 @@ class TaskiqHarness(QueueHarness):
     def remove(self) -> None:
         self.scheduler.kill()
         submit(own_loop(), self.broker.shutdown()).result()
+        if (schedules := self.backend.schedules) is not None:  # which taskiq leaves connected
+            submit(own_loop(), schedules._connection_pool.disconnect()).result()
         self.direct.close()
 
 
@@ -606,9 +608,10 @@ def test_a_worker_that_asks_for_a_dependency_of_taskiq_s_is_refused():
     def depends(scope, invoice_id, session=taskiq.TaskiqDepends(dict)):
         pass
 
-    TaskiqBackend(taskiq.InMemoryBroker())
+    TaskiqBackend(broker := taskiq.InMemoryBroker())
     with pytest.raises(ValueError, match="parameter 'session' of worker 'queues.depends'"):
         tenant_worker(name="queues.depends")(depends)
+    assert broker.find_task("queues.depends") is None
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
@@ -635,3 +638,22 @@ def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared(redis_
     asyncio.run(one_job(2, waits=True))
     with redis.Redis.from_url(redis_server) as direct:
         assert direct.exists(f"sigra:begun:{id}-2") == 0
+
+
+@pytest.mark.filterwarnings("default")  # of what other tests left
+def test_a_broker_that_nobody_uses_any_more_is_let_go():
+    """A suite that makes one for each test does not keep them all, with their connections."""
+
+    def make():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+
+        async def produce():
+            with configure(backend=TaskiqBackend(broker)):
+                await broker.startup()
+                await workers.echo.anew(IDS)
+                await broker.shutdown()
+
+        asyncio.run(produce())
+        return broker
+
+    assert is_let_go(make)
