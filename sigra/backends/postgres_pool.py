@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Generator
+from contextlib import suppress
+from functools import cache
 from importlib import import_module
 from time import monotonic
 from typing import Any
@@ -32,7 +34,7 @@ class OwnPool:
         return (pool or self._pool_here()).connection()
 
     def _pool_here(self) -> Any:
-        pool_class, pid = import_module("psycopg_pool").ConnectionPool, os.getpid()
+        pool_class, pid = _pool_class(), os.getpid()
         made = pool_class(
             self._conninfo,
             connection_class=_giving_up_after(self._options["timeout"]),
@@ -47,6 +49,18 @@ class OwnPool:
         else:
             made.close()  # another thread was faster
         return pool
+
+
+@cache
+def _pool_class() -> Any:
+    """Return psycopg's pool, also fit to be let go by one of its own threads, which may be last."""
+    kind = import_module("psycopg_pool").ConnectionPool
+
+    def end(self: Any) -> None:
+        with suppress(RuntimeError):  # it cannot wait for itself; all were told to end before
+            kind.__del__(self)
+
+    return type("ConnectionPool", (kind,), {"__del__": end})
 
 
 @atexit.register

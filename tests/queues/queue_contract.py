@@ -267,6 +267,28 @@ class OwnPoolContract(QueueContract):
         collect()
         assert not {*threading.enumerate()}.difference(before)
 
+    def test_a_pool_that_one_of_its_own_threads_is_the_last_to_have_ends(
+        self, harness: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """That thread cannot wait for itself: psycopg's pool then says so on standard error."""
+        before, told, ended = threading.enumerate(), [], threading.Event()
+        monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+        class LastToHave(list[Any]):
+            def run(self) -> None:
+                ended.wait(harness.patience)
+                self.clear()
+
+        pool = OwnPool(harness.server, timeout=5.0, max_size=1)._pool_here()
+        pool.run_task(LastToHave([pool]))
+        del pool
+        started = {*threading.enumerate()}.difference(before)
+        ended.set()
+        for thread in started:
+            thread.join(harness.patience)
+        assert started
+        assert [] == told
+
     @pytest.mark.parametrize("stalls", ["server", "table"])
     def test_a_server_that_gives_no_answer_is_an_enqueue_error(
         self, harness: Any, stalls: str
