@@ -42,7 +42,10 @@ class PgQueuerBackend:
         self._queries = own_queries(native)
         if hasattr(native, "entrypoint"):
             self._notes = Notes(self._queries)
-            surely_retry(self._queries, self._known)
+            known = vars(native).setdefault("sigra_known", self._known)
+            if known is self._known:
+                surely_retry(self._queries, known)
+            self._known = known  # those of the first backend, if this is a second one
             register_with(native, self._register)
             watch_start(native)
 

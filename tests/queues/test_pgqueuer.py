@@ -32,7 +32,7 @@ from pgqueuer.queries import EntrypointExecutionParameter, SyncQueries  # noqa: 
 from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.pgqueuer import PgQueuerBackend  # noqa: E402
 from sigra.backends.pgqueuer_notes import Notes, surely_retry  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
@@ -569,6 +569,25 @@ class TestPgQueuer(OwnPoolContract):
             await conn.close()
 
         asyncio.run(register())
+
+    def test_two_backends_on_one_pgqueuer_are_as_one(self, harness: PgQueuerHarness) -> None:
+        """A module that is executed again makes a second one: a worker has one entrypoint."""
+
+        async def register() -> Any:
+            conn = await asyncpg.connect(harness.url)
+            pgq = PgQueuer.from_asyncpg_connection(conn)
+            PgQueuerBackend(pgq)
+            retry = pgq.queries.retry_job
+            PgQueuerBackend(pgq)
+            tenant_worker(name="queues.pgqueuer.late")(late)
+            await conn.close()
+            return pgq, retry
+
+        def late(scope: Any) -> None: ...
+
+        pgq, retry = asyncio.run(register())
+        assert {"sigra.contract.echo", "queues.pgqueuer.late"} <= set(pgq.qm.entrypoint_registry)
+        assert pgq.queries.retry_job is retry
 
 
 @pytest.mark.parametrize("part", ["itself", "queries"])
