@@ -91,13 +91,13 @@ async def aexecute(attempt: Attempt) -> Verdict:
             finally:
                 # A task that is cancelled before its first step never starts the coroutine.
                 coroutine.close()
-            if raised is not None:
-                raise raised
+            if raised:
+                raise raised.pop()
     except BaseException as error:
-        verdict = conclude_error(attempt, error, context)
         if _is_cancellation(error):
+            conclude_error(attempt, error, context)
             raise
-        return verdict
+        return conclude_error(attempt, error, context)
     return conclude(attempt, value, context)
 
 
@@ -131,19 +131,23 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: A
     # Without a factory the runner would unset the event loop that was set for this thread.
     with asyncio.Runner(loop_factory=make or asyncio.new_event_loop) as runner:
         value, raised = runner.run(contain(coroutine), context=context)
-    if raised is not None:
-        raise raised
+    if raised:
+        raise raised.pop()
     return value
 
 
-async def contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, BaseException | None]:
-    """Return what the body returns, and what it raises: a SystemExit would stop the loop."""
+async def contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, list[BaseException]]:
+    """Return what the body returns, and what it raises: a SystemExit would stop the loop.
+
+    The latter in a list, to be popped: a frame that raises an error and has a name for it is kept
+    by it, and keeps it, with all that the body had in hand, until the garbage is collected.
+    """
     try:
-        return await coroutine, None
+        return await coroutine, []
     except BaseException as error:
         if _is_cancellation(error):
             raise
-        return None, error
+        return None, [error]
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
-from sigra.backends.orm_thread import aexecute_apart, execute_apart
+from sigra.backends.orm_thread import aexecute_apart, execute_boxed
 from sigra.context import Attempt
 from sigra.verdict import Verdict
 
@@ -45,10 +45,10 @@ async def execute_noted(attempt: Attempt, note: Note | None, waits: Note | None)
             await note()
         return await aexecute_apart(attempt)
     if note is None:
-        return await asyncio.to_thread(execute_apart, attempt)
+        return (await asyncio.to_thread(execute_boxed, [attempt])).pop()
     begin = _Begin(note, waits)
     try:
-        return await asyncio.to_thread(begin.then, attempt)
+        return (await asyncio.to_thread(begin.then, [attempt])).pop()
     finally:
         await begin.over()
 
@@ -70,8 +70,8 @@ class _Begin:
             if self._waits is not None and not self._taken:
                 self._waiting = self._loop.create_task(self._waits())
 
-    def then(self, attempt: Attempt) -> Verdict:
-        """Run the attempt in this thread, once its begin is noted."""
+    def then(self, box: list[Attempt]) -> list[Verdict]:
+        """Run the attempt in this thread, once its begin is noted; see ``execute_boxed``."""
         self._waited = monotonic() - self._since
         with self._lock:
             self._taken = True
@@ -81,7 +81,7 @@ class _Begin:
             self._noting.result()
         elif self._over:
             raise asyncio.CancelledError  # nobody waits for its outcome any more
-        return execute_apart(attempt)
+        return execute_boxed(box)
 
     async def _write(self) -> None:
         if self._waiting is not None:

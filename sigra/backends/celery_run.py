@@ -76,17 +76,17 @@ def _cut_off() -> str:
 
 
 def _settle(task: Any, consumed: Consumed) -> None:
-    verdict = consumed.verdict
+    verdict, text = consumed.verdict, "".join(map(error_text, consumed.take_error()))
     match verdict.state:
         case "retryable":
             _send_again(task, consumed)
-            raise _exceptions.Retry(error_text(verdict.error), when=verdict.delay)
+            raise _exceptions.Retry(text, when=verdict.delay)
         case "scheduled":
             _send_again(task, consumed)
             raise _exceptions.Ignore
         case "cancelled" | "discarded":
             # Shown as failed, and dead-lettered where the queue has an exchange for that.
-            raise _exceptions.Reject(error_text(verdict.error), requeue=False)
+            raise _exceptions.Reject(text, requeue=False)
 
 
 def _send_again(task: Any, consumed: Consumed) -> None:

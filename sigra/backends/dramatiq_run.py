@@ -67,6 +67,7 @@ def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any])
 
 
 def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
+    error = consumed.take_error()
     match consumed.verdict.state:
         case "retryable" | "scheduled":
             number = message.options.get(RUN, 0) + 1
@@ -75,7 +76,7 @@ def _settle(broker: Any, message: Any, consumed: Consumed) -> None:
         case "cancelled" | "discarded":
             begun_no_more(broker, message)
             message.fail()  # it goes to the dead letters
-            consumed.verdict.unwrap()
+            raise error.pop()
 
 
 def _send_again(broker: Any, message: Any, again: Any, delay: int | None) -> None:

@@ -159,6 +159,16 @@ class Consumed:
     verdict: Verdict
     delivery: Delivery | None = None
 
+    def take_error(self) -> list[BaseException]:
+        """Take the verdict's error out of it, if it has one: for who raises it, or is done with it.
+
+        Otherwise the error's traceback and the frames of the consumer hold each other, and what
+        the body had in hand, until the garbage is collected.
+        """
+        error = self.verdict.error
+        object.__setattr__(self.verdict, "error", None)
+        return [] if error is None else [error]
+
     def following(self) -> dict[str, Any]:
         """Return the payload for the next run of a retryable or snoozed job."""
         state = self.verdict.state

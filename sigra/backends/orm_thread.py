@@ -38,7 +38,7 @@ def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
     asgiref, ended = import_module("asgiref.sync"), Future[None]()
     begun: list[tuple[asyncio.AbstractEventLoop, Any]] = []
 
-    async def body() -> tuple[Any, BaseException | None]:
+    async def body() -> tuple[Any, list[BaseException]]:
         begun.append((asyncio.get_running_loop(), asyncio.current_task()))
         try:
             return await contain(coroutine)
@@ -55,8 +55,8 @@ def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
                 if queries is not None:
                     queries.run_until_future(ended)
         raise
-    if raised is not None:
-        raise raised
+    if raised:
+        raise raised.pop()
     return value
 
 
@@ -94,6 +94,14 @@ def execute_apart(attempt: Attempt, run: Callable[..., Any] = run_by_turns) -> V
         return execute_in_consumer(attempt, run)
     finally:
         close()
+
+
+def execute_boxed(box: list[Attempt]) -> list[Verdict]:
+    """Run the attempt in the box, in a thread; return its verdict in one, to be popped.
+
+    So the frames of an executor, which hold its arguments and its result, hold empty boxes.
+    """
+    return [execute_apart(box.pop())]
 
 
 async def aexecute_apart(attempt: Attempt) -> Verdict:

@@ -53,7 +53,7 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     native = _rq.get_current_job()
     left, native.retries_left = native.retries_left, 0  # what is raised here is final
     if not isinstance(payload, Mapping):
-        refuse_positional(name, native.id).verdict.unwrap()
+        raise refuse_positional(name, native.id).take_error().pop()
     definition = find(name, native.meta.get(_MODULE))
     native.retries_left = left  # what a time limit cuts off outside of the body comes again
     before = None
@@ -88,7 +88,7 @@ def _was_stopped(native: Any) -> bool:
 
 
 def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any:
-    verdict = consumed.verdict
+    verdict, error = consumed.verdict, consumed.take_error()
     match verdict.state:
         case "retryable" | "scheduled":
             following = consumed.following()
@@ -102,7 +102,7 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
             native.args = (name, consumed.by_hand(0))  # for "rq requeue", and buttons
             _write_at_once(native)
             native.retries_left = 0
-            verdict.unwrap()
+            raise error.pop()
     warn_of_native_word(consumed, _INSTEAD)
     return None
 

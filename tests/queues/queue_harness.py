@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ import psycopg
 from consumer import Consumer
 from proxy import Proxy
 
+from sigra import configure, tenant_worker
 from sigra.backend import Backend
 
 
@@ -231,6 +233,28 @@ def collect() -> None:
     """Let go what nobody refers to; a finalizer may put off what it refers to until the next."""
     for _ in range(3):
         gc.collect()
+
+
+def keeps_what_a_failed_job_had(backend: Backend) -> bool:
+    """Run a job that fails, here; tell whether its values are kept until garbage is collected."""
+    in_hand: list[weakref.ref[Any]] = []
+
+    @tenant_worker(name=f"queues.in_hand.{backend.name}")
+    def fails(scope: Any) -> None:
+        data = {1}
+        in_hand.append(weakref.ref(data))
+        raise LookupError
+
+    collect()
+    gc.disable()
+    logging.disable()  # pytest keeps the records, and these the errors
+    try:
+        with configure(backend=backend):
+            fails.new({"organization_id": "1", "actor_id": "2"})
+        return in_hand.pop()() is not None
+    finally:
+        logging.disable(logging.NOTSET)
+        gc.enable()
 
 
 def occupy_the_only_thread(free: threading.Event) -> None:

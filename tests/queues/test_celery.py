@@ -23,7 +23,7 @@ import pytest
 from consumer import HERE
 from consumer_side import stands_still
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, is_let_go, not_hanging
+from queue_harness import QueueHarness, is_let_go, keeps_what_a_failed_job_had, not_hanging
 from servers import need
 
 celery = need("celery")
@@ -967,3 +967,10 @@ def test_an_app_that_nobody_uses_any_more_is_let_go(monkeypatch):
         return app
 
     assert is_let_go(make)
+
+
+def test_what_a_failed_job_had_in_hand_is_let_go_as_it_ends():
+    """As Celery does with what its own tasks have; it may be large."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    assert not keeps_what_a_failed_job_had(CeleryBackend(app))

@@ -15,7 +15,7 @@ import pytest
 from consumer import HERE
 from consumer_side import held, stands_still
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, not_hanging
+from queue_harness import QueueHarness, keeps_what_a_failed_job_had, not_hanging
 from servers import need
 
 rq = need("rq")
@@ -314,6 +314,13 @@ def test_in_that_mode_the_time_limit_of_a_test_goes_on(request, journal):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_what_a_failed_job_had_in_hand_is_let_go_as_it_ends(request):
+    """As RQ does with what its own jobs have; it may be large."""
+    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
+    queue = rq.Queue("q", is_async=False, connection=connection, serializer="json")
+    assert not keeps_what_a_failed_job_had(RQBackend(queue))
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():

@@ -21,8 +21,9 @@ from sigra.backends.inprocess.agenda import (
     unconcluded,
 )
 from sigra.backends.inprocess.alarm import LONGEST_WAIT
+from sigra.backends.inprocess.frames import empty_frames
 from sigra.backends.inprocess.ticket import LocalTicket
-from sigra.backends.orm_thread import aexecute_apart, execute_apart
+from sigra.backends.orm_thread import aexecute_apart, execute_boxed
 from sigra.context import Attempt, running
 from sigra.errors import EnqueueError
 from sigra.job import FINISHED
@@ -70,7 +71,7 @@ class Desk:
         self._context = Context()
         self._executor: ThreadPoolExecutor | None = None
         self._will_fill = False
-        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm: Any = None  # a TimerHandle
         self._alarm_due = math.inf
         self._watch = self._watch_loop()
         self._begin_watch()
@@ -162,7 +163,7 @@ class Desk:
                 del self._runners[me]
                 return
             self._runners[me] = entry
-            await self._perform(*entry)
+            empty_frames(await self._perform(*entry))
             self._runners[me] = None
 
     def _dismiss(self, runner: asyncio.Task[None]) -> None:
@@ -179,7 +180,7 @@ class Desk:
             ticket.give_up("its task was cancelled")
             self._interrupted.append(entry)
 
-    async def _perform(self, job: Job, ticket: LocalTicket) -> None:
+    async def _perform(self, job: Job, ticket: LocalTicket) -> BaseException | None:
         ticket.move("executing")
         attempt = Attempt(job, ticket.failures + 1, ticket.snoozes, None, self)
         attempt.closing = partial(closing_words, self)
@@ -188,10 +189,10 @@ class Desk:
             if job.definition.is_async:
                 verdict = await aexecute_apart(attempt)
             else:
-                verdict = await self.loop.run_in_executor(self._threads(), execute_apart, attempt)
+                verdict = (await self._in_thread(attempt)).pop()
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
         except BaseException as error:
-            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
-                raise
             # Not an error of the body, which aexecute() handles; the loop must go on.
             verdict = unconcluded(job, error)
         with self._lock:
@@ -203,13 +204,13 @@ class Desk:
             ticket.settle(verdict)
         else:
             self._fill_soon()
+        return verdict.error
 
-    def _threads(self) -> ThreadPoolExecutor:
+    def _in_thread(self, attempt: Attempt) -> asyncio.Future[Any]:
         if self._executor is None:
-            self._executor = ThreadPoolExecutor(
-                min(self.concurrency, _MOST_THREADS), f"sigra-{self.name}"
-            )
-        return self._executor
+            threads = min(self.concurrency, _MOST_THREADS)
+            self._executor = ThreadPoolExecutor(threads, f"sigra-{self.name}")
+        return self.loop.run_in_executor(self._executor, execute_boxed, [attempt])
 
     async def _interrupt(self) -> None:
         """Cancel what runs, and wait a moment for it to end."""
@@ -228,9 +229,8 @@ class Desk:
             ticket.give_up(why)
         self._interrupted.clear()
         if not self.loop.is_closed():
-            for handle in (self._alarm, *self._runners):
-                if handle is not None:
-                    handle.cancel()
+            for handle in filter(None, (self._alarm, *self._runners)):
+                handle.cancel()
         if self._executor is not None:
             self._executor.shutdown(wait=False)
         return [job for job, _ in left]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from sigra.backends.inprocess.agenda import Agenda, closing_words, unconcluded
 from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
 from sigra.backends.inprocess.convoy import let_pass
+from sigra.backends.inprocess.frames import empty_frames
 from sigra.backends.inprocess.line import Line, Turn
 from sigra.backends.orm_thread import execute_apart
 from sigra.context import Attempt, running
@@ -191,8 +192,8 @@ class Pool:
     def _work(self) -> None:
         me = threading.get_ident()
         while (entry := self._next(me)) is not None:
-            self._perform(entry)
             # Nothing of a finished job is kept while its thread sleeps.
+            empty_frames(self._perform(entry))
             del entry
 
     def _next(self, me: int) -> Entry | None:
@@ -219,7 +220,7 @@ class Pool:
                 with self._lock:
                     self._idle -= 1
 
-    def _perform(self, entry: Entry) -> None:
+    def _perform(self, entry: Entry) -> BaseException | None:
         job, ticket = entry
         ticket.move("executing")
         attempt = Attempt(job, ticket.failures + 1, ticket.snoozes, None, self)
@@ -235,7 +236,7 @@ class Pool:
                     self._agenda.release(job)
             # After the key is free: whoever waits for the result may enqueue with it again.
             ticket.settle(verdict)
-            return
+            return verdict.error
         with self._lock:
             del self._running[threading.get_ident()]  # it waits again, and close() returns it once
             self._agenda.settle(job, ticket, verdict)
@@ -244,3 +245,4 @@ class Pool:
                     given_up.give_up("its backend was closed")
             else:
                 self._alarm.set_if_possible(self._agenda.next_due())
+        return verdict.error
