@@ -10,6 +10,7 @@ from typing import Any
 
 from sigra import catalog
 from sigra.backends.celery_limit import look_at_the_limit
+from sigra.backends.celery_stop import keep_given
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.backends.kombu_json import refuse_pickle
@@ -42,6 +43,7 @@ class Settle(_Step):  # type: ignore[misc, valid-type]
     def start(self, consumer: Any) -> None:
         """Prepare the pool, which has its processes by now."""
         look_at_the_limit(consumer.pool)
+        keep_given(consumer)
 
 
 def _refuse_natives(tasks: Mapping[str, Any]) -> None:

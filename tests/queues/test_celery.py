@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 import pytest
 from consumer import HERE
-from consumer_side import stands_still
+from consumer_side import held, stands_still
 from queue_contract import QueueContract
 from queue_harness import QueueHarness, is_let_go, keeps_what_a_failed_job_had, not_hanging
 from servers import need
@@ -358,6 +358,35 @@ class CeleryContract(QueueContract):
             journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
             harness.stop()  # killed, it would leave a job whose end is only logged to the next test
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 1]
+
+    def test_a_job_that_a_process_was_given_just_before_a_warm_stop_runs_once(
+        self, harness, journal
+    ):
+        """Celery did not hear of its end: the process had not yet said that it began."""
+        end = harness.folder / "end"
+        held.new_many([{**IDS, "until": str(end)}] * 2)
+        journal.wait(harness, lambda: len(journal.runs()) == 2, "a job in each process")
+        processes = [run["pid"] for run in journal.runs()]
+        end.touch()
+        journal.wait(harness, lambda: len(journal.events()) == 2, "their end")
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        job = workers.echo.new(IDS)
+        journal.wait(harness, lambda: bool(harness.logged(f"{job.id}. received")), "the job")
+        time.sleep(0.5)  # a process is given it
+        with ThreadPoolExecutor() as pool:
+            stopped = pool.submit(harness.stop)
+            journal.wait(harness, lambda: bool(harness.logged("Warm shutdown")), "the stop")
+            workers.echo.new(IDS)  # has an idle consumer see that it is told to stop
+            time.sleep(1)  # the pool forgets what it gave
+            for process in processes:
+                os.kill(process, signal.SIGCONT)
+            stopped.result()
+        harness.start()
+        self._run(harness, journal, workers.echo, IDS)
+        journal.wait(harness, lambda: len(journal.runs()) >= 5, "each of the jobs")
+        ran = [run["job_id"] for run in journal.runs()]
+        assert len(ran) == len(set(ran))
 
     def test_a_job_that_is_cut_off_in_a_warm_stop_is_told_to_end_once(
         self, harness, journal, tmp_path
