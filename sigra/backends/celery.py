@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sigra.backends.celery_run import TASK, run
+from sigra.backends.celery_run import NAMED, TASK, run
 from sigra.backends.celery_send import SURELY, countdown, on_rabbitmq, producer, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
@@ -76,4 +76,5 @@ class CeleryBackend:
         )
 
     def _register(self, definition: Definition) -> None:
-        self.app.task(run, name=definition.name, note_begins=self._note_begins, **TASK)
+        named = {each: getattr(definition.function, each) for each in NAMED}
+        self.app.task(run, name=definition.name, note_begins=self._note_begins, **named, **TASK)

@@ -953,6 +953,19 @@ def test_an_app_that_takes_no_json_is_refused():
         CeleryBackend(app)
 
 
+def test_a_task_is_called_as_its_worker_s_function():
+    """By module and name Elastic's agent names a run: it had one name for those of all workers."""
+    app = celery.Celery("called", broker="memory://", set_as_current=False)
+
+    @tenant_worker(name="queues.called")
+    def called(scope):
+        pass
+
+    with configure(backend=CeleryBackend(app)):
+        task = app.tasks["queues.called"]
+    assert (task.__module__, task.__name__) == (__name__, "called")
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # newer releases of Celery's warn of it too
 def test_a_workers_name_that_a_native_task_has_is_refused():
     """Celery keeps the task that came first, which would run the envelope as its args."""
