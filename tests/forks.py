@@ -150,8 +150,9 @@ class Reporter:
         self.said[0].append(write(config=self.config, report=report))
 
     def pytest_warning_recorded(
-        self, warning_message: object, when: str, nodeid: str, location: object
+        self, warning_message: Any, when: str, nodeid: str, location: object
     ) -> None:
+        warning_message.source = None  # such as a socket, which cannot be sent
         self.said[1].append(
             {
                 "warning_message": warning_message,

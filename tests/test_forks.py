@@ -19,7 +19,7 @@ import pytest
 def test_that_passes(): pass
 def test_that_fails(): print("before"); assert 1 == 2
 def test_that_is_skipped(): pytest.skip("for a reason")
-def test_that_warns(): warnings.warn("take care")
+def test_that_warns(): warnings.warn("take care", source=sys.modules)
 
 class TestOthers:
     def test_that_passes(self): pass
