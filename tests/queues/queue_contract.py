@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, ClassVar
 
 import prefork
@@ -108,6 +109,7 @@ class QueueContract(ConsumerContract):
         assert organizations() == expected
         harness.notes.write_text("")
         engine.dispose()
+        Path(f"{harness.notes}.db").unlink()  # the consumers to come need no table
 
     @pytest.mark.parametrize("makes", ["plain", "async"])
     def test_a_round_that_comes_again_adds_what_does_not_run_yet(
