@@ -47,9 +47,14 @@ def started(
 
 
 @pytest.fixture
-def harness(started: QueueHarness) -> QueueHarness:
+def idle() -> None:
+    """Have the class's consumer stay dead where it is so: the test puts another in its place."""
+
+
+@pytest.fixture
+def harness(request: pytest.FixtureRequest, started: QueueHarness) -> QueueHarness:
     """Return the class's harness; a consumer that the test before left dead starts again."""
-    if not started.alive:
+    if not started.alive and "idle" not in request.fixturenames:
         started.start()
     return started
 

@@ -203,10 +203,15 @@ def delete(connection: Any, *queues: str) -> None:
         connection.default_channel.exchange_delete(queue)
 
 
+own_consumer = pytest.mark.usefixtures("idle")
+"""What a test says that begins with ``alone``: else a consumer would start to be stopped."""
+
+
 @contextmanager
 def alone(harness: CeleryHarness, *words: str, **env: str) -> Iterator[None]:
     """Put another consumer, which is to be started, in the place of the harness's own."""
-    harness.stop()
+    if harness.alive:
+        harness.stop()
     own = harness.consumer
     harness.consumer = harness.another(f"alone-{time.monotonic_ns()}", *words, **env)
     try:
@@ -263,6 +268,7 @@ class CeleryContract(QueueContract):
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == value
 
+    @own_consumer
     @pytest.mark.parametrize(
         ("pool", "attempts", "noted"),
         [("-c 1", 1, True), ("-c 1", 3, True), ("-P solo", 3, True), ("-P solo", 1, False)],
@@ -313,6 +319,7 @@ class CeleryContract(QueueContract):
         assert len(journal.runs(workers.waits.name)) <= 1
         assert journal.audited("contract.ended") == set()
 
+    @own_consumer
     @pytest.mark.parametrize("deaf", [False, True])
     def test_a_job_that_a_hard_time_limit_cuts_off_has_its_other_attempts(
         self, harness, journal, deaf
@@ -335,6 +342,7 @@ class CeleryContract(QueueContract):
         assert len({event["event_id"] for event in journal.events("queues.overran")}) == 1
         assert harness.noted([job.id]) == set()
 
+    @own_consumer
     def test_a_job_that_ends_as_a_hard_time_limit_cuts_it_off_is_not_sent_again(
         self, harness, journal
     ):
@@ -349,6 +357,7 @@ class CeleryContract(QueueContract):
         assert harness.waiting(harness.queue) <= 0
         assert harness.noted([job.id]) == set()
 
+    @own_consumer
     def test_a_job_whose_process_died_before_its_time_was_over_has_its_other_attempts(
         self, harness, journal
     ):
@@ -388,6 +397,7 @@ class CeleryContract(QueueContract):
         ran = [run["job_id"] for run in journal.runs()]
         assert len(ran) == len(set(ran))
 
+    @own_consumer
     def test_a_job_that_is_cut_off_in_a_warm_stop_is_told_to_end_once(
         self, harness, journal, tmp_path
     ):
@@ -401,6 +411,7 @@ class CeleryContract(QueueContract):
         harness.start()
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
 
+    @own_consumer
     def test_a_soft_time_limit_is_an_exception_in_the_body(self, harness, journal):
         """It is retried as any other exception, and uses up an attempt."""
         with limited(harness, None, soft_time_limit=2):
@@ -419,6 +430,7 @@ class CeleryContract(QueueContract):
         assert [run["attempt"] for run in journal.runs(asks_celery.name)] == [1, 2, 3]
         assert harness.logged(f"{job.id} .*attempt 1 of 3, raised LookupError; again in 0 s")
 
+    @own_consumer
     @pytest.mark.parametrize(
         ("place", "seconds", "expected"),
         [
@@ -452,6 +464,7 @@ class CeleryContract(QueueContract):
         assert not harness.logged("Discarding revoked task")
         assert len(journal.runs(workers.waits.name)) == 1
 
+    @own_consumer
     def test_a_job_that_goes_on_when_its_process_is_told_to_end_is_done(self, harness, journal):
         """And what its process runs after it fails as anywhere."""
         with alone(harness, "-c", "1"):
@@ -494,6 +507,7 @@ class CeleryContract(QueueContract):
         self._run(harness, journal, workers.agnostic, {})
         assert harness.noted([job.id]) == set()
 
+    @own_consumer
     def test_a_job_of_an_unknown_worker_is_kept_once_and_as_it_was_sent(self, harness, journal):
         """Also where the app may make no queue, and where Celery cannot write that a task failed."""
         settings = {**harness.settings(), "task_create_missing_queues": False}
@@ -554,6 +568,7 @@ class CeleryContract(QueueContract):
             assert kept.properties[name] == (sent["properties"] | {"priority": 3})[name]
         app.close()
 
+    @own_consumer
     def test_what_the_consumer_of_unknown_jobs_knows_runs_and_the_rest_stays(
         self, harness, journal
     ):
@@ -569,6 +584,7 @@ class CeleryContract(QueueContract):
             assert not harness.logged("waits in queue")
         assert purged(harness, queue) in (8, 9)  # a stop may come before the known one's ack
 
+    @own_consumer
     def test_a_job_that_cannot_be_kept_yet_is_kept_later(self, harness, journal):
         """The consumer held it, and ran no other when it held so many as it fetches ahead."""
         queue, settings = harness.backend.unknown_queue, harness.settings()
@@ -584,6 +600,7 @@ class CeleryContract(QueueContract):
             journal.wait(harness, lambda: harness.waiting(queue) >= 4, "the jobs kept")
         assert purged(harness, queue) == 4
 
+    @own_consumer
     @pytest.mark.parametrize("worker", [workers.ends, workers.kills])
     def test_a_result_backend_that_is_down_holds_no_job(self, harness, journal, worker):
         """Celery writes there what came of it before it lets go of the message, and raised."""
@@ -672,6 +689,7 @@ class TestCeleryOnRedis(CeleryContract):
 class TestCeleryOnRabbitMQ(CeleryContract):
     harness_class, server = CeleryOnRabbitMQ, "rabbitmq"
 
+    @own_consumer
     def test_the_queue_of_unknown_jobs_is_as_its_consumer_declares_it(self, harness, journal):
         """With priorities, too: RabbitMQ would refuse it else."""
         app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.prior"
@@ -691,6 +709,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
                 delete(connection, queue, unknown)
             app.close()
 
+    @own_consumer
     def test_less_than_a_second_is_a_second_on_quorum_queues(self, harness, journal):
         """Celery sends no less there: such a retry ran twenty times as attempt 1, and was lost."""
         app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.quorum"
@@ -724,6 +743,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
             journal.wait(harness, lambda: harness.kept(job.native_id), "the job kept")  # noqa: B023
         purged(harness, queue)
 
+    @own_consumer
     def test_a_job_is_kept_where_the_queue_is_not_as_this_release_has_it(self, harness, journal):
         """A queue of unknown jobs that was declared otherwise is used as it is."""
         queue = harness.backend.unknown_queue
