@@ -13,7 +13,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator
-from itertools import chain, groupby, pairwise
+from itertools import groupby, pairwise
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
@@ -96,18 +96,28 @@ def _queue(count: int) -> int:
     return reading
 
 
-def _claimed(groups: Groups, claims: int) -> Iterator[int]:
+def _claimed(groups: Groups, claims: int) -> Iterator[list[int]]:
     while number := os.read(claims, 2):
-        yield from groups[int.from_bytes(number)]
+        yield groups[int.from_bytes(number)]
 
 
-def _be_a_fork(session: pytest.Session, places: Iterator[int], tell: Connection) -> None:
+class AnyTest:
+    """What stands for the next test where none is claimed yet: all that is the session's stays."""
+
+    def __init__(self, session: pytest.Session) -> None:
+        self.session = session
+
+    def listchain(self) -> list[Any]:
+        return [self.session]
+
+
+def _be_a_fork(session: pytest.Session, groups: Iterator[list[int]], tell: Connection) -> None:
     """Run tests, and end this process."""
     status = 1
     try:
         with contextlib.suppress(BrokenPipeError):  # the first process is gone
             try:
-                _run_here(session, places, tell)
+                _run_here(session, groups, tell)
                 session.config._ensure_unconfigure()  # which looks for what was raised in vain
                 status = 0
             except BaseException:
@@ -116,7 +126,7 @@ def _be_a_fork(session: pytest.Session, places: Iterator[int], tell: Connection)
         os._exit(status)
 
 
-def _run_here(session: pytest.Session, places: Iterator[int], tell: Connection) -> None:
+def _run_here(session: pytest.Session, groups: Iterator[list[int]], tell: Connection) -> None:
     os.setpgid(0, 0)  # so that the first process alone hears Ctrl-C, and says so once
     manager = session.config.pluginmanager
     manager.unregister(name="terminalreporter")
@@ -126,14 +136,15 @@ def _run_here(session: pytest.Session, places: Iterator[int], tell: Connection) 
     capture.suspend_global_capture()
     manager.register(reporter := Reporter(session.config))
     try:
-        for place, following in pairwise(chain([None], places, [None])):
-            after = None if following is None else session.items[following]
-            if place is not None:
+        for group in groups:
+            tell.send((reporter.take(), group[0]))
+            for place, following in pairwise([*group, None]):
                 item = session.items[place]
+                after = AnyTest(session) if following is None else session.items[following]
                 session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-            tell.send((reporter.take(), following))
-            if session.shouldfail or session.shouldstop:
-                break
+                tell.send((reporter.take(), following))
+                if session.shouldfail or session.shouldstop:
+                    return
     finally:
         session._setupstate.teardown_exact(None)
 

@@ -27,6 +27,24 @@ class TestOthers:
 DIES = """
 def test_whose_process_dies(): os.kill(os.getpid(), 9)
 """
+WAITS = """
+import pathlib, time
+class TestWhoWaits:
+    def test_for_the_others(self):
+        until = time.monotonic() + 60
+        while len(list(pathlib.Path().glob("done-*"))) < 3:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+class Other:
+    def test_that_ends(self):
+        time.sleep(0.2)
+        pathlib.Path(f"done-{type(self).__name__}").touch()
+
+class TestOne(Other): pass
+class TestTwo(Other): pass
+class TestThree(Other): pass
+"""
 RAISES_IN_VAIN = """
 def test_that_leaves_garbage():
     class Garbage:
@@ -64,6 +82,12 @@ def test_a_fork_that_dies_fails_the_run(tmp_path: Path) -> None:
     """What it had left to run is no silent loss: the test and the signal are named."""
     status, shown = outcome(tmp_path, TESTS + DIES)
     assert (3, True) == (status, "(-9, <Function test_whose_process_dies>)" in shown)
+
+
+def test_a_fork_takes_what_it_runs_next_when_it_is_done(tmp_path: Path) -> None:
+    """Else the two longest tests of all might wait for one another in one fork."""
+    status, shown = outcome(tmp_path, WAITS)
+    assert (0, True) == (status, "4 passed" in shown)
 
 
 def test_what_is_raised_in_vain_fails_the_run(tmp_path: Path) -> None:
