@@ -392,7 +392,7 @@ def test_a_signal_amid_a_fork_that_waits_locks_nobody_out(tmp_path: Path, driver
         "    try: used.write(event(1))\n"
         "    except RuntimeError: os._exit(0)\n"
         "    os._exit(1)\n"
-        "signal.alarm(60); status = os.waitpid(pid, 0)[1]; forked.set()\n"
+        "signal.alarm(240); status = os.waitpid(pid, 0)[1]; forked.set()\n"
         "threads += [Thread(target=sink.write, args=(event(2),)) for sink in (used, idle)]\n"
         "for thread in threads[2:]: thread.start()\n"
         "for thread in threads: thread.join()\n"
@@ -415,7 +415,7 @@ def test_stores_of_many_threads_at_once_have_a_fork_wait_once() -> None:
         "        threads = [Thread(target=make) for _ in range(8)]\n"
         "        for thread in threads: thread.start()\n"
         "        for thread in threads: thread.join()\n"
-        "        signal.alarm(60)\n"
+        "        signal.alarm(240)\n"
         "        if os.fork() == 0: os._exit(0)\n"
         "        os._exit(bool(os.wait()[1]))\n"
         "    if os.wait()[1]: sys.exit(1)\n"
@@ -434,7 +434,7 @@ def test_a_child_of_a_child_waits_for_no_thread_of_its_parent() -> None:
         "if os.fork() == 0:\n"
         "    thread = Thread(target=process.check, args=(renew,)); thread.start(); renewing.wait()\n"
         "    if os.fork() == 0:\n"
-        "        signal.alarm(60); process.check(int); os._exit(0)\n"
+        "        signal.alarm(240); process.check(int); os._exit(0)\n"
         "    forked.set(); thread.join(); os._exit(bool(os.wait()[1]))\n"
         "sys.exit(bool(os.wait()[1]))\n"
     )
@@ -472,7 +472,7 @@ import os, signal, sys
 from threading import Event, Thread
 from events import event
 from sigra.store import SqlAuditSink
-used = SqlAuditSink(f"{sys.argv[1]}used.db"); used.prepare(); signal.alarm(60)
+used = SqlAuditSink(f"{sys.argv[1]}used.db"); used.prepare(); signal.alarm(240)
 begun, inside, forked = Event(), Event(), Event()
 def work(runner): begun.set(); inside.wait(.5)  # where the other is kept out, it waits for the fork
 def stay(runner): inside.set(); forked.wait()
@@ -501,7 +501,7 @@ CONFIGURING = """
 import logging, os, signal, sys
 from threading import Event, Thread
 from sigra.store import SqlAuditSink, forking
-forking._PATIENCE = .5; signal.alarm(60)
+forking._PATIENCE = .5; signal.alarm(240)
 held, stores = Event(), [SqlAuditSink(f"{sys.argv[1]}/first.db")]
 def configure():
     with logging._lock:
@@ -528,7 +528,7 @@ from sigra.audit import EventFilter
 from sigra.store import SqlAuditSink
 structlog.configure([], logger_factory=structlog.ReturnLoggerFactory())
 sink, told = SqlAuditSink(sys.argv[1]), []
-configure(sinks=[sink], audit_schema=AuditEvent); sink.prepare(); signal.alarm(60)
+configure(sinks=[sink], audit_schema=AuditEvent); sink.prepare(); signal.alarm(240)
 def tell(*_):
     time.sleep(.5); told.append(log_safe("a.b", None).status)
 def trace(frame, *_):
@@ -559,7 +559,7 @@ def start_and_signal(thread):
     start(thread); threading.Thread.start = start
     os.kill(os.getpid(), signal.SIGUSR1)
 threading.Thread.start = start_and_signal
-signal.signal(signal.SIGUSR1, tell); signal.alarm(60)
+signal.signal(signal.SIGUSR1, tell); signal.alarm(240)
 found = [sink.count(EventFilter(None)) for _ in range(3)]
 assert (told, found) == (["emitted"], [1] * 3)
 while [each.name for each in threading.enumerate()].count("sigra-audit-store") > 1:
@@ -620,12 +620,12 @@ async def dispose_late(engine):
     while not interrupted.is_set(): await asyncio.sleep(.02)
     await dispose(engine)
 AsyncEngine.dispose = dispose_late
-signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(60)
+signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(240)
 try: sink.close()
 except KeyboardInterrupt: interrupted.set()
 else: raise AssertionError("it was not interrupted")
 assert sink.count(EventFilter(None)) == 1
-sink.close(); until = time.monotonic() + 60
+sink.close(); until = time.monotonic() + 240
 while "sigra-audit-store" in [each.name for each in threading.enumerate()]:
     assert time.monotonic() < until; time.sleep(.02)
 """
@@ -645,10 +645,10 @@ def take():
     connection = server.accept()[0]; connection.recv(1)
     signal.pthread_kill(main, signal.SIGINT); threading.Event().wait()
 threading.Thread(target=take, daemon=True).start()
-signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(40)
+signal.signal(signal.SIGINT, signal.default_int_handler); signal.alarm(240)
 sink = SqlAuditSink(f"postgresql+{sys.argv[1]}://u@127.0.0.1:{server.getsockname()[1]}/x")
 def late(frame, event, _):
-    if (event, frame.f_code.co_name) == ("return", sys.argv[2]): time.sleep(40)
+    if (event, frame.f_code.co_name) == ("return", sys.argv[2]): time.sleep(240)
 sys.setprofile(late)
 try: sink.write(AuditEvent(action="a.b"))
 except KeyboardInterrupt: sys.setprofile(None); sink.close()
@@ -669,7 +669,7 @@ LEFT = """
 import asyncio, signal, sys
 from sigra import AuditEvent
 from sigra.store import SqlAuditSink
-signal.alarm(40)
+signal.alarm(240)
 sink, tasks = SqlAuditSink(sys.argv[1]), []
 sink.write(AuditEvent(action="a.b"))
 loop = sink.database._thread.loop
@@ -719,7 +719,7 @@ def test_the_handler_of_a_signal_that_logs_as_tables_are_made_is_told(url: str) 
         "def tell(*_): told.append(log_safe('a.b', None, organization_id='acme').status)\n"
         "def kill(*_):\n"
         "    if not told: os.kill(os.getpid(), signal.SIGUSR1)\n"
-        "signal.signal(signal.SIGUSR1, tell); signal.alarm(60)\n"
+        "signal.signal(signal.SIGUSR1, tell); signal.alarm(240)\n"
         "event.listen(sink.database._engine, 'connect', kill)\n"
         "assert sink.count(EventFilter('acme')) == 0\n"
         "tell(); assert told == ['failed', 'emitted'] and sink.count(EventFilter('acme')) == 1\n"
@@ -748,7 +748,7 @@ def tell(*_):
     told.append(None)
     try: told[0] = getattr(sink, handler)() if handler != "log" else log_safe("a.b", None).status
     except RuntimeError as error: told[0] = type(error).__name__
-signal.signal(signal.SIGUSR1, tell); signal.alarm(60)
+signal.signal(signal.SIGUSR1, tell); signal.alarm(240)
 try:
     if batch: [sink.write(event(number)) for number in range(3)]; sink.flush()
     else: audit.log_many([{"action": "a.c", "scope": None}] * 3)
@@ -781,7 +781,7 @@ from events import event
 from sigra.store import Batching, SqlAuditSink
 url, batch = sys.argv[1:]
 sink = SqlAuditSink(url, batch=Batching(seconds=3600) if batch else None)
-sink.write(event(0)); sink.flush(); signal.alarm(60)
+sink.write(event(0)); sink.flush(); signal.alarm(240)
 for number in itertools.count(1):
     left = number
     def interrupt(frame, what, _):
@@ -1025,7 +1025,7 @@ def test_a_forked_child_closes_its_parents_sink_at_once(
         "           threading.Thread(target=hold, args=(lock,), daemon=True)]\n"
         "for each in threads: each.start()\n"
         "writing.wait(); holding.wait(); child = os.fork()\n"
-        "if child == 0: signal.alarm(60); sink.close(); os._exit(0)\n"
+        "if child == 0: signal.alarm(240); sink.close(); os._exit(0)\n"
         "assert os.waitpid(child, 0)[1] == 0\n"
         "done.set()\n"
         "for each in threads: each.join()\n"
