@@ -15,11 +15,13 @@ comma := ,
 
 # More processes than cores, for some tests wait for a clock; a module stays in one of them.
 PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
+# Those of queues mostly wait.
+WAITING := $(subst --numprocesses 4,--numprocesses 8,$(PYTEST))
 
 # Each of those processes, and of those that tests start, would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-browser test-queues test-lowest test-queues-lowest table coverage lint format types bench clean
+.PHONY: help demo test test-fast test-browser test-queues test-consumers test-saq test-lowest test-queues-lowest table coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -46,8 +48,12 @@ test-fast: $(NEW)/.ready  ## run what needs no server and starts no program, on 
 test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debian: apt-get install chromium)
 	@SIGRA_BROWSER=1 $(NEW)/bin/python -m pytest tests/web/test_chromium.py
 
-test-queues: .venv-queues/.ready .venv-saq/.ready  ## run the tests in real consumers, on real servers
-	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) -rs tests/queues examples/mariadb tests/test_backends_table.py
+test-queues: test-consumers test-saq  ## run the tests in real consumers, on real servers
+
+test-consumers: .venv-queues/.ready
+	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(WAITING) -rs tests/queues examples/mariadb tests/test_backends_table.py
+
+test-saq: .venv-saq/.ready
 	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/queues/test_examples.py tests/test_backends_table.py
 
 test-lowest: .venv-lowest-test/.ready  ## run the tests with the lowest versions that pyproject.toml allows

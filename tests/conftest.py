@@ -57,8 +57,12 @@ settings.register_profile(
 )
 settings.load_profile("sigra")
 
-SLOW = ("typing", "backends", "cli", "store")
-"""Folders of tests that mostly wait, those that do so longest first: for a program, a clock, a server."""
+SLOW = """
+    test_scope_machine.py test_crash.py typing backends cli store
+    test_celery.py test_django.py test_procrastinate.py test_pgqueuer.py test_oban.py
+    test_examples.py test_rq.py test_dramatiq.py
+""".split()
+"""Files and folders of tests that take long or mostly wait, those that do so longest first."""
 
 
 def few(items: list[pytest.Item]) -> set[pytest.Item]:
@@ -71,16 +75,20 @@ def few(items: list[pytest.Item]) -> set[pytest.Item]:
 
 @pytest.hookimpl(trylast=True)  # of what -m has left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out cases where few are to be tried, and put first what waits.
+    """Leave out cases where few are to be tried, and put first what takes long or waits.
 
-    In several processes the rest runs meanwhile.
+    In several processes the rest runs meanwhile, and none is the last for long.
     """
     if not MANY:
         chosen = few(items)
         config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
         items[:] = [item for item in items if item in chosen]
     places = {name: place for place, name in enumerate(SLOW)}
-    items.sort(key=lambda item: places.get(item.path.parent.name, len(SLOW)))
+
+    def place(item: pytest.Item) -> int:
+        return min(places.get(name, len(SLOW)) for name in item.path.parts[-2:])
+
+    items.sort(key=place)
 
 
 @settings(max_examples=1, database=None)
