@@ -1503,6 +1503,22 @@ def test_a_call_that_takes_the_last_frame_is_answered() -> None:
 # --- structlog, as it is configured ------------------------------------------
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_capture_logs_sees_what_the_standard_logger_leaves_out(cached: bool) -> None:
+    """As it sees the application's own lines: it takes them before that logger does."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=cached,
+    )
+    with configure(sinks=[]):
+        assert "disabled" == log_safe("a.b", SCOPE).status
+        with structlog.testing.capture_logs() as captured:
+            assert "emitted" == log_safe("a.b", SCOPE).status
+        assert "disabled" == log_safe("a.b", SCOPE).status
+    assert ["a.b"] == [line["event"] for line in captured]
+
+
 def test_capture_logs_sees_events() -> None:
     """structlog's own capture_logs works, cached loggers included."""
     for cached in (False, True):

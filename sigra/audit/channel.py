@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextlib import suppress
 from typing import Any
 
 import structlog
+from structlog.testing import LogCapture
 
 from sigra.audit.event import LEVELS
 from sigra.audit.line import JSONRenderer, line_of
@@ -17,9 +19,7 @@ from sigra.frozen import thaw
 from sigra.ids import in_child
 
 _NUMBERS = {outcome: getattr(logging, level.upper()) for outcome, level in LEVELS.items()}
-_native = frozenset(
-    structlog.make_filtering_bound_logger(level) for level in range(0, logging.CRITICAL + 1, 10)
-)
+_native = frozenset(map(structlog.make_filtering_bound_logger, range(0, logging.CRITICAL + 1, 10)))
 
 _locks: dict[Any, Any] = getattr(sys.modules.get("structlog._output"), "WRITE_LOCKS", {})
 # A thread that holds one is missing in the child.
@@ -52,8 +52,11 @@ class Channel:
             self.processors, self.logger = self.bound._processors, logger
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
         if wrapped:
-            # Its level and its ``disabled`` may change later.
-            self.allows = lambda o, own=self.allows: own(o) and wrapped(logger, _NUMBERS[o])
+            # Its level and its ``disabled`` may change later. capture_logs takes all before it.
+            steps = self.processors or ()
+            self.allows = lambda o, own=self.allows: (
+                own(o) and (wrapped(logger, _NUMBERS[o]) or LogCapture in map(type, steps))
+            )
 
     def send(self, line: dict[str, Any]) -> None:
         """Log one event. Whatever a processor or the logger raises passes through."""
@@ -70,11 +73,9 @@ class Channel:
             getattr(self.bound, level)(line.pop("event"), **line)
             return
         # As the class's own methods do, but without passing sixteen keywords on three times.
-        try:
+        with suppress(structlog.DropEvent):
             arguments, keywords = self.bound._process_event(level, None, line)
             getattr(self.logger, level)(*arguments, **keywords)
-        except structlog.DropEvent:
-            pass
 
 
 _channel: Channel | None = None
@@ -88,8 +89,7 @@ def open_channel(outcome: str) -> Channel | None:
     """
     global _channel
     made_from = (structlog.get_config(), sys.stdout, sys.stderr)
-    channel = _channel
-    if channel is None or channel.made_from != made_from:
+    if (channel := _channel) is None or channel.made_from != made_from:
         channel = Channel(made_from)
         _channel = channel if made_from[0]["cache_logger_on_first_use"] is True else None
     return channel if channel.allows(outcome) else None
