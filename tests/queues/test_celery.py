@@ -32,6 +32,7 @@ kombu = need("kombu", "celery")
 from sigra import EnqueueError, Failure, InvalidOptionError, configure, tenant_worker  # noqa: E402
 from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.backends.celery_begun import begun_before  # noqa: E402
+from sigra.backends.celery_send import _pool_of  # noqa: E402
 from sigra.backends.celery_settle import Settle  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
@@ -109,6 +110,9 @@ class CeleryHarness(QueueHarness):
     def full(self, queue: str) -> AbstractContextManager[Callable[[], object]]:
         """Have a queue, which is empty, take nothing until what this gives is called."""
         raise NotImplementedError
+
+    def remove(self) -> None:
+        close(self.app)
 
     def waiting(self, queue: str) -> int:
         with self.app.connection_for_write() as connection:
@@ -193,7 +197,13 @@ class CeleryOnRabbitMQ(CeleryHarness):
         with self.app.connection_for_write() as connection:
             own = self.queue, self.other_queue, self.backend.unknown_queue, *self.slots()
             delete(connection, *own)
-        self.app.close()
+        super().remove()
+
+
+def close(app: Any) -> None:
+    """Close an app and the connections by which Sigra sends, which else stay until both are gone."""
+    _pool_of(app).connections.force_close_all()
+    app.close()
 
 
 def delete(connection: Any, *queues: str) -> None:
@@ -527,7 +537,7 @@ class CeleryContract(QueueContract):
                 f"; import its module in a consumer, and start one with -Q {queue}"
             )
             journal.wait(harness, lambda: bool(harness.logged(told)), "one of Celery 3's protocol")
-            old.close()
+            close(old)
             journal.wait(harness, lambda: harness.waiting(queue) == 2, "both kept")
             harness.stop()  # killed before it acknowledged one, it would have it kept once more
         with harness.app.connection_for_write() as connection:
@@ -566,7 +576,7 @@ class CeleryContract(QueueContract):
         assert kept.headers["compression"] == "application/x-gzip"
         for name in ("correlation_id", "priority"):
             assert kept.properties[name] == (sent["properties"] | {"priority": 3})[name]
-        app.close()
+        close(app)
 
     @own_consumer
     def test_what_the_consumer_of_unknown_jobs_knows_runs_and_the_rest_stays(
@@ -637,7 +647,7 @@ class CeleryContract(QueueContract):
         finally:
             with app.connection_for_write() as connection:
                 delete(connection, queue)
-            app.close()
+            close(app)
 
     def test_a_broker_that_gives_no_answer_is_an_enqueue_error(self, harness, monkeypatch):
         """What it may not have is not recorded as sent, and the next job is."""
@@ -652,7 +662,7 @@ class CeleryContract(QueueContract):
             assert len(told.value.unsure) == 1
             workers.echo.new(IDS)
             delete(connection, queue)
-        app.close()
+        close(app)
 
     def test_a_broker_that_gives_no_answer_holds_no_job(self, harness, monkeypatch, caplog):
         """Whose begin it does not take note of then."""
@@ -669,7 +679,7 @@ class CeleryContract(QueueContract):
         with ThreadPoolExecutor() as thread, harness.proxy.held():
             thread.submit(begin).result(harness.patience)
         assert "job held runs, but its start could not be counted" in caplog.messages
-        app.close()
+        close(app)
 
     def _comes_again(self, harness, journal, job):
         """Wait until it was refused, and has ended; a second begin would be in the journal."""
@@ -707,7 +717,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
         finally:
             with app.connection_for_write() as connection:
                 delete(connection, queue, unknown)
-            app.close()
+            close(app)
 
     @own_consumer
     def test_less_than_a_second_is_a_second_on_quorum_queues(self, harness, journal):
@@ -730,7 +740,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
         finally:
             with app.connection_for_write() as connection:
                 delete(connection, queue, *levels)
-            app.close()
+            close(app)
         assert [run["attempt"] for run in runs] == [1, 2]
 
     def test_a_job_is_kept_though_somebody_deleted_the_queue_of_the_last(self, harness, journal):
@@ -778,7 +788,7 @@ class TestCeleryOnRabbitMQ(CeleryContract):
             workers.echo.new(IDS)
             assert harness.waiting(queue) == 1
             delete(connection, queue)
-        app.close()
+        close(app)
 
     def test_a_job_whose_consumer_lost_its_connection_meanwhile_is_begun_once(
         self, harness, journal
