@@ -26,11 +26,13 @@ def keep_given(consumer: Any) -> None:
 
 
 def _flush(consumer: Any, flush: Any) -> None:
-    jobs = consumer.pool._pool._cache.values()
-    given = [job for job in jobs if _is_given(job)] if _stops(consumer) else []
-    for job in given:
-        job._accepted = True
+    pool = consumer.pool._pool
+    given = [job for job in pool._cache.values() if _is_given(job)] if _stops(consumer) else []
     try:
+        for job in given:
+            job._accepted = True
+            if (writer := job._writer()) in pool._active_writers:
+                pool._flush_writer(job._write_to, writer)  # else its child waits for the rest of it
         flush()
     finally:
         for job in given:

@@ -378,10 +378,14 @@ class CeleryContract(QueueContract):
             harness.stop()  # killed, it would leave a job whose end is only logged to the next test
         assert [run["attempt"] for run in journal.runs(overruns.name)] == [1, 1]
 
+    @pytest.mark.parametrize("size", [0, 200_000], ids=["small", "large"])
     def test_a_job_that_a_process_was_given_just_before_a_warm_stop_runs_once(
-        self, harness, journal
+        self, harness, journal, size
     ):
-        """Celery did not hear of its end: the process had not yet said that it began."""
+        """Celery did not hear of its end: the process had not yet said that it began.
+
+        Of a large one the process had a part, and waited for the rest, which never came.
+        """
         end = harness.folder / "end"
         held.new_many([{**IDS, "until": str(end)}] * 2)
         journal.wait(harness, lambda: len(journal.runs()) == 2, "a job in each process")
@@ -390,7 +394,7 @@ class CeleryContract(QueueContract):
         journal.wait(harness, lambda: len(journal.events()) == 2, "their end")
         for process in processes:
             os.kill(process, signal.SIGSTOP)
-        job = workers.echo.new(IDS)
+        job = workers.echo.new({**IDS, "text": "x" * size})
         journal.wait(harness, lambda: bool(harness.logged(f"{job.id}. received")), "the job")
         time.sleep(0.5)  # a process is given it
         with ThreadPoolExecutor() as pool:
