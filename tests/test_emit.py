@@ -1504,19 +1504,25 @@ def test_a_call_that_takes_the_last_frame_is_answered() -> None:
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_capture_logs_sees_what_the_standard_logger_leaves_out(cached: bool) -> None:
-    """As it sees the application's own lines: it takes them before that logger does."""
+def test_processors_see_what_the_standard_logger_leaves_out(cached: bool) -> None:
+    """As they see the application's own lines, before that logger does: capture_logs too."""
+    seen = []
+
+    def keep(logger: object, method: str, line: Any) -> Any:
+        seen.append(line["event"])
+        return line
+
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        processors=[keep, structlog.processors.JSONRenderer()],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=cached,
     )
     with configure(sinks=[]):
         assert "disabled" == log_safe("a.b", SCOPE).status
         with structlog.testing.capture_logs() as captured:
-            assert "emitted" == log_safe("a.b", SCOPE).status
-        assert "disabled" == log_safe("a.b", SCOPE).status
-    assert ["a.b"] == [line["event"] for line in captured]
+            assert "emitted" == log_safe("a.c", SCOPE).status
+        assert "disabled" == log_safe("a.d", SCOPE).status
+    assert (["a.b", "a.d"], ["a.c"]) == (seen, [line["event"] for line in captured])
 
 
 def test_capture_logs_sees_events() -> None:

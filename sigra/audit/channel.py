@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from structlog.testing import LogCapture
 
 from sigra.audit.event import LEVELS
 from sigra.audit.line import JSONRenderer, line_of
@@ -33,49 +32,51 @@ class Channel:
     own, whose level is fixed; otherwise None.
     """
 
-    __slots__ = ("allows", "bound", "logger", "made_from", "processors")
+    __slots__ = ("allows", "bound", "logger", "made_from", "processors", "takes")
 
     def __init__(self, made_from: tuple[Any, ...]) -> None:
-        self.made_from, self.processors, self.logger = made_from, None, None
+        self.made_from = made_from
         bound: Any = structlog.get_logger("sigra.audit").bind()
         # Nobody here could await the methods of an AsyncBoundLogger: take the one inside it.
         self.bound: Any = bound.sync_bl if hasattr(type(bound), "sync_bl") else bound
+        self.processors = self.logger = None
         kind, logger = type(self.bound), getattr(self.bound, "_logger", None)
         # Of the classes: structlog's generic BoundLogger itself takes any name for a log method.
-        wrapped: Any = getattr(type(logger), "isEnabledFor", None)
-        own: Any = getattr(kind, "isEnabledFor", None)
+        asked: Any = getattr(kind, "isEnabledFor", None)
+        self.takes: Any = getattr(type(logger), "isEnabledFor", None)
         # It asks the wrapped logger, and only one of the standard library can answer.
-        own = getattr(kind, "is_enabled_for", None) if own is None else wrapped and own
-        self.allows: Any = lambda outcome: not own or own(self.bound, _NUMBERS[outcome])
+        if asked is None or self.takes is None:
+            asked = None if asked else getattr(kind, "is_enabled_for", None)
+        self.allows: Any = lambda outcome: not asked or asked(self.bound, _NUMBERS[outcome])
         # Not past a tracer that has wrapped what they do, as New Relic's agent has.
         if kind in _native and not hasattr(self.bound._process_event, "__wrapped__"):
-            self.processors, self.logger = self.bound._processors, logger
             self.allows = frozenset(filter(self.allows, LEVELS)).__contains__
-        if wrapped:
-            # Its level and its ``disabled`` may change later. capture_logs takes all before it.
-            steps = self.processors or ()
-            self.allows = lambda o, own=self.allows: (
-                own(o) and (wrapped(logger, _NUMBERS[o]) or LogCapture in map(type, steps))
-            )
+            self.processors, self.logger = self.bound._processors, logger
 
-    def send(self, line: dict[str, Any]) -> None:
-        """Log one event. Whatever a processor or the logger raises passes through."""
-        level, processors = LEVELS[line["outcome"]], self.processors
+    def send(self, line: dict[str, Any]) -> bool:
+        """Log one event, and return whether it was not left out by the standard logger's level.
+
+        Whatever a processor or the logger raises passes through.
+        """
+        outcome, processors = line["outcome"], self.processors
+        level = LEVELS[outcome]
         if processors is not None and len(processors) == 1 and type(processors[0]) is JSONRenderer:
             line["level"] = level
             text = line_of(line)  # what the renderer returns, without its frame: each counts here
             getattr(self.logger, level)(text.decode() if processors[0].text else text)
-            return
+            return not self.takes or self.takes(self.logger, _NUMBERS[outcome])
         # A processor may change what it is given, and the event may not change.
         moment = line["occurred_at"].isoformat()
         line = {**line, "metadata": thaw(line["metadata"]), "occurred_at": moment}
         if processors is None:
             getattr(self.bound, level)(line.pop("event"), **line)
-            return
+            return True
         # As the class's own methods do, but without passing sixteen keywords on three times.
         with suppress(structlog.DropEvent):
             arguments, keywords = self.bound._process_event(level, None, line)
             getattr(self.logger, level)(*arguments, **keywords)
+            return not self.takes or self.takes(self.logger, _NUMBERS[outcome])
+        return True
 
 
 _channel: Channel | None = None

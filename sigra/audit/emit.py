@@ -191,7 +191,7 @@ def _emit(
     if schema is None:
         return _NO_SCHEMA
     faults = [] if transaction is None or stores() else [fault_of("conn", NoAuditStoreError())]
-    channel, sinks = None, config.current.sinks
+    channel, taken, sinks = None, True, config.current.sinks
     try:
         channel = open_channel(outcome)
     except Exception as error:
@@ -202,13 +202,14 @@ def _emit(
     line, redacted = compose(action, outcome, scope, details, attempt, ordinal, strict)
     # If no sink needs the event now, the result makes it from the line when it is read.
     event: Any = event_of(line.values()) if sinks or schema is not AuditEvent else line
-    if channel is not None:
-        try:
-            channel.send(line)
-        except Exception as error:
-            faults.append(fault_of("structlog", error))
+    try:
+        taken = channel is None or channel.send(line)
+    except Exception as error:
+        faults.append(fault_of("structlog", error))
     if event is not line:
         write_record(event, schema, sinks, faults, transaction)
+    if not (taken or sinks or faults):
+        return _FILTERED
     # An event that is held is counted by whoever writes it later.
     held = transaction is not None and transaction.held is not None
     status: Any = "failed" if faults else "held" if held else "emitted"
