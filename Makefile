@@ -15,8 +15,6 @@ comma := ,
 
 # More processes than cores, for some tests wait for a clock; a module stays in one of them.
 PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
-# Those of queues mostly wait.
-WAITING := $(subst --numprocesses 4,--numprocesses 8,$(PYTEST))
 
 # Each of those processes, and of those that tests start, would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -50,8 +48,9 @@ test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debia
 
 test-queues: test-consumers test-saq  ## run the tests in real consumers, on real servers
 
+# In more processes, for they mostly wait.
 test-consumers: .venv-queues/.ready
-	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(WAITING) -rs tests/queues examples/mariadb tests/test_backends_table.py
+	@SIGRA_QUEUES=$(QUEUES) .venv-queues/bin/python $(PYTEST) --numprocesses 8 -rs tests/queues examples/mariadb tests/test_backends_table.py
 
 test-saq: .venv-saq/.ready
 	@SIGRA_QUEUES=saq .venv-saq/bin/python $(PYTEST) -rs tests/queues/test_saq.py tests/queues/test_examples.py tests/test_backends_table.py

@@ -29,7 +29,8 @@ class Channel:
     """A bound logger, what it was made from, and which outcomes are logged.
 
     ``processors`` and ``logger`` are those of the bound logger if its class is one of structlog's
-    own, whose level is fixed; otherwise None.
+    own, whose level is fixed; otherwise None. ``takes``: how to ask a standard logger whether it
+    takes a level, which may change later; None of any other logger.
     """
 
     __slots__ = ("allows", "bound", "logger", "made_from", "processors", "takes")

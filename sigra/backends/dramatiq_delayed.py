@@ -36,13 +36,14 @@ def hold_surely(broker: Any) -> None:
     consume, on_redis = broker.consume, hasattr(broker, "broker_id")
 
     def consume_surely(queue_name: str, *args: Any, **options: Any) -> Any:
-        delayed = queue_name == _common.dq_name(queue_name)
-        if delayed and on_redis:
+        if queue_name != _common.dq_name(queue_name):
+            return consume(queue_name, *args, **options)
+        if on_redis:
             _give_back(broker, queue_name)
         consumer = consume(queue_name, *args, **options)
-        if delayed and on_redis:
+        if on_redis:
             consumer.requeue = _unless_redis_is_away(consumer.requeue)
-        elif delayed:
+        else:
             consumer.ack = partial(_ack, consumer, threading.get_ident(), consumer.ack)
         return consumer
 
