@@ -89,20 +89,19 @@ def _was_stopped(native: Any) -> bool:
 
 def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any:
     verdict, error = consumed.verdict, consumed.take_error()
+    _write_at_once(native)
     match verdict.state:
         case "retryable" | "scheduled":
             following = consumed.following()
             # RQ saves both with the job when it queues that again.
             native.args = (name, following)
             native.retries_left = following.get("max_attempts", left)
-            _write_at_once(native)
             seconds = math.ceil(verdict.delay + CUT_OFF.total_seconds()) if verdict.delay else 0
             return _rq.Retry(max=_ENDLESS, interval=seconds)
-        case "cancelled" | "discarded":
-            native.args = (name, consumed.by_hand(0))  # for "rq requeue", and buttons
-            _write_at_once(native)
-            native.retries_left = 0
-            raise error.pop()
+    native.args = (name, consumed.by_hand(0))  # for "rq requeue", and buttons
+    if verdict.state != "completed":
+        native.retries_left = 0
+        raise error.pop()
     warn_of_native_word(consumed, _INSTEAD)
     return None
 

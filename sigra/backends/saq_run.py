@@ -86,10 +86,12 @@ async def _settle(job: Any, consumed: Consumed) -> None:
             job.attempts = failures_in(job.kwargs)
             job.retry_delay = verdict.delay + 1.0  # SAQ cuts fractions off; this run must be over
             await go_on(job, error)
-        case "completed":
-            job.ttl = type(job).ttl
-            await end(job, verdict.state, error)
         case _:
             if consumed.delivery is not None:
                 job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
+            soon = type(job).ttl
+            if verdict.state == "completed":
+                job.ttl = soon
+            elif job.ttl == soon:  # it was completed before, and run again by hand
+                job.ttl = _KEEP_DEAD
             await end(job, verdict.state, error)

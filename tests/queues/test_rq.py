@@ -128,6 +128,20 @@ class TestRQ(QueueContract):
         """As often as somebody asks, with events of its own each time."""
         self._is_run_by_hand(harness, journal, lambda id: harness.native.fetch_job(id).requeue())
 
+    def test_a_completed_job_that_is_queued_again_by_hand_has_its_last_attempt_once_more(
+        self, harness, journal
+    ):
+        """As by the button of django-rq's page: it was refused as one whose consumer died."""
+        native = harness.native
+
+        def again(id):
+            native.finished_job_registry.remove(id)
+            native.enqueue_job(native.fetch_job(id))
+
+        self._is_run_by_hand(
+            harness, journal, again, lambda id: id in native.finished_job_registry.get_job_ids()
+        )
+
     def test_a_job_that_was_stopped_by_rqs_command_runs_when_it_is_queued_again(
         self, harness, journal, tmp_path
     ):

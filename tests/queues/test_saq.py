@@ -199,15 +199,20 @@ class TestSaqOnRedis(SaqContract):
         assert (native.status, native.attempts) == ("aborted", 1)
         assert "was cancelled: said so" in native.error
 
-    def test_a_failed_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
-        self, harness, journal
+    @pytest.mark.parametrize("ends_as", ["failed", "complete"])
+    def test_a_job_that_is_retried_by_hand_has_its_last_attempt_once_more(
+        self, harness, journal, ends_as
     ):
         """As often as somebody asks on SAQ's page, with events of its own each time."""
 
         def by_hand(id):
             harness.ask(harness.ask(harness.native.job(id)).retry("retried from ui"))
 
-        self._is_run_by_hand(harness, journal, by_hand)
+        def is_complete(id):
+            return harness.ask(harness.native.job(id)).status == "complete"
+
+        completed = is_complete if ends_as == "complete" else None
+        self._is_run_by_hand(harness, journal, by_hand, completed)
 
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         """The job is among the failed ones, to be run again after a deploy."""
@@ -933,6 +938,31 @@ def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(ser
 
     native = asyncio.run(run_it())
     assert (runs, native.status, native.attempts) == ([], "queued", 0)
+
+
+def test_a_completed_job_that_fails_as_it_is_run_again_is_kept_like_any_that_failed(redis):
+    """SAQ would have forgotten it after ten minutes, like one that completed."""
+    queue = saq.Queue.from_url(redis, name=f"kept-{uuid.uuid4().hex}")
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.kept", backend=backend)
+    async def fails_later(scope, job):
+        return Failure("said so") if job.snoozes else None
+
+    async def run_twice():
+        await queue.connect()
+        worker, job = saq.Worker(queue, backend.functions), await fails_later.anew(IDS)
+        await worker.process()
+        native = await queue.job(job.id)
+        first = native.status, native.ttl
+        native.retry_delay = 0
+        await native.retry("retried from ui")
+        await worker.process()
+        return first, await left_of(queue, job)
+
+    first, native = asyncio.run(run_twice())
+    assert (first, native.status) == (("complete", 600), "failed")
+    assert native.ttl == 365 * 24 * 3600
 
 
 @pytest.mark.parametrize(("busy", "counted"), [(True, [0, 1]), (False, [1, 1])])
