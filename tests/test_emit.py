@@ -1712,10 +1712,11 @@ def test_what_the_standard_logger_leaves_out_is_disabled(
         assert "emitted" == log_safe("a.b", SCOPE).status
         logging.getLogger("sigra.audit").disabled = True
         try:
-            assert "disabled" == log_safe("a.b", SCOPE, outcome="error").status
+            result = log_safe("a.b", SCOPE, outcome="error")
         finally:
             logging.getLogger("sigra.audit").disabled = False
     assert 2 == len(caplog.records)
+    assert "disabled" == result.status and "a dictConfig disabled it" in str(result.reason)
 
 
 def test_sinks_get_what_the_level_filters_out(sink: Kept, lines: list[dict[str, Any]]) -> None:

@@ -29,7 +29,7 @@ from sigra.scope import AuditScope
 
 BEGUN, REJECTED = "sigra.job.begun", "sigra.audit.rejected"
 
-_FILTERED = AuditResult("disabled", "left out by its logger: by its level, or all is disabled")
+_FILTERED = AuditResult("disabled", "left out by its logger: by level, or a dictConfig disabled it")
 _NO_SCHEMA = AuditResult("disabled", "no audit_schema was passed, declared or configured")
 _NO_JOB = (
     "log_safe() logged nothing: it was given a worker's scope where no job runs (a plain call of a "
