@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sigra.store.check import Anchored
 from sigra.store.checkpoint import Checkpoint
@@ -21,7 +22,8 @@ class Anchors:
         self.findings: list[Finding] = []
         self.last: Checkpoint | None = None
         self._hashes: dict[str, dict[int, str]] = defaultdict(dict)
-        for number, checkpoint in enumerate(checkpoints, 1):
+        for number, kept in enumerate(checkpoints, 1):
+            checkpoint = replace(kept)  # what is parsed of it then goes with it
             if not checkpoint.is_signed(keys):
                 self._find(number, f"none of the keys signed it: {_whose(checkpoint, keys)}")
                 continue
