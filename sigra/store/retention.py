@@ -224,6 +224,8 @@ def _collected(failed: list[AuditChainError]) -> Iterator[None]:
 def _raise_first(failed: list[AuditChainError], database: Database, which: EventFilter) -> None:
     """Raise what was collected, or for a chain that has no row, and so was passed over."""
     if failed:
+        if (more := len(failed) - 1) > 0:
+            failed[0].add_note(f"{more} more of the chains cannot be used: verify names them")
         raise failed[0]
     check_rows(database, which)
 

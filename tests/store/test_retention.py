@@ -123,6 +123,22 @@ def test_nobody_signs_that_what_was_tampered_with_was_pruned(
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("tampered", "told"),
+    [([1], []), ([1, 2], ["1 more of the chains cannot be used: verify names them"])],
+)
+def test_who_prunes_is_told_how_many_chains_were_tampered_with(
+    filled: SqlAuditSink, tampered: list[int], told: list[str]
+) -> None:
+    """The error names the first one: without a count the others are found one after the other."""
+    change = entries.update().where(entries.c.chain.in_(tampered)).values(action="evil")
+    filled.database.write(lambda c: c.execute(change))
+    later = NOON + timedelta(days=1)
+    with pytest.raises(AuditChainError, match="acme") as caught:
+        list(prune(filled, later, reason="old", signer=KEY, all_organizations=True))
+    assert getattr(caught.value, "__notes__", []) == told
+
+
 def test_a_mark_that_is_put_before_all_opens_no_way_for_what_was_removed(
     filled: SqlAuditSink,
 ) -> None:
