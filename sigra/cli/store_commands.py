@@ -20,6 +20,8 @@ _CURES = {
     DENIED: 'the rights that each role needs are under "PostgreSQL roles" in '
     "docs/store-operations.md",
     "25006": "this may be a replica: name the primary, or end what makes it read-only",
+    "57014": "if that is a statement_timeout, give the role that runs these commands a longer one, "
+    "or none: ALTER ROLE ... SET statement_timeout = 0",
     "SQLITE_IOERR_SHMSIZE": "is the disk full? To read, SQLite makes a small file beside the store",
     "SQLITE_BUSY": "another transaction kept its lock: find who has the file open, as by lsof, and "
     "end it",

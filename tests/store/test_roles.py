@@ -161,6 +161,25 @@ def test_who_would_write_to_a_replica_is_told_to_name_the_primary(
     assert result.stderr.endswith("name the primary, or end what makes it read-only\n")
 
 
+def test_who_has_too_short_a_statement_timeout_is_told_to_change_it(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """The database says only that the statement was cancelled."""
+    url = new_url("postgresql")
+    sink = open_sink(url)
+    sink.write(event(1))
+    given = make_url(url).query["options"]
+    short = make_url(url).update_query_dict({"options": f"-cstatement_timeout=300 {given}"})
+    words = ["--store", short.render_as_string(False), "--all-organizations", "--reason", "asked"]
+    holder = create_engine(url)
+    with holder.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE sigra_audit_chains")
+        result = CliRunner().invoke(sigra, ["audit", "erase", *words, "--person", "ann"])
+    holder.dispose()
+    assert (True, 1) == (result.exit_code > 0, result.stderr.count("\n"))
+    assert result.stderr.endswith("or none: ALTER ROLE ... SET statement_timeout = 0\n")
+
+
 def test_who_erases_by_the_command_is_told_what_is_left_to_do(
     url_of: Callable[[str], str],
 ) -> None:
