@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import click
+from sqlalchemy import select
 
 from sigra.cli.output import FULL
 from sigra.cli.show import Bar, counted, inline, say, stderr_console
@@ -26,10 +27,14 @@ from sigra.store import (
     take_checkpoint,
 )
 from sigra.store.access import read_tables
-from sigra.store.chain import organization_of
+from sigra.store.chain import organization_of, time_text
 from sigra.store.errors import AuditTablesError, CheckpointOrderError
 from sigra.store.reading import event_filter
-from sigra.store.tables import marks
+from sigra.store.stored import organization_shown, shown
+from sigra.store.tables import chains, entries, marks
+
+_AHEAD = timedelta(days=1)
+"""How far ahead a writer's clock may be before ``cleanup`` warns of it."""
 
 
 @overload
@@ -115,6 +120,25 @@ def clean_up(store: SqlAuditSink, retention_days: int, *, signed: bool, machine:
         say(json.dumps({"removed": removed, "before": before.isoformat()}))
     else:
         say(f"{counted(removed, 'event')} older than {before:%Y-%m-%d %H:%M} UTC removed")
+    _warn_of_future(store)
+
+
+def _warn_of_future(store: SqlAuditSink) -> None:
+    """Warn of each chain that begins with an event of the future: nothing of it is removed."""
+    future = time_text(datetime.now(timezone.utc) + _AHEAD)
+    oldest = select(entries.c.occurred_at).where(entries.c.chain == chains.c.id)
+    moment = oldest.order_by(entries.c.sequence).limit(1).correlate(chains).scalar_subquery()
+    query = select(chains.c.tag, moment).where(moment > future).order_by(chains.c.tag)
+    found = read_tables(store.database, lambda c: c.execute(query).all())
+    for tag, dated in found[:SHOWN]:
+        organization = organization_shown(tag)
+        where = "no organization" if organization is None else f"organization {organization}"
+        _warn(
+            f"the oldest event of {where} is dated {shown(dated)}, as by a wrong clock: until "
+            'then nothing of it is removed. See "Prune" in docs/store-operations.md'
+        )
+    if (more := len(found) - SHOWN) > 0:
+        _warn(f"the same of {counted(more, 'more organization')}")
 
 
 def warn_if_misspelt(store: SqlAuditSink, which: dict[str, Any]) -> None:

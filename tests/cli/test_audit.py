@@ -653,6 +653,22 @@ def test_an_export_is_verified_with_the_store(
     assert 2 == run("export", *ALL, "--to", out).exit_code
 
 
+def test_cleanup_warns_of_an_event_of_the_future(run: Command, database: Path) -> None:
+    """A clock that was wrong for a minute puts retention off for years, and nobody would notice."""
+    now, sink = datetime.now(timezone.utc), SqlAuditSink(f"sqlite:///{database}")
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for organization, day in (("late", 3650), ("late", -9), ("skewed", 0.5), ("skewed", -9)):
+            moment = now + timedelta(days=day)
+            log("x.y", None, organization_id=organization, occurred_at=moment)
+    sink.close()
+    result = run("cleanup", "--retention-days", 5)
+    assert (0, 1) == (result.exit_code, result.stderr.count("\n"))
+    dated = f"the oldest event of organization late is dated {now + timedelta(days=3650):%Y-%m-%d}T"
+    assert result.stderr.startswith(f"Warning: {dated}")
+    assert result.stderr.endswith('See "Prune" in docs/store-operations.md\n')
+    assert "7 events older than" in result.stdout
+
+
 def test_cleanup_removes_what_is_old_and_the_rest_verifies(run: Command) -> None:
     """Of all organizations, and it says how many."""
     assert run("cleanup", "--retention-days", 5).stdout.startswith("7 events older than")
