@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -135,9 +137,11 @@ def scrub_file(cursor: Any) -> None:
     """Write SQLite's file anew, and truncate its write-ahead log to nothing.
 
     Splitting or joining pages leaves copies of rows in the free part of a page, which deleting
-    the rows does not overwrite. Raises ``TimeoutError`` where others keep the log in use.
+    the rows does not overwrite. Raises ``TimeoutError`` where others keep the log in use, and
+    ``OSError`` where the disk has no room.
     """
     try:
+        _check_room(cursor)
         with interruptible(getattr(cursor, "connection", None)):
             cursor.execute("VACUUM")
     except Exception as error:
@@ -153,6 +157,26 @@ def scrub_file(cursor: Any) -> None:
                 f"{LEFT}, which others were using: call sigra.store.vacuum once they have ended"
             )
         sleep(0.1)
+
+
+def _check_room(cursor: Any) -> None:
+    """Raise ``OSError`` where the disk has no room for a VACUUM, which writes all into the log.
+
+    A log that has filled the disk stays as it is, for it cannot be copied into the file any more:
+    soon no event could be written.
+    """
+    facts = []
+    for name in ("page_count", "freelist_count", "page_size"):
+        cursor.execute(f"PRAGMA {name}")
+        facts.append(cursor.fetchone()[0])
+    cursor.execute("PRAGMA database_list")
+    file = cursor.fetchone()[2]
+    with suppress(FileNotFoundError):  # there is no log yet
+        facts[0] -= os.path.getsize(f"{file}-wal") // facts[2]
+    needed, free = (facts[0] - facts[1]) * facts[2], shutil.disk_usage(os.path.dirname(file)).free
+    if needed > free:
+        room = f"that takes {needed >> 20:,} MB more on its disk, which has {free >> 20:,}"
+        raise OSError(f"the file cannot be written anew: {room}")
 
 
 def set_up_sqlite(connection: Any, _: Any = None) -> None:

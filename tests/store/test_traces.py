@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,6 +120,26 @@ def test_a_log_that_others_keep_in_use_is_told_of(
     engine.dispose()
     vacuum(sink)
     assert traces_in(Path(str(make_url(url).database)).parent) == {}
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_disk_without_room_is_not_filled(
+    new_url: Callable[[str], str], open_sink: OpenSink, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """A log that had filled it would stay so, and soon nobody could write an event any more."""
+    url = new_url("sqlite")
+    sink = open_sink(url.replace("sqlite", driver, 1))
+    fill(sink, 600, 10)
+    vacuum(sink)  # so that there is no log, whose room can be used again
+    file = Path(str(make_url(url).database))
+    free = SimpleNamespace(free=file.stat().st_size // 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "disk_usage", lambda _: free)
+        with pytest.raises(OSError, match="cannot be written anew: that takes .* MB") as caught:
+            vacuum(sink)
+    assert caught.value.__notes__[0].startswith("the rows are erased, but their text may remain")
+    assert erase(sink, PERSON, reason="asked", all_organizations=True) > 0
+    assert traces_in(file.parent) == {}
 
 
 def test_parquet_has_nothing_of_the_person(
