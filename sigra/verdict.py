@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from sigra.job import State
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Verdict:
     """Where the job goes after an attempt.
 

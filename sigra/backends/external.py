@@ -165,8 +165,7 @@ class Consumed:
         Otherwise the error's traceback and the frames of the consumer hold each other, and what
         the body had in hand, until the garbage is collected.
         """
-        error = self.verdict.error
-        object.__setattr__(self.verdict, "error", None)
+        error, self.verdict.error = self.verdict.error, None
         return [] if error is None else [error]
 
     def following(self) -> dict[str, Any]:
