@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from sigra.backends.celery_run import NAMED, TASK, run
+from sigra.backends.celery_run import TASK, run
 from sigra.backends.celery_send import SURELY, countdown, on_rabbitmq, producer, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
@@ -27,10 +27,9 @@ class CeleryBackend:
 
     ``app``: your own, whose routes, limits and other tasks stay as they are; by default
     Celery's current one. ``note_begins``: note each job at the broker while it runs. A job
-    that kills its whole consumer each time is then begun ``max_attempts`` times, otherwise one
-    time more. Jobs whose worker a consumer had not imported wait in ``unknown_queue``: after the
-    deploy, start ``celery -A app worker -Q`` for it. Raises ``ValueError`` for an app that
-    pickles.
+    that kills its whole consumer each time is then begun ``max_attempts`` times, otherwise once
+    more. Jobs whose worker a consumer had not imported wait in ``unknown_queue``: after the deploy,
+    start ``celery -A app worker -Q`` for it. Raises ``ValueError`` for an app that pickles.
     """
 
     name = "celery"
@@ -76,5 +75,6 @@ class CeleryBackend:
         )
 
     def _register(self, definition: Definition) -> None:
-        named = {each: getattr(definition.function, each) for each in NAMED}
+        # Elastic's agent names a run by these of the worker's function.
+        named = {each: getattr(definition.function, each) for each in ("__module__", "__name__")}
         self.app.task(run, name=definition.name, note_begins=self._note_begins, **named, **TASK)

@@ -37,9 +37,6 @@ TASK = {
 }
 """What Celery is told of every worker's task."""
 
-NAMED = ("__module__", "__name__")
-"""What a task has of its worker's function: Elastic's agent names a run by these."""
-
 
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     """Run a job: the body of every worker's task."""
