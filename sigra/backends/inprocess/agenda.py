@@ -49,15 +49,9 @@ class Agenda:
 
     def need(self, jobs: Sequence[Job]) -> int:
         """Count the jobs that would be due at once: neither for later nor duplicates."""
-        now, count = time.time(), 0
-        for job in jobs:
-            options = job.options
-            if options is PLAIN:
-                count += 1
-            elif not options.wait(now):
-                key = options.unique
-                count += key is None or (job.worker, key) not in self._held
-        return count
+        now, held = time.time(), self._held
+        due = (job for job in jobs if not job.options.wait(now))
+        return sum((job.worker, job.options.unique) not in held for job in due)
 
     def take(self, jobs: Sequence[Job]) -> None:
         """Accept every job, as due, for later or as a duplicate."""
