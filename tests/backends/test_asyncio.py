@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -32,6 +33,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.backends.inprocess import desk
 from sigra.backends.inprocess.desk import Desk
 from sigra.registry import resolve_backend
 
@@ -509,12 +511,120 @@ async def test_aclose_does_not_wait_for_a_stuck_thread(backend: AsyncioBackend) 
     opened.set()
 
 
-opened = threading.Event()
+opened, begun = threading.Event(), threading.Event()
 
 
 @worker
 def stuck() -> None:
     opened.wait(PATIENCE)
+
+
+@worker
+def enqueueing_late() -> None:
+    begun.set()
+    opened.wait(PATIENCE)
+    try:
+        remember.new({"n": "late"})
+    except EnqueueError as error:
+        ran.append(str(error))
+    begun.clear()
+
+
+@on_loop
+async def test_a_body_that_goes_on_after_aclose_enqueues_nothing(backend: AsyncioBackend) -> None:
+    """It is told so: what nothing would run is not taken."""
+    opened.clear()
+    job = enqueueing_late.new({})
+    while not begun.is_set():
+        await asyncio.sleep(0)
+    assert [job] == await backend.aclose(0)
+    opened.set()
+    while begun.is_set():
+        await asyncio.sleep(0)
+    (told,) = ran
+    assert "it was closed" in told
+
+
+@worker
+async def stubborn() -> None:
+    asleep.set()
+    end = asyncio.get_running_loop().time() + PATIENCE
+    while not opened.is_set() and asyncio.get_running_loop().time() < end:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.001)
+
+
+def test_aclose_waits_a_moment_only_for_a_body_that_goes_on_when_cancelled(
+    backend: AsyncioBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is returned as what was not finished."""
+    monkeypatch.setattr(desk, "_GRACE", 0.01)
+
+    async def main() -> None:
+        opened.clear()
+        asleep.clear()
+        job = stubborn.new({})
+        while not asleep.is_set():
+            await asyncio.sleep(0)
+        assert [job] == await backend.aclose(0)
+        opened.set()
+
+    asyncio.run(main())
+
+
+def test_an_aclose_that_is_cancelled_names_what_it_leaves(
+    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is given the jobs, so the log has them."""
+
+    async def main() -> None:
+        job = await begin_to_sleep()
+        closing = asyncio.create_task(backend.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
+
+    asyncio.run(main())
+
+
+@worker
+def here() -> None:
+    ran.append(threading.current_thread())
+
+
+@on_loop
+async def test_aclose_ends_the_threads_of_sync_bodies(backend: AsyncioBackend) -> None:
+    """None is left of a backend that was closed."""
+    here.new({})
+    assert [] == await backend.aclose()
+    (thread,) = ran
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_no_exception_of_a_log_handler_stops_the_loop(backend: AsyncioBackend) -> None:
+    """What a handler raises while a failure is logged discards the job; the next one runs."""
+
+    class Exiting(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise SystemExit(3)
+
+    async def main() -> Job:
+        job = araising.new({"name": "Odd"})
+        assert "next" == await remember.new({"n": "next"}).aresult(PATIENCE)
+        return job
+
+    handler, log = Exiting(), logging.getLogger("sigra.job")
+    log.addHandler(handler)
+    try:
+        job = asyncio.run(main())
+    finally:
+        log.removeHandler(handler)
+    with pytest.raises(SystemExit):
+        job.result()
+    assert "discarded" == job.state
 
 
 @worker

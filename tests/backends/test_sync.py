@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import math
 import os
 import subprocess
@@ -719,3 +720,28 @@ def test_a_job_of_a_process_that_a_body_forks_runs_in_that_process() -> None:
     code = [sys.executable, "-W", "ignore", "-c", IN_A_BODY]
     done = subprocess.run(code, capture_output=True, text=True, timeout=120)
     assert (0, "ran in the child") == (done.returncode, done.stdout)
+
+
+@worker
+def noting_later() -> None:
+    note.new({"n": "later"})
+    raise ValueError("its end is logged")
+
+
+def test_what_a_job_enqueued_is_left_to_drain_where_logging_its_end_raises(
+    sync: SyncBackend,
+) -> None:
+    """What the handler raises comes out of ``.new()``, and no job is lost by it."""
+
+    class Exiting(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            raise SystemExit(3)
+
+    handler, log = Exiting(), logging.getLogger("sigra.job")
+    log.addHandler(handler)
+    try:
+        with pytest.raises(SystemExit):
+            noting_later.new({})
+    finally:
+        log.removeHandler(handler)
+    assert ["later"] == [job.result() for job in sync.drain()]

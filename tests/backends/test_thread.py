@@ -42,6 +42,7 @@ from sigra.backends.inprocess.pool import Pool
 from sigra.backends.inprocess.ticket import LocalTicket
 from sigra.registry import resolve_backend
 from sigra.verdict import Verdict
+from sigra.workers import for_each_organization
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
 PATIENCE = 240.0
@@ -346,6 +347,33 @@ def test_no_exception_of_a_log_handler_ends_a_thread(pool: ThreadBackend) -> Non
     assert isinstance(where.new({}).result(PATIENCE), int)
 
 
+def test_a_job_that_is_discarded_for_a_log_handler_is_named(pool: ThreadBackend) -> None:
+    """Whoever reads the log learns which job it was, and what the handler raised."""
+    records = list[logging.LogRecord]()
+
+    class ExitingOnce(logging.Handler):
+        def handle(self, record: logging.LogRecord) -> bool:
+            records.append(record)
+            if len(records) == 1:
+                raise SystemExit(3)
+            return True
+
+    handler, log = ExitingOnce(), logging.getLogger("sigra.job")
+    log.addHandler(handler)
+    try:
+        job = raising.new({"name": "StopIteration"})
+        with pytest.raises(SystemExit):
+            job.result(PATIENCE)
+    finally:
+        log.removeHandler(handler)
+    _, said = records
+    assert f"job {job.id} of {raising.name} is discarded: handling its outcome raised" == (
+        said.getMessage()
+    )
+    assert said.exc_info is not None
+    assert SystemExit is said.exc_info[0]
+
+
 @pytest.mark.parametrize("name", [name for name in RAISED if name != "StopIteration"])
 def test_no_exception_of_a_coroutine_ends_its_thread(pool: ThreadBackend, name: str) -> None:
     """The same holds for what an async worker raises."""
@@ -445,6 +473,17 @@ def test_a_delayed_job_runs_when_it_is_due(pool: ThreadBackend, how: str) -> Non
     assert "scheduled" == job.state or datetime.now(timezone.utc) >= due
     assert 1 == job.result(PATIENCE)
     assert "scheduled" == later.state
+
+
+def test_a_job_that_is_due_and_waits_for_a_thread_is_available(pool: ThreadBackend) -> None:
+    """Its state says whether it waits for its time or for a thread."""
+    held()
+    later = remember.new({"n": "later"}, delay=0.001)
+    assert "available" == remember.new({"n": "now"}, priority=1).state
+    end = time.monotonic() + PATIENCE
+    while later.state == "scheduled" and time.monotonic() < end:
+        time.sleep(0.001)
+    assert "available" == later.state
 
 
 def test_a_time_in_the_past_is_due(pool: ThreadBackend) -> None:
@@ -602,6 +641,27 @@ def test_jobs_for_later_take_no_room(pool: ThreadBackend) -> None:
     assert "scheduled" == remember.new({"n": 3}, delay=60).state
     second = remember.new({"n": 4}, unique="k")
     assert (True, first.id) == (second.duplicate, second.native_id)
+
+
+@pytest.mark.parametrize("options", [{"priority": 1}, {"unique": "its own"}])
+def test_a_job_that_is_due_takes_room(pool: ThreadBackend, options: dict[str, Any]) -> None:
+    """With whatever options: a full queue takes none that would wait in it."""
+    fill()
+    with pytest.raises(EnqueueError, match="stayed full"):
+        remember.new({"n": "too many"}, **options)
+
+
+def test_a_round_that_is_repeated_needs_room_for_what_is_new(pool: ThreadBackend) -> None:
+    """In a batch too, jobs that are there already take no place in the queue."""
+    fill(1)
+    for_each_organization(of_organization, ["1"], tick="now")
+    first, second = for_each_organization(of_organization, ["1", "2"], tick="now")
+    assert (True, False) == (first.duplicate, second.duplicate)
+
+
+@tenant_worker
+def of_organization(scope: AuditScope) -> None:
+    """Do nothing for an organization."""
 
 
 @worker
@@ -790,6 +850,43 @@ def test_a_job_that_close_returns_is_not_said_to_come_again(
     assert caplog.messages[0].endswith(f"{SAID[how]}{said}")
     if when == "draining":
         closing.join(PATIENCE)
+
+
+@worker
+def enqueueing_late() -> None:
+    gates["began"].set()
+    assert gates["gate"].wait(PATIENCE)
+    try:
+        remember.new({"n": "late"})
+    except EnqueueError as error:
+        ran.append(str(error))
+
+
+def test_a_body_that_goes_on_after_close_enqueues_nothing(pool: ThreadBackend) -> None:
+    """It is told so: what nothing would run is not taken."""
+    gates["gate"], gates["began"] = threading.Event(), threading.Event()
+    job = enqueueing_late.new({})
+    assert gates["began"].wait(PATIENCE)
+    assert [job] == pool.close(0)
+    gates["gate"].set()
+    end = time.monotonic() + PATIENCE
+    while job.state != "completed" and time.monotonic() < end:
+        time.sleep(0.001)
+    (told,) = ran
+    assert "it was closed" in told
+
+
+def test_a_close_that_gives_up_ends_another_that_waits(pool: ThreadBackend) -> None:
+    """Who closes without patience speaks for all."""
+    held()
+    left = list[list[Job]]()
+    waiting = threading.Thread(target=lambda: left.append(pool.close()), daemon=True)
+    waiting.start()
+    while pool._pool is not None and pool._pool.phase == "open":
+        time.sleep(0.001)
+    assert 1 == len(pool.close(0))
+    waiting.join(PATIENCE)
+    assert [[]] == left
 
 
 def test_close_releases_who_waits_for_a_result(pool: ThreadBackend) -> None:
