@@ -837,6 +837,38 @@ def test_a_task_cancelled_from_outside_gives_up_its_job_only(backend: AsyncioBac
     asyncio.run(main())
 
 
+def test_aclose_goes_on_with_what_waits_when_a_task_is_cancelled_from_outside() -> None:
+    """What waited behind the cancelled one does not wait for the other jobs that run."""
+    opened.clear()
+    asleep.clear()
+
+    async def main() -> None:
+        backend = AsyncioBackend(concurrency=2)
+        with configure(backend=backend):
+            stubborn.new({})
+            while not asleep.is_set():
+                await asyncio.sleep(0)
+            others = asyncio.all_tasks()
+            interrupted = endless.new(TENANT)
+            waiting = remember.new({"n": "waiting"})
+            while len(asyncio.all_tasks()) == len(others):
+                await asyncio.sleep(0)
+            (task,) = asyncio.all_tasks() - others
+            closing = asyncio.create_task(backend.aclose())
+            while interrupted.state != "executing" or desk_of(backend).phase != "draining":
+                await asyncio.sleep(0)
+            task.cancel()
+            assert "waiting" == await waiting.aresult(PATIENCE / 2)
+            opened.set()
+            assert [interrupted] == await closing
+
+    asyncio.run(main())
+
+
+def desk_of(backend: AsyncioBackend) -> Desk:
+    return backend._desks[asyncio.get_running_loop()]
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.11 has no eager tasks")
 @pytest.mark.parametrize("body", ["async", "sync"])
 def test_tasks_that_begin_at_once_run_jobs_too(body: str) -> None:
