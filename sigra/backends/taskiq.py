@@ -46,7 +46,7 @@ class TaskiqBackend:
         self._queue, self._timeout = queue, timeout
         self._startup = Startup(broker, schedules, timeout)
         broker.with_formatter(Formatter(broker, schedules))
-        surely_kick(broker)
+        surely_kick(broker, schedules)
         register_with(broker, self._register)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from sigra.backends.envelope import MARK
+from sigra.backends.taskiq_due import Due
 from sigra.backends.taskiq_run import add
 from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
@@ -35,18 +37,22 @@ def check_queue(broker: Any, job: Job) -> None:
         raise InvalidOptionError("queue", reason, job.worker)
 
 
-def surely_kick(broker: Any) -> None:
+def surely_kick(broker: Any, schedules: Any) -> None:
     """Send a job that RabbitMQ sends back once more, after its queues are made anew.
 
     If it comes back again, the broker raises ``RuntimeError``. ``taskiq scheduler`` tries until
     the broker takes the job. For the application's own tasks nothing changes.
     """
-    kick = broker.kick
+    kick, due = broker.kick, Due(broker, schedules)
 
     async def kick_surely(message: Any) -> None:
+        send = partial(_kick, broker, kick, message)
+        is_due = broker.is_scheduler_process and _is_job(broker, message) and due.has(message)
+        if is_due:
+            send = partial(due.send, message, send)
         while True:
             try:
-                await _kick(broker, kick, message)
+                await send()
                 return
             except Exception:
                 if not (broker.is_scheduler_process and _is_job(broker, message)):

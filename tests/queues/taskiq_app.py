@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+from pathlib import Path
 
 import consumer_side
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from taskiq import TaskiqScheduler
+from taskiq import TaskiqMiddleware, TaskiqScheduler
 from taskiq.serializers import JSONSerializer
 from taskiq_aio_pika import AioPikaBroker, Exchange, Queue
 from taskiq_redis import ListRedisScheduleSource, RedisStreamBroker
@@ -52,11 +54,26 @@ def make_schedules(url, queue):
     return ListRedisScheduleSource(url, prefix=queue, serializer=JSONSerializer(), retry=RETRY)
 
 
+class DiesAsItSends(TaskiqMiddleware):
+    """Kill the scheduler, once there is such a file, as it has sent the half of what that says."""
+
+    def __init__(self, file):
+        self._file, self._sent = Path(file), 0
+
+    def post_send(self, message):
+        if self.broker.is_scheduler_process and self._file.exists():
+            self._sent += 1
+            if self._sent == int(self._file.read_text()) // 2:
+                self._file.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
 if consumer_side.URL:
     alone = os.environ.get("SIGRA_TEST_ALONE")
     broker = make_broker(consumer_side.URL, consumer_side.QUEUE, alone)
     url = os.environ["SIGRA_TEST_SCHEDULES"]
     schedules = make_schedules(url, consumer_side.QUEUE) if url else None
+    broker.add_middlewares(DiesAsItSends(os.environ["SIGRA_TEST_DIES"]))
     scheduler = TaskiqScheduler(broker, [schedules] if schedules else [])
     backend = TaskiqBackend(broker, schedules, queue=alone or consumer_side.QUEUE)
     note = broker.task("native.note", queue_name=consumer_side.QUEUE)(consumer_side.note)

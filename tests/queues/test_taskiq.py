@@ -10,6 +10,7 @@ import threading
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,7 @@ class TaskiqHarness(QueueHarness):
     def __init__(self, servers: str, folder: Path) -> None:
         server, schedules = servers.split()
         self.schedules = schedules if schedules != server else None  # else by the proxy too
+        self.dies = folder / "dies"
         super().__init__(server, folder)
         self.broker = make_broker(self.url, self.queue)
         self.backend = TaskiqBackend(self.broker, self.source(), queue=self.queue)
@@ -73,7 +75,8 @@ class TaskiqHarness(QueueHarness):
         return make_schedules(self.schedules or self.url, self.queue)
 
     def env(self) -> dict[str, str]:
-        return {**super().env(), "SIGRA_TEST_SCHEDULES": self.schedules or self.url}
+        schedules, dies = self.schedules or self.url, str(self.dies)
+        return {**super().env(), "SIGRA_TEST_SCHEDULES": schedules, "SIGRA_TEST_DIES": dies}
 
     def another_of(self, queue: str) -> Consumer:
         return self.another(self.new_name(), SIGRA_TEST_ALONE=queue)
@@ -110,6 +113,11 @@ class TaskiqHarness(QueueHarness):
         """Tell whether it waits for the scheduler."""
         keys = self.direct.scan_iter(f"{self.queue}:data:*")
         return any(native_id in (self.direct.get(key) or "") for key in keys)
+
+    def due(self) -> set[str]:
+        """Return the ids of the schedules; that of a job's first run is the job's own."""
+        keys = self.direct.scan_iter(f"{self.queue}:data:*")
+        return {key.rpartition(":")[2] for key in keys}
 
     def begun_of(self, job: Any) -> int | None:
         note = self.direct.get(f"sigra:begun:{job.id}")
@@ -203,6 +211,20 @@ class TaskiqContract(LoopContract):
         journal.wait(harness, lambda: len(journal.runs()) >= len(sent), "the jobs")
         assert sorted(run["job_id"] for run in journal.runs()) == sorted(sent)
         submit(own_loop(), broker.shutdown()).result()
+
+    def test_a_scheduler_that_is_killed_as_it_sends_has_sent_few_jobs_twice(self, harness, journal):
+        """It had begun to send all that was due, and deleted the schedules only after that."""
+        harness.dies.write_text("100")
+        due = datetime.now(timezone.utc) + timedelta(seconds=4)
+        jobs = workers.echo.new_many([IDS] * 100, run_at=due)
+        journal.wait(harness, lambda: not harness.scheduler.alive, "the scheduler's end")
+        harness.scheduler.start()
+        ids = {job.id for job in jobs}
+        journal.wait(harness, lambda: ids.isdisjoint(harness.due()), "the scheduler")
+        self._run(harness, journal, workers.agnostic, {})
+        runs = [run["job_id"] for run in journal.runs(workers.echo.name)]
+        assert ids == set(runs)
+        assert len(runs) <= len(ids) + 8
 
     def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
         """The log has its id and says why, not what Python says of the task's own parameters."""
