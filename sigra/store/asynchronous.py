@@ -87,7 +87,11 @@ class AsyncDatabase:
     def scrub(self) -> None:
         """Write SQLite's file anew; do nothing on a server, where it is the operator's task."""
         if self._is_sqlite:
-            self._wait(_scrub)
+            self._wait(self._scrub)
+
+    async def _scrub(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            await connection.run_sync(lambda c: scrub_file(c.connection.cursor(), self.file))
 
     async def _within(
         self, engine: AsyncEngine, begin: str, level: str, work: Callable[[Connection], T]
@@ -139,11 +143,6 @@ class AsyncDatabase:
             _begin_in(thread.loop, _finish(thread.engine)).get().result()
         if isinstance(self._gate, Gate):
             self._gate.forget_log()
-
-
-async def _scrub(engine: AsyncEngine) -> None:
-    async with engine.connect() as connection:
-        await connection.run_sync(lambda c: scrub_file(c.connection.cursor()))
 
 
 async def _finish(engine: AsyncEngine) -> None:

@@ -28,6 +28,10 @@ _OWN_TIMEOUT = "sigra_lock_timeout"
 _OWN_MILLISECONDS = (
     "SELECT CAST(1000 * extract(epoch FROM current_setting('lock_timeout')::interval) AS bigint)"
 )
+_SIZES = """
+SELECT page_count, freelist_count, page_size
+FROM pragma_page_count, pragma_freelist_count, pragma_page_size
+"""
 LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
@@ -133,7 +137,7 @@ def be_patient(connection: Connection) -> None:
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience}")
 
 
-def scrub_file(cursor: Any) -> None:
+def scrub_file(cursor: Any, file: str) -> None:
     """Write SQLite's file anew, and truncate its write-ahead log to nothing.
 
     Splitting or joining pages leaves copies of rows in the free part of a page, which deleting
@@ -141,7 +145,7 @@ def scrub_file(cursor: Any) -> None:
     ``OSError`` where the disk has no room.
     """
     try:
-        _check_room(cursor)
+        _check_room(cursor, file)
         with interruptible(getattr(cursor, "connection", None)):
             cursor.execute("VACUUM")
     except Exception as error:
@@ -159,23 +163,19 @@ def scrub_file(cursor: Any) -> None:
         sleep(0.1)
 
 
-def _check_room(cursor: Any) -> None:
+def _check_room(cursor: Any, file: str) -> None:
     """Raise ``OSError`` where the disk has no room for a VACUUM, which writes all into the log.
 
     A log that has filled the disk stays as it is, for it cannot be copied into the file any more:
     soon no event could be written.
     """
-    facts = []
-    for name in ("page_count", "freelist_count", "page_size"):
-        cursor.execute(f"PRAGMA {name}")
-        facts.append(cursor.fetchone()[0])
-    cursor.execute("PRAGMA database_list")
-    file = cursor.fetchone()[2]
+    cursor.execute(_SIZES)
+    pages, unused, size = cursor.fetchone()
     with suppress(FileNotFoundError):  # there is no log yet
-        facts[0] -= os.path.getsize(f"{file}-wal") // facts[2]
-    needed, free = (facts[0] - facts[1]) * facts[2], shutil.disk_usage(os.path.dirname(file)).free
-    if needed > free:
-        room = f"that takes {needed >> 20:,} MB more on its disk, which has {free >> 20:,}"
+        pages -= os.path.getsize(f"{file}-wal") // size
+    needed, disk = (pages - unused) * size, shutil.disk_usage(os.path.dirname(file))
+    if disk.total and needed > disk.free:  # a FUSE file system may say that it has 0 of 0 bytes
+        room = f"that takes {needed >> 20:,} MB more on its disk, which has {disk.free >> 20:,}"
         raise OSError(f"the file cannot be written anew: {room}")
 
 

@@ -105,7 +105,7 @@ class SqliteDatabase:
         with self._gate:
             connection = self._engine.raw_connection()
             try:
-                scrub_file(connection.cursor())
+                scrub_file(connection.cursor(), self.file)
             finally:
                 connection.close()
 

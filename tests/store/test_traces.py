@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,12 +134,42 @@ def test_a_disk_without_room_is_not_filled(
     fill(sink, 600, 10)
     vacuum(sink)  # so that there is no log, whose room can be used again
     file = Path(str(make_url(url).database))
-    free = SimpleNamespace(free=file.stat().st_size // 2)
+    size = file.stat().st_size
+    free = SimpleNamespace(total=size * 2, free=size // 2)
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: free)
         with pytest.raises(OSError, match="cannot be written anew: that takes .* MB") as caught:
             vacuum(sink)
     assert caught.value.__notes__[0].startswith("the rows are erased, but their text may remain")
+    assert erase(sink, PERSON, reason="asked", all_organizations=True) > 0
+    assert traces_in(file.parent) == {}
+
+
+def test_a_disk_that_does_not_say_its_size_is_written(
+    new_url: Callable[[str], str], open_sink: OpenSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a FUSE file system that does not count its room: it has 0 of 0 bytes."""
+    url = new_url("sqlite")
+    sink = open_sink(url)
+    fill(sink, 100, 10)
+    erase(sink, PERSON, reason="asked", all_organizations=True)  # now there is no log
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=0, free=0))
+    vacuum(sink)
+    assert traces_in(Path(str(make_url(url).database)).parent) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_file_in_a_folder_whose_name_is_not_utf8_is_rewritten(
+    new_url: Callable[[str], str], open_sink: OpenSink, driver: str
+) -> None:
+    """SQLite gives such a name as text, which Python does not read."""
+    file = Path(str(make_url(new_url("sqlite")).database))
+    folder = file.parent / os.fsdecode(b"latin-\xff")
+    folder.mkdir()
+    file.rename(folder / file.name)
+    sink = open_sink(f"{driver}:///{folder / file.name}")
+    fill(sink, 100, 10)
     assert erase(sink, PERSON, reason="asked", all_organizations=True) > 0
     assert traces_in(file.parent) == {}
 
