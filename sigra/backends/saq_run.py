@@ -92,6 +92,6 @@ async def _settle(job: Any, consumed: Consumed) -> None:
             soon = type(job).ttl
             if verdict.state == "completed":
                 job.ttl = soon
-            elif job.ttl == soon:  # it was completed before, and run again by hand
+            elif job.ttl == soon:  # it completed before this run by hand, or SAQ's own API sent it
                 job.ttl = _KEEP_DEAD
             await end(job, verdict.state, error)
