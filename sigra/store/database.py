@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -32,6 +31,7 @@ _SIZES = """
 SELECT page_count, freelist_count, page_size
 FROM pragma_page_count, pragma_freelist_count, pragma_page_size
 """
+_EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
@@ -153,7 +153,7 @@ def scrub_file(cursor: Any, file: str) -> None:
         raise
     until = monotonic() + _PATIENCE
     while True:
-        cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        cursor.execute(_EMPTY_LOG)
         if not cursor.fetchone()[0]:
             return
         if monotonic() > until:
@@ -171,12 +171,14 @@ def _check_room(cursor: Any, file: str) -> None:
     """
     cursor.execute(_SIZES)
     pages, unused, size = cursor.fetchone()
-    with suppress(FileNotFoundError):  # there is no log yet
-        pages -= os.path.getsize(f"{file}-wal") // size
-    needed, disk = (pages - unused) * size, shutil.disk_usage(os.path.dirname(file))
-    if disk.total and needed > disk.free:  # a FUSE file system may say that it has 0 of 0 bytes
-        room = f"that takes {needed >> 20:,} MB more on its disk, which has {disk.free >> 20:,}"
-        raise OSError(f"the file cannot be written anew: {room}")
+    needed, folder = (pages - unused) * size, os.path.dirname(file)
+    if needed > shutil.disk_usage(folder).free:
+        cursor.execute(_EMPTY_LOG)  # what room it has; one that is in use keeps that, and grows
+        cursor.fetchall()
+        disk = shutil.disk_usage(folder)
+        if disk.total and needed > disk.free:  # a FUSE file system may say that it has 0 of 0 bytes
+            room = f"that takes {needed >> 20:,} MB on its disk, which has {disk.free >> 20:,}"
+            raise OSError(f"the file cannot be written anew: {room}")
 
 
 def set_up_sqlite(connection: Any, _: Any = None) -> None:

@@ -132,7 +132,7 @@ def test_a_disk_without_room_is_not_filled(
     url = new_url("sqlite")
     sink = open_sink(url.replace("sqlite", driver, 1))
     fill(sink, 600, 10)
-    vacuum(sink)  # so that there is no log, whose room can be used again
+    vacuum(sink)  # so that the file has it all
     file = Path(str(make_url(url).database))
     size = file.stat().st_size
     free = SimpleNamespace(total=size * 2, free=size // 2)
@@ -143,6 +143,31 @@ def test_a_disk_without_room_is_not_filled(
     assert caught.value.__notes__[0].startswith("the rows are erased, but their text may remain")
     assert erase(sink, PERSON, reason="asked", all_organizations=True) > 0
     assert traces_in(file.parent) == {}
+
+
+def test_the_room_of_a_log_counts_unless_others_keep_it_in_use(
+    new_url: Callable[[str], str], open_sink: OpenSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite then goes on at its end, and would fill the disk."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 10)
+    url = new_url("sqlite")
+    sink = open_sink(url)
+    fill(sink, 600, 10)
+    log, size = Path(f"{make_url(url).database}-wal"), 1 << 30
+
+    def disk_usage(_: str) -> SimpleNamespace:
+        return SimpleNamespace(total=size, free=0 if log.stat().st_size else size)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    engine = create_engine(url)
+    with engine.connect() as reader:
+        reader.exec_driver_sql("BEGIN")
+        reader.execute(text("SELECT count(*) FROM sigra_audit_entries")).all()
+        with pytest.raises(OSError, match="cannot be written anew"):
+            vacuum(sink)
+    engine.dispose()
+    assert erase(sink, PERSON, reason="asked", all_organizations=True) > 0
+    assert traces_in(log.parent) == {}
 
 
 def test_a_disk_that_does_not_say_its_size_is_written(
