@@ -130,15 +130,12 @@ def _warn_of_future(store: SqlAuditSink) -> None:
     moment = oldest.order_by(entries.c.sequence).limit(1).correlate(chains).scalar_subquery()
     query = select(chains.c.tag, moment).where(moment > future).order_by(chains.c.tag)
     found = read_tables(store.database, lambda c: c.execute(query).all())
-    for tag, dated in found[:SHOWN]:
-        organization = organization_shown(tag)
-        where = "no organization" if organization is None else f"organization {organization}"
-        _warn(
-            f"the oldest event of {where} is dated {shown(dated)}, as by a wrong clock: until "
-            'then nothing of it is removed. See "Prune" in docs/store-operations.md'
-        )
-    if (more := len(found) - SHOWN) > 0:
-        _warn(f"the same of {counted(more, 'more organization')}")
+    texts = [
+        f"the oldest event of {_named(organization_shown(tag))} is dated {shown(dated)}, as by a "
+        'wrong clock: until then nothing of it is removed. See "Prune" in docs/store-operations.md'
+        for tag, dated in found
+    ]
+    _warn_of_all(texts, "more organization")
 
 
 def warn_if_misspelt(store: SqlAuditSink, which: dict[str, Any]) -> None:
@@ -150,6 +147,18 @@ def warn_if_misspelt(store: SqlAuditSink, which: dict[str, Any]) -> None:
 
 def _warn(text: str) -> None:
     print(inline(f"Warning: {text}"), file=sys.stderr)
+
+
+def _warn_of_all(texts: list[str], what: str, see: str = "") -> None:
+    """Warn by each text, up to ``SHOWN`` of them, and say of how many more ``what`` they are."""
+    for text in texts[:SHOWN]:
+        _warn(text)
+    if (more := len(texts) - SHOWN) > 0:
+        _warn(f"the same of {counted(more, what)}{see}")
+
+
+def _named(organization: str | None) -> str:
+    return "no organization" if organization is None else f"organization {organization}"
 
 
 def add_checkpoint(store: SqlAuditSink, signer: Signer, file: Path, *, machine: bool) -> None:
@@ -175,15 +184,12 @@ def _compare(before: Checkpoint, taken: Checkpoint) -> None:
         return
     now = {tag: sequence for tag, sequence, _ in taken.heads}
     shorter = [(tag, then) for tag, then, _ in before.heads if now.get(tag, 0) < then]
-    for tag, then in shorter[:SHOWN]:
-        organization = organization_of(tag)
-        where = "no organization" if organization is None else f"organization {organization}"
-        _warn(
-            f"the chain of {where} ends at sequence {now.get(tag, 0)}, but in the checkpoint "
-            f"before at {then}: its end was removed, or a backup was restored"
-        )
-    if (more := len(shorter) - SHOWN) > 0:
-        _warn(f"the same of {counted(more, 'more chain')}: verify --checkpoints names them")
+    texts = [
+        f"the chain of {_named(organization_of(tag))} ends at sequence {now.get(tag, 0)}, but in "
+        f"the checkpoint before at {then}: its end was removed, or a backup was restored"
+        for tag, then in shorter
+    ]
+    _warn_of_all(texts, "more chain", ": verify --checkpoints names them")
 
 
 def _add(store: SqlAuditSink, signer: Signer, file: Path) -> tuple[list[Checkpoint], Checkpoint]:
