@@ -47,15 +47,15 @@ def surely_kick(broker: Any, schedules: Any) -> None:
 
     async def kick_surely(message: Any) -> None:
         send = partial(_kick, broker, kick, message)
-        is_due = broker.is_scheduler_process and _is_job(broker, message) and due.has(message)
-        if is_due:
+        insists = broker.is_scheduler_process and _is_job(broker, message)
+        if insists and due.has(message):
             send = partial(due.send, message, send)
         while True:
             try:
                 await send()
                 return
             except Exception:
-                if not (broker.is_scheduler_process and _is_job(broker, message)):
+                if not insists:
                     raise
                 what = "could not send job %s, which is due, to the broker: trying again"
                 _log.exception(what, brief(message.task_id))
