@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from log_handlers import exiting, handled_by
 
 from sigra import (
     AsyncioBackend,
@@ -607,21 +608,13 @@ async def test_aclose_ends_the_threads_of_sync_bodies(backend: AsyncioBackend) -
 def test_no_exception_of_a_log_handler_stops_the_loop(backend: AsyncioBackend) -> None:
     """What a handler raises while a failure is logged discards the job; the next one runs."""
 
-    class Exiting(logging.Handler):
-        def handle(self, record: logging.LogRecord) -> bool:
-            raise SystemExit(3)
-
     async def main() -> Job:
         job = araising.new({"name": "Odd"})
         assert "next" == await remember.new({"n": "next"}).aresult(PATIENCE)
         return job
 
-    handler, log = Exiting(), logging.getLogger("sigra.job")
-    log.addHandler(handler)
-    try:
+    with handled_by(exiting):
         job = asyncio.run(main())
-    finally:
-        log.removeHandler(handler)
     with pytest.raises(SystemExit):
         job.result()
     assert "discarded" == job.state

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import math
 import os
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any
 
 import pytest
 from forked import run_beside_threads
+from log_handlers import exiting, handled_by
 
 from sigra import (
     AuditScope,
@@ -732,16 +732,6 @@ def test_what_a_job_enqueued_is_left_to_drain_where_logging_its_end_raises(
     sync: SyncBackend,
 ) -> None:
     """What the handler raises comes out of ``.new()``, and no job is lost by it."""
-
-    class Exiting(logging.Handler):
-        def handle(self, record: logging.LogRecord) -> bool:
-            raise SystemExit(3)
-
-    handler, log = Exiting(), logging.getLogger("sigra.job")
-    log.addHandler(handler)
-    try:
-        with pytest.raises(SystemExit):
-            noting_later.new({})
-    finally:
-        log.removeHandler(handler)
+    with handled_by(exiting), pytest.raises(SystemExit):
+        noting_later.new({})
     assert ["later"] == [job.result() for job in sync.drain()]

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from log_handlers import exiting, handled_by
 
 from sigra import (
     AuditScope,
@@ -332,18 +333,8 @@ def test_no_exception_of_a_job_ends_its_thread(pool: ThreadBackend, name: str) -
 
 def test_no_exception_of_a_log_handler_ends_a_thread(pool: ThreadBackend) -> None:
     """What a handler raises while a failure is logged ends neither the thread nor the waiting."""
-
-    class Exiting(logging.Handler):
-        def handle(self, record: logging.LogRecord) -> bool:
-            raise SystemExit(3)
-
-    handler, log = Exiting(), logging.getLogger("sigra.job")
-    log.addHandler(handler)
-    try:
-        with pytest.raises(SystemExit):
-            raising.new({"name": "StopIteration"}).result(PATIENCE)
-    finally:
-        log.removeHandler(handler)
+    with handled_by(exiting), pytest.raises(SystemExit):
+        raising.new({"name": "StopIteration"}).result(PATIENCE)
     assert isinstance(where.new({}).result(PATIENCE), int)
 
 
@@ -351,21 +342,15 @@ def test_a_job_that_is_discarded_for_a_log_handler_is_named(pool: ThreadBackend)
     """Whoever reads the log learns which job it was, and what the handler raised."""
     records = list[logging.LogRecord]()
 
-    class ExitingOnce(logging.Handler):
-        def handle(self, record: logging.LogRecord) -> bool:
-            records.append(record)
-            if len(records) == 1:
-                raise SystemExit(3)
-            return True
+    def exiting_once(record: logging.LogRecord) -> None:
+        records.append(record)
+        if len(records) == 1:
+            exiting(record)
 
-    handler, log = ExitingOnce(), logging.getLogger("sigra.job")
-    log.addHandler(handler)
-    try:
+    with handled_by(exiting_once):
         job = raising.new({"name": "StopIteration"})
         with pytest.raises(SystemExit):
             job.result(PATIENCE)
-    finally:
-        log.removeHandler(handler)
     _, said = records
     assert f"job {job.id} of {raising.name} is discarded: handling its outcome raised" == (
         said.getMessage()
