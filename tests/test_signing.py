@@ -131,7 +131,7 @@ def test_a_consumer_without_keys_says_so() -> None:
     with configure(signing=None):
         verdict = consume(payload, pay.definition, "test").verdict
     assert ("discarded", []) == (verdict.state, ran)
-    assert "this consumer has no keys" in str(verdict.error)
+    assert "signed by the key 'a', and this consumer has no keys" in str(verdict.error)
 
 
 def test_it_runs_as_the_worker_that_was_signed_and_no_other() -> None:
@@ -427,6 +427,11 @@ def test_keys_are_known_before_anything_is_signed() -> None:
         ({"lifetime": 0}, "above zero"),
         ({"lifetime": -1}, "above zero"),
         ({"lifetime": float("inf")}, "or None for no limit"),
+        ({"lifetime": "60"}, "or None for no limit"),
+        ({"lifetime": True}, "or None for no limit"),
+        ({"application": None}, "must be a name"),
+        ({"application": b"billing"}, "must be a name"),
+        ({"application": "\ud800"}, "must be a name"),
     ],
 )
 def test_settings_that_protect_nothing_are_refused(changes: dict[str, Any], reason: str) -> None:

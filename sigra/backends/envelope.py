@@ -10,7 +10,7 @@ from typing import Any
 
 from sigra import config
 from sigra.definition import Definition
-from sigra.errors import EnvelopeError, InvalidOptionError
+from sigra.errors import EnvelopeError, InvalidOptionError, brief
 from sigra.job import Job
 from sigra.json import freeze
 from sigra.options import LONGEST_DELAY, JobOptions
@@ -25,6 +25,7 @@ MARK = "sigra"
 _NO_LIMIT = 1 << 40
 _LONGEST_ID = 256
 _NO_ID = f"not printable text of 1 to {_LONGEST_ID} characters"
+_NO_KEYS = "it is signed by the key '{}', and this consumer has no keys: configure(signing=...)"
 _NO_FUNCTION = "a queue cannot carry a function: give seconds, or give it to the decorator"
 
 
@@ -106,7 +107,7 @@ def unpack(
     if signing is not None and not unsigned:
         payload = signing.open(payload, definition.name, time_ns())
     elif MARK in payload and "signed" in payload:
-        raise EnvelopeError("it is signed, and this consumer has no keys: configure(signing=...)")
+        raise EnvelopeError(_NO_KEYS.format(brief(payload.get("key"))))
     elif type(payload.get(MARK)) is not int or not isinstance(payload.get("args"), Mapping):
         if native_id is not None and not _is_id(native_id):
             raise EnvelopeError(f"the queue's id for it is {_NO_ID}")

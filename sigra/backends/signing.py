@@ -8,7 +8,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.errors import EnvelopeError, brief
-from sigra.json import dumps, loads
+from sigra.json import dumps, is_unicode, loads
 from sigra.options import LONGEST_DELAY
 
 SHORTEST_KEY = 32
@@ -36,8 +36,8 @@ class Signing:
     without the keys still run. ``application``: a name that producers and consumers share;
     another application's jobs are refused. ``lifetime``: the seconds after the enqueue in which
     a run may begin; None: no limit. ``accept_unsigned``: run unsigned jobs too, while producers
-    still send them. Raises ``ValueError`` for a key that is too short and for a bad ``current``
-    or ``lifetime``.
+    still send them. Raises ``ValueError`` for a key that is too short and for a bad ``current``,
+    ``application`` or ``lifetime``.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)
@@ -62,7 +62,14 @@ class Signing:
             raise ValueError("current=None signs nothing: pass accept_unsigned=True too")
         if self.current is not None and self.current not in self.keys:
             raise ValueError(f"current must be one of the ids in keys: {sorted(self.keys)}")
-        if self.lifetime is not None and not 0 < self.lifetime <= LONGEST_DELAY:
+        if not isinstance(self.application, str) or not is_unicode(self.application):
+            raise ValueError(
+                "application must be a name that producers and consumers share, not "
+                f"{self.application!r}"
+            )
+        if self.lifetime is not None and not (
+            type(self.lifetime) in (int, float) and 0 < self.lifetime <= LONGEST_DELAY
+        ):
             raise ValueError(
                 f"lifetime must be seconds above zero, or None for no limit, not {self.lifetime!r}"
             )
