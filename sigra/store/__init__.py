@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         AutocommitError,
         CheckpointOrderError,
     )
-    from sigra.store.export import export
+    from sigra.store.exporting import export
     from sigra.store.keys import Signer
     from sigra.store.manifest import Exported, Manifest, verify_export
     from sigra.store.report import Finding, Report
@@ -56,7 +56,7 @@ _HOMES = {
     "SqlAuditSink": "sink",
     "append_checkpoint": "checkpoint",
     "erase": "retention",
-    "export": "export",
+    "export": "exporting",
     "prune": "retention",
     "read_checkpoints": "checkpoint",
     "take_checkpoint": "checkpoint",
