@@ -19,7 +19,7 @@ PYTEST := -m pytest --numprocesses 4 --dist loadscope --no-loadscope-reorder
 # Each of those processes, and of those that tests start, would compile all anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-fast test-browser test-queues test-consumers test-saq test-lowest test-queues-lowest table coverage lint format types bench clean
+.PHONY: help demo test test-fast test-browser test-queues test-consumers test-saq test-lowest test-queues-lowest reference table coverage lint format types bench clean
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -72,6 +72,9 @@ test-queues-lowest:  ## run the tests of each queue at its lowest version; of on
 	@$(@D)/bin/python -m pip install --quiet --constraint $(@D)/lowest.txt \
 		--editable '.[$*,test$(if $(filter-out test,$*),$(comma)queue-tests)]'
 	@touch $@
+
+reference: $(NEW)/.ready  ## write docs/reference.md from the signatures and docstrings
+	@$(NEW)/bin/python tests/reference.py
 
 table: .venv-queues/.ready .venv-saq/.ready  ## write the table of docs/backends.md from the classes
 	@for venv in .venv-queues .venv-saq; do $$venv/bin/python tests/capability_table.py; done
