@@ -22,6 +22,9 @@ IMPERSONATOR_KEY = "impersonating_from"
 ID_KEYS = (*TENANT_KEYS, IMPERSONATOR_KEY)
 _INJECTED = ("args", "job")
 _NOT_A_SCOPE = ("self", "cls", *_INJECTED, *ID_KEYS)
+_SCOPE = re.compile(r"\b(AuditScope|Any)\b")
+# Of types but those that stand for one of their arguments: a list[AuditScope] is no scope.
+_ARGUMENTS = re.compile(r"(?<!Optional)(?<!Union)(?<!Annotated)\[(\[[^][]*\]|[^][])*\]")
 
 AS_WRITTEN: dict[str, Any] = {"annotation_format": 4} if sys.version_info >= (3, 14) else {}
 """For ``inspect.signature``: leaves annotations as text (``annotationlib.Format.STRING``). From
@@ -59,11 +62,10 @@ class Binding:
 
 def text_ids(args: Mapping[str, Any], worker: str | None) -> dict[str, str | None]:
     """Return the ids in args as text; raise ``InvalidArgsError`` for a value that is not an id."""
-    ids = {key: args[key] for key in ID_KEYS if key in args}
-    for key, value in ids.items():
-        ids[key] = id_text(value)
-        if ids[key] is None and value is not None:
-            raise InvalidArgsError(f"$.{key}", id_fault(value), worker)
+    ids = {key: id_text(args[key]) for key in ID_KEYS if key in args}
+    for key, text in ids.items():
+        if text is None and args[key] is not None:
+            raise InvalidArgsError(f"$.{key}", id_fault(args[key]), worker)
     return ids
 
 
@@ -170,11 +172,10 @@ def _takes_scope(function: Callable[..., Any], annotation: Any) -> bool:
             return _takes_scope(function, annotation.__value__)
     except Exception:
         # A name that only type checkers import: judge by what is written, if that can be seen.
-        return type(annotation) is not str or bool(re.search(r"\b(AuditScope|Any)\b", annotation))
+        return type(annotation) is not str or bool(_SCOPE.search(_ARGUMENTS.sub("", annotation)))
     origin, members = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin is typing.Annotated:
-        return _takes_scope(function, members[0])
-    if origin in (typing.Union, types.UnionType):
+    if origin in (typing.Annotated, typing.Union, types.UnionType):
+        members = members[:1] if origin is typing.Annotated else members
         return any(_takes_scope(function, member) for member in members)
     return annotation is Any or annotation is AuditScope
 

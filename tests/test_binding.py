@@ -381,3 +381,36 @@ def test_a_name_that_only_type_checkers_import_is_judged_by_what_is_written() ->
     namespace: dict[str, Any] = {}
     exec("def f(scope: 'sigra.AuditScope | None'): ...", namespace)
     assert () == bind(namespace["f"], tenant=True).required
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "list[AuditScope | Unseen]",
+        "type[unseen.AuditScope]",
+        "Request[Any, Any]",
+        "Request[dict[str, Any], Any] | None",
+        "Optional[Request[Any]]",
+        "Callable[[AuditScope], Unseen]",
+    ],
+)
+def test_what_a_type_holds_is_not_what_it_is(written: str) -> None:
+    """Such an annotation is refused where it only names AuditScope or Any inside another type."""
+    with pytest.raises(TypeError, match="but it receives a sigra.AuditScope"):
+        bind(with_scope(written), tenant=True)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Request[Any] | AuditScope",
+        "Request[dict[str, int]] | unseen.AuditScope",
+        "unseen.Optional[unseen.AuditScope]",
+        "unseen.Union[Request[int], AuditScope]",
+        "unseen.Annotated[AuditScope, Why[str]]",
+        "Optional[unseen.Union[AuditScope, Request[Any]]]",
+    ],
+)
+def test_a_union_may_have_a_type_with_arguments(written: str) -> None:
+    """The scope is found beside it."""
+    assert () == bind(with_scope(written), tenant=True).required
