@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sigra import config
@@ -59,17 +60,19 @@ class RecordingBackend(SyncBackend):
     def _take(self, job: Job, pump: Any) -> Any:
         if self._stands_for is not None:
             queue = self._stands_for.choose(None, job.options.queue)
-            if "native" in queue.capabilities:
-                check_capabilities(job.options, queue, job.worker)
+            external = "native" in queue.capabilities
+            options = job.options if external else replace(job.options, conn=None)
+            check_capabilities(options, queue, job.worker)
+            if external:
                 pack(job)  # or raise, for what no envelope carries
         self.jobs.append(job)
         return super()._take(job, pump)
 
 
 def _honoured(backend: Backend) -> Collection[str]:
-    """Return what a queue, or who stands for one, honours; other backends say nothing of queues."""
+    """Return what a backend honours; one without a queue says nothing of ``conn``."""
     stands = isinstance(backend, RecordingBackend) or "native" in backend.capabilities
-    return backend.capabilities if stands else OPTION_NAMES
+    return backend.capabilities if stands else {*backend.capabilities, "conn"}
 
 
 class AuditLog(list["AuditEvent"]):

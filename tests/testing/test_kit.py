@@ -190,6 +190,28 @@ def test_what_the_configured_queue_refuses_is_refused_in_a_test(option: dict[str
         close.new(TENANT, **option)
 
 
+class Small(SyncBackend):
+    """A backend that somebody wrote for jobs of the process, or for a queue without an API."""
+
+    name = "small"
+    capabilities = frozenset({"queue", "delay", "run_at", "max_attempts", "backoff"})
+
+
+@pytest.mark.parametrize("option", [{"priority": 5}, {"unique": "k"}])
+@pytest.mark.parametrize("others", [{}, {"fast": "thread"}])
+def test_what_a_backend_without_a_queue_refuses_is_refused_too(
+    option: dict[str, Any], others: dict[str, str]
+) -> None:
+    """Only conn is left to it: a test's own configuration often names an in-process backend."""
+    with configure(backend=Small(), backends=others):
+        backend = RecordingBackend()
+    with configure(backend=backend, backends={}):
+        with pytest.raises(InvalidOptionError, match="small.* cannot honour it"):
+            close.new(TENANT, **option)
+        assert "available" == close.new(TENANT, delay=0, conn=object()).state
+        assert "completed" == close.new(TENANT, backoff=abs).state
+
+
 def test_what_one_of_the_configured_queues_honours_can_be_tested() -> None:
     """One recording backend stands for all of them, and no queue says nothing of queues."""
     for others in ({"fast": "thread"}, {"tests": RecordingBackend()}):
