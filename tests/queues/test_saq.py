@@ -180,7 +180,7 @@ class TestSaqOnRedis(SaqContract):
         harness.ask(other.disconnect())
 
     def test_a_time_limit_of_its_native_job_uses_up_an_attempt(self, harness, journal):
-        """A job that is cut off comes again while it has attempts left."""
+        """A job that is cut off comes again while it has attempts left: nobody aborted it."""
 
         async def limit(job):
             job.timeout = 2
@@ -190,6 +190,8 @@ class TestSaqOnRedis(SaqContract):
         harness.native.unregister_before_enqueue(limit)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
         assert len(journal.runs(sleeps.name)) == 2
+        assert harness.logged(f"job {job.id}.* raised CancelledError")
+        assert not harness.logged(f"job {job.id}.*aborted by SAQ")
 
     def test_a_cancelled_job_is_aborted(self, harness, journal):
         """It is over after one attempt, and SAQ shows the reason."""
