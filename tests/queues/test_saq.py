@@ -1187,6 +1187,37 @@ def test_a_hook_that_raises_before_a_job_is_no_death_of_its_consumer(redis, rais
     assert end == "complete" or "OSError: no such tenant" in first.error
 
 
+def test_a_body_that_goes_on_after_its_time_ends_as_any_that_is_cut_off(redis, caplog):
+    """Also once SAQ no longer waits for it: nobody aborted it."""
+    queue = saq.Queue.from_url(redis, name=f"goes-on-{uuid.uuid4().hex}")
+    backend, end = SaqBackend(queue), asyncio.Event()
+
+    @tenant_worker(name="tests.goes_on", backend=backend, max_attempts=2)
+    async def goes_on(scope):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await end.wait()
+
+    async def limit(job):
+        job.timeout = 1
+
+    async def run_it():
+        queue.register_before_enqueue(limit)
+        job = await goes_on.anew(IDS)
+        await saq.Worker(queue, backend.functions, cancellation_hard_deadline_s=0.1).process()
+        assert "raised CancelledError" not in caplog.text
+        end.set()
+        async with asyncio.timeout(60):
+            while "raised CancelledError" not in caplog.text:
+                await asyncio.sleep(0.01)
+        return await left_of(queue, job)
+
+    assert asyncio.run(run_it()).status == "queued"
+    (told,) = [line for line in caplog.messages if "raised CancelledError" in line]
+    assert "aborted" not in told
+
+
 def test_on_redis_a_job_of_an_older_release_outlives_who_sweeps(redis):
     """Such a job has a heartbeat of SAQ's: a consumer that was killed as it swept lost it."""
     queue = saq.Queue.from_url(redis, name=f"older-{uuid.uuid4().hex}")
