@@ -155,19 +155,24 @@ class TestHueyOnRedis(HueyContract):
         huey.flush()
         huey.storage.close()
 
-    def test_async_workers_run_side_by_side_in_greenlets(self, harness, journal, tmp_path):
-        """All of a process have one thread: where one waited, each other one failed unrun."""
+    @pytest.mark.parametrize("kind", ["thread", "greenlet"])
+    def test_async_workers_run_side_by_side(self, harness, journal, tmp_path, kind):
+        """All greenlets of a process have one thread: where one waited, each other one failed unrun.
+
+        Threads have a loop each, and no loop waits for another's turn.
+        """
         harness.stop()
-        green = harness.another("green", "--worker-type", "greenlet", SIGRA_TEST_GREENLETS="1")
-        green.start()
+        green = {"SIGRA_TEST_GREENLETS": "1"} if kind == "greenlet" else {}
+        consumer = harness.another(kind, "--worker-type", kind, **green)
+        consumer.start()
         try:
             own, other = str(tmp_path / "own"), str(tmp_path / "other")
             both = [{**IDS, "own": own, "other": other}, {**IDS, "own": other, "other": own}]
             huey_app.meets.new_many(both)
             journal.wait(harness, lambda: len(journal.runs(huey_app.meets.name)) == 2, "both")
-            assert green.stop() == 0
+            assert consumer.stop() == 0
         finally:
-            green.kill()
+            consumer.kill()
 
 
 class TestHueyOnSqlite(HueyContract):

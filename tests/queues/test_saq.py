@@ -1187,6 +1187,28 @@ def test_a_hook_that_raises_before_a_job_is_no_death_of_its_consumer(redis, rais
     assert end == "complete" or "OSError: no such tenant" in first.error
 
 
+def test_a_job_that_fails_as_its_consumer_stops_is_not_said_to_run_again(redis, caplog):
+    """Only what the stop cuts off does."""
+    queue = saq.Queue.from_url(redis, name=f"fails-{uuid.uuid4().hex}")
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.fails_as_it_stops", backend=backend)
+    async def fails(scope):
+        consumer.event.set()
+        raise LookupError("said so")
+
+    consumer = saq.Worker(queue, backend.functions)
+
+    async def run_it():
+        job = await fails.anew(IDS)
+        await consumer.process()
+        return await left_of(queue, job)
+
+    assert asyncio.run(run_it()).status == "failed"
+    (told,) = [line for line in caplog.messages if "raised LookupError" in line]
+    assert "again" not in told
+
+
 def test_a_body_that_goes_on_after_its_time_ends_as_any_that_is_cut_off(redis, caplog):
     """Also once SAQ no longer waits for it: nobody aborted it."""
     queue = saq.Queue.from_url(redis, name=f"goes-on-{uuid.uuid4().hex}")
