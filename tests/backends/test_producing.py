@@ -51,6 +51,13 @@ def test_a_conn_that_holds_the_drivers_is_refused_with_the_way_to_that(
     assert cure in str(raised.value)
 
 
+def test_a_conn_that_holds_none_is_refused_without_such_a_way() -> None:
+    """Whoever passes another driver's is told which one the queue takes."""
+    job = Job(nothing.definition, {}, parse_options({"conn": object()}), "a queue")
+    with pytest.raises(InvalidOptionError, match=r"connection of psycopg, not builtins.object$"):
+        require_conn(job, "psycopg", "pgconn")
+
+
 def test_the_last_day_that_a_job_can_wait_for_is_one_everywhere() -> None:
     """Its last moment is a date in each time zone."""
     last = NEVER - timedelta(microseconds=100)

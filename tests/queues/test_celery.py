@@ -777,8 +777,9 @@ class TestCeleryOnRabbitMQ(CeleryContract):
             InvalidOptionError, match="has at most 255 bytes of UTF-8 here, not 256"
         ):
             workers.echo.new(IDS, queue="ü" * 128)
-        with pytest.raises(InvalidOptionError, match="line ends, which RabbitMQ leaves out"):
-            workers.echo.new(IDS, queue="two\nlines")
+        for name in ("two\nlines", "two\rlines"):
+            with pytest.raises(InvalidOptionError, match="line ends, which RabbitMQ leaves out"):
+                workers.echo.new(IDS, queue=name)
 
     def test_a_queue_that_somebody_deleted_is_an_enqueue_error_and_made_anew(self, harness):
         """RabbitMQ confirmed what no queue took."""
