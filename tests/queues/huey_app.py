@@ -10,6 +10,7 @@ if os.environ.get("SIGRA_TEST_GREENLETS"):
     monkey.patch_all()
 
 import asyncio  # noqa: E402
+import time  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -22,11 +23,11 @@ from sigra.testing.contract_workers import record  # noqa: E402
 
 
 @tenant_worker(name="sigra.tests.meets")
-async def meets(scope: AuditScope, args: Any, own: str, other: str) -> None:
-    """End when another run has begun too."""
+async def meets(scope: AuditScope, args: Any, own: str, other: str, blocks: bool) -> None:
+    """End when another run has begun too; ``blocks``: keep the loop from all else until then."""
     Path(own).touch()
     while not Path(other).exists():
-        await asyncio.sleep(0.02)
+        time.sleep(0.02) if blocks else await asyncio.sleep(0.02)
     record(scope, args)
 
 
