@@ -83,7 +83,9 @@ def unique_key(job: Job) -> str | None:
     """Return a job's key for a queue that keeps all workers' keys together; None without one."""
     if job.options.unique is None:
         return None
-    key = f"{job.worker}:{job.options.unique}"
+    # The first ":" ends the name, in which there is none: no other worker has the same key.
+    name = job.worker.replace("%", "%25").replace(":", "%3A")
+    key = f"{name}:{job.options.unique}"
     return key if len(key) <= _LONGEST else hashlib.sha256(key.encode()).hexdigest()
 
 

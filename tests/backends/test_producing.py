@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from sigra import AuditScope, EnqueueError, InvalidOptionError, tenant_worker
-from sigra.backends.producing import due_at, has_no_answer, require_conn, sending
+from sigra.backends.producing import due_at, has_no_answer, require_conn, sending, unique_key
 from sigra.job import Job
 from sigra.options import parse_options
 
@@ -165,3 +166,28 @@ def test_errors_that_refer_to_each_other_are_read_once() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__context__ = second, first
     assert not has_no_answer(first)
+
+
+def key_of(worker: str, unique: str) -> str | None:
+    """Return the key of a job of a worker of that name."""
+    definition = replace(nothing.definition, name=worker)
+    return unique_key(Job(definition, {}, parse_options({"unique": unique}), "a queue"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("shop", "close:9"), ("shop:close", "9")),
+        (("shop", ":9"), ("shop:", "9")),
+        (("shop:close", "9"), ("shop%3Aclose", "9")),
+        (("shop%", "9"), ("shop%25", "9")),
+    ],
+)
+def test_no_two_workers_have_one_key(one: tuple[str, str], other: tuple[str, str]) -> None:
+    """Even if their names hold what the key is put together with."""
+    assert key_of(*one) != key_of(*other)
+
+
+def test_a_key_begins_with_the_worker_s_name() -> None:
+    """Whoever looks into the queue, or sends to it by the release before, has the same one."""
+    assert "shop.jobs.close:9:a%b" == key_of("shop.jobs.close", "9:a%b")
