@@ -49,7 +49,10 @@ def load_module(name: str) -> Any:
         raise MisuseError(
             f"{name!r} is a path; {there}name the module as Python imports it: {dotted}"
         )
-    folder = str(Path.cwd())
+    try:
+        folder = str(Path.cwd())
+    except OSError as error:
+        raise MisuseError(f"the current folder cannot be used: {error.strerror}") from None
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:

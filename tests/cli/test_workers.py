@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -48,6 +49,20 @@ def test_the_table_shows_the_names_that_queues_show(command, monkeypatch):
     """A name can be copied from it into a queue's own tool, or be searched for there."""
     monkeypatch.setenv("COLUMNS", "100")
     assert "sigra.cli.story.charge_card" in command("workers", "sigra.cli.story").stdout
+
+
+@pytest.mark.parametrize(
+    "words", [("workers", "cli_jobs"), ("run", "cli_jobs:note", "--args", "/dev/null")]
+)
+def test_a_current_folder_that_was_removed_is_told_in_one_line(command, tmp_path, words):
+    """As where a deploy replaced the release's folder below an open shell."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    result = command(*words)
+    told = "Error: the current folder cannot be used: No such file or directory\n"
+    assert (2, "", told) == (result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.mark.parametrize("columns", ["1", "80"])
