@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from servers import need
 
 need("gevent", "taskiq")
@@ -43,6 +44,46 @@ with configure(backend=ThreadBackend(max_workers=4)):
     jobs = passes.new_many({"n": n} for n in range(20))
     assert [job.result(60) for job in jobs] == list(range(20))
 """
+
+INTERRUPTED = """
+from gevent import Timeout, monkey, sleep, spawn
+monkey.patch_all()
+import asyncio
+import sys
+import time
+from contextvars import copy_context
+from sigra.backends.green import run_by_turns
+
+async def keeps():
+    time.sleep(1)
+
+async def waits():
+    await asyncio.sleep(0.1)
+
+def limited():
+    try:
+        with Timeout(0.5):
+            run_by_turns(waits(), copy_context())
+    except Timeout:
+        return "interrupted"
+
+first = [spawn(limited)] if sys.argv[1] == "in its midst" else []
+sleep(0.05)
+keeper = spawn(run_by_turns, keeps(), copy_context())
+sleep(0.05)
+(second,) = first or [spawn(limited)]
+assert second.get() == "interrupted"
+keeper.get()
+run_by_turns(waits(), copy_context())
+"""
+
+
+@pytest.mark.parametrize("when", ["before it began", "in its midst"])
+def test_a_job_that_is_interrupted_as_it_waits_for_its_turn_takes_nobody_s(when: str) -> None:
+    """The other one goes on, and whoever comes after it; Python warns of nothing."""
+    command = [sys.executable, "-W", "error", "-c", INTERRUPTED, when]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_all_requests_send_jobs(redis: str) -> None:
