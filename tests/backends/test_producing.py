@@ -161,6 +161,15 @@ def test_an_error_that_the_caller_was_handling_is_no_missing_answer() -> None:
     assert () == caught.value.unsure
 
 
+def test_an_error_with_a_cause_of_its_own_is_read_to_its_end() -> None:
+    """The one that the caller was handling is not behind it, and need not be."""
+    try:
+        raise TimeoutError("the bank")
+    except TimeoutError:
+        with pytest.raises(EnqueueError, match="did not take"), sending("deaf", []):
+            raise OSError("no queue") from LookupError("no such name")
+
+
 def test_errors_that_refer_to_each_other_are_read_once() -> None:
     """As where a driver raises its first error from the one that came while it cleaned up."""
     first, second = ValueError("first"), ValueError("second")
