@@ -1192,6 +1192,20 @@ def test_the_interpreters_exit_finishes_what_is_due() -> None:
 
 
 @pytest.mark.programs
+def test_jobs_run_beside_a_django_that_nobody_configured() -> None:
+    """As where another library imports its ORM: there are no connections to close."""
+    done = python("""
+        import django.db
+        @worker
+        def work():
+            return "ran"
+        with configure(backend=ThreadBackend()):
+            say(work.new({}).result(100))
+        """)
+    assert done.stdout == "ran\n"
+
+
+@pytest.mark.programs
 @pytest.mark.parametrize("backend", ['"thread"', "ThreadBackend()"])
 def test_nothing_is_taken_after_the_exit(backend: str) -> None:
     """An ``atexit`` function that enqueues gets ``EnqueueError``, also by the shared name."""
