@@ -126,6 +126,7 @@ class Mute(Exception):
         (ConnectionRefusedError(111, "refused"), False),
         (lost(Redis("Error 111 connecting to h:1. refused."), ConnectionRefusedError()), False),
         (lost(Redis("Timeout connecting to server"), TimeoutError()), False),
+        (TimeoutError("Timeout connecting to server"), False),
         (
             lost(Redis("Error 111 connecting to h:1."), ConnectionRefusedError(), EOFError()),
             True,

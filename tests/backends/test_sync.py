@@ -722,6 +722,32 @@ def test_a_job_of_a_process_that_a_body_forks_runs_in_that_process() -> None:
     assert (0, "ran in the child") == (done.returncode, done.stdout)
 
 
+WITHOUT_ASGIREF = """
+import asyncio, sys
+sys.modules["asgiref"] = sys.modules["asgiref.sync"] = None
+from sigra import worker
+
+@worker
+def plain():
+    print("plain")
+
+@worker
+async def awaits():
+    print("async")
+
+awaits.new({})
+asyncio.run(plain.anew({}))
+"""
+
+
+@pytest.mark.programs
+def test_without_django_nothing_asks_for_what_django_brings_along() -> None:
+    """asgiref, by which a body's queries get the caller's connection, need not be installed."""
+    code = [sys.executable, "-c", WITHOUT_ASGIREF]
+    done = subprocess.run(code, capture_output=True, text=True, timeout=120)
+    assert ["async", "plain"] == done.stdout.split(), done.stderr
+
+
 @worker
 def noting_later() -> None:
     note.new({"n": "later"})
