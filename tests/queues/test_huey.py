@@ -532,9 +532,14 @@ def test_without_a_server_nothing_is_enqueued():
 
 
 @pytest.mark.parametrize("refuses", ["maxmemory 1", "replicaof 127.0.0.1 1"])
-@pytest.mark.parametrize("how", ["fails", "snoozes", "falls due"])
-def test_a_job_goes_on_though_redis_takes_no_writes_for_a_moment(refuses, how):
-    """Its memory is full, or it fails over: huey, which has taken the job out, dropped it."""
+@pytest.mark.parametrize("how", ["fails", "fails at a stop", "snoozes", "falls due"])
+def test_a_job_goes_on_though_redis_takes_no_writes_for_a_moment(refuses, how, monkeypatch):
+    """Its memory is full, or it fails over: huey, which has taken the job out, dropped it.
+
+    A consumer that is told to stop has a few seconds for that; another one has as long as it takes.
+    """
+    if how != "fails at a stop":
+        monkeypatch.setattr("sigra.backends.huey_again._LATEST", 0.0)
     name, *value = refuses.split()
     off = {"maxmemory": ["0"], "replicaof": ["NO", "ONE"]}[name]
     words = ["CONFIG", "SET", name] if name == "maxmemory" else [name]
@@ -554,6 +559,8 @@ def test_a_job_goes_on_though_redis_takes_no_writes_for_a_moment(refuses, how):
 
         job = goes_on.new({**IDS, "how": how})
         task = huey.dequeue()
+        if how == "fails at a stop":
+            huey.create_consumer().stop_flag.set()
         if how == "falls due":
             refuse()
             huey.enqueue(task)  # as huey's scheduler does
