@@ -9,7 +9,15 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
-from sigra.backends.producing import accept, check_texts, due_at, is_async, require_conn, unique_key
+from sigra.backends.producing import (
+    accept,
+    check_length,
+    check_texts,
+    due_at,
+    is_async,
+    require_conn,
+    unique_key,
+)
 from sigra.errors import EnqueueError
 from sigra.job import Job
 
@@ -136,7 +144,9 @@ def accept_rows(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _native(job: Job) -> Any:
     options = job.options
-    check_texts(job, longest=128)
+    check_texts(job)
+    # Its trigger notifies a channel whose name is "procrastinate_queue_v1#" and the queue's.
+    check_length(job, len((options.queue or "").encode()), 40, "bytes of UTF-8")
     return import_module("procrastinate.types").JobToDefer(
         queue_name=options.queue or "default",
         task_name=job.worker,

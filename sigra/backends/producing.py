@@ -100,7 +100,7 @@ def check_texts(job: Job, longest: int = _LONGEST) -> None:
             raise InvalidOptionError(
                 name, "it must not hold a NUL, which PostgreSQL cannot store", job.worker
             )
-    _check_length(job, len(queue), longest, "characters")
+    check_length(job, len(queue), longest, "characters")
 
 
 def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
@@ -109,10 +109,11 @@ def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
     if "\n" in queue or "\r" in queue:
         reason = "it must not hold line ends, which RabbitMQ leaves out of a queue's name"
         raise InvalidOptionError("queue", reason, job.worker)
-    _check_length(job, len(queue.encode()), 255 - len(suffix), "bytes of UTF-8")
+    check_length(job, len(queue.encode()), 255 - len(suffix), "bytes of UTF-8")
 
 
-def _check_length(job: Job, length: int, longest: int, of: str) -> None:
+def check_length(job: Job, length: int, longest: int, of: str) -> None:
+    """Raise ``InvalidOptionError`` for a queue whose name is longer than ``longest``."""
     if length > longest:
         reason = f"a queue's name has at most {longest} {of} here, not {length}"
         raise InvalidOptionError("queue", reason, job.worker)

@@ -541,14 +541,21 @@ class TestProcrastinate(LoopContract):
         assert {run["args"]["by"] for run in journal.runs()} == {"thread", "loop"}
 
     @pytest.mark.parametrize(
-        "options", [{"unique": "a\0b"}, {"queue": "a\0b"}, {"queue": "q" * 129}]
+        "options", [{"unique": "a\0b"}, {"queue": "a\0b"}, {"queue": "q" * 41}, {"queue": "ü" * 21}]
     )
     def test_a_text_that_postgresql_does_not_hold_is_refused(
         self, harness: ProcrastinateHarness, options: dict[str, str]
     ) -> None:
         """A NUL, or too long a name, is told at ``.new()``, with the option's name."""
-        with pytest.raises(InvalidOptionError, match=f"option '{min(options)}'.*(NUL|128)"):
+        with pytest.raises(InvalidOptionError, match=f"option '{min(options)}'.*(NUL|40 bytes)"):
             contract_workers.echo.new(IDS, **options)
+
+    @pytest.mark.parametrize("queue", ["q" * 40, "ü" * 20])
+    def test_the_longest_name_of_a_queue_is_held(
+        self, harness: ProcrastinateHarness, queue: str
+    ) -> None:
+        """procrastinate tells its consumers of a job on a channel that has this name."""
+        assert not contract_workers.echo.new(IDS, queue=queue, delay=60).duplicate
 
     def test_a_unique_key_of_any_length_is_held(self, harness: ProcrastinateHarness) -> None:
         """PostgreSQL's index holds 2,704 bytes."""
