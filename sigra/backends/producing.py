@@ -109,6 +109,9 @@ def check_on_rabbitmq(job: Job, suffix: str = "") -> None:
     if "\n" in queue or "\r" in queue:
         reason = "it must not hold line ends, which RabbitMQ leaves out of a queue's name"
         raise InvalidOptionError("queue", reason, job.worker)
+    if queue.startswith("amq."):
+        reason = "it must not begin with amq., which RabbitMQ keeps for itself"
+        raise InvalidOptionError("queue", reason, job.worker)
     check_length(job, len(queue.encode()), 255 - len(suffix), "bytes of UTF-8")
 
 

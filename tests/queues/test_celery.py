@@ -780,6 +780,8 @@ class TestCeleryOnRabbitMQ(CeleryContract):
         for name in ("two\nlines", "two\rlines"):
             with pytest.raises(InvalidOptionError, match="line ends, which RabbitMQ leaves out"):
                 workers.echo.new(IDS, queue=name)
+        with pytest.raises(InvalidOptionError, match="begin with amq., which RabbitMQ keeps"):
+            workers.echo.new(IDS, queue="amq.mail")
 
     def test_a_queue_that_somebody_deleted_is_an_enqueue_error_and_made_anew(self, harness):
         """RabbitMQ confirmed what no queue took."""

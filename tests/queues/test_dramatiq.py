@@ -296,6 +296,8 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
             InvalidOptionError, match="has at most 246 bytes of UTF-8 here, not 247"
         ):
             workers.echo.new(IDS, queue="q" * 247)
+        with pytest.raises(InvalidOptionError, match="begin with amq., which RabbitMQ keeps"):
+            workers.echo.new(IDS, queue="amq.mail")
 
     @asks_for_a_queue
     def test_a_job_runs_whose_queue_somebody_deleted(self, harness, journal):
