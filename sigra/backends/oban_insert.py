@@ -42,6 +42,9 @@ def native_job(job: Job) -> Any:
     if not -9 <= options.priority <= 0:
         reason = f"it must be 0 (the soonest) to -9, Oban's 0 to 9, not {options.priority}"
         raise InvalidOptionError("priority", reason, job.worker)
+    if options.max_attempts >= 2**15:
+        reason = f"it must be at most 32767, as in Oban's column, not {options.max_attempts}"
+        raise InvalidOptionError("max_attempts", reason, job.worker)
     return _oban.Job(
         job.worker,
         queue=options.queue or "default",

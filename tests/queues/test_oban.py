@@ -235,6 +235,14 @@ class TestOban(OwnPoolContract, LoopContract):
         due = row["scheduled_at"].replace(tzinfo=UTC).timestamp()
         assert before + 0.999 < due < after + 1.001
 
+    @pytest.mark.parametrize("attempts", [2**15, 2**31 - 1])
+    def test_more_attempts_than_oban_s_column_holds_are_refused(
+        self, harness: ObanHarness, attempts: int
+    ) -> None:
+        """It is a smallint."""
+        with pytest.raises(InvalidOptionError, match="'max_attempts' .* at most 32767"):
+            contract_workers.echo.new(IDS, max_attempts=attempts)
+
     @pytest.mark.parametrize("priority", [1, -10])
     def test_a_priority_that_oban_lacks_is_refused(
         self, harness: ObanHarness, priority: int
