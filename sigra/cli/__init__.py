@@ -7,6 +7,7 @@ import os
 import sys
 from io import TextIOWrapper
 
+from sigra.cli.terminated import terminated_as_by_ctrl_c
 from sigra.errors import MissingExtraError
 
 _REFUSING = ("strict", "surrogateescape")
@@ -15,6 +16,11 @@ _REFUSING = ("strict", "surrogateescape")
 
 def main() -> None:
     """Run the command line; where the extra ``cli`` is missing, say so and exit with 2."""
+    with terminated_as_by_ctrl_c():
+        _main()
+
+
+def _main() -> None:
     gc.disable()
     _reserve_closed_streams()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in _REFUSING:
@@ -28,8 +34,8 @@ def main() -> None:
             raise
         print(f"sigra: {MissingExtraError('cli', package)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        sys.exit(getattr(error, "status", 130))
     finally:
         gc.freeze()  # what is loaded lives until the end, so no collection has to look at it
         gc.enable()

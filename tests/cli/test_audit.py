@@ -393,7 +393,10 @@ def test_tail_shows_the_newest_last(run: Command) -> None:
     assert sorted(moments) == moments
 
 
-def test_tail_follows_and_ctrl_c_ends_it(database: Path, start: Any) -> None:
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_tail_follows_and_a_signal_ends_it(
+    database: Path, start: Any, sign: int, status: int
+) -> None:
     """An event that comes later is shown, once, and only where it matches."""
     store = f"sqlite:///{database}"
     process = start("audit", "tail", *ACME, "--store", store, "-f", "-n", "1", "--json")
@@ -401,11 +404,24 @@ def test_tail_follows_and_ctrl_c_ends_it(database: Path, start: Any) -> None:
     fill(database, 3, first=12)
     later = json.loads(process.stdout.readline())
     time.sleep(1.2)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sign)
     rest = process.stdout.read()
-    assert 130 == process.wait(240)
+    assert status == process.wait(240)
     assert ("acme", "acme", b"") == (first["organization_id"], later["organization_id"], rest)
     assert "\x1b[31m12" == later["target_id"]
+
+
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_page(database: Path, start: Any, sign: int, status: int) -> None:
+    """By an exit of its own: the first process of a container is not ended by the signal itself."""
+    process = start("audit", "serve", "--store", f"sqlite:///{database}", "--port", "0")
+    port = int(re.search(rb":(\d+)/", process.stdout.readline())[1])
+    with socket.create_connection(("127.0.0.1", port)) as browser:
+        browser.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert browser.recv(100).startswith(b"HTTP/1.1 421 ")
+    process.send_signal(sign)
+    assert (b"", b"") == process.communicate()
+    assert status == process.returncode
 
 
 def test_tail_says_in_one_line_that_the_file_was_removed(database: Path, start: Any) -> None:

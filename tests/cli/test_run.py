@@ -152,6 +152,7 @@ def test_a_reject_file_that_cannot_be_written_stops_the_run(numbers, tmp_path):
     """A bad line that cannot be kept is not skipped: reading ends there, and says where."""
     result = numbers("note", b"[1]\n" + b"[2]\n", "--rejects", "x" * 300)
     assert (1, 1) == (result.exit_code, result.stderr.count("\nStopped: cannot write"))
+    assert "set aside" not in result.stderr
     assert "Not run: the lines from 2 on" in result.stderr
 
 

@@ -23,10 +23,11 @@ from sigra.cli.run.lane import Lane
 from sigra.cli.run.reader import LineReader
 from sigra.cli.run.rejects import default_rejects
 from sigra.cli.run.run import Run
-from sigra.cli.run.stop import GRACE, Stop, end_at_once, terminated_as_by_ctrl_c
+from sigra.cli.run.stop import GRACE, Stop, end_at_once
 from sigra.cli.run.summary import Report, show_report
 from sigra.cli.show import Bar, stderr_console
 from sigra.cli.target import MisuseError, load_worker
+from sigra.cli.terminated import terminated_as_by_ctrl_c
 from sigra.store.lines import JSONLinesSink
 
 _LONGEST_ESCAPE = 6

@@ -31,6 +31,11 @@ class RejectFile:
         # At once, so that each line that was reported is in the file, whatever happens next.
         self._file.flush()
 
+    @property
+    def made(self) -> Path | None:
+        """Return where the file is, None as long as there is none."""
+        return None if self._file is None else self.path
+
     def close(self) -> None:
         """Close the file, if there is one."""
         if self._file is not None:

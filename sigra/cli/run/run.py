@@ -72,7 +72,7 @@ class Run:
             followed=backend.follows,
             lines=self._lines,
             bad=self._bad,
-            rejects=self._rejects.path,
+            rejects=self._rejects.made,
             counts=backend.counts,
             emitted=audited.emitted - self._audited.emitted,
             failed=audited.failed - self._audited.failed,

@@ -7,8 +7,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self, TypeVar
 
@@ -24,12 +23,6 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasa
 
 class _Wake(BaseException):
     """Break off a read that may never return."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, where that interrupts as Ctrl-C does."""
-
-    status = 128 + signal.SIGTERM
 
 
 class Stop:
@@ -150,24 +143,6 @@ class Stop:
                 self._abandon()
             finally:
                 end_at_once(self.status)
-
-
-@contextmanager
-def terminated_as_by_ctrl_c() -> Iterator[None]:
-    """Have SIGTERM interrupt the block, in the main thread, where it would end the process."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-
-    def interrupt(*_: object) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _name(number: int) -> str:

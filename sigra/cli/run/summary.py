@@ -25,7 +25,8 @@ class Report:
     ``next_line`` is the first line that was not read, None where all were.
     ``unfinished``: how many jobs had not ended, ``unfinished_lines`` those of them that
     came from a line. ``kept_in``: the file that keeps the unfinished ones, None where
-    nothing does. ``stopped``: why and with which status, None where nothing stopped it.
+    nothing does. ``rejects``: the file of bad lines, None where none was made.
+    ``stopped``: why and with which status, None where nothing stopped it.
     ``unclosed``: the sinks that could not be closed, and why.
     """
 
@@ -35,7 +36,7 @@ class Report:
     followed: bool
     lines: int
     bad: int
-    rejects: Path
+    rejects: Path | None
     counts: Mapping[str, int]
     emitted: int
     failed: int
@@ -111,7 +112,7 @@ def _rows(report: Report) -> list[Row]:
 
 def _notes(report: Report) -> list[str]:
     notes = []
-    if report.bad:
+    if report.rejects is not None:
         notes.append(f"Bad lines were set aside as they are, in {report.rejects}")
     if not report.followed:
         notes.append(
