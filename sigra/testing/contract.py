@@ -106,7 +106,8 @@ class BackendContract(OutcomeContract, ResultContract, DueContract, UniqueContra
             **IDS,
             "t": (1, 2.0, True, None),
             "text": "ü€𝄞\u2028\x00",
-            "deep": [[{"a": []}]],
+            "deep": json.loads('{"a":[' * 31 + "[]" + "]}" * 31),  # all the 64 levels
+            "marked": {"__type__": "datetime", "__value__": "2026-01-01T00:00:00"},  # as by kombu
             "whole": [0, 2**53 + 1, 2**63 - 1, -(2**63)],
             "parts": [0.1, 1 / 3, -0.0, 1e16, 1e300, 5e-324],
             "empty": ["", [], {}],
