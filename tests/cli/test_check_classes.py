@@ -73,3 +73,58 @@ def test_a_sibling_s_method_is_not(tmp_path: Path, body: str) -> None:
 def test_a_method_without_a_name_for_its_object_is_no_error(tmp_path: Path) -> None:
     """It takes all in one parameter."""
     assert 0 == status(tmp_path, "m = Many()\n m.who = scope\n m.all(c)")
+
+
+def reached(folder: Path, line: str) -> bool:
+    """Check a package whose worker asks an object of another module; tell if that is found."""
+    package = folder / "app"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from elsewhere import foreign\nfrom .policies import Quiet as Calm, policy as shared\n"
+    )
+    (package / "policies.py").write_text(
+        "from elsewhere import Outside\nfrom sigra import request_scope_only\n"
+        "class Policy:\n @request_scope_only\n def admits(self, who): ...\n"
+        "class Quiet(Outside): ...\npolicy = Policy()\nbox = object()\n"
+        "box.policy = policy\ndef admit(who): ...\n"
+    )
+    (package / "jobs.py").write_text(
+        f"from sigra import tenant_worker\n@tenant_worker\ndef w(scope):\n {line}\n"
+    )
+    result = CliRunner().invoke(sigra, ["check", str(folder), "--json"])
+    return ["app.policies.Policy.admits"] == [one["target"] for one in json.loads(result.stdout)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from app.policies import policy\n policy.admits(scope)",
+        "from .policies import policy as guard\n guard.admits(scope)",
+        "from app import policies\n policies.policy.admits(scope)",
+        "import app.policies\n app.policies.policy.admits(scope)",
+        "from app import shared\n shared.admits(scope)",
+        "from app.policies import box\n box.policy.admits(scope)",
+    ],
+)
+def test_a_method_of_another_module_s_object_is_found_by_its_name(
+    tmp_path: Path, line: str
+) -> None:
+    """An application often makes its policy in one module and asks it in all others."""
+    assert reached(tmp_path, line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from elsewhere import policy\n policy.admits(scope)",
+        "import elsewhere.app\n elsewhere.app.policy.admits(scope)",
+        "from app import policies\n policies.admits(scope)",
+        "from app.policies import Quiet\n Quiet.admits(scope)",
+        "from app.policies import admit\n admit.admits(scope)",
+        "from app import Calm\n Calm.objects.admits(scope)",
+        "from app import foreign\n foreign.admits(scope)",
+    ],
+)
+def test_what_an_import_brings_otherwise_is_not_taken_for_one(tmp_path: Path, line: str) -> None:
+    """Code of elsewhere, and a module, class or function of the tree, are no such objects."""
+    assert not reached(tmp_path, line)

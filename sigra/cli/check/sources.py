@@ -140,11 +140,22 @@ class Sources:
             if not any(methods[:1] if own else methods) and (
                 name.partition(".")[0] not in here.module.imports
                 or self._imports(here.module, node) is False
+                or self._is_variable(self._meant(here.module, node.value) or "")
             ):
                 # The source does not tell whose method it is: decide by its name alone.
                 for function in self.functions.values():
                     if function.marked and function.owner and function.node.name == node.attr:
                         yield function
+
+    def _is_variable(self, full: str, steps: int = _LONGEST_WAY) -> bool:
+        """Tell if a name means a variable of a module of the tree, or an attribute of it."""
+        begins = [*accumulate(full.split("."), "{}.{}".format)]
+        homes = [number for number, begin in enumerate(begins) if begin in self.modules]
+        if not (steps and homes and (inner := begins[homes[-1] + 1 :])):
+            return False
+        target = self.modules[begins[homes[-1]]].imports.get(inner[0].rpartition(".")[2])
+        known = inner[0] in self.classes or inner[0] in self.functions
+        return not known if target is None else self._is_variable(target, steps - 1)
 
     def _method(self, full: str, steps: int = _LONGEST_WAY) -> Function | None:
         """Return the function of that name; a method may be one that the class inherits."""
