@@ -102,6 +102,12 @@ def lost(error: Exception, *before: Exception) -> Exception:
     return error
 
 
+def due_to(error: Exception, cause: Exception) -> Exception:
+    """Return an error as it comes where its cause was handled before."""
+    error.__cause__ = cause
+    return error
+
+
 class Redis(ConnectionError):
     """An error of a client that has one kind for all."""
 
@@ -123,6 +129,7 @@ class Mute(Exception):
         (Redis("Connection closed by server."), True),
         (Redis("Error 32 while writing to socket. Broken pipe."), True),
         (lost(RuntimeError("it was not sent"), TimeoutError()), True),
+        (due_to(RuntimeError("it was not sent"), TimeoutError()), True),
         (ConnectionRefusedError(111, "refused"), False),
         (lost(Redis("Error 111 connecting to h:1. refused."), ConnectionRefusedError()), False),
         (lost(Redis("Timeout connecting to server"), TimeoutError()), False),
