@@ -26,8 +26,6 @@ class Due:
 
     def has(self, message: Any) -> bool:
         """Tell whether a message is a job whose only run from its schedule this is."""
-        if self._schedules is None or "schedule_id" not in message.labels:
-            return False
         # Our envelope is only ever scheduled once; plain args may be by a cron of the user's.
         return MARK in self._broker.formatter.loads(message.message).kwargs
 
@@ -44,5 +42,5 @@ class Due:
 
     async def _send(self, message: Any, kicked: Coroutine[Any, Any, None]) -> None:
         await kicked
-        with suppress(Exception):  # taskiq deletes it after this too, and says why it could not
+        with suppress(Exception):  # if there is one: taskiq deletes it too, and says why it cannot
             await self._schedules.delete_schedule(message.labels["schedule_id"])
