@@ -46,8 +46,10 @@ from sigra import (  # noqa: E402
     configure,
     tenant_worker,
 )
+from sigra.backends.envelope import MARK  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
+from sigra.backends.taskiq_due import Due  # noqa: E402
 from sigra.backends.taskiq_stream import Notes  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS, ContractCase  # noqa: E402
@@ -214,9 +216,9 @@ class TaskiqContract(LoopContract):
 
     def test_a_scheduler_that_is_killed_as_it_sends_has_sent_few_jobs_twice(self, harness, journal):
         """It had begun to send all that was due, and deleted the schedules only after that."""
-        harness.dies.write_text("100")
+        harness.dies.write_text("400")
         due = datetime.now(timezone.utc) + timedelta(seconds=4)
-        jobs = workers.echo.new_many([IDS] * 100, run_at=due)
+        jobs = workers.echo.new_many([IDS] * 400, run_at=due)
         journal.wait(harness, lambda: not harness.scheduler.alive, "the scheduler's end")
         harness.scheduler.start()
         ids = {job.id for job in jobs}
@@ -663,6 +665,48 @@ def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared(redis_
     asyncio.run(one_job(2, waits=True))
     with redis.Redis.from_url(redis_server) as direct:
         assert direct.exists(f"sigra:begun:{id}-2") == 0
+
+
+def test_a_due_job_whose_schedule_cannot_be_deleted_is_sent_once(redis_alone):
+    """taskiq deletes it too, and says why it could not; to send the job again would not help."""
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    broker, schedules = make_broker(url, queue), make_schedules(NOWHERE, queue)
+    TaskiqBackend(broker, schedules)
+
+    async def send():
+        broker.is_scheduler_process = True
+        await broker.startup()
+        due = broker.find_task(workers.echo.name).kicker().with_labels(schedule_id="due")
+        async with asyncio.timeout(60):
+            await due.kiq(**{MARK: 2})
+        await broker.shutdown()
+
+    asyncio.run(send())
+    with redis.Redis.from_url(url) as direct:
+        assert direct.xlen(queue) == 1
+
+
+def test_a_due_job_whose_sending_is_cut_off_is_not_sent_behind_it():
+    """Who runs taskiq's scheduler with ``--send-timeout`` is told that it was not sent."""
+    sent, answered = [], asyncio.Event()
+
+    async def kick():
+        await answered.wait()
+        sent.append("a job")
+
+    async def cut_off():
+        sending = asyncio.create_task(Due(None, None).send(None, kick))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        sending.cancel()
+        await asyncio.wait({sending})
+        answered.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return sending.cancelled()
+
+    assert asyncio.run(cut_off())
+    assert sent == []
 
 
 @pytest.mark.filterwarnings("default")  # of what other tests left
