@@ -341,8 +341,11 @@ def test_notes_that_are_being_taken_away_are_waited_for(redis_alone):
     assert asyncio.run(clear_twice()) == 0
 
 
-def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_alone):
-    """A connection that breaks in just that moment leaves none of them for a week."""
+def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_alone, caplog):
+    """A connection that breaks in just that moment leaves none of them for a week.
+
+    The job that begins then runs all the same, and the log has what its lost note may lead to.
+    """
     url, ended, other, later = redis_alone.split()[0], *(uuid.uuid4().hex for _ in range(3))
     proxy = Proxy(url)
 
@@ -352,7 +355,8 @@ def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_a
         await notes.begin(ended)
         await notes.end(ended, comes_again=False)
         proxy.cut()
-        await notes.begin(other)
+        assert await notes.begin(other) == 0
+        await notes.count(other, 0)  # as it waits for a thread
         proxy.restore()
         await notes.begin(later)
         await pool.disconnect()
@@ -363,6 +367,52 @@ def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_a
         there = [bool(direct.exists(f"sigra:begun:{id}")) for id in (ended, other, later)]
         direct.delete(f"sigra:begun:{later}")
     assert there == [False, False, True]
+    assert f"job {other} runs, but its start could not be counted" in caplog.messages
+    assert f"could not update the start count of job {other}" in caplog.messages
+
+
+def test_the_note_of_a_job_that_ends_as_others_are_taken_away_goes_too(redis_alone):
+    """Not only with the next job, which may not come for a week."""
+    url, first, second = redis_alone.split()[0], *(uuid.uuid4().hex for _ in range(2))
+
+    async def end_both() -> None:
+        pool = async_redis.BlockingConnectionPool.from_url(url, max_connections=1, timeout=60)
+        notes = Notes(pool)
+        for id in (first, second):
+            await notes.begin(id)
+        await notes.end(first, comes_again=False)
+        only = await pool.get_connection()
+        with redis.Redis.from_url(url) as direct:
+            async with asyncio.timeout(60):
+                while notes._ended:
+                    await asyncio.sleep(0.05)
+                await notes.end(second, comes_again=False)
+                await pool.release(only)
+                while direct.exists(f"sigra:begun:{first}", f"sigra:begun:{second}"):
+                    await asyncio.sleep(0.05)
+        await pool.disconnect()
+
+    asyncio.run(end_both())
+
+
+def test_a_note_is_taken_away_once(redis_alone):
+    """After that it is another consumer's, which has the job since."""
+    url, id = redis_alone.split()[0], uuid.uuid4().hex
+
+    async def begin_elsewhere() -> None:
+        pool = async_redis.ConnectionPool.from_url(url)
+        here, elsewhere = Notes(pool), Notes(pool)
+        await here.begin(id)
+        await here.end(id, comes_again=False)
+        await here.clear()
+        await elsewhere.begin(id)
+        await here.begin(f"{id}-2")
+        await pool.disconnect()
+
+    asyncio.run(begin_elsewhere())
+    with redis.Redis.from_url(url, decode_responses=True) as direct:
+        assert direct.get(f"sigra:begun:{id}") == "1"
+        direct.delete(f"sigra:begun:{id}", f"sigra:begun:{id}-2")
 
 
 async def _release(pool, connection):
