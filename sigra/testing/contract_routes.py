@@ -51,8 +51,11 @@ class RouteContract(ContractCase):
         """Each of the jobs that both may take is begun once."""
         self._require(harness, "queue")
         queue = harness.other_queue
+        options: dict[str, Any] = {"queue": queue}
+        if "max_attempts" in harness.backend.capabilities:
+            options["max_attempts"] = 2  # with one, a second delivery that is counted runs nothing
         with harness.serving(queue), harness.serving(queue):
-            jobs = workers.waits.new_many([{**IDS, "seconds": 0.05}] * 40, queue=queue)
+            jobs = workers.waits.new_many([{**IDS, "seconds": 0.05}] * 40, **options)
 
             def over() -> bool:
                 return journal.audited("contract.ended") >= {job.id for job in jobs}

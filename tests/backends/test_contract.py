@@ -263,15 +263,16 @@ class Queue:
         time.sleep(0.01)
         for due in [job for job in self.jobs if job[0] <= time.time() and job[2] in self.served]:
             self.jobs.remove(due)
-            for _ in range(self.served.count(due[2]) if self.fault == "shared" else 1):
-                self.settle(*due[1:])
+            shared = self.fault in ("shared", "counted")
+            for earlier in range(self.served.count(due[2]) if shared else 1):
+                self.settle(*due[1:], earlier if self.fault == "counted" else 0)
 
     def settle(
-        self, native_id: int, queue: str | None, worker: str, payload: dict[str, Any]
+        self, native_id: int, queue: str | None, worker: str, payload: dict[str, Any], earlier: int
     ) -> None:
         name = None if self.fault == "nameless" else str(native_id)
         for _ in range(2 if self.fault == "eager" else 1):
-            consumed = consume(payload, worker, self.name, native_id=name)
+            consumed = consume(payload, worker, self.name, native_id=name, deliveries=earlier)
         if self.fault == "brittle" and isinstance(consumed.verdict.error, KeyboardInterrupt):
             raise consumed.verdict.error
         if self.fault == "leaky":
@@ -420,6 +421,7 @@ SEEN = "^(?!waited)"
         ("astray", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
         ("homing", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
         ("shared", "test_of_two_consumers_one_runs_a_job", "so that no other can"),
+        ("counted", "test_of_two_consumers_one_runs_a_job", "so that no other can"),
         ("open", "test_each_run_of_a_job_is_in_its_queue", "serve that queue alone"),
         ("leaky", "test_nothing_that_a_job_sets_outlives_it", SEEN),
         ("mixing", "test_a_unique_key_is_one_worker_s", r"keep unique_key\(job\)"),
