@@ -501,6 +501,24 @@ class TestDjangoOnPostgres(DjangoContract):
                 while django_jobs.ask(backends):
                     time.sleep(0.01)
 
+    def test_a_connection_that_grew_too_old_between_two_jobs_is_not_used(self, harness):
+        """Its server may have closed it meanwhile."""
+        job = {**IDS, "query": "SELECT pg_backend_pid()"}
+        by = partial(consume, worker=django_jobs.asks.name, backend="x", execute=execute_apart)
+
+        def grow_old():
+            connection.close_at = time.monotonic()
+
+        lasting = {**connection.settings_dict, "CONN_MAX_AGE": 3600}
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(setattr, connection, "settings_dict", lasting).result()
+            first, again = [threads.submit(by, job).result() for _ in range(2)]
+            threads.submit(grow_old).result()
+            after = threads.submit(by, job).result()
+            threads.submit(lambda: connection.close()).result()
+        pids = [each.verdict.unwrap() for each in (first, again, after)]
+        assert pids[0] == pids[1] != pids[2]
+
     def test_a_lost_connection_is_closed_in_hueys_consumer(self, harness, tmp_path):
         """Which would do so by itself for huey's own ``db_task`` alone."""
         sqlite_huey = need("huey").SqliteHuey
@@ -541,6 +559,18 @@ def test_an_interrupt_ends_an_async_body_and_its_last_queries_too():
     with pytest.raises(KeyboardInterrupt), not_hanging():
         run_in_place(body(), copy_context())
     assert seen == [threading.main_thread()]
+
+
+@pytest.mark.parametrize("error", [LookupError("said so"), SystemExit(3)])
+def test_what_an_async_body_raises_reaches_who_runs_it_in_place(error):
+    """Else its job would count as done, with None as result."""
+
+    async def body():
+        raise error
+
+    with pytest.raises(type(error)) as raised:
+        run_in_place(body(), copy_context())
+    assert raised.value is error
 
 
 def test_a_coroutine_that_cannot_run_on_the_callers_loop_is_refused_in_so_many_words():

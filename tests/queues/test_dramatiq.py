@@ -631,17 +631,18 @@ def test_pickle_is_refused():
 
 
 def test_workers_run_on_the_broker_that_dramatiq_has_for_tests(journal):
-    """An app's tests that have it can keep it."""
+    """An app's tests that have it can keep it, also those of jobs that are due later."""
     broker = StubBroker()
     consumer = dramatiq.Worker(broker, worker_timeout=100)
     with configure(backend=DramatiqBackend(broker)):
         consumer.start()
         try:
             workers.echo.new(IDS)
+            workers.echo.new(IDS, delay=0.1)
             broker.join("default", timeout=120_000)
         finally:
             consumer.stop()
-    assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
+    assert [run["worker"] for run in journal.runs()] == [workers.echo.name] * 2
 
 
 @pytest.mark.programs

@@ -50,7 +50,8 @@ from sigra.backends.envelope import MARK  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
 from sigra.backends.taskiq_due import Due  # noqa: E402
-from sigra.backends.taskiq_stream import Notes  # noqa: E402
+from sigra.backends.taskiq_held import Held  # noqa: E402
+from sigra.backends.taskiq_stream import Notes, keep_awake  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS, ContractCase  # noqa: E402
 
@@ -357,6 +358,7 @@ def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_a
         proxy.cut()
         assert await notes.begin(other) == 0
         await notes.count(other, 0)  # as it waits for a thread
+        await notes.end(other, comes_again=True)
         proxy.restore()
         await notes.begin(later)
         await pool.disconnect()
@@ -369,6 +371,7 @@ def test_notes_that_could_not_be_taken_away_go_with_the_next_job_s_begin(redis_a
     assert there == [False, False, True]
     assert f"job {other} runs, but its start could not be counted" in caplog.messages
     assert f"could not update the start count of job {other}" in caplog.messages
+    assert "could not delete the start notes of ended jobs: they expire" in caplog.messages
 
 
 def test_the_note_of_a_job_that_ends_as_others_are_taken_away_goes_too(redis_alone):
@@ -757,6 +760,36 @@ def test_a_due_job_whose_sending_is_cut_off_is_not_sent_behind_it():
 
     assert asyncio.run(cut_off())
     assert sent == []
+
+
+def test_a_consumer_goes_on_looking_for_lost_jobs_where_redis_was_gone(redis_alone, caplog):
+    """And as long as there is nothing to look for, it sends itself nothing."""
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    proxy = Proxy(url)
+
+    async def look(direct):
+        broker = make_broker(proxy.url, queue)
+        broker.idle_timeout = 30
+        await broker.startup()
+        awake = asyncio.create_task(keep_awake(broker, {}, Held(broker)))
+        await asyncio.sleep(0.3)
+        quiet = direct.xlen(queue)
+        proxy.cut()
+        async with asyncio.timeout(60):
+            while f"could not look for lost jobs of queue {queue}" not in caplog.text:
+                await asyncio.sleep(0.01)
+            proxy.restore()
+            direct.xadd(queue, {"data": "lost"})
+            direct.xreadgroup("taskiq", "one that died", {queue: ">"})
+            while direct.xlen(queue) < 2:
+                await asyncio.sleep(0.01)
+        awake.cancel()
+        await broker.shutdown()
+        return quiet
+
+    with redis.Redis.from_url(url) as direct:
+        assert asyncio.run(look(direct)) == 0
+    proxy.close()
 
 
 @pytest.mark.filterwarnings("default")  # of what other tests left
