@@ -626,6 +626,54 @@ def test_a_middleware_tells_a_run_that_comes_again_from_one_that_failed():
     assert sorted(told) == [("JobFailedError", False), ("NoResultError", True)]
 
 
+def test_a_job_that_is_cut_off_where_nothing_is_noted_uses_up_its_attempt():
+    """Without Redis its message alone says that it had begun: else it began again for ever."""
+    runs = []
+
+    @tenant_worker(name="queues.cut_off")
+    async def overruns(scope):
+        runs.append("begun")
+        await asyncio.sleep(60 if len(runs) < 3 else 0)
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        broker.add_middlewares(Limit(overruns.name))
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            await overruns.anew(IDS)
+            await broker.shutdown()
+
+    asyncio.run(produce())
+    assert runs == ["begun"]
+
+
+def test_a_job_that_is_cancelled_with_its_consumer_is_not_sent_again(caplog):
+    """As where that stops: RabbitMQ or Redis delivers the job again by themselves."""
+    runs = []
+
+    @tenant_worker(name="queues.stopped")
+    async def stopped(scope):
+        runs.append("begun")
+        await asyncio.sleep(60 if len(runs) < 2 else 0)
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            consuming = asyncio.create_task(stopped.anew(IDS))
+            while not runs:
+                await asyncio.sleep(0.01)
+            consuming.cancel()
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(others)
+            await broker.shutdown()
+
+    asyncio.run(produce())
+    assert runs == ["begun"]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "sigra.job"]
+    assert "attempt 1 of 1, raised CancelledError" in told
+
+
 def test_the_times_that_a_middleware_noted_do_not_go_with_the_next_run():
     """OpenTelemetry's counts with them, fails on the texts that a schedule makes of them, and then
     the job's result is not kept."""
