@@ -62,8 +62,7 @@ else:
         # back what a delattr() really removes.
         __slots__ = ("definition", *_WAYS)
 
-        def __class_getitem__(cls, item):
-            return cls
+        __class_getitem__ = classmethod(lambda cls, _: cls)
 
 
 class Worker(_Proxy[P, R_co]):
@@ -111,3 +110,10 @@ class Worker(_Proxy[P, R_co]):
 
 class TenantWorker(Worker[P, R_co]):
     """A worker whose jobs run, and are audited, for an organization and an actor."""
+
+
+# Before Python 3.14 a class whose annotations are read, as help() does, has a dict of its own from
+# then on. It would hide those of the function, which wrapt's C class finds by this.
+_found: Any = vars(wrapt.CallableObjectProxy.__mro__[1]).get("__annotations__")
+for _kind in (_Proxy, Worker, TenantWorker) if _found and not hasattr(type, "__annotate__") else ():
+    _kind.__annotations__ = _found

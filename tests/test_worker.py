@@ -106,6 +106,16 @@ def test_the_annotations_are_kept() -> None:
     assert typing.get_type_hints(original) == typing.get_type_hints(close)
 
 
+@pytest.mark.parametrize("kind", TenantWorker.__mro__[:3])
+def test_the_annotations_stay_when_those_of_the_class_are_read(kind: type) -> None:
+    """help(sigra) reads them: before Python 3.14 the class has a dict of its own from then on."""
+    pydoc.render_doc(kind)
+    inspect.getmembers(kind)
+    assert {} == inspect.get_annotations(kind) == typing.get_type_hints(kind)
+    assert typing.get_type_hints(original) == typing.get_type_hints(close) != {}
+    assert inspect.get_annotations(original) == inspect.get_annotations(close)
+
+
 @pytest.mark.parametrize("name", ["__doc__", "__module__", "__annotations__", "__defaults__"])
 def test_attributes_are_the_function_s(name: str) -> None:
     """Docstring, module, annotations and defaults are those of the function."""
