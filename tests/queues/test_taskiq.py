@@ -647,6 +647,28 @@ def test_a_job_that_is_cut_off_where_nothing_is_noted_uses_up_its_attempt():
     assert runs == ["begun"]
 
 
+def test_a_hand_built_job_that_is_cut_off_ends(caplog):
+    """Its plain args have no place for a count: with one they would be refused."""
+    runs = []
+
+    @tenant_worker(name="queues.by_hand")
+    async def overruns(scope):
+        runs.append("begun")
+        await asyncio.sleep(60 if len(runs) < 3 else 0)
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        broker.add_middlewares(Limit(overruns.name))
+        TaskiqBackend(broker)
+        await broker.startup()
+        await broker.find_task(overruns.name).kicker().kiq(**IDS)
+        await broker.shutdown()
+
+    asyncio.run(produce())
+    assert runs == ["begun"]
+    assert "refused" not in caplog.text
+
+
 def test_a_job_that_is_cancelled_with_its_consumer_is_not_sent_again(caplog):
     """As where that stops: RabbitMQ or Redis delivers the job again by themselves."""
     runs = []
