@@ -61,7 +61,7 @@ def _run(steps: list[story.Step], backend: ThreadBackend) -> tuple[list[Job], fl
         for job in left:
             with suppress(Exception):
                 job.result()  # what has begun ends here too, and what has not is over
-        stderr_console().print(f"Stopped by Ctrl-C; {counted(len(left), 'job')} had not finished.")
+        stderr_console().print(f"Stopped; {counted(len(left), 'job')} had not finished.")
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -80,15 +81,16 @@ def test_the_story_has_about_a_thousand_jobs():
 
 
 STOPPED = """
-import os, signal, threading, types
+import os, sys, threading, types
 import sigra.cli.demo as demo
-from sigra.cli.app import sigra
+from sigra.cli import main
+sign = int(sys.argv.pop())
 demo._GRACE, demo.story._A_MOMENT = 0, 0.5  # eight jobs go on, and each to its end: a slow machine
 demo.time = types.SimpleNamespace(
-    monotonic=demo.time.monotonic, sleep=lambda _: os.kill(os.getpid(), signal.SIGINT)
+    monotonic=demo.time.monotonic, sleep=lambda _: os.kill(os.getpid(), sign)
 )
 try:
-    sigra(["demo"])
+    main()
 finally:
     for thread in threading.enumerate():
         thread is threading.current_thread() or thread.join()
@@ -96,14 +98,15 @@ finally:
 
 
 @pytest.mark.programs
-def test_ctrl_c_ends_it_in_one_line(tmp_path):
-    """Ctrl-C while jobs run ends the demo with 130, one line on stderr and no word of each job."""
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_in_one_line(tmp_path, sign, status):
+    """While jobs run it ends the demo with one line on stderr and no word of each job."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", STOPPED]
+    command = [sys.executable, "-c", STOPPED, "demo", str(int(sign))]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
-    assert 130 == done.returncode
-    assert re.fullmatch(r"Stopped by Ctrl-C; [\d,]+ jobs? had not finished\.\n", done.stderr)
+    assert status == done.returncode
+    assert re.fullmatch(r"Stopped; [\d,]+ jobs? had not finished\.\n", done.stderr)
     assert done.stdout.startswith("Three organizations")
     assert 3 > len(done.stdout.splitlines())
