@@ -31,7 +31,10 @@ With neither, see docs/backends.md."""
 
 @runtime_checkable
 class Backend(Protocol):
-    """Carry jobs from ``.new()`` to a consumer that runs them with ``sigra.execute``."""
+    """Carry jobs from ``.new()`` to where they run.
+
+    A queue's consumer runs them with ``sigra.backends.external.consume`` or ``aconsume``.
+    """
 
     name: str
     """The name in ``Job.backend``, in error messages and in the registry."""

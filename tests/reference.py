@@ -51,6 +51,9 @@ PACKAGES = {
 GIVEN = {"AuditScope", "Job", "TenantWorker", "Worker"}
 """Classes that users are given, and do not call."""
 
+PASSED = {"FileStorage", "JSONSerializer"}
+"""Classes that users pass to a queue, and whose methods they do not call."""
+
 INTERNAL = {"choose", "given_id", "open", "prepare", "seal", "stamp", "validate", "write_in"}
 """Public members that only Sigra itself uses."""
 
@@ -162,7 +165,7 @@ def entry(package: Any, path: str) -> Iterator[str]:
     elif "__init__" in each.members and name not in GIVEN and not name.endswith("Error"):
         yield signature(name, each.members["__init__"])
     yield text(each)
-    if each.is_class and not name.endswith("Error"):
+    if each.is_class and name not in PASSED and not name.endswith("Error"):
         yield from members(package, each)
 
 

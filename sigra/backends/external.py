@@ -58,7 +58,8 @@ def consume(
 
     ``worker``: its definition, or its name; if no worker has that name, the job waits for a
     deploy. ``native_id``: the queue's own id, for jobs that were built by hand. ``cut_off``:
-    see ``Attempt``. ``execute``: runs the attempt.
+    returns words for the log line if the consumer itself has cut the run off and settles the
+    job, otherwise "". ``execute``: runs the attempt.
     """
     delivery, begun = _begin(payload, worker, backend, native_id, counts)
     if isinstance(begun, Verdict):
