@@ -80,11 +80,13 @@ def reached(folder: Path, line: str) -> bool:
     package = folder / "app"
     package.mkdir()
     (package / "__init__.py").write_text(
-        "from elsewhere import foreign\nfrom .policies import Quiet as Calm, policy as shared\n"
+        "from elsewhere import foreign\nfrom . import policies as rules\n"
+        "from .policies import Heir, Policy, Quiet as Calm, policy as shared\n"
     )
     (package / "policies.py").write_text(
         "from elsewhere import Outside\nfrom sigra import request_scope_only\n"
-        "class Policy:\n @request_scope_only\n def admits(self, who): ...\n"
+        "class Policy:\n @staticmethod\n @request_scope_only\n def admits(who): ...\n"
+        "class Heir(Policy): ...\n"
         "class Quiet(Outside): ...\npolicy = Policy()\nbox = object()\n"
         "box.policy = policy\ndef admit(who): ...\n"
     )
@@ -104,6 +106,12 @@ def reached(folder: Path, line: str) -> bool:
         "import app.policies\n app.policies.policy.admits(scope)",
         "from app import shared\n shared.admits(scope)",
         "from app.policies import box\n box.policy.admits(scope)",
+        "from app import rules\n rules.policy.admits(scope)",
+        "import app\n app.rules.box.policy.admits(scope)",
+        "from app import rules\n rules.Policy.admits(scope)",
+        "from app import Policy\n Policy.admits(scope)",
+        "from app import Heir\n Heir.admits(scope)",
+        "from app import rules\n rules.Heir().admits(scope)",
     ],
 )
 def test_a_method_of_another_module_s_object_is_found_by_its_name(
@@ -122,6 +130,8 @@ def test_a_method_of_another_module_s_object_is_found_by_its_name(
         "from app.policies import Quiet\n Quiet.admits(scope)",
         "from app.policies import admit\n admit.admits(scope)",
         "from app import Calm\n Calm.objects.admits(scope)",
+        "from app import rules\n rules.admits(scope)",
+        "from app import rules\n rules.Quiet.objects.admits(scope)",
         "from app import foreign\n foreign.admits(scope)",
     ],
 )

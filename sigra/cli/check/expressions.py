@@ -8,9 +8,9 @@ from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from sigra.cli.check.local_names import FunctionDef
-from sigra.cli.check.names import SCOPE, Names, Put, State
+from sigra.cli.check.names import SCOPE, Names, Put, State, dotted
 from sigra.cli.check.parameters import defaults, passed
-from sigra.cli.check.sources import Function, dotted
+from sigra.cli.check.sources import Function
 from sigra.cli.check.values import FILLERS, GIVERS, choices, items, keeps, names_in, returned
 
 if TYPE_CHECKING:

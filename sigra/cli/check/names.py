@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 
-from sigra.cli.check.sources import dotted
-
 SCOPE = object()
 """The fact that a name is a worker's scope, or an object that holds one."""
 
@@ -66,3 +64,13 @@ class Names:
             self.state |= {(name, one) for one in what}
             if "." in name and SCOPE in what:
                 self.state |= {(name.partition(".")[0], SCOPE)}
+
+
+def dotted(node: ast.expr) -> str | None:
+    """Return ``a.b.c`` for names and attributes of names, None for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        inner = dotted(node.value)
+        return None if inner is None else f"{inner}.{node.attr}"
+    return None

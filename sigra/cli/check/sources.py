@@ -11,6 +11,7 @@ from typing import Any
 
 from sigra.cli.check.local_names import FunctionDef, local_names
 from sigra.cli.check.modules import Module, Modules
+from sigra.cli.check.names import dotted
 from sigra.cli.check.stars import spread
 
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
@@ -102,7 +103,11 @@ class Sources:
         if full in self.functions or full in self.classes or full in WORKER | MARK:
             return full
         target = None if module is None else module.imports.get(last)
-        return self._defined(target, steps - 1) if target is not None and steps else None
+        if module is None and home and steps:  # in a module or class that is itself re-exported
+            outer = self._defined(home, steps - 1)
+            target = f"{outer}.{last}" if outer not in (None, home) else None
+        found = self._defined(target, steps - 1) if target is not None and steps else None
+        return full if found is None and full in self.modules else found
 
     def made(self, here: Function, node: ast.expr) -> str | None:
         """Return the class in the tree of which a call makes an object, None for anything else."""
@@ -155,14 +160,16 @@ class Sources:
             return False
         target = self.modules[begins[homes[-1]]].imports.get(inner[0].rpartition(".")[2])
         known = inner[0] in self.classes or inner[0] in self.functions
-        return not known if target is None else self._is_variable(target, steps - 1)
+        if target is None:
+            return not known
+        return self._is_variable(target + full[len(inner[0]) :], steps - 1)
 
     def _method(self, full: str, steps: int = _LONGEST_WAY) -> Function | None:
         """Return the function of that name; a method may be one that the class inherits."""
         if full in self.functions or not steps:
             return self.functions.get(full)
         owner, _, name = full.rpartition(".")
-        module, bases = self.classes.get(owner, (None, []))
+        module, bases = self.classes.get(self._defined(owner) or owner, (None, []))
         if module is None:
             return None
         of = [self.resolve(module, base) for base in map(dotted, bases) if base]
@@ -238,13 +245,3 @@ class Sources:
         made = ast.FunctionDef(name="<lambda>", args=node.args, body=body, decorator_list=[])
         function = Function(f"{module.name}.<lambda>", module, ast.copy_location(made, node), None)
         return self.functions.setdefault(f"{module.name}.{id(node)}", function)
-
-
-def dotted(node: ast.expr) -> str | None:
-    """Return ``a.b.c`` for names and attributes of names, None for anything else."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        inner = dotted(node.value)
-        return None if inner is None else f"{inner}.{node.attr}"
-    return None

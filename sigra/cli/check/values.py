@@ -6,7 +6,7 @@ import ast
 from functools import cache
 
 from sigra.cli.check.local_names import FunctionDef
-from sigra.cli.check.sources import dotted
+from sigra.cli.check.names import dotted
 
 _HOLDERS = {"dict", "list", "tuple", "set", "frozenset", "copy", "deepcopy", "partial", "replace"}
 _HOLDERS |= {"cast", "chain", "nullcontext"}
