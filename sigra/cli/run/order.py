@@ -27,7 +27,6 @@ from sigra.cli.run.stop import GRACE, Stop, end_at_once
 from sigra.cli.run.summary import Report, show_report
 from sigra.cli.show import Bar, stderr_console
 from sigra.cli.target import MisuseError, load_worker
-from sigra.cli.terminated import terminated_as_by_ctrl_c
 from sigra.store.lines import JSONLinesSink
 
 _LONGEST_ESCAPE = 6
@@ -117,8 +116,7 @@ def _end(order: Order, run: Run, sinks: ClosingSinks) -> Report:
     if run.stop.hurried:
         late.start()
     try:
-        with terminated_as_by_ctrl_c():
-            sinks.close()
+        sinks.close()
     finally:  # after Ctrl-C too: if a close does not end, the user is told what became of the jobs
         late.cancel()
         report = show()
