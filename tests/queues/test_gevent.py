@@ -50,12 +50,14 @@ from gevent import Timeout, monkey, sleep, spawn
 monkey.patch_all()
 import asyncio
 import sys
-import time
 from contextvars import copy_context
+from gevent.event import Event
 from sigra.backends.green import run_by_turns
 
+begun, free = Event(), Event()
+
 async def keeps():
-    time.sleep(1)
+    free.wait()
 
 async def waits():
     await asyncio.sleep(0.1)
@@ -63,6 +65,7 @@ async def waits():
 def limited():
     try:
         with Timeout(0.5):
+            begun.set()
             run_by_turns(waits(), copy_context())
     except Timeout:
         return "interrupted"
@@ -72,6 +75,9 @@ sleep(0.05)
 keeper = spawn(run_by_turns, keeps(), copy_context())
 sleep(0.05)
 (second,) = first or [spawn(limited)]
+begun.wait()
+sleep(1)  # after the time limit, which began before
+free.set()
 assert second.get() == "interrupted"
 keeper.get()
 run_by_turns(waits(), copy_context())
