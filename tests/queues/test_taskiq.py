@@ -399,7 +399,8 @@ def test_the_note_of_a_job_that_ends_as_others_are_taken_away_goes_too(redis_alo
     asyncio.run(end_both())
 
 
-def test_a_note_is_taken_away_once(redis_alone):
+@pytest.mark.parametrize("by", ["a clear", "the next begin"])
+def test_a_note_is_taken_away_once(redis_alone, by):
     """After that it is another consumer's, which has the job since."""
     url, id = redis_alone.split()[0], uuid.uuid4().hex
 
@@ -408,7 +409,7 @@ def test_a_note_is_taken_away_once(redis_alone):
         here, elsewhere = Notes(pool), Notes(pool)
         await here.begin(id)
         await here.end(id, comes_again=False)
-        await here.clear()
+        await (here.clear() if by == "a clear" else here.begin(f"{id}-2"))
         await elsewhere.begin(id)
         await here.begin(f"{id}-2")
         await pool.disconnect()
