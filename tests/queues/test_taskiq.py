@@ -215,23 +215,6 @@ class TaskiqContract(LoopContract):
         assert sorted(run["job_id"] for run in journal.runs()) == sorted(sent)
         submit(own_loop(), broker.shutdown()).result()
 
-    def test_a_scheduler_that_is_killed_as_it_sends_has_sent_few_jobs_twice(self, harness, journal):
-        """It had begun to send all that was due, and deleted the schedules only after that."""
-        harness.dies.write_text("100")  # sent: of a slow machine's jobs many are due when made
-        due = datetime.now(timezone.utc) + timedelta(seconds=4)
-        jobs = workers.echo.new_many([IDS] * 400, run_at=due)
-        journal.wait(harness, lambda: not harness.scheduler.alive, "the scheduler's end")
-        harness.scheduler.start()
-        ids = {job.id for job in jobs}
-        journal.wait(harness, lambda: ids.isdisjoint(harness.due()), "the scheduler")
-        self._run(harness, journal, workers.agnostic, {})
-
-        def runs():
-            return [run["job_id"] for run in journal.runs(workers.echo.name)]
-
-        journal.wait(harness, lambda: ids == set(runs()), "the jobs")
-        assert len(runs()) <= len(ids) + 8
-
     def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
         """The log has its id and says why, not what Python says of the task's own parameters."""
         sent = harness._kick(harness.broker.find_task(workers.agnostic.name).kicker(), 9).task_id
@@ -274,6 +257,26 @@ def rabbitmq_and_redis(rabbitmq, redis):
 
 class TestTaskiqOnRedis(TaskiqContract):
     harness_class, server = TaskiqHarness, "redis_alone"
+
+    def test_a_scheduler_that_is_killed_as_it_sends_has_sent_few_jobs_twice(self, harness, journal):
+        """It had begun to send all that was due, and deleted the schedules only after that.
+
+        Only Redis shows it: on RabbitMQ few were sent twice without the rule, too.
+        """
+        harness.dies.write_text("100")  # sent: of a slow machine's jobs many are due when made
+        due = datetime.now(timezone.utc) + timedelta(seconds=4)
+        jobs = workers.echo.new_many([IDS] * 400, run_at=due)
+        journal.wait(harness, lambda: not harness.scheduler.alive, "the scheduler's end")
+        harness.scheduler.start()
+        ids = {job.id for job in jobs}
+        journal.wait(harness, lambda: ids.isdisjoint(harness.due()), "the scheduler")
+        self._run(harness, journal, workers.agnostic, {})
+
+        def runs():
+            return [run["job_id"] for run in journal.runs(workers.echo.name)]
+
+        journal.wait(harness, lambda: ids == set(runs()), "the jobs")
+        assert len(runs()) <= len(ids) + 8
 
     def test_a_job_that_cannot_be_sent_when_it_is_due_is_sent_later(self, harness, journal):
         """taskiq's scheduler tries once, and again only when it is started anew."""
