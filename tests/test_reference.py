@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 import reference
 
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.programs  # griffe asks git where the source is
 def test_the_page_is_what_the_source_says() -> None:
     """A signature or docstring that changes changes the page: run ``make reference``."""
     assert reference.page() == reference.PAGE.read_text("utf-8")
 
 
+@pytest.mark.programs
 def test_each_public_name_stands_there_once() -> None:
     """What a package exports, and what the guide imports, is found by its name."""
     package = reference.load()
