@@ -1,8 +1,8 @@
 """Run the tests in forks of the process that collected them: ``pytest --forks 4``.
 
 What the tests import is loaded once and each test is collected once, so that a process more
-costs next to nothing, and waits for a clock or a program while others work. A fork takes the
-tests of another module or class whenever it is done with one, and tells the first process what
+costs next to nothing, and waits for a clock or a program while others work. A fork takes some
+more tests of one module or class whenever it is done with some, and tells the first process what
 came of each, which shows, counts and remembers it as if it had run it itself.
 """
 
@@ -20,7 +20,10 @@ from typing import Any
 import pytest
 
 Groups = list[list[int]]
-"""The tests of each module or class, by their places among all."""
+"""The tests of each module or class, or some of them, by their places among all."""
+
+_MOST = 8
+"""How many tests a fork takes at a time: where many wait for a clock, forks share them."""
 
 Said = tuple[list[Any], list[dict[str, Any]]]
 """The reports of a test as data, and the warnings that it gave."""
@@ -67,7 +70,8 @@ class Fork:
 def run(session: pytest.Session, number: int) -> None:
     """Run all collected tests in so many forks."""
     by_parent = groupby(range(len(session.items)), lambda place: session.items[place].parent)
-    groups = [list(places) for _, places in by_parent]
+    whole = [list(places) for _, places in by_parent]
+    groups = [places[at : at + _MOST] for places in whole for at in range(0, len(places), _MOST)]
     session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # theirs too
     claims = _queue(len(groups))
     forks: list[Fork] = []
