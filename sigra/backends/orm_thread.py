@@ -54,6 +54,9 @@ def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
                 loop.call_soon_threadsafe(task.cancel)
                 if queries is not None:
                     queries.run_until_future(ended)
+        # By a query asgiref took the loop for one to send this thread's next coroutine to. While it
+        # ends it still takes one, and never runs it.
+        asgiref.SyncToAsync.threadlocal.main_event_loop = None
         raise
     if raised:
         raise raised.pop()

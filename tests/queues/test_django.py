@@ -561,6 +561,25 @@ def test_an_interrupt_ends_an_async_body_and_its_last_queries_too():
     assert seen == [threading.main_thread()]
 
 
+def test_the_next_job_does_not_wait_for_the_loop_of_one_that_was_interrupted():
+    """asgiref would send it to that loop, which may be about to end and then never runs it."""
+
+    async def interrupted():
+        loop = asyncio.get_running_loop()
+        close, loop.close = loop.close, lambda: (time.sleep(0.5), close())
+        await sync_to_async(threading.current_thread)()
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+
+    async def following():
+        return 7
+
+    with not_hanging():
+        with pytest.raises(KeyboardInterrupt):
+            run_in_place(interrupted(), copy_context())
+        assert 7 == run_in_place(following(), copy_context())
+
+
 @pytest.mark.parametrize("error", [LookupError("said so"), SystemExit(3)])
 def test_what_an_async_body_raises_reaches_who_runs_it_in_place(error):
     """Else its job would count as done, with None as result."""
@@ -568,7 +587,7 @@ def test_what_an_async_body_raises_reaches_who_runs_it_in_place(error):
     async def body():
         raise error
 
-    with pytest.raises(type(error)) as raised:
+    with pytest.raises(type(error)) as raised, not_hanging():
         run_in_place(body(), copy_context())
     assert raised.value is error
 
