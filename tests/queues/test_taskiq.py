@@ -631,8 +631,11 @@ def test_a_middleware_tells_a_run_that_comes_again_from_one_that_failed():
     assert sorted(told) == [("JobFailedError", False), ("NoResultError", True)]
 
 
-def test_a_job_that_is_cut_off_where_nothing_is_noted_uses_up_its_attempt():
-    """Without Redis its message alone says that it had begun: else it began again for ever."""
+def begins_of_one_that_is_cut_off(send):
+    """Send a job that overruns its first two runs, where nothing is noted; tell how often it ran.
+
+    ``send`` is given the broker and the worker; the broker's backend is the configured one.
+    """
     runs = []
 
     @tenant_worker(name="queues.cut_off")
@@ -645,31 +648,26 @@ def test_a_job_that_is_cut_off_where_nothing_is_noted_uses_up_its_attempt():
         broker.add_middlewares(Limit(overruns.name))
         with configure(backend=TaskiqBackend(broker)):
             await broker.startup()
-            await overruns.anew(IDS)
+            await send(broker, overruns)
             await broker.shutdown()
 
     asyncio.run(produce())
+    return runs
+
+
+def test_a_job_that_is_cut_off_where_nothing_is_noted_uses_up_its_attempt():
+    """Without Redis its message alone says that it had begun: else it began again for ever."""
+    runs = begins_of_one_that_is_cut_off(lambda _, overruns: overruns.anew(IDS))
     assert runs == ["begun"]
 
 
 def test_a_hand_built_job_that_is_cut_off_ends(caplog):
     """Its plain args have no place for a count: with one they would be refused."""
-    runs = []
 
-    @tenant_worker(name="queues.by_hand")
-    async def overruns(scope):
-        runs.append("begun")
-        await asyncio.sleep(60 if len(runs) < 3 else 0)
+    def send_by_hand(broker, overruns):
+        return broker.find_task(overruns.name).kicker().kiq(**IDS)
 
-    async def produce():
-        broker = taskiq.InMemoryBroker(await_inplace=True)
-        broker.add_middlewares(Limit(overruns.name))
-        TaskiqBackend(broker)
-        await broker.startup()
-        await broker.find_task(overruns.name).kicker().kiq(**IDS)
-        await broker.shutdown()
-
-    asyncio.run(produce())
+    runs = begins_of_one_that_is_cut_off(send_by_hand)
     assert runs == ["begun"]
     assert "refused" not in caplog.text
 
