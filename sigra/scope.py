@@ -185,7 +185,7 @@ def _read_id(scope: object, name: str, default: Any = _ABSENT) -> str | None:
             f"the scope ({type(scope).__qualname__}) has no {name!r}, and absent is not None. "
             "If the request has none, set it to None."
         )
-    value = member if isinstance(member, Id | None) else _read(member, "id")
+    value = member if member is None or isinstance(member, Id) else _read(member, "id")
     if value is _ABSENT:
         raise TypeError(f"the scope's {name!r} ({type(member).__qualname__}) has no 'id'")
     return _text(f"{name}.id", value)
