@@ -92,6 +92,7 @@ class Stop:
 
     def __exit__(self, *_error: object) -> None:
         self._ended.set()
+        self._pressed.set()  # so that the watch ends too
         if self._wires:
             signal.set_wakeup_fd(self._fd_before)
             for sign, handler in self._before.items():
@@ -136,6 +137,8 @@ class Stop:
 
     def _watch(self) -> None:
         self._pressed.wait()
+        if self._ended.is_set():
+            return
         # In a thread of its own: writing to a slow reader may block.
         threading.Thread(target=self.announce, name="sigra-say", daemon=True).start()
         if not self._ended.wait(GRACE + 1.0):
