@@ -193,8 +193,8 @@ class UnknownWorkerError(SigraError, LookupError):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"no worker is named {name!r} in this process: import the module that defines it "
-            "in the consumer, or set name= to the name that producers use"
+            f"no worker is named '{brief(name)}' in this process: import the module that defines "
+            "it in the consumer, or set name= to the name that producers use"
         )
         self.name = name
 

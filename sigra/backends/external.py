@@ -149,7 +149,8 @@ def refuse_positional(worker: str, native_id: str) -> Consumed:
         "they came by position, but a worker takes them by name: enqueue it with .new(), and in a "
         "chain or pipeline, do not pass on the result of the job before it"
     )
-    return Consumed({}, _refused(worker, InvalidArgsError("$", reason, worker), native_id))
+    name = brief(worker)  # of some queues it is what the message says, and no worker's
+    return Consumed({}, _refused(name, InvalidArgsError("$", reason, name), native_id))
 
 
 @dataclass(frozen=True, slots=True)

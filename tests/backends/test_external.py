@@ -189,6 +189,27 @@ def test_a_refusal_can_be_searched_for(caplog: pytest.LogCaptureFixture) -> None
     assert [(close.name, "n1"), (close.name, "n2")] == found
 
 
+@pytest.mark.parametrize("name", ["x\nCRITICAL root\x1b[2J\u202e", "x" * 5_000_000])
+def test_a_name_that_a_message_makes_up_is_one_short_line(
+    caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """It can neither pass for another line, nor steer a terminal, nor fill the log."""
+    with caplog.at_level(logging.ERROR, "sigra.job"):
+        refuse_positional(name, "n1")
+        consume(envelope(), name, "test", native_id="n2")
+    lines = [record.getMessage() for record in caplog.records]
+    assert 2 == len(lines)
+    assert all(line.isprintable() and len(line) < 1_000 for line in lines)
+
+
+def test_what_stands_for_a_name_and_is_none_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    """RQ passes on whatever a message has there."""
+    what: Any = ["hunter2"]
+    with caplog.at_level(logging.ERROR, "sigra.job"):
+        refuse_positional(what, "n1")
+    assert "hunter2" not in caplog.text
+
+
 def test_the_end_of_a_job_that_kills_its_consumers_names_its_tenant(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
