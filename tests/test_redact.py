@@ -314,6 +314,8 @@ def test_a_path_cannot_be_broken_out_of() -> None:
         "-----BEGIN CERTIFICATE-----",
         "postgresql://app:hunter2@db.internal:5432/app",
         "see redis://:hunter2@cache/0 for it",
+        "smtp://ann@shop.example:hunter2@mail.example:587",
+        "postgresql://app:" + "hunter2" * 100 + "@db.internal/app",
         "AKIAIOSFODNN7EXAMPLE",
         "ASIAIOSFODNN7EXAMPLE",
         "key ASIAIOSFODNN7EXAMPLE used",

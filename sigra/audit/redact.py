@@ -111,7 +111,7 @@ _value = re.compile(
     r"""
       (?<![\w-]) eyJ [\w-]{6,} \. [\w-]{6,}            # a JWT
     | -----BEGIN\ [A-Z0-9 ]{1,64}-----                  # PEM
-    | :// [^\s/@:]{0,256} : [^\s/@]{1,512} @           # user and password in a URL
+    | :// [^\s/:]{0,256} : [^\s/@]+ @                  # user and password in a URL
     | (?<![A-Za-z0-9]) (?:AKIA|ASIA) [A-Z0-9]{12,}      # an AWS key id
     | (?<![A-Za-z0-9]) gh[a-z]_ [A-Za-z0-9_]{10,}       # GitHub
     | (?<![A-Za-z0-9]) github_pat_ \w{10,}
