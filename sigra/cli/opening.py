@@ -101,7 +101,8 @@ def _connect(url: str, signer: Any) -> SqlAuditSink:
 def _none_at(url: str, why: str) -> MisuseError:
     from sqlalchemy import make_url
 
-    return MisuseError(f"there is no audit store at {make_url(url)!r}: {why}")
+    shown = make_url(url).set(query={})  # a driver takes a password there too
+    return MisuseError(f"there is no audit store at {shown!r}: {why}")
 
 
 def _path(url: str) -> str:

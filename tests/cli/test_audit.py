@@ -1123,6 +1123,14 @@ def test_no_password_is_printed(driver: str, host: str) -> None:
     assert (2, False) == (result.exit_code, "hun" in result.output)
 
 
+def test_no_password_among_the_options_of_a_url_is_printed(tmp_path: Path) -> None:
+    """PostgreSQL's drivers take one there too."""
+    url = f"sqlite:///file:{tmp_path / 'none.db'}?password=hunter2&uri=true"
+    result = CliRunner().invoke(sigra, ["audit", "list", *ALL, "--store", url])
+    assert (2, True) == (result.exit_code, "none.db" in result.stderr)
+    assert "hunter2" not in result.output
+
+
 @pytest.mark.parametrize("name", ["list", "tail", "stats", "verify"])
 def test_an_organization_without_a_name_is_misuse(run: Command, name: str) -> None:
     """One line, and no traceback."""
