@@ -175,6 +175,11 @@ class TestRQ(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert "by position, but a worker takes them by name" in harness.failed(sent)
 
+    def test_rq_calls_any_function_that_a_job_names(self, harness, journal, tmp_path):
+        """Neither JSON nor a signature keeps it from that; SECURITY.md and RQ's page say so."""
+        harness.native.enqueue("os.mkdir", str(tmp_path / "made"))
+        journal.wait(harness, (tmp_path / "made").exists, "the folder")
+
     def test_the_error_of_an_unknown_worker_names_it(self, harness, journal):
         """The job is kept among the failed ones, to be run again after a deploy."""
         sent = harness.send("sigra.tests.unknown", {})
