@@ -198,6 +198,13 @@ def test_the_json_lines_sink_is_a_sink() -> None:
     assert isinstance(JSONLinesSink(io.BytesIO()), Sink)
 
 
+@pytest.mark.parametrize("target", [None, 3, b"audit.jsonl"])
+def test_what_is_neither_a_path_nor_a_stream_is_refused_at_once(target: Any) -> None:
+    """As what an environment gives that lacks the variable: each event would fail."""
+    with pytest.raises(TypeError, match="^a JSONLinesSink writes to a path or to an open stream"):
+        JSONLinesSink(target)
+
+
 def test_a_line_has_the_fields_of_the_event() -> None:
     """Each event becomes one line with its fields, the moment in ISO 8601 and UTC."""
     stream = io.BytesIO()

@@ -70,6 +70,9 @@ class Batch(Generic[T]):
         lost: Callable[[Sequence[T], Exception], None],
         who: type,
     ) -> None:
+        if not isinstance(settings, Batching):
+            kind = type(settings).__qualname__
+            raise TypeError(f"batch must be a Batching, as Batching(size=500), or None, not {kind}")
         self._settings, self._write, self._lost, self._who = settings, write, lost, who
         self._closed = False
         self._process = PerProcess()

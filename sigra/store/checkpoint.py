@@ -21,6 +21,7 @@ from sigra.store.errors import AuditChainError, CheckpointOrderError
 from sigra.store.keys import PublicKeys, Signer, is_signed
 from sigra.store.locking import lock_file
 from sigra.store.private import private
+from sigra.store.ready import make_ready
 from sigra.store.sink import SqlAuditSink
 from sigra.store.stored import is_text
 from sigra.store.tables import chains
@@ -104,8 +105,7 @@ def take_checkpoint(
 
     Raises ``AuditChainError`` if the row of a chain cannot be read.
     """
-    sink.flush()
-    sink.prepare()
+    make_ready(sink, signer)
     query = select(chains.c.tag, chains.c.sequence, chains.c.head).order_by(chains.c.tag)
     rows = read_tables(sink.database, lambda connection: connection.execute(query).all())
     for row in rows:

@@ -22,6 +22,7 @@ from sigra.store.manifest import MANIFEST, Exported, Manifest, digest_of, write_
 from sigra.store.private import make_folder
 from sigra.store.query import is_place, of_tenancy, read_chain
 from sigra.store.reading import EventFilter, Tenancy, tenancy
+from sigra.store.ready import make_ready
 from sigra.store.sink import SqlAuditSink
 from sigra.store.stored import event_of, hex_shown, is_text, shown
 from sigra.store.strays import check_rows
@@ -55,10 +56,9 @@ def export(
     if make is None:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
     place, found = Path(folder), tenancy(**which)
-    sink.prepare()
+    make_ready(sink, signer)
     writer = make()  # before the folder: its package may be missing
     _claim(place)
-    sink.flush()
     files, before = list[Exported](), 0
     for chain in _chains(sink.database, found):
         path, last = place / f"{_file_name(chain.tag)}.{format}", 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -24,6 +25,8 @@ class Signer:
     """
 
     def __init__(self, private_key: Ed25519PrivateKey) -> None:
+        if not isinstance(private_key, Ed25519PrivateKey):
+            raise TypeError(f"the key must be an Ed25519 key, not {type(private_key).__qualname__}")
         self._private_key = private_key
         self.public_key = private_key.public_key()
         self.key_id = key_id(self.public_key)
@@ -31,14 +34,19 @@ class Signer:
     @classmethod
     def from_pem(cls, pem: bytes, password: bytes | None = None) -> Signer:
         """Read a private key in PEM, as ``openssl genpkey -algorithm ed25519`` writes it."""
-        key = load_pem_private_key(pem, password)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise TypeError(f"the key must be an Ed25519 key, not {type(key).__qualname__}")
+        key: Any = load_pem_private_key(pem, password)
         return cls(key)
 
     def sign(self, purpose: str, body: str) -> bytes:
         """Return the signature of a text."""
         return self._private_key.sign(_signed(purpose, body))
+
+
+def check_signer(signer: object) -> None:
+    """Raise ``TypeError`` for what is neither a ``Signer`` nor None."""
+    if not (signer is None or isinstance(signer, Signer)):
+        kind = type(signer).__qualname__
+        raise TypeError(f"signer must be a Signer, as Signer.from_pem(pem), not {kind}")
 
 
 def key_id(key: Ed25519PublicKey) -> str:

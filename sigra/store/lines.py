@@ -30,6 +30,9 @@ class JSONLinesSink:
         self._process = PerProcess()
         self._renew()
         self._owned = isinstance(target, (str, os.PathLike))
+        if not (self._owned or callable(getattr(target, "write", None))):
+            kind = type(target).__qualname__
+            raise TypeError(f"a JSONLinesSink writes to a path or to an open stream, not to {kind}")
         # Without a buffer: a forked child would inherit its lock and what it holds.
         self._stream: Any = target
         if self._owned:

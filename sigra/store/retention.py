@@ -25,6 +25,7 @@ from sigra.store.marks import check_reason, mark_erased, mark_pruned
 from sigra.store.person import events_of, mentioned, names_of
 from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy, utc
+from sigra.store.ready import make_ready
 from sigra.store.report import Finding
 from sigra.store.statements import ConnectionRunner
 from sigra.store.stored import is_text
@@ -73,8 +74,7 @@ def prune(
     check_reason(reason)
     if type(batch) is not int or batch < 1:
         raise ValueError(f"batch must be an int of at least 1, not {batch!r}")
-    sink.flush()
-    sink.prepare()
+    make_ready(sink, signer)
     old = exists().where(_OF_CHAIN, entries.c.occurred_at < limit)
     failed: list[AuditChainError] = []
     since = monotonic()
@@ -138,8 +138,7 @@ def erase(
     which_chains = tenancy(**which)
     check_reason(reason)
     names = names_of(person_id)
-    sink.flush()
-    sink.prepare()
+    make_ready(sink, signer)
     erased = 0
     failed: list[AuditChainError] = []
     theirs = exists().where(_OF_CHAIN, mentioned(sink.database.dialect, names))
@@ -162,7 +161,7 @@ def vacuum(sink: SqlAuditSink) -> None:
     The file is written anew: this takes as much room again, and nobody else can write meanwhile.
     On PostgreSQL nothing is done.
     """
-    sink.prepare()
+    make_ready(sink)
     sink.database.scrub()
 
 

@@ -18,6 +18,7 @@ from sigra.store.database import check_kind
 from sigra.store.errors import AuditLostError, AuditSinkClosedError
 from sigra.store.failure import is_of_the_data, tell_lost
 from sigra.store.forking import PerProcess
+from sigra.store.keys import Signer, check_signer
 from sigra.store.migrate import HEAD, ensure_tables, make_within, version
 from sigra.store.opening import open_database
 from sigra.store.query import count_events, read_all, read_page
@@ -29,8 +30,6 @@ from sigra.store.transaction import write_within
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
-
-    from sigra.store.keys import Signer
 
 Item = tuple[AuditEvent, Any]
 """An event, and its record if that is of a mapped class, else None."""
@@ -58,6 +57,7 @@ class SqlAuditSink:
         create_tables: bool = True,
         signer: Signer | None = None,
     ) -> None:
+        check_signer(signer)
         self._signer, self._schema = signer, audit_schema
         self.database = open_database(target)
         self._ready, self._seen, self._made = not create_tables, False, False

@@ -23,6 +23,7 @@ from sigra.store.marks import read_marks
 from sigra.store.migrate import HEAD, checked_version
 from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy
+from sigra.store.ready import make_ready
 from sigra.store.report import Finding, Level, Report, Verdict
 from sigra.store.sink import SqlAuditSink
 from sigra.store.stored import is_text
@@ -62,8 +63,7 @@ def verify(
     if checkpoints and not keys:
         raise ValueError("checkpoints cannot be checked without public_keys: pass them too")
     found = tenancy(**which)
-    sink.flush()
-    sink.prepare()
+    make_ready(sink)
     anchors = Anchors(checkpoints, keys)
     verification = _Verification(found, anchors, keys or None, progress)
     read_tables(sink.database, verification.run)

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import ContextVar, copy_context
-from datetime import datetime
+from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from drivers import by_every_driver, driven_by
 from events import event
 from sqlalchemy import URL, Connection, ForeignKey, create_engine, func, make_url, select, text
@@ -34,7 +35,20 @@ from sqlalchemy.types import JSON, BigInteger, DateTime, String, Uuid
 
 from sigra import AuditEvent, audit, audit_stats, configure, log_safe
 from sigra.audit import EventFilter
-from sigra.store import Batching, SqlAuditSink, batch, database, forking, verify
+from sigra.store import (
+    Batching,
+    Signer,
+    SqlAuditSink,
+    batch,
+    database,
+    erase,
+    export,
+    forking,
+    prune,
+    take_checkpoint,
+    vacuum,
+    verify,
+)  # fmt: skip
 from sigra.store.errors import AuditBacklogError, AuditLostError
 from sigra.store.tables import entries
 
@@ -251,6 +265,46 @@ def test_an_engine_that_translates_the_tables_schema_is_refused(
     with pytest.raises(ValueError, match="schema_translate_map"):
         SqlAuditSink(engine.execution_options(schema_translate_map={None: "acme"}))
     SqlAuditSink(engine.execution_options(schema_translate_map={"of_tenant": "acme"})).close()
+
+
+@pytest.mark.parametrize("setting", [
+    {"batch": 500}, {"batch": True}, {"batch": Batching}, {"signer": b"-----BEGIN"},
+])  # fmt: skip
+def test_a_setting_of_another_type_is_refused_at_once(
+    setting: dict[str, Any], tmp_path: Any
+) -> None:
+    """Otherwise each event, or each night's clean-up, would fail."""
+    (name,) = setting
+    with pytest.raises(TypeError, match=f"^{name} must be a (Batching|Signer), as "):
+        SqlAuditSink(f"sqlite:///{tmp_path}/audit.db", **setting)
+
+
+@pytest.mark.parametrize("act", [
+    partial(verify, all_organizations=True),
+    partial(erase, person_id="ann", reason="asked", all_organizations=True),
+    lambda store: next(
+        prune(store, datetime.now(timezone.utc), reason="old", all_organizations=True)
+    ),
+    lambda store: take_checkpoint(store, Signer(Ed25519PrivateKey.generate())),
+    lambda store: export(store, "never-made", all_organizations=True),
+    vacuum,
+])  # fmt: skip
+@pytest.mark.parametrize("store", ["sqlite:///audit.db", create_engine("sqlite:///audit.db")])
+def test_what_is_no_store_is_named(act: Any, store: Any) -> None:
+    """A URL or an engine is where a store is, and is not a store."""
+    with pytest.raises(TypeError, match=r"^the store must be a SqlAuditSink, .*not (str|Engine)$"):
+        act(store)
+
+
+def test_a_key_that_is_no_signer_is_refused_before_anything_is_done(
+    tmp_path: Any, open_sink: Any
+) -> None:
+    """An export would otherwise end without its manifest."""
+    sink, key = open_sink(f"sqlite:///{tmp_path}/audit.db"), Ed25519PrivateKey.generate()
+    sink.write(event(1))
+    with pytest.raises(TypeError, match="^signer must be a Signer, as .*not .*Ed25519PrivateKey$"):
+        export(sink, tmp_path / "out", signer=key, all_organizations=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_reason_of_a_failure_has_sqlite_s_code(tmp_path: Any, open_sink: Any) -> None:
