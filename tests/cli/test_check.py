@@ -324,6 +324,21 @@ def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:
     assert "1 flow of the scopes of 1 worker into 3 marked functions, in 3 files" in result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("name", ["\x1b[2J\n::error::", "\udcff"])
+def test_a_name_of_a_file_is_only_text(tmp_path: Path, name: str) -> None:
+    """It cannot steer a terminal, pass for a line of its own, or end the command."""
+    marked = "import sigra\n@sigra.request_scope_only\ndef can(scope): ...\n"
+    (tmp_path / f"{name}.py").write_text(f"{marked}@sigra.tenant_worker\ndef job(s): can(s)\n")
+    (tmp_path / f"{name}2.py").write_text("(")
+    (tmp_path / f"{name}3.py").write_text("from elsewhere import *\n@job\ndef work(scope): ...\n")
+    result = CliRunner().invoke(sigra, ["check", str(tmp_path)])
+    assert 2 == result.exit_code
+    lines = result.output.splitlines()
+    assert 4 == len(lines)
+    assert all(line.isprintable() for line in lines)
+
+
 def test_calls_within_calls_take_no_longer_for_it(tmp_path: Path) -> None:
     """Sixty levels deep, each is looked at once."""
     result = check(tmp_path, f"can_edit({'passes(' * 60}scope{')' * 60})")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sigra.cli.check.flows import Flow, find_flows
 from sigra.cli.check.sources import Sources
-from sigra.cli.show import counted
+from sigra.cli.show import counted, inline
 
 _NONE_MARKED = "; mark the functions that decide on access with @request_scope_only"
 
@@ -17,11 +17,11 @@ def report(paths: list[Path], *, as_json: bool) -> int:
     """Print each flow to standard output; return the exit status of ``sigra check``."""
     sources = Sources(paths)
     for path, reason in sources.unreadable:
-        print(f"{path}: cannot be read as Python: {reason}", file=sys.stderr)
+        print(inline(f"{path}: cannot be read as Python: {reason}"), file=sys.stderr)
     for place, name in sources.unknown:
         print(
-            f"{place}: cannot tell what @{name} is: a star import brings it from outside what "
-            "is checked; import it by name, or check its file too",
+            f"{inline(place)}: cannot tell what @{name} is: a star import brings it from outside "
+            "what is checked; import it by name, or check its file too",
             file=sys.stderr,
         )
     found = find_flows(sources)
@@ -30,7 +30,7 @@ def report(paths: list[Path], *, as_json: bool) -> int:
         print(json.dumps([_facts(flow) for flow in flows], indent=2))
     else:
         for flow in flows:
-            print(_line(flow))
+            print(inline(_line(flow)))
         workers = sum(function.worker for function in sources.functions.values())
         marked = sum(function.marked for function in sources.functions.values())
         print(
