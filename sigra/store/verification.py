@@ -25,6 +25,7 @@ from sigra.store.query import of_tenancy
 from sigra.store.reading import EventFilter, Tenancy, tenancy
 from sigra.store.ready import make_ready
 from sigra.store.report import Finding, Level, Report, Verdict
+from sigra.store.seen import hidden
 from sigra.store.sink import SqlAuditSink
 from sigra.store.stored import is_text
 from sigra.store.strays import count_strays, find_strays
@@ -105,6 +106,8 @@ class _Verification:
         known_tags = {check.tag for check in self.checks.values()}
         self._find_strays(connection, known_tags)
         self._find_lost_chains(known_tags)
+        why = hidden(connection, everything=self._which.all_organizations)
+        self.findings += [Finding(None, 0, None, "changed", each) for each in islice(why, FINDINGS)]
 
     def _open_checks(self, connection: Connection) -> dict[int, str]:
         query = of_tenancy(select(chains), self._which)

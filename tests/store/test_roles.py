@@ -109,6 +109,38 @@ def test_who_reads_verifies_and_writes_nothing(
 
 
 @pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (
+            """ALTER TABLE sigra_audit_entries RENAME TO elsewhere;
+            CREATE VIEW sigra_audit_entries AS SELECT * FROM elsewhere WHERE {};
+            GRANT SELECT ON sigra_audit_entries TO PUBLIC""",
+            "is no table",
+        ),
+        (
+            """ALTER TABLE sigra_audit_entries ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY hides ON sigra_audit_entries USING ({})""",
+            "has a policy for this role",
+        ),
+    ],
+)
+def test_what_may_hide_events_from_who_reads_and_not_from_who_verifies_is_found(
+    url_of: Callable[[str], str], postgres: str, open_sink: Any, change: str, what: str
+) -> None:
+    """It can tell who asks: the chain is whole, and readers miss an event of it."""
+    reader = make_url(url_of("audit_reader"))
+    sink, owner = open_sink(reader), open_sink(make_url(postgres).set(query=reader.query))
+    kept = "sequence <> 3 OR current_query() NOT LIKE '%DESC%'"
+    owner.database.write(lambda connection: connection.execute(text(change.format(kept))))
+    assert len(sink.query(EventFilter(all_organizations=True), None, 50).events) == 4
+    reason = f"sigra_audit_entries {what}, so readers may miss events"
+    for which in ({"all_organizations": True}, {"organization_id": "acme"}):
+        report = verify(sink, **which)
+        assert report.rows == 5
+        assert report.findings == ((None, 0, None, "changed", reason),)
+
+
+@pytest.mark.parametrize(
     ("version", "are", "granted"),
     [
         ("0001", "of version 0001", "SELECT"),

@@ -702,3 +702,35 @@ def test_lost_chains_are_looked_for_among_any_number(sink: SqlAuditSink) -> None
         return "\n".join(lines)
 
     assert 2 == sink.database.write(plan).count(" Anti Join ")
+
+
+# Neither needs more than SQL. The second leaves as many entries in the index as in the table.
+@pytest.mark.parametrize("shown_as", ["", "CASE event_id WHEN '{}' THEN '' ELSE occurred_at END"])
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_an_index_that_hides_an_entry_from_readers_is_found(
+    filled: SqlAuditSink, shown_as: str
+) -> None:
+    """Readers go by it: the entry is in its chain, whole, and nobody is shown it."""
+    which = EventFilter(organization_id="acme", since=NOON)
+    *_, hidden = (one.event_id for one in filled.query(which, None, 50).events)
+    name = "sigra_audit_entries_newest_of_chain"
+    with closing(sqlite3.connect(filled.database.file)) as connection:
+        look = "SELECT sql FROM sqlite_master WHERE name = ?"
+        (honest,) = connection.execute(look, (name,)).fetchone()
+        connection.execute(f"DROP INDEX {name}")
+        false = honest.replace("occurred_at", shown_as.format(hidden), 1) if shown_as else honest
+        less = "" if shown_as else f" WHERE event_id <> '{hidden}'"
+        connection.execute(f"{false}{less}")
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (honest, name))
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute(f"PRAGMA schema_version = {version + 1}")
+        connection.commit()
+    assert hidden not in {one.event_id for one in filled.query(which, None, 50).events}
+    report = found(filled)
+    assert {(None, 0, "changed")} == {(f[0], f[1], f.kind) for f in report.findings}
+    assert all(name in finding.reason for finding in report.findings)
+    with closing(sqlite3.connect(filled.database.file)) as connection:
+        connection.execute("REINDEX")
+    assert ("intact", 20) == (found(filled).verdict, found(filled).rows)
+    assert hidden in {one.event_id for one in filled.query(which, None, 50).events}
