@@ -153,3 +153,23 @@ def test_an_id_of_many_that_another_organization_has_is_told_of(
     expected = {"acme": ["3"], "mallory": ["1"]}
     expected[begun].append("0")
     assert {name: events_of(sink, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_a_trigger_that_moves_the_end_back_is_seen_by_nobody(sink: SqlAuditSink) -> None:
+    """It removes the newest events before any checkpoint has them; docs/security.md says so."""
+    sink.write(event(1))
+    sink.database.write(
+        lambda c: c.exec_driver_sql("""
+        CREATE TRIGGER swallow AFTER UPDATE ON sigra_audit_chains
+        WHEN (SELECT actor_id FROM sigra_audit_entries WHERE hash = new.head) = 'mallory' BEGIN
+        DELETE FROM sigra_audit_entries WHERE hash = new.head;
+        UPDATE sigra_audit_chains SET sequence = old.sequence, head = old.head WHERE id = new.id;
+        END""")
+    )
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        for actor in ("mallory", "ann"):
+            scope = AuditScope.build(actor_id=actor, organization_id="acme")
+            assert log_safe("invoice.close", scope).status == "emitted"
+    report = verify(sink, all_organizations=True)
+    assert (report.verdict, report.rows) == ("intact", 2)
