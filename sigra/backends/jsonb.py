@@ -6,6 +6,7 @@ import json
 import re
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sigra.backends.envelope import MARK
@@ -30,10 +31,11 @@ def fit(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unfit(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo ``fit``."""
+    """Undo ``fit``; leave what is no JSON to ``unpack``, which refuses it for good."""
     args = payload.get("args")
     if MARK in payload and isinstance(args, str):
-        return {**payload, "args": json.loads(args)}
+        with suppress(ValueError, RecursionError):
+            return {**payload, "args": json.loads(args)}
     return dict(payload)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sigra.backends.envelope import MARK
@@ -30,7 +31,9 @@ def fit(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def unfit(payload: dict[str, Any]) -> Mapping[str, Any]:
-    """Undo ``fit``."""
-    text = payload.get(MARK)
-    whole = loads(text) if isinstance(text, str) and len(payload) == 1 else payload
+    """Undo ``fit``; leave what is no JSON to ``unpack``."""
+    text, whole = payload.get(MARK), None
+    if isinstance(text, str) and len(payload) == 1:
+        with suppress(ValueError, RecursionError):
+            whole = loads(text)
     return whole if isinstance(whole, dict) else payload

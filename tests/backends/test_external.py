@@ -33,7 +33,8 @@ from sigra.backends.external import (
     failures_in,
     refuse_positional,
 )
-from sigra.backends.jsonb import writable
+from sigra.backends.jsonb import unfit, writable
+from sigra.backends.kombu_json import unfit as unfit_kombu
 from sigra.backends.producing import error_text
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
@@ -138,6 +139,13 @@ def test_the_refusal_names_key_and_worker() -> None:
     """The error carries what was missing where."""
     error: Any = take({"organization_id": None}).verdict.error
     assert ("actor_id", close.name) == (error.key, error.worker)
+
+
+def test_args_whose_text_is_no_json_end_the_job() -> None:
+    """They are refused here, and not by an error that a queue would try again."""
+    for text in ("", "{", "7", "[" * 100_000):
+        for payload in (unfit({**envelope(), "args": text}), unfit_kombu({MARK: text})):
+            assert ("discarded", []) == (take(payload).verdict.state, ran)
 
 
 @pytest.mark.parametrize(

@@ -193,11 +193,14 @@ class TestOban(OwnPoolContract, LoopContract):
         assert harness.row(snoozed.native_id)["attempt"] == 1
         assert harness.row(failed.native_id)["attempt"] == 2
 
+    @pytest.mark.parametrize(
+        "payload", [{"organization_id": "acme", "failures": 1}, {"sigra": 2, "args": "{"}]
+    )
     def test_a_permanent_failure_leaves_obans_attempts_unused(
-        self, harness: ObanHarness, journal: Journal
+        self, harness: ObanHarness, journal: Journal, payload: dict[str, Any]
     ) -> None:
         """A job without its keys is not retried, though Oban would have let it."""
-        sent = harness.send("sigra.contract.recovers", {"organization_id": "acme", "failures": 1})
+        sent = harness.send("sigra.contract.recovers", payload)
         journal.wait(harness, lambda: bool(harness.failed(sent)), "its end")
         row = harness.row(sent)
         assert (row["attempt"], row["max_attempts"]) == (1, 20)
