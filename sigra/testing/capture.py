@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from sigra import config
 from sigra.backend import Backend, Capability
 from sigra.backends.envelope import pack
 from sigra.backends.sync import SyncBackend
-from sigra.binding import ID_KEYS
+from sigra.binding import ID_KEYS, TENANT_KEYS
+from sigra.enqueue import Enqueuer
 from sigra.errors import InvalidOptionError
 from sigra.options import OPTION_NAMES, PLAIN, check_capabilities, parse_options
 from sigra.scope import id_text
@@ -26,6 +30,12 @@ _SHOWN, _WIDEST = 20, 1_000
 
 _NOTHING: Any = object()
 """Only what equals everything, such as ``mock.ANY``, is equal to it."""
+
+
+_NEVER_ANY = (
+    str, int, float, Decimal, bytes, bytearray, date, time, timedelta, UUID, set, frozenset
+)  # fmt: skip
+"""Types of values that say which value they are: a matcher is of none of these."""
 
 
 class RecordingBackend(SyncBackend):
@@ -107,6 +117,7 @@ def assert_enqueued(
     ``args``: items that the job's args must have; it may have more. ``options``:
     options that the job must have, such as ``queue="mail"``.
     """
+    __tracebackhide__ = True  # pytest shows the line of the test
     matching = _matching(worker, args, options)
     if matching:
         return matching[-1]
@@ -127,11 +138,13 @@ def refute_enqueued(
 
     Raises ``InvalidArgsError`` for an arg that none can have: the test would say nothing.
     """
+    __tracebackhide__ = True
     matching = _matching(worker, args, options)
-    name, binding = worker.definition.name, worker.definition.binding
+    definition = worker.definition
     if matching:
-        raise AssertionError(f"such jobs of {name} were enqueued:{_lines_of(matching)}")
-    binding.check({**dict.fromkeys(binding.required), **(args or {})}, name)
+        raise AssertionError(f"such jobs of {definition.name} were enqueued:{_lines_of(matching)}")
+    needed = (*definition.binding.required, *(TENANT_KEYS if definition.tenant else ()))
+    Enqueuer(definition).validate({**dict.fromkeys(needed), **_as_sent(dict(args or {}))})
 
 
 def _matching(
@@ -187,6 +200,17 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_as_json(item) for item in value]
     return value
+
+
+def _as_sent(value: Any) -> Any:
+    """Return None for whatever may equal some JSON, such as ``mock.ANY``, and all else as it is."""
+    if isinstance(value, dict):
+        return {key: _as_sent(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_sent(item) for item in value]
+    same: Any = type(value).__eq__
+    equals_itself_alone = same is object.__eq__
+    return value if equals_itself_alone or isinstance(value, _NEVER_ANY) else None
 
 
 def _equal(value: Any, wanted: Any) -> bool:

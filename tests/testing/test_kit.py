@@ -10,10 +10,12 @@ import subprocess
 import sys
 import unittest
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
+from uuid import uuid4
 
 import pytest
 from hypothesis import find, given, settings
@@ -331,6 +333,32 @@ def test_the_package_of_the_kit_is_a_plugin_too(tmp_path: Path, beside: list[str
     assert "1 passed" in said
 
 
+WRONG = """
+from sigra import worker
+from sigra.testing import assert_enqueued, refute_enqueued
+
+@worker(name="told.sweep")
+def sweep():
+    pass
+
+def test_that_one_was(sigra_backend):
+    assert_enqueued(sweep)
+
+def test_that_none_was(sigra_backend):
+    sweep.new({})
+    refute_enqueued(sweep)
+"""
+
+
+@pytest.mark.programs
+def test_what_fails_is_the_line_of_the_test(tmp_path: Path) -> None:
+    """pytest shows no source of the assertion's own."""
+    said = what_pytest_says_of(WRONG, tmp_path)
+    assert ("2 failed" in said, "capture.py" in said) == (True, False)
+    assert "no job of told.sweep" in said
+    assert "such jobs of told.sweep were enqueued" in said
+
+
 @pytest.mark.programs
 def test_settings_that_take_a_fixture_s_place_fail_the_test(tmp_path: Path) -> None:
     """An application that is imported in a test does not send the test's jobs to its own queue."""
@@ -607,9 +635,9 @@ def test_assert_enqueued_knows_an_id_by_any_type(sigra_backend: RecordingBackend
 def test_what_is_no_id_is_not_taken_for_none(sigra_backend: RecordingBackend) -> None:
     """A job without an actor is not one of an actor whose id a test got wrong."""
     close.new({**TENANT, "actor_id": None})
-    refute_enqueued(close, args={"actor_id": 1.5})
-    with pytest.raises(AssertionError):
-        assert_enqueued(close, args={"actor_id": object()})
+    for wanted in (1.5, object()):
+        with pytest.raises(AssertionError):
+            assert_enqueued(close, args={"actor_id": wanted})
 
 
 def test_what_equals_anything_does(sigra_backend: RecordingBackend) -> None:
@@ -781,6 +809,28 @@ def test_refute_enqueued_refuses_an_arg_that_no_job_has(
     with pytest.raises(InvalidArgsError) as caught:
         refute_enqueued(later, args={arg: 1})
     assert f"$.{arg}" == caught.value.path
+
+
+@pytest.mark.parametrize(
+    "value",
+    [uuid4(), date(2026, 12, 1), Decimal("9.99"), b"x", {1}, 2**63, object(), ValueError(), int],
+)
+@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [{"deep": x}]])
+def test_refute_enqueued_refuses_a_value_that_no_job_has(
+    wrap: Any, value: object, sigra_backend: RecordingBackend
+) -> None:
+    """A row's UUID travels as text: the test would pass whatever was enqueued."""
+    later.new({**TENANT, "n": [{"deep": str(value)}]})
+    with pytest.raises(InvalidArgsError) as caught:
+        refute_enqueued(later, args={"n": wrap(value)})
+    assert caught.value.path in ("$.n", "$.n[0].deep")
+
+
+def test_refute_enqueued_takes_what_only_looks_at_a_value(sigra_backend: RecordingBackend) -> None:
+    """A matcher, such as mock.ANY or pytest.approx, is no value; a UUID may be an id."""
+    later.new({**TENANT, "n": 1})
+    refute_enqueued(later, args={"n": [ANY]})
+    refute_enqueued(later, args={"n": pytest.approx(2.0), "organization_id": uuid4()})
 
 
 def test_refute_enqueued_fails_for_one(sigra_backend: RecordingBackend) -> None:
