@@ -174,6 +174,16 @@ def test_every_line_runs_once_on_every_backend(numbers, tmp_path, backend):
 
 
 @pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
+def test_no_thread_outlives_the_command(numbers, backend):
+    """It may be called in a process that goes on; an event loop is closed, too."""
+    before = set(threading.enumerate())
+    assert 0 == numbers("note", 20, backend=backend).exit_code
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread
+
+
+@pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
 def test_retries_are_waited_for(numbers, backend):
     """A job that fails once and then does well has completed, with one retry."""
     result = numbers("shaky", 20, "--in-flight", "3", backend=backend)

@@ -67,16 +67,6 @@ def test_a_process_ends_in_time_whatever_its_report_raises(monkeypatch: pytest.M
         assert ended.wait(PATIENCE)
 
 
-def test_a_command_that_ended_leaves_no_thread() -> None:
-    """It may be called in a process that goes on."""
-    before = set(threading.enumerate())
-    with Stop(bool):
-        own = set(threading.enumerate()) - before
-    for thread in own:
-        thread.join(PATIENCE)
-    assert own and not any(thread.is_alive() for thread in own)
-
-
 def test_a_report_does_not_change_while_jobs_go_on() -> None:
     """They log further kinds of failure as its table is laid out."""
     backend = SimpleNamespace(

@@ -82,7 +82,7 @@ class LoopLane(Lane):
     def __init__(self, definition: Definition, inner: Backend) -> None:
         super().__init__(definition, inner)
         self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, name="sigra-loop", daemon=True).start()
+        threading.Thread(target=self._turn, name="sigra-loop", daemon=True).start()
 
     def new(self, args: Mapping[str, Any]) -> None:
         """Do what the worker's ``.anew()`` does on the loop, and raise what it raises."""
@@ -95,3 +95,9 @@ class LoopLane(Lane):
             asyncio.run_coroutine_threadsafe(ending, self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self.backend.settle(all_of_them=True)
+
+    def _turn(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
