@@ -30,6 +30,8 @@ class ObanBackend:
     capabilities = able_to("queue", "priority", "conn", "at_least_once")
 
     def __init__(self, oban: str = "Oban") -> None:
+        if not isinstance(oban, str):
+            raise TypeError(f"ObanBackend takes the name of an Oban, not {type(oban).__qualname__}")
         self._oban = oban
         _telemetry.detach("sigra")
         _telemetry.attach("sigra", ["oban.job.start"], stand_in)

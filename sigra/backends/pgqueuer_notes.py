@@ -39,12 +39,19 @@ def own_queries(native: Any) -> Any:
     """Return the queries of a ``PgQueuer``, or the ones that are given.
 
     Raises ``TypeError`` if they keep jobs in memory: those have no row for what a run leaves.
+    So it does for what has no queries, such as a URL.
     """
     queries = getattr(native, "queries", native)
     if isinstance(queries, _inmemory.InMemoryQueries):
         raise TypeError(
             "PgQueuerBackend needs PostgreSQL, not PgQueuer.in_memory(); without a server use "
             "sigra.SyncBackend, or in tests the fixture sigra_backend"
+        )
+    if not hasattr(queries, "driver"):
+        kind = type(queries).__qualname__
+        cure = "without one it connects to PGDSN"
+        raise TypeError(
+            f"PgQueuerBackend takes PgQueuer, Queries or SyncQueries, not {kind}; {cure}"
         )
     return queries
 

@@ -442,6 +442,14 @@ def test_no_instance_of_that_name_is_an_enqueue_error(
         assert oban.Oban.get_instance(name) is instance
 
 
+def test_an_instance_in_place_of_its_name_is_refused() -> None:
+    """``.new()`` would say that it is not found, though it is there."""
+    pool: Any = psycopg_pool.AsyncConnectionPool("postgresql://127.0.0.1/shop", open=False)
+    given: Any = oban.Oban(name="given", pool=pool)
+    with pytest.raises(TypeError, match="takes the name of an Oban, not Oban$"):
+        ObanBackend(given)
+
+
 def test_a_users_worker_keeps_its_name() -> None:
     """A native worker is not replaced."""
 

@@ -598,6 +598,12 @@ def test_a_pgqueuer_in_memory_is_refused(part: str) -> None:
         PgQueuerBackend(pgq if part == "itself" else pgq.queries)
 
 
+def test_what_is_no_pgqueuer_is_refused() -> None:
+    """A URL would be taken for a connection of a loop's."""
+    with pytest.raises(TypeError, match="takes PgQueuer, Queries or SyncQueries, not str; .*PGDSN"):
+        PgQueuerBackend("postgresql://127.0.0.1/shop")
+
+
 def test_a_database_without_tables_is_told_how_it_was_chosen(
     postgres_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
