@@ -433,6 +433,24 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
     assert sorted(ran) == [0, 1]
 
 
+def test_a_consumer_remembers_no_delayed_message_that_has_run(rabbitmq):
+    """Its books would grow by one for each, for as long as it lives."""
+    queue, ran = f"sigra-{uuid.uuid4().hex[:10]}", []
+    broker = RabbitmqBroker(url=rabbitmq.rstrip("/"))
+    send_two_delayed(broker, queue, ran)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        wait_until(lambda: all(each.consumer for each in worker.consumers.values()))
+        held = [each.consumer.known_tags for each in worker.consumers.values()]
+        wait_until(lambda: len(ran) == 2)
+        wait_until(lambda: not any(held))
+    finally:
+        worker.stop()
+        delete(broker.channel, queue)
+        broker.close()
+
+
 def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
     """By Redis's books both hold it: it was fetched anew, and ran twice."""
     queue, ran = f"sigra-{uuid.uuid4().hex[:10]}", []
