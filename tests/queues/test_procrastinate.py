@@ -555,12 +555,13 @@ class TestProcrastinate(LoopContract):
         self, harness: ProcrastinateHarness, queue: str
     ) -> None:
         """procrastinate tells its consumers of a job on a channel that has this name."""
-        assert not contract_workers.echo.new(IDS, queue=queue, delay=60).duplicate
+        assert not contract_workers.echo.new(IDS, queue=queue).duplicate
 
     def test_a_unique_key_of_any_length_is_held(self, harness: ProcrastinateHarness) -> None:
         """PostgreSQL's index holds 2,704 bytes."""
+        harness.stop()  # the first is unfinished until the end
         long = "".join(map(chr, range(0x4E00, 0x9000)))
-        jobs = [contract_workers.echo.new(IDS, unique=key, delay=60) for key in (long, long, "k")]
+        jobs = [contract_workers.echo.new(IDS, unique=key) for key in (long, long, "k")]
         assert [job.duplicate for job in jobs] == [False, True, False]
 
     def test_a_unique_job_is_held_while_it_runs_and_one_of_a_batch_goes_in(
