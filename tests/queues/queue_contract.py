@@ -339,6 +339,7 @@ class LoopContract(QueueContract):
         jobs, ends = self._one_runs_and_one_waits(harness, journal)
         ends[0].touch()
         journal.wait(harness, lambda: len(journal.runs(held.name)) == 2, "the other's begin")
+        assert harness.begun_of(jobs[1]) == 1
         harness.kill()
         ends[1].touch()
         harness.start()

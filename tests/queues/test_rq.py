@@ -186,32 +186,45 @@ class TestRQ(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
         assert "no worker is named 'sigra.tests.unknown'" in harness.failed(sent)
 
-    def taken_and_not_begun(self, harness, worker, args):
-        """Send a job that a worker leaves on the way; one that is stopped or killed there does."""
+    def taken_and_not_begun(self, harness, job):
+        """Queue a job that a worker leaves on the way; one that is stopped or killed there does."""
         harness.stop()
-        job, native = worker.new(args), harness.native
-        native.connection.lrem(native.key, 1, job.id)
-        native.connection.rpush(native.intermediate_queue.key, job.id)
-        seen = native.intermediate_queue.get_first_seen_key(job.id)
+        id, native = job(), harness.native
+        native.connection.lrem(native.key, 1, id)
+        native.connection.rpush(native.intermediate_queue.key, id)
+        seen = native.intermediate_queue.get_first_seen_key(id)
         native.connection.set(seen, time.time() - 61)  # RQ waits for a minute
         harness.start()
-        return job
+        return id
 
     def test_a_job_that_was_taken_and_not_begun_runs_as_if_it_was_new(self, harness, journal):
         """A stop in that instant uses up no attempt."""
-        self.taken_and_not_begun(harness, workers.echo, IDS)
+        self.taken_and_not_begun(harness, lambda: workers.echo.new(IDS).id)
         journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the job")
         assert [run["attempt"] for run in journal.runs(workers.echo.name)] == [1]
 
     def test_a_job_that_snoozes_may_be_taken_and_not_begun_again(self, harness, journal):
         """Each run of it leaves as many of RQ's own retries as it had at first."""
-        job = self.taken_and_not_begun(harness, rq_app.snoozes_for_an_hour, IDS)
+        worker = rq_app.snoozes_for_an_hour
+        id = self.taken_and_not_begun(harness, lambda: worker.new(IDS).id)
         later = harness.native.scheduled_job_registry
-        journal.wait(harness, lambda: job.id in later, "the snooze")
-        assert harness.native.fetch_job(job.id).retries_left == 1
-        harness.direct.zadd(later.key, {job.id: 1}, xx=True)  # the hour is over
-        journal.wait(harness, lambda: len(journal.runs(job.worker)) == 2, "both runs")
-        assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
+        journal.wait(harness, lambda: id in later, "the snooze")
+        assert harness.native.fetch_job(id).retries_left == 1
+        harness.direct.zadd(later.key, {id: 1}, xx=True)  # the hour is over
+        journal.wait(harness, lambda: len(journal.runs(worker.name)) == 2, "both runs")
+        assert [run["snoozes"] for run in journal.runs(worker.name)] == [0, 1]
+
+    def test_a_failed_job_that_is_queued_again_may_be_taken_and_not_begun(self, harness, journal):
+        """It was left among the failed ones, as if it had run once more."""
+        job, native = workers.recovers.new({**IDS, "failures": 9}), harness.native
+        journal.wait(harness, lambda: bool(harness.failed(job.id)), "its end")
+
+        def again():
+            native.fetch_job(job.id).requeue()
+            return job.id
+
+        self.taken_and_not_begun(harness, again)
+        journal.wait(harness, lambda: len(journal.runs()) == 2, "the run by hand")
 
     def test_a_job_whose_worker_dies_as_it_is_put_off_comes_back(self, harness, journal, tmp_path):
         """It is marked as scheduled when it is scheduled, and not before."""
