@@ -277,10 +277,11 @@ class TestProcrastinate(LoopContract):
 
             journal.wait(harness, gone, "the next look")
 
-    def test_a_lost_job_that_a_consumer_has_again_by_now_is_left_to_it(
-        self, harness: Any, journal: Journal
+    @pytest.mark.parametrize("status", ["doing", "succeeded"])
+    def test_a_lost_job_that_a_consumer_has_again_or_has_ended_by_now_is_left_alone(
+        self, harness: Any, journal: Journal, status: str
     ) -> None:
-        """Another look has brought it back, where two take so long that they go on at once."""
+        """Another look has brought it back, or its consumer was but silent for too long."""
         worker = "INSERT INTO procrastinate_workers VALUES (DEFAULT, 'infinity') RETURNING id"
         columns = "INSERT INTO procrastinate_jobs (queue_name, task_name, status, worker_id)"
         row = f"VALUES ('default', '{contract_workers.agnostic.name}', 'doing', %s)"
@@ -293,18 +294,36 @@ class TestProcrastinate(LoopContract):
         ):
             dead, alive = (conn.execute(worker).fetchone() for _ in range(2))
             conn.execute(f"{columns} {row}", dead)
-            update = "UPDATE procrastinate_jobs SET worker_id = %s WHERE worker_id = %s"
-            other.execute(update, [*alive, *dead])
+            now = alive if status == "doing" else dead
+            update = (
+                "UPDATE procrastinate_jobs SET status = %s, worker_id = %s WHERE worker_id = %s"
+            )
+            other.execute(update, [status, *now, *dead])
             conn.execute(beats, dead)
             journal.wait(harness, harness.someone_waits, "a look that has read it as lost")
             other.commit()
             journal.wait(harness, lambda: conn.execute(looks).fetchone() is None, "the look's end")
-            (held,) = harness.rows("worker_id = %s", *alive)
-            assert (held["status"], held["attempts"]) == ("doing", 0)
-            conn.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [held["id"]])
+            (left,) = harness.rows("worker_id = %s", *now)
+            assert (left["status"], left["attempts"]) == (status, 0)
+            conn.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [left["id"]])
             gone = "DELETE FROM procrastinate_workers WHERE id IN (%s, %s)"
             conn.execute(gone, [*alive, *dead])
         assert journal.runs() == []
+
+    def test_a_job_that_is_aborted_before_its_consumer_dies_does_not_run_again(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """Its thread had not ended when its consumer was killed."""
+        end = harness.folder / "end-of-the-aborted"
+        job = held.new({**IDS, "until": str(end)}, max_attempts=3)
+        journal.wait(harness, lambda: bool(journal.runs(held.name)), "the job")
+        harness.app.job_manager.cancel_job_by_id(int(job.native_id), abort=True)
+        harness.kill()
+        end.touch()
+        harness.start()
+        harness.settle()
+        assert harness.row(job)["status"] == "failed"
+        assert len(journal.runs(held.name)) == 1
 
     def test_a_worker_that_starts_takes_none_for_dead_before_its_time(self, harness: Any) -> None:
         """procrastinate itself forgets one that is silent for 30 seconds: all its jobs are lost."""
