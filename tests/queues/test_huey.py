@@ -569,6 +569,25 @@ def test_a_job_goes_on_though_redis_takes_no_writes_for_a_moment(refuses, how, m
         assert [job.id] == [each.id for each in (*huey.pending(), *huey.scheduled())]
 
 
+def test_a_job_goes_on_though_its_sqlite_file_is_locked_for_a_moment(tmp_path):
+    """Somebody else writes for longer than huey waits: it dropped the job, which it had taken."""
+    file = tmp_path / "huey.db"
+    huey = SqliteHuey("locked", filename=str(file), timeout=0.1, serializer=JSONSerializer())
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+
+    @tenant_worker(name="tests.locked", backend=HueyBackend(huey), max_attempts=2, backoff=0)
+    def goes_on(scope):
+        other.execute("begin immediate")
+        threading.Timer(1.5, other.rollback).start()
+        return Failure("said so")
+
+    job = goes_on.new(IDS)
+    huey.execute(huey.dequeue())
+    assert [job.id] == [each.id for each in huey.pending()]
+    other.close()
+    huey.storage.close()
+
+
 def test_what_redis_will_never_take_is_tried_once():
     """No consumer stands still for it, which would take 15 seconds for each job."""
     with bundled_redis() as url:

@@ -632,6 +632,21 @@ class TestProcrastinate(LoopContract):
         assert harness.row(job)["status"] == "succeeded"
         assert [run["attempt"] for run in journal.runs()] == [1, 1]
 
+    def test_a_stop_that_meets_a_snooze_as_it_is_written_lets_that_end(
+        self, harness: Any, journal: Journal, tmp_path: Path
+    ) -> None:
+        """Else the job ended there, without the run that it asked for."""
+        assert harness.consumer.stop() == 0
+        hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
+        hurried.start()
+        with failing(harness.server, "OF args ON procrastinate_jobs", times=3):  # for 3 seconds
+            contract_workers.snoozes.new({**IDS, "times": 1})
+            journal.wait(harness, lambda: bool(journal.runs()), "the job")
+            assert hurried.stop() == 0
+        harness.consumer.start()
+        harness.settle()
+        assert [run["snoozes"] for run in journal.runs()] == [0, 1]
+
     def test_a_stop_waits_for_a_thread_and_takes_its_outcome(
         self, harness: Any, journal: Journal, tmp_path: Path
     ) -> None:
@@ -709,14 +724,24 @@ class TestProcrastinate(LoopContract):
         assert [run["attempt"] for run in journal.runs(held.name)] == [1, 1]
 
 
-@pytest.mark.parametrize("begins", [True, False])
-def test_a_job_that_is_aborted_as_it_is_noted_to_begin_begins_or_ends(
-    begins: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("begins", ["attempts 1", "body", "ended"]),
+        ("aborted", ["attempts 1", "aborted"]),
+        ("shutdown", ["attempts 1", "attempts 0", "ended"]),
+    ],
+)
+def test_a_job_that_is_cut_off_as_it_is_noted_to_begin_begins_or_ends(
+    how: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its body ran, and nobody waited for what comes of it: after a stop it ran a second time."""
-    said, free = list[str](), threading.Event()
+    """Its body ran, and nobody waited for what comes of it: after a stop it ran a second time.
 
-    @tenant_worker(name=f"tests.noted_{begins}")
+    And what a stop writes of it comes last: else it would have used up an attempt.
+    """
+    said, asked, free = list[str](), list[int](), threading.Event()
+
+    @tenant_worker(name=f"tests.noted_{how}")
     def ends(scope: Any) -> None:
         said.append("body")
 
@@ -725,29 +750,35 @@ def test_a_job_that_is_aborted_as_it_is_noted_to_begin_begins_or_ends(
         occupy_the_only_thread(free)
 
         async def note(_context: Any, _payload: Any, attempts: int) -> None:
-            said.append(f"attempts {attempts}")
+            asked.append(attempts)
             await written[attempts].wait()
+            said.append(f"attempts {attempts}")
 
-        monkeypatch.setattr(procrastinate_notes, "note", note)
+        for module in (procrastinate_notes, procrastinate_run):
+            monkeypatch.setattr(module, "note", note)
         job = SimpleNamespace(id=1, task_name=ends.name, attempts=0, worker_id=None)
         context: Any = SimpleNamespace(
-            app=procrastinate_app.app, job=job, abort_reason=lambda: None
+            app=procrastinate_app.app,
+            job=job,
+            abort_reason=lambda: SimpleNamespace(value=how) if how == "shutdown" else None,
         )
         running = asyncio.create_task(procrastinate_run.run(context, IDS))
         for attempts in range(2):
-            while f"attempts {attempts}" not in said:
+            while attempts not in asked:
                 await asyncio.sleep(0.01)
             written[0].set()
             free.set()
         steps = [written[1].set, running.cancel]
-        for step in steps if begins else reversed(steps):
+        for step in steps if how == "begins" else reversed(steps):
             step()
+            if how == "shutdown":
+                await asyncio.sleep(0.1)
         await asyncio.wait({running})
         said.append("aborted" if running.cancelled() else "ended")
         await loop.shutdown_default_executor()
 
     asyncio.run(run_it())
-    assert said[2:] == (["body", "ended"] if begins else ["aborted"])
+    assert said[1:] == expected
 
 
 def test_the_environment_names_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
