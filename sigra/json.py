@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from gc import get_referents as all_referents
+from itertools import chain, islice
 from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn
 
@@ -17,8 +18,6 @@ LEVELS = 64
 _LONGEST_KEY = 40
 _NESTING = (dict, list, tuple)
 _LEAVES = frozenset((str, int, float, bool, type(None)))
-_PLAIN = _LEAVES | {*_NESTING}
-_MANY = 50_000
 
 type_qualname: Callable[[Any], str] = type.__dict__["__qualname__"].__get__
 """Read a type's name from its slot: no code of a metaclass runs."""
@@ -69,9 +68,11 @@ def freeze(  # noqa: C901 - one loop, though long: a call for each value doubles
 def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> FrozenDict:
     """Let the codec copy; walk the tree only if that fails or the copy differs."""
     try:
-        check_depth(args)
+        check_depth(args, max_bytes)
         tree = codec.copy(args, max_bytes)
         exact = bool(tree == args)
+    except LargeError:
+        raise InvalidArgsError("$", f"over {max_bytes} bytes of JSON: see max_args_bytes") from None
     except Exception:  # the codec's, or any from an object that is compared
         tree, exact = None, False
     if not exact:
@@ -82,11 +83,12 @@ def _freeze_nested(args: dict[str, Any], max_bytes: int, codec: Codec) -> Frozen
     return read_only(tree)  # type: ignore[no-any-return]
 
 
-_INSIDE: dict[Any, Any] = {dict: dict.values, list: list.__iter__, tuple: tuple.__iter__}
+_INSIDE: dict[Any, Any] = {base: base.__iter__ for base in (list, tuple)}
+_INSIDE[dict] = lambda held: (*dict.keys(held), *dict.values(held))
 
 
 def _held_by(*values: Any) -> list[Any]:
-    """Return the values in dicts, lists and tuples."""
+    """Return the keys and values in dicts, lists and tuples."""
     nested = [(_INSIDE[base], x) for x in values for base in _NESTING if issubclass(type(x), base)]
     return [held for inside, x in nested for held in inside(x)]
 
@@ -95,39 +97,37 @@ def _held_by(*values: Any) -> list[Any]:
 get_referents = all_referents if HAS_GIL else _held_by
 
 
-def check_depth(value: Any) -> None:
-    """Raise ``ValueError`` for what is nested deeper than ``LEVELS``.
+class LargeError(ValueError):
+    """Tell that a value makes more JSON than it may, perhaps because it holds another often."""
+
+
+def check_depth(value: Any, most: int = 1 << 18) -> None:
+    """Raise ``ValueError`` for what is nested deeper than ``LEVELS``, or makes too much JSON.
 
     Called before a codec writes it: orjson does not count tuples, and the standard library's
-    encoder needs a large stack, so a cycle could end the process.
+    encoder needs a large stack, so a cycle could end the process. So could a list that is held a
+    million times. ``LargeError``: it makes more than ``most`` bytes.
     """
-    near = [value]
+    near, size = [value], 0
     for _ in range(LEVELS):
-        near = get_referents(*near) if len(near) < 1_000 else _all_below(near)
+        near = get_referents(*near)
         if not near:
             return
-        # An object that is not JSON refers to its class, and the class to nearly everything, which
-        # a sample reveals. A cycle with two branches doubles with each level.
-        if len(near) > 200 and (
-            len(near) > _MANY or not _PLAIN.issuperset(map(type, near[:: len(near) // 50]))
-        ):
+        size += len(near)
+        if size > 300:
             break
-    once = {0: value}
-    for _ in range(LEVELS):  # again, with each container once and nothing else: slower, but exact
-        below = get_referents(*once.values())
-        once = {id(x): x for x in below if type(x) not in _LEAVES and issubclass(type(x), _NESTING)}
-        if not once:
+    near, size = [value], 0
+    for _ in range(LEVELS + 1):  # again: slower, but with no more at a time than fits
+        if not (nested := [held for held in near if type(held) not in _LEAVES]):
             return
+        fits = {*_NESTING}.issuperset(map(type, nested)) and sum(map(len, nested)) <= most
+        below = chain.from_iterable(map(_held_by, nested))
+        near = get_referents(*nested) if fits else [*islice(below, most)]
+        # Each value takes a byte at least, and each character of a text.
+        size += len(near) + sum(map(len, [held for held in near if type(held) is str]))
+        if size > most:
+            raise LargeError
     raise ValueError
-
-
-def _all_below(level: list[Any]) -> list[Any]:
-    """Return what a large level holds, up to a little more than ``_MANY``; empty the level."""
-    found: list[Any] = []
-    while level and len(found) <= _MANY:
-        found += get_referents(*level[-500:])
-        del level[-500:]
-    return found
 
 
 _Path = tuple[str, Any]

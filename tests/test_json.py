@@ -264,6 +264,39 @@ def test_keys_texts_and_numbers_count_together(codec: Codec, given: dict[str, An
     assert f"{size} bytes" in refused(given, codec, size - 1).reason
 
 
+def doubled() -> Any:
+    """Return what takes a few hundred bytes, and as JSON a terabyte."""
+    value: Any = ["x"]
+    for _ in range(40):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        doubled(),
+        (doubled(), Color.RED),
+        [["x" * 1_000_000] * 10_000] * 10_000,
+        [[0] * 10_000] * 1_000_000,
+        [{"x" * 1_000_000: 1}] * 1_000_000,
+        {str(n): {"a": ["x" * 1_000_000] * 100} for n in range(10_000)},
+    ],
+    ids=range(6),
+)
+def test_what_is_held_many_times_is_not_written_out_to_be_measured(
+    codec: Codec, value: Any
+) -> None:
+    """A few lines of YAML, whose aliases are such, would else take all memory."""
+    assert "over 262144 bytes of JSON: see max_args_bytes" == refused({"k": value}, codec).reason
+    tracemalloc.start()
+    try:
+        refused({"k": value}, codec)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_cycle_is_too_deep(codec: Codec) -> None:
     """A structure that holds itself is refused, not followed."""
     loop: dict[str, Any] = {"a": []}

@@ -106,6 +106,14 @@ def test_other_events_pass_through_it() -> None:
     assert {"event": "hello", "answer": 42, "level": "warning"} == strict(stream.getvalue())
 
 
+def test_what_another_s_event_holds_many_times_is_cut() -> None:
+    """Lists that double would make a line of a terabyte."""
+    value: Any = ["x"]
+    for _ in range(40):
+        value = [value, value]
+    assert len(JSONRenderer()(None, "info", {"event": "e", "value": value})) < 100_000
+
+
 def test_a_cycle_in_another_s_event_is_cut() -> None:
     """Through a tuple, too, for which orjson would end the process."""
     event = JSONRenderer()(None, "info", {"event": "hello", "answer": [HIDDEN], "sure": True})
