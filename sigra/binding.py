@@ -76,7 +76,7 @@ def bind(function: Callable[..., Any], *, tenant: bool) -> Binding:
     scope_names = [_scope_parameter(function, where, parameters)] if tenant else []
     parameters = parameters[len(scope_names) :]
     for parameter in parameters:
-        _refuse_kind(where, parameter)
+        _refuse_kind(function, where, parameter)
     single = [p for p in parameters if p.kind is not Parameter.VAR_KEYWORD]
     has_rest = len(single) < len(parameters)
     injected = [p.name for p in single if p.name in _INJECTED]
@@ -150,14 +150,14 @@ def _scope_parameter(function: Callable[..., Any], where: str, parameters: list[
     return first.name
 
 
-def _refuse_kind(where: str, parameter: Parameter) -> None:
+def _refuse_kind(function: Callable[..., Any], where: str, parameter: Parameter) -> None:
     if parameter.kind is Parameter.VAR_POSITIONAL:
         raise TypeError(f"{where} takes *{parameter.name}, but args are bound by name: remove it")
     if parameter.kind is Parameter.POSITIONAL_ONLY:
-        raise TypeError(
-            f"parameter {parameter.name!r} of {where} is positional-only, but args are bound "
-            "by name: move it after the '/'"
-        )
+        raise TypeError(f"{where} has {parameter.name!r} positional-only: move it after the '/'")
+    noted = parameter.annotation if parameter.default is Parameter.empty else ""
+    if "AuditScope" in str(noted) and _takes_scope(function, noted):
+        raise TypeError(f"{where}: put the scope first, and use @tenant_worker: no other gets one")
     if parameter.name in ("self", "cls") and parameter.default is Parameter.empty:
         raise TypeError(f"{where} takes {parameter.name!r}; make a method a @staticmethod")
 

@@ -286,6 +286,36 @@ def test_the_refusal_of_what_is_no_function_says_what_to_decorate(given: Any) ->
         tenant_worker(given)
 
 
+class Theirs:
+    class AuditScope: ...
+
+
+def scope_alone(scope: AuditScope) -> None: ...
+def scope_second(invoice_id: Any, scope: AuditScope) -> None: ...
+def scope_by_name(scope: Any, *, other: AuditScope | None) -> None: ...
+def scope_supplied(scope: Any, acting: AuditScope | None = None) -> None: ...
+def scope_of_another(scope: Any, granted: Theirs.AuditScope) -> None: ...
+
+
+@pytest.mark.parametrize(("decorate", "function"), [
+    (worker, scope_alone), (tenant_worker, scope_second), (tenant_worker, scope_by_name),
+])  # fmt: skip
+def test_a_scope_that_nobody_would_pass_is_refused_at_decoration(
+    decorate: Any, function: Any
+) -> None:
+    """``.new()`` would ask for it among the args, where none can be."""
+    with pytest.raises(
+        TypeError, match=f"{function.__name__} .*: put the scope first, and use @te"
+    ):
+        decorate(name="binding.no-scope")(function)
+
+
+def test_what_only_looks_like_a_scope_is_an_arg() -> None:
+    """As what a decorator supplies, and a type of the same name of somebody else's."""
+    assert bind(scope_supplied, tenant=True).required == ()
+    assert bind(scope_of_another, tenant=True).required == ("granted",)
+
+
 def test_the_refusal_says_where_the_function_is() -> None:
     """The TypeError names the function and its file."""
     with pytest.raises(TypeError, match=r"takes_self \(.*test_binding\.py:\d+\)"):
