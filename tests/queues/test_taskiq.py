@@ -19,7 +19,7 @@ from consumer import Consumer
 from consumer_side import held, sleeps
 from proxy import Proxy
 from queue_contract import LoopContract
-from queue_harness import QueueHarness, is_let_go, not_hanging
+from queue_harness import QueueHarness, is_let_go, not_hanging, occupy_the_only_thread
 from servers import need
 
 taskiq = need("taskiq")
@@ -658,6 +658,30 @@ def begins_of_one_that_is_cut_off(send):
 def test_a_job_that_is_cut_off_where_nothing_is_noted_uses_up_its_attempt():
     """Without Redis its message alone says that it had begun: else it began again for ever."""
     runs = begins_of_one_that_is_cut_off(lambda _, overruns: overruns.anew(IDS))
+    assert runs == ["begun"]
+
+
+def test_a_job_that_had_waited_for_a_thread_and_is_cut_off_uses_up_its_attempt():
+    """As one that began at once does: else it began again while its thread was at it."""
+    runs, free, end = [], threading.Event(), threading.Event()
+
+    @tenant_worker(name="queues.waits_and_overruns")
+    def overruns(scope):
+        runs.append("begun")
+        end.wait(5)
+
+    async def produce():
+        occupy_the_only_thread(free)
+        asyncio.get_running_loop().call_later(0.5, free.set)
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        broker.add_middlewares(Limit(overruns.name))
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            await overruns.anew(IDS)
+            await broker.shutdown()
+        end.set()
+
+    asyncio.run(produce())
     assert runs == ["begun"]
 
 
