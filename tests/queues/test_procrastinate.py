@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -779,6 +781,29 @@ def test_a_job_that_is_cut_off_as_it_is_noted_to_begin_begins_or_ends(
 
     asyncio.run(run_it())
     assert said[1:] == expected
+
+
+def test_a_job_is_let_go_as_it_ends_and_not_as_its_consumer_does() -> None:
+    """A consumer that ran many jobs held all of them."""
+
+    @tenant_worker(name="tests.let_go")
+    async def ends(scope: Any) -> None:
+        pass
+
+    async def run_it() -> weakref.ref[Any]:
+        job = SimpleNamespace(id=1, task_name=ends.name, attempts=0, worker_id=1)
+        context: Any = SimpleNamespace(app=procrastinate_app.app, job=job)
+        running = asyncio.create_task(procrastinate_run.run(context, IDS))
+        await running
+        return weakref.ref(running)
+
+    async def run_one_and_look() -> None:
+        ran = await run_it()
+        await asyncio.sleep(0)  # the loop has it in hand as it tells of its end
+        gc.collect()
+        assert ran() is None
+
+    asyncio.run(run_one_and_look())
 
 
 def test_the_environment_names_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
