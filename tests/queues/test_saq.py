@@ -916,6 +916,36 @@ def test_a_job_that_is_just_fetched_is_left_alone_until_its_consumer_can_only_be
 
 
 @pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_job_that_gives_a_sign_of_life_as_a_sweep_reads_it_is_left_where_it_runs(server, request):
+    """It was silent for too long, but is not lost: a second consumer would run it too."""
+    url, name = request.getfixturevalue(server), f"silent-{uuid.uuid4().hex}"
+    queue, elsewhere = (saq.Queue.from_url(url, name=name) for _ in range(2))
+    backend, read = SaqBackend(queue, heartbeat=5), queue.deserialize
+
+    def read_and_beat(*args):
+        queue.deserialize = read
+        job = read(*args)
+        submit(own_loop(), beat(job.key)).result()
+        return job
+
+    async def beat(key):
+        await elsewhere.connect()
+        await (await elsewhere.job(key)).update(touched=saq.utils.now())
+        await elsewhere.disconnect()
+
+    async def run_and_sweep():
+        await queue.connect()
+        with configure(backend=backend):
+            job = await workers.echo.anew(IDS)
+        await (await queue.dequeue(timeout=5)).update(status="active", touched=1)  # long ago
+        queue.deserialize = read_and_beat
+        return await queue.sweep(lock=1), await left_of(queue, job)
+
+    swept, native = asyncio.run(run_and_sweep())
+    assert (swept, native.status) == ([], "active")
+
+
+@pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(server, request):
     """A sweep without Sigra may take it for lost, and has sent it again: it would run twice."""
     queue = saq.Queue.from_url(request.getfixturevalue(server), name=f"away-{uuid.uuid4().hex}")
