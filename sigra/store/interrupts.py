@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 _STEPS = 20_000
@@ -31,7 +31,8 @@ def interruptible(driver: Any) -> Iterator[None]:
             raise raised[0] from None
         raise
     finally:
-        driver.set_progress_handler(None, 0)
+        with suppress(sqlite3.ProgrammingError):  # a signal between two steps has it closed
+            driver.set_progress_handler(None, 0)
 
 
 def _run_handlers(raised: list[BaseException]) -> Iterator[bool]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import Connection
 
+from sigra.store.interrupts import interruptible
 from sigra.store.tables import metadata
 
 _MISS = "so readers may miss events"
@@ -34,6 +35,8 @@ def hidden(connection: Connection, *, everything: bool) -> Iterator[str]:
             yield f"{name} {what}, {_MISS}"
     elif everything:
         for name in _TABLES:
-            for told in connection.exec_driver_sql(f"PRAGMA integrity_check({name})").scalars():
-                if " index " in told:
-                    yield f"an index is not like its table, {_MISS}: {told} (REINDEX)"
+            with interruptible(connection.connection.driver_connection):
+                look = connection.exec_driver_sql(f"PRAGMA integrity_check({name})")
+                found = [told for told in look.scalars() if " index " in told]
+            for told in found:
+                yield f"an index is not like its table, {_MISS}: {told} (REINDEX)"
