@@ -124,7 +124,7 @@ def check_depth(value: Any, most: int = 1 << 18) -> None:
         below = chain.from_iterable(map(_held_by, nested))
         near = get_referents(*nested) if fits else [*islice(below, most)]
         # Each value takes a byte at least, and each character of a text.
-        size += len(near) + sum(map(len, [held for held in near if type(held) is str]))
+        size += len(near) + sum(map(str.__len__, [x for x in near if issubclass(type(x), str)]))
         if size > most:
             raise LargeError
     raise ValueError

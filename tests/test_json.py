@@ -28,7 +28,7 @@ from sigra.audit.line import _best_dump
 from sigra.codec import Codec, Compiled, Stdlib, choose_codec
 from sigra.errors import InvalidArgsError
 from sigra.frozen import FrozenDict, FrozenList, read_only, thaw
-from sigra.json import check_depth, dumps, freeze, loads
+from sigra.json import LargeError, check_depth, dumps, freeze, loads
 
 LIMIT = 256 * 1024
 CODECS: list[Codec] = [Stdlib()]
@@ -264,6 +264,9 @@ def test_keys_texts_and_numbers_count_together(codec: Codec, given: dict[str, An
     assert f"{size} bytes" in refused(given, codec, size - 1).reason
 
 
+LONG_TEXT = "x" * 1_000_000
+
+
 def doubled() -> Any:
     """Return what takes a few hundred bytes, and as JSON a terabyte."""
     value: Any = ["x"]
@@ -277,21 +280,24 @@ def doubled() -> Any:
     [
         doubled(),
         (doubled(), Color.RED),
-        [["x" * 1_000_000] * 10_000] * 10_000,
+        [[LONG_TEXT] * 10_000] * 10_000,
         [[0] * 10_000] * 1_000_000,
-        [{"x" * 1_000_000: 1}] * 1_000_000,
-        {str(n): {"a": ["x" * 1_000_000] * 100} for n in range(10_000)},
+        [{LONG_TEXT: 1}] * 1_000_000,
+        [type("Text", (str,), {})(LONG_TEXT)] * 10_000,
+        {str(n): {"a": [LONG_TEXT] * 100} for n in range(10_000)},
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_what_is_held_many_times_is_not_written_out_to_be_measured(
     codec: Codec, value: Any
 ) -> None:
     """A few lines of YAML, whose aliases are such, would else take all memory."""
-    assert "over 262144 bytes of JSON: see max_args_bytes" == refused({"k": value}, codec).reason
     tracemalloc.start()
     try:
-        refused({"k": value}, codec)
+        with pytest.raises(LargeError):  # first: if it did not, what follows would take all memory
+            check_depth({"k": value}, LIMIT)
+        reason = refused({"k": value}, codec).reason
+        assert "over 262144 bytes of JSON: see max_args_bytes" == reason
         assert tracemalloc.get_traced_memory()[1] < 100_000_000
     finally:
         tracemalloc.stop()
