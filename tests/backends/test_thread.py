@@ -36,6 +36,7 @@ from sigra import (
     tenant_worker,
     worker,
 )
+from sigra.backends.inprocess import alarm
 from sigra.backends.inprocess.arrival import Arrival
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.line import Turn
@@ -950,6 +951,34 @@ def test_a_job_whose_result_is_there_has_finished() -> None:
     seen: list[Any] = []
     Watched("executing").settle(Verdict("completed", 1))
     assert [(1, "completed")] == seen
+
+
+def test_a_closing_pool_does_not_complain_that_it_can_start_no_thread(
+    pool: ThreadBackend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Python 3.12 starts none as it exits, and the close itself looks for what is due."""
+    may_fail = threading.Event()
+
+    def start(*_: object) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    @tenant_worker(max_attempts=3, backoff=lambda attempt: 60 * (attempt - 1))
+    def fails(scope: AuditScope) -> None:
+        assert may_fail.wait(PATIENCE)
+        raise LookupError
+
+    job = fails.new(TENANT)
+    monkeypatch.setattr(alarm, "start_thread", start)
+    closing = threading.Timer(0.0, lambda: left.extend(pool.close(PATIENCE)))
+    left: list[Job] = []
+    closing.start()
+    while pool._pool is not None and pool._pool.phase == "open":
+        time.sleep(0.001)
+    may_fail.set()
+    closing.join(PATIENCE)
+    assert left == [job]
+    assert "attempt 2 of 3" in caplog.text
+    assert "could not start" not in caplog.text
 
 
 def test_close_ends_the_threads() -> None:

@@ -39,13 +39,14 @@ class Alarm:
                 self._started = True
             self._changed.notify()
 
-    def set_if_possible(self, due: float) -> None:
-        """Do the same; where there can be no thread now, log it."""
+    def set_if_possible(self, due: float, *, tell: bool) -> None:
+        """Do the same; where there can be no thread now, log it if ``tell``."""
         if due < self.due:
             try:
                 self.set(due)
             except RuntimeError:
-                _log.exception("could not start the thread that waits for scheduled jobs")
+                if tell:
+                    _log.exception("could not start the thread that waits for scheduled jobs")
 
     def stop(self) -> None:
         """End the thread."""

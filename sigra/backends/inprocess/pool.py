@@ -151,7 +151,7 @@ class Pool:
             self._staff(1)  # or raise, before any job is taken
         self._agenda.take(jobs)
         self._serve()
-        self._alarm.set_if_possible(self._agenda.next_due())
+        self._alarm.set_if_possible(self._agenda.next_due(), tell=self.phase == "open")
 
     def _serve(self) -> None:
         """Wake or start a thread for each job that is due, as far as there may be threads."""
@@ -244,5 +244,5 @@ class Pool:
                 for _, given_up in self._agenda.leave():
                     given_up.give_up("its backend was closed")
             else:
-                self._alarm.set_if_possible(self._agenda.next_due())
+                self._alarm.set_if_possible(self._agenda.next_due(), tell=self.phase == "open")
         return verdict.error
