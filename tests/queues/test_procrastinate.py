@@ -469,15 +469,28 @@ class TestProcrastinate(LoopContract):
             conn.rollback()
         assert "Index Scan using procrastinate_jobs_queueing_lock_idx" in plan
 
-    def test_a_transaction_takes_any_number_of_keys(self, harness: Any) -> None:
+    @pytest.mark.parametrize("awaited", [False, True])
+    def test_a_transaction_takes_any_number_of_keys(self, harness: Any, awaited: bool) -> None:
         """Each held a lock of the server's, which has room for some thousands, to the end."""
         locks = "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid()"
-        with psycopg.connect(harness.url) as conn:
-            held = []
-            for number in range(5):
-                contract_workers.echo.new(IDS, unique=f"k{number}", delay=4, conn=conn)
-                held += conn.execute(locks).fetchone() or ()
-            conn.rollback()
+        options: Any = [{"unique": f"k{number}", "delay": 4} for number in range(5)]
+        held = list[int]()
+
+        async def enqueue() -> None:
+            async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                for each in options:
+                    await contract_workers.echo.anew(IDS, **each, conn=conn)
+                    held.extend(await (await conn.execute(locks)).fetchone() or ())
+                await conn.rollback()
+
+        if awaited:
+            asyncio.run(enqueue())
+        else:
+            with psycopg.connect(harness.url) as conn:
+                for each in options:
+                    contract_workers.echo.new(IDS, **each, conn=conn)
+                    held.extend(conn.execute(locks).fetchone() or ())
+                conn.rollback()
         assert held == held[:1] * 5
 
     @pytest.mark.parametrize("commit", [False, True])
