@@ -101,7 +101,7 @@ class LargeError(ValueError):
     """Tell that a value makes more JSON than it may, perhaps because it holds another often."""
 
 
-def check_depth(value: Any, most: int = 1 << 18) -> None:
+def check_depth(value: Any, most: int) -> None:
     """Raise ``ValueError`` for what is nested deeper than ``LEVELS``, or makes too much JSON.
 
     Called before a codec writes it: orjson does not count tuples, and the standard library's
@@ -114,7 +114,7 @@ def check_depth(value: Any, most: int = 1 << 18) -> None:
         if not near:
             return
         size += len(near)
-        if size > 300:
+        if size > 1_000:
             break
     near, size = [value], 0
     for _ in range(LEVELS + 1):  # again: slower, but with no more at a time than fits

@@ -330,7 +330,7 @@ def peak_of_refusing(value: Any) -> int:
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=r"^$"):
-            check_depth(value)
+            check_depth(value, LIMIT)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -106,6 +106,12 @@ def test_other_events_pass_through_it() -> None:
     assert {"event": "hello", "answer": 42, "level": "warning"} == strict(stream.getvalue())
 
 
+def test_another_s_large_event_is_rendered_whole() -> None:
+    """It is not cut to what an event of ours may hold."""
+    fields = {"event": "e", "lines": ["x" * 300] * 2_000}
+    assert fields == json.loads(JSONRenderer()(None, "info", fields))
+
+
 def test_what_another_s_event_holds_many_times_is_cut() -> None:
     """Lists that double would make a line of a terabyte."""
     value: Any = ["x"]

@@ -64,7 +64,7 @@ class JSONRenderer:
         """Render one event, as structlog calls a processor."""
         event_dict.setdefault("level", name)
         try:
-            check_depth(event_dict)  # it may not be an event of log_safe
+            check_depth(event_dict, 1 << 22)  # it may not be an event of log_safe
         except ValueError:
             event_dict = sanitize_value(event_dict)
         line = line_of(event_dict)
