@@ -197,7 +197,9 @@ def test_a_refusal_can_be_searched_for(caplog: pytest.LogCaptureFixture) -> None
     assert [(close.name, "n1"), (close.name, "n2")] == found
 
 
-@pytest.mark.parametrize("name", ["x\nCRITICAL root\x1b[2J\u202e", "x" * 5_000_000])
+@pytest.mark.parametrize(
+    "name", ["x\nCRITICAL root\x1b[2J\u202e", "x" * 5_000_000], ids=["odd", "long"]
+)
 def test_a_name_that_a_message_makes_up_is_one_short_line(
     caplog: pytest.LogCaptureFixture, name: str
 ) -> None:

@@ -969,10 +969,11 @@ def test_a_closing_pool_does_not_complain_that_it_can_start_no_thread(
 
     job = fails.new(TENANT)
     monkeypatch.setattr(alarm, "start_thread", start)
-    closing = threading.Timer(0.0, lambda: left.extend(pool.close(PATIENCE)))
-    left: list[Job] = []
+    left = list[Job]()
+    closing = threading.Thread(target=lambda: left.extend(pool.close(PATIENCE)))
     closing.start()
-    while pool._pool is not None and pool._pool.phase == "open":
+    end = time.monotonic() + PATIENCE
+    while pool._pool is not None and pool._pool.phase == "open" and time.monotonic() < end:
         time.sleep(0.001)
     may_fail.set()
     closing.join(PATIENCE)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
@@ -740,7 +738,7 @@ def test_an_index_that_hides_an_entry_from_readers_is_found(
     assert hidden in {one.event_id for one in filled.query(which, None, 50).events}
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="Windows has no such signal")
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such signal")
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_signal_stops_the_look_at_the_indexes(sink: SqlAuditSink) -> None:
     """Of a large store it takes minutes, and Python itself handles no signal meanwhile."""
@@ -750,27 +748,16 @@ def test_a_signal_stops_the_look_at_the_indexes(sink: SqlAuditSink) -> None:
         INSERT INTO sigra_audit_entries SELECT chain, n, randomblob(32), hash, n, occurred_at, action,
         outcome, worker, actor_id, commitment, salt, payload FROM sigra_audit_entries, more"""
     alter(sink, lambda connection: connection.exec_driver_sql(many))
-    begun, done = threading.Event(), threading.Event()
 
     def stop(_: int, frame: Any) -> None:
         if frame.f_code.co_name == "_run_handlers":  # amid the statement
             raise KeyboardInterrupt
 
-    def tell() -> None:
-        begun.wait(60)
-        while not done.wait(0.001):
-            os.kill(os.getpid(), signal.SIGUSR1)
-
-    def look(connection: Connection) -> None:
-        begun.set()
-        list(hidden(connection, everything=True))
-
-    before, teller = signal.signal(signal.SIGUSR1, stop), threading.Thread(target=tell)
-    teller.start()
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
     try:
         with pytest.raises(KeyboardInterrupt):
-            sink.database.read(look)
+            sink.database.read(lambda connection: list(hidden(connection, everything=True)))
     finally:
-        done.set()
-        teller.join()
-        signal.signal(signal.SIGUSR1, before)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -815,15 +815,17 @@ def test_refute_enqueued_refuses_an_arg_that_no_job_has(
     "value",
     [uuid4(), date(2026, 12, 1), Decimal("9.99"), b"x", {1}, 2**63, object(), ValueError(), int],
 )
-@pytest.mark.parametrize("wrap", [lambda x: x, lambda x: [{"deep": x}]])
+@pytest.mark.parametrize(
+    ("wrap", "path"), [(lambda x: x, "$.n"), (lambda x: [{"deep": x}], "$.n[0].deep")]
+)
 def test_refute_enqueued_refuses_a_value_that_no_job_has(
-    wrap: Any, value: object, sigra_backend: RecordingBackend
+    wrap: Any, path: str, value: object, sigra_backend: RecordingBackend
 ) -> None:
     """A row's UUID travels as text: the test would pass whatever was enqueued."""
     later.new({**TENANT, "n": [{"deep": str(value)}]})
     with pytest.raises(InvalidArgsError) as caught:
         refute_enqueued(later, args={"n": wrap(value)})
-    assert caught.value.path in ("$.n", "$.n[0].deep")
+    assert path == caught.value.path
 
 
 def test_refute_enqueued_takes_what_only_looks_at_a_value(sigra_backend: RecordingBackend) -> None:
