@@ -156,7 +156,7 @@ def _refuse_kind(function: Callable[..., Any], where: str, parameter: Parameter)
     if parameter.kind is Parameter.POSITIONAL_ONLY:
         raise TypeError(f"{where} has {parameter.name!r} positional-only: move it after the '/'")
     noted = parameter.annotation if parameter.default is Parameter.empty else ""
-    if "AuditScope" in str(noted) and _takes_scope(function, noted):
+    if "AuditScope" in str(getattr(noted, "__args__", noted)) and _takes_scope(function, noted):
         raise TypeError(f"{where}: put the scope first, and use @tenant_worker: no other gets one")
     if parameter.name in ("self", "cls") and parameter.default is Parameter.empty:
         raise TypeError(f"{where} takes {parameter.name!r}; make a method a @staticmethod")

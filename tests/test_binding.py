@@ -316,6 +316,26 @@ def test_what_only_looks_like_a_scope_is_an_arg() -> None:
     assert bind(scope_of_another, tenant=True).required == ("granted",)
 
 
+class NotYet:
+    """A text that cannot be shown while modules are imported, as a lazy translation of Django."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+def test_what_stands_beside_an_annotated_type_is_not_shown() -> None:
+    """Whatever it is: the scope is sought in the type alone."""
+    names: dict[str, Any] = {
+        "Annotated": Annotated, "AuditScope": AuditScope, "NotYet": NotYet
+    }  # fmt: skip
+    source = "def of_{0}(scope, amount: Annotated[{0}, NotYet()]): ..."
+    for kind in ("int", "AuditScope"):
+        exec(compile(source.format(kind), "<annotated>", "exec", dont_inherit=True), names)
+    assert bind(names["of_int"], tenant=True).required == ("amount",)
+    with pytest.raises(TypeError, match="put the scope first"):
+        bind(names["of_AuditScope"], tenant=True)
+
+
 def test_the_refusal_says_where_the_function_is() -> None:
     """The TypeError names the function and its file."""
     with pytest.raises(TypeError, match=r"takes_self \(.*test_binding\.py:\d+\)"):
