@@ -258,10 +258,10 @@ def keeps_what_a_failed_job_had(backend: Backend) -> bool:
 
 
 def occupy_the_only_thread(free: threading.Event) -> None:
-    """Leave the running loop one thread, which is free only once that is set."""
+    """Leave the running loop one thread, which is free once that is set, or after a minute."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
-    loop.run_in_executor(None, free.wait)
+    loop.run_in_executor(None, free.wait, 60)
 
 
 def transact(server: str, worker: Any, args: Mapping[str, Any], commit: bool, awaited: bool) -> Any:

@@ -792,7 +792,8 @@ def test_a_job_that_is_cut_off_as_it_is_noted_to_begin_begins_or_ends(
         said.append("aborted" if running.cancelled() else "ended")
         await loop.shutdown_default_executor()
 
-    asyncio.run(run_it())
+    with not_hanging():
+        asyncio.run(run_it())
     assert said[1:] == expected
 
 

@@ -925,7 +925,7 @@ def test_a_job_that_gives_a_sign_of_life_as_a_sweep_reads_it_is_left_where_it_ru
     def read_and_beat(*args):
         queue.deserialize = read
         job = read(*args)
-        submit(own_loop(), beat(job.key)).result()
+        submit(own_loop(), beat(job.key)).result(60)
         return job
 
     async def beat(key):
