@@ -738,6 +738,31 @@ def test_an_index_that_hides_an_entry_from_readers_is_found(
     assert hidden in {one.event_id for one in filled.query(which, None, 50).events}
 
 
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+def test_many_other_faults_do_not_keep_a_false_index_unseen(sink: SqlAuditSink) -> None:
+    """SQLite tells 100: by a constraint that no old row meets, they can be made."""
+    for number in range(101):
+        sink.write(event(number))
+    name = "sigra_audit_entries_newest_of_chain"
+    entry = "CASE sequence WHEN 101 THEN '' ELSE occurred_at END"
+    with closing(sqlite3.connect(sink.database.file)) as connection:
+        look = "SELECT sql FROM sqlite_master WHERE name = ?"
+        (honest,) = connection.execute(look, (name,)).fetchone()
+        (table,) = connection.execute(look, ("sigra_audit_entries",)).fetchone()
+        connection.execute(f"DROP INDEX {name}")
+        connection.execute(honest.replace("occurred_at", entry, 1))
+        connection.execute("PRAGMA writable_schema = ON")
+        table = table.replace("PRIMARY KEY (", "CHECK (sequence > 101), PRIMARY KEY (")
+        for named, sql in ((name, honest), ("sigra_audit_entries", table)):
+            connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql, named))
+        (version,) = connection.execute("PRAGMA schema_version").fetchone()
+        connection.execute(f"PRAGMA schema_version = {version + 1}")
+        connection.commit()
+    which = EventFilter(organization_id="acme", since=NOON)
+    assert 100 == len(sink.query(which, None, 200).events)
+    assert [finding.kind for finding in found(sink).findings] == ["changed"]
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no such signal")
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 def test_a_signal_stops_the_look_at_the_indexes(sink: SqlAuditSink) -> None:
