@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 from capability_table import HEAD, OURS, PAGE, line, written
 
 from sigra import MissingExtraError
+from sigra.registry import backend_class
 
 
 def test_each_backend_has_its_line() -> None:
@@ -31,6 +33,21 @@ def test_the_line_says_what_the_class_declares(name: str) -> None:
 
 
 QUEUES = sorted(set(OURS) - {"sync", "thread", "asyncio"})
+
+
+@pytest.mark.parametrize("name", [name for name in QUEUES if name != "django"])
+@pytest.mark.parametrize("kind", [str, type])
+def test_what_is_none_of_the_queue_s_objects_is_refused(name: str, kind: type) -> None:
+    """Such as a URL, or the class itself; what Oban takes is a name, and what Django takes too."""
+    try:
+        backend: Any = backend_class(name)
+    except MissingExtraError:
+        pytest.skip("its extra is not installed here")
+    given = {str: "redis://localhost" if name != "oban" else b"oban", type: dict}[kind]
+    with pytest.raises(TypeError, match=f"{backend.__name__} takes .*, not "):
+        backend(given)
+
+
 HEADINGS = (
     "Set these",
     "Starting a consumer",

@@ -14,7 +14,7 @@ from sigra.backends.envelope import MARK, pack
 from sigra.backends.external import native
 from sigra.backends.kombu_json import fit, refuse_pickle
 from sigra.backends.producing import able_to, seconds_until, sending
-from sigra.backends.registering import register_with
+from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.job import Job
@@ -37,7 +37,7 @@ class CeleryBackend:
 
     def __init__(self, app: Any = None, *, note_begins: bool = True) -> None:
         self.app = _celery.current_app._get_current_object() if app is None else app
-        refuse_pickle(self.app.conf)
+        refuse_pickle(expect(self.app, "steps", "CeleryBackend takes a Celery app").conf)
         if on_rabbitmq(self.app.conf):
             self.capabilities |= able_to("at_least_once")
         self._note_begins = note_begins

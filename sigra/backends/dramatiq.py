@@ -12,7 +12,7 @@ from sigra.backends.dramatiq_send import millis, queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, require_json, seconds_until, sending
-from sigra.backends.registering import register_with
+from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -35,6 +35,7 @@ class DramatiqBackend:
         self._encoder: Any = None
         self._refuse_pickle()
         self.broker = _dramatiq.get_broker() if broker is None else broker
+        expect(self.broker, "middleware", "DramatiqBackend takes a Dramatiq broker")
         self.queue = queue
         for own in (CurrentMessage, WarnAtStart):
             if not any(isinstance(known, own) for known in self.broker.middleware):

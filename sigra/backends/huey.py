@@ -16,7 +16,7 @@ from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import read, task_of
 from sigra.backends.producing import able_to, due_at, require_json, sending
-from sigra.backends.registering import register_with
+from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.job import Job
 
@@ -39,6 +39,7 @@ class HueyBackend:
     def __init__(self, huey: Any = None) -> None:
         if huey is None:
             huey = huey_on(os.environ.get("SIGRA_HUEY_FILE") or "sigra-huey.db")
+        expect(huey, "storage", "HueyBackend takes a Huey")
         cure = "make it with serializer=sigra.backends.huey.JSONSerializer()"
         require_json(huey.serializer.serialize(["a"]), "this huey", cure)
         self.huey, self.embedded = huey, isinstance(huey.storage, FileStorage)

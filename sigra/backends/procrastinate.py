@@ -13,7 +13,7 @@ from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_onl
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import Strategy, is_ours, run, watch_start
 from sigra.backends.producing import able_to, is_async, sending
-from sigra.backends.registering import register_with
+from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.execute import in_event_loop
@@ -40,7 +40,7 @@ class ProcrastinateBackend:
             if not path:
                 raise TypeError("give ProcrastinateBackend the app, or set PROCRASTINATE_APP")
             app = _procrastinate.App.from_path(path)
-        self._app = app
+        self._app = expect(app, "connector", "ProcrastinateBackend takes an App")
         self._loop: asyncio.AbstractEventLoop | None = None
         register_with(app, self._register)
         watch_start(app)

@@ -1,4 +1,4 @@
-"""Register each worker with a queue's own object, for as long as that object lives."""
+"""A queue's own object: what is one, and how each worker is registered with it while it lives."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ class _Subscriber:
 
 
 _subscribers = WeakKeyDictionary[_Subscriber, None]()
+
+
+def expect(given: Any, member: str, what: str) -> Any:
+    """Return the object that a backend is given; ``TypeError`` if it lacks what a queue's own has.
+
+    ``what``: what the backend takes, in words.
+    """
+    if isinstance(given, type) or not hasattr(given, member):
+        shown = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise TypeError(f"{what}, not {shown}: pass the object that your application has")
+    return given
 
 
 def register_with(native: Any, register: Callable[[Definition], object]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, due_at, require_json, sending
+from sigra.backends.registering import expect
 from sigra.backends.rq_run import CUT_OFF, WORKER, native_job, run
 from sigra.job import Job
 
@@ -34,6 +35,7 @@ class RQBackend:
         if queue is None:
             url = os.environ.get("RQ_REDIS_URL", "redis://127.0.0.1:6379/0")
             queue = _rq.Queue(connection=_redis.Redis.from_url(url), serializer="json")
+        expect(queue, "serializer", "RQBackend takes an RQ Queue")
         cure = "make it with Queue(..., serializer='json') and start 'rq worker --serializer json'"
         require_json(queue.serializer.dumps([1]), "this RQ queue", cure)
         self.queue = queue

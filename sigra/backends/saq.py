@@ -10,6 +10,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.none_known import warn_if_none
 from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.registering import expect
 from sigra.backends.saq_connect import Connection, queue_of
 from sigra.backends.saq_run import named, native_job
 from sigra.backends.saq_watch import watch, watch_consumers
@@ -35,7 +36,9 @@ class SaqBackend:
 
     def __init__(self, queue: Any = None, *others: Any, heartbeat: int = 15) -> None:
         self.queue = _saq.Queue.from_url("redis://localhost") if queue is None else queue
-        self._queues = {each.name: each for each in (self.queue, *others)}
+        what = "SaqBackend takes SAQ queues"
+        given = [expect(each, "serialize", what) for each in (self.queue, *others)]
+        self._queues = {each.name: each for each in given}
         self._connections = {
             name: Connection(each, _TIMEOUT) for name, each in self._queues.items()
         }

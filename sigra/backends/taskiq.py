@@ -12,7 +12,7 @@ from sigra.backends.registering import register_with
 from sigra.backends.taskiq_queues import check_queue, surely_kick
 from sigra.backends.taskiq_refuse import refuse_dependencies, refuse_pickle, refuse_unwritable
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
-from sigra.backends.taskiq_startup import Startup
+from sigra.backends.taskiq_startup import Startup, results_of
 from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition
 from sigra.job import Job
@@ -35,7 +35,7 @@ class TaskiqBackend:
     def __init__(
         self, broker: Any, schedules: Any = None, *, queue: str | None = None, timeout: float = 10.0
     ) -> None:
-        for part in (broker, schedules, broker.result_backend):
+        for part in (broker, schedules, results_of(broker)):
             refuse_pickle(part)
         refuse_unwritable(schedules)
         if not (is_stream(broker) or hasattr(broker, "write_channel")):

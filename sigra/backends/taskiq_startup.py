@@ -9,12 +9,18 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.loop import Together, answered
+from sigra.backends.registering import expect
 from sigra.backends.taskiq_held import Held
 from sigra.backends.taskiq_refuse import refuse_pickle
 from sigra.backends.taskiq_run import LABELS
 from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
 
 _Events = native("taskiq", "taskiq").TaskiqEvents
+
+
+def results_of(broker: Any) -> Any:
+    """Return a broker's store of results; ``TypeError`` for what is no broker."""
+    return expect(broker, "result_backend", "TaskiqBackend takes a taskiq broker").result_backend
 
 
 class Startup:
