@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from sigra.backends.external import native
 from sigra.backends.insist import insist
+from sigra.backends.registering import expect
 from sigra.errors import brief
 from sigra.json import dumps
 
@@ -47,13 +48,8 @@ def own_queries(native: Any) -> Any:
             "PgQueuerBackend needs PostgreSQL, not PgQueuer.in_memory(); without a server use "
             "sigra.SyncBackend, or in tests the fixture sigra_backend"
         )
-    if not hasattr(queries, "driver"):
-        kind = type(queries).__qualname__
-        cure = "without one it connects to PGDSN"
-        raise TypeError(
-            f"PgQueuerBackend takes PgQueuer, Queries or SyncQueries, not {kind}; {cure}"
-        )
-    return queries
+    what = "PgQueuerBackend takes PgQueuer, Queries or SyncQueries"
+    return expect(queries, "driver", what, "without one it connects to PGDSN")
 
 
 def counts_of(job: Any) -> Mapping[str, Any]:

@@ -22,14 +22,16 @@ class _Subscriber:
 _subscribers = WeakKeyDictionary[_Subscriber, None]()
 
 
-def expect(given: Any, member: str, what: str) -> Any:
+def expect(
+    given: Any, member: str, what: str, cure: str = "pass the object that your application has"
+) -> Any:
     """Return the object that a backend is given; ``TypeError`` if it lacks what a queue's own has.
 
     ``what``: what the backend takes, in words.
     """
     if isinstance(given, type) or not hasattr(given, member):
         shown = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
-        raise TypeError(f"{what}, not {shown}: pass the object that your application has")
+        raise TypeError(f"{what}, not {shown}; {cure}")
     return given
 
 

@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from consumer import Consumer
 from consumer_side import held
 from queue_contract import LoopContract
 from queue_harness import (
@@ -67,6 +68,13 @@ class ProcrastinateHarness(QueueHarness):
         connector = procrastinate.PsycopgConnector(conninfo=self.url, timeout=5)
         self.app = procrastinate.App(connector=connector).open()
         self.backend = ProcrastinateBackend(self.app)
+
+    def hurried(self) -> Consumer:
+        """Start, in place of the consumer, one whose stop leaves jobs a fifth of a second."""
+        assert self.consumer.stop() == 0
+        hurried = self.another(self.new_name(), "--shutdown-graceful-timeout=0.2")
+        hurried.start()
+        return hurried
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
         return str(self.app.configure_task(name).defer(**payload))
@@ -628,13 +636,9 @@ class TestProcrastinate(LoopContract):
         for run in journal.runs():
             assert repr(run["args"]["value"]) == repr(value)
 
-    def test_a_stop_puts_an_unfinished_job_back(
-        self, harness: Any, journal: Journal, tmp_path: Path
-    ) -> None:
+    def test_a_stop_puts_an_unfinished_job_back(self, harness: Any, journal: Journal) -> None:
         """It runs again as the attempt that it was, which is what the log says."""
-        assert harness.consumer.stop() == 0
-        hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
-        hurried.start()
+        hurried = harness.hurried()
         job = procrastinate_app.sleeper.new({**IDS, "seconds": 4})
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
         assert hurried.stop() == 0
@@ -648,12 +652,10 @@ class TestProcrastinate(LoopContract):
         assert [run["attempt"] for run in journal.runs()] == [1, 1]
 
     def test_a_stop_that_meets_a_snooze_as_it_is_written_lets_that_end(
-        self, harness: Any, journal: Journal, tmp_path: Path
+        self, harness: Any, journal: Journal
     ) -> None:
         """Else the job ended there, without the run that it asked for."""
-        assert harness.consumer.stop() == 0
-        hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
-        hurried.start()
+        hurried = harness.hurried()
         with failing(harness.server, "OF args ON procrastinate_jobs", times=3):  # for 3 seconds
             contract_workers.snoozes.new({**IDS, "times": 1})
             journal.wait(harness, lambda: bool(journal.runs()), "the job")
@@ -663,12 +665,10 @@ class TestProcrastinate(LoopContract):
         assert [run["snoozes"] for run in journal.runs()] == [0, 1]
 
     def test_a_stop_waits_for_a_thread_and_takes_its_outcome(
-        self, harness: Any, journal: Journal, tmp_path: Path
+        self, harness: Any, journal: Journal
     ) -> None:
         """A thread cannot be ended, so its job is done and runs once."""
-        assert harness.consumer.stop() == 0
-        hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
-        hurried.start()
+        hurried = harness.hurried()
         job = contract_workers.waits.new({**IDS, "seconds": 4})
         journal.wait(harness, lambda: bool(journal.runs()), "the job")
         assert hurried.stop() == 0
@@ -718,12 +718,10 @@ class TestProcrastinate(LoopContract):
         harness.stop()  # the next test has a consumer with all its threads
 
     def test_a_stop_puts_a_job_back_that_waits_for_a_thread(
-        self, harness: Any, journal: Journal, tmp_path: Path
+        self, harness: Any, journal: Journal
     ) -> None:
         """It has used up no attempt, and runs in the next consumer."""
-        assert harness.consumer.stop() == 0
-        hurried = harness.another(tmp_path.name, "--shutdown-graceful-timeout=0.2")
-        hurried.start()
+        hurried = harness.hurried()
         jobs, ends = self._one_runs_and_one_waits(harness, journal)
         os.kill(hurried.pid, signal.SIGTERM)
         journal.wait(harness, lambda: harness.row(jobs[1])["status"] == "todo", "it to be put back")

@@ -706,6 +706,16 @@ def test_lost_chains_are_looked_for_among_any_number(sink: SqlAuditSink) -> None
     assert 2 == sink.database.write(plan).count(" Anti Join ")
 
 
+def pass_off(connection: sqlite3.Connection, sql: dict[str, str]) -> None:
+    """Write the schema by hand: what is there passes for what the SQL says that it is."""
+    connection.execute("PRAGMA writable_schema = ON")
+    for name, shown in sql.items():
+        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (shown, name))
+    (version,) = connection.execute("PRAGMA schema_version").fetchone()
+    connection.execute(f"PRAGMA schema_version = {version + 1}")
+    connection.commit()
+
+
 # Neither needs more than SQL. The second leaves as many entries in the index as in the table.
 @pytest.mark.parametrize("shown_as", ["", "CASE event_id WHEN '{}' THEN '' ELSE occurred_at END"])
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -723,11 +733,7 @@ def test_an_index_that_hides_an_entry_from_readers_is_found(
         false = honest.replace("occurred_at", shown_as.format(hidden), 1) if shown_as else honest
         less = "" if shown_as else f" WHERE event_id <> '{hidden}'"
         connection.execute(f"{false}{less}")
-        connection.execute("PRAGMA writable_schema = ON")
-        connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (honest, name))
-        (version,) = connection.execute("PRAGMA schema_version").fetchone()
-        connection.execute(f"PRAGMA schema_version = {version + 1}")
-        connection.commit()
+        pass_off(connection, {name: honest})
     assert hidden not in {one.event_id for one in filled.query(which, None, 50).events}
     report = found(filled)
     assert {(None, 0, "changed")} == {(f[0], f[1], f.kind) for f in report.findings}
@@ -751,13 +757,8 @@ def test_many_other_faults_do_not_keep_a_false_index_unseen(sink: SqlAuditSink) 
         (table,) = connection.execute(look, ("sigra_audit_entries",)).fetchone()
         connection.execute(f"DROP INDEX {name}")
         connection.execute(honest.replace("occurred_at", entry, 1))
-        connection.execute("PRAGMA writable_schema = ON")
         table = table.replace("PRIMARY KEY (", "CHECK (sequence > 101), PRIMARY KEY (")
-        for named, sql in ((name, honest), ("sigra_audit_entries", table)):
-            connection.execute("UPDATE sqlite_master SET sql = ? WHERE name = ?", (sql, named))
-        (version,) = connection.execute("PRAGMA schema_version").fetchone()
-        connection.execute(f"PRAGMA schema_version = {version + 1}")
-        connection.commit()
+        pass_off(connection, {name: honest, "sigra_audit_entries": table})
     which = EventFilter(organization_id="acme", since=NOON)
     assert 100 == len(sink.query(which, None, 200).events)
     assert [finding.kind for finding in found(sink).findings] == ["changed"]
