@@ -41,7 +41,7 @@ test: $(OLD)/.ready $(NEW)/.ready  ## run the tests on the oldest and the newest
 
 test-fast: $(NEW)/.ready  ## run what needs no server and starts no program, on one Python
 	@# In forks, which load and collect nothing; more of them than cores, for some tests wait.
-	@SIGRA_FEW=1 $(NEW)/bin/python -m pytest -p no:xdist --forks 8 -m "not servers and not programs"
+	@SIGRA_FEW=1 $(NEW)/bin/python -m pytest -p no:xdist --forks 16 -m "not servers and not programs"
 
 test-browser: $(NEW)/.ready  ## look at the audit page in a real Chromium (Debian: apt-get install chromium)
 	@SIGRA_BROWSER=1 $(NEW)/bin/python -m pytest tests/web/test_chromium.py

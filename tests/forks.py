@@ -2,8 +2,10 @@
 
 What the tests import is loaded once and each test is collected once, so that a process more
 costs next to nothing, and waits for a clock or a program while others work. A fork takes some
-more tests of one module or class whenever it is done with some, and tells the first process what
-came of each, which shows, counts and remembers it as if it had run it itself.
+more tests of one module or class whenever it is done with some, one alone of those that are
+marked with ``waits``, and these in turn with the others, so that there is always one that works.
+It tells the first process what came of each, which shows, counts and remembers it as if it had
+run it itself.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import os
 import signal
 import traceback
 from collections.abc import Iterator
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise, zip_longest
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
@@ -69,9 +71,7 @@ class Fork:
 
 def run(session: pytest.Session, number: int) -> None:
     """Run all collected tests in so many forks."""
-    by_parent = groupby(range(len(session.items)), lambda place: session.items[place].parent)
-    whole = [list(places) for _, places in by_parent]
-    groups = [places[at : at + _MOST] for places in whole for at in range(0, len(places), _MOST)]
+    groups = _in_turn(session.items)
     session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # theirs too
     claims = _queue(len(groups))
     forks: list[Fork] = []
@@ -90,6 +90,17 @@ def run(session: pytest.Session, number: int) -> None:
         ends = [(fork.end(), fork.at) for fork in forks]
     if finished < len(session.items) or any(status for status, _ in ends):
         raise Trouble(f"{finished} tests ran; how each fork ended, and with which test: {ends}")
+
+
+def _in_turn(items: list[pytest.Item]) -> Groups:
+    """Return the tests in the order and the groups in which forks take them."""
+    groups: tuple[Groups, Groups] = ([], [])
+    for parent, places in groupby(range(len(items)), lambda place: items[place].parent):
+        some = list(places)
+        wait = parent is not None and parent.get_closest_marker("waits") is not None
+        size = 1 if wait else _MOST
+        groups[not wait].extend(some[at : at + size] for at in range(0, len(some), size))
+    return [group for group in chain.from_iterable(zip_longest(*groups)) if group]
 
 
 def _queue(count: int) -> int:

@@ -45,6 +45,18 @@ class TestOne(Other): pass
 class TestTwo(Other): pass
 class TestThree(Other): pass
 """
+EACH_OTHER = """
+import pathlib, pytest, time
+@pytest.mark.waits
+class TestWhoWait:
+    @pytest.mark.parametrize("name", ["one", "other"])
+    def test_for_each_other(self, name):
+        pathlib.Path(f"began-{name}").touch()
+        until = time.monotonic() + 60
+        while len(list(pathlib.Path().glob("began-*"))) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+"""
 RAISES_IN_VAIN = """
 def test_that_leaves_garbage():
     class Garbage:
@@ -88,6 +100,12 @@ def test_a_fork_takes_what_it_runs_next_when_it_is_done(tmp_path: Path) -> None:
     """Else the two longest tests of all might wait for one another in one fork."""
     status, shown = outcome(tmp_path, WAITS)
     assert (0, True) == (status, "4 passed" in shown)
+
+
+def test_each_that_waits_is_taken_alone(tmp_path: Path) -> None:
+    """Else some that only wait make a fork the last one to end, and the cores idle."""
+    status, shown = outcome(tmp_path, EACH_OTHER)
+    assert (0, True) == (status, "2 passed" in shown)
 
 
 def test_what_is_raised_in_vain_fails_the_run(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from sigra.testing.contract_case import IDS
 from sigra.testing.contract_workers import record_events
 from sigra.testing.harness import Journal
 
+pytestmark = pytest.mark.waits
+
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:

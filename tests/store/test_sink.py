@@ -563,10 +563,11 @@ def test_a_closed_sink_leaves_nothing_for_the_exit(url: str) -> None:
     assert multiprocessing.util  # has a list of its own
     gc.collect()  # what earlier tests left
     before = sys.getrefcount(batch._close_at_exit)
-    SqlAuditSink(url, batch=FOR_EVER).close()
+    for _ in range(10):
+        SqlAuditSink(url, batch=FOR_EVER).close()
     gc.collect()
     after = sys.getrefcount(batch._close_at_exit)
-    assert after == before
+    assert after < before + 5  # not equal: an earlier test's may be given up only now
 
 
 def test_a_close_that_is_interrupted_can_be_called_again(
