@@ -1053,7 +1053,10 @@ def test_a_server_that_does_not_answer_in_time_is_told_in_words() -> None:
         client.close()
     told = "Error: the audit store cannot be opened: TimeoutError\n"
     assert (2, True) == (result.exit_code, told in result.stderr)
-    del result  # its traceback has the connection
+    for thread in threading.enumerate():
+        if thread.name == "sigra-audit-store":  # its loop has the connection until it is closed
+            thread.join(240)
+    del result  # its traceback has it too
     gc.collect()
 
 
