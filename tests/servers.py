@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import tempfile
 import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 def need(package: str, extra: str | None = None) -> ModuleType:
@@ -122,11 +127,21 @@ def bundled_redis() -> Iterator[str]:
 
 @contextmanager
 def own_database(server: str) -> Iterator[str]:
-    """Make a PostgreSQL database, and drop it."""
+    """Make a PostgreSQL database, and drop it; and drop those of runs that were killed.
+
+    Its name is that of a connection, and so whose has none is nobody's.
+    """
     import psycopg
 
-    name = f"sigra_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(server, autocommit=True) as conn:
+    name = f"sigra_tests_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True, application_name=name) as conn:
+        for (left,) in conn.execute(
+            "SELECT datname FROM pg_database AS made WHERE datname LIKE 'sigra\\_tests\\_%' AND "
+            "pg_get_userbyid(datdba) = current_user AND NOT EXISTS "
+            "(SELECT FROM pg_stat_activity WHERE application_name = made.datname)"
+        ).fetchall():
+            with suppress(psycopg.Error):  # another drops it too
+                conn.execute(f'DROP DATABASE IF EXISTS "{left}" WITH (FORCE)')
         conn.execute(f'CREATE DATABASE "{name}"')
         try:
             yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
@@ -140,34 +155,65 @@ def own_redis(server: str, patience: float = 1800.0) -> Iterator[str]:
 
     A server has 15 of them: wait for one while tests that run at the same time have them all.
     """
-    import redis
-
     deadline = time.monotonic() + patience
-    while (url := _claimed(server)) is None:
+    while (found := _claimed(server)) is None:
         if time.monotonic() > deadline:
             raise RuntimeError(f"no free database at {server}: others have those of 1 to 15")
-        time.sleep(0.5)
-    try:
-        yield url
-    finally:
-        with redis.Redis.from_url(url) as client:
+        time.sleep(random.uniform(0.3, 0.7))  # not in step with others: see _taken_over
+    url, client = found
+    with client:
+        try:
+            yield url
+        finally:
             client.flushdb()
 
 
-def _claimed(server: str) -> str | None:
-    """Claim a Redis database and return its URL; None where others have all that are empty."""
+_CLAIM = "sigra-tests"
+
+
+def _claimed(server: str) -> tuple[str, Redis] | None:
+    """Claim a Redis database; None where others have all that are empty.
+
+    Return its URL, and the client whose connection tells others that the claim holds.
+    """
     import redis
 
-    claim, others = "sigra-tests", False
+    others, name = False, f"connected-{uuid.uuid4().hex}"
     for number in range(15, 0, -1):
         url = urlunsplit(urlsplit(server)._replace(path=f"/{number}"))
-        with redis.Redis.from_url(url) as client:
-            if client.set(claim, os.getpid(), nx=True, ex=7200) is None:
-                others = True
-            elif client.dbsize() == 1:
-                return url
-            else:
-                client.delete(claim)
+        client = redis.Redis.from_url(url, client_name=name)
+        if client.set(_CLAIM, name, nx=True) is None:
+            if _taken_over(client, number, name):
+                return url, client
+            others = True
+        elif client.dbsize() == 1:
+            return url, client
+        else:
+            client.delete(_CLAIM)
+        client.close()
     if others:
         return None
     raise RuntimeError(f"no empty database at {server}: all of 1 to 15 hold keys")
+
+
+def _taken_over(client: Redis, number: int, name: str) -> bool:
+    """Take over the claim of a run that was killed, if its consumers are gone too.
+
+    Such a database is one to which nobody else is connected.
+    """
+    import redis
+
+    with client.pipeline() as pipe:
+        pipe.watch(_CLAIM)
+        ours = (pipe.get(_CLAIM) or b"").startswith(b"connected-")  # older releases' are not
+        there = [each["name"] for each in pipe.client_list() if each["db"] == str(number)]
+        if not ours or {*there} != {name}:
+            return False
+        pipe.multi()
+        pipe.flushdb()
+        pipe.set(_CLAIM, name)
+        try:
+            pipe.execute()
+        except redis.WatchError:  # another did it first
+            return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import uuid
 from urllib.parse import urlsplit
 
 import pytest
@@ -28,6 +29,32 @@ def test_a_bundled_postgres_serves_and_is_gone_afterwards() -> None:
         with own_database(url) as own, psycopg.connect(own) as conn:
             assert conn.execute("SELECT current_user").fetchone() == ("postgres",)
     assert not answers(url)
+
+
+@pytest.mark.servers
+def test_the_database_of_a_run_that_was_killed_is_dropped(postgres_server: str) -> None:
+    """By the next that makes one."""
+    import psycopg
+
+    left = f"sigra_tests_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as conn:
+        conn.execute(f'CREATE DATABASE "{left}"')
+        try:
+            with own_database(postgres_server):
+                found = conn.execute("SELECT datname FROM pg_database").fetchall()
+        finally:
+            conn.execute(f'DROP DATABASE IF EXISTS "{left}"')
+    assert (left,) not in found
+
+
+@pytest.mark.servers
+def test_the_database_of_a_run_beside_is_kept(postgres_server: str) -> None:
+    """Also while nobody is connected to it."""
+    import psycopg
+
+    with own_database(postgres_server) as first, own_database(postgres_server):
+        with psycopg.connect(first) as conn:
+            assert conn.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_without_a_bundle_the_test_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
