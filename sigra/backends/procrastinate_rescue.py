@@ -10,6 +10,7 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.insist import insist
+from sigra.backends.procrastinate_notes import rows_in_memory
 from sigra.errors import brief
 
 _procrastinate = native("procrastinate", "procrastinate")
@@ -72,6 +73,8 @@ def look_for_lost(app: Any, after: float | None, is_ours: Callable[[Any, str], b
         return
 
     async def rescue(context: Any, timestamp: int) -> None:  # noqa: ARG001
+        if rows_in_memory(context.app.connector) is not None:
+            return  # its jobs are lost with its process
         manager, dead = context.app.job_manager, []
         write = context.app.connector.execute_query_async
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=after):

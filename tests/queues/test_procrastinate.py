@@ -41,13 +41,21 @@ from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
 
-from sigra import EnqueueError, InvalidOptionError, configure, tenant_worker  # noqa: E402
+from sigra import (  # noqa: E402
+    EnqueueError,
+    Failure,
+    InvalidOptionError,
+    Snooze,
+    configure,
+    tenant_worker,
+)
 from sigra.backends import (  # noqa: E402
     procrastinate_insert,
     procrastinate_notes,
     procrastinate_run,
 )
 from sigra.backends.procrastinate import ProcrastinateBackend  # noqa: E402
+from sigra.backends.procrastinate_rescue import RESCUE  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
@@ -816,6 +824,49 @@ def test_a_job_is_let_go_as_it_ends_and_not_as_its_consumer_does() -> None:
         assert ran() is None
 
     asyncio.run(run_one_and_look())
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_the_connector_for_tests_runs_each_attempt(is_async: bool) -> None:
+    """It takes no SQL of ours, and knew not even that a plain function waits for a thread."""
+    runs = list[tuple[int, int]]()
+
+    def body(scope: Any, job: Any) -> Any:
+        runs.append((job.attempt, job.snoozes))
+        if job.snoozes == 0:
+            return Snooze(1)
+        return Failure("once") if job.attempt == 1 else None
+
+    async def awaited(scope: Any, job: Any) -> Any:
+        return body(scope, job)
+
+    name = f"tests.in_memory_{is_async}"
+    known = tenant_worker(name=name, max_attempts=2, backoff=0)(awaited if is_async else body)
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    async def run_it() -> str:
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                job = await known.anew(IDS)
+            row = app.connector.jobs[int(job.native_id)]
+            while row["status"] == "todo":
+                await app.run_worker_async(wait=False, install_signal_handlers=False)
+                row["scheduled_at"] = None  # do not wait until a snooze is over
+        return row["status"]
+
+    with not_hanging():
+        assert asyncio.run(run_it()) == "succeeded"
+    assert runs == [(1, 0), (1, 1), (2, 1)]
+
+
+def test_a_look_for_lost_jobs_finds_none_in_memory() -> None:
+    """A suite's log had an error of it every ten seconds."""
+    app = procrastinate.App(connector=InMemoryConnector())
+    ProcrastinateBackend(app)
+    with app.open():
+        app.configure_task(RESCUE).defer(timestamp=0)
+        app.run_worker(wait=False, install_signal_handlers=False)
+    assert {row["status"] for row in app.connector.jobs.values()} == {"succeeded"}
 
 
 def test_the_environment_names_the_app(monkeypatch: pytest.MonkeyPatch) -> None:
