@@ -126,10 +126,12 @@ def tenancy(given: dict[str, Any]) -> dict[str, Any]:
     """
     organization, without = given.pop("organization"), given.pop("without")
     everything = given.pop("everything")
-    if [organization is not None, without, everything].count(True) != 1:
+    if (count := [organization is not None, without, everything].count(True)) != 1:
+        ways = "--organization ID, --without-organization and --all-organizations"
         raise MisuseError(
-            "no events are selected: pass exactly one of --organization ID, --without-organization "
-            "and --all-organizations"
+            f"{ways} exclude each other: pass exactly one of them"
+            if count
+            else f"no events are selected: pass exactly one of {ways}"
         )
     which: dict[str, Any] = {"organization_id": organization}
     if everything:
