@@ -82,7 +82,13 @@ class EmailSettings:
     mailer: Callable[[EmailMessage], object]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.builders, Mapping):
+            kind = type(self.builders).__qualname__
+            raise TypeError(f"builders must be a mapping of types to functions, not {kind}")
         for function in (self.find_user, *self.builders.values(), self.mailer):
+            if not callable(function):
+                kind = type(function).__qualname__
+                raise TypeError(f"find_user, mailer and each builder must be functions, not {kind}")
             if iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__):
                 name = getattr(function, "__qualname__", repr(function))
                 raise TypeError(

@@ -170,6 +170,23 @@ def test_an_asynchronous_function_is_refused(place: int, kind: Any, backend: Syn
         EmailSettings(*given)
 
 
+@pytest.mark.parametrize(
+    ("place", "given", "reason"),
+    [
+        (0, 3, "must be functions, not int"),
+        (1, {"confirm": None}, "must be functions, not NoneType"),
+        (1, [], "builders must be a mapping of types to functions, not list"),
+        (2, "smtp://", "must be functions, not str"),
+    ],
+)
+def test_what_is_no_function_is_refused(place: int, given: Any, reason: str) -> None:
+    """Where it is set up, and not in a consumer's first job."""
+    settings: list[Any] = [{"7": ANN}.get, {"confirm": confirm}, print]
+    settings[place] = given
+    with pytest.raises(TypeError, match=reason):
+        EmailSettings(*settings)
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_what_returns_an_awaitable_fails_the_job(place: int, backend: SyncBackend) -> None:
     """Also where nobody could tell by its looks that it is asynchronous."""
