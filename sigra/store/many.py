@@ -30,7 +30,7 @@ def log_many(events: Iterable[Mapping[str, Any]], *, conn: Any = None) -> list[A
     results: list[AuditResult] = []
     try:
         _hold(events, conn, held, results)
-        for sink in found:
+        for sink in found if held else ():  # a transaction without events would lock SQLite
             sink.write_in(conn, held, savepoint=False)
     except Exception as error:
         reason = f"a store wrote none of the events: {error_name(error)}"

@@ -396,6 +396,13 @@ def test_transactions_of_one_loop_keep_their_events_at_once(
     assert sink.count(EventFilter(all_organizations=True)) == 60
 
 
+def test_no_events_begin_no_transaction(engine: Engine) -> None:
+    """With SQLite it would have the lock until its caller ends it."""
+    with engine.connect() as connection:
+        assert audit.log_many([], conn=connection) == []
+        assert not connection.in_transaction()
+
+
 def test_without_a_store_no_transaction_is_written_in(engine: Engine) -> None:
     """What would be lost is an error, or a failure."""
     with configure(sinks=[]), engine.connect() as connection:
