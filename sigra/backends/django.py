@@ -10,6 +10,7 @@ from sigra.backends.django_insert import check_options, insert, transaction
 from sigra.backends.django_run import WORKER, task_of
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, accept, sending
+from sigra.backends.registering import expect
 from sigra.job import Job
 
 __all__ = ["DjangoBackend", "task_of"]
@@ -38,7 +39,8 @@ class DjangoBackend:
     capabilities = able_to("queue", "priority", "conn", "at_least_once")
 
     def __init__(self, alias: str = "default") -> None:
-        backend = _tasks.task_backends[alias]
+        what = "DjangoBackend takes the alias of an entry of TASKS, a str"
+        backend = _tasks.task_backends[expect(alias, "casefold", what, "pass its name")]
         if not isinstance(backend, _database.DatabaseBackend):
             raise ValueError(
                 f"TASKS[{alias!r}] is {type(backend).__qualname__}, which has no consumers: set "

@@ -613,6 +613,13 @@ def test_a_backend_without_consumers_is_refused():
         DjangoBackend("here")
 
 
+@pytest.mark.parametrize("given", [None, b"default"])
+def test_what_is_no_alias_is_refused(given):
+    """It is told what to pass."""
+    with pytest.raises(TypeError, match=r"takes the alias of an entry of TASKS, a str, not \w+;"):
+        DjangoBackend(given)
+
+
 @pytest.mark.parametrize("name", ["plain", "app.jobs.close", "a:b.c", "a.b:c", "100%.x", "ünï"])
 def test_a_worker_of_any_name_has_a_path_of_its_own(name):
     """Django imports the task by a path that no two workers share."""
