@@ -422,6 +422,8 @@ def test_keys_are_known_before_anything_is_signed() -> None:
     [
         ({"keys": {"a": b"short"}}, "at least 32 random bytes"),
         ({"keys": {"a": "k" * 32}}, "at least 32 random bytes"),
+        ({"keys": {"": KEY}, "current": ""}, "the id of a key must be a name"),
+        ({"keys": {"\ud800": KEY}, "current": "\ud800"}, "the id of a key must be a name"),
         ({"current": "b"}, "must be one of the ids in keys"),
         ({"current": None}, "signs nothing"),
         ({"lifetime": 0}, "above zero"),

@@ -36,8 +36,8 @@ class Signing:
     without the keys still run. ``application``: a name that producers and consumers share;
     another application's jobs are refused. ``lifetime``: the seconds after the enqueue in which
     a run may begin; None: no limit. ``accept_unsigned``: run unsigned jobs too, while producers
-    still send them. Raises ``ValueError`` for a key that is too short and for a bad ``current``,
-    ``application`` or ``lifetime``.
+    still send them. Raises ``ValueError`` for a key that is too short or has no id, and for a bad
+    ``current``, ``application`` or ``lifetime``.
     """
 
     keys: Mapping[str, bytes] = field(repr=False)
@@ -52,6 +52,10 @@ class Signing:
             if not isinstance(name, str):  # it may be a key, which no error may show
                 raise ValueError(
                     "keys must map ids, which are str, to keys, which are bytes: are they swapped?"
+                )
+            if not name or not is_unicode(name):
+                raise ValueError(
+                    f"the id of a key must be a name that UTF-8 can carry, not {name!r}"
                 )
             if not isinstance(key, bytes) or len(key) < SHORTEST_KEY:
                 raise ValueError(
