@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sigra.backends.inprocess import CAPABILITIES
+from sigra.backends.inprocess.agenda import check_timeout
 from sigra.backends.inprocess.desk import Desk
 from sigra.context import running
 from sigra.errors import EnqueueError
@@ -63,6 +64,7 @@ class AsyncioBackend:
         From now on ``.new()`` raises ``EnqueueError`` on this loop; only the shared instance
         behind the name "asyncio" opens again. Raises ``RuntimeError`` inside a job.
         """
+        check_timeout(timeout)
         return await self._open(asyncio.get_running_loop()).close(timeout)
 
     def _desk(self) -> Desk:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sigra.backends.inprocess import CAPABILITIES
-from sigra.backends.inprocess.agenda import report_unfinished
+from sigra.backends.inprocess.agenda import check_timeout, report_unfinished
 from sigra.backends.inprocess.line import Turn
 from sigra.backends.inprocess.pool import Pool
 from sigra.errors import EnqueueError
@@ -93,6 +93,7 @@ class ThreadBackend:
         From now on ``.new()`` raises ``EnqueueError``; only the shared instance behind the name
         "thread" opens again. Raises ``RuntimeError`` inside a job.
         """
+        check_timeout(timeout)
         with _opening:
             if self._pool is None:
                 self._pool = Pool(self, self._size, self._bound)

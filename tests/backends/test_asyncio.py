@@ -459,6 +459,14 @@ async def test_aclose_cancels_what_its_timeout_leaves(backend: AsyncioBackend) -
         await running.aresult()
 
 
+@on_loop
+async def test_a_timeout_that_is_no_number_closes_nothing(backend: AsyncioBackend) -> None:
+    """It would never be over."""
+    with pytest.raises(ValueError, match="timeout must be seconds, or None"):
+        await backend.aclose(float("nan"))
+    assert 1 == await remember.new({"n": 1}).aresult()
+
+
 def test_what_aclose_cuts_off_is_not_said_to_come_again(
     backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
 ) -> None:

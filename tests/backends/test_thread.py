@@ -779,6 +779,13 @@ def test_close_returns_what_a_timeout_left(pool: ThreadBackend) -> None:
     assert ["gate"] == ran
 
 
+def test_a_timeout_that_is_no_number_closes_nothing(pool: ThreadBackend) -> None:
+    """It would never be over."""
+    with pytest.raises(ValueError, match="timeout must be seconds, or None"):
+        pool.close(float("nan"))
+    assert 1 == remember.new({"n": 1}).result(PATIENCE)
+
+
 @worker
 def ends_at_the_gate(how: str) -> Any:
     gates["began"].set()

@@ -127,6 +127,12 @@ class Agenda:
             self._plain.append((job, ticket))
 
 
+def check_timeout(timeout: float | None) -> None:
+    """Raise ``ValueError`` for a time to wait that is no number: it would never be over."""
+    if timeout is not None and math.isnan(timeout):
+        raise ValueError("timeout must be seconds, or None for as long as it takes, not nan")
+
+
 def report_unfinished(jobs: Iterable[Job], why: str) -> None:
     """Log a warning for each job that this process will not finish."""
     for job in jobs:
