@@ -9,6 +9,7 @@ from typing import Any
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.backends.jsonb import fit
+from sigra.backends.procrastinate_notes import rows_in_memory
 from sigra.backends.producing import (
     accept,
     check_length,
@@ -18,7 +19,7 @@ from sigra.backends.producing import (
     require_conn,
     unique_key,
 )
-from sigra.errors import EnqueueError
+from sigra.errors import EnqueueError, InvalidOptionError
 from sigra.job import Job
 
 _procrastinate = native("procrastinate", "procrastinate")
@@ -66,6 +67,7 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
 
     Raises ``InvalidOptionError`` or ``EnqueueError`` for a ``conn`` that cannot be written by.
     """
+    _check_in_memory(connector, jobs[0])
     require_conn(jobs[0], "psycopg", "pgconn")
     if conn is not None:
         if is_async(conn):
@@ -92,6 +94,7 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
 
 async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     """Do the same by an async connection."""
+    _check_in_memory(connector, jobs[0])
     require_conn(jobs[0], "psycopg", "pgconn")
     if conn is not None and not isinstance(connector, _procrastinate.PsycopgConnector):
         connector = _procrastinate.PsycopgConnector()
@@ -111,6 +114,14 @@ async def awrite(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
         rows = await ask(conn, **statement)
     await conn.execute(_RELEASE)
     return rows
+
+
+def _check_in_memory(connector: Any, job: Job) -> None:
+    """Refuse what the connector for tests cannot do."""
+    for option in ("unique", "conn"):
+        if getattr(job.options, option) is not None and rows_in_memory(connector) is not None:
+            reason = "procrastinate's InMemoryConnector cannot honour it; test by sigra_backend"
+            raise InvalidOptionError(option, reason, job.worker)
 
 
 def _made(rows: Sequence[Mapping[str, Any]]) -> dict[str | None, Any]:

@@ -859,6 +859,22 @@ def test_the_connector_for_tests_runs_each_attempt(is_async: bool) -> None:
     assert runs == [(1, 0), (1, 1), (2, 1)]
 
 
+@pytest.mark.parametrize("option", ["unique", "conn"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_the_connector_for_tests_refuses_what_it_cannot_do(option: str, awaited: bool) -> None:
+    """A key ended in a ``KeyError`` of the connector's, and no rollback took a job away."""
+    app = procrastinate.App(connector=InMemoryConnector())
+    value: Any = "key" if option == "unique" else procrastinate_app.app
+    with app.open(), configure(backend=ProcrastinateBackend(app)):
+        with pytest.raises(InvalidOptionError, match="InMemoryConnector") as caught:
+            if awaited:
+                asyncio.run(contract_workers.echo.anew(IDS, **{option: value}))
+            else:
+                contract_workers.echo.new(IDS, **{option: value})
+    assert caught.value.option == option
+    assert not app.connector.jobs
+
+
 def test_a_look_for_lost_jobs_finds_none_in_memory() -> None:
     """A suite's log had an error of it every ten seconds."""
     app = procrastinate.App(connector=InMemoryConnector())
