@@ -8,9 +8,10 @@ from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from sigra.cli.check.local_names import FunctionDef
-from sigra.cli.check.names import SCOPE, Names, Put, State, dotted
+from sigra.cli.check.names import SCOPE, Names, Put, dotted
 from sigra.cli.check.parameters import defaults, passed
 from sigra.cli.check.sources import Function
+from sigra.cli.check.state import State
 from sigra.cli.check.values import FILLERS, GIVERS, choices, items, keeps, names_in, returned
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Expressions(Names):
         inside, self.state = self.state, before
         held, left = self._tracer.closure(self._function, node, inside, (*self._way, *way))
         shared = {n for one in ast.walk(node) if isinstance(one, ast.Nonlocal) for n in one.names}
-        self.state |= {fact for fact in left if fact[0].partition(".")[0] in shared}
+        self.state |= left.only(shared)
         return held
 
     def _enter(self, args: ast.arguments, given: State) -> None:
@@ -91,8 +92,7 @@ class Expressions(Names):
         values = {name: self.what(default) for name, default in defaults(args).items()}
         for arg in (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg):
             if arg is not None:
-                what = {what for name, what in given if name == arg.arg}
-                self.put(ast.Name(arg.arg), values.get(arg.arg, set()) | what)
+                self.put(ast.Name(arg.arg), values.get(arg.arg, set()) | given.of(arg.arg))
 
     def _look(self, node: ast.expr) -> bool:
         match node:
@@ -159,7 +159,7 @@ class Expressions(Names):
             for test in generator.ifs:
                 self.holds(test)
         held = self._any(parts)
-        self.state = before | {fact for fact in self.state if fact[0].partition(".")[0] not in own}
+        self.state = before | self.state.without(own)
         return held
 
     def _lambda(self, node: ast.Lambda, given: State) -> bool:
@@ -170,7 +170,7 @@ class Expressions(Names):
         if node.body not in self._names:
             self._names |= names_in(node.body)
         names = self._names[node.body]
-        result = self.holds(node.body) or (SCOPE in {w for n, w in self.state if n in names})
+        result = self.holds(node.body) or any(SCOPE in self.facts(name) for name in names)
         self.state, self._function = before, caller
         return result
 

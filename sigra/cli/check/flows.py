@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from sigra.cli.check.local_names import FunctionDef
 from sigra.cli.check.modules import Module
-from sigra.cli.check.names import SCOPE, State
+from sigra.cli.check.names import SCOPE
 from sigra.cli.check.sources import Function, Sources
+from sigra.cli.check.state import State
 from sigra.cli.check.statements import Statements
 
 _FRAMES = 100_000

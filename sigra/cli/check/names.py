@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 
-SCOPE = object()
-"""The fact that a name is a worker's scope, or an object that holds one."""
+from sigra.cli.check.state import State, root_of
 
-State = frozenset[tuple[str, object]]
-"""Pairs of a name and what it may be: ``SCOPE``, a class (by its name), or what a call runs."""
+SCOPE = object()
+"""What a name may be: a worker's scope, or an object that holds one.
+
+It may also be a class (by its name), or what a call runs.
+"""
 
 Put = tuple[ast.expr, set[object]]
 """A target, and what is put into it."""
@@ -23,13 +25,11 @@ class Names:
 
     def facts(self, name: str | None) -> set[object]:
         """Return what a name may be, as far as it is known."""
-        return {what for known, what in self.state if known == name}
+        return set() if name is None else self.state.of(name)
 
     def forget(self, name: str) -> None:
         """Forget what a name, and each attribute of it, may be."""
-        self.state = frozenset(
-            fact for fact in self.state if fact[0] != name and not fact[0].startswith(f"{name}.")
-        )
+        self.state = self.state.forget(name)
 
     def put(self, target: ast.expr, what: Collection[object]) -> None:
         """Record that a target is one of ``what``, and no longer what it was."""
@@ -61,9 +61,9 @@ class Names:
             target = target.value
         name = dotted(target)
         if name is not None:
-            self.state |= {(name, one) for one in what}
+            self.state |= State((name, one) for one in what)
             if "." in name and SCOPE in what:
-                self.state |= {(name.partition(".")[0], SCOPE)}
+                self.state |= State({(root_of(name), SCOPE)})
 
 
 def dotted(node: ast.expr) -> str | None:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 
 from sigra.cli.check.expressions import Expressions
 from sigra.cli.check.local_names import FunctionDef
-from sigra.cli.check.names import SCOPE, State
+from sigra.cli.check.names import SCOPE
 from sigra.cli.check.sources import Function
+from sigra.cli.check.state import State
 
 if TYPE_CHECKING:
     from sigra.cli.check.flows import Tracer
-
-_Facts = set[tuple[str, object]]
 
 
 class Statements(Expressions):
@@ -26,8 +25,8 @@ class Statements(Expressions):
         super().__init__(tracer, function, state, way)
         self._returned = False
         self.left = State()  # what names are where the function is left before its end
-        self._trails: list[_Facts] = []  # of each "try" around: what names were within it
-        self._loops: list[tuple[_Facts, _Facts]] = []  # what they were at "break" and "continue"
+        self._trails: list[State] = []  # of each "try" around: what names were within it
+        self._loops: list[list[State]] = []  # what they were at "break" and "continue"
 
     def walk(self, body: list[ast.stmt]) -> bool:
         """Go through the statements; tell if what is returned holds the scope."""
@@ -38,8 +37,7 @@ class Statements(Expressions):
         return self._returned
 
     def _note(self) -> None:
-        for trail in self._trails:
-            trail.update(self.state)
+        self._trails = [trail | self.state for trail in self._trails]
 
     def _statement(self, node: ast.stmt) -> None:
         match node:
@@ -100,8 +98,7 @@ class Statements(Expressions):
         if isinstance(node, (ast.Return, ast.Raise)):
             self.left |= self.state
         elif isinstance(node, (ast.Break, ast.Continue)):
-            facts = self._loops[-1][isinstance(node, ast.Continue)]
-            facts |= self.state
+            self._loops[-1][isinstance(node, ast.Continue)] |= self.state
         if isinstance(node, (ast.Return, ast.Raise, ast.Break, ast.Continue)):
             self.state = State()
 
@@ -129,18 +126,16 @@ class Statements(Expressions):
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         """Go round until nothing new is found of any name."""
         turns = [] if isinstance(node, ast.While) else self.turns(node.target, node.iter)
-        left: _Facts = set()
-        entered: State | None = None
+        left, entered = State(), None
         while entered != self.state:
             entered = self.state
             if isinstance(node, ast.While):
                 self.holds(node.test)
             else:
                 self.turn(turns)
-            again = _Facts()
-            self._loops.append((left, again))
+            self._loops.append([left, State()])
             self.walk(node.body)
-            self._loops.pop()
+            left, again = self._loops.pop()
             self.state |= entered | again
         if isinstance(node, ast.While):
             self.holds(node.test)
@@ -151,22 +146,20 @@ class Statements(Expressions):
 
     def _try(self, node: ast.Try | ast.TryStar) -> None:
         """Follow handlers from any place of the body, and ``finally`` from any place at all."""
-        within, anywhere = _Facts(), _Facts()
-        self._trails += [anywhere, within]
+        self._trails += [State(), State()]
         self.walk(node.body)
-        self._trails.pop()
+        within = self._trails.pop()
         self.walk(node.orelse)
         after = self.state
         for handler in node.handlers:
-            self.state = State(within)
+            self.state = within
             if handler.type is not None:
                 self.holds(handler.type)
             if handler.name is not None:
                 self.forget(handler.name)
             self.walk(handler.body)
             after |= self.state
-        self._trails.pop()
-        for state in (State(anywhere), after):
+        for state in (self._trails.pop(), after):
             self.state = state
             self.walk(node.finalbody)
 
