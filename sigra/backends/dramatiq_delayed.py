@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from sigra.backends.dramatiq_received import Received
 from sigra.backends.external import native
 
 _dramatiq = native("dramatiq", "dramatiq")
@@ -31,16 +32,17 @@ def hold_surely(broker: Any) -> None:
     """Have a broker on Redis put them back into their queue before a consumer starts again.
 
     That consumer then fetches them anew. RabbitMQ puts them back by itself; there, have each
-    acknowledged as soon as it is in its queue.
+    acknowledged as soon as it is in its queue. Of any queue, a consumer gets what it can handle.
     """
     consume, on_redis = broker.consume, hasattr(broker, "broker_id")
 
     def consume_surely(queue_name: str, *args: Any, **options: Any) -> Any:
-        if queue_name != _common.dq_name(queue_name):
-            return consume(queue_name, *args, **options)
-        if on_redis:
+        delayed = queue_name == _common.dq_name(queue_name)
+        if delayed and on_redis:
             _give_back(broker, queue_name)
-        consumer = consume(queue_name, *args, **options)
+        consumer: Any = Received(broker, queue_name, consume(queue_name, *args, **options))
+        if not delayed:
+            return consumer
         if on_redis:
             consumer.requeue = _unless_redis_is_away(consumer.requeue)
         else:

@@ -38,7 +38,7 @@ def counted(broker: Any, message: Any) -> Iterator[int | None]:
     None: Redis no longer has the message, because another consumer has run it and is done.
     """
     noted, gone, options = False, False, message.options
-    before = options.get(BEGUN, 0)
+    before = options.get(BEGUN) or 0
     run = f"{message.message_id}.{options.get(RUN, 0)}"
     notes = InQueues(message.queue_name)
     try:

@@ -49,8 +49,15 @@ from dramatiq_app import (  # noqa: E402
 from redis.backoff import NoBackoff  # noqa: E402
 from redis.retry import Retry  # noqa: E402
 
-from sigra import AuditEvent, EnqueueError, InvalidOptionError, configure  # noqa: E402
+from sigra import (  # noqa: E402
+    AuditEvent,
+    EnqueueError,
+    InvalidOptionError,
+    SyncBackend,
+    configure,
+)
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
+from sigra.backends.envelope import pack  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -112,6 +119,9 @@ class DramatiqHarness(QueueHarness):
 
 
 class RedisHarness(DramatiqHarness):
+    def put(self, body: bytes, id: str) -> None:
+        self.direct.do_enqueue(self.queue, id, body)
+
     def dead_letters(self) -> list[bytes]:
         return self.direct.client.hvals(f"{self.queue}:{self.queue}.XQ.msgs")
 
@@ -132,6 +142,9 @@ class RabbitMQHarness(DramatiqHarness):
         # Of a connection that is seldom used nothing is heard for minutes.
         self.direct = make_broker(f"{server.rstrip('/')}/?heartbeat=0", self.queue)
 
+    def put(self, body: bytes, _id: str) -> None:
+        self.direct.channel.basic_publish("", self.queue, body)
+
     def dead_letters(self) -> list[bytes]:
         found, channel = [], self.direct.connection.channel()
         while (answer := channel.basic_get(f"{self.queue}.XQ"))[0]:
@@ -145,7 +158,75 @@ class RabbitMQHarness(DramatiqHarness):
         self.direct.close()
 
 
+def written(harness: DramatiqHarness, worker: Any, args: Any, **changes: Any) -> tuple[bytes, str]:
+    """Return a message of a job, as somebody else may have written it, and its id on Redis."""
+    with configure(backend=SyncBackend()):
+        job = worker.new(args, delay=3600, max_attempts=2, backoff=0)
+    options = {"redis_message_id": job.id}
+    message = dramatiq.Message(harness.queue, job.worker, (), pack(job), options, job.id)
+    return json.dumps({**message.asdict(), **changes}).encode(), job.id
+
+
 class DramatiqContract(QueueContract):
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"options": None},
+            {"options": "none"},
+            {"options": {"redis_message_id": "1", "broker_priority": "high"}},
+            {"actor_name": ["queues.held"]},
+            {"message_id": ["1"]},
+            {"message_id": 1},
+            {"kwargs": None},
+            {"kwargs": {"self": 1}},
+        ],
+        ids=str,
+    )
+    def test_a_message_that_dramatiq_does_not_write_is_a_dead_letter(
+        self, harness, journal, changes
+    ):
+        """It ended the thread that read it, or the one that was to run it, again and again."""
+        harness.stop()
+        harness.direct.flush(harness.queue)
+        for _ in range(4):
+            harness.put(*written(harness, workers.agnostic, {"bad": True}, **changes))
+        before = harness.consumer.output.count("was refused and is a dead letter")
+        harness.start()
+        try:
+            jobs = workers.echo.new_many([IDS] * 8)
+            journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) == 8, "the jobs")
+            told = harness.consumer.output.count("was refused and is a dead letter") - before
+            assert (4, 4, []) == (
+                told,
+                len(harness.dead_letters()),
+                journal.runs(workers.agnostic.name),
+            )
+            assert {job.id for job in jobs} == {run["job_id"] for run in journal.runs()}
+        finally:
+            harness.direct.flush(harness.queue)
+
+    def test_a_message_that_is_no_json_is_a_dead_letter(self, harness, journal):
+        """On Redis it ended the thread of its queue, and what that had fetched did not run."""
+        harness.stop()
+        harness.direct.flush(harness.queue)
+        harness.put(b"{", "no JSON")
+        workers.echo.new_many([IDS] * 3)
+        harness.start()
+        try:
+            journal.wait(harness, lambda: len(journal.runs()) == 3, "the jobs")
+            assert [b"{"] == harness.dead_letters()
+        finally:
+            harness.direct.flush(harness.queue)
+
+    @pytest.mark.parametrize("name", [None, 1, "nobody's", "amq.x", "q" * 300, "q\r\n"])
+    def test_a_message_is_of_the_queue_that_it_is_in_whatever_it_says(self, harness, journal, name):
+        """It ended the thread that ran it, and was not acknowledged; nor could a retry be sent."""
+        for _ in range(2):
+            changes = {"queue_name": name}
+            harness.put(*written(harness, workers.recovers, {**IDS, "failures": 1}, **changes))
+        journal.wait(harness, lambda: len(journal.runs(workers.recovers.name)) == 4, "the runs")
+        self._run(harness, journal, workers.echo, IDS)
+
     def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
         """A worker takes args by name: the job fails, the log says why, and no body runs."""
         sent = harness.broker.get_actor(workers.agnostic.name).send("42", 7).message_id
