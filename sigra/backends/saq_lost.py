@@ -23,8 +23,15 @@ AGAIN = 1.0
 scheduled would be in the queue twice."""
 
 _RUNNING = """
-SELECT job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
+SELECT key, job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
 """
+
+_NUMBER = (int, float)
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("attempts", "retries", "started", "touched"), _NUMBER),
+    "kwargs": (dict, type(None)),
+    "meta": dict,
+}
 
 
 def is_ours(job: Any) -> bool:
@@ -57,13 +64,42 @@ async def beat(job: Any) -> bool:
     return True
 
 
+def is_unreadable(queue: Any, key: str, read: Any, status: Any = None) -> bool:
+    """Tell whether what a queue holds under a key is no job that SAQ can run; log that once.
+
+    SAQ itself says nothing of it, and does not get beyond it as it looks for lost jobs.
+    """
+    try:
+        job = queue.deserialize(read, status)
+        fault = "" if job is None else _fault(job, key)
+    except Exception as error:
+        fault = type(error).__qualname__
+    told = vars(queue).setdefault("sigra_unreadable", set())
+    if fault and key not in told:
+        told.add(key)
+        what = (
+            "job %s of queue %s is none that this SAQ can run (see its %s), and stays as it is: "
+            "delete it, or run it by the release that wrote it"
+        )
+        _log.error(what, brief(key), queue.name, fault)
+    return bool(fault)
+
+
+def _fault(job: Any, key: str) -> str:
+    """Return the name of a field that SAQ would not have written so; "" for none."""
+    odd = [name for name, kinds in _KINDS.items() if not isinstance(getattr(job, name), kinds)]
+    return (odd or ["" if job.key == key else "key"])[0]
+
+
 async def look_on_postgres(queue: Any) -> list[str]:
     """Queue the lost jobs again that have not changed since they were read; return their keys."""
     lost = list[str]()
     statement = native("psycopg.sql", "saq").SQL(_RUNNING).format(queue.jobs_table)
     async with queue.pool.connection() as conn:
         running = await conn.execute(statement, [queue.name])
-        for read, status in await running.fetchall():
+        for key, read, status in await running.fetchall():
+            if is_unreadable(queue, key, read, status):
+                continue
             job = queue.deserialize(read, status)
             if job.heartbeat or not is_lost(job):  # SAQ's own sweep sees a heartbeat of SAQ's
                 continue

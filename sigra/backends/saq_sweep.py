@@ -17,6 +17,7 @@ from sigra.backends.saq_lost import (
     end_aborted,
     is_lost,
     is_ours,
+    is_unreadable,
     look_on_postgres,
     make_queued,
     told,
@@ -88,6 +89,8 @@ class _Look:
         ids, self._fetched = await redis.lrange(active, 0, -1), {}
         others = await redis.exists(sweep)
         for id, read in zip(ids, await redis.mget(ids) if ids else (), strict=True):
+            if _is_unreadable(self._queue, id, read):
+                continue
             job = self._queue.deserialize(read)
             # An older release, whose jobs have a heartbeat of SAQ's, may be at them just now.
             if not _is_swept_here(job) or (job.heartbeat and others):
@@ -118,7 +121,13 @@ async def _abort_and_keep(queue: Any, abort: Any, job: Any, *args: Any, **option
 async def _others(queue: Any, keys: Iterable[str], args: Iterable[Any], client: Any) -> Any:
     """Return the running jobs that SAQ's own sweep is to look at."""
     found = await queue.redis.register_script(_RUNNING)(keys=keys, args=args, client=client)
-    return [(id, read) for id, read in found if not _is_swept_here(queue.deserialize(read))]
+    readable = [(id, read) for id, read in found if not _is_unreadable(queue, id, read)]
+    return [(id, read) for id, read in readable if not _is_swept_here(queue.deserialize(read))]
+
+
+def _is_unreadable(queue: Any, id: bytes, read: Any) -> bool:
+    key = queue.job_key_from_id(id.decode("utf-8", "backslashreplace"))
+    return is_unreadable(queue, key, read)
 
 
 def _is_swept_here(job: Any) -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 import threading
 import time
 import uuid
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -719,6 +720,62 @@ def test_a_consumer_that_has_made_its_queue_anew_brings_lost_jobs_back(server, r
         return await left_of(queue, job)
 
     assert asyncio.run(die_and_sweep()).status == "queued"
+
+
+UNREADABLE = [
+    {"function": None},  # whose field is absent
+    {"queue": "another"},
+    {"of_a_newer_saq": 1},
+    {"status": "odd"},
+    {"attempts": "1"},
+    {"kwargs": 1},
+    {"meta": None},
+    {"touched": [1]},
+    {"key": "another"},
+]
+
+
+@pytest.mark.parametrize(
+    ("server", "changes"),
+    [
+        *(("redis", changes) for changes in UNREADABLE),
+        *(("postgres", changes) for changes in UNREADABLE if "status" not in changes),
+    ],
+    ids=str,
+)
+def test_a_job_that_saq_cannot_read_keeps_none_that_is_lost_from_coming_back(
+    server, request, caplog, changes
+):
+    """Nothing was swept as long as it was there, and nobody was told; or it came again for ever."""
+    url, name = request.getfixturevalue(server), f"unreadable-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    backend = SaqBackend(queue, heartbeat=1)
+
+    async def die_and_sweep():
+        with configure(backend=backend):
+            odd, job = await workers.echo.anew_many([IDS] * 2)
+        for _ in range(2):
+            dead = await queue.dequeue(timeout=5)
+            await dead.update(status="active", started=1, touched=1)
+        native = await queue.job(odd.id)
+        fields = {**json.loads(queue.serialize(native)), **changes}
+        text = json.dumps({key: it for key, it in fields.items() if key != "function" or it})
+        if server == "redis":
+            await queue.redis.set(native.id, text)
+        else:
+            async with queue.pool.connection() as conn:
+                facts = text.encode(), odd.id
+                await conn.execute("UPDATE saq_jobs SET job = %s WHERE key = %s", facts)
+        swept = []
+        for _ in range(2):
+            with suppress(Exception) if server == "postgres" else nullcontext():  # by SAQ's own
+                swept += await queue.sweep(lock=1, abort=0.1)
+        return odd.id, swept, await left_of(queue, job)
+
+    id, swept, native = asyncio.run(die_and_sweep())
+    told = [line for line in caplog.messages if "none that this SAQ can run" in line]
+    assert (native.status, len(told), id in told[0]) == ("queued", 1, True)
+    assert not any(id in key for key in swept)
 
 
 def test_a_consumer_that_has_made_its_queue_anew_counts_only_what_begins(redis):
