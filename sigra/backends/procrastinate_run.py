@@ -12,7 +12,7 @@ from sigra import catalog
 from sigra.backends.begin import ThisRun
 from sigra.backends.cut_off import by_procrastinate
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
-from sigra.backends.jsonb import unfit
+from sigra.backends.jsonb import read, unfit
 from sigra.backends.none_known import warn_at_start
 from sigra.backends.procrastinate_alive import keep_alive
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
@@ -86,6 +86,13 @@ class Strategy:
             return None
         decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.delay})
         return _procrastinate.exceptions.JobRetry(decision)
+
+
+def reading_any(app: Any) -> Any:
+    """Return the app, whose connector from now on reads any row's args, unless it has own JSON."""
+    if getattr(app.connector, "_json_loads", read) is None:
+        app.connector._json_loads = read
+    return app
 
 
 def watch_start(app: Any) -> None:

@@ -295,6 +295,37 @@ class TestProcrastinate(LoopContract):
 
             journal.wait(harness, gone, "the next look")
 
+    @pytest.mark.parametrize(
+        "args",
+        [
+            f'{{"organization_id": "1", "actor_id": "2", "odd": {"9" * 5_000}}}',
+            f'{{"organization_id": "1", "actor_id": "2", "odd": {"[" * 1_500 + "]" * 1_500}}}',
+            "[]",
+            "null",
+        ],
+        ids=["digits", "deep", "list", "null"],
+    )
+    def test_a_job_whose_args_procrastinate_cannot_handle_fails(
+        self, harness: Any, journal: Journal, args: str
+    ) -> None:
+        """It ended each consumer that fetched it, or counted as running while its consumer lived."""
+        row, values = "queue_name, task_name, args", [contract_workers.echo.name, args]
+        statement = f"INSERT INTO procrastinate_jobs ({row}) VALUES ('odd', %s, %s) RETURNING id"
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            (id,) = conn.execute(statement, values).fetchone()
+            end = f"SELECT status FROM procrastinate_jobs WHERE id = {id}"
+
+            def failed() -> bool:
+                return conn.execute(end).fetchone() == ("failed",)
+
+            try:
+                journal.wait(harness, failed, "the failed job")
+            finally:
+                conn.execute("DELETE FROM procrastinate_jobs WHERE id = %s", [id])
+        assert harness.logged(f"job {id} of {contract_workers.echo.name} was refused and ends here")
+        self._run(harness, journal, contract_workers.agnostic, {})
+        assert journal.runs(contract_workers.echo.name) == []
+
     @pytest.mark.parametrize("status", ["doing", "succeeded"])
     def test_a_lost_job_that_a_consumer_has_again_or_has_ended_by_now_is_left_alone(
         self, harness: Any, journal: Journal, status: str
