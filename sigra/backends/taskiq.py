@@ -9,9 +9,9 @@ from sigra.backends.envelope import pack
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, seconds_until, sending
 from sigra.backends.registering import register_with
-from sigra.backends.taskiq_queues import check_queue, surely_kick
+from sigra.backends.taskiq_queues import Formatter, check_queue, surely_kick
 from sigra.backends.taskiq_refuse import refuse_dependencies, refuse_pickle, refuse_unwritable
-from sigra.backends.taskiq_run import LABELS, AsyncKicker, Formatter, add, send
+from sigra.backends.taskiq_run import LABELS, AsyncKicker, add, send
 from sigra.backends.taskiq_startup import Startup, results_of
 from sigra.backends.taskiq_stream import is_stream
 from sigra.definition import Definition

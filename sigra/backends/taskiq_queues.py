@@ -1,7 +1,8 @@
 """Have a taskiq broker lose no job that it cannot send: its server refuses it, or has no queue.
 
 RabbitMQ sends back what no queue takes, and then confirms it; taskiq ignores what comes back. And
-``taskiq scheduler`` tries once to send what is due, and then not until it is started anew.
+``taskiq scheduler`` tries once to send what is due, and then not until it is started anew. And a
+consumer is to lose no job by odd labels.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.taskiq_due import Due
-from sigra.backends.taskiq_run import add
+from sigra.backends.taskiq_run import LABELS, add
 from sigra.errors import InvalidOptionError, brief
 from sigra.job import Job
 
@@ -28,9 +29,7 @@ def check_queue(broker: Any, job: Job) -> None:
     queue = job.options.queue
     if queue is None:
         return
-    known = {each.name for each in getattr(broker, "_task_queues", ())}
-    known |= {getattr(broker, "queue_name", None), *getattr(broker, "additional_streams", ())}
-    if queue not in known:
+    if queue not in queues_of(broker):
         reason = (
             f"this broker has no queue {queue!r}: create it with that queue, in its consumer too"
         )
@@ -97,3 +96,52 @@ async def _comes_back(broker: Any, kick: Callable[[Any], Any], message: Any) -> 
     finally:
         channel.on_return_callbacks.discard(note)
     return message.task_id in back
+
+
+class Formatter:
+    """Have a task for each job that comes: taskiq would drop one whose worker is not imported.
+
+    And have its labels as they must be, whatever the message says. By others taskiq would raise an
+    error and never acknowledge it, or its next run could not be sent, or not to a queue of ours.
+    """
+
+    def __init__(self, broker: Any, schedules: Any) -> None:
+        self._broker, self._schedules, self._own = broker, schedules, broker.formatter
+
+    def dumps(self, message: Any) -> Any:
+        """Write a message as the broker's own formatter does."""
+        return self._own.dumps(message)
+
+    def loads(self, message: bytes) -> Any:
+        """Read a message; if it is a job without a task here, add one."""
+        loaded, find = self._own.loads(message), self._broker.find_task
+        if MARK in loaded.kwargs and find(loaded.task_name) is None:
+            add(self._broker, self._schedules, loaded.task_name)
+        task = find(loaded.task_name)
+        if task is not None and task.original_func.__module__ == add.__module__:
+            self._correct(loaded)
+        return loaded
+
+    def _correct(self, message: Any) -> None:
+        labels, types = message.labels, message.labels_types or {}
+        queues = queues_of(self._broker)
+        queue = labels.get("queue_name")
+        if queues and queue not in queues:
+            labels["queue_name"] = queues[0]
+            if queue is not None:
+                what = "job %s names a queue that its consumer does not have: taken as of %s"
+                _log.warning(what, brief(message.task_id), queues[0])
+        labels.update(LABELS)
+        for name in ("queue_name", *LABELS):
+            types.pop(name, None)  # by which taskiq would read it as of another type
+
+
+def queues_of(broker: Any) -> list[str]:
+    """Return the names by which a broker's queues are labelled, its default one first."""
+    streams = [getattr(broker, "queue_name", None), *getattr(broker, "additional_streams", ())]
+    queues = [
+        name
+        for each in getattr(broker, "_task_queues", ())
+        for name in (each.routing_key or each.name, each.name)
+    ]
+    return [name for name in (*streams, *queues) if name]

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
-from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, aconsume, native, refuse_positional
 from sigra.backends.producing import error_text
 from sigra.backends.taskiq_limit import coming_again, lasting, to_the_end
@@ -34,7 +33,8 @@ async def run(context: Any, schedules: Any, payload: Mapping[str, Any]) -> Any:
     name, id = context.message.task_name, context.message.task_id
     notes = notes_of(context.broker, schedules)
     async with coming_again(payload, partial(_send_again, context, schedules)) as this_run:
-        before = await notes.begin(id)
+        with to_the_end():  # else one that is cut off at once would come again for ever
+            before = await notes.begin(id)
         facts: Any = {"native_id": id, "deliveries": before or None}  # or the envelope's count
         facts |= begin_notes(notes, id, before, this_run)
         consumed = await aconsume(payload, name, "taskiq", **facts)
@@ -98,21 +98,3 @@ def add(broker: Any, schedules: Any, name: str) -> None:
         return await run(sigra_context, schedules, payload)
 
     broker.register_task(body, task_name=name, **LABELS)
-
-
-class Formatter:
-    """Have a task for each job that comes: taskiq would drop one whose worker is not imported."""
-
-    def __init__(self, broker: Any, schedules: Any) -> None:
-        self._broker, self._schedules, self._own = broker, schedules, broker.formatter
-
-    def dumps(self, message: Any) -> Any:
-        """Write a message as the broker's own formatter does."""
-        return self._own.dumps(message)
-
-    def loads(self, message: bytes) -> Any:
-        """Read a message; if it is a job without a task here, add one."""
-        loaded = self._own.loads(message)
-        if MARK in loaded.kwargs and self._broker.find_task(loaded.task_name) is None:
-            add(self._broker, self._schedules, loaded.task_name)
-        return loaded

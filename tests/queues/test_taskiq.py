@@ -43,10 +43,11 @@ from sigra import (  # noqa: E402
     Failure,
     InvalidOptionError,
     Snooze,
+    SyncBackend,
     configure,
     tenant_worker,
 )
-from sigra.backends.envelope import MARK  # noqa: E402
+from sigra.backends.envelope import MARK, pack  # noqa: E402
 from sigra.backends.loop import own_loop, submit  # noqa: E402
 from sigra.backends.taskiq import TaskiqBackend  # noqa: E402
 from sigra.backends.taskiq_due import Due  # noqa: E402
@@ -141,12 +142,12 @@ class TaskiqHarness(QueueHarness):
 class Limit(taskiq.TaskiqMiddleware):
     """The application's own, by which a task has a time limit."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, seconds=2):
+        self.name, self.seconds = name, seconds
 
     def pre_send(self, message):
         if message.task_name == self.name:
-            message.labels["timeout"] = 2
+            message.labels["timeout"] = self.seconds
         return message
 
 
@@ -174,6 +175,37 @@ class TaskiqContract(LoopContract):
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
         self._run(harness, journal, workers.agnostic, {})
         assert [run["attempt"] for run in journal.runs(sleeps.name)] == [1, 1]
+
+    def test_a_job_that_taskiq_cuts_off_at_once_ends(self, harness, journal, monkeypatch):
+        """With the label 0 it came again each second, for ever, and its attempts were not counted."""
+        limited = [*harness.broker.middlewares, Limit(workers.echo.name, 0)]
+        monkeypatch.setattr(harness.broker, "middlewares", limited)
+        job = workers.echo.new(IDS)
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "the job's end")
+        assert len(journal.runs(workers.echo.name)) <= 1
+
+    @pytest.mark.parametrize(
+        "labels",
+        [{"ack_type": "odd"}, {"ack_type": [1]}, {"queue_name": "nobody's"}, {"queue_name": [1]}],
+        ids=str,
+    )
+    def test_labels_that_say_something_else_keep_no_job_from_its_end(
+        self, harness, journal, labels
+    ):
+        """It was never acknowledged, or its next run could not be sent, or went to no consumer."""
+        with configure(backend=SyncBackend()):
+            args = {**IDS, "failures": 1}
+            job = workers.recovers.new(args, delay=3600, max_attempts=2, backoff=0)
+        for number in range(3):  # more than the consumer runs at a time
+            facts: Any = {"task_id": f"{job.id}-{number}", "task_name": job.worker}
+            payload = {**pack(job), "id": facts["task_id"]}
+            sent = taskiq.TaskiqMessage(**facts, labels=labels, args=[], kwargs=payload)
+            message = harness.broker.formatter.dumps(sent)
+            message.labels = {"queue_name": harness.queue}
+            submit(own_loop(), harness.backend._startup()).result()
+            submit(own_loop(), harness.broker.kick(message)).result()
+        journal.wait(harness, lambda: len(journal.runs()) == 6, "the runs")
+        self._run(harness, journal, workers.echo, IDS)
 
     def test_a_job_that_fails_where_taskiq_cuts_it_off_is_retried(
         self, harness, journal, monkeypatch
