@@ -23,6 +23,9 @@ _log = logging.getLogger("sigra.job")
 
 _AGAIN = 2.0
 
+_LONGEST = 10_000
+"""Characters of a task's name and id: RabbitMQ breaks the connection that sends far longer ones."""
+
 
 def check_queue(broker: Any, job: Job) -> None:
     """Raise ``InvalidOptionError`` for a queue that the broker does not have."""
@@ -115,6 +118,8 @@ class Formatter:
     def loads(self, message: bytes) -> Any:
         """Read a message; if it is a job without a task here, add one."""
         loaded, find = self._own.loads(message), self._broker.find_task
+        if MARK in loaded.kwargs and len(loaded.task_name + loaded.task_id) > _LONGEST:
+            raise ValueError(f"the task's name and id have over {_LONGEST} characters: no job's do")
         if MARK in loaded.kwargs and find(loaded.task_name) is None:
             add(self._broker, self._schedules, loaded.task_name)
         task = find(loaded.task_name)

@@ -824,6 +824,18 @@ def test_a_worker_that_asks_for_a_dependency_of_taskiq_s_is_refused():
     assert broker.find_task("queues.depends") is None
 
 
+@pytest.mark.parametrize("field", ["task_name", "task_id"])
+def test_a_job_of_a_name_or_id_that_no_broker_carries_is_refused(field):
+    """Its scheduler tried for ever to send its next run, and RabbitMQ broke the connection."""
+    broker = taskiq.InMemoryBroker()
+    TaskiqBackend(broker)
+    facts: Any = {"task_name": "queues.unknown", "task_id": "1", field: "w" * 300_000}
+    sent = taskiq.TaskiqMessage(**facts, labels={}, args=[], kwargs={MARK: 2})
+    with pytest.raises(ValueError, match="name and id have over 10000 characters"):
+        broker.formatter.loads(broker.formatter.dumps(sent).message)
+    assert broker.find_task(facts["task_name"]) is None
+
+
 def test_a_redis_that_is_down_is_an_enqueue_error():
     """It comes in bounded time, and is chained to the client's own error."""
     schedules = ListRedisScheduleSource(NOWHERE, serializer=JSONSerializer())
