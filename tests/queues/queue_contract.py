@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from collections.abc import Callable
@@ -297,6 +298,58 @@ class OwnPoolContract(QueueContract):
             thread.join(harness.patience)
         assert started
         assert not any("join" in str(each.exc_value) for each in told)  # else: what others left
+
+    def test_a_program_ends_though_its_pool_is_open(self, harness: Any) -> None:
+        """psycopg's pool waited five seconds for each of its threads, and said so."""
+        assert self._said_by_a_pool_s_program(harness, "use(pool)") == ""
+
+    def test_a_forked_child_that_ends_leaves_its_parent_s_connections(self, harness: Any) -> None:
+        """One that the parent was using is not ended with it."""
+        program = """
+        import os, sys
+        use(pool)  # from now on it holds a connection
+        end = os.pipe()
+        if not (child := os.fork()):
+            os.read(end[0], 1)
+            sys.exit()
+        with pool.connection() as conn:
+            os.write(end[1], b"now")
+            os.waitpid(child, 0)
+            conn.execute("SELECT 1")
+        """
+        assert self._said_by_a_pool_s_program(harness, program) == ""
+
+    def _said_by_a_pool_s_program(self, harness: Any, program: str) -> str:
+        first = """
+        import sys
+        from sigra.backends.postgres_pool import OwnPool
+        def use(pool):
+            with pool.connection() as conn:
+                conn.execute("SELECT 1")
+        pool = OwnPool(sys.argv[1], timeout=60.0, max_size=1)
+        """
+        lines = textwrap.dedent(first) + textwrap.dedent(program)
+        command = [sys.executable, "-W", "ignore", "-c", lines, harness.server]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=harness.patience)
+        return ran.stderr
+
+    def test_a_connection_that_the_server_has_closed_is_replaced(self, harness: Any) -> None:
+        """As when it has started anew, or closes what was idle for long: no job is refused."""
+        pool = OwnPool(harness.server, timeout=60.0, max_size=1)
+        with pool.connection() as conn:
+            first = conn.info.backend_pid
+        del conn
+        assert harness.query("SELECT pg_terminate_backend(%s, 60000) AS gone", first) == [
+            {"gone": True}
+        ]
+        with pool.connection() as conn:
+            assert conn.execute("SELECT pg_backend_pid()").fetchone() != (first,)
+
+    def test_a_server_that_takes_its_time_is_waited_for(self, harness: Any) -> None:
+        """psycopg looks in between, and finds nothing yet."""
+        pool = OwnPool(harness.server, timeout=60.0, max_size=1)
+        with pool.connection() as conn:
+            assert conn.execute("SELECT 7 FROM pg_sleep(0.5)").fetchone() == (7,)
 
     @pytest.mark.parametrize("stalls", ["server", "table"])
     def test_a_server_that_gives_no_answer_is_an_enqueue_error(
