@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ taskiq = need("taskiq")
 
 import redis  # noqa: E402
 import redis.asyncio as async_redis  # noqa: E402
+from taskiq.acks import AckableMessage, AcknowledgeType  # noqa: E402
 from taskiq.exceptions import NoResultError  # noqa: E402
+from taskiq.receiver import Receiver  # noqa: E402
 from taskiq.schedule_sources import LabelScheduleSource  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
 from taskiq_aio_pika import Queue  # noqa: E402
@@ -290,6 +294,10 @@ def rabbitmq_and_redis(rabbitmq, redis):
 class TestTaskiqOnRedis(TaskiqContract):
     harness_class, server = TaskiqHarness, "redis_alone"
 
+    def test_the_queue_of_the_broker_itself_is_named(self, harness, journal):
+        """The option takes it as it does any other."""
+        self._run(harness, journal, workers.echo, IDS, queue=harness.queue)
+
     def test_a_scheduler_that_is_killed_as_it_sends_has_sent_few_jobs_twice(self, harness, journal):
         """It had begun to send all that was due, and deleted the schedules only after that.
 
@@ -490,6 +498,7 @@ class TestTaskiqWithoutSchedules(ContractCase):
         """Without a source of schedules it comes again with the same attempt all the same."""
         _, runs = self._run(harness, journal, workers.snoozes, {**IDS, "times": 2}, 3)
         assert [(run["attempt"], run["snoozes"]) for run in runs] == [(1, 0), (1, 1), (1, 2)]
+        assert all(later["at"] - run["at"] >= 1 for run, later in pairwise(runs))
 
     def test_what_is_due_later_is_refused(self, harness):
         """Without a source of schedules nobody would send it again."""
@@ -571,6 +580,25 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
                 match=f"no queue on RabbitMQ took the message of '{workers.echo.name}'",
             ):
                 workers.echo.new(IDS)
+        submit(own_loop(), broker.shutdown()).result()
+
+    def test_a_producer_remembers_no_job_that_is_sent(self, harness):
+        """Its channel would tell each of them of all that comes back, for as long as it lives."""
+        workers.echo.new(IDS)  # from now on it is connected
+        sending = harness.broker.write_channel.get_underlay_channel()
+        told = submit(own_loop(), sending).result().on_return_callbacks
+        before = len(told)
+        workers.echo.new(IDS)
+        assert len(told) == before
+
+    def test_a_task_of_the_application_s_own_that_no_queue_takes_is_dropped(self, harness):
+        """As without Sigra: nothing changes for it."""
+        unbound = Queue(name=f"{harness.queue}-dead", declare=False)
+        broker = make_broker(harness.server, harness.queue).with_queues(unbound)
+        TaskiqBackend(broker)
+        submit(own_loop(), broker.startup()).result()
+        own = broker.task("native.own")(lambda: None)
+        submit(own_loop(), own.kiq()).result()
         submit(own_loop(), broker.shutdown()).result()
 
 
@@ -845,6 +873,129 @@ def test_a_redis_that_is_down_is_an_enqueue_error():
     assert isinstance(caught.value.__cause__, redis.ConnectionError)
 
 
+def test_a_next_run_whose_schedules_are_away_is_sent_once_they_are_back(
+    redis_alone, monkeypatch, caplog
+):
+    """Its consumer acknowledges this run after that: else the job was lost."""
+    monkeypatch.setattr("sigra.backends.taskiq_run._RECONNECT", 0.1)
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    proxy = Proxy(url)
+
+    @tenant_worker(name="queues.put_off", max_attempts=2, backoff=3600)
+    async def fails(scope):
+        proxy.cut()
+        return Failure("not yet")
+
+    async def restore():
+        async with asyncio.timeout(60):
+            while "could not send the next run of job" not in caplog.text:
+                await asyncio.sleep(0.01)
+        proxy.restore()
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        schedules = make_schedules(proxy.url, queue)
+        with configure(backend=TaskiqBackend(broker, schedules)):
+            await broker.startup()
+            await asyncio.gather(restore(), fails.anew(IDS))
+            await broker.shutdown()
+        await schedules._connection_pool.disconnect()
+
+    asyncio.run(produce())
+    proxy.close()
+    with redis.Redis.from_url(url) as direct:
+        assert len(direct.keys(f"{queue}:data:*")) == 1
+
+
+def test_a_job_that_was_snoozed_has_its_result_under_its_own_id():
+    """Who waits for it knows no other."""
+
+    @tenant_worker(name="queues.snoozed_with_result")
+    async def snoozes(scope, job):
+        return 7 if job.snoozes else Snooze(1)
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            job = await snoozes.anew(IDS)
+            result = await broker.result_backend.get_result(job.native_id)
+            await broker.shutdown()
+        return result.return_value
+
+    assert asyncio.run(produce()) == 7
+
+
+def test_a_job_is_acknowledged_once_it_has_run_whatever_its_consumer_does_with_tasks():
+    """``taskiq worker --ack-type when_received`` would lose those of a consumer that is killed."""
+    sent, told = [], []
+
+    class Broker(taskiq.InMemoryBroker):
+        async def kick(self, message):
+            sent.append(message)
+
+    @tenant_worker(name="queues.acknowledged")
+    async def runs(scope):
+        told.append("run")
+
+    async def receive():
+        broker = Broker()
+        with configure(backend=TaskiqBackend(broker)):
+            await runs.anew(IDS)
+        receiver = Receiver(broker, ack_type=AcknowledgeType.WHEN_RECEIVED, max_async_tasks=1)
+        message = AckableMessage(data=sent[0].message, ack=lambda: told.append("acknowledged"))
+        await receiver.callback(message)
+        await broker.shutdown()
+
+    asyncio.run(receive())
+    assert told == ["run", "acknowledged"]
+
+
+def test_a_hand_built_job_that_fails_is_not_retried_by_taskiq():
+    """Though the application has all its tasks retried."""
+    runs = []
+
+    @tenant_worker(name="queues.built_and_fails")
+    async def fails(scope):
+        runs.append("begun")
+        return Failure("said so")
+
+    async def produce():
+        broker = taskiq.InMemoryBroker(await_inplace=True)
+        broker.add_middlewares(taskiq.SimpleRetryMiddleware(default_retry_label=True))
+        with configure(backend=TaskiqBackend(broker)):
+            await broker.startup()
+            await broker.find_task(fails.name).kicker().kiq(**IDS)
+            await broker.shutdown()
+
+    asyncio.run(produce())
+    assert runs == ["begun"]
+
+
+def test_a_job_is_scheduled_for_no_earlier_second_than_it_is_due(redis_alone):
+    """The fraction of a second counts too."""
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    broker, schedules = make_broker(url, queue), make_schedules(url, queue)
+    due = datetime.now(timezone.utc) + timedelta(hours=1)
+    with configure(backend=TaskiqBackend(broker, schedules)):
+        job = workers.echo.new(IDS, run_at=due)
+    submit(own_loop(), schedules._connection_pool.disconnect()).result()
+    submit(own_loop(), broker.shutdown()).result()
+    with redis.Redis.from_url(url) as direct:
+        scheduled = json.loads(direct.get(f"{queue}:data:{job.native_id}"))
+    assert datetime.fromisoformat(scheduled["time"]) >= due
+
+
+def test_a_task_of_the_application_s_own_that_a_consumer_does_not_know_stays_unknown():
+    """taskiq drops it, and says so; it is none of our workers."""
+    TaskiqBackend(broker := taskiq.InMemoryBroker())
+    message = taskiq.TaskiqMessage(
+        task_id="1", task_name="native.elsewhere", labels={}, args=[], kwargs={"text": "hello"}
+    )
+    read = broker.formatter.loads(broker.formatter.dumps(message).message)
+    assert (read.kwargs, broker.find_task("native.elsewhere")) == ({"text": "hello"}, None)
+
+
 def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared(redis_server):
     """The notes of a later loop's jobs do not stay for a week."""
     notes, id = Notes(async_redis.ConnectionPool.from_url(redis_server)), uuid.uuid4().hex
@@ -881,6 +1032,96 @@ def test_a_due_job_whose_schedule_cannot_be_deleted_is_sent_once(redis_alone):
         assert direct.xlen(queue) == 1
 
 
+def test_a_job_of_plain_args_is_sent_each_time_that_its_cron_says(redis_alone):
+    """Of a job that ``.new()`` made the schedule goes as it is sent; this one's is the user's."""
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    broker, schedules = make_broker(url, queue), make_schedules(url, queue)
+    TaskiqBackend(broker, schedules)
+
+    async def send_twice():
+        broker.is_scheduler_process = True
+        await broker.startup()
+        kicker = broker.find_task(workers.echo.name).kicker()
+        await kicker.schedule_by_cron(schedules, "* * * * *", **IDS)
+        for _ in range(2):
+            (task,) = await schedules.get_schedules()
+            await taskiq.TaskiqScheduler(broker, [schedules]).on_ready(schedules, task)
+        await schedules.delete_schedule(task.schedule_id)
+        await broker.shutdown()
+        await schedules._connection_pool.disconnect()
+
+    asyncio.run(send_twice())
+    with redis.Redis.from_url(url) as direct:
+        assert direct.xlen(queue) == 2
+
+
+@pytest.mark.parametrize("knows_it", [True, False])
+def test_a_scheduler_tries_once_to_send_a_task_of_the_application_s_own(knows_it):
+    """As without Sigra: nothing changes for it. It need not import the task."""
+    broker = RedisStreamBroker(NOWHERE)
+    TaskiqBackend(broker)
+    broker.is_scheduler_process = True
+    if knows_it:
+        broker.task("native.own")(lambda: None)
+
+    async def send():
+        async with asyncio.timeout(60):
+            await taskiq.kicker.AsyncKicker("native.own", broker, {}).kiq()
+
+    with pytest.raises(taskiq.exceptions.SendTaskError):
+        asyncio.run(send())
+
+
+def test_a_scheduler_that_knows_no_worker_sends_what_is_due_once_it_can(
+    redis_alone, monkeypatch, caplog
+):
+    """It need not import the workers to try again."""
+    monkeypatch.setattr("sigra.backends.taskiq_queues._AGAIN", 0.1)
+    proxy, queue = Proxy(redis_alone.split()[0]), uuid.uuid4().hex
+    broker = make_broker(proxy.url, queue)
+    TaskiqBackend(broker)
+
+    async def send():
+        broker.is_scheduler_process = True
+        await broker.startup()
+        job = taskiq.kicker.AsyncKicker("queues.elsewhere", broker, {"schedule_id": "due"})
+        proxy.cut()
+        sending = asyncio.create_task(job.with_task_id("a-job").kiq(**{MARK: 2}))
+        async with asyncio.timeout(60):
+            while "could not send job a-job, which is due" not in caplog.text:
+                assert not sending.done()
+                await asyncio.sleep(0.01)
+            proxy.restore()
+            await sending
+        await broker.shutdown()
+
+    asyncio.run(send())
+    with redis.Redis.from_url(redis_alone.split()[0]) as direct:
+        assert direct.xlen(queue) == 1
+    proxy.close()
+
+
+def test_due_jobs_whose_sending_hangs_make_way_for_others(monkeypatch):
+    """Few are sent at a time: where those got no answer, no other one was sent."""
+    monkeypatch.setattr("sigra.backends.taskiq_due._LONG", 0.1)
+    sent, answered = [], asyncio.Event()
+
+    async def kick():
+        sent.append("a job")
+
+    async def send_all():
+        due = Due(None, None)
+        hanging = [asyncio.create_task(due.send(None, answered.wait)) for _ in range(20)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(60):
+            await due.send(None, kick)
+        answered.set()
+        await asyncio.wait(hanging)
+
+    asyncio.run(send_all())
+    assert sent == ["a job"]
+
+
 def test_a_due_job_whose_sending_is_cut_off_is_not_sent_behind_it():
     """Who runs taskiq's scheduler with ``--send-timeout`` is told that it was not sent."""
     sent, asked, answered = [], asyncio.Event(), asyncio.Event()
@@ -904,6 +1145,57 @@ def test_a_due_job_whose_sending_is_cut_off_is_not_sent_behind_it():
     assert sent == []
 
 
+def with_one_held(url, check):
+    """Run ``check`` with the look for what a consumer holds, its one message's acknowledgement
+    in a list, and a function that returns how many milliseconds ago Redis last heard of it.
+
+    The message is in the broker's second stream, and waits for some time already.
+    """
+    queue = uuid.uuid4().hex
+    broker, stream = make_broker(url, queue), f"{queue}-other"
+
+    async def run():
+        await broker.startup()
+        held, group = Held(broker), broker.consumer_group_name
+        id = direct.xadd(stream, {"data": "a job"})
+        direct.xreadgroup(group, broker.consumer_name, {stream: ">"})
+
+        def idle():
+            return direct.xpending_range(stream, group, id, id, 1)[0]["time_since_delivered"]
+
+        while idle() < 300:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            await check(held, [broker._ack_generator(id=id, queue_name=stream)], idle)
+        await broker.shutdown()
+
+    with redis.Redis.from_url(url) as direct:
+        asyncio.run(run())
+
+
+def test_what_a_consumer_holds_of_another_stream_is_held_too(redis_alone):
+    """A job of a queue that its option names would run in another consumer as well."""
+
+    async def check(held, acks, idle):
+        while idle() >= 300:
+            await held.refresh()
+        assert acks
+
+    with_one_held(redis_alone.split()[0], check)
+
+
+def test_what_nobody_can_acknowledge_any_more_comes_again(redis_alone):
+    """Its consumer said for as long as it lived that it held such a job."""
+
+    async def check(held, acks, idle):
+        acks.clear()
+        before = idle()
+        await held.refresh()
+        assert idle() >= before
+
+    with_one_held(redis_alone.split()[0], check)
+
+
 def test_a_consumer_goes_on_looking_for_lost_jobs_where_redis_was_gone(redis_alone, caplog):
     """And as long as there is nothing to look for, it sends itself nothing."""
     url, queue = redis_alone.split()[0], uuid.uuid4().hex
@@ -921,9 +1213,9 @@ def test_a_consumer_goes_on_looking_for_lost_jobs_where_redis_was_gone(redis_alo
             while f"could not look for lost jobs of queue {queue}" not in caplog.text:
                 await asyncio.sleep(0.01)
             proxy.restore()
-            direct.xadd(queue, {"data": "lost"})
-            direct.xreadgroup("taskiq", "one that died", {queue: ">"})
-            while direct.xlen(queue) < 2:
+            direct.xadd(f"{queue}-other", {"data": "lost"})
+            direct.xreadgroup("taskiq", "one that died", {f"{queue}-other": ">"})
+            while direct.xlen(queue) < 1:
                 await asyncio.sleep(0.01)
         awake.cancel()
         await broker.shutdown()
