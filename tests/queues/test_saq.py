@@ -402,6 +402,7 @@ def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
         running = asyncio.create_task(second.process())
         while not runs:
             await asyncio.sleep(0.01)
+        await queues[0]._dequeue()  # which ends well, and brings nothing
         again = asyncio.create_task(first.process())
         await asyncio.wait({again}, timeout=5)
         ended.set()
@@ -660,6 +661,10 @@ def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
     queue = RedisQueue(client, name=f"unheard-{uuid.uuid4().hex}")
     backend, fetch, retry = SaqBackend(queue), queue.dequeue, queue.retry
 
+    @tenant_worker(name="tests.unheard", backend=backend)
+    async def never_begins(scope):
+        pass
+
     async def fetch_and_cut(**options):
         job = await fetch(**options)
         proxy.cut()
@@ -670,8 +675,7 @@ def test_a_begin_that_redis_did_not_hear_of_is_no_attempt(redis):
         await retry(job, error)
 
     async def begin():
-        with configure(backend=backend):
-            job = await workers.echo.anew(IDS)
+        job = await never_begins.anew(IDS)
         queue.dequeue, queue.retry = fetch_and_cut, restore_and_retry
         await saq.Worker(queue, backend.functions).process()
         return await left_of(queue, job)
@@ -1002,13 +1006,19 @@ def test_a_job_that_gives_a_sign_of_life_as_a_sweep_reads_it_is_left_where_it_ru
     assert (swept, native.status) == ([], "active")
 
 
+@pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("server", ["redis", "postgres"])
-def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(server, request):
-    """A sweep without Sigra may take it for lost, and has sent it again: it would run twice."""
+def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(
+    server, begun, request
+):
+    """A sweep without Sigra may take it for lost, and has sent it again: it would run twice.
+
+    ``begun``: it runs elsewhere by then.
+    """
     queue = saq.Queue.from_url(request.getfixturevalue(server), name=f"away-{uuid.uuid4().hex}")
     backend, runs, free = SaqBackend(queue), [], threading.Event()
 
-    @tenant_worker(name=f"tests.away_{server}", backend=backend)
+    @tenant_worker(name=f"tests.away_{server}_{begun}", backend=backend)
     def ends(scope):
         runs.append("begun")
 
@@ -1021,12 +1031,17 @@ def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(ser
             await asyncio.sleep(0.01)
         found.retry_delay = 60
         await queue.retry(found, "swept")
+        if begun:
+            elsewhere = await queue.job(job.id)
+            elsewhere.attempts += 1
+            await elsewhere.update(status="active", started=1)
         free.set()
         await running
         return await left_of(queue, job)
 
     native = asyncio.run(run_it())
-    assert (runs, native.status, native.attempts) == ([], "queued", 0)
+    status = "active" if begun else "queued"
+    assert (runs, native.status, native.started, native.attempts) == ([], status, int(begun), 0)
 
 
 def test_a_completed_job_that_fails_as_it_is_run_again_is_kept_like_any_that_failed(redis):
@@ -1237,6 +1252,130 @@ def test_a_delayed_job_that_is_aborted_ends_so_on_redis(redis):
 
     left, native = asyncio.run(abort_it())
     assert (left, native.status, native.error) == (0, "aborted", "the customer has gone")
+
+
+def test_a_job_whose_fetch_only_seemed_to_fail_runs_where_it_was_fetched(postgres):
+    """Its answer was lost: else the job waited until a sweep took its consumer for dead."""
+    queue = saq.Queue.from_url(postgres, name="seemed")
+    fetch, answers, runs = queue._dequeue, [psycopg.OperationalError], []
+
+    async def fetch_and_lose_the_answer():
+        await fetch()
+        if queue._waiting and answers:
+            raise answers.pop()
+
+    queue._dequeue = fetch_and_lose_the_answer
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.seemed", backend=backend)
+    async def ends(scope):
+        runs.append("begun")
+
+    async def fetch_twice():
+        await queue.connect()
+        job = await ends.anew(IDS)
+        consumer = saq.Worker(queue, backend.functions, dequeue_timeout=1)
+        for _ in range(2):
+            await consumer.process()
+        return await left_of(queue, job)
+
+    native = asyncio.run(fetch_twice())
+    assert (answers, runs, native.status) == ([], ["begun"], "complete")
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_a_job_that_waits_for_a_thread_stays_uncounted(redis, monkeypatch, busy):
+    """Its heartbeat leaves it so; one that was counted as it was fetched no longer is."""
+    queue = saq.Queue.from_url(redis, name=f"uncounted-{uuid.uuid4().hex}")
+    backend, free = SaqBackend(queue, heartbeat=1 if busy else 3600), threading.Event()
+    monkeypatch.setattr("sigra.backends.saq_begin.is_busy", lambda: busy)
+
+    @tenant_worker(name=f"tests.uncounted_{busy}", backend=backend)
+    def plain(scope):
+        pass
+
+    async def run_it():
+        occupy_the_only_thread(free)
+        job = await plain.anew(IDS)
+        running = asyncio.create_task(saq.Worker(queue, backend.functions).process())
+        async with asyncio.timeout(60):
+            while not (first := await queue.job(job.id)).worker_id:
+                await asyncio.sleep(0.01)
+            later = first
+            while later.touched == first.touched if busy else later.attempts:
+                await asyncio.sleep(0.01)
+                later = await queue.job(job.id)
+        free.set()
+        await running
+        return later.attempts, await left_of(queue, job)
+
+    waiting, native = asyncio.run(run_it())
+    assert (waiting, native.attempts, native.status) == (0, 1, "complete")
+
+
+def test_without_a_heartbeat_no_job_is_lost_and_none_is_sent(redis):
+    """As SAQ's own ``heartbeat=0`` says."""
+    queue = saq.Queue.from_url(redis, name=f"never-{uuid.uuid4().hex}")
+    backend, swept, touched = SaqBackend(queue, heartbeat=0), [], []
+
+    @tenant_worker(name="tests.never_lost", backend=backend)
+    async def looks(scope, job):
+        for _ in range(2):
+            await asyncio.sleep(0.1)
+            swept.extend(await queue.sweep(lock=1))
+            touched.append((await queue.job(job.id)).touched)
+
+    native = asyncio.run(run_once(queue, backend, looks))
+    assert (native.status, swept) == ("complete", [])
+    assert touched[0] == touched[1]
+
+
+def test_a_sweep_brings_lost_jobs_back_beside_one_that_is_gone(redis):
+    """As one whose time in Redis is over, while its id is still on a list."""
+    queue = saq.Queue.from_url(redis, name=f"gone-{uuid.uuid4().hex}")
+    backend = SaqBackend(queue, heartbeat=1)
+
+    async def lose_both():
+        with configure(backend=backend):
+            gone, lost = await workers.echo.anew(IDS), await workers.echo.anew(IDS)
+        for _ in range(2):
+            await (await queue.dequeue(timeout=5)).update(status="active", touched=1)  # long ago
+        await queue.redis.delete(queue.job_id(gone.id))
+        return queue.job_id(lost.id) in await queue.sweep(lock=1), await left_of(queue, lost)
+
+    swept, native = asyncio.run(lose_both())
+    assert (swept, native.status) == (True, "queued")
+
+
+def test_a_function_of_the_user_s_own_that_fails_or_is_aborted_keeps_its_arguments(redis):
+    """One of ours is noted there, which no function of the user's takes."""
+    queue = saq.Queue.from_url(redis, name=f"own-{uuid.uuid4().hex}")
+    SaqBackend(queue)
+    told = []
+
+    async def own(context, **given):
+        told.append(given)
+        if len(told) == 1:
+            raise OSError
+        await asyncio.Event().wait()
+
+    async def run_twice():
+        consumer = saq.Worker(queue, [("own", own)])
+        await queue.connect()
+        job = await queue.enqueue("own", text="hello", retries=2)
+        await consumer.process()
+        running = asyncio.create_task(consumer.process())
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+        await (await queue.job(job.key)).abort("by hand")
+        await consumer.abort(0)
+        await running
+        native = await queue.job(job.key)
+        await queue.disconnect()
+        return native
+
+    native = asyncio.run(run_twice())
+    assert (told, native.kwargs) == ([{"text": "hello"}] * 2, {"text": "hello"})
 
 
 @pytest.mark.parametrize(("raises", "end"), [(1, "complete"), (2, "failed")])
