@@ -996,6 +996,23 @@ def test_a_task_of_the_application_s_own_that_a_consumer_does_not_know_stays_unk
     assert (read.kwargs, broker.find_task("native.elsewhere")) == ({"text": "hello"}, None)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_note_that_nobody_takes_away_expires(redis_server, waits):
+    """Its job may never come again: such notes stayed in Redis for ever."""
+    notes, id = Notes(async_redis.ConnectionPool.from_url(redis_server)), uuid.uuid4().hex
+
+    async def begin():
+        await notes.begin(id)
+        if waits:
+            await notes.count(id, 0)
+        await notes._redis.connection_pool.disconnect()
+
+    asyncio.run(begin())
+    with redis.Redis.from_url(redis_server) as direct:
+        assert 0 < direct.ttl(f"sigra:begun:{id}") <= 7 * 24 * 3600
+        direct.delete(f"sigra:begun:{id}")
+
+
 def test_a_note_goes_though_an_earlier_event_loop_ended_before_it_cleared(redis_server):
     """The notes of a later loop's jobs do not stay for a week."""
     notes, id = Notes(async_redis.ConnectionPool.from_url(redis_server)), uuid.uuid4().hex
