@@ -129,7 +129,8 @@ def bundled_redis() -> Iterator[str]:
 def own_database(server: str) -> Iterator[str]:
     """Make a PostgreSQL database, and drop it; and drop those of runs that were killed.
 
-    Its name is that of a connection, and so whose has none is nobody's.
+    Its name is that of a connection, and so whose has none is nobody's, unless somebody is
+    connected to it.
     """
     import psycopg
 
@@ -138,10 +139,11 @@ def own_database(server: str) -> Iterator[str]:
         for (left,) in conn.execute(
             "SELECT datname FROM pg_database AS made WHERE datname LIKE 'sigra\\_tests\\_%' AND "
             "pg_get_userbyid(datdba) = current_user AND NOT EXISTS "
-            "(SELECT FROM pg_stat_activity WHERE application_name = made.datname)"
+            "(SELECT FROM pg_stat_activity WHERE application_name = made.datname "
+            "OR (datname = made.datname AND backend_type = 'client backend'))"
         ).fetchall():
-            with suppress(psycopg.Error):  # another drops it too
-                conn.execute(f'DROP DATABASE IF EXISTS "{left}" WITH (FORCE)')
+            with suppress(psycopg.Error):  # another drops it too, or connects
+                conn.execute(f'DROP DATABASE IF EXISTS "{left}"')
         conn.execute(f'CREATE DATABASE "{name}"')
         try:
             yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))

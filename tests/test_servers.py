@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import uuid
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from servers import bundled_postgres, own_database, server
@@ -45,6 +45,24 @@ def test_the_database_of_a_run_that_was_killed_is_dropped(postgres_server: str) 
         finally:
             conn.execute(f'DROP DATABASE IF EXISTS "{left}"')
     assert (left,) not in found
+
+
+@pytest.mark.servers
+def test_a_database_to_which_somebody_is_connected_is_kept(postgres_server: str) -> None:
+    """Its run may be alive, and only have lost the connection that has its name."""
+    import psycopg
+
+    name = f"sigra_tests_{uuid.uuid4().hex[:12]}"
+    url = urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}"))
+    with psycopg.connect(postgres_server, autocommit=True, application_name=name) as claim:
+        claim.execute(f'CREATE DATABASE "{name}"')
+        try:
+            with psycopg.connect(url) as conn:
+                claim.execute("SET application_name = 'another'")
+                with own_database(postgres_server):
+                    assert conn.execute("SELECT 1").fetchone() == (1,)
+        finally:
+            claim.execute(f'DROP DATABASE IF EXISTS "{name}"')
 
 
 @pytest.mark.servers
