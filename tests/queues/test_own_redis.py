@@ -97,6 +97,22 @@ def test_who_finds_keys_in_all_databases_is_told_so(all_claimed: tuple[str, Exit
         pass
 
 
+def test_a_database_with_somebodys_keys_is_not_claimed_for_a_moment(
+    all_claimed: tuple[str, ExitStack],
+) -> None:
+    """A claim that a run left there as it was killed would have the next empty it."""
+    server, claims = all_claimed
+    claims.close()
+    with redis.Redis.from_url(f"{server[: server.rindex('/')]}/15") as client:
+        client.set("somebody's", 1)
+        with client.pipeline() as pipe:
+            pipe.watch("sigra-tests")
+            with own_redis(server):
+                pipe.multi()
+                pipe.get("somebody's")
+                assert [b"1"] == pipe.execute()  # it raises where there was a claim in between
+
+
 def test_servers_that_start_at_the_same_time_are_several() -> None:
     """Where no Redis answers, each process of the tests starts one."""
     with ThreadPoolExecutor(4) as pool, ExitStack() as started:
