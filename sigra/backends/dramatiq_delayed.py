@@ -37,6 +37,8 @@ def hold_surely(broker: Any) -> None:
     consume, on_redis = broker.consume, hasattr(broker, "broker_id")
 
     def consume_surely(queue_name: str, *args: Any, **options: Any) -> Any:
+        if queue_name == _common.xq_name(queue_name):  # somebody looks at dead letters
+            return consume(queue_name, *args, **options)
         delayed = queue_name == _common.dq_name(queue_name)
         if delayed and on_redis:
             _give_back(broker, queue_name)

@@ -92,14 +92,14 @@ def _fault_in(data: bytes) -> str:
 def _fault(message: Any, on_redis: bool) -> str:
     """Say what in a message would end the thread that has it; "" for nothing."""
     for name, kind in _KINDS.items():
-        if type(getattr(message, name)) is not kind:
+        if not isinstance(getattr(message, name), kind):
             return f"its {name} is no {kind.__name__}"
     if "self" in message.kwargs:
         return "its kwargs have the key 'self'"
     known_as = message.options.get("redis_message_id")
-    if on_redis and not (type(known_as) is str and known_as.isascii()):
+    if on_redis and not (isinstance(known_as, str) and known_as.isascii()):
         return "its options have no redis_message_id, by which it could be acknowledged"
-    priority = message.options.get("broker_priority")
-    if priority is not None and (type(priority) is not int or not 0 <= priority <= 255):
+    priority = None if on_redis else message.options.get("broker_priority")
+    if priority is not None and (not isinstance(priority, int) or not 0 <= priority <= 255):
         return "its broker_priority is no whole number from 0 to 255"
     return ""

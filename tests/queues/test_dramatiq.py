@@ -12,6 +12,7 @@ import threading
 import time
 import uuid
 import warnings
+from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -173,7 +174,7 @@ class DramatiqContract(QueueContract):
         [
             {"options": None},
             {"options": "none"},
-            {"options": {"redis_message_id": "1", "broker_priority": "high"}},
+            {"options": {"broker_priority": "high"}},
             {"actor_name": ["queues.held"]},
             {"message_id": ["1"]},
             {"message_id": 1},
@@ -295,6 +296,13 @@ class TestDramatiqOnRedis(DramatiqContract):
         journal.wait(harness, lambda: len(journal.runs()) >= 3, "the jobs")
         assert sorted(run["job_id"] for run in journal.runs()) == [job.id for job in jobs]
 
+    def test_a_priority_that_only_rabbitmq_could_refuse_is_no_matter(self, harness, journal):
+        """Dramatiq sends it by Redis, which does not look at it: a native message ran."""
+        body, id = written(harness, workers.echo, IDS)
+        options = {"redis_message_id": id, "broker_priority": 1_000}
+        harness.put(json.dumps({**json.loads(body), "options": options}).encode(), id)
+        journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) == 1, "the job")
+
     def test_a_consumer_that_stood_still_begins_nothing_that_another_has_run(
         self, harness, journal
     ):
@@ -321,6 +329,16 @@ class TestDramatiqOnRedis(DramatiqContract):
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
     harness_class, server = RabbitMQHarness, "rabbitmq"
+
+    def test_who_consumes_dead_letters_sees_of_which_queue_they_are(self, harness):
+        """By that name they are sent again: they came back among the dead letters."""
+        dead = f"{harness.queue}.XQ"
+        harness.direct.channel.basic_publish("", dead, written(harness, workers.echo, IDS)[0])
+        consumer = harness.broker.consume(dead, timeout=60_000)
+        letter = next(consumer)
+        consumer.ack(letter)
+        consumer.close()
+        assert letter.queue_name == harness.queue
 
     @asks_for_a_queue
     @pytest.mark.parametrize("options", [{}, {"delay": 3600}])
@@ -727,6 +745,27 @@ def test_pickle_is_refused():
             DramatiqBackend(RedisBroker())
     finally:
         dramatiq.set_encoder(dramatiq.JSONEncoder())
+
+
+def test_objects_that_an_encoder_of_the_application_s_own_makes_are_no_fault(redis):
+    """Each message was a dead letter, where they were of a class that is derived from dict."""
+
+    class Own(dramatiq.JSONEncoder):
+        def decode(self, data):
+            return json.loads(data, object_pairs_hook=OrderedDict)
+
+    queue = f"sigra-{uuid.uuid4().hex[:10]}"
+    dramatiq.set_encoder(Own())
+    try:
+        broker = RedisBroker(url=redis, namespace=queue)
+        DramatiqBackend(broker)
+        broker.enqueue(dramatiq.Message(queue, "native.note", (), {"text": "hello"}, {}))
+        read = next(broker.consume(queue))
+        broker.flush(queue)
+        broker.client.close()
+    finally:
+        dramatiq.set_encoder(dramatiq.JSONEncoder())
+    assert read.kwargs == {"text": "hello"}
 
 
 def test_workers_run_on_the_broker_that_dramatiq_has_for_tests(journal):
