@@ -11,7 +11,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
-from sigra.backends.procrastinate_run import Strategy, is_ours, reading_any, run, watch_start
+from sigra.backends.procrastinate_run import Strategy, is_ours, run, watch_start
 from sigra.backends.producing import able_to, is_async, sending
 from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
@@ -40,7 +40,7 @@ class ProcrastinateBackend:
             if not path:
                 raise TypeError("give ProcrastinateBackend the app, or set PROCRASTINATE_APP")
             app = _procrastinate.App.from_path(path)
-        self._app = reading_any(expect(app, "connector", "ProcrastinateBackend takes an App"))
+        self._app = expect(app, "connector", "ProcrastinateBackend takes an App")
         self._loop: asyncio.AbstractEventLoop | None = None
         register_with(app, self._register)
         watch_start(app)

@@ -12,10 +12,11 @@ from sigra import catalog
 from sigra.backends.begin import ThisRun
 from sigra.backends.cut_off import by_procrastinate
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
-from sigra.backends.jsonb import read, unfit
+from sigra.backends.jsonb import unfit
 from sigra.backends.none_known import warn_at_start
 from sigra.backends.procrastinate_alive import keep_alive
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
+from sigra.backends.procrastinate_read import fetch_any
 from sigra.backends.procrastinate_rescue import let_go
 from sigra.backends.producing import error_text
 
@@ -88,15 +89,9 @@ class Strategy:
         return _procrastinate.exceptions.JobRetry(decision)
 
 
-def reading_any(app: Any) -> Any:
-    """Return the app, whose connector from now on reads any row's args, unless it has own JSON."""
-    if getattr(app.connector, "_json_loads", read) is None:
-        app.connector._json_loads = read
-    return app
-
-
 def watch_start(app: Any) -> None:
-    """Have a consumer of the app warn if it starts without a worker."""
+    """Have a consumer of the app warn if it starts without a worker, and fetch any row."""
+    fetch_any(app)
     consequence = "procrastinate fails each job of one as TaskNotFound"
     cure = "import the workers' modules in the app's, or name them to App(import_paths=[...])"
     load = getattr(app, "perform_import_paths", int)

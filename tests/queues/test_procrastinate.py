@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import threading
@@ -12,6 +13,8 @@ import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
+from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -325,6 +328,31 @@ class TestProcrastinate(LoopContract):
         assert harness.logged(f"job {id} of {contract_workers.echo.name} was refused and ends here")
         self._run(harness, journal, contract_workers.agnostic, {})
         assert journal.runs(contract_workers.echo.name) == []
+
+    def test_what_an_application_reads_by_its_connector_stays_as_it_is(self, harness: Any) -> None:
+        """Its own list became an object, and an int of a native task's infinite."""
+        odd = [int("7" * 1_233)]  # as long as a key of RSA
+        assert self._read_by_connector(harness, json.dumps(odd)) == odd
+
+    def test_an_application_that_sets_psycopg_s_json_reads_by_that(self, harness: Any) -> None:
+        """A native task had a float, where psycopg was told to make a Decimal."""
+        psycopg.types.json.set_json_loads(partial(json.loads, parse_float=Decimal))
+        try:
+            assert str(self._read_by_connector(harness, "0.10")) == "0.10"
+        finally:
+            psycopg.types.json.set_json_loads(json.loads)
+
+    def _read_by_connector(self, harness: Any, text: str) -> Any:
+        connector = procrastinate.PsycopgConnector(conninfo=harness.server)
+        ProcrastinateBackend(app := procrastinate.App(connector=connector))
+
+        async def read() -> Any:
+            async with app.open_async():
+                query = "SELECT %(text)s::jsonb AS value"
+                return (await connector.execute_query_one_async(query, text=text))["value"]
+
+        with not_hanging():
+            return asyncio.run(read())
 
     @pytest.mark.parametrize("status", ["doing", "succeeded"])
     def test_a_lost_job_that_a_consumer_has_again_or_has_ended_by_now_is_left_alone(
