@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -131,7 +132,7 @@ class Formatter:
         labels, types = message.labels, message.labels_types or {}
         queues = queues_of(self._broker)
         queue = labels.get("queue_name")
-        if queues and queue not in queues:
+        if queues and not any(_takes(each, queue) for each in queues):
             labels["queue_name"] = queues[0]
             if queue is not None:
                 what = "job %s names a queue that its consumer does not have: taken as of %s"
@@ -139,6 +140,14 @@ class Formatter:
         labels.update(LABELS)
         for name in ("queue_name", *LABELS):
             types.pop(name, None)  # by which taskiq would read it as of another type
+
+
+def _takes(known: str, queue: Any) -> bool:
+    """Tell whether a queue of that name, or bound by that pattern of RabbitMQ's, is the one."""
+    pattern = re.escape(known)
+    for sign, meaning in ((r"\.\#", r"(\..*)?"), (r"\#", ".*"), (r"\*", "[^.]*")):
+        pattern = pattern.replace(sign, meaning)
+    return known == queue or (isinstance(queue, str) and bool(re.fullmatch(pattern, queue)))
 
 
 def queues_of(broker: Any) -> list[str]:

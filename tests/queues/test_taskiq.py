@@ -996,6 +996,22 @@ def test_a_task_of_the_application_s_own_that_a_consumer_does_not_know_stays_unk
     assert (read.kwargs, broker.find_task("native.elsewhere")) == ({"text": "hello"}, None)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "queue"),
+    [("b.*", "b.eu"), ("b.#", "b.eu.west"), ("b.#", "b"), ("#.eu", "b.eu"), ("#", "b")],
+)
+def test_a_queue_that_is_bound_by_a_pattern_keeps_its_jobs(pattern, queue):
+    """Their next run went to another queue, the first one."""
+    bound = [Queue(name=name, routing_key=key) for name, key in [("one", "a.*"), ("two", pattern)]]
+    broker = make_broker("amqp://nowhere", "unused").with_queues(*bound)
+    TaskiqBackend(broker, queue=queue)
+    message = taskiq.TaskiqMessage(
+        task_id="1", task_name=workers.echo.name, labels={"queue_name": queue}, args=[], kwargs={}
+    )
+    read = broker.formatter.loads(broker.formatter.dumps(message).message)
+    assert read.labels["queue_name"] == queue
+
+
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_note_that_nobody_takes_away_expires(redis_server, waits):
     """Its job may never come again: such notes stayed in Redis for ever."""
