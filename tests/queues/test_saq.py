@@ -1365,8 +1365,9 @@ def test_a_function_of_the_user_s_own_that_fails_or_is_aborted_keeps_its_argumen
         job = await queue.enqueue("own", text="hello", retries=2)
         await consumer.process()
         running = asyncio.create_task(consumer.process())
-        while len(told) < 2:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while len(told) < 2:
+                await asyncio.sleep(0.01)
         await (await queue.job(job.key)).abort("by hand")
         await consumer.abort(0)
         await running
