@@ -2,10 +2,10 @@
 
 What the tests import is loaded once and each test is collected once, so that a process more
 costs next to nothing, and waits for a clock or a program while others work. A fork takes some
-more tests of one module or class whenever it is done with some, one alone of those that are
-marked with ``waits``, and these in turn with the others, so that there is always one that works.
-It tells the first process what came of each, which shows, counts and remembers it as if it had
-run it itself.
+more tests of one module or class whenever it is done with some, and one alone of those that are
+marked with ``waits``; two of these come in turn with some others, so that there is always a fork
+that works. It tells the first process what came of each, which shows, counts and remembers it as
+if it had run it itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 Groups = list[list[int]]
 """The tests of each module or class, or some of them, by their places among all."""
 
-_MOST = 8
+_MOST = 24
 """How many tests a fork takes at a time: where many wait for a clock, forks share them."""
 
 Said = tuple[list[Any], list[dict[str, Any]]]
@@ -94,13 +94,15 @@ def run(session: pytest.Session, number: int) -> None:
 
 def _in_turn(items: list[pytest.Item]) -> Groups:
     """Return the tests in the order and the groups in which forks take them."""
-    groups: tuple[Groups, Groups] = ([], [])
+    groups: tuple[Groups, Groups] = ([], [])  # those that wait, and the others
     for parent, places in groupby(range(len(items)), lambda place: items[place].parent):
         some = list(places)
         wait = parent is not None and parent.get_closest_marker("waits") is not None
         size = 1 if wait else _MOST
         groups[not wait].extend(some[at : at + size] for at in range(0, len(some), size))
-    return [group for group in chain.from_iterable(zip_longest(*groups)) if group]
+    waiting, others = groups
+    in_turn = zip_longest(waiting[::2], waiting[1::2], others)
+    return [group for group in chain.from_iterable(in_turn) if group]
 
 
 def _queue(count: int) -> int:
