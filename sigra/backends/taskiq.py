@@ -9,7 +9,8 @@ from sigra.backends.envelope import pack
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.producing import able_to, seconds_until, sending
 from sigra.backends.registering import register_with
-from sigra.backends.taskiq_queues import Formatter, check_queue, surely_kick
+from sigra.backends.taskiq_queues import check_queue, surely_kick
+from sigra.backends.taskiq_received import Formatter
 from sigra.backends.taskiq_refuse import refuse_dependencies, refuse_pickle, refuse_unwritable
 from sigra.backends.taskiq_run import LABELS, AsyncKicker, add, send
 from sigra.backends.taskiq_startup import Startup, results_of
@@ -71,8 +72,7 @@ class TaskiqBackend:
                 labels = LABELS if queue is None else {**LABELS, "queue_name": queue}
                 kicker = AsyncKicker(job.worker, self.broker, dict(labels)).with_task_id(job.id)
                 kicker = kicker.with_schedule_id(job.id)  # by which its user can cancel it
-                sent = send(kicker, self.schedules, pack(job), delay)
-                await answered(sent, self._timeout)
+                await answered(send(kicker, self.schedules, pack(job), delay), self._timeout)
                 job.accept(native_id=job.id)
 
     def _register(self, definition: Definition) -> None:

@@ -89,7 +89,7 @@ def add(broker: Any, schedules: Any, name: str) -> None:
     Raises ``ValueError`` if the broker has one of that name that is not a worker's.
     """
     known = broker.local_task_registry.get(name)
-    if known is not None and known.original_func.__module__ != __name__:
+    if known is not None and not is_ours(known):
         raise ValueError(f"this taskiq broker has a task of its own named {name!r}; rename one")
 
     async def body(*given: Any, sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
@@ -98,3 +98,8 @@ def add(broker: Any, schedules: Any, name: str) -> None:
         return await run(sigra_context, schedules, payload)
 
     broker.register_task(body, task_name=name, **LABELS)
+
+
+def is_ours(task: Any) -> bool:
+    """Tell whether a broker's task is one that ``add`` made."""
+    return bool(task.original_func.__module__ == __name__)
