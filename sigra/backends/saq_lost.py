@@ -64,11 +64,13 @@ async def beat(job: Any) -> bool:
     return True
 
 
-def is_unreadable(queue: Any, key: str, read: Any, status: Any = None) -> bool:
-    """Tell whether what a queue holds under a key is no job that SAQ can run; log that once.
+def readable(queue: Any, key: str, read: Any, status: Any = None) -> Any:
+    """Return the job that a queue holds under a key; None for what SAQ cannot run, which is logged.
 
-    SAQ itself says nothing of it, and does not get beyond it as it looks for lost jobs.
+    SAQ itself says nothing of that, and does not get beyond it as it looks for lost jobs. None
+    also if the queue holds nothing there.
     """
+    job = None
     try:
         job = queue.deserialize(read, status)
         fault = "" if job is None else _fault(job, key)
@@ -82,7 +84,7 @@ def is_unreadable(queue: Any, key: str, read: Any, status: Any = None) -> bool:
             "delete it, or run it by the release that wrote it"
         )
         _log.error(what, brief(key), queue.name, fault)
-    return bool(fault)
+    return None if fault else job
 
 
 def _fault(job: Any, key: str) -> str:
@@ -98,10 +100,9 @@ async def look_on_postgres(queue: Any) -> list[str]:
     async with queue.pool.connection() as conn:
         running = await conn.execute(statement, [queue.name])
         for key, read, status in await running.fetchall():
-            if is_unreadable(queue, key, read, status):
-                continue
-            job = queue.deserialize(read, status)
-            if job.heartbeat or not is_lost(job):  # SAQ's own sweep sees a heartbeat of SAQ's
+            job = readable(queue, key, read, status)
+            # SAQ's own sweep sees a heartbeat of SAQ's.
+            if job is None or job.heartbeat or not is_lost(job):
                 continue
             if job.status == _Status.ABORTING:
                 await end_aborted(job)

@@ -17,9 +17,9 @@ from sigra.backends.saq_lost import (
     end_aborted,
     is_lost,
     is_ours,
-    is_unreadable,
     look_on_postgres,
     make_queued,
+    readable,
     told,
 )
 
@@ -89,9 +89,7 @@ class _Look:
         ids, self._fetched = await redis.lrange(active, 0, -1), {}
         others = await redis.exists(sweep)
         for id, read in zip(ids, await redis.mget(ids) if ids else (), strict=True):
-            if _is_unreadable(self._queue, id, read):
-                continue
-            job = self._queue.deserialize(read)
+            job = _readable(self._queue, id, read)
             # An older release, whose jobs have a heartbeat of SAQ's, may be at them just now.
             if not _is_swept_here(job) or (job.heartbeat and others):
                 continue
@@ -121,13 +119,14 @@ async def _abort_and_keep(queue: Any, abort: Any, job: Any, *args: Any, **option
 async def _others(queue: Any, keys: Iterable[str], args: Iterable[Any], client: Any) -> Any:
     """Return the running jobs that SAQ's own sweep is to look at."""
     found = await queue.redis.register_script(_RUNNING)(keys=keys, args=args, client=client)
-    readable = [(id, read) for id, read in found if not _is_unreadable(queue, id, read)]
-    return [(id, read) for id, read in readable if not _is_swept_here(queue.deserialize(read))]
+    jobs = [(id, read, _readable(queue, id, read)) for id, read in found]
+    # Neither ours, nor such as SAQ cannot read.
+    return [(id, read) for id, read, job in jobs if not (is_ours(job) if job else read)]
 
 
-def _is_unreadable(queue: Any, id: bytes, read: Any) -> bool:
+def _readable(queue: Any, id: bytes, read: Any) -> Any:
     key = queue.job_key_from_id(id.decode("utf-8", "backslashreplace"))
-    return is_unreadable(queue, key, read)
+    return readable(queue, key, read)
 
 
 def _is_swept_here(job: Any) -> bool:
