@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 from sigra.backends.begin import ThisRun
@@ -24,7 +23,7 @@ WHERE id = %(id)s AND status = 'doing'
 
 def rows_in_memory(connector: Any) -> dict[int, dict[str, Any]] | None:
     """Return the rows of procrastinate's connector for tests, which takes no SQL of ours."""
-    in_memory = import_module("procrastinate.testing").InMemoryConnector
+    in_memory = native("procrastinate.testing", "procrastinate").InMemoryConnector
     return connector.jobs if isinstance(connector, in_memory) else None
 
 

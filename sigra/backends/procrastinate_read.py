@@ -13,6 +13,9 @@ from typing import Any
 from sigra.backends.external import native
 from sigra.json import get_referents
 
+_psycopg = native("psycopg", "procrastinate")
+_JSONB = _psycopg.postgres.types["jsonb"].oid
+
 _DEEPEST = 256
 """How many levels Python's recursion limit allows where procrastinate logs the args."""
 
@@ -39,10 +42,9 @@ def _read(data: bytes) -> Any:
     One would end each consumer that fetches the row. An int beyond Python's limit of digits is
     infinite, and what is nested too deep is what ``unpack`` refuses.
     """
-    psycopg = native("psycopg", "procrastinate")
-    jsonb = psycopg.postgres.types["jsonb"].oid
     try:
-        return psycopg.adapters.get_loader(jsonb, psycopg.pq.Format.TEXT)(jsonb).load(data)
+        loader = _psycopg.adapters.get_loader(_JSONB, _psycopg.pq.Format.TEXT)
+        return loader(_JSONB).load(data)
     except Exception:
         with suppress(RecursionError):
             return json.loads(data, parse_int=_read_int)
