@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
+from sigra.backends.in_thread import in_thread
 from sigra.backends.orm_thread import aexecute_apart, execute_boxed
 from sigra.context import Attempt
 from sigra.verdict import Verdict
@@ -45,10 +46,10 @@ async def execute_noted(attempt: Attempt, note: Note | None, waits: Note | None)
             await note()
         return await aexecute_apart(attempt)
     if note is None:
-        return (await asyncio.to_thread(execute_boxed, [attempt])).pop()
+        return (await in_thread(attempt, execute_boxed)).pop()
     begin = _Begin(note, waits)
     try:
-        return (await asyncio.to_thread(begin.then, [attempt])).pop()
+        return (await in_thread(attempt, begin.then)).pop()
     finally:
         await begin.over()
 

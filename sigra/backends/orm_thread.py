@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from sigra.backends.green import run_by_turns
+from sigra.backends.in_thread import in_thread
 from sigra.context import Attempt
 from sigra.execute import aexecute, contain, execute, in_event_loop
 from sigra.verdict import Verdict
@@ -66,7 +67,7 @@ def run_in_place(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:
 async def execute_in_thread(attempt: Attempt) -> Verdict:
     """Run one attempt of a plain function, and leave the event loop free."""
     if not in_django():
-        return await asyncio.to_thread(execute_in_place, attempt)
+        return await in_thread(attempt, _in_place)
     verdict: Verdict = await import_module("asgiref.sync").sync_to_async(execute_in_place)(attempt)
     return verdict
 
@@ -74,6 +75,10 @@ async def execute_in_thread(attempt: Attempt) -> Verdict:
 def execute_in_place(attempt: Attempt) -> Verdict:
     """Run one attempt in this thread, and all its queries on this thread's connection."""
     return execute(attempt, run_in_place)
+
+
+def _in_place(box: list[Attempt]) -> Verdict:
+    return execute_in_place(box.pop())
 
 
 def execute_in_consumer(attempt: Attempt, run: Callable[..., Any] = run_by_turns) -> Verdict:

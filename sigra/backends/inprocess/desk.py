@@ -7,12 +7,13 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from sigra.backends.in_thread import in_thread
 from sigra.backends.inprocess.agenda import (
     Agenda,
     closing_words,
@@ -206,11 +207,10 @@ class Desk:
             self._fill_soon()
         return verdict.error
 
-    def _in_thread(self, attempt: Attempt) -> asyncio.Future[Any]:
-        if self._executor is None:
-            threads = min(self.concurrency, _MOST_THREADS)
-            self._executor = ThreadPoolExecutor(threads, f"sigra-{self.name}")
-        return self.loop.run_in_executor(self._executor, execute_boxed, [attempt])
+    def _in_thread(self, attempt: Attempt) -> Coroutine[Any, Any, list[Any]]:
+        size = min(self.concurrency, _MOST_THREADS)
+        self._executor = self._executor or ThreadPoolExecutor(size, f"sigra-{self.name}")
+        return in_thread(attempt, execute_boxed, self._executor)
 
     async def _interrupt(self) -> None:
         """Cancel what runs, and wait a moment for it to end."""
