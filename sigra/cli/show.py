@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any, Self, TextIO
 
 from rich import box
@@ -121,13 +122,14 @@ class Bar:
         self._progress.update(self._task, completed=position, description=text)
 
     def say(self, text: str) -> None:
-        """Print a text as it is."""
+        """Print a text as it is; where stderr takes none, what is at work goes on without."""
         shown = Text(printable(text), overflow="ignore", no_wrap=True)
-        if self._console.is_terminal:
-            self._console.print(shown, soft_wrap=True)
-        else:
-            # Layout by Rich is slow, and a file or pipe needs none.
-            self._console.file.write(f"{shown.plain}\n")
+        with suppress(OSError):
+            if self._console.is_terminal:
+                self._console.print(shown, soft_wrap=True)
+            else:
+                # Layout by Rich is slow, and a file or pipe needs none.
+                self._console.file.write(f"{shown.plain}\n")
 
     def stop(self) -> None:
         """Take the bar off the screen."""

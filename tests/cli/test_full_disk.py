@@ -99,6 +99,26 @@ def test_a_run_whose_audit_finds_no_room_says_so(
     assert "Traceback" not in errors
 
 
+@pytest.mark.parametrize("broken", ["full", "a closed pipe"])
+def test_a_run_goes_on_where_standard_error_takes_nothing(
+    start: Start, number_file: Callable[[int], str], tmp_path: Path, broken: str
+) -> None:
+    """The first bad line ended it: the lines after that were not run, and nothing told which."""
+    jobs, log, rejects = (tmp_path / name for name in ("jobs", "log", "rejects"))
+    jobs.write_text("no JSON\n" + Path(number_file(5)).read_text())
+    words = ("run", "cli_jobs:note", "--args", str(jobs), "--audit-log", str(log))
+    if broken == "full":
+        errors = os.open(FULL, os.O_WRONLY)
+    else:
+        reader, errors = os.pipe()
+        os.close(reader)
+    process = start(*words, "--rejects", str(rejects), stderr=errors)
+    os.close(errors)
+    process.communicate(timeout=240)
+    assert (1, "no JSON\n") == (process.returncode, rejects.read_text())
+    assert 5 == len(log.read_text().splitlines())
+
+
 ROOM = 40_000
 """More bytes than the index of SQLite's log takes, and less than an export."""
 
