@@ -53,6 +53,8 @@ class RecordingBackend(SyncBackend):
         self.jobs: list[Job] = []
         self._stands_for: config.Config | None = None
         now = config.current
+        if isinstance(now.backend, RecordingBackend):  # a property's own, under the fixture's
+            now = now.backend._stands_for or now
         if now.backend is None:  # as nobody configured one
             return
         queues = (now.backend, *now.backends.values())

@@ -247,6 +247,22 @@ def test_what_the_job_s_own_queue_refuses_is_refused_in_a_test(many: bool) -> No
         assert 1 == len(backend.jobs)
 
 
+@pytest.mark.parametrize("option", [{"priority": 5}, {"backoff": abs}])
+def test_a_backend_made_under_the_fixture_s_refuses_what_that_one_does(
+    option: dict[str, Any],
+) -> None:
+    """A property makes its own though the fixture is autouse, and its jobs have the same queue."""
+    with configure(backend=Modest(), backends={"fast": Generous()}):
+        backend = RecordingBackend()
+    with (
+        configure(backend=backend, backends={}),
+        configure(backend=RecordingBackend()),
+        configure(backend=RecordingBackend()),
+        pytest.raises(InvalidOptionError, match="cannot honour it|cannot carry"),
+    ):
+        close.new(TENANT, **option)
+
+
 def test_a_function_that_no_queue_carries_is_refused_in_a_test() -> None:
     """A backoff of the call's own is; the decorator's function is there in the consumer too."""
     patient = worker(name="kit.patient", backoff=float)(lambda: None)
