@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from datetime import datetime
 from typing import Any, ClassVar
 
 import pytest
 
 from sigra.decorators import tenant_worker
-from sigra.proxy import TenantWorker, Worker
+from sigra.proxy import TenantWorker
 from sigra.scope import AuditScope
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract import BackendContract
-from sigra.testing.contract_case import AWAY, DELIVERIES, IDS, SHOWN
+from sigra.testing.contract_case import DELIVERIES, IDS, SHOWN
 from sigra.testing.contract_routes import RouteContract
+from sigra.testing.contract_threads import ThreadContract
 from sigra.testing.contract_transactions import TransactionContract
+from sigra.testing.contract_waiting import WaitingContract
 from sigra.testing.harness import ConsumerHarness, Journal
 
 
@@ -39,7 +40,9 @@ def _undeployed() -> TenantWorker[..., None]:
 undeployed = _undeployed()
 
 
-class ConsumerContract(BackendContract, TransactionContract, RouteContract):
+class ConsumerContract(
+    BackendContract, TransactionContract, RouteContract, ThreadContract, WaitingContract
+):
     """The whole suite: also what holds when consumers are killed, stopped and deployed.
 
     ``repeats_at_stop``: True where the queue itself, Sigra or not, may deliver a job once more
@@ -62,11 +65,15 @@ class ConsumerContract(BackendContract, TransactionContract, RouteContract):
     def test_a_job_without_attempts_left_is_shown_as_failed(
         self, harness: ConsumerHarness, journal: Journal, how: str
     ) -> None:
-        """Its error is what the body raised, or the reason that it gave."""
-        job, _ = self._run(harness, journal, workers.ends, {**IDS, "how": how})
-        shown = self._native_id(job)
-        journal.wait(harness, lambda: bool(harness.failed(shown)), "the failed job")
-        assert "said so" in (harness.failed(shown) or ""), SHOWN
+        """Its error is what the body raised, or its reason; each job of a batch has its own."""
+        batch = [{**IDS, "how": how}, {**IDS, "how": "value"}]
+        jobs = workers.ends.new_many(batch) + asyncio.run(workers.ends.anew_many(batch))
+        failed, done = ([self._native_id(job) for job in jobs[n::2]] for n in (0, 1))
+        what = "a failed job of a batch, by the native id that the batch's enqueue gave it"
+        for shown in failed:
+            journal.wait(harness, lambda: bool(harness.failed(shown)), what)  # noqa: B023
+            assert "said so" in (harness.failed(shown) or ""), SHOWN
+        assert [harness.failed(other) for other in done] == [None, None]
 
     def test_a_cancelled_job_is_not_shown_as_done(
         self, harness: ConsumerHarness, journal: Journal
@@ -95,40 +102,24 @@ class ConsumerContract(BackendContract, TransactionContract, RouteContract):
             "the job of an unknown worker to be kept",
         )
 
-    def test_nothing_runs_before_it_is_due(
-        self, harness: ConsumerHarness, journal: Journal
-    ) -> None:
-        """Delays, moments, snoozes and backoffs are waited for, by this machine's clock."""
-        self._require(harness, "delay", "run_at", "max_attempts", "backoff")
-        begun = time.time()
-        later = datetime.fromtimestamp(begun + self.delay, AWAY)
-        workers.echo.new(IDS, delay=self.delay)
-        workers.echo.new(IDS, run_at=later)
-        workers.snoozes.new({**IDS, "times": 1})
-        workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=1)
-        journal.wait(harness, lambda: len(journal.runs()) >= 6, "six runs")
-
-        def waits(worker: Worker[..., Any]) -> list[float]:
-            return [run["at"] - begun for run in journal.runs(worker.name)]
-
-        assert min(waits(workers.echo)) >= self.delay
-        for worker in (workers.snoozes, workers.recovers):
-            first, second = waits(worker)
-            assert second - first >= 1
-
     def test_a_larger_priority_runs_sooner(
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:
         """Of what waits when the consumer starts; as many may overtake as it runs at once."""
         self._require(harness, "priority")
         harness.stop()
-        late = asyncio.run(workers.echo.anew_many([IDS] * 4, priority=-1))
-        soon = workers.echo.new_many([IDS] * (4 + harness.concurrency))
+        half = [IDS] * (2 + harness.concurrency)
+
+        def both_ways(**priority: Any) -> set[str]:
+            jobs = workers.echo.new_many(half, **priority)
+            return {job.id for job in jobs + asyncio.run(workers.echo.anew_many(half, **priority))}
+
+        late, soon = both_ways(priority=-1), both_ways()
         harness.start()
-        both = len(late) + len(soon)
-        journal.wait(harness, lambda: len(journal.runs()) >= both, "all of both")
-        first = {run["job_id"] for run in journal.runs()[:4]}
-        assert first <= {job.id for job in soon}
+        journal.wait(harness, lambda: len(journal.runs()) >= 4 * len(half), "all of both")
+        overtook = late & {run["job_id"] for run in journal.runs()[: len(soon)]}
+        told = "what is enqueued has the priority that job.options.priority names, awaited or not"
+        assert len(overtook) <= harness.concurrency, told
 
     def test_a_job_that_kills_its_process_each_time_ends(
         self, harness: ConsumerHarness, journal: Journal

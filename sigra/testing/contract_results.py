@@ -55,12 +55,21 @@ class ResultContract(ContractCase):
         options: dict[str, Any] = {"max_attempts": 2, "backoff": 1}
         args = {**IDS, "failures": 1}
         job, _ = self._run(harness, journal, workers.recovers, args, **options)
-        seen = set[str]()
+        seen, answers = set[str](), set[str]()
+
+        def answer() -> str:
+            try:
+                return str(job.result(timeout=0))
+            except TimeoutError:
+                return "none yet"
 
         def over() -> bool:
             seen.add(job.state)
+            answers.add(answer())
             return job.state == "completed"
 
         journal.wait(harness, over, "its second attempt")
         assert seen <= {"executing", "retryable", "available", "completed"}
+        told = "result(timeout) has to raise TimeoutError while the job has not ended"
+        assert answers <= {"none yet", "recovered"}, told
         assert job.result(timeout=harness.patience) == "recovered"

@@ -35,3 +35,14 @@ class TransactionContract(ContractCase):
         journal.wait(harness, lambda: bool(journal.runs(workers.echo.name)), "the job")
         self._run(harness, journal, workers.agnostic, {})
         assert [run["job_id"] for run in journal.runs(workers.echo.name)] == [job.id]
+
+    @by_both
+    def test_a_job_of_a_transaction_has_its_options(
+        self, harness: TransactingHarness, journal: Journal, awaited: bool
+    ) -> None:
+        """It waits for its moment, as one that is enqueued without a transaction."""
+        self._require(harness, "conn", "delay")
+        job = harness.transact(workers.postponed, IDS, commit=True, awaited=awaited)
+        journal.wait(harness, lambda: bool(journal.runs(job.worker)), "the delayed job")
+        waited = journal.runs(job.worker)[0]["at"] - job.enqueued_at.timestamp()
+        assert waited >= workers.POSTPONED, "job.options count beside a conn too"

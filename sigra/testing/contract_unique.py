@@ -70,6 +70,18 @@ class UniqueContract(ContractCase):
         )
         journal.wait(harness, lambda: len(journal.runs()) >= 2, "both jobs")
 
+    def test_unique_keys_that_look_alike_are_different(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """A database may take upper case for lower, leave spaces out, or cut off a long text."""
+        self._require(harness, "unique", "delay")
+        keys = ["Mail", "mail", "mail ", " mail", "ma\u00efl", "mai\u0308l"]
+        keys += ["mail" * 100 + end for end in ("1", "2")]
+        jobs = [workers.echo.new(IDS, unique=key, delay=self.delay) for key in keys]
+        alike = [key for key, job in zip(keys, jobs, strict=True) if job.duplicate]
+        assert not alike, "unique_key(job) has to be compared, and kept, to its last byte"
+        journal.wait(harness, lambda: len(journal.runs()) >= len(keys), "a job of each key")
+
     def test_of_a_batch_under_one_unique_key_one_job_is_enqueued(
         self, harness: Harness, journal: Journal
     ) -> None:

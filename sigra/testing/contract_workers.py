@@ -111,6 +111,16 @@ def named(scope: AuditScope, number: int, flag: bool = False, **rest: Any) -> No
     record(scope, {"number": number, "flag": flag, "rest": rest})
 
 
+POSTPONED = 1
+"""For how many seconds."""
+
+
+@tenant_worker(name="sigra.contract.postponed", delay=POSTPONED)
+def postponed(scope: AuditScope, args: Mapping[str, Any]) -> None:
+    """Record a job that is due later by its decorator."""
+    record(scope, args)
+
+
 @worker(name="sigra.contract.agnostic")
 def agnostic(args: Mapping[str, Any]) -> None:
     """Record a job that has no tenant."""

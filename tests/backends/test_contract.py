@@ -8,7 +8,7 @@ import json
 import math
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -147,6 +147,16 @@ class TestAsyncio(BackendContract):
         loop.close()
 
 
+class Hasty(LocalTicket):
+    """A ticket that takes "not yet" for an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("available")
+
+    def result(self, timeout: float | None) -> Any:
+        return super().result(timeout) if self.verdict else None
+
+
 class Queue:
     """A backend of somebody else's, which is its own harness.
 
@@ -163,14 +173,17 @@ class Queue:
     first. ``mute``: no job gets a native id. ``alone``: it leaves the caller's transaction out. It
     forgets a job's queue as it is enqueued (``astray``), or for its next run (``homing``).
     ``lax``: it lets dead jobs go. ``open``: its consumers serve every queue. ``shared``: each of
-    them runs each job.
+    them runs each job. ``racing``: threads look for a key before one of them has it. ``blunt``: it
+    takes upper case for lower in keys. ``rushed``: a transaction's jobs do not wait. ``merged``: a
+    batch has one native id. ``forgetful``: a consumer that stops takes along what waits.
+    ``impatient``: a job that has not ended gives None.
     """
 
     name = "queue"
     capabilities = frozenset[Capability](
-        "queue delay run_at max_attempts backoff unique conn result native".split()
+        "queue priority delay run_at max_attempts backoff unique conn result native".split()
     )
-    patience = 60.0
+    patience, concurrency = 60.0, 1
     other_queue = "other"
 
     def __init__(self, fault: str = "") -> None:
@@ -180,13 +193,24 @@ class Queue:
         self.errors: dict[str, str] = {}
         self.keys: dict[str, int] = {}
         self.tickets: dict[int, LocalTicket] = {}
+        self.lock = threading.Lock()
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         held = set(self.keys)
+        if self.fault == "racing":
+            time.sleep(0.1)
+        with self.lock:
+            self.take(jobs, held if self.fault in ("rash", "racing") else self.keys)
+        if self.fault == "merged":
+            for job in jobs:
+                job.native_id = jobs[-1].native_id
+
+    def take(self, jobs: Sequence[Job], held: Collection[str]) -> None:
         for job in jobs:
             key = unique_key(jobs[0] if self.fault == "sharing" else job)
             key = job.options.unique if self.fault == "mixing" else key
-            if key in (held if self.fault == "rash" else self.keys):
+            key = key.lower() if key is not None and self.fault == "blunt" else key
+            if key in held:
                 job.accept(duplicate=True)
                 continue
             self.sent += 1
@@ -195,13 +219,17 @@ class Queue:
             delivery = native_id, queue, job.worker, self.spoilt(pack(job))
             alone = options.conn is None or self.fault == "alone"
             self.put(self.wait(options), delivery, self.jobs if alone else options.conn)
-            self.tickets[native_id] = LocalTicket("available")
+            self.tickets[native_id] = (
+                Hasty() if self.fault == "impatient" else LocalTicket("available")
+            )
             if key is not None:
                 self.keys[key] = native_id
             shown = None if self.fault == "mute" else str(native_id)
             job.accept(native_id=shown, ticket=self.tickets[native_id])
 
     def wait(self, options: JobOptions) -> float:
+        if self.fault == "rushed" and options.conn is not None:
+            return 0.0
         if options.run_at is None or self.fault not in ("local", "late"):
             return options.wait(time.time())
         if self.fault == "local":
@@ -249,6 +277,10 @@ class Queue:
 
     def stop(self) -> None:
         self.served = ()
+        if self.fault == "forgetful":
+            self.jobs = [job for job in self.jobs if job[0] <= time.time()]
+
+    kill = stop
 
     @contextmanager
     def serving(self, queue: str) -> Iterator[None]:
@@ -263,7 +295,8 @@ class Queue:
 
     def advance(self) -> None:
         time.sleep(0.01)
-        for due in [job for job in self.jobs if job[0] <= time.time() and job[2] in self.served]:
+        due_now = [job for job in self.jobs if job[0] <= time.time() and job[2] in self.served]
+        for due in sorted(due_now, key=lambda job: -job[4].get("priority", 0)):
             self.jobs.remove(due)
             shared = self.fault in ("shared", "counted")
             for earlier in range(self.served.count(due[2]) if shared else 1):
@@ -435,6 +468,17 @@ SEEN = "^(?!waited)"
         ("local", "test_a_delayed_job_runs_later", SOON),
         ("late", "test_a_job_whose_moment_is_past_runs", "waited 0.2 s for run 1 of"),
         ("confused", "test_snoozes_and_failures_are_counted_apart", SEEN),
+        ("racing", "test_of_several_threads_one_enqueues_a_job_under_a_key", "in one step"),
+        ("blunt", "test_unique_keys_that_look_alike_are_different", r"\['mail'\]"),
+        ("rushed", "test_a_job_of_a_transaction_has_its_options", "beside a conn"),
+        ("merged", "test_a_job_without_attempts_left_is_shown_as_failed", "waited .* of a batch"),
+        ("hurried", "test_a_larger_priority_runs_sooner", "awaited or not"),
+        (
+            "forgetful",
+            "test_what_is_due_later_outlives_its_consumer",
+            "waited .* at the consumer's",
+        ),
+        ("impatient", "test_a_job_that_is_to_be_retried_has_no_result", "TimeoutError"),
         (
             "silent",
             "test_a_job_that_is_to_be_retried_has_no_result",
@@ -448,7 +492,7 @@ def test_a_backend_that_breaks_a_promise_fails_the_suite(
     """It is told by the case of that promise, which one that keeps it passes."""
     run = getattr(InConsumers(), case)
     given = {"how": "interrupt" if fault == "brittle" else "failure", "outcome": "error"}
-    given |= {"failures": 1, "mute": False, "awaited": False}
+    given |= {"failures": 1, "mute": False, "awaited": False, "end": "stop"}
     run = partial(run, **{n: given[n] for n in inspect.signature(run).parameters if n in given})
     with configure(backend=(queue := Queue())):
         run(queue, journal)
