@@ -142,7 +142,9 @@ def members(package: Any, each: Any) -> Iterator[str]:
     """Give what a class's public methods and properties say, as paragraphs."""
     home = found(package, "enqueue.Enqueuer") if each.name == "Worker" else each
     hidden = INTERNAL if each.name == "Backend" else INTERNAL | {"enqueue", "aenqueue"}
-    for name, member in home.members.items():
+    parts = [base for base in home.resolved_bases if base.name not in package["testing"].exports]
+    suite = [*home.members.items(), *(each for part in parts for each in part.members.items())]
+    for name, member in suite if each.name.endswith("Contract") else home.members.items():
         if member.is_alias or name.startswith("_") or name in hidden or not member.docstring:
             continue
         if name.startswith("test_"):

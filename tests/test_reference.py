@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import reference
 
+from sigra.testing import ConsumerContract
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -34,3 +36,9 @@ def test_each_public_name_stands_there_once() -> None:
             public |= {(f"{module}." if module else "", name.strip()) for name in names.split(",")}
     wanted = {reference.found(package, module + name).path for module, name in public}
     assert {"sigra.audit"} == wanted - set(told)  # a package
+
+
+def test_each_promise_of_the_suite_stands_there_once() -> None:
+    """Those of its parts too: who writes a backend reads there what it will be asked."""
+    told = re.findall(r"(?m)^- `(test_\w+)`: ", reference.PAGE.read_text("utf-8"))
+    assert sorted(told) == [name for name in dir(ConsumerContract) if name.startswith("test_")]
