@@ -17,7 +17,7 @@ from typing import Any
 from sigra.backends.begin import is_busy
 from sigra.backends.external import ENDED, ends_in, native
 from sigra.backends.insist import insist
-from sigra.backends.saq_lost import beat, is_ours
+from sigra.backends.saq_lost import beat, is_ours, put_off
 from sigra.backends.saq_write import GoneError, read_row, write
 from sigra.catalog import lookup
 from sigra.errors import UnknownWorkerError, brief
@@ -80,8 +80,10 @@ def _watch_fetches(queue: Any) -> None:
             well = range(first, begun)
             try:
                 await fetch()
-            except BaseException:
+            except BaseException as error:
                 well = range(0)
+                if isinstance(error, Exception) and not isinstance(error, broken(queue)):
+                    await put_off(queue)
                 raise
             well = range(first, _saq.utils.now() + 1)
 

@@ -26,11 +26,18 @@ _RUNNING = """
 SELECT key, job, status FROM {} WHERE queue = %s AND status IN ('active', 'aborting')
 """
 
+_DUE = """
+SELECT key, job FROM {} WHERE queue = %s AND status = 'queued' AND scheduled <= %s
+ORDER BY priority, scheduled LIMIT 1000 FOR UPDATE SKIP LOCKED
+"""
+_PUT_OFF = "UPDATE {} SET scheduled = %s WHERE key = ANY(%s)"
+_LATER = 60
+"""Seconds by which a job is put off that perhaps only another consumer can read."""
+
 _NUMBER = (int, float)
 _KINDS: dict[str, Any] = {
-    **dict.fromkeys(("attempts", "retries", "started", "touched"), _NUMBER),
+    **dict.fromkeys(("attempts", "retries", "scheduled", "started", "touched"), _NUMBER),
     "kwargs": (dict, type(None)),
-    "meta": dict,
 }
 
 
@@ -90,7 +97,18 @@ def readable(queue: Any, key: str, read: Any, status: Any = None) -> Any:
 def _fault(job: Any, key: str) -> str:
     """Return the name of a field that SAQ would not have written so; "" for none."""
     odd = [name for name, kinds in _KINDS.items() if not isinstance(getattr(job, name), kinds)]
-    return (odd or ["" if job.key == key else "key"])[0]
+    if not odd and is_ours(job) and not isinstance(job.meta, dict):
+        odd = ["meta"]
+    return (odd or ["" if str(job.key) == key else "key"])[0]  # a native one may be a number
+
+
+async def put_off(queue: Any) -> None:
+    """Put off what waits on PostgreSQL and cannot be read: each fetch that comes upon it fails."""
+    sql, now, table = native("psycopg.sql", "saq").SQL, int(time.time()), queue.jobs_table
+    async with queue.pool.connection() as conn:
+        due = await conn.execute(sql(_DUE).format(table), [queue.name, now])
+        odd = [key for key, read in await due.fetchall() if readable(queue, key, read) is None]
+        await conn.execute(sql(_PUT_OFF).format(table), [now + _LATER, odd])
 
 
 async def look_on_postgres(queue: Any) -> list[str]:
@@ -102,7 +120,7 @@ async def look_on_postgres(queue: Any) -> list[str]:
         for key, read, status in await running.fetchall():
             job = readable(queue, key, read, status)
             # SAQ's own sweep sees a heartbeat of SAQ's.
-            if job is None or job.heartbeat or not is_lost(job):
+            if job is None or not is_ours(job) or job.heartbeat or not is_lost(job):
                 continue
             if job.status == _Status.ABORTING:
                 await end_aborted(job)

@@ -19,7 +19,14 @@ import pytest
 from consumer import Consumer
 from consumer_side import held, sleeps
 from queue_contract import LoopContract
-from queue_harness import CUT, QueueHarness, failing, occupy_the_only_thread, told_at_start
+from queue_harness import (
+    CUT,
+    QueueHarness,
+    failing,
+    not_hanging,
+    occupy_the_only_thread,
+    told_at_start,
+)
 from servers import bundled_redis, need
 
 saq = need("saq")
@@ -739,6 +746,20 @@ UNREADABLE = [
 ]
 
 
+async def spoil(queue, id, changes):
+    """Write a job as no SAQ of this release does; None leaves a field out."""
+    native = await queue.job(id)
+    fields = {**json.loads(queue.serialize(native)), **changes}
+    text = json.dumps({key: it for key, it in fields.items() if key != "function" or it})
+    if hasattr(queue, "redis"):
+        await queue.redis.set(native.id, text)
+    else:
+        async with queue.pool.connection() as conn:
+            facts = text.encode(), id
+            change = "UPDATE saq_jobs SET job = %s, scheduled = 1 WHERE key = %s"  # the next one
+            await conn.execute(change, facts)
+
+
 @pytest.mark.parametrize(
     ("server", "changes"),
     [
@@ -761,15 +782,7 @@ def test_a_job_that_saq_cannot_read_keeps_none_that_is_lost_from_coming_back(
         for _ in range(2):
             dead = await queue.dequeue(timeout=5)
             await dead.update(status="active", started=1, touched=1)
-        native = await queue.job(odd.id)
-        fields = {**json.loads(queue.serialize(native)), **changes}
-        text = json.dumps({key: it for key, it in fields.items() if key != "function" or it})
-        if server == "redis":
-            await queue.redis.set(native.id, text)
-        else:
-            async with queue.pool.connection() as conn:
-                facts = text.encode(), odd.id
-                await conn.execute("UPDATE saq_jobs SET job = %s WHERE key = %s", facts)
+        await spoil(queue, odd.id, changes)
         swept = []
         for _ in range(2):
             with suppress(Exception) if server == "postgres" else nullcontext():  # by SAQ's own
@@ -780,6 +793,61 @@ def test_a_job_that_saq_cannot_read_keeps_none_that_is_lost_from_coming_back(
     told = [line for line in caplog.messages if "none that this SAQ can run" in line]
     assert (native.status, len(told), id in told[0]) == ("queued", 1, True)
     assert not any(id in key for key in swept)
+
+
+@pytest.mark.parametrize("changes", [*UNREADABLE[:3], {"scheduled": "soon"}], ids=str)
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_waiting_job_that_saq_cannot_read_keeps_no_other_waiting(
+    server, request, caplog, changes
+):
+    """On PostgreSQL each fetch that came upon it failed: its consumers ran nothing any more."""
+    url, name = request.getfixturevalue(server), f"unreadable-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.beside", backend=backend)
+    def beside(scope):
+        pass
+
+    async def run_both():
+        odd, job = await beside.anew_many([IDS] * 2)
+        await spoil(queue, odd.id, changes)
+        consumer = saq.Worker(queue, backend.functions, dequeue_timeout=5)
+        for _ in range(5):
+            if (await queue.job(job.id)).status == "queued":
+                await consumer.process()
+        return odd.id, await left_of(queue, job)
+
+    with not_hanging():
+        id, native = asyncio.run(run_both())
+    told = [line for line in caplog.messages if "none that this SAQ can run" in line]
+    assert native.status == "complete"
+    assert [id in line for line in told] == [True] * (server == "postgres")
+
+
+@pytest.mark.parametrize(
+    ("server", "facts"),  # PostgreSQL takes texts alone as keys
+    [("redis", {"key": 7}), ("redis", {"meta": ["a"]}), ("postgres", {"meta": ["a"]})],
+    ids=str,
+)
+def test_a_native_job_that_saq_itself_brings_back_comes_back(server, request, caplog, facts):
+    """SAQ takes such a key and such a meta: the job was said to be none that it can run."""
+    url, name = request.getfixturevalue(server), f"native-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    SaqBackend(queue)
+
+    async def die_and_sweep():
+        await queue.connect()
+        native = await queue.enqueue("native", timeout=1, retries=2, **facts)
+        dead = await queue.dequeue(timeout=5)
+        await dead.update(status="active", started=1)
+        await queue.sweep(lock=1, abort=0.1)
+        status = (await queue.job(native.key)).status
+        await queue.disconnect()
+        return status
+
+    status = asyncio.run(die_and_sweep())
+    assert (status, caplog.messages) == ("queued", [])
 
 
 def test_a_consumer_that_has_made_its_queue_anew_counts_only_what_begins(redis):
