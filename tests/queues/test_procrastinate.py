@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import math
 import os
 import signal
 import threading
@@ -342,16 +343,64 @@ class TestProcrastinate(LoopContract):
         finally:
             psycopg.types.json.set_json_loads(json.loads)
 
-    def _read_by_connector(self, harness: Any, text: str) -> Any:
+    @pytest.mark.parametrize("way", ["configure", "json_loads"])
+    def test_an_application_that_sets_the_json_of_its_connections_reads_by_that(
+        self, harness: Any, way: str
+    ) -> None:
+        """A native task had a float, where its connections were told to make a Decimal."""
+        loads = partial(json.loads, parse_float=Decimal)
+
+        async def configure(conn: Any) -> None:
+            psycopg.types.json.set_json_loads(loads, conn)
+
+        set_to = {"configure": configure, "json_loads": loads}
+        assert str(self._read_by_connector(harness, "0.10", **{way: set_to[way]})) == "0.10"
+
+    def test_a_native_job_whose_args_the_application_reads_as_its_own_objects_is_fetched(
+        self, harness: Any
+    ) -> None:
+        """The look at how deep they are went through all modules, and never came to an end."""
+
+        class Money:
+            def __init__(self, fields: Any) -> None:
+                self.fields = fields
+
+        loads = partial(json.loads, object_hook=lambda it: Money(it) if "amount" in it else it)
         connector = procrastinate.PsycopgConnector(conninfo=harness.server)
         ProcrastinateBackend(app := procrastinate.App(connector=connector))
+        row = "VALUES ('default', 'native', '{\"price\": {\"amount\": 1}}')"
+
+        async def fetch() -> Any:
+            async with app.open_async():
+                return await app.job_manager.fetch_job(["default"], worker_id=None)
+
+        harness.stop()  # it would fetch the job
+        psycopg.types.json.set_json_loads(loads)
+        try:
+            with psycopg.connect(harness.server, autocommit=True) as conn, not_hanging():
+                conn.execute(f"INSERT INTO procrastinate_jobs (queue_name, task_name, args) {row}")
+                job = asyncio.run(fetch())
+                conn.execute("DELETE FROM procrastinate_jobs WHERE task_name = 'native'")
+        finally:
+            psycopg.types.json.set_json_loads(json.loads)
+            harness.start()
+        assert job.task_kwargs["price"].fields == {"amount": 1}
+
+    def test_a_consumer_with_a_connector_of_its_own_reads_any_row(self, harness: Any) -> None:
+        """Django's has one, and ended as it fetched a row with too many digits."""
+        assert self._read_by_connector(harness, "9" * 5_000) == math.inf
+
+    def _read_by_connector(self, harness: Any, text: str, **options: Any) -> Any:
+        connector = procrastinate.PsycopgConnector(conninfo=harness.server, **options)
+        ProcrastinateBackend(app := procrastinate.App(connector=InMemoryConnector()))
 
         async def read() -> Any:
             async with app.open_async():
+                await app.job_manager.fetch_job(["nobody's"], worker_id=1)  # as its consumer does
                 query = "SELECT %(text)s::jsonb AS value"
                 return (await connector.execute_query_one_async(query, text=text))["value"]
 
-        with not_hanging():
+        with not_hanging(), app.replace_connector(connector):
             return asyncio.run(read())
 
     @pytest.mark.parametrize("status", ["doing", "succeeded"])
