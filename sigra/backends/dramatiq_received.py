@@ -8,6 +8,7 @@ ended the thread that was to run it: as many as there are threads, and the consu
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from typing import Any
 
 from sigra.backends.external import native
@@ -18,7 +19,7 @@ _errors = native("dramatiq.errors", "dramatiq")
 
 _log = logging.getLogger("sigra.job")
 
-_KINDS = {"actor_name": str, "message_id": str, "kwargs": dict, "options": dict}
+_KINDS = {"actor_name": str, "message_id": Hashable, "kwargs": dict, "options": dict}
 _UNREADABLE = "it cannot be read"
 
 
@@ -96,6 +97,8 @@ def _fault(message: Any, on_redis: bool) -> str:
             return f"its {name} is no {kind.__name__}"
     if "self" in message.kwargs:
         return "its kwargs have the key 'self'"
+    if not isinstance(message.options.get("throws") or (), (type, tuple)):
+        return "its throws is no class of exceptions"
     known_as = message.options.get("redis_message_id")
     if on_redis and not (isinstance(known_as, str) and known_as.isascii()):
         return "its options have no redis_message_id, by which it could be acknowledged"

@@ -177,7 +177,6 @@ class DramatiqContract(QueueContract):
             {"options": {"broker_priority": "high"}},
             {"actor_name": ["queues.held"]},
             {"message_id": ["1"]},
-            {"message_id": 1},
             {"kwargs": None},
             {"kwargs": {"self": 1}},
         ],
@@ -205,6 +204,30 @@ class DramatiqContract(QueueContract):
             assert {job.id for job in jobs} == {run["job_id"] for run in journal.runs()}
         finally:
             harness.direct.flush(harness.queue)
+
+    @pytest.mark.parametrize("throws", ["OSError", ["OSError"]])
+    def test_a_failed_job_whose_message_names_exceptions_ends_no_thread(
+        self, harness, journal, throws
+    ):
+        """Dramatiq takes them for classes as a run raises, and that ended the thread that ran it."""
+        for _ in range(3):
+            body, id = written(harness, fails, IDS)
+            options = {"redis_message_id": id, "throws": throws}
+            harness.put(json.dumps({**json.loads(body), "options": options}).encode(), id)
+        try:
+            self._run(harness, journal, workers.echo, IDS)
+            journal.wait(harness, lambda: len(harness.dead_letters()) == 3, "the dead letters")
+        finally:
+            harness.direct.flush(harness.queue)
+
+    @pytest.mark.parametrize("id", [7, None])
+    def test_a_native_message_whose_id_is_no_text_runs(self, harness, journal, id):
+        """Dramatiq runs one that another program wrote so; it became a dead letter."""
+        options = {"redis_message_id": f"message-{id}"}
+        message = dramatiq.Message(harness.queue, "native.note", (f"id {id}",), {}, options, id)
+        harness.put(message.encode(), f"message-{id}")
+        journal.wait(harness, lambda: harness.notes.read_text() == f"id {id}\n", "the message")
+        harness.notes.write_text("")
 
     def test_a_message_that_is_no_json_is_a_dead_letter(self, harness, journal):
         """On Redis it ended the thread of its queue, and what that had fetched did not run."""
