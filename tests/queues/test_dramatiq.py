@@ -854,7 +854,7 @@ def test_a_broker_that_nobody_uses_any_more_is_let_go(rabbitmq):
         broker = RabbitmqBroker(url=rabbitmq.rstrip("/"))
         with configure(backend=DramatiqBackend(broker, queue=queue)):
             workers.echo.new(IDS)
-        broker.channel.queue_delete(queue)
+        delete(broker.channel, queue)
         broker.close()
         return broker
 
