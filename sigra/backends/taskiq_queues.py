@@ -72,9 +72,11 @@ def _is_job(broker: Any, message: Any) -> bool:
 
 
 async def _kick(broker: Any, kick: Callable[[Any], Any], message: Any) -> None:
-    sends_back = hasattr(broker, "write_channel") and "delay" not in message.labels
-    if not sends_back or not _is_job(broker, message):  # a delaying exchange sends all back
-        await kick(message)
+    labels, ours = message.labels, _is_job(broker, message)
+    if ours and "queue_name" in labels:  # which a broker may be set to look for by another name
+        labels[getattr(broker, "_label_for_routing", "queue_name")] = labels["queue_name"]
+    if not (ours and hasattr(broker, "write_channel")) or "delay" in labels:
+        await kick(message)  # a delaying exchange sends all back
     elif await _comes_back(broker, kick, message):
         await broker._declare_queues(broker.write_channel)
         if await _comes_back(broker, kick, message):

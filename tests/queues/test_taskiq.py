@@ -570,6 +570,14 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
         submit(own_loop(), delete(channel, queue)).result()
         submit(own_loop(), broker.shutdown()).result()
 
+    def test_a_broker_that_routes_by_a_label_of_another_name_takes_a_job(self, harness, journal):
+        """It is a setting of the broker's: no queue took a job, and ``.new()`` failed."""
+        broker = make_broker(harness.server, harness.queue)
+        broker._label_for_routing = "route"  # as label_for_routing="route" does
+        with configure(backend=TaskiqBackend(broker)):
+            self._run(harness, journal, workers.echo, IDS, queue=f"{harness.queue}-other")
+        submit(own_loop(), broker.shutdown()).result()
+
     def test_a_job_that_no_queue_takes_is_an_enqueue_error(self, harness):
         """Its queue is there, and not bound to the broker's exchange."""
         unbound = Queue(name=f"{harness.queue}-dead", declare=False)
