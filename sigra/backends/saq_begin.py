@@ -17,7 +17,7 @@ from typing import Any
 from sigra.backends.begin import is_busy
 from sigra.backends.external import ENDED, ends_in, native
 from sigra.backends.insist import insist
-from sigra.backends.saq_lost import beat, is_ours, put_off
+from sigra.backends.saq_lost import AGAIN, beat, is_ours, put_off
 from sigra.backends.saq_write import GoneError, read_row, write
 from sigra.catalog import lookup
 from sigra.errors import UnknownWorkerError, brief
@@ -49,12 +49,13 @@ def watch_begins(queue: Any) -> None:
             await update(job, **changes)
         except BaseException as error:
             if begins:
-                job.attempts = counted - 1
+                job.attempts, job.retry_delay = counted - 1, AGAIN
                 if isinstance(error, asyncio.CancelledError):
                     await queue.retry(job, "cancelled")  # a stop: SAQ itself would leave it so
             raise
         if begins:
             job.attempts, job.sigra_fetched = counted, True
+            job.retry_delay = AGAIN  # and not as long as this run waited itself
 
     async def retry_as_it_was(job: Any, error: str | None) -> None:
         if only_fetched(job):

@@ -870,6 +870,38 @@ def test_a_consumer_that_has_made_its_queue_anew_counts_only_what_begins(redis):
     assert (native.status, native.kwargs["ended"]) == ("queued", 1)
 
 
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_second_attempt_that_could_not_begin_comes_again_at_once(server, request):
+    """A hook that raised put it off for as long as it had waited already, here by an hour."""
+    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name="tests.hook", backend=backend, max_attempts=2, backoff=3600)
+    def ends(scope):
+        raise LookupError
+
+    async def hook(context):
+        raise OSError
+
+    async def fail_to_begin():
+        job = await ends.anew(IDS)
+        await saq.Worker(queue, backend.functions).process()
+        id = queue.job_id(job.id)
+        if server == "redis":
+            await queue.redis.zadd(queue.namespace("incomplete"), {id: 1})
+            await queue.schedule()
+        else:
+            async with queue.pool.connection() as conn:
+                await conn.execute("UPDATE saq_jobs SET scheduled = 1 WHERE key = %s", [id])
+        await saq.Worker(queue, backend.functions, before_process=hook).process()
+        return await left_of(queue, job)
+
+    with not_hanging():
+        native = asyncio.run(fail_to_begin())
+    assert (native.status, native.retry_delay) == ("queued", 1)
+
+
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
     """A queue that pickles could run whatever somebody has written to it."""
