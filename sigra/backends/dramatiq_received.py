@@ -51,6 +51,8 @@ class Received:
         if fault := _fault(message, self._on_redis):
             self._refuse(message, fault)
             return None
+        if not isinstance(message.options.get("eta", 0), (int, float)):
+            del message.options["eta"]  # which ended the thread of its queue before Dramatiq 2.0
         if message.queue_name != self._queue:
             # Dramatiq acknowledges by the name, and sends the next run there.
             what = "job %s names another queue than %s, in which it was: it is taken as of this one"

@@ -220,6 +220,14 @@ class DramatiqContract(QueueContract):
         finally:
             harness.direct.flush(harness.queue)
 
+    @pytest.mark.parametrize("eta", ["soon", None])
+    def test_a_message_whose_time_is_no_number_runs_now(self, harness, journal, eta):
+        """As with Dramatiq 2.0; on RabbitMQ a consumer of an older one ran nothing any more."""
+        body, id = written(harness, workers.echo, IDS)
+        options = {"redis_message_id": id, "eta": eta}
+        harness.put(json.dumps({**json.loads(body), "options": options}).encode(), id)
+        journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) == 1, "the job")
+
     @pytest.mark.parametrize("id", [7, None])
     def test_a_native_message_whose_id_is_no_text_runs(self, harness, journal, id):
         """Dramatiq runs one that another program wrote so; it became a dead letter."""
