@@ -43,7 +43,9 @@ class Received:
         """Return the next message, or None where there is none now."""
         try:
             message = next(self._own)
-        except (_errors.DecodeError, TypeError):  # on RabbitMQ it is a dead letter already
+        except (_errors.DecodeError, TypeError):
+            if not self._on_redis:  # there it is a dead letter already, and this is another fault
+                raise
             self._refuse(None, _UNREADABLE)
             return None
         if message is None:
