@@ -123,13 +123,10 @@ def assert_enqueued(
     matching = _matching(worker, args, options)
     if matching:
         return matching[-1]
-    own = worker.definition.backend
-    elsewhere = ""
-    if own not in (None, config.current.backend):
-        elsewhere = f" here (its decorator sends its jobs to the backend {own.name!r})"
     raise AssertionError(
         f"no job of {worker.definition.name} with args {dict(args or {})!r} and options "
-        f"{options!r} was enqueued{elsewhere}; enqueued were:{_lines_of(_recorded())}"
+        f"{options!r} was enqueued{_elsewhere(worker, options)}; enqueued were:"
+        f"{_lines_of(_recorded())}"
     )
 
 
@@ -138,15 +135,29 @@ def refute_enqueued(
 ) -> None:
     """Assert that no job of ``worker`` with such args and options was enqueued.
 
-    Raises ``InvalidArgsError`` for an arg that none can have: the test would say nothing.
+    Raises ``InvalidArgsError`` for an arg that none can have, and ``RuntimeError`` if its jobs go
+    to another backend: the test would say nothing.
     """
     __tracebackhide__ = True
     matching = _matching(worker, args, options)
     definition = worker.definition
     if matching:
         raise AssertionError(f"such jobs of {definition.name} were enqueued:{_lines_of(matching)}")
+    if elsewhere := _elsewhere(worker, options):
+        raise RuntimeError(f"no job of {definition.name} is recorded{elsewhere}")
     needed = (*definition.binding.required, *(TENANT_KEYS if definition.tenant else ()))
     Enqueuer(definition).validate({**dict.fromkeys(needed), **_as_sent(dict(args or {}))})
+
+
+def _elsewhere(worker: Worker[..., Any], options: Mapping[str, Any]) -> str:
+    """Say where a worker's jobs go, if that is not where they are recorded."""
+    own, queue = worker.definition.backend, options.get("queue")
+    queue = queue if isinstance(queue, str) else worker.definition.defaults.queue
+    backend = config.current.choose(own, queue)
+    if backend is config.current.backend:
+        return ""
+    what = "its decorator" if own is not None else f"configure(backends={{{queue!r}: ...}})"
+    return f" here ({what} sends its jobs to the backend {backend.name!r})"
 
 
 def _matching(

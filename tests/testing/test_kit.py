@@ -124,6 +124,26 @@ def test_a_job_that_went_elsewhere_is_not_found_and_it_says_why(
         assert_enqueued(elsewhere)
 
 
+@pytest.mark.parametrize(
+    ("default", "asked"),
+    [({"queue": "mail"}, {}), ({}, {"queue": "mail"}), ({"queue": "mail"}, {"queue": ANY})],
+)
+def test_a_job_that_its_queue_s_own_backend_took_is_told(
+    default: dict[str, Any], asked: dict[str, Any]
+) -> None:
+    """A test case that forgets backends={} sends it there, and refute_enqueued said nothing."""
+    mails = worker(name="kit.mails", **default)(lambda: None)
+    told = r"\(configure\(backends=\{'mail': ...\}\) sends its jobs to the backend 'sync'\)"
+    with configure(backend=RecordingBackend(), backends={"mail": SyncBackend()}):
+        mails.new({}, queue="mail")
+        with pytest.raises(AssertionError, match=told):
+            assert_enqueued(mails, **asked)
+        with pytest.raises(RuntimeError, match=told):
+            refute_enqueued(mails, **asked)
+        mails.new({}, queue="other")
+        assert_enqueued(mails, queue="other")
+
+
 def test_what_is_refused_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
     """An async worker's .new() inside a loop raises, and leaves no job in the list."""
 
