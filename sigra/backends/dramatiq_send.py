@@ -20,11 +20,15 @@ _middleware = native("dramatiq.middleware", "dramatiq")
 _brokers = WeakSet[Any]()
 _left: list[Any] = []
 
+_UNCONFIRMED = "sigra_unconfirmed"
+"""What a message that was sent and not confirmed has: the error of that. It does not travel."""
+
 
 class OnceInAlarm(_middleware.Middleware):  # type: ignore[misc, name-defined]
     """Have Dramatiq send a job once to a RabbitMQ in an alarm: it would six times, and all arrive.
 
     That is where the application has set ``blocked_connection_timeout``; else Dramatiq waits.
+    And what Dramatiq raises at its last try says what ended an earlier one, which may have arrived.
     """
 
     def before_enqueue(self, broker: Any, message: Any, _delay: object) -> None:
@@ -39,17 +43,21 @@ class OnceInAlarm(_middleware.Middleware):  # type: ignore[misc, name-defined]
             channel = broker.channel
         except exceptions.AMQPConnectionError as error:  # which Dramatiq would only log
             again = _middleware.MiddlewareError, exceptions.AMQPConnectionError
-            raise type("AMQPConnectionError", again, {})(*error.args) from None
-        channel.basic_publish = partial(_publish, broker, exceptions.ConnectionBlockedTimeout)
+            earlier = vars(message).get(_UNCONFIRMED)
+            raise type("AMQPConnectionError", again, {})(*error.args) from earlier
+        channel.basic_publish = partial(_publish, broker, message, exceptions)
 
 
-def _publish(broker: Any, blocked: type[Exception], *args: Any, **options: Any) -> None:
+def _publish(broker: Any, message: Any, exceptions: Any, *args: Any, **options: Any) -> None:
     del broker.channel.basic_publish  # which this was, for one message
     try:
         broker.channel.basic_publish(*args, **options)
-    except blocked as error:  # which Dramatiq would try again
+    except exceptions.ConnectionBlockedTimeout as error:  # which Dramatiq would try again
         del broker.connection
         raise native("dramatiq.errors", "dramatiq").ConnectionClosed(error) from error
+    except exceptions.AMQPConnectionError as error:
+        vars(message)[_UNCONFIRMED] = error
+        raise
 
 
 def surely_send(broker: Any) -> None:

@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -403,6 +404,19 @@ class TestDramatiqOnRabbitMQ(DramatiqContract):
                 (dramatiq.Message.decode(letter).message_id,),
             )
 
+    def test_a_job_that_rabbitmq_could_not_confirm_may_have_been_sent(self, harness):
+        """Dramatiq tries again until nothing answers, and tells only of its last try."""
+        queue = f"{harness.queue}-lost"
+        with unconfirmed(harness, queue) as (proxy, broker), ThreadPoolExecutor() as thread:
+            with configure(backend=DramatiqBackend(broker, queue=queue)):
+                sending = thread.submit(workers.echo.new, IDS)
+                assert proxy.arrived.wait(harness.patience)
+                proxy.cut()
+                with pytest.raises(EnqueueError, match="may have been sent") as caught:
+                    sending.result(harness.patience)
+            _, _, letter = harness.direct.channel.basic_get(queue, auto_ack=True)
+            assert caught.value.unsure == (dramatiq.Message.decode(letter).message_id,)
+
     def test_a_native_message_after_a_refused_job_is_sent_as_dramatiq_does(
         self, harness, monkeypatch
     ):
@@ -478,10 +492,18 @@ class RefusingJobs(Middleware):
 @contextmanager
 def in_alarm(harness, queue):
     """Give a broker that waits one second for a RabbitMQ in an alarm; delete its queue after."""
-    proxy = InAlarm(harness.server)
-    broker = RabbitmqBroker(url=f"{proxy.url.rstrip('/')}/?blocked_connection_timeout=1")
-    try:
+    blocked = b"\x01\x00\x00\x00\x00\x00\x05\x00\x0a\x00\x3c\x00\xce"
+    with unconfirmed(harness, queue, blocked, "?blocked_connection_timeout=1") as (_, broker):
         yield broker
+
+
+@contextmanager
+def unconfirmed(harness, queue, blocked=b"", options=""):
+    """Give a proxy and a broker whose RabbitMQ confirms no message; delete its queue after."""
+    proxy = Unconfirmed(harness.server, blocked)
+    broker = RabbitmqBroker(url=f"{proxy.url.rstrip('/')}/{options}")
+    try:
+        yield proxy, broker
     finally:
         proxy.close()
         broker.close()
@@ -489,16 +511,24 @@ def in_alarm(harness, queue):
             harness.direct.channel.queue_delete(queue + end)
 
 
-class InAlarm(Proxy):
-    """Pass all on, say that the connection is blocked, and hold back what confirms a message."""
+class Unconfirmed(Proxy):
+    """Pass all on, and hold back what confirms a message.
+
+    ``blocked``: what to say once the broker has selected confirmations.
+    """
+
+    def __init__(self, url, blocked):
+        self.blocked, self.arrived = blocked, threading.Event()
+        super().__init__(url)
 
     def _pump(self, source, target):
         selected, ack = b"\x00\x55\x00\x0b", b"\x00\x3c\x00\x50"  # the methods' numbers
-        blocked = b"\x01\x00\x00\x00\x00\x00\x05\x00\x0a\x00\x3c\x00\xce"
         try:
             while data := source.recv(65536):
-                if ack not in data:
-                    target.sendall(data + blocked * (selected in data))
+                if ack in data:
+                    self.arrived.set()
+                else:
+                    target.sendall(data + self.blocked * (selected in data))
         except OSError:
             pass  # one end is gone: so is the other
         source.close()
