@@ -18,7 +18,7 @@ _telemetry = native("oban.telemetry", "oban")
 
 
 class ObanBackend:
-    """Send jobs through Oban; ``oban start --cron-modules app`` runs them.
+    """Send jobs through Oban; ``oban start --queues default:10 --cron-modules app`` runs them.
 
     ``oban``: the name of the ``Oban`` instance, as its own decorators take it: in a producer
     your own, in a consumer the one that ``oban start`` makes. ``conn``: an open connection of
