@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timezone
 from typing import Any
 
 from sigra.backends.envelope import MARK, add_delivery
@@ -107,9 +108,9 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
             super().enqueue(data, priority)
 
     def add_to_schedule(self, data: bytes, ts: Any) -> None:
-        """Schedule a task."""
+        """Schedule a task: by UTC, which huey means, and not by this process's time zone."""
         with self._instead_of_taken(data):
-            super().add_to_schedule(data, ts)
+            super().add_to_schedule(data, ts.replace(tzinfo=timezone.utc))
 
     @contextmanager
     def _instead_of_taken(self, data: bytes) -> Iterator[None]:
@@ -175,12 +176,10 @@ class FileStorage(_SqliteStorage):  # type: ignore[misc, valid-type]
 
     def read_schedule(self, ts: Any) -> list[bytes]:
         """Queue in one transaction what is due; return none of it for the scheduler to queue."""
+        due = self.name, ts.replace(tzinfo=timezone.utc).timestamp()
         with self.db(commit=True) as cursor:
-            cursor.execute(_DUE, (self.name, ts.timestamp()))
-            cursor.execute(
-                "delete from schedule where queue = ? and timestamp <= ?",
-                (self.name, ts.timestamp()),
-            )
+            cursor.execute(_DUE, due)
+            cursor.execute("delete from schedule where queue = ? and timestamp <= ?", due)
         return []
 
     def unfinished(self) -> int:

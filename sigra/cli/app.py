@@ -13,11 +13,14 @@ from sigra.cli.audit import audit
 from sigra.cli.output import FULL, PIPE_STATUS, give_up_stdout, is_closed
 from sigra.cli.paths import NEW_FILE, NEW_FILE_OR_STDOUT
 
+_LIMITS = "raise what limits them (ulimit -u or -v, the pids or memory limit of a container)"
+
 
 class _Commands(click.Group):
     """Exit with the status that a shell expects after Ctrl-C and after a closed pipe.
 
-    If standard output cannot be written, say so in one line and exit with 1.
+    If standard output cannot be written, or no thread be started, say so in one line and exit
+    with 1.
     """
 
     def main(self, *args: Any, **extra: Any) -> Any:
@@ -28,6 +31,11 @@ class _Commands(click.Group):
                 raise
             click.echo(f"Error: standard output cannot be written: {error.strerror}", err=True)
             give_up_stdout()
+            sys.exit(1)
+        except RuntimeError as error:
+            if str(error) != "can't start new thread":
+                raise
+            click.echo(f"Error: no thread can be started: {_LIMITS}", err=True)
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:

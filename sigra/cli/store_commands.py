@@ -23,6 +23,8 @@ _CURES = {
     "57014": "if that is a statement_timeout, give the role that runs these commands a longer one, "
     "or none: ALTER ROLE ... SET statement_timeout = 0",
     "SQLITE_IOERR_SHMSIZE": "is the disk full? To read, SQLite makes a small file beside the store",
+    "SQLITE_IOERR_SHMMAP": "is it on a network's file system, or one of FUSE? SQLite needs a "
+    "disk of this machine",
     "SQLITE_BUSY": "another transaction kept its lock: find who has the file open, as by lsof, and "
     "end it",
 }

@@ -989,6 +989,25 @@ def test_a_closing_pool_does_not_complain_that_it_can_start_no_thread(
     assert "could not start" not in caplog.text
 
 
+@pytest.mark.parametrize("later", [0.0, 0.1], ids=["at once", "soon"])
+def test_what_is_scheduled_runs_where_the_thread_that_waits_for_it_cannot_be_started(
+    later: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It never ran, nor did any job that was scheduled later, once threads could be started again."""
+    backend = ThreadBackend(2)
+    with configure(backend=backend):
+        where.new({}).result(PATIENCE)
+        before = threading.stack_size(1 << 46)  # more than there is: no thread can be started
+        try:
+            first = [where.new({}, delay=0.05) for _ in range(2)]
+            assert all(job.result(PATIENCE) for job in first)
+        finally:
+            threading.stack_size(before)
+        assert "could not start the thread that waits for scheduled jobs" in caplog.text
+        assert where.new({}, delay=later).result(PATIENCE)
+        assert not backend.close(PATIENCE)
+
+
 def test_close_ends_the_threads() -> None:
     """No thread of a closed pool is left, neither a worker's nor the timer's."""
     before = set(threading.enumerate())

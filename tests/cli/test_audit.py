@@ -40,6 +40,7 @@ from sigra import AuditEvent, configure
 from sigra.audit import log
 from sigra.cli.app import sigra
 from sigra.cli.audit import audit
+from sigra.cli.store_commands import words_of
 from sigra.store import Checkpoint, Signer, SqlAuditSink, read_checkpoints
 from sigra.store.migrate import downgrade
 
@@ -1261,6 +1262,13 @@ def test_an_old_store_that_may_only_be_read_is_to_be_copied(database: Path, tmp_
     url = f"sqlite:///file:{database}?immutable=1&uri=true"
     result = CliRunner().invoke(sigra, ["audit", "upgrade", "--store", url])
     assert (1, True) == (result.exit_code, "upgrade the copy, or make it" in result.stderr)
+
+
+def test_a_file_system_on_which_no_store_can_be_is_told() -> None:
+    """SQLite says only "disk I/O error"."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_SHMMAP"
+    assert "SQLite needs a disk of this machine" in words_of(error)
 
 
 def test_a_file_that_this_user_may_not_read_is_named() -> None:

@@ -8,6 +8,8 @@ import pty
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -376,6 +378,26 @@ def test_args_come_from_standard_input_too(command, tmp_path):
     result = command(*words, stdin=b"\xef\xbb\xbf" + line + b"[]\n")
     assert (1, 1.0) == (result.exit_code, figures(result)["jobs completed"])
     assert b"[]\n" == (tmp_path / "stdin.rejects.jsonl").read_bytes()
+
+
+NO_THREAD = """
+import threading
+threading.stack_size(1 << 46)  # more than there is: no thread can be started
+from sigra.cli import main
+main()
+"""
+
+
+@pytest.mark.programs
+def test_where_no_thread_can_be_started_one_line_says_so(number_file, jobs_folder):
+    """A limit of the container's ended it with a traceback."""
+    words = [sys.executable, "-c", NO_THREAD, "run", "cli_jobs:note", "--args", number_file(1)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(
+        words, cwd=jobs_folder, env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert (1, 1) == (done.returncode, done.stderr.count("\n"))
+    assert done.stderr.startswith("Error: no thread can be started: raise what limits them")
 
 
 def test_a_dash_as_the_audit_log_is_standard_output(start, number_file, jobs_folder, tmp_path):

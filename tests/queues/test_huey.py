@@ -647,6 +647,23 @@ def test_no_fraction_of_a_second_is_cut_off(zone):
     assert task.eta.replace(tzinfo=zone).timestamp() == due.timestamp()
 
 
+def test_what_was_scheduled_is_due_when_it_was_in_another_time_zone_too(file_backend, monkeypatch):
+    """A consumer that moved from Los Angeles to a container in UTC ran it eight hours late."""
+    huey, due = file_backend.huey, datetime(2026, 12, 1, 12)
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "America/Los_Angeles")
+        time.tzset()
+        huey.storage.add_to_schedule(b"{}", due)
+        for zone in ("UTC", "Asia/Tokyo"):
+            patch.setenv("TZ", zone)
+            time.tzset()
+            huey.read_schedule(due - timedelta(seconds=1))
+            assert huey.storage.queue_size() == 0
+    time.tzset()
+    huey.read_schedule(due)
+    assert huey.storage.queue_size() == 1
+
+
 def test_a_larger_priority_is_taken_sooner_by_what_was_scheduled_too(file_backend):
     """A delayed job that is due takes its place by priority."""
     huey = file_backend.huey

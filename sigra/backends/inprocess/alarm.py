@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import queue
 import threading
 import time
 from collections.abc import Callable
@@ -33,20 +34,26 @@ class Alarm:
         with self._changed:
             if due >= self.due or self._stopped:
                 return
-            self.due = due
             if not self._started:
                 start_thread(self._keep, self._name)
                 self._started = True
+            self.due = due  # not before there is a thread that rings
             self._changed.notify()
 
-    def set_if_possible(self, due: float, *, tell: bool) -> None:
-        """Do the same; where there can be no thread now, log it if ``tell``."""
+    def set_if_possible(self, due: float, *, tell: bool) -> bool:
+        """Do the same; where there can be no thread now, log it if ``tell``, and return False."""
         if due < self.due:
             try:
                 self.set(due)
             except RuntimeError:
                 if tell:
                     _log.exception("could not start the thread that waits for scheduled jobs")
+                return False
+        return True
+
+    def silent_until(self, due: float) -> float | None:
+        """Return the seconds until ``due`` if nothing rings by then; None if it does."""
+        return None if self.due <= due else min(max(due - time.monotonic(), 0.0), LONGEST_WAIT)
 
     def stop(self) -> None:
         """End the thread."""
@@ -69,3 +76,11 @@ def start_thread(target: Callable[[], None], name: str) -> None:
     """Start a daemon thread that inherits no context; ``RuntimeError`` if there can be none."""
     # Without the GIL it inherits, and keeps, the context in which it is started.
     Context().run(threading.Thread(target=target, name=name, daemon=True).start)
+
+
+def next_token(tokens: queue.SimpleQueue[object], seconds: float | None) -> object:
+    """Return the next token; the queue itself if none comes within so many seconds."""
+    try:
+        return tokens.get(timeout=seconds)
+    except queue.Empty:
+        return tokens

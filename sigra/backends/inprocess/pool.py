@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from sigra.backends.inprocess.agenda import Agenda, closing_words, unconcluded
-from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, start_thread
+from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, next_token, start_thread
 from sigra.backends.inprocess.convoy import let_pass
 from sigra.backends.inprocess.frames import empty_frames
 from sigra.backends.inprocess.line import Line, Turn
@@ -41,8 +41,7 @@ class Pool:
         self.phase: Literal["open", "draining", "closed", "lost"] = "open"
         self._agenda = Agenda()
         self._running: dict[int, Entry] = {}
-        self._threads = 0
-        self._idle = 0  # threads that sleep, without those to which a token was sent
+        self._threads = self._idle = 0  # idle: asleep, and no token was sent to it
         self._tokens: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._owner = weakref.ref(owner, self._tokens.put)  # which wakes a thread, to look
         self._make_locks()
@@ -83,10 +82,9 @@ class Pool:
 
         def go_in() -> bool:
             self._refuse_closed(inside=False)
-            if not self._has_room(jobs):
-                return False
-            self._add(jobs)
-            return True
+            if room := self._has_room(jobs):
+                self._add(jobs)
+            return room
 
         if not self._line.stand(turn, timeout, go_in):
             reason = f"its queue of {self.bound} jobs stayed full for {timeout:g} s"
@@ -151,7 +149,8 @@ class Pool:
             self._staff(1)  # or raise, before any job is taken
         self._agenda.take(jobs)
         self._serve()
-        self._alarm.set_if_possible(self._agenda.next_due(), tell=self.phase == "open")
+        if not self._alarm.set_if_possible(self._agenda.next_due(), tell=self.phase == "open"):
+            self._wake(1)  # which then waits for that time itself
 
     def _serve(self) -> None:
         """Wake or start a thread for each job that is due, as far as there may be threads."""
@@ -216,9 +215,12 @@ class Pool:
                 if self.phase == "draining" and not self._running:
                     self._quiet.notify_all()
                 self._idle += 1
-            if self._tokens.get() is not None:  # no token of _wake
+                wait = self._alarm.silent_until(self._agenda.next_due())
+            if next_token(self._tokens, wait) is not None:  # no token of _wake
                 with self._lock:
                     self._idle -= 1
+                    self._agenda.promote()
+                    self._serve()
 
     def _perform(self, entry: Entry) -> BaseException | None:
         job, ticket = entry
