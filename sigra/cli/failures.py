@@ -15,6 +15,9 @@ FULL = 10
 
 _KINDS = 1000
 
+_LOGGERS = ("sigra", "huey.consumer")
+"""Whose failures are shown: huey says so if its file, from which jobs run, cannot be written."""
+
 
 class FailureLog(logging.Handler):
     """Say the first failure of each kind, and count the others.
@@ -53,18 +56,20 @@ class FailureLog(logging.Handler):
     @contextmanager
     def attached(self) -> Iterator[FailureLog]:
         """Receive what Sigra logs, in place of handlers that would print it all."""
-        logger = logging.getLogger("sigra")
+        loggers = [logging.getLogger(name) for name in _LOGGERS]
         printing = [known for known in logging.getLogger().handlers if _prints(known)]
         for handler in printing:
             handler.addFilter(_not_ours)
         # Without it logging's last resort prints all, where the application has no handler.
         spare = logging.NullHandler()
-        logger.addHandler(self)
+        for logger in loggers:
+            logger.addHandler(self)
         logging.getLogger().addHandler(spare)
         try:
             yield self
         finally:
-            logger.removeHandler(self)
+            for logger in loggers:
+                logger.removeHandler(self)
             logging.getLogger().removeHandler(spare)
             for handler in printing:
                 handler.removeFilter(_not_ours)
@@ -102,4 +107,4 @@ def _prints(handler: logging.Handler) -> bool:
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    return not record.name.startswith("sigra.")
+    return not record.name.startswith(tuple(f"{name}." for name in _LOGGERS))

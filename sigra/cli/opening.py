@@ -80,9 +80,12 @@ def _opening(url: str) -> Iterator[None]:
     except Exception as error:
         told = "; ".join([words_of(error), *getattr(error, "__notes__", ())])
         told = f"the audit store cannot be opened: {told}"
+        is_readable = "readonly" in told
         if "unable to open database file" in told:
-            told += f": may this user read {_path(url)}, and write to its folder?"
-        elif "readonly" in told:
+            path = Path(_path(url))
+            told += f": may this user read {path}, and write to its folder?"
+            is_readable = os.access(path, os.R_OK) and not os.access(path.parent, os.W_OK)
+        if is_readable:
             told += (
                 "; if you may only read it, and nobody writes to it meanwhile, pass "
                 f"sqlite:///file:{_path(url)}?immutable=1&uri=true"

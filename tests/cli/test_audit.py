@@ -1284,6 +1284,22 @@ def test_a_file_that_this_user_may_not_read_is_named() -> None:
             result = CliRunner().invoke(sigra, words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
     assert f"may this user read {file}, and write to its folder?" in result.stderr
+    assert "immutable" not in result.stderr
+
+
+def test_of_a_file_in_a_folder_that_may_not_be_written_the_url_is_told_that_reads_it() -> None:
+    """SQLite says only that it cannot open it: on a disk that is mounted to be read, say."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o555)
+        file = Path(folder, "audit.db")
+        fill(file, 1)
+        file.chmod(0o644)
+        words = ["audit", "list", *ALL, "--store"]
+        with unprivileged():
+            result = CliRunner().invoke(sigra, [*words, f"sqlite:///{file}"])
+            told = result.stderr.split()[-1]
+            assert (2, 0) == (result.exit_code, CliRunner().invoke(sigra, [*words, told]).exit_code)
+        assert f"sqlite:///file:{file}?immutable=1&uri=true" == told
 
 
 def test_a_lock_that_somebody_keeps_is_told_with_how_to_find_him(

@@ -6,6 +6,9 @@ import json
 import os
 import re
 import signal
+import sqlite3
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -152,6 +155,23 @@ def test_ctrl_c_keeps_the_rest_and_says_how_to_go_on(run, number_file):
     status, after, later, _ = ended(run("once"))
     assert (status, later["jobs completed"]) == (0, figures["jobs unfinished"])
     assert figures["jobs completed"] + later["jobs completed"] == COUNT
+
+
+def test_a_file_that_cannot_be_written_is_told_and_the_run_goes_on_later(run, number_file):
+    """It stood still without a word: huey's own line of it was kept from standard error."""
+    process = run("steady", "--args", number_file(COUNT))
+    process.stdout.readline()
+    bound = threading.Timer(120, process.kill)
+    bound.start()
+    with closing(sqlite3.connect(os.environ["SIGRA_HUEY_FILE"], timeout=60)) as other:
+        other.execute("begin immediate")
+        told = any(b"database is locked" in line for line in process.stderr)
+    go_on()
+    status, _, figures, _ = ended(process)
+    bound.cancel()
+    # What was locked out as it ended has run twice.
+    assert (told, status) == (True, 0)
+    assert figures["jobs completed"] >= COUNT
 
 
 def test_a_file_that_is_being_run_is_not_run_twice(run, number_file):
