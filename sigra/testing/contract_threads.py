@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -32,13 +33,15 @@ class ThreadContract(ContractCase):
     ) -> None:
         """The others' jobs are duplicates, though all threads look for the key at the same time."""
         self._require(harness, "unique", "delay")
-        begun = list[Job]()
+        begun, later = list[Job](), max(4 * self.delay, 3)
         with ThreadPoolExecutor(_THREADS) as threads:
             for number in range(5):
-                key = f"threads {number}"
-                new = partial(workers.echo.new, unique=key, delay=max(4 * self.delay, 3))
+                since = time.monotonic()
+                new = partial(workers.echo.new, unique=f"threads {number}", delay=later)
                 jobs = list(threads.map(new, [IDS] * _THREADS))
                 begun += (taken := [job for job in jobs if not job.duplicate])
-                assert len(taken) == 1, f"{DUPLICATE}, in one step: by a unique index, say"
+                # On a busy machine the first one's job may have run before the last one looks.
+                one = len(taken) == 1 or time.monotonic() - since > later
+                assert one, f"{DUPLICATE}, in one step: by a unique index, say"
         journal.wait(harness, lambda: len(journal.runs()) >= len(begun), "a job of each key")
         assert {run["job_id"] for run in journal.runs()} == {job.id for job in begun}
