@@ -149,7 +149,7 @@ def run(
       1    a job was discarded or not finished, a line was bad, an audit event
            failed, a sink could not be closed, or the queue took no more jobs
       2    the command was called in a way that cannot work
-      130  Ctrl-C (143: SIGTERM; 141: standard output was closed)
+      130  Ctrl-C (143: SIGTERM; 129: SIGHUP; 141: standard output was closed)
     """  # noqa: D301
     from sigra.cli.run.order import Order, carry_out
 

@@ -134,7 +134,8 @@ class Bar:
     def stop(self) -> None:
         """Take the bar off the screen."""
         if self.drawn:  # Rich before 14.3 ends a bar that was never drawn with an empty line
-            self._progress.stop()
+            with suppress(OSError):  # where the terminal is gone
+                self._progress.stop()
 
     def __enter__(self) -> Self:
         self._progress.start()

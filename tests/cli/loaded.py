@@ -20,7 +20,7 @@ import threading
 from importlib import import_module
 
 LOADED = ("sigra.cli.app", "sigra.cli.keeping", "sigra.store.sink", "sqlalchemy.dialects.sqlite")
-FORWARDED = (signal.SIGINT, signal.SIGTERM)
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def stand_in(place: str, words: list[str]) -> None:

@@ -493,7 +493,9 @@ def test_standard_output_holds_nothing_but_events(start, number_file):
     assert 3 == err.count("printed by the body")
 
 
-@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_a_signal_stops_reading_and_sums_up(start, number_file, sign, status):
     """After Ctrl-C, what runs is finished, what was not run is named, and nothing is lost."""
     words = ("run", "cli_jobs:slow", "--backend", "thread", "--workers", "2", "--in-flight", "4")

@@ -18,7 +18,8 @@ T = TypeVar("T")
 GRACE = 5.0
 """Seconds that running jobs have to finish once the command is to end soon."""
 
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last one: its terminal is gone
+_SIGNALS = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))
 
 
 class _Wake(BaseException):
@@ -29,9 +30,9 @@ class Stop:
     """Hold the reason to stop, once there is one; ``asked`` is then true.
 
     ``hurried``: running jobs have only ``GRACE`` seconds left. ``status``: the exit
-    status that goes with the reason. As a context manager, it makes SIGINT and SIGTERM ask
-    for a stop, and a second one end the process at once. ``announce`` is called in another
-    thread once the command is told to end, ``abandon`` if it has not ended ``GRACE`` s later.
+    status that goes with the reason. As a context manager, it makes SIGINT, SIGTERM and SIGHUP ask
+    for a stop, and a second one end the process at once. ``announce`` is called in another thread
+    once the command is told to end, ``abandon`` if it has not ended ``GRACE`` s later.
     """
 
     def __init__(self, abandon: Callable[[], object]) -> None:
