@@ -28,7 +28,7 @@ SELECT key, job, status FROM {} WHERE queue = %s AND status IN ('active', 'abort
 
 _DUE = """
 SELECT key, job FROM {} WHERE queue = %s AND status = 'queued' AND scheduled <= %s
-ORDER BY priority, scheduled LIMIT 1000 FOR UPDATE SKIP LOCKED
+AND priority BETWEEN %s AND %s ORDER BY priority, scheduled LIMIT 1000 FOR UPDATE SKIP LOCKED
 """
 _PUT_OFF = "UPDATE {} SET scheduled = %s WHERE key = ANY(%s)"
 _LATER = 60
@@ -106,7 +106,8 @@ async def put_off(queue: Any) -> None:
     """Put off what waits on PostgreSQL and cannot be read: each fetch that comes upon it fails."""
     sql, now, table = native("psycopg.sql", "saq").SQL, int(time.time()), queue.jobs_table
     async with queue.pool.connection() as conn:
-        due = await conn.execute(sql(_DUE).format(table), [queue.name, now])
+        facts = queue.name, now, *queue._priorities  # a consumer may take those of some alone
+        due = await conn.execute(sql(_DUE).format(table), facts)
         odd = [key for key, read in await due.fetchall() if readable(queue, key, read) is None]
         await conn.execute(sql(_PUT_OFF).format(table), [now + _LATER, odd])
 

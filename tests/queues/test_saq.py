@@ -825,6 +825,39 @@ def test_a_waiting_job_that_saq_cannot_read_keeps_no_other_waiting(
     assert [id in line for line in told] == [True] * (server == "postgres")
 
 
+def test_an_unreadable_job_is_put_off_though_a_thousand_of_other_priorities_wait(postgres):
+    """A consumer that takes some priorities alone looked among all, and ran nothing any more."""
+    name = f"priorities-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(postgres, name=name, priorities=(1, 9))
+    SaqBackend(queue)
+    text = json.dumps({"function": "native", "queue": name, "key": "%s"})
+    others = """INSERT INTO saq_jobs (key, job, queue, status, priority, scheduled)
+    SELECT key, convert_to(format(%s, key), 'UTF8'), %s, 'queued', 0, 1
+    FROM (SELECT %s || n FROM generate_series(1, 1001) AS n) AS each (key)"""
+
+    async def native(context):
+        pass
+
+    async def run_one():
+        await queue.connect()
+        odd, job = [await queue.enqueue("native", priority=5) for _ in range(2)]
+        await spoil(queue, odd.key, {"of_a_newer_saq": 1})
+        async with queue.pool.connection() as conn:
+            await conn.execute(others, [text, name, name])
+        consumer = saq.Worker(queue, [("native", native)], dequeue_timeout=5)
+        for _ in range(3):
+            if (await queue.job(job.key)).status == "queued":
+                await consumer.process()
+        status = (await queue.job(job.key)).status
+        async with queue.pool.connection() as conn:
+            await conn.execute("DELETE FROM saq_jobs WHERE queue = %s", [name])
+        await queue.disconnect()
+        return status
+
+    with not_hanging():
+        assert asyncio.run(run_one()) == "complete"
+
+
 @pytest.mark.parametrize(
     ("server", "facts"),  # PostgreSQL takes texts alone as keys
     [("redis", {"key": 7}), ("redis", {"meta": ["a"]}), ("postgres", {"meta": ["a"]})],
