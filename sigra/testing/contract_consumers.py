@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -48,8 +48,6 @@ class ConsumerContract(
     ``repeats_at_stop``: True where the queue itself, Sigra or not, may deliver a job once more
     that ended during a graceful stop.
     """
-
-    repeats_at_stop: ClassVar[bool] = False
 
     def test_a_hand_built_job_without_keys_is_shown_as_failed(
         self, harness: ConsumerHarness, journal: Journal

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -17,6 +17,8 @@ from sigra.testing.harness import ConsumerHarness, Journal
 
 class WaitingContract(ContractCase):
     """No consumer runs a job too soon, or keeps what is due later in its memory alone."""
+
+    repeats_at_stop: ClassVar[bool] = False
 
     def test_nothing_runs_before_it_is_due(
         self, harness: ConsumerHarness, journal: Journal
@@ -64,4 +66,7 @@ class WaitingContract(ContractCase):
         what += "has to keep them, for a timer in the consumer's memory goes with it"
         journal.wait(harness, over, what)
         if end == "stop":
-            assert (attempts(retried), attempts(delayed)) == ([1, 2], [1]), what
+            runs = [attempts(retried), attempts(delayed)]
+            if self.repeats_at_stop:  # and the stop took as long as they waited
+                runs = [sorted(set(each)) for each in runs]
+            assert runs == [[1, 2], [1]], what

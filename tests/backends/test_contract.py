@@ -502,3 +502,21 @@ def test_a_backend_that_breaks_a_promise_fails_the_suite(
     # In a context of its own: what a leaky one leaves there ends with it.
     with configure(backend=queue), pytest.raises(AssertionError, match=says):
         copy_context().run(run, queue, journal)
+
+
+def test_what_becomes_due_during_a_stop_may_come_again_where_a_queue_repeats_it(
+    journal: Journal,
+) -> None:
+    """A stop may take as long as the jobs wait: a queue that says so failed on a busy machine."""
+
+    class Repeats(InConsumers):
+        repeats_at_stop = True
+
+    def run(suite: InConsumers) -> None:
+        with configure(backend=(queue := Queue("eager"))):
+            suite.test_what_is_due_later_outlives_its_consumer(queue, journal, "stop")
+
+    run(Repeats())
+    journal.clear()
+    with pytest.raises(AssertionError, match=SEEN):
+        run(InConsumers())
