@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
 from contextvars import Context, copy_context
@@ -33,23 +34,37 @@ async def in_thread(
 
     It is given the attempt in a box, to be popped: the frames of an executor hold what they pass.
     """
-    loop, work, told = asyncio.get_running_loop(), (copy_context(), perform, [attempt]), False
-    while True:
-        answer = Future[T]()
-        try:
-            doing = loop.run_in_executor(executor, _call, answer, *work)
-        except RuntimeError as error:
-            # It is in the executor's queue all the same, and the next free thread would run it.
-            if not str(error).startswith(_REFUSED):
-                raise
-            if not answer.cancel():
-                return await asyncio.wrap_future(answer)  # a thread has just taken it
-        else:
-            return await doing
-        if not told:
-            log_attempt(attempt, copy_context(), logging.WARNING, _WAITS)
-            told = True
-        await asyncio.sleep(_AGAIN)
+    loop, answer, refused = asyncio.get_running_loop(), Future[T](), False
+    try:
+        doing = loop.run_in_executor(executor, _call, answer, copy_context(), perform, [attempt])
+    except RuntimeError as error:
+        if str(error) != _REFUSED:
+            raise
+        # It is in the executor's queue all the same, and the next thread that is free runs it.
+        doing, refused = asyncio.wrap_future(answer), True
+        log_attempt(attempt, copy_context(), logging.WARNING, _WAITS)
+    try:
+        while refused and not (await asyncio.wait({doing}, timeout=_AGAIN))[0]:
+            _ask_again(loop, executor)
+        return await doing
+    finally:
+        answer.cancel()  # at once, where this wait was cut off
+        doing.cancel()
+        del answer, doing  # which hold an error, which holds this frame
+
+
+def _ask_again(loop: asyncio.AbstractEventLoop, executor: Executor | None) -> None:
+    """Have the executor start a thread if there can be one.
+
+    Not without a look before: on Python 3.11 an executor counts what it took and could start no
+    thread for as a thread that is free, and would start ever fewer.
+    """
+    try:
+        threading.Thread(target=int, daemon=True).start()
+        loop.run_in_executor(executor, int)
+    except RuntimeError as error:
+        if str(error) != _REFUSED:
+            raise
 
 
 def _call(
@@ -62,8 +77,10 @@ def _call(
         raise CancelledError
     try:
         result = context.run(perform, box)
+        answer.set_result(result)
     except BaseException as error:
         answer.set_exception(error)
         raise
-    answer.set_result(result)
+    finally:
+        del answer  # which holds the error, which holds this frame
     return result

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,6 +29,15 @@ def job(scope: AuditScope, n: int) -> int:
     ran.append(n)
     free.wait(60)
     return n
+
+
+meeting = threading.Barrier(4)
+
+
+@tenant_worker(name="tests.in_thread.meet")
+def meet(scope: AuditScope, n: int) -> bool:
+    meeting.wait(30)
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +118,28 @@ def test_a_job_waits_for_a_thread_and_runs_once(
     assert caplog.text.count("no thread can be started") == 1
 
 
+def test_jobs_run_at_once_again_when_threads_can_be_started(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On Python 3.11 a job that had waited for long left the backend with one thread for good."""
+    monkeypatch.setattr(in_thread, "_AGAIN", 0.01)
+
+    async def enqueue() -> list[Any]:
+        with configure(backend=AsyncioBackend(concurrency=8)):
+            first = asyncio.create_task(on_asyncio(1))
+            await until(lambda: ran)
+            with no_more_threads():
+                second = asyncio.create_task(on_asyncio(2))
+                await until(lambda: waits(caplog))
+                await asyncio.sleep(0.5)
+            free.set()
+            await asyncio.gather(first, second)
+            together = [await meet.anew({**TENANT, "n": n}) for n in range(8)]
+            return [await job.aresult(60) for job in together]
+
+    assert asyncio.run(enqueue()) == [True] * 8
+
+
 def test_a_job_that_a_thread_took_all_the_same_runs_once() -> None:
     """One had become free between the two steps of the executor."""
 
@@ -158,3 +191,27 @@ def test_an_executor_that_was_shut_down_says_so() -> None:
 
     asyncio.run(consume())
     assert ran == []
+
+
+def test_an_error_of_what_runs_keeps_nothing() -> None:
+    """What it held was there until the next collection of cycles."""
+
+    class Held(Exception):
+        pass
+
+    def fail(_: list[Any]) -> None:
+        raise held.pop()
+
+    async def run() -> None:
+        with pytest.raises(Held):
+            await in_thread.in_thread(attempt, fail)
+
+    attempt: Any = object()
+    held = [Held()]
+    kept = weakref.ref(held[0])
+    gc.disable()
+    try:
+        asyncio.run(run())
+        assert kept() is None
+    finally:
+        gc.enable()
