@@ -7,12 +7,13 @@ import contextvars
 import gc
 import logging
 import os
+import queue
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -996,16 +997,57 @@ def test_what_is_scheduled_runs_where_the_thread_that_waits_for_it_cannot_be_sta
     """It never ran, nor did any job that was scheduled later, once threads could be started again."""
     backend = ThreadBackend(2)
     with configure(backend=backend):
-        where.new({}).result(PATIENCE)
+        where.new({}).result(60)
         before = threading.stack_size(1 << 46)  # more than there is: no thread can be started
         try:
             first = [where.new({}, delay=0.05) for _ in range(2)]
-            assert all(job.result(PATIENCE) for job in first)
+            assert all(job.result(60) for job in first)
         finally:
             threading.stack_size(before)
         assert "could not start the thread that waits for scheduled jobs" in caplog.text
-        assert where.new({}, delay=later).result(PATIENCE)
-        assert not backend.close(PATIENCE)
+        assert where.new({}, delay=later).result(60)
+        assert not backend.close(60)
+
+
+class WokenLate(queue.SimpleQueue[object]):
+    """Tokens of a pool, one of which comes just as the time is over for which a thread waits."""
+
+    wake: Callable[[], None] | None = None
+
+    def get(self, block: bool = True, timeout: float | None = None) -> object:
+        try:
+            return super().get(block, timeout)
+        except queue.Empty:
+            if wake := self.wake:
+                self.wake = None
+                wake()
+            raise
+
+
+def test_a_thread_that_is_woken_as_its_wait_is_over_counts_as_awake_once() -> None:
+    """It counted twice, and the next job waited for its end instead of for a thread of its own."""
+    backend = ThreadBackend(2)
+    pool = backend._pool = Pool(backend, 2, 1000)
+    pool._tokens = tokens = WokenLate()
+
+    def wake() -> None:
+        with pool._lock:
+            pool._wake(1)
+
+    with configure(backend=backend):
+        where.new({}).result(60)
+        before = threading.stack_size(1 << 46)  # no thread: the one of the pool waits itself
+        gates["late"], gates["late began"] = threading.Event(), threading.Event()
+        try:
+            tokens.wake = wake
+            first = hold.new({"name": "late"}, delay=0.05)
+            assert gates["late began"].wait(60)
+        finally:
+            threading.stack_size(before)
+        assert where.new({}).result(30)
+        gates["late"].set()
+        first.result(60)
+        assert not backend.close(60)
 
 
 def test_close_ends_the_threads() -> None:

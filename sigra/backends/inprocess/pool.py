@@ -218,7 +218,7 @@ class Pool:
                 wait = self._alarm.silent_until(self._agenda.next_due())
             if next_token(self._tokens, wait) is not None:  # no token of _wake
                 with self._lock:
-                    self._idle -= 1
+                    self._idle -= next_token(self._tokens, 0) is not None  # none came meanwhile
                     self._agenda.promote()
                     self._serve()
 
