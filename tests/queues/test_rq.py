@@ -63,6 +63,7 @@ class RQHarness(QueueHarness):
                 with suppress(ProcessLookupError):  # its job has just ended, and it with it
                     os.kill(int(child), signal.SIGKILL)
         super().kill()
+        self.direct.delete(RQScheduler.get_locking_key(self.queue))  # RQ waits for a minute
 
     def advance(self) -> None:
         """Take the lock of a worker that died in its maintenance: RQ waits for 15 minutes."""
@@ -236,7 +237,6 @@ class TestRQ(QueueContract):
         running = harness.native.started_job_registry.key
         for execution in harness.direct.zscan_iter(running, f"{job.id}:*"):
             harness.direct.zadd(running, {execution[0]: 1}, xx=True)  # RQ waits for a minute
-        harness.direct.delete(RQScheduler.get_locking_key(harness.queue))  # and here too
         harness.start()
         journal.wait(harness, lambda: len(journal.runs(job.worker)) == 3, "three runs")
         runs = [(run["attempt"], run["snoozes"]) for run in journal.runs(job.worker)]
