@@ -160,9 +160,9 @@ def test_ctrl_c_keeps_the_rest_and_says_how_to_go_on(run, number_file):
 def test_a_file_that_cannot_be_written_is_told_and_the_run_goes_on_later(run, number_file):
     """It stood still without a word: huey's own line of it was kept from standard error."""
     process = run("steady", "--args", number_file(COUNT))
-    process.stdout.readline()
-    bound = threading.Timer(120, process.kill)
+    bound = threading.Timer(60, process.kill)
     bound.start()
+    process.stdout.readline()
     with closing(sqlite3.connect(os.environ["SIGRA_HUEY_FILE"], timeout=60)) as other:
         other.execute("begin immediate")
         told = any(b"database is locked" in line for line in process.stderr)
