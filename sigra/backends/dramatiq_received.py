@@ -20,6 +20,9 @@ _errors = native("dramatiq.errors", "dramatiq")
 _log = logging.getLogger("sigra.job")
 
 _KINDS = {"actor_name": str, "message_id": Hashable, "kwargs": dict, "options": dict}
+_LEFT_OUT = {"eta": (int, float), "throws": (type, tuple)}
+"""Options that end a thread, of Dramatiq before 2.0 or as the job fails, unless of these types."""
+
 _UNREADABLE = "it cannot be read"
 
 
@@ -53,8 +56,9 @@ class Received:
         if fault := _fault(message, self._on_redis):
             self._refuse(message, fault)
             return None
-        if not isinstance(message.options.get("eta", 0), (int, float)):
-            del message.options["eta"]  # which ended the thread of its queue before Dramatiq 2.0
+        for option, kinds in _LEFT_OUT.items():
+            if option in message.options and not isinstance(message.options[option], kinds):
+                del message.options[option]
         if message.queue_name != self._queue:
             # Dramatiq acknowledges by the name, and sends the next run there.
             what = "job %s names another queue than %s, in which it was: it is taken as of this one"
@@ -101,8 +105,6 @@ def _fault(message: Any, on_redis: bool) -> str:
             return f"its {name} is no {kind.__name__}"
     if "self" in message.kwargs:
         return "its kwargs have the key 'self'"
-    if not isinstance(message.options.get("throws") or (), (type, tuple)):
-        return "its throws is no class of exceptions"
     known_as = message.options.get("redis_message_id")
     if on_redis and not (isinstance(known_as, str) and known_as.isascii()):
         return "its options have no redis_message_id, by which it could be acknowledged"

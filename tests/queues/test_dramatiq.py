@@ -218,6 +218,7 @@ class DramatiqContract(QueueContract):
         try:
             self._run(harness, journal, workers.echo, IDS)
             journal.wait(harness, lambda: len(harness.dead_letters()) == 3, "the dead letters")
+            assert [1, 1, 1, 2, 2, 2] == sorted(run["attempt"] for run in journal.runs(fails.name))
         finally:
             harness.direct.flush(harness.queue)
 
