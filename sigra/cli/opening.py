@@ -84,13 +84,21 @@ def _opening(url: str) -> Iterator[None]:
         if "unable to open database file" in told:
             path = Path(_path(url))
             told += f": may this user read {path}, and write to its folder?"
-            is_readable = os.access(path, os.R_OK) and not os.access(path.parent, os.W_OK)
+            is_readable = _may(os.R_OK, path) and not _may(os.W_OK, path.parent)
+            if is_readable and _is_logged(path):
+                is_readable = False
+                told += f" Copy it and {path.name}-wal, with its latest events, to another one"
         if is_readable:
             told += (
                 "; if you may only read it, and nobody writes to it meanwhile, pass "
                 f"sqlite:///file:{_path(url)}?immutable=1&uri=true"
             )
         raise MisuseError(told) from error
+
+
+def _may(mode: int, path: Path) -> bool:
+    """Tell whether this user has the access of such a mode."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _connect(url: str, signer: Any) -> SqlAuditSink:
@@ -137,11 +145,16 @@ def _is_file(path: Path) -> bool:
 def _has_tables(path: Path) -> bool:
     """Look for the store's tables in a SQLite file; change nothing, and make no file beside it."""
     # Mode "ro" makes a log file where there is none, and "immutable" reads none that is there.
-    logged = Path(f"{path}-wal").is_file()
-    uri = f"{path.absolute().as_uri()}?{'mode=ro' if logged else 'immutable=1'}"
+    uri = f"{path.absolute().as_uri()}?{'mode=ro' if _is_logged(path) else 'immutable=1'}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         query = "SELECT count(*) FROM sqlite_master WHERE name GLOB 'sigra_audit_*'"
         return bool(connection.execute(query).fetchone()[0])
+
+
+def _is_logged(path: Path) -> bool:
+    """Tell whether a SQLite file has a log file beside it, with what is not in the file yet."""
+    log = Path(f"{path}-wal")
+    return log.is_file() and log.stat().st_size > 0
 
 
 def verifier() -> Any:

@@ -1287,19 +1287,31 @@ def test_a_file_that_this_user_may_not_read_is_named() -> None:
     assert "immutable" not in result.stderr
 
 
-def test_of_a_file_in_a_folder_that_may_not_be_written_the_url_is_told_that_reads_it() -> None:
-    """SQLite says only that it cannot open it: on a disk that is mounted to be read, say."""
+@pytest.mark.parametrize("log", [b"", b"events"])
+def test_of_a_file_in_a_folder_that_may_not_be_written_what_reads_it_is_told(log: bytes) -> None:
+    """SQLite says only that it cannot open it, and its log, which is then left out, may have more.
+
+    So it is with a log beside it, and on a disk that is mounted to be read.
+    """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o555)
         file = Path(folder, "audit.db")
         fill(file, 1)
-        file.chmod(0o644)
+        Path(f"{file}-wal").write_bytes(log)
+        for each in Path(folder).iterdir():
+            each.chmod(0o644)
         words = ["audit", "list", *ALL, "--store"]
         with unprivileged():
             result = CliRunner().invoke(sigra, [*words, f"sqlite:///{file}"])
             told = result.stderr.split()[-1]
-            assert (2, 0) == (result.exit_code, CliRunner().invoke(sigra, [*words, told]).exit_code)
-        assert f"sqlite:///file:{file}?immutable=1&uri=true" == told
+            if log:
+                assert "Copy it and audit.db-wal, with its latest events" in result.stderr
+                assert "immutable" not in result.stderr
+            else:
+                again = CliRunner().invoke(sigra, [*words, told])
+                assert (0, "") == (again.exit_code, again.stderr)
+                assert f"sqlite:///file:{file}?immutable=1&uri=true" == told
+        assert 2 == result.exit_code
 
 
 def test_a_lock_that_somebody_keeps_is_told_with_how_to_find_him(
