@@ -87,7 +87,7 @@ def _opening(url: str) -> Iterator[None]:
             is_readable = _may(os.R_OK, path) and not _may(os.W_OK, path.parent)
             if is_readable and _is_logged(path):
                 is_readable = False
-                told += f" Copy it and {path.name}-wal, with its latest events, to another one"
+                told += f" Copy it and {path.name}-wal, its latest events, to another one"
         if is_readable:
             told += (
                 "; if you may only read it, and nobody writes to it meanwhile, pass "
@@ -152,9 +152,8 @@ def _has_tables(path: Path) -> bool:
 
 
 def _is_logged(path: Path) -> bool:
-    """Tell whether a SQLite file has a log file beside it, with what is not in the file yet."""
-    log = Path(f"{path}-wal")
-    return log.is_file() and log.stat().st_size > 0
+    """Tell whether a SQLite file has a log file beside it, perhaps with what it lacks itself."""
+    return Path(f"{path}-wal").is_file()
 
 
 def verifier() -> Any:

@@ -40,7 +40,9 @@ from sigra import AuditEvent, configure
 from sigra.audit import log
 from sigra.cli.app import sigra
 from sigra.cli.audit import audit
+from sigra.cli.opening import _opening
 from sigra.cli.store_commands import words_of
+from sigra.cli.target import MisuseError
 from sigra.store import Checkpoint, Signer, SqlAuditSink, read_checkpoints
 from sigra.store.migrate import downgrade
 
@@ -1287,31 +1289,37 @@ def test_a_file_that_this_user_may_not_read_is_named() -> None:
     assert "immutable" not in result.stderr
 
 
-@pytest.mark.parametrize("log", [b"", b"events"])
-def test_of_a_file_in_a_folder_that_may_not_be_written_what_reads_it_is_told(log: bytes) -> None:
-    """SQLite says only that it cannot open it, and its log, which is then left out, may have more.
+@pytest.mark.parametrize("is_logged", [False, True])
+def test_of_a_file_in_a_folder_that_may_not_be_written_what_reads_it_is_told(
+    is_logged: bool,
+) -> None:
+    """SQLite says only that it cannot open it: on a disk that is mounted to be read, say.
 
-    So it is with a log beside it, and on a disk that is mounted to be read.
+    A URL that leaves out its log is told only where there is none.
     """
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o555)
         file = Path(folder, "audit.db")
         fill(file, 1)
-        Path(f"{file}-wal").write_bytes(log)
-        for each in Path(folder).iterdir():
-            each.chmod(0o644)
+        file.chmod(0o644)
         words = ["audit", "list", *ALL, "--store"]
-        with unprivileged():
-            result = CliRunner().invoke(sigra, [*words, f"sqlite:///{file}"])
-            told = result.stderr.split()[-1]
-            if log:
-                assert "Copy it and audit.db-wal, with its latest events" in result.stderr
-                assert "immutable" not in result.stderr
-            else:
-                again = CliRunner().invoke(sigra, [*words, told])
-                assert (0, "") == (again.exit_code, again.stderr)
-                assert f"sqlite:///file:{file}?immutable=1&uri=true" == told
-        assert 2 == result.exit_code
+        if is_logged:
+            Path(f"{file}-wal").touch()
+            with unprivileged():
+                told = CliRunner().invoke(sigra, [*words, f"sqlite:///{file}"]).stderr
+            assert "Copy it and audit.db-wal, its latest events, to another one" in told
+            assert "immutable" not in told
+        else:
+            with (
+                unprivileged(),
+                pytest.raises(MisuseError) as caught,
+                _opening(f"sqlite:///{file}"),
+            ):
+                raise sqlite3.OperationalError("unable to open database file")
+            with unprivileged():
+                told = str(caught.value).split()[-1]
+                assert 0 == CliRunner().invoke(sigra, [*words, told]).exit_code
+            assert f"sqlite:///file:{file}?immutable=1&uri=true" == told
 
 
 def test_a_lock_that_somebody_keeps_is_told_with_how_to_find_him(
