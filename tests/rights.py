@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,3 +19,13 @@ def unprivileged() -> Iterator[None]:
     finally:
         if me == 0:
             os.seteuid(me)
+
+
+@contextmanager
+def no_more_threads() -> Iterator[None]:
+    """Be where no thread can be started, as under a container's limit of processes."""
+    before = threading.stack_size(1 << 46)  # more than there is
+    try:
+        yield
+    finally:
+        threading.stack_size(before)

@@ -7,12 +7,12 @@ import gc
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from rights import no_more_threads
 
 from sigra import AsyncioBackend, AuditScope, configure, tenant_worker
 from sigra.backends import in_thread
@@ -45,15 +45,6 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> None:
     ran.clear()
     free.clear()
     monkeypatch.setattr(in_thread, "_AGAIN", 0.05)
-
-
-@contextmanager
-def no_more_threads() -> Iterator[None]:
-    before = threading.stack_size(1 << 46)  # more than there is
-    try:
-        yield
-    finally:
-        threading.stack_size(before)
 
 
 async def until(true: Callable[[], object]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from log_handlers import exiting, handled_by
+from rights import no_more_threads
 
 from sigra import (
     AuditScope,
@@ -998,12 +999,9 @@ def test_what_is_scheduled_runs_where_the_thread_that_waits_for_it_cannot_be_sta
     backend = ThreadBackend(2)
     with configure(backend=backend):
         where.new({}).result(60)
-        before = threading.stack_size(1 << 46)  # more than there is: no thread can be started
-        try:
+        with no_more_threads():
             first = [where.new({}, delay=0.05) for _ in range(2)]
             assert all(job.result(60) for job in first)
-        finally:
-            threading.stack_size(before)
         assert "could not start the thread that waits for scheduled jobs" in caplog.text
         assert where.new({}, delay=later).result(60)
         assert not backend.close(60)
@@ -1036,14 +1034,11 @@ def test_a_thread_that_is_woken_as_its_wait_is_over_counts_as_awake_once() -> No
 
     with configure(backend=backend):
         where.new({}).result(60)
-        before = threading.stack_size(1 << 46)  # no thread: the one of the pool waits itself
         gates["late"], gates["late began"] = threading.Event(), threading.Event()
-        try:
+        with no_more_threads():  # the one of the pool waits itself
             tokens.wake = wake
             first = hold.new({"name": "late"}, delay=0.05)
             assert gates["late began"].wait(60)
-        finally:
-            threading.stack_size(before)
         assert where.new({}).result(30)
         gates["late"].set()
         first.result(60)

@@ -160,11 +160,16 @@ class RabbitMQHarness(DramatiqHarness):
         self.direct.close()
 
 
-def written(harness: DramatiqHarness, worker: Any, args: Any, **changes: Any) -> tuple[bytes, str]:
-    """Return a message of a job, as somebody else may have written it, and its id on Redis."""
+def written(
+    harness: DramatiqHarness, worker: Any, args: Any, more: Mapping[str, Any] = {}, **changes: Any
+) -> tuple[bytes, str]:
+    """Return a message of a job, as somebody else may have written it, and its id on Redis.
+
+    ``more``: further options of the message.
+    """
     with configure(backend=SyncBackend()):
         job = worker.new(args, delay=3600, max_attempts=2, backoff=0)
-    options = {"redis_message_id": job.id}
+    options = {"redis_message_id": job.id, **more}
     message = dramatiq.Message(harness.queue, job.worker, (), pack(job), options, job.id)
     return json.dumps({**message.asdict(), **changes}).encode(), job.id
 
@@ -212,9 +217,7 @@ class DramatiqContract(QueueContract):
     ):
         """Dramatiq takes them for classes as a run raises, and that ended the thread that ran it."""
         for _ in range(3):
-            body, id = written(harness, fails, IDS)
-            options = {"redis_message_id": id, "throws": throws}
-            harness.put(json.dumps({**json.loads(body), "options": options}).encode(), id)
+            harness.put(*written(harness, fails, IDS, {"throws": throws}))
         try:
             self._run(harness, journal, workers.echo, IDS)
             journal.wait(harness, lambda: len(harness.dead_letters()) == 3, "the dead letters")
@@ -225,9 +228,7 @@ class DramatiqContract(QueueContract):
     @pytest.mark.parametrize("eta", ["soon", None])
     def test_a_message_whose_time_is_no_number_runs_now(self, harness, journal, eta):
         """As with Dramatiq 2.0; on RabbitMQ a consumer of an older one ran nothing any more."""
-        body, id = written(harness, workers.echo, IDS)
-        options = {"redis_message_id": id, "eta": eta}
-        harness.put(json.dumps({**json.loads(body), "options": options}).encode(), id)
+        harness.put(*written(harness, workers.echo, IDS, {"eta": eta}))
         journal.wait(harness, lambda: len(journal.runs(workers.echo.name)) == 1, "the job")
 
     @pytest.mark.parametrize("id", [7, None])
