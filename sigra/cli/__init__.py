@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 from io import TextIOWrapper
 
 from sigra.cli.terminated import terminated_as_by_ctrl_c
+from sigra.cli.unheard import bear_standard_error
 from sigra.errors import MissingExtraError
 
 _REFUSING = ("strict", "surrogateescape")
@@ -23,6 +25,7 @@ def main() -> None:
 def _main() -> None:
     gc.disable()
     _reserve_closed_streams()
+    bear_standard_error()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors in _REFUSING:
         # Characters that its encoding lacks are written as codes, as on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -47,7 +50,7 @@ def _reserve_closed_streams() -> None:
 
     What is written to the stream would end up in that file.
     """
-    while (place := os.open(os.devnull, os.O_RDWR)) < 3:
-        if place == 2:
-            sys.stderr = os.fdopen(2, "w", closefd=False)
-    os.close(place)
+    with suppress(OSError):  # there is none
+        while (place := os.open(os.devnull, os.O_RDWR)) < 3:
+            pass
+        os.close(place)

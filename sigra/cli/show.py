@@ -6,7 +6,6 @@ import errno
 import os
 import sys
 import time
-from contextlib import suppress
 from typing import Any, Self, TextIO
 
 from rich import box
@@ -122,20 +121,18 @@ class Bar:
         self._progress.update(self._task, completed=position, description=text)
 
     def say(self, text: str) -> None:
-        """Print a text as it is; where stderr takes none, what is at work goes on without."""
+        """Print a text as it is."""
         shown = Text(printable(text), overflow="ignore", no_wrap=True)
-        with suppress(OSError):
-            if self._console.is_terminal:
-                self._console.print(shown, soft_wrap=True)
-            else:
-                # Layout by Rich is slow, and a file or pipe needs none.
-                self._console.file.write(f"{shown.plain}\n")
+        if self._console.is_terminal:
+            self._console.print(shown, soft_wrap=True)
+        else:
+            # Layout by Rich is slow, and a file or pipe needs none.
+            self._console.file.write(f"{shown.plain}\n")
 
     def stop(self) -> None:
         """Take the bar off the screen."""
         if self.drawn:  # Rich before 14.3 ends a bar that was never drawn with an empty line
-            with suppress(OSError):  # where the terminal is gone
-                self._progress.stop()
+            self._progress.stop()
 
     def __enter__(self) -> Self:
         self._progress.start()

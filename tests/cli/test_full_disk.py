@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,42 @@ def test_a_run_goes_on_where_standard_error_takes_nothing(
     process.communicate(timeout=240)
     assert (1, "no JSON\n") == (process.returncode, rejects.read_text())
     assert 5 == len(log.read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0, ("check", "cli_jobs.py")),
+        (2, ("check", "nowhere")),
+        (2, ("workers", "nowhere")),
+        (0, ("run", "cli_jobs:loud", "--audit-log", "log", "--args")),
+        (1, ("run", "cli_jobs:broken", "--audit-log", "log", "--args")),
+    ],
+    ids=str,
+)
+def test_a_command_ends_as_ever_where_standard_error_takes_nothing(
+    start: Start, number_file: Callable[[int], str], status: int, words: tuple[str, ...]
+) -> None:
+    """Its status is the same, and no job fails because of what it prints."""
+    with open(FULL, "wb") as full:
+        process = start(*words, *[number_file(1)] * ("--args" in words), stderr=full)
+    assert (status, b"") == (process.wait(240), process.stdout.read() if process.stdout else None)
+
+
+def test_a_command_runs_where_there_is_no_null_device(jobs_folder: Path) -> None:
+    """As in a chroot: nothing has to be reserved for a stream that is not closed."""
+    program = (
+        "import os; os.devnull = '/nowhere/null'; from sigra.cli import main; "
+        "import sys; sys.argv[1:] = ['workers', 'cli_jobs']; main()"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=jobs_folder,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (0, "") == (found.returncode, found.stderr)
 
 
 ROOM = 40_000

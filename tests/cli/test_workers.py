@@ -142,11 +142,12 @@ def test_each_option_says_what_it_is_for(words):
     assert (True, []) == (bool(options), [each.name for each in options if not each.help])
 
 
-def test_a_missing_extra_is_named(monkeypatch, capsys):
+def test_a_missing_extra_is_named(monkeypatch, capfd):
     """Without click, the command says what to install and exits with 2, without a traceback."""
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # the command puts another in its place
     monkeypatch.delitem(sys.modules, "sigra.cli.app", raising=False)
     monkeypatch.setitem(sys.modules, "click", None)
     with pytest.raises(SystemExit) as ended:
         main()
     text = "sigra: 'click' is not installed; run pip install 'sigra[cli]'\n"
-    assert (2, text) == (ended.value.code, capsys.readouterr().err)
+    assert (2, text) == (ended.value.code, capfd.readouterr().err)

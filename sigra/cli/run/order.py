@@ -102,8 +102,7 @@ def _end(order: Order, run: Run, sinks: ClosingSinks) -> Report:
 
     def show() -> Report:
         report = replace(run.report(order.target, order.path), unclosed=sinks.unclosed)
-        with suppress(OSError):  # a full disk, or nobody reads it any more
-            show_report(report, stderr_console())
+        show_report(report, stderr_console())
         return report
 
     def give_up() -> None:
