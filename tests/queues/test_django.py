@@ -145,6 +145,7 @@ def immediate_huey(request):
 
 def sync_rq(request):
     connection = need("redis").Redis.from_url(request.getfixturevalue("redis"))
+    request.addfinalizer(connection.close)
     queue = need("rq").Queue("q", is_async=False, connection=connection, serializer="json")
     return backend_class("rq")(queue)
 

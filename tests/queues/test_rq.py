@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -306,17 +306,25 @@ def test_pickle_is_refused(serializer):
         RQBackend(queue)
 
 
-def test_workers_run_in_the_mode_that_rq_has_for_tests(request, journal):
+@pytest.fixture
+def in_test_mode(request) -> Iterator[rq.Queue]:
+    """Return a queue in the mode that RQ has for tests, and close its connection.
+
+    Garbage that has it is a cycle, of which the socket may be the first to be finalized.
+    """
+    with redis.Redis.from_url(request.getfixturevalue("redis")) as connection:
+        yield rq.Queue("q", is_async=False, connection=connection, serializer="json")
+
+
+def test_workers_run_in_the_mode_that_rq_has_for_tests(in_test_mode, journal):
     """An app's tests that have it can keep it."""
-    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
-    queue = rq.Queue("q", is_async=False, connection=connection, serializer="json")
-    with configure(backend=RQBackend(queue)):
+    with configure(backend=RQBackend(in_test_mode)):
         workers.echo.new(IDS)
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
 @pytest.mark.parametrize("options", [{}, {"queue": "other"}])
-def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(request, journal, options):
+def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(in_test_mode, journal, options):
     """One that a job names too: in the mode for tests its jobs were left in Redis."""
     made = list[str]()
 
@@ -325,7 +333,7 @@ def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(request, jou
             made.append(self.origin)
             return super().perform()
 
-    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
+    connection = in_test_mode.connection
     kind = {"is_async": False, "job_class": Own, "serializer": "json"}
     with configure(backend=RQBackend(rq.Queue("q", connection=connection, **kind))):
         workers.echo.new(IDS, **options)
@@ -333,14 +341,12 @@ def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(request, jou
     assert made == [options.get("queue", "q")]
 
 
-def test_in_that_mode_the_time_limit_of_a_test_goes_on(request, journal):
+def test_in_that_mode_the_time_limit_of_a_test_goes_on(in_test_mode, journal):
     """A job ends RQ's own, which is an alarm too."""
-    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
-    queue = rq.Queue("q", is_async=False, connection=connection, serializer="json")
     before = signal.signal(signal.SIGALRM, signal.SIG_IGN)
     signal.alarm(3_600)
     try:
-        with configure(backend=RQBackend(queue)):
+        with configure(backend=RQBackend(in_test_mode)):
             workers.echo.new(IDS)
         assert signal.alarm(0) > 0
     finally:
@@ -348,11 +354,9 @@ def test_in_that_mode_the_time_limit_of_a_test_goes_on(request, journal):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_what_a_failed_job_had_in_hand_is_let_go_as_it_ends(request):
+def test_what_a_failed_job_had_in_hand_is_let_go_as_it_ends(in_test_mode):
     """As RQ does with what its own jobs have; it may be large."""
-    connection = redis.Redis.from_url(request.getfixturevalue("redis"))
-    queue = rq.Queue("q", is_async=False, connection=connection, serializer="json")
-    assert not keeps_what_a_failed_job_had(RQBackend(queue))
+    assert not keeps_what_a_failed_job_had(RQBackend(in_test_mode))
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
