@@ -1,8 +1,9 @@
 """Have a Dramatiq consumer neither forget nor repeat the delayed messages that it holds.
 
 On Redis, Dramatiq forgets them when the connection breaks, but Redis lists them as held by the
-consumer for as long as that lives. On RabbitMQ, it puts all that are due into their queue before
-it acknowledges the first: if it is killed meanwhile, they come again.
+consumer for as long as that lives. And one that stood still puts them into their queue though
+another took it for dead, and has them. On RabbitMQ, it puts all that are due into their queue
+before it acknowledges the first: if it is killed meanwhile, they come again.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def hold_surely(broker: Any) -> None:
         delayed = queue_name == _common.dq_name(queue_name)
         if delayed and on_redis:
             _give_back(broker, queue_name)
-        consumer: Any = Received(broker, queue_name, consume(queue_name, *args, **options))
+        kind = Awake if delayed and on_redis else Received
+        consumer: Any = kind(broker, queue_name, consume(queue_name, *args, **options))
         if not delayed:
             return consumer
         if on_redis:
@@ -54,6 +56,26 @@ def hold_surely(broker: Any) -> None:
     # Once is enough, and other brokers, such as one for tests, hold messages in the process.
     if (on_redis or hasattr(broker, "connections")) and consume.__module__ != __name__:
         broker.consume = consume_surely
+
+
+class Awake(Received):
+    """A consumer of delayed messages on Redis that drops them once it has stood still for too long.
+
+    Those that are still its own it is given back, and fetches anew.
+    """
+
+    def __init__(self, broker: Any, *args: Any) -> None:
+        super().__init__(broker, *args)
+        # It gave its last sign of life a moment before it stood still, and more often does no harm.
+        self._limit, self._at = broker.heartbeat_timeout / 2_000, time.time()
+
+    def __next__(self) -> Any:
+        """Return the next message, or None where there is none now."""
+        message, before = super().__next__(), self._at
+        self._at = time.time()  # the monotonic clock of a machine that sleeps stands still too
+        if self._at - before > self._limit:
+            raise _ConnectionClosed("this consumer stood still, and fetches its delayed jobs anew")
+        return message
 
 
 def _ack(consumer: Any, thread: int, own: Callable[[Any], None], message: Any) -> None:

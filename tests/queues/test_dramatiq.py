@@ -360,6 +360,30 @@ class TestDramatiqOnRedis(DramatiqContract):
         assert client.hlen(messages) == 0
         assert sorted(run["job_id"] for run in journal.runs(held.name)) == [job.id for job in jobs]
 
+    def test_a_consumer_that_stood_still_sends_on_nothing_that_another_has_run(
+        self, harness, journal
+    ):
+        """It held a delayed job, and put it into its queue once more: it ran twice."""
+        delayed, client = f"{harness.queue}.DQ", harness.direct.client
+        jobs = [workers.echo.new(IDS, delay=2)]
+        journal.wait(harness, lambda: harness.held_of(delayed) == 1, "the consumer to hold it")
+        os.killpg(harness.consumer.pid, signal.SIGSTOP)
+        another = harness.another("beside")
+        another.start()
+        try:
+            journal.wait(harness, lambda: len(journal.runs()) == 1, "the other's run")
+            journal.wait(
+                harness, lambda: not client.hlen(f"{harness.queue}:{delayed}.msgs"), "its end"
+            )
+        finally:
+            another.stop()
+            os.killpg(harness.consumer.pid, signal.SIGCONT)
+        jobs.append(workers.echo.new(IDS, delay=2))
+        journal.wait(
+            harness, lambda: jobs[1].id in {run["job_id"] for run in journal.runs()}, "one more"
+        )
+        assert [run["job_id"] for run in journal.runs()] == [job.id for job in jobs]
+
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
     harness_class, server = RabbitMQHarness, "rabbitmq"
