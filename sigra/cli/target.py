@@ -22,7 +22,9 @@ from sigra.options import check_capabilities
 from sigra.proxy import Worker
 from sigra.registry import resolve_backend
 
-_IMPORTING = (__file__, import_module.__code__.co_filename)
+_OURS = str(Path(__file__).parents[1])
+_BETWEEN = ("<frozen", import_module.__code__.co_filename, _OURS + os.sep)
+"""Where the files begin that lie between the command and what it names, or below that."""
 
 
 class MisuseError(click.ClickException):
@@ -41,7 +43,7 @@ def from_here(path: str) -> str:
 
 def load_module(name: str) -> Any:
     """Import a module, from the current folder too; ``MisuseError`` where that fails."""
-    if name.endswith(".py") or "/" in name or "\\" in name:
+    if name.endswith(".py") or "/" in name or "\\" in name or name == ".":
         path = Path(os.path.splitext(from_here(name))[0])
         parts = path.parts
         there = "change to its folder and " if ".." in parts or path.is_absolute() else ""
@@ -156,10 +158,10 @@ def _broken(name: str, error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Describe an error in one line, with the last frame outside the import system."""
+    """Describe an error in one line, with the last place that is not Sigra's or the importer's."""
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith("<frozen") and frame.filename not in _IMPORTING:
+        if not frame.filename.startswith(_BETWEEN):
             where = f" ({frame.filename}:{frame.lineno})"
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})" if error.filename else ""

@@ -251,6 +251,7 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["cli_jobs"], "write MODULE:WORKER"),
         (["./cli_jobs.py:note"], "is a path; name the module as Python imports it: cli_jobs"),
         (["./:note"], "is a path; name the module as Python imports it: say shop.jobs"),
+        ([".:note"], "'.' is a path; name the module as Python imports it: say shop.jobs"),
         (
             ["../app/jobs.py:f"],
             "; change to its folder and name the module as Python imports it: jobs",
@@ -269,6 +270,7 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["cli_jobs:note", "--audit-log", "in.jsonl"], "--audit-log in.jsonl is also read"),
         (["cli_jobs:note", "--rejects", "no/such/folder"], "there is no such folder"),
         (["wrong_at_import:f"], "cannot be imported: ZeroDivisionError: division by zero"),
+        (["misspelt:f"], "misspelt.py:2)"),
         (["gives_up:f"], "cannot be imported: SystemExit: set it up \\x1b first"),
         # A ValueError before Python 3.11.4.
         (["binary:f"], "Error: source code string cannot contain null bytes\n"),
@@ -278,6 +280,8 @@ def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     """What cannot work ends with status 2 and one line, without a traceback."""
     (tmp_path / "in.jsonl").write_text("")
     (tmp_path / "wrong_at_import.py").write_text("1 / 0")
+    misspelt = "import sigra\nsigra.worker(retries=3)(lambda: None)"
+    (tmp_path / "misspelt.py").write_text(misspelt)
     (tmp_path / "binary.py").write_bytes(b"\0")
     (tmp_path / "gone.py").write_text("def make():\n    raise OSError('no\\nbroker')")
     (tmp_path / "gone-1.dist-info").mkdir()
