@@ -233,6 +233,20 @@ def test_a_failed_attempt_waits_for_its_retry(sync: SyncBackend) -> None:
     assert ["retryable", 0, 1, "completed"] == states
 
 
+def test_the_result_of_a_job_that_waits_for_its_retry_tells_what_failed(sync: SyncBackend) -> None:
+    """It names the attempt and the type of its error, which the log shows in full."""
+
+    @worker(name="sync.cut_off", max_attempts=3, backoff=10)
+    def cut_off() -> None:
+        raise ConnectionError
+
+    job = cut_off.new({})
+    sync.drain(10)
+    text = r"the job is retryable \(attempt 2 ended with ConnectionError\): on the sync backend"
+    with pytest.raises(TimeoutError, match=text):
+        job.result()
+
+
 def test_attempts_end(sync: SyncBackend) -> None:
     """After max_attempts the job is discarded."""
     job = failing.new({})

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import InvalidStateError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from sigra.backends.inprocess.arrival import Arrival
 from sigra.ids import in_child
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
-    from sigra.backends.inprocess.arrival import Arrival
     from sigra.job import State
 
 _creating = threading.Lock()  # one for all, so that a forked child can free it
@@ -24,7 +25,9 @@ class LocalTicket:
     else would run it, ``result()`` raises ``TimeoutError`` at once.
     """
 
-    __slots__ = ("_future", "_given_up", "_state", "failures", "snoozes", "verdict", "waits")
+    __slots__ = (
+        "_failed_by", "_future", "_given_up", "_state", "failures", "snoozes", "verdict", "waits"
+    )  # fmt: skip
 
     def __init__(self, state: State, waits: bool = True) -> None:
         self._state: State = state
@@ -54,6 +57,7 @@ class LocalTicket:
         state = verdict.state
         if state == "retryable":
             self.failures += 1
+            self._failed_by = type(verdict.error).__qualname__  # not the error, which holds frames
         elif state == "scheduled":
             self.snoozes += 1
         else:
@@ -69,7 +73,7 @@ class LocalTicket:
 
         The state stays as it is; a verdict that comes after all still counts.
         """
-        self._given_up = f"the job is {self._state} and was not finished: {why}"
+        self._given_up = f"the job is {self._standing()} and was not finished: {why}"
         self.waits = False
         if self._future is not None:
             self._resolve(self._future, self._unfinished())
@@ -106,19 +110,22 @@ class LocalTicket:
 
     def _unfinished(self) -> Verdict:
         text = self._given_up or (
-            f"the job is {self._state}: on the sync backend, a job that is scheduled or retryable "
-            "runs in drain(), and one that another job enqueued runs when that one ends"
+            f"the job is {self._standing()}: on the sync backend, a job that is scheduled or "
+            "retryable runs in drain(), and one that another job enqueued runs when that one ends"
         )
         return Verdict(self._state, error=TimeoutError(text))
 
     def _late(self, timeout: float | None) -> TimeoutError:
-        return TimeoutError(
-            f"the job is {self._state} after {timeout} s: wait longer, or ask for its state later"
-        )
+        now = f"the job is {self._standing()} after {timeout} s"
+        return TimeoutError(f"{now}: wait longer, or ask for its state later")
+
+    def _standing(self) -> str:
+        """Return the state in words, and why the job is to be run again."""
+        if self._state != "retryable":
+            return self._state
+        return f"retryable (attempt {self.failures} ended with {self._failed_by})"
 
     def _waiter(self) -> Arrival:
-        from sigra.backends.inprocess.arrival import Arrival
-
         with _creating:
             if self._future is None:
                 self._future = Arrival()
@@ -130,8 +137,6 @@ class LocalTicket:
 
     @staticmethod
     def _resolve(future: Arrival, verdict: Verdict) -> None:
-        from concurrent.futures import InvalidStateError
-
         # Outside our lock: the future has its own, which Ctrl-C in a wait for it may leave held.
         with suppress(InvalidStateError):  # it was resolved before
             future.set_result(verdict)
