@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401 - its exit hook ends executors: see _close_at_exit
 import os
 import threading
 import weakref
@@ -117,12 +118,13 @@ class ThreadBackend:
 
 
 def _close_at_exit(name: str) -> None:
-    """Have the interpreter's exit close all pools, before it ends any thread."""
+    """Have the interpreter's exit close all pools, before it ends any thread.
+
+    The hook of concurrent.futures, which ends all executors, came first and so runs after ours:
+    jobs may need them.
+    """
     global _exit_state
     if _exit_state == "unregistered":
-        # Its exit hook, which ends all executors, must run after ours: jobs may need them.
-        import concurrent.futures.thread  # noqa: F401
-
         try:
             threading._register_atexit(_finish)  # type: ignore[attr-defined]
         except RuntimeError:

@@ -144,7 +144,7 @@ def test_jobs_that_come_at_once_have_a_thread_each() -> None:
         where.new({}).result(PATIENCE)
         gates["gate"], gates["gate began"] = threading.Event(), threading.Event()
         pool: Any = backend._pool
-        while not pool._idle:
+        while not pool._crew.idle:
             time.sleep(0.01)
         with pool._lock:
             producers = [
@@ -1026,11 +1026,11 @@ def test_a_thread_that_is_woken_as_its_wait_is_over_counts_as_awake_once() -> No
     """It counted twice, and the next job waited for its end instead of for a thread of its own."""
     backend = ThreadBackend(2)
     pool = backend._pool = Pool(backend, 2, 1000)
-    pool._tokens = tokens = WokenLate()
+    pool._crew._tokens = tokens = WokenLate()
 
     def wake() -> None:
         with pool._lock:
-            pool._wake(1)
+            pool._crew.wake(1)
 
     with configure(backend=backend):
         where.new({}).result(60)
@@ -1246,6 +1246,31 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-W", "ignore", "-c", program],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.programs
+def test_a_backend_can_begin_without_a_free_file_descriptor() -> None:
+    """No module has to be loaded as the first job comes, or as its result is asked for."""
+    ended = python("""
+        import resource
+        @worker(name="begun")
+        def begun(): return "done"
+        configure(backend=ThreadBackend())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+        taken = []
+        try:
+            while True:
+                taken.append(os.open("/", os.O_RDONLY))
+        except OSError:
+            pass
+        try:
+            answer = begun.new({}).result(60)
+        finally:
+            for each in taken:
+                os.close(each)
+        say(answer)
+    """)
+    assert ("done\n", "") == (ended.stdout, ended.stderr)
 
 
 @pytest.mark.programs

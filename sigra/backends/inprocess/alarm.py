@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -76,11 +75,3 @@ def start_thread(target: Callable[[], None], name: str) -> None:
     """Start a daemon thread that inherits no context; ``RuntimeError`` if there can be none."""
     # Without the GIL it inherits, and keeps, the context in which it is started.
     Context().run(threading.Thread(target=target, name=name, daemon=True).start)
-
-
-def next_token(tokens: queue.SimpleQueue[object], seconds: float | None) -> object:
-    """Return the next token; the queue itself if none comes within so many seconds."""
-    try:
-        return tokens.get(timeout=seconds)
-    except queue.Empty:
-        return tokens

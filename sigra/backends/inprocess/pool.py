@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import queue
 import threading
 import time
 import weakref
@@ -13,8 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from sigra.backends.inprocess.agenda import Agenda, closing_words, unconcluded
-from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm, next_token, start_thread
+from sigra.backends.inprocess.alarm import LONGEST_WAIT, Alarm
 from sigra.backends.inprocess.convoy import let_pass
+from sigra.backends.inprocess.crew import Crew
 from sigra.backends.inprocess.frames import empty_frames
 from sigra.backends.inprocess.line import Line, Turn
 from sigra.backends.orm_thread import execute_apart
@@ -37,13 +37,12 @@ class Pool:
     """
 
     def __init__(self, owner: Backend, size: int, bound: int) -> None:
-        self.name, self.size, self.bound = owner.name, size, bound
+        self.name, self.bound = owner.name, bound
         self.phase: Literal["open", "draining", "closed", "lost"] = "open"
         self._agenda = Agenda()
         self._running: dict[int, Entry] = {}
-        self._threads = self._idle = 0  # idle: asleep, and no token was sent to it
-        self._tokens: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._owner = weakref.ref(owner, self._tokens.put)  # which wakes a thread, to look
+        self._crew = Crew(owner.name, size, self._work)
+        self._owner = weakref.ref(owner, self._crew.disturb)
         self._make_locks()
 
     def _make_locks(self) -> None:
@@ -101,7 +100,7 @@ class Pool:
             self._line.call(len(self._line))
             while self.phase == "draining":
                 self._agenda.promote()
-                self._wake(len(self._agenda))
+                self._crew.wake(len(self._agenda))
                 left = deadline - time.monotonic()
                 if left <= 0 or not (self._agenda or self._running):
                     return self._end("closed", "its backend was closed")
@@ -125,8 +124,7 @@ class Pool:
         waiting = self._agenda.leave()
         for _, ticket in waiting:
             (ticket.lose if phase == "lost" else ticket.give_up)(why)
-        for _ in range(self._threads):
-            self._tokens.put(None)
+        self._crew.dismiss()
         self._line.call(len(self._line))
         self._quiet.notify_all()
         self._alarm.stop()
@@ -145,40 +143,24 @@ class Pool:
         return not needed or waiting + needed <= self.bound
 
     def _add(self, jobs: Sequence[Job]) -> None:
-        if not self._threads:
-            self._staff(1)  # or raise, before any job is taken
+        if not self._crew.count:
+            self._crew.start(1)  # or raise, before any job is taken
         self._agenda.take(jobs)
         self._serve()
         if not self._alarm.set_if_possible(self._agenda.next_due(), tell=self.phase == "open"):
-            self._wake(1)  # which then waits for that time itself
+            self._crew.wake(1)  # which then waits for that time itself
 
     def _serve(self) -> None:
         """Wake or start a thread for each job that is due, as far as there may be threads."""
-        if self._idle:
-            self._wake(self._unserved())
-        if self._threads < self.size:
-            self._staff(self._unserved())
+        crew = self._crew
+        if crew.idle:
+            crew.wake(self._unserved())
+        if crew.count < crew.size:
+            crew.start(self._unserved())
 
     def _unserved(self) -> int:
         """Count the due jobs that no awake thread is going to take."""
-        return len(self._agenda) - (self._threads - self._idle - len(self._running))
-
-    def _wake(self, wanted: int) -> None:
-        """Wake up to ``wanted`` idle threads."""
-        for _ in range(min(wanted, self._idle)):
-            self._idle -= 1
-            self._tokens.put(None)
-
-    def _staff(self, wanted: int) -> None:
-        """Start up to ``wanted`` threads more; ``EnqueueError`` if there is none at all."""
-        for _ in range(min(wanted, self.size - self._threads)):
-            try:
-                start_thread(self._work, f"sigra-{self.name}")
-            except RuntimeError as error:
-                if self._threads:
-                    return
-                raise EnqueueError(self.name, "no thread can be started") from error
-            self._threads += 1
+        return len(self._agenda) - (self._crew.count - self._crew.idle - len(self._running))
 
     def _ring(self) -> float:
         """Make due what is due, wake threads for it, and return when the next job comes due."""
@@ -214,11 +196,11 @@ class Pool:
                     self._end("closed", "nobody has its backend any more")
                 if self.phase == "draining" and not self._running:
                     self._quiet.notify_all()
-                self._idle += 1
+                self._crew.idle += 1
                 wait = self._alarm.silent_until(self._agenda.next_due())
-            if next_token(self._tokens, wait) is not None:  # no token of _wake
+            if not self._crew.sleep(wait):
                 with self._lock:
-                    self._idle -= next_token(self._tokens, 0) is not None  # none came meanwhile
+                    self._crew.rise()
                     self._agenda.promote()
                     self._serve()
 
