@@ -101,6 +101,23 @@ def _watch_fetches(queue: Any) -> None:
     queue._dequeue, queue.dequeue = fetch_and_note, take_for_good
 
 
+def watch_hooks(worker: Any) -> None:
+    """Have a job of ours wait again if a stop cuts off the hooks before it: SAQ leaves it begun."""
+    before = worker._before_process
+
+    async def before_or_again(context: dict[str, Any]) -> None:
+        try:
+            await before(context)
+        except asyncio.CancelledError:
+            job = context["job"]
+            if only_fetched(job):
+                job.attempts, job.sigra_fetched = job.attempts - 1, False
+                await job.retry("cancelled")
+            raise
+
+    worker._before_process = before_or_again
+
+
 def only_fetched(job: Any) -> bool:
     """Tell whether this consumer has begun the job for SAQ, and not yet its run."""
     return getattr(job, "sigra_fetched", False)

@@ -33,6 +33,7 @@ AND priority BETWEEN %s AND %s ORDER BY priority, scheduled LIMIT 1000 FOR UPDAT
 _PUT_OFF = "UPDATE {} SET scheduled = %s WHERE key = ANY(%s)"
 _LATER = 60
 """Seconds by which a job is put off that perhaps only another consumer can read."""
+_STAYS, _WAITS = "stays as it is", "is put off by a minute each time"
 
 _NUMBER = (int, float)
 _KINDS: dict[str, Any] = {
@@ -71,11 +72,11 @@ async def beat(job: Any) -> bool:
     return True
 
 
-def readable(queue: Any, key: str, read: Any, status: Any = None) -> Any:
+def readable(queue: Any, key: str, read: Any, status: Any = None, stays: str = _STAYS) -> Any:
     """Return the job that a queue holds under a key; None for what SAQ cannot run, which is logged.
 
     SAQ itself says nothing of that, and does not get beyond it as it looks for lost jobs. None
-    also if the queue holds nothing there.
+    also if the queue holds nothing there. ``stays``: what the log says becomes of it.
     """
     job = None
     try:
@@ -87,10 +88,10 @@ def readable(queue: Any, key: str, read: Any, status: Any = None) -> Any:
     if fault and key not in told:
         told.add(key)
         what = (
-            "job %s of queue %s is none that this SAQ can run (see its %s), and stays as it is: "
+            "job %s of queue %s is none that this SAQ can run (see its %s), and %s: "
             "delete it, or run it by the release that wrote it"
         )
-        _log.error(what, brief(key), queue.name, fault)
+        _log.error(what, brief(key), queue.name, fault, stays)
     return None if fault else job
 
 
@@ -99,7 +100,14 @@ def _fault(job: Any, key: str) -> str:
     odd = [name for name, kinds in _KINDS.items() if not isinstance(getattr(job, name), kinds)]
     if not odd and is_ours(job) and not isinstance(job.meta, dict):
         odd = ["meta"]
+    if not odd and hasattr(job.queue, "pool") and not _fits(job.scheduled):
+        odd = ["scheduled"]
     return (odd or ["" if str(job.key) == key else "key"])[0]  # a native one may be a number
+
+
+def _fits(moment: float) -> bool:
+    """Tell whether PostgreSQL takes a moment, which SAQ writes with each begin."""
+    return not isinstance(moment, bool) and -(2**63) <= moment < 2**63
 
 
 async def put_off(queue: Any) -> None:
@@ -108,7 +116,8 @@ async def put_off(queue: Any) -> None:
     async with queue.pool.connection() as conn:
         facts = queue.name, now, *queue._priorities  # a consumer may take those of some alone
         due = await conn.execute(sql(_DUE).format(table), facts)
-        odd = [key for key, read in await due.fetchall() if readable(queue, key, read) is None]
+        rows = await due.fetchall()
+        odd = [key for key, read in rows if readable(queue, key, read, stays=_WAITS) is None]
         await conn.execute(sql(_PUT_OFF).format(table), [now + _LATER, odd])
 
 

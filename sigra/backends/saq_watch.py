@@ -9,7 +9,7 @@ from functools import cache, wraps
 from typing import Any
 
 from sigra.backends.external import native
-from sigra.backends.saq_begin import watch_begins
+from sigra.backends.saq_begin import watch_begins, watch_hooks
 from sigra.backends.saq_ended import watch_ends
 from sigra.backends.saq_sweep import look_for_lost
 
@@ -23,7 +23,7 @@ def watch(queue: Any) -> None:
 
 @cache
 def watch_consumers() -> None:
-    """Have each consumer that this process makes from now on watch its queue."""
+    """Have each consumer that this process makes from now on watch its queue and its hooks."""
     kind = native("saq", "saq").Worker
     make = kind.__init__
 
@@ -31,5 +31,6 @@ def watch_consumers() -> None:
     def make_and_watch(worker: Any, *args: Any, **options: Any) -> None:
         make(worker, *args, **options)
         watch(worker.queue)
+        watch_hooks(worker)
 
     kind.__init__ = make_and_watch

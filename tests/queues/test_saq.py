@@ -795,7 +795,13 @@ def test_a_job_that_saq_cannot_read_keeps_none_that_is_lost_from_coming_back(
     assert not any(id in key for key in swept)
 
 
-@pytest.mark.parametrize("changes", [*UNREADABLE[:3], {"scheduled": "soon"}], ids=str)
+NEVER = ["soon", True, float("nan"), float("inf"), 10**19]
+"""What PostgreSQL does not take as the moment of a job."""
+
+
+@pytest.mark.parametrize(
+    "changes", [*UNREADABLE[:3], *({"scheduled": when} for when in NEVER)], ids=str
+)
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_waiting_job_that_saq_cannot_read_keeps_no_other_waiting(
     server, request, caplog, changes
@@ -822,7 +828,9 @@ def test_a_waiting_job_that_saq_cannot_read_keeps_no_other_waiting(
         id, native = asyncio.run(run_both())
     told = [line for line in caplog.messages if "none that this SAQ can run" in line]
     assert native.status == "complete"
-    assert [id in line for line in told] == [True] * (server == "postgres")
+    assert [id in line and "put off by a minute" in line for line in told] == [True] * (
+        server == "postgres"
+    )
 
 
 def test_an_unreadable_job_is_put_off_though_a_thousand_of_other_priorities_wait(postgres):
@@ -933,6 +941,35 @@ def test_a_second_attempt_that_could_not_begin_comes_again_at_once(server, reque
     with not_hanging():
         native = asyncio.run(fail_to_begin())
     assert (native.status, native.retry_delay) == ("queued", 1)
+
+
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(server, request):
+    """SAQ left the job as a running one, and a sweep then ended it: its only attempt was gone."""
+    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name=f"tests.stopped_hook_{server}", backend=backend)
+    async def never_begins(scope):
+        pass
+
+    async def hook(context):
+        running.cancel()
+        await asyncio.sleep(60)
+
+    async def stop_it():
+        nonlocal running
+        job = await never_begins.anew(IDS)
+        worker = saq.Worker(queue, backend.functions, before_process=hook)
+        running = asyncio.ensure_future(worker.process())
+        await asyncio.wait({running})
+        return await left_of(queue, job)
+
+    running = None
+    with not_hanging():
+        native = asyncio.run(stop_it())
+    assert (native.status, native.attempts) == ("queued", 0)
 
 
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
