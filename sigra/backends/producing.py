@@ -157,13 +157,15 @@ def require_conn(job: Job, wanted: str, *marks: str) -> None:
         )
     elif kind.__module__.startswith("django."):
         reason += "; Django holds one: django.db.connection.connection"
+    elif kind.__module__.startswith(("psycopg2.", "asyncpg.")):
+        reason += "; with SQLAlchemy make the engine of postgresql+psycopg://"
     raise InvalidOptionError("conn", reason, job.worker)
 
 
 def require_transaction(job: Job, conn: Any) -> None:
     """Raise ``InvalidOptionError`` if a connection of asyncpg or psycopg would commit at once."""
     if hasattr(conn, "is_in_transaction"):
-        at_once = not conn.is_in_transaction()
+        at_once = not (conn.is_in_transaction() or conn.is_closed())  # which the driver tells
     else:
         at_once = getattr(conn, "autocommit", False) is True and conn.pgconn.transaction_status == 0
     if at_once:

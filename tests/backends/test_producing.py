@@ -39,6 +39,8 @@ def test_a_job_that_no_date_can_be_given_is_refused_by_its_option(option: str, v
     [
         ("sqlalchemy.orm.session", "session.connection().connection.driver_connection"),
         ("django.utils.connection", "django.db.connection.connection"),
+        ("psycopg2.extensions", "postgresql+psycopg://"),
+        ("asyncpg.connection", "postgresql+psycopg://"),
     ],
 )
 def test_a_conn_that_holds_the_drivers_is_refused_with_the_way_to_that(

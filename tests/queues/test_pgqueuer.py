@@ -453,6 +453,19 @@ class TestPgQueuer(OwnPoolContract):
         asyncio.run(produce())
         assert len(harness.rows()) == 2 * commit
 
+    def test_a_closed_connection_of_asyncpg_is_said_to_be_closed(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """It was said to be in no transaction, and that one should begin one."""
+
+        async def produce() -> None:
+            conn = await asyncpg.connect(harness.url)
+            await conn.close()
+            await contract_workers.echo.anew(IDS, conn=conn)
+
+        with pytest.raises(EnqueueError, match="connection is closed"):
+            asyncio.run(produce())
+
     @pytest.mark.parametrize("how", ["psycopg", "async psycopg", "asyncpg"])
     def test_a_delay_in_a_transaction_begins_when_the_job_is_made(
         self, harness: PgQueuerHarness, how: str
