@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from inspect import isawaitable
 from typing import Any
@@ -61,15 +61,20 @@ _pools = WeakKeyDictionary[Any, OwnPool]()
 def pool_like(pool: Any) -> OwnPool:
     """Return the blocking pool that has the settings of the instance's own, async one."""
     if pool not in _pools:
-        conninfo, kwargs = _made(pool.conninfo), _made(pool.kwargs)
+        conninfo, kwargs = _made(pool.conninfo), _made(pool.kwargs, _blocking)
         made = OwnPool(conninfo, kwargs=kwargs, max_size=pool.max_size, timeout=pool.timeout)
         return _pools.setdefault(pool, made)
     return _pools[pool]
 
 
-def _made(given: Any) -> Any:
+def _made(given: Any, fit: Callable[[Any], Any] = lambda made: made) -> Any:
     """Return a setting of an async pool for a blocking one; a function's result is waited for."""
-    return (lambda: asyncio.run(_awaited(given))) if callable(given) else given
+    return (lambda: fit(asyncio.run(_awaited(given)))) if callable(given) else fit(given)
+
+
+def _blocking(kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Leave out the cursors of an async connection, by which a blocking one would do nothing."""
+    return {name: it for name, it in (kwargs or {}).items() if name != "cursor_factory"}
 
 
 async def _awaited(given: Any) -> Any:

@@ -407,6 +407,21 @@ class TestOban(OwnPoolContract, LoopContract):
             contract_workers.echo.new(IDS, delay=9)
         assert len(harness.rows()) == 1
 
+    def test_a_pool_whose_cursors_await_replaces_a_connection_that_the_server_closed(
+        self, harness: ObanHarness
+    ) -> None:
+        """Ours looked at each one by such a cursor, which saw nothing, and the next job failed."""
+        name = "cursors that await"
+        kwargs = {"cursor_factory": psycopg.AsyncClientCursor, "application_name": name}
+        pool = psycopg_pool.AsyncConnectionPool(harness.url, kwargs=kwargs, open=False)
+        oban.Oban(pool=pool, name=name)
+        close = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        with configure(backend=ObanBackend(name)):
+            contract_workers.echo.new(IDS, delay=9)
+            assert len(harness.query(close, name)) == 1
+            contract_workers.echo.new(IDS, delay=9)
+        assert len(harness.rows()) == 2
+
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: ObanHarness, journal: Journal
     ) -> None:
