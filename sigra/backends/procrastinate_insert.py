@@ -72,7 +72,7 @@ def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     if conn is not None:
         if is_async(conn):
             raise EnqueueError("procrastinate", "conn is async; use await .anew(..., conn=conn)")
-        if in_loop_only(connector):
+        if not isinstance(connector, _procrastinate.SyncPsycopgConnector):
             connector = _procrastinate.SyncPsycopgConnector()
     if conn is None and _is_exclusive(connector, jobs):
         with connector.pool.connection() as own, own.transaction():

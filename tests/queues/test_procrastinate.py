@@ -666,6 +666,18 @@ class TestProcrastinate(LoopContract):
                 contract_workers.echo.new(IDS, conn=conn)
         assert harness.rows() == []
 
+    def test_an_app_with_django_s_connector_takes_a_connection_of_psycopg(
+        self, harness: Any
+    ) -> None:
+        """As Django holds one: that connector itself writes by no connection that it is given."""
+        from procrastinate.contrib.django.django_connector import DjangoConnector
+
+        backend = ProcrastinateBackend(procrastinate.App(connector=DjangoConnector()))
+        with configure(backend=backend), psycopg.connect(harness.url) as conn:
+            contract_workers.echo.new(IDS, conn=conn)
+            contract_workers.echo.new(IDS, unique="k", conn=conn)
+        assert len(harness.rows()) == 2
+
     def test_an_app_opened_in_a_loop(self, harness: Any, journal: Journal) -> None:
         """There ``.anew()`` sends, ``.new()`` in a thread too, and afterwards nothing does.
 
