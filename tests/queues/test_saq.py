@@ -963,7 +963,7 @@ def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(serve
         job = await never_begins.anew(IDS)
         worker = saq.Worker(queue, backend.functions, before_process=hook)
         running = asyncio.ensure_future(worker.process())
-        await asyncio.wait({running})
+        await asyncio.gather(running, return_exceptions=True)
         return await left_of(queue, job)
 
     running = None
