@@ -1173,6 +1173,21 @@ def test_a_failure_is_written_to_the_standard_logger(caplog: pytest.LogCaptureFi
     assert "hunter2" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"target": 9}, {"outcome": "ok"}, {"occurred_at": "now"}], ids=str
+)
+def test_the_line_of_a_failure_names_the_action(
+    wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever else is wrong, and also where it was passed by keyword: so the call can be found."""
+    call: Any = log_safe
+    call("a.b")
+    call("a.b", SCOPE, **wrong)
+    call(action="a.b", scope=SCOPE, **wrong)
+    begin = "audit event a.b failed: rejected at "
+    assert [True] * 3 == [message.startswith(begin) for message in caplog.messages]
+
+
 def test_a_flood_of_one_failure_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:
     """A sink that is down writes a bounded number of lines a second; all are counted."""
     before = audit_stats()

@@ -52,11 +52,13 @@ def checked_form(
     action: Any, scope: Any, outcome: Any, surplus: tuple[Any, ...], unknown: dict[str, Any]
 ) -> tuple[str, Outcome]:
     """Return action and outcome as plain str; raise ``AuditRejectedError`` for a bad call."""
-    if action is ABSENT:
-        action = unknown.pop("action", ABSENT)
-    for field, value in (("action", action), ("scope", scope)):
-        if value is ABSENT:
-            raise AuditRejectedError(field, "it is missing")
+    action, outcome = _exact(action), _exact(outcome)
+    # The action first: once it is known to be good, the line of the failure names it.
+    reason = "is missing" if action is ABSENT else action_fault(action)
+    if reason is not None:
+        raise AuditRejectedError("action", f"it {reason}")
+    if scope is ABSENT:
+        raise AuditRejectedError("scope", "it is missing")
     if surplus and (surplus[0] is not STRICT or len(surplus) > 1):
         raise AuditRejectedError("scope", "all arguments after it must be passed by keyword")
     if unknown:
@@ -64,9 +66,6 @@ def checked_form(
         # It may come from **payload, and so from a tenant.
         fit = type(keyword) is str and len(keyword) <= 64 and keyword.isidentifier()
         raise AuditRejectedError(keyword if fit else "(an odd keyword)", "no such keyword")
-    action, outcome = _exact(action), _exact(outcome)
-    if (reason := action_fault(action)) is not None:
-        raise AuditRejectedError("action", f"it {reason}")
     if type(outcome) is not str or outcome not in LEVELS:
         raise AuditRejectedError("outcome", "it must be 'success', 'failure' or 'error'")
     return action, outcome  # type: ignore[return-value]
