@@ -208,8 +208,8 @@ class AuditOnlyScopeError(SigraError):
     def __init__(self, attribute: str, reason: str | None = None) -> None:
         what = reason or f"a worker's scope has no {attribute!r}"
         super().__init__(
-            f"{what}: it is rebuilt from ids alone, for audit events, and carries no authority. "
-            "Authorize before .new(), in the request, or load the host's own scope in the job."
+            f"{what}: it has only ids (user, active_organization, impersonating_from), for audits, "
+            "and no authority. Authorize before .new(), or load the host's own scope in the job."
         )
         self.attribute = attribute
 

@@ -138,3 +138,6 @@ class Job:
     def __repr__(self) -> str:
         queue = f" queue={self.options.queue}" if self.options.queue else ""
         return f"<Job {self.id} of {self.worker} on {self.backend}{queue}>"
+
+    def _repr_pretty_(self, printer: Any, _: bool) -> None:
+        printer.text(repr(self))  # Hypothesis would show each field: args, and a secret in them

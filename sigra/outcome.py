@@ -38,9 +38,7 @@ class Snooze:
 
     def __post_init__(self) -> None:
         if isinstance(self.seconds, bool) or not isinstance(self.seconds, int) or self.seconds < 1:
-            raise ValueError(
-                f"Snooze takes a positive whole number of seconds (int), not {self.seconds!r}"
-            )
+            raise ValueError(f"Snooze takes a positive int of seconds, not {self.seconds!r}")
 
 
 Outcome = Ok | Failure | Cancel | Snooze

@@ -20,6 +20,9 @@ R_co = TypeVar("R_co", covariant=True)
 _WAYS = ("new", "anew", "new_many", "anew_many")
 """How a worker's jobs are enqueued."""
 
+for _way in _WAYS:  # Python's own errors of a wrong call shall name the class that users know
+    getattr(Enqueuer, _way).__qualname__ = f"Worker.{_way}"
+
 if TYPE_CHECKING:
     Args = Mapping[str, Any]
 

@@ -135,7 +135,7 @@ def test_a_snooze_comes_back_after_its_seconds() -> None:
 @pytest.mark.parametrize("seconds", [0, -1, True, 1.5, "5", None])
 def test_a_snooze_takes_a_positive_int(seconds: Any) -> None:
     """Zero, bool and float are refused where the Snooze is made."""
-    with pytest.raises(ValueError, match="positive whole number"):
+    with pytest.raises(ValueError, match="positive int of seconds"):
         Snooze(seconds)
 
 

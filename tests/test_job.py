@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis.vendor.pretty import pretty
 
 from sigra import (
     AuditScope,
@@ -189,6 +190,12 @@ def test_aresult_of_a_backend_that_cannot_tell_says_so_too() -> None:
 def test_the_repr_shows_no_args() -> None:
     """Args may hold secrets; a log line that shows a job shows its names alone."""
     assert "hunter2" not in repr(enqueue("hunter2"))
+
+
+def test_hypothesis_shows_a_job_by_its_repr() -> None:
+    """note(job) wrote all fields of the dataclass, its args and its worker's settings, in 35 lines."""
+    job = enqueue("hunter2")
+    assert repr(job) == pretty(job)
 
 
 def test_the_repr_names_id_worker_and_queue() -> None:

@@ -116,6 +116,7 @@ def test_reading_authority_raises(name: str) -> None:
     with pytest.raises(AuditOnlyScopeError) as caught:
         getattr(build(), name)
     assert name == caught.value.attribute
+    assert "only ids (user, active_organization, impersonating_from)" in str(caught.value)
 
 
 def test_an_identity_has_no_authority_either() -> None:

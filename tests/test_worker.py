@@ -262,6 +262,13 @@ def test_what_a_test_patches_is_put_back(name: str) -> None:
     assert real == getattr(close, name)
 
 
+@pytest.mark.parametrize("name", ["new", "anew", "new_many", "anew_many"])
+def test_a_call_that_python_refuses_is_told_by_a_public_name(name: str) -> None:
+    """TypeError says Worker, as does the warning of a coroutine that nobody awaited."""
+    with pytest.raises(TypeError, match=rf"^Worker\.{name}\(\) missing 1 .* 'args'$"):
+        getattr(close, name)()
+
+
 def test_the_repr_names_the_worker() -> None:
     """A log line that shows a worker says which."""
     assert f"<TenantWorker {__name__}.close>" == repr(close)
