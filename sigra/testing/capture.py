@@ -135,8 +135,8 @@ def refute_enqueued(
 ) -> None:
     """Assert that no job of ``worker`` with such args and options was enqueued.
 
-    Raises ``InvalidArgsError`` for an arg that none can have, and ``RuntimeError`` if its jobs go
-    to another backend: the test would say nothing.
+    Raises ``InvalidArgsError`` for an arg that none can have, and ``RuntimeError`` if such jobs may
+    go to another backend: the test would say nothing.
     """
     __tracebackhide__ = True
     matching = _matching(worker, args, options)
@@ -151,13 +151,15 @@ def refute_enqueued(
 
 def _elsewhere(worker: Worker[..., Any], options: Mapping[str, Any]) -> str:
     """Say where a worker's jobs go, if that is not where they are recorded."""
-    own, queue = worker.definition.backend, options.get("queue")
-    queue = queue if isinstance(queue, str) else worker.definition.defaults.queue
-    backend = config.current.choose(own, queue)
-    if backend is config.current.backend:
-        return ""
-    what = "its decorator" if own is not None else f"configure(backends={{{queue!r}: ...}})"
-    return f" here ({what} sends its jobs to the backend {backend.name!r})"
+    own, default, now = worker.definition.backend, worker.definition.defaults.queue, config.current
+    asked = options.get("queue", ...)
+    # Without it all of the worker's jobs are meant, and each call may have named another queue.
+    queues = [asked or default] if isinstance(asked, str | None) else [default, *now.backends]
+    for queue in queues:
+        if (backend := now.choose(own, queue)) is not now.backend:
+            what = "its decorator" if own is not None else f"configure(backends={{{queue!r}: ...}})"
+            return f" here ({what} sends its jobs to the backend {backend.name!r})"
+    return ""
 
 
 def _matching(

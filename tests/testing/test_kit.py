@@ -126,7 +126,13 @@ def test_a_job_that_went_elsewhere_is_not_found_and_it_says_why(
 
 @pytest.mark.parametrize(
     ("default", "asked"),
-    [({"queue": "mail"}, {}), ({}, {"queue": "mail"}), ({"queue": "mail"}, {"queue": ANY})],
+    [
+        ({"queue": "mail"}, {}),
+        ({}, {"queue": "mail"}),
+        ({"queue": "mail"}, {"queue": ANY}),
+        ({}, {}),
+        ({"queue": "other"}, {}),
+    ],
 )
 def test_a_job_that_its_queue_s_own_backend_took_is_told(
     default: dict[str, Any], asked: dict[str, Any]
@@ -142,6 +148,8 @@ def test_a_job_that_its_queue_s_own_backend_took_is_told(
             refute_enqueued(mails, **asked)
         mails.new({}, queue="other")
         assert_enqueued(mails, queue="other")
+        if not default:
+            refute_enqueued(mails, queue=None)
 
 
 def test_what_is_refused_was_not_enqueued(sigra_backend: RecordingBackend) -> None:
