@@ -108,16 +108,23 @@ class ConsumerContract(
         harness.stop()
         half = [IDS] * (2 + harness.concurrency)
 
-        def both_ways(**priority: Any) -> set[str]:
-            jobs = workers.echo.new_many(half, **priority)
-            return {job.id for job in jobs + asyncio.run(workers.echo.anew_many(half, **priority))}
+        def both_ways(**options: Any) -> set[str]:
+            jobs = workers.echo.new_many(half, **options)
+            return {job.id for job in jobs + asyncio.run(workers.echo.anew_many(half, **options))}
 
-        late, soon = both_ways(priority=-1), both_ways()
+        beside: list[dict[str, Any]] = [{}]
+        if "delay" in harness.backend.capabilities:
+            beside.append({"delay": self.delay})
+        pairs = [(both_ways(priority=-1, **more), both_ways(**more)) for more in beside]
+        time.sleep(self.delay)
         harness.start()
-        journal.wait(harness, lambda: len(journal.runs()) >= 4 * len(half), "all of both")
-        overtook = late & {run["job_id"] for run in journal.runs()[: len(soon)]}
-        told = "what is enqueued has the priority that job.options.priority names, awaited or not"
-        assert len(overtook) <= harness.concurrency, told
+        count = sum(len(late | soon) for late, soon in pairs)
+        journal.wait(harness, lambda: len(journal.runs()) >= count, "all of both")
+        for late, soon in pairs:
+            order = [id for run in journal.runs() if (id := run["job_id"]) in late | soon]
+            overtook = late.intersection(order[: len(soon)])
+            told = "what is enqueued has the priority that job.options.priority names, awaited or"
+            assert len(overtook) <= harness.concurrency, f"{told} not, beside a delay too"
 
     def test_a_job_that_kills_its_process_each_time_ends(
         self, harness: ConsumerHarness, journal: Journal

@@ -27,6 +27,15 @@ class ResultContract(ContractCase):
         assert asyncio.run(job.aresult(timeout=harness.patience)) == value
         assert job.state == "completed"
 
+    def test_a_result_that_is_false_is_no_none(self, harness: Harness, journal: Journal) -> None:
+        """Zero, nothing at all and "no" are results as others are."""
+        self._require(harness, "result")
+        values = [0, "", [], {}, False]
+        jobs = workers.echo.new_many([{**IDS, "value": value} for value in values])
+        journal.wait(harness, lambda: len(journal.runs()) >= len(jobs), "a job of each value")
+        results = [job.result(timeout=harness.patience) for job in jobs]
+        assert repr(results) == repr(values)
+
     @pytest.mark.parametrize(
         ("how", "error", "state"),
         [

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from sigra.job import Job
 from sigra.testing import contract_workers as workers
 from sigra.testing.contract_case import IDS, ContractCase
 from sigra.testing.harness import Journal, TransactingHarness
 
 by_both = pytest.mark.parametrize("awaited", [False, True], ids=["new", "anew"])
+
+
+class _Batch:
+    """What a harness takes for a worker: its new job is the first of a batch."""
+
+    jobs: tuple[Job, ...] = ()
+
+    def new(self, args: Any, **options: Any) -> Job:
+        self.jobs = (*workers.echo.new_many([args] * 2, **options),)
+        return self.jobs[0]
+
+    async def anew(self, args: Any, **options: Any) -> Job:
+        self.jobs = (*await workers.echo.anew_many([args] * 2, **options),)
+        return self.jobs[0]
 
 
 class TransactionContract(ContractCase):
@@ -18,11 +35,14 @@ class TransactionContract(ContractCase):
     def test_a_transaction_that_rolls_back_leaves_no_job(
         self, harness: TransactingHarness, journal: Journal, awaited: bool
     ) -> None:
-        """It never runs, and the queue holds nothing of it."""
+        """It never runs, and the queue holds nothing of it, nor of a batch."""
         self._require(harness, "conn")
-        job = harness.transact(workers.echo, IDS, commit=False, awaited=awaited)
+        batch: Any = _Batch()
+        alone = harness.transact(workers.echo, IDS, commit=False, awaited=awaited)
+        harness.transact(batch, IDS, commit=False, awaited=awaited)
         self._run(harness, journal, workers.agnostic, {})
-        found = journal.runs(workers.echo.name) or harness.kept(self._native_id(job))
+        kept = [harness.kept(self._native_id(job)) for job in (alone, *batch.jobs)]
+        found = journal.runs(workers.echo.name) or any(kept)
         assert not found, "the job has to be written by job.options.conn, and not to be committed"
 
     @by_both

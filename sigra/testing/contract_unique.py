@@ -34,6 +34,8 @@ class UniqueContract(ContractCase):
 
         first, second = self._in_time(twice)
         assert (first.duplicate, second.duplicate) == (False, True), DUPLICATE
+        told = "a duplicate has the native id of the job that holds its key, or None"
+        assert second.native_id in (first.native_id or first.id, None), told
         ids = {first.id, second.id}
 
         def runs() -> int:

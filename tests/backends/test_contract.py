@@ -16,7 +16,7 @@ from datetime import timezone
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -150,11 +150,15 @@ class TestAsyncio(BackendContract):
 class Hasty(LocalTicket):
     """A ticket that takes "not yet" for an answer."""
 
-    def __init__(self) -> None:
-        super().__init__("available")
-
     def result(self, timeout: float | None) -> Any:
         return super().result(timeout) if self.verdict else None
+
+
+class Falsy(LocalTicket):
+    """A ticket that takes what is false for nothing."""
+
+    def result(self, timeout: float | None) -> Any:
+        return super().result(timeout) or None
 
 
 class Queue:
@@ -176,8 +180,13 @@ class Queue:
     them runs each job. ``racing``: threads look for a key before one of them has it. ``blunt``: it
     takes upper case for lower in keys. ``rushed``: a transaction's jobs do not wait. ``merged``: a
     batch has one native id. ``forgetful``: a consumer that stops takes along what waits.
-    ``impatient``: a job that has not ended gives None.
+    ``impatient``: a job that has not ended gives None, ``falsy``: so does one that gave 0.
+    ``locked``: a second thread waits for ever. ``freeing``: a consumer that comes takes what others
+    run. ``level``: what is for later has no priority. ``split``: a transaction has the first job of
+    a batch alone. ``misnamed``: a duplicate has an id of its own.
     """
+
+    tickets_of: ClassVar[Mapping[str, type[LocalTicket]]] = {"impatient": Hasty, "falsy": Falsy}
 
     name = "queue"
     capabilities = frozenset[Capability](
@@ -194,8 +203,12 @@ class Queue:
         self.keys: dict[str, int] = {}
         self.tickets: dict[int, LocalTicket] = {}
         self.lock = threading.Lock()
+        self.thread = threading.current_thread()
+        self.taken: list[Any] = []
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
+        if self.fault == "locked" and threading.current_thread() is not self.thread:
+            threading.Event().wait()
         held = set(self.keys)
         if self.fault == "racing":
             time.sleep(0.1)
@@ -211,17 +224,20 @@ class Queue:
             key = job.options.unique if self.fault == "mixing" else key
             key = key.lower() if key is not None and self.fault == "blunt" else key
             if key in held:
-                job.accept(duplicate=True)
+                misnamed = self.fault == "misnamed"
+                job.accept(duplicate=True, native_id="-1" if misnamed else str(self.keys.get(key)))
                 continue
             self.sent += 1
             native_id, options = self.sent, job.options
             queue = None if self.fault == "astray" else options.queue
             delivery = native_id, queue, job.worker, self.spoilt(pack(job))
             alone = options.conn is None or self.fault == "alone"
+            alone |= self.fault == "split" and job is not jobs[0]
+            if self.fault == "level" and options.delay is not None:
+                delivery[3]["priority"] = 0
             self.put(self.wait(options), delivery, self.jobs if alone else options.conn)
-            self.tickets[native_id] = (
-                Hasty() if self.fault == "impatient" else LocalTicket("available")
-            )
+            ticket = self.tickets_of.get(self.fault, LocalTicket)
+            self.tickets[native_id] = ticket("available")
             if key is not None:
                 self.keys[key] = native_id
             shown = None if self.fault == "mute" else str(native_id)
@@ -284,6 +300,7 @@ class Queue:
 
     @contextmanager
     def serving(self, queue: str) -> Iterator[None]:
+        self.jobs += self.taken if self.fault == "freeing" else []
         self.served += (queue, None) if self.fault == "open" else (queue,)
         yield
 
@@ -298,6 +315,7 @@ class Queue:
         due_now = [job for job in self.jobs if job[0] <= time.time() and job[2] in self.served]
         for due in sorted(due_now, key=lambda job: -job[4].get("priority", 0)):
             self.jobs.remove(due)
+            self.taken.append(due)
             shared = self.fault in ("shared", "counted")
             for earlier in range(self.served.count(due[2]) if shared else 1):
                 self.settle(*due[1:], earlier if self.fault == "counted" else 0)
@@ -473,6 +491,13 @@ SEEN = "^(?!waited)"
         ("rushed", "test_a_job_of_a_transaction_has_its_options", "beside a conn"),
         ("merged", "test_a_job_without_attempts_left_is_shown_as_failed", "waited .* of a batch"),
         ("hurried", "test_a_larger_priority_runs_sooner", "awaited or not"),
+        ("level", "test_a_larger_priority_runs_sooner", "beside a delay"),
+        ("split", "test_a_transaction_that_rolls_back_leaves_no_job", "by job.options.conn"),
+        ("freeing", "test_of_two_consumers_one_runs_a_job", "so that no other can"),
+        ("misnamed", "test_a_unique_key_holds_while_the_job_is_unfinished", "native id"),
+        ("falsy", "test_a_result_that_is_false_is_no_none", SEEN),
+        ("locked", "test_jobs_of_several_threads_arrive", "waited .* 40 of 40 calls"),
+        ("locked", "test_of_several_threads_one_enqueues_a_job_under_a_key", "waited .* 8 of 8"),
         (
             "forgetful",
             "test_what_is_due_later_outlives_its_consumer",
