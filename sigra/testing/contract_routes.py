@@ -26,7 +26,10 @@ class RouteContract(ContractCase):
             elsewhere = workers.agnostic.new({})
             options: dict[str, Any] = {"queue": queue, "max_attempts": 2, "backoff": 0}
             jobs = [workers.wavers.new(IDS, **options)]
+            if "delay" in harness.backend.capabilities:
+                jobs.append(workers.echo.new(IDS, queue=queue, delay=self.delay))
             jobs += asyncio.run(workers.echo.anew_many([IDS], queue=queue))
+            count = 3 + len(jobs)
 
             def queues() -> list[str]:
                 ours = {job.id for job in jobs}
@@ -36,14 +39,14 @@ class RouteContract(ContractCase):
                 return len([run for run in journal.runs() if run["job_id"] == elsewhere.id])
 
             with harness.serving(queue):
-                what = f"five runs in the queue {queue!r}, which alone is served: four of a job"
-                what += " that snoozes and fails, one of another. Each has to be in the queue that"
-                what += " job.options.queue names"
-                journal.wait(harness, lambda: len(queues()) >= 5, what)
+                what = f"{count} runs in the queue {queue!r}, which alone is served: four of a job"
+                what += " that snoozes and fails, one of each other, delayed or not. Each has to be"
+                what += " in the queue that job.options.queue names"
+                journal.wait(harness, lambda: len(queues()) >= count, what)
                 assert others() == 0, "the harness's serving(queue) has to serve that queue alone"
         finally:
             harness.start()
-        assert queues() == [queue] * 5, "so the bodies read their queue's name, in job.queue"
+        assert queues() == [queue] * count, "so the bodies read their queue's name, in job.queue"
         journal.wait(harness, lambda: others() > 0, "the job that was sent to no queue by name")
 
     def test_of_two_consumers_one_runs_a_job(

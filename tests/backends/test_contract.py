@@ -175,7 +175,8 @@ class Queue:
     (``rash``). ``silent``: it says nothing of how jobs ended, ``vague``: not by which error.
     ``brittle``: a body's KeyboardInterrupt stops it. ``stuck``: the next run has the payload of the
     first. ``mute``: no job gets a native id. ``alone``: it leaves the caller's transaction out. It
-    forgets a job's queue as it is enqueued (``astray``), or for its next run (``homing``).
+    forgets a job's queue as it is enqueued (``astray``), beside a delay (``adrift``), or for its
+    next run (``homing``).
     ``lax``: it lets dead jobs go. ``open``: its consumers serve every queue. ``shared``: each of
     them runs each job. ``racing``: threads look for a key before one of them has it. ``blunt``: it
     takes upper case for lower in keys. ``rushed``: a transaction's jobs do not wait. ``merged``: a
@@ -229,7 +230,8 @@ class Queue:
                 continue
             self.sent += 1
             native_id, options = self.sent, job.options
-            queue = None if self.fault == "astray" else options.queue
+            adrift = self.fault == "adrift" and options.delay is not None
+            queue = None if adrift or self.fault == "astray" else options.queue
             delivery = native_id, queue, job.worker, self.spoilt(pack(job))
             alone = options.conn is None or self.fault == "alone"
             alone |= self.fault == "split" and job is not jobs[0]
@@ -473,6 +475,7 @@ SEEN = "^(?!waited)"
         ("vague", "test_a_job_without_attempts_left_is_shown_as_failed", "error_text"),
         ("astray", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
         ("homing", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
+        ("adrift", "test_each_run_of_a_job_is_in_its_queue", "waited .* 'other', which alone is"),
         ("shared", "test_of_two_consumers_one_runs_a_job", "so that no other can"),
         ("counted", "test_of_two_consumers_one_runs_a_job", "so that no other can"),
         ("open", "test_each_run_of_a_job_is_in_its_queue", "serve that queue alone"),
