@@ -54,6 +54,8 @@ def _checked(target: str | URL) -> URL:
         url = make_url(target)
     except (ArgumentError, ValueError):
         raise ValueError(f"{_WANTED}; this is neither") from None
+    if "@" in (url.host or ""):  # what follows it there is the end of a password
+        raise ValueError("in the URL of an audit store, %40 stands for an @ in a name or password")
     check_kind(url.get_backend_name())
     try:
         url.get_dialect()

@@ -445,6 +445,13 @@ def test_what_names_no_database_is_refused(wrong: Any) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_password_with_an_at_sign_that_was_not_escaped_is_refused() -> None:
+    """The driver looked for a host of that name, and its error showed the end of the password."""
+    with pytest.raises(ValueError, match="%40 stands for an @") as caught:
+        SqlAuditSink("postgresql+psycopg://u:p@hunter2@db/audit")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_the_scheme_that_hosts_and_libpq_write_is_told_from_sqlalchemy_s() -> None:
     """Who has ``postgres://`` in the environment reads what to write, and not that it is none."""
     with pytest.raises(ValueError, match="not on postgres; write postgresql://"):
