@@ -49,6 +49,8 @@ class ConsumerContract(
     that ended during a graceful stop.
     """
 
+    virtual_clock = False
+
     def test_a_hand_built_job_without_keys_is_shown_as_failed(
         self, harness: ConsumerHarness, journal: Journal
     ) -> None:

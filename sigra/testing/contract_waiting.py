@@ -1,45 +1,22 @@
-"""The part of the conformance suite about jobs that wait for their moment, in a consumer or not."""
+"""The part of the conformance suite about consumers that come and go while jobs wait."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 
 from sigra.job import Job
-from sigra.proxy import Worker
 from sigra.testing import contract_workers as workers
-from sigra.testing.contract_case import AWAY, IDS, ContractCase
+from sigra.testing.contract_case import IDS, ContractCase
 from sigra.testing.harness import ConsumerHarness, Journal
 
 
 class WaitingContract(ContractCase):
-    """No consumer runs a job too soon, or keeps what is due later in its memory alone."""
+    """No consumer keeps what is due later in its memory alone."""
 
     repeats_at_stop: ClassVar[bool] = False
-
-    def test_nothing_runs_before_it_is_due(
-        self, harness: ConsumerHarness, journal: Journal
-    ) -> None:
-        """Delays, moments, snoozes and backoffs are waited for, by this machine's clock."""
-        self._require(harness, "delay", "run_at", "max_attempts", "backoff")
-        begun = time.time()
-        later = datetime.fromtimestamp(begun + self.delay, AWAY)
-        workers.echo.new(IDS, delay=self.delay)
-        workers.echo.new(IDS, run_at=later)
-        workers.snoozes.new({**IDS, "times": 1})
-        workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=1)
-        journal.wait(harness, lambda: len(journal.runs()) >= 6, "six runs")
-
-        def waits(worker: Worker[..., Any]) -> list[float]:
-            return [run["at"] - begun for run in journal.runs(worker.name)]
-
-        assert min(waits(workers.echo)) >= self.delay
-        for worker in (workers.snoozes, workers.recovers):
-            first, second = waits(worker)
-            assert second - first >= 1
 
     @pytest.mark.parametrize("end", ["stop", "kill"])
     def test_what_is_due_later_outlives_its_consumer(

@@ -186,11 +186,10 @@ def wavers(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Any:
 
 @tenant_worker(name="sigra.contract.waits", audit_schema=AuditEvent, action="contract.waits")
 def waits(scope: AuditScope, args: Mapping[str, Any], seconds: float) -> None:
-    """Take ``seconds``, recording and auditing the beginning and the end."""
-    record(scope, args, phase="begun")
+    """Take ``seconds``, auditing the beginning and the end."""
+    record(scope, args)
     log_safe("contract.begun", scope)
     time.sleep(seconds)
-    record(scope, args, phase="ended")
     log_safe("contract.ended", scope)
 
 

@@ -164,27 +164,27 @@ class Falsy(LocalTicket):
 class Queue:
     """A backend of somebody else's, which is its own harness.
 
-    ``hasty``: it runs at once what is for later. ``deaf``: it forgets what ``.anew()`` sends, and
-    ``hurried`` the options of that. ``eager``: it runs each job twice. ``lossy``: it leaves out
-    what is null, ``rounding``: digits, ``undated``: when a job was made, ``nameless``: the id of
-    one that was sent by its own API. ``leaky``: jobs leave things in its context. ``local``: it
-    takes a moment for its own time zone's. ``late``: it drops what is past. ``confused``: with a
-    snooze it forgets the failures. Of unique keys it forgets whose they are (``mixing``), that
-    each job of a batch has its own (``sharing``), that retries hold them (``loose``), that a snooze
-    does (``restless``), that the dead do not (``jealous``), or that a batch may have one twice
-    (``rash``). ``silent``: it says nothing of how jobs ended, ``vague``: not by which error.
-    ``brittle``: a body's KeyboardInterrupt stops it. ``stuck``: the next run has the payload of the
-    first. ``mute``: no job gets a native id. ``alone``: it leaves the caller's transaction out. It
-    forgets a job's queue as it is enqueued (``astray``), beside a delay (``adrift``), or for its
-    next run (``homing``).
-    ``lax``: it lets dead jobs go. ``open``: its consumers serve every queue. ``shared``: each of
-    them runs each job. ``racing``: threads look for a key before one of them has it. ``blunt``: it
-    takes upper case for lower in keys. ``rushed``: a transaction's jobs do not wait. ``merged``: a
-    batch has one native id. ``forgetful``: a consumer that stops takes along what waits.
-    ``impatient``: a job that has not ended gives None, ``falsy``: so does one that gave 0.
-    ``locked``: a second thread waits for ever. ``freeing``: a consumer that comes takes what others
-    run. ``level``: what is for later has no priority. ``split``: a transaction has the first job of
-    a batch alone. ``misnamed``: a duplicate has an id of its own.
+    ``hasty``: it runs at once what is for later, ``early``: after half of the time. ``deaf``: it
+    forgets what ``.anew()`` sends, and ``hurried`` the options of that. ``eager``: it runs each job
+    twice. ``lossy``: it leaves out what is null, ``rounding``: digits, ``undated``: when a job was
+    made, ``nameless``: the id of one that was sent by its own API. ``leaky``: jobs leave things in
+    its context. ``local``: it takes a moment for its own time zone's. ``late``: it drops what is
+    past. ``confused``: with a snooze it forgets the failures. Of unique keys it forgets whose they
+    are (``mixing``), that each job of a batch has its own (``sharing``), that retries hold them
+    (``loose``), that a snooze does (``restless``), that the dead do not (``jealous``), or that a
+    batch may have one twice (``rash``). ``silent``: it says nothing of how jobs ended, ``vague``:
+    not by which error. ``brittle``: a body's KeyboardInterrupt stops it. ``stuck``: the next run
+    has the payload of the first. ``mute``: no job gets a native id. ``alone``: it leaves the
+    caller's transaction out. It forgets a job's queue as it is enqueued (``astray``), beside a
+    delay (``adrift``), or for its next run (``homing``). ``lax``: it lets dead jobs go. ``open``:
+    its consumers serve every queue. ``shared``: each of them runs each job. ``racing``: threads
+    look for a key before one of them has it. ``blunt``: it takes upper case for lower in keys.
+    ``rushed``: a transaction's jobs do not wait. ``merged``: a batch has one native id.
+    ``forgetful``: a consumer that stops takes along what waits. ``impatient``: a job that has not
+    ended gives None, ``falsy``: so does one that gave 0. ``locked``: a second thread waits for
+    ever. ``freeing``: a consumer that comes takes what others run. ``level``: what is for later has
+    no priority. ``split``: a transaction has the first job of a batch alone. ``misnamed``: a
+    duplicate has an id of its own.
     """
 
     tickets_of: ClassVar[Mapping[str, type[LocalTicket]]] = {"impatient": Hasty, "falsy": Falsy}
@@ -276,7 +276,8 @@ class Queue:
         return payload | {"args": dict(args)}
 
     def put(self, delay: float, delivery: tuple[Any, ...], into: list[Any]) -> None:
-        due = 0.0 if self.fault == "hasty" else time.time() + delay
+        due = time.time() + (delay / 2 if self.fault == "early" else delay)
+        due = 0.0 if self.fault == "hasty" else due
         into.append((due, *delivery))
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
@@ -459,6 +460,9 @@ SEEN = "^(?!waited)"
         ("hasty", "test_a_delayed_job_runs_later", SOON),
         ("hasty", "test_a_snoozed_job_runs_later", SOON),
         ("hasty", "test_a_failed_job_runs_again_later", SOON),
+        ("early", "test_a_delayed_job_runs_later", SOON),
+        ("early", "test_a_snoozed_job_runs_later", SOON),
+        ("early", "test_a_failed_job_runs_again_later", SOON),
         ("deaf", "test_an_asynchronous_batch_arrives_whole", "waited 0.2 s for 3 jobs; 0 runs"),
         ("hurried", "test_a_delayed_job_runs_later", SOON),
         ("eager", "test_a_batch_arrives_whole", SEEN),
