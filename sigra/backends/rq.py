@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, due_at, require_json, sending
 from sigra.backends.registering import expect
-from sigra.backends.rq_run import CUT_OFF, WORKER, native_job, run
+from sigra.backends.rq_run import run
+from sigra.backends.rq_send import WORKER, native_job, schedule
 from sigra.job import Job
 
 __all__ = ["RQBackend", "run"]
@@ -59,7 +60,7 @@ class RQBackend:
         if due is None:
             queue.enqueue_job(native, pipeline=pipeline)
         else:
-            queue.schedule_job(native, due + CUT_OFF, pipeline=pipeline)
+            schedule(queue, native, due, pipeline)
 
     def _queue(self, name: str | None) -> Any:
         own = self.queue

@@ -1,51 +1,25 @@
-"""Make RQ's job of one of ours, run it in RQ's consumer, and tell RQ what came of it."""
+"""Run a job in RQ's consumer, and tell RQ what came of it."""
 
 from __future__ import annotations
 
 import math
 import signal
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
-from sigra.backends.envelope import MARK, pack
+from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.native_word import warn_of_native_word
 from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
+from sigra.backends.rq_send import CUT_OFF, MODULE, PLACE
 from sigra.catalog import find
-from sigra.job import Job
 
 _rq, _timeouts = native("rq", "rq"), native("rq.timeouts", "rq")
-
-CUT_OFF = timedelta(microseconds=999_999)
-"""Added to due times: RQ cuts off fractions of a second, and no job may run before it is due."""
-
-_PLACE = "sigra.backends.rq"
-"""The module in which every job in RQ's store looks for ``run``: it must never change."""
-
-WORKER = "worker:"
-"""What stands there before a worker's name: RQ's log, and tools that trace, show jobs by it."""
-
-_MODULE = "sigra_module"
-"""The key in a job's meta for the module that defines its worker."""
 
 _INSTEAD = {_rq.Retry: "Failure(reason) after a failure, and Snooze(seconds) to wait,"}
 
 _BEGUN = "sigra_begun"
 _ENDLESS = 10**9
-
-
-def native_job(queue: Any, job: Job) -> Any:
-    """Return the job as one of RQ's, which is not in its queue yet."""
-    return queue.create_job(
-        f"{_PLACE}.{WORKER}{job.worker}",
-        args=(job.worker, pack(job)),
-        description=job.worker,
-        job_id=job.id,
-        meta={_MODULE: job.definition.function.__module__},
-        # For when its consumer dies: one delivery more than it may be begun, for it may not have.
-        retry=_rq.Retry(max=job.options.max_attempts),
-    )
 
 
 def run(name: str, payload: Mapping[str, Any]) -> Any:
@@ -54,7 +28,7 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     left, native.retries_left = native.retries_left, 0  # what is raised here is final
     if not isinstance(payload, Mapping):
         raise refuse_positional(name, native.id).take_error().pop()
-    definition = find(name, native.meta.get(_MODULE))
+    definition = find(name, native.meta.get(MODULE))
     native.retries_left = left  # what a time limit cuts off outside of the body comes again
     before = None
     if MARK in payload:
@@ -69,7 +43,7 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     return _settle(native, name, left, consumed)
 
 
-run.__module__ = _PLACE
+run.__module__ = PLACE
 
 
 def _has_rqs_limit() -> bool:

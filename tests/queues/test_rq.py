@@ -208,8 +208,12 @@ class TestRQ(QueueContract):
         """Each run of it leaves as many of RQ's own retries as it had at first."""
         worker = rq_app.snoozes_for_an_hour
         id = self.taken_and_not_begun(harness, lambda: worker.new(IDS).id)
-        later = harness.native.scheduled_job_registry
-        journal.wait(harness, lambda: id in later, "the snooze")
+        later, status = (
+            harness.native.scheduled_job_registry,
+            harness.native.fetch_job(id).get_status,
+        )
+        # RQ before 3.0 writes the job itself, its status too, a moment after its place in there.
+        journal.wait(harness, lambda: status() == "scheduled", "the snooze")
         assert harness.native.fetch_job(id).retries_left == 1
         harness.direct.zadd(later.key, {id: 1}, xx=True)  # the hour is over
         journal.wait(harness, lambda: len(journal.runs(worker.name)) == 2, "both runs")
@@ -339,6 +343,34 @@ def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(in_test_mode
         workers.echo.new(IDS, **options)
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
     assert made == [options.get("queue", "q")]
+
+
+def test_a_scheduler_that_looks_as_a_job_is_sent_leaves_it_in_the_schedule(request):
+    """RQ before 3.0 put it there before the job itself was, and dropped it as one that is gone."""
+    url = request.getfixturevalue("redis")
+
+    class Client(redis.Redis):
+        def pipeline(self, *args: Any, **options: Any) -> Any:
+            pipeline = super().pipeline(*args, **options)
+            execute = pipeline.execute
+
+            def execute_late(*args: Any, **options: Any) -> Any:
+                time.sleep(2)
+                scheduler.enqueue_scheduled_jobs()
+                return execute(*args, **options)
+
+            pipeline.execute = execute_late
+            return pipeline
+
+    with redis.Redis.from_url(url) as direct, Client.from_url(url) as connection:
+        scheduler = RQScheduler(["later"], connection=direct, serializer="json")
+        scheduler.acquire_locks()
+        queue = rq.Queue("later", connection=connection, serializer="json")
+        with configure(backend=RQBackend(queue)):
+            job = workers.echo.new(IDS, delay=0.1)
+        scheduler.enqueue_scheduled_jobs()
+        assert queue.job_ids == [job.id]
+        scheduler.connection.connection_pool.disconnect()
 
 
 def test_in_that_mode_the_time_limit_of_a_test_goes_on(in_test_mode, journal):

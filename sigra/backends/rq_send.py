@@ -1,0 +1,49 @@
+"""Make RQ's job of one of ours, and have RQ run it later."""
+
+from __future__ import annotations
+
+from copy import copy
+from datetime import datetime, timedelta
+from typing import Any
+
+from sigra.backends.envelope import pack
+from sigra.backends.external import native
+from sigra.job import Job
+
+_rq = native("rq", "rq")
+
+CUT_OFF = timedelta(microseconds=999_999)
+"""Added to due times: RQ cuts off fractions of a second, and no job may run before it is due."""
+
+PLACE = "sigra.backends.rq"
+"""The module in which every job in RQ's store looks for ``run``: it must never change."""
+
+WORKER = "worker:"
+"""What stands there before a worker's name: RQ's log, and tools that trace, show jobs by it."""
+
+MODULE = "sigra_module"
+"""The key in a job's meta for the module that defines its worker."""
+
+
+def native_job(queue: Any, job: Job) -> Any:
+    """Return the job as one of RQ's, which is not in its queue yet."""
+    return queue.create_job(
+        f"{PLACE}.{WORKER}{job.worker}",
+        args=(job.worker, pack(job)),
+        description=job.worker,
+        job_id=job.id,
+        meta={MODULE: job.definition.function.__module__},
+        # For when its consumer dies: one delivery more than it may be begun, for it may not have.
+        retry=_rq.Retry(max=job.options.max_attempts),
+    )
+
+
+def schedule(queue: Any, native: Any, due: datetime, pipeline: Any) -> None:
+    """Have RQ run the job later, once the pipeline is executed.
+
+    RQ before 3.0 puts it into its schedule by the queue's connection, before the job is there. A
+    scheduler that looks meanwhile drops what is due and not there.
+    """
+    later = copy(queue)
+    later.connection = pipeline
+    later.schedule_job(native, due + CUT_OFF, pipeline=pipeline)
