@@ -133,8 +133,8 @@ class RedisHarness(DramatiqHarness):
         return sum(self.direct.client.scard(each) for each in books)
 
     def remove(self) -> None:
-        self.broker.client.close()
-        self.direct.client.close()
+        self.broker.client.connection_pool.disconnect()
+        self.direct.client.connection_pool.disconnect()
 
 
 class RabbitMQHarness(DramatiqHarness):
@@ -614,7 +614,7 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
         wait_until(lambda: len(ran) >= 2)
         wait_until(lambda: direct.scard(held) == 0)
     worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     proxy.close()
     assert sorted(ran) == [0, 1]
 
@@ -650,7 +650,7 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
     broker.join(queue)
     for worker in both:
         worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     assert sorted(ran) == [0, 1]
 
 
@@ -701,7 +701,7 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_is_just_sending_
     broker.join(f"{queue}.DQ")
     for worker in both:
         worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     assert len(ran) == 1
 
 
@@ -746,7 +746,7 @@ def test_what_follows_a_job_comes_once_and_when_it_has_ended(redis, audit_log, h
         wait_until(lambda: runs)
         broker.join(queue)
         worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     assert runs == [3]
 
 
@@ -760,7 +760,7 @@ def test_no_job_is_due_before_its_time(redis):
         due = {workers.echo.new(IDS, run_at=at).id: at.timestamp() * 1000 for at in times}
     messages = map(dramatiq.Message.decode, broker.client.hvals(f"{queue}:{queue}.DQ.msgs"))
     late = [message.options["eta"] - due[message.message_id] for message in messages]
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     assert (20, True) == (len(late), min(late) >= 0)
 
 
@@ -775,7 +775,7 @@ def test_retries_that_are_added_after_the_backend_repeat_no_job(redis, journal):
         worker.start()
         broker.join(queue, timeout=120_000)
         worker.stop()
-    broker.client.close()
+    broker.client.connection_pool.disconnect()
     assert len(journal.runs()) == 1
 
 
@@ -788,6 +788,8 @@ def test_a_job_that_is_cut_off_after_its_body_comes_again(request, monkeypatch, 
     request.addfinalizer(broker.close)
     if server == "rabbitmq":
         request.addfinalizer(lambda: delete(broker.channel, queue, f"{queue}-other"))
+    else:
+        request.addfinalizer(broker.client.connection_pool.disconnect)
     interrupt = dramatiq.middleware.raise_thread_exception
 
     class Sink:
@@ -849,7 +851,7 @@ def test_objects_that_an_encoder_of_the_application_s_own_makes_are_no_fault(red
         broker.enqueue(dramatiq.Message(queue, "native.note", (), {"text": "hello"}, {}))
         read = next(broker.consume(queue))
         broker.flush(queue)
-        broker.client.close()
+        broker.client.connection_pool.disconnect()
     finally:
         dramatiq.set_encoder(dramatiq.JSONEncoder())
     assert read.kwargs == {"text": "hello"}
