@@ -146,8 +146,8 @@ def run(
     \b
     Exit status:
       0    every line was run and every job completed or cancelled itself
-      1    a job was discarded or not finished, a line was bad, an audit event
-           failed, a sink could not be closed, or the queue took no more jobs
+      1    a job was discarded or not finished, a line was bad or unreadable, an
+           audit event failed, a sink was not closed, or the queue took no more
       2    the command was called in a way that cannot work
       130  Ctrl-C (143: SIGTERM; 129: SIGHUP; 141: standard output was closed)
     """  # noqa: D301

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import sys
 from typing import Any
 
 from sigra.cli.show import say
@@ -31,5 +30,4 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
             f"the page cannot be served: {error.strerror}; choose another --port, or 0 for any"
         ) from None
     say(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
-    sys.stdout.flush()
     uvicorn.Server(config).run(sockets=[bound])

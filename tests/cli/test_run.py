@@ -235,6 +235,21 @@ def test_the_backend_of_the_command_line_wins(numbers, tmp_path):
     assert "ran_on.sync" == events((tmp_path / "audit.jsonl").read_text())[0]["action"]
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is just the end")
+def test_args_that_cannot_be_read_to_their_end_stop_the_run(start, tmp_path):
+    """What was read runs to its end, and the summary says where to go on."""
+    reader, writer = pty.openpty()  # to read what nobody has open to write any more is an error
+    os.write(writer, b'{"organization_id": "o", "actor_id": null, "n": 1}\n' * 2)
+    os.close(writer)
+    words = ("run", "cli_jobs:note", "--args", "-", "--audit-log", str(tmp_path / "audit.jsonl"))
+    process = start(*words, stdin=reader)
+    os.close(reader)
+    told = process.communicate(timeout=240)[1].decode()
+    assert (1, 2) == (process.returncode, len(events((tmp_path / "audit.jsonl").read_text())))
+    end = "Stopped: the args cannot be read any further: Input/output error\n"
+    assert told.endswith(f"{end}Not run: the lines from 3 on\n")
+
+
 @pytest.mark.parametrize("name", ["plain", "nice.name", "cli_jobs.note"])
 def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
     """The attribute of the module names it, and so does the worker's own name."""

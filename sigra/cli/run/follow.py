@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -54,7 +53,7 @@ class FollowingBackend:
         entries = self._note(jobs)
         try:
             await self.inner.aenqueue(jobs)
-        except (BaseException, asyncio.CancelledError):
+        except BaseException:
             self._forget(entries)
             raise
         self._count(len(jobs))

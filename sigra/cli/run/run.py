@@ -86,12 +86,19 @@ class Run:
         )
 
     def _feed(self) -> None:
-        while (line := self.stop.reading(self.reader.read)) is not None:
+        while (line := self._read()) is not None:
             if not line.blank:
                 self._take(line)
             self.lane.keep_below(self._in_flight, self._is_hurried)
             self.bar.move(*self._progress())
         self._at_end = not self.stop.asked
+
+    def _read(self) -> Line | None:
+        try:
+            return self.stop.reading(self.reader.read)
+        except OSError as error:
+            self.stop.ask(f"the args cannot be read any further: {error.strerror}", 1)
+            return None
 
     def _take(self, line: Line) -> None:
         before, self._last = self._last, line.number
