@@ -43,6 +43,8 @@ _LEFT = (
 
 def huey_on(file: str) -> Any:
     """Return a huey whose jobs are in an SQLite file; raise ``EnqueueError`` if they cannot be."""
+    if file == ":memory:":
+        raise EnqueueError("huey", "memory keeps no jobs; name a file with SIGRA_HUEY_FILE")
     make_file(file)
     try:
         return _Huey("sigra", serializer=JSONSerializer(), storage_class=FileStorage, filename=file)

@@ -214,6 +214,15 @@ def test_a_file_that_is_no_database_is_refused(run, tmp_path, number_file):
     assert "jobs.db is not a writable SQLite file" in said
 
 
+def test_memory_is_refused(command, tmp_path, number_file, monkeypatch):
+    """It ended with "no such table", and left an empty file of that name."""
+    monkeypatch.setenv("SIGRA_HUEY_FILE", ":memory:")
+    result = command("run", "cli_jobs:note", "--args", number_file(1), "--backend", "huey")
+    text = "Error: backend 'huey' did not take the job: memory keeps no jobs; name a file with "
+    assert (2, f"{text}SIGRA_HUEY_FILE\n") == (result.exit_code, result.stderr)
+    assert not (tmp_path / ":memory:").exists()
+
+
 @pytest.mark.parametrize("before", [None, 0o640])
 def test_the_file_of_jobs_is_for_its_owner_alone_where_it_is_made(
     run, tmp_path, number_file, before
