@@ -43,11 +43,11 @@ def from_here(path: str) -> str:
 
 def load_module(name: str) -> Any:
     """Import a module, from the current folder too; ``MisuseError`` where that fails."""
-    if name.endswith(".py") or "/" in name or "\\" in name or name == ".":
+    if name.endswith(".py") or "/" in name or "\\" in name or name.startswith("."):
         path = Path(os.path.splitext(from_here(name))[0])
         parts = path.parts
         there = "change to its folder and " if ".." in parts or path.is_absolute() else ""
-        dotted = parts[-1] if there else ".".join(parts) or "say shop.jobs"
+        dotted = (parts[-1] if there else ".".join(parts)).lstrip(".") or "say shop.jobs"
         raise MisuseError(
             f"{name!r} is a path; {there}name the module as Python imports it: {dotted}"
         )

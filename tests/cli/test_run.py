@@ -268,6 +268,11 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["./:note"], "is a path; name the module as Python imports it: say shop.jobs"),
         ([".:note"], "'.' is a path; name the module as Python imports it: say shop.jobs"),
         (
+            ["..:f"],
+            "; change to its folder and name the module as Python imports it: say shop.jobs",
+        ),
+        ([".cli_jobs:f"], "is a path; name the module as Python imports it: cli_jobs"),
+        (
             ["../app/jobs.py:f"],
             "; change to its folder and name the module as Python imports it: jobs",
         ),
