@@ -15,6 +15,7 @@ from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.jsonb import unfit
 from sigra.backends.none_known import warn_at_start
 from sigra.backends.procrastinate_alive import keep_alive
+from sigra.backends.procrastinate_middleware import enter, watch_consumers
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
 from sigra.backends.procrastinate_read import fetch_any
 from sigra.backends.procrastinate_rescue import let_go
@@ -28,7 +29,7 @@ _ABORTS = (_procrastinate.exceptions.JobAborted, asyncio.CancelledError)
 
 async def run(context: Any, args: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
-    native, payload = context.job, unfit(args)
+    native, payload = enter(context), unfit(args)
     if (whole := asyncio.current_task()) is not None:
         whole.add_done_callback(partial(let_go, context))
         keep_alive(context, whole)
@@ -90,8 +91,9 @@ class Strategy:
 
 
 def watch_start(app: Any) -> None:
-    """Have a consumer of the app warn if it starts without a worker, and fetch any row."""
+    """Have a consumer of the app warn if it starts without a worker, and watch what it does."""
     fetch_any(app)
+    watch_consumers(is_ours)
     consequence = "procrastinate fails each job of one as TaskNotFound"
     cure = "import the workers' modules in the app's, or name them to App(import_paths=[...])"
     load = getattr(app, "perform_import_paths", int)

@@ -979,6 +979,75 @@ def test_the_connector_for_tests_runs_each_attempt(is_async: bool) -> None:
     assert runs == [(1, 0), (1, 1), (2, 1)]
 
 
+async def run_once(app: Any, **options: Any) -> None:
+    """Run what waits in memory, also what is to run later."""
+    for row in app.connector.jobs.values():
+        row["scheduled_at"] = None
+    await app.run_worker_async(wait=False, install_signal_handlers=False, **options)
+
+
+@pytest.mark.parametrize("kind", ["worker_middleware", "task_middleware"])
+def test_a_stop_that_meets_a_middleware_before_a_job_leaves_it_its_attempt(kind: str) -> None:
+    """procrastinate aborted the job for good, though it had not begun."""
+    attempts = list[int]()
+
+    @tenant_worker(name=f"tests.stopped_{kind}")
+    async def known(scope: Any, job: Any) -> None:
+        attempts.append(job.attempt)
+
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    async def stop_it() -> str:
+        async def waits(proceed: Any, context: Any, worker: Any) -> None:
+            if context.job.task_name == known.name:
+                running.cancel()
+                await asyncio.Event().wait()
+
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                job = await known.anew(IDS)
+            options = {kind: [waits], "shutdown_graceful_timeout": 0.1}
+            running = asyncio.ensure_future(run_once(app, **options))
+            await asyncio.wait({running})
+            await run_once(app)
+        return app.connector.jobs[int(job.native_id)]["status"]
+
+    with not_hanging():
+        assert (asyncio.run(stop_it()), attempts) == ("succeeded", [1])
+
+
+@pytest.mark.parametrize(("raises", "status"), [(2, "succeeded"), (3, "failed")])
+def test_a_middleware_that_raises_before_a_job_uses_up_no_attempt(raises: int, status: str) -> None:
+    """procrastinate let the job fail for good; once too often, it still does."""
+    attempts, errors = list[int](), [OSError("away")] * raises
+
+    @tenant_worker(name=f"tests.raises_{raises}", max_attempts=2, backoff=0)
+    async def known(scope: Any, job: Any) -> None:
+        attempts.append(job.attempt)
+        if job.attempt == 1:
+            raise LookupError
+
+    async def may_raise(proceed: Any, context: Any, worker: Any) -> None:
+        if context.job.task_name == known.name and errors:
+            raise errors.pop()
+        await proceed()
+
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    async def run_it() -> str:
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                job = await known.anew(IDS)
+            row = app.connector.jobs[int(job.native_id)]
+            while row["status"] == "todo":
+                await run_once(app, worker_middleware=[may_raise])
+        return row["status"]
+
+    with not_hanging():
+        assert asyncio.run(run_it()) == status
+    assert attempts == ([1, 2] if status == "succeeded" else [])
+
+
 @pytest.mark.parametrize("option", ["unique", "conn"])
 @pytest.mark.parametrize("awaited", [False, True])
 def test_the_connector_for_tests_refuses_what_it_cannot_do(option: str, awaited: bool) -> None:
