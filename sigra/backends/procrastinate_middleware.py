@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import cache, wraps
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.backends.external import ENDED, ends_in, native
 from sigra.backends.jsonb import unfit
 from sigra.backends.procrastinate_notes import AgainError, note
@@ -54,10 +55,13 @@ async def _run_again(context: Any, error: BaseException) -> None:
         if reason is not None and reason.value == "shutdown":
             await note(context, payload, job.attempts)
             raise AgainError("was cut off by the worker's stop", 0.0) from None
-    elif not isinstance(error, _Aborted) and job.attempts < _most(payload):
-        ended = payload | {ENDED: ends_in(payload) + 1}  # so it is no run that died
-        await note(context, ended, job.attempts + 1)
-        raise AgainError("was kept from its begin by a middleware", 1.0) from error
+    elif MARK in payload and not isinstance(error, _Aborted):
+        again = job.attempts < _most(payload)
+        # So it is no run that died, now or when it is retried by hand, which adds one to attempts.
+        ended = ends_in(payload) + 1 if again else job.attempts + 2
+        await note(context, payload | {ENDED: ended}, job.attempts + 1)
+        if again:
+            raise AgainError("was kept from its begin by a middleware", 1.0) from error
 
 
 def _most(payload: dict[str, Any]) -> int:

@@ -1048,6 +1048,34 @@ def test_a_middleware_that_raises_before_a_job_uses_up_no_attempt(raises: int, s
     assert attempts == ([1, 2] if status == "succeeded" else [])
 
 
+def test_a_job_that_a_middleware_kept_from_its_begin_runs_when_it_is_retried_by_hand() -> None:
+    """It was refused as one whose process had died each time."""
+
+    @tenant_worker(name="tests.kept")
+    async def known(scope: Any) -> None:
+        pass
+
+    async def raises(proceed: Any, context: Any, worker: Any) -> None:
+        raise OSError("away")
+
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    async def run_it() -> str:
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                job = await known.anew(IDS)
+            row = app.connector.jobs[int(job.native_id)]
+            while row["status"] == "todo":
+                await run_once(app, worker_middleware=[raises])
+            now = datetime.now(timezone.utc)
+            await app.job_manager.retry_job_by_id_async(int(job.native_id), retry_at=now)
+            await run_once(app)
+        return row["status"]
+
+    with not_hanging():
+        assert asyncio.run(run_it()) == "succeeded"
+
+
 @pytest.mark.parametrize("option", ["unique", "conn"])
 @pytest.mark.parametrize("awaited", [False, True])
 def test_the_connector_for_tests_refuses_what_it_cannot_do(option: str, awaited: bool) -> None:
