@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -146,7 +146,7 @@ def refute_enqueued(
     if elsewhere := _elsewhere(worker, options):
         raise RuntimeError(f"no job of {definition.name} is recorded{elsewhere}")
     needed = (*definition.binding.required, *(TENANT_KEYS if definition.tenant else ()))
-    Enqueuer(definition).validate({**dict.fromkeys(needed), **_as_sent(dict(args or {}))})
+    Enqueuer(definition).validate({**dict.fromkeys(needed), **_as_json(dict(args or {}), _said)})
 
 
 def _elsewhere(worker: Worker[..., Any], options: Mapping[str, Any]) -> str:
@@ -208,21 +208,17 @@ def _lines_of(jobs: Sequence[Job]) -> str:
     return "".join(lines) or " none"
 
 
-def _as_json(value: Any) -> Any:
-    """Return tuples as lists, and all else, such as ``mock.ANY``, as it is."""
+def _as_json(value: Any, scalar: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return tuples as lists, and what is no container as ``scalar`` has it."""
     if isinstance(value, dict):
-        return {key: _as_json(item) for key, item in value.items()}
+        return {key: _as_json(item, scalar) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_as_json(item) for item in value]
-    return value
+        return [_as_json(item, scalar) for item in value]
+    return scalar(value)
 
 
-def _as_sent(value: Any) -> Any:
+def _said(value: Any) -> Any:
     """Return None for whatever may equal some JSON, such as ``mock.ANY``, and all else as it is."""
-    if isinstance(value, dict):
-        return {key: _as_sent(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_sent(item) for item in value]
     same: Any = type(value).__eq__
     equals_itself_alone = same is object.__eq__
     return value if equals_itself_alone or isinstance(value, _NEVER_ANY) else None

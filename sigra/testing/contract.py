@@ -137,14 +137,10 @@ class BackendContract(OutcomeContract, ResultContract, DueContract, UniqueContra
         hows = ("value", "failure", "cancel", "raise", "exit")
         jobs = workers.ends.new_many([{**IDS, "how": how} for how in hows * 3])
         jobs += asyncio.run(workers.echo_async.anew_many([IDS] * 5))
-        ours = {job.id for job in jobs}
-
-        def runs() -> list[dict[str, Any]]:
-            return [run for run in journal.runs() if run["job_id"] in ours]
-
-        journal.wait(harness, lambda: len(runs()) >= 20, "20 jobs")
-        assert [run["found"] for run in runs()] == [None] * 20
-        assert [run["kept"] for run in runs() if "kept" in run] == [True] * 5
+        journal.wait(harness, lambda: len(journal.runs_of(*jobs)) >= 20, "20 jobs")
+        runs = journal.runs_of(*jobs)
+        assert [run["found"] for run in runs] == [None] * 20
+        assert [run["kept"] for run in runs if "kept" in run] == [True] * 5
         assert workers.mark.get() is None
 
     def test_events_carry_the_ids_of_their_job(self, harness: Harness, journal: Journal) -> None:

@@ -56,14 +56,10 @@ class ContractCase:
         **options: Any,
     ) -> tuple[Job, list[dict[str, Any]]]:
         """Enqueue one job, wait until its body ran ``runs`` times, and return it and these runs."""
-        name = worker.name
         job = worker.new(args, **options)
-
-        def mine() -> list[dict[str, Any]]:
-            return [run for run in journal.runs(name) if run["job_id"] == job.id]
-
-        journal.wait(harness, lambda: len(mine()) >= runs, f"run {runs} of {name}")
-        return job, mine()
+        what = f"run {runs} of {job.worker}"
+        journal.wait(harness, lambda: len(journal.runs_of(job)) >= runs, what)
+        return job, journal.runs_of(job)
 
     @staticmethod
     def _native_id(job: Job) -> str:

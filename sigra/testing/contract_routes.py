@@ -32,22 +32,21 @@ class RouteContract(ContractCase):
             count = 3 + len(jobs)
 
             def queues() -> list[str]:
-                ours = {job.id for job in jobs}
-                return [run["queue"] for run in journal.runs() if run["job_id"] in ours]
-
-            def others() -> int:
-                return len([run for run in journal.runs() if run["job_id"] == elsewhere.id])
+                return [run["queue"] for run in journal.runs_of(*jobs)]
 
             with harness.serving(queue):
                 what = f"{count} runs in the queue {queue!r}, which alone is served: four of a job"
                 what += " that snoozes and fails, one of each other, delayed or not. Each has to be"
                 what += " in the queue that job.options.queue names"
                 journal.wait(harness, lambda: len(queues()) >= count, what)
-                assert others() == 0, "the harness's serving(queue) has to serve that queue alone"
+                assert not journal.runs_of(elsewhere), (
+                    "the harness's serving(queue) has to serve that queue alone"
+                )
         finally:
             harness.start()
         assert queues() == [queue] * count, "so the bodies read their queue's name, in job.queue"
-        journal.wait(harness, lambda: others() > 0, "the job that was sent to no queue by name")
+        what = "the job that was sent to no queue by name"
+        journal.wait(harness, lambda: bool(journal.runs_of(elsewhere)), what)
 
     def test_of_two_consumers_one_runs_a_job(
         self, harness: RoutingHarness, journal: Journal

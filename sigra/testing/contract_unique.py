@@ -24,11 +24,8 @@ class UniqueContract(ContractCase):
     ) -> None:
         """A second job under the key is not enqueued, and says so; a later one is."""
         self._require(harness, "unique", "delay")
-        key = ""
 
-        def twice(name: str, delay: float) -> list[Job]:
-            nonlocal key
-            key = name
+        def twice(key: str, delay: float) -> list[Job]:
             job = workers.echo.new(IDS, unique=key, delay=delay)
             return [job, asyncio.run(workers.echo.anew(IDS, unique=key, delay=delay))]
 
@@ -36,16 +33,15 @@ class UniqueContract(ContractCase):
         assert (first.duplicate, second.duplicate) == (False, True), DUPLICATE
         told = "a duplicate has the native id of the job that holds its key, or None"
         assert second.native_id in (first.native_id or first.id, None), told
-        ids = {first.id, second.id}
+        jobs = [first, second]
 
         def runs() -> int:
-            return len([run for run in journal.runs(workers.echo.name) if run["job_id"] in ids])
+            return len(journal.runs_of(*jobs))
 
         def taken() -> bool:
             # The body has run, but the queue may not have heard of it yet.
-            job = workers.echo.new(IDS, unique=key)
-            ids.add(job.id)
-            return not job.duplicate
+            jobs.append(workers.echo.new(IDS, unique=first.options.unique or ""))
+            return not jobs[-1].duplicate
 
         journal.wait(harness, lambda: runs() >= 1, "the first job")
         journal.wait(harness, taken, "the key to be free")
@@ -109,7 +105,7 @@ class UniqueContract(ContractCase):
         jobs = self._in_time(round_twice)
         assert [job.duplicate for job in jobs] == [False, False, True, True], DUPLICATE
         for job in jobs[:2]:
-            journal.wait(harness, lambda: _runs_of(journal, job) == 1, "each organization's job")  # noqa: B023
+            journal.wait(harness, lambda: len(journal.runs_of(job)) == 1, "each organization's job")  # noqa: B023
 
     def test_a_unique_key_holds_while_a_retry_waits(
         self, harness: Harness, journal: Journal
@@ -139,10 +135,10 @@ class UniqueContract(ContractCase):
         refused = list[bool]()
 
         def over() -> bool:
-            begun = _runs_of(journal, job)
+            begun = len(journal.runs_of(job))
             if begun == 1:
                 again = new()
-                if _runs_of(journal, job) == 1:  # the second run has not ended meanwhile
+                if len(journal.runs_of(job)) == 1:  # the second run has not ended meanwhile
                     refused.append(again.duplicate)
             return begun >= 2
 
@@ -164,9 +160,5 @@ class UniqueContract(ContractCase):
             return not later[-1].duplicate
 
         journal.wait(harness, taken, "the key to be free")
-        journal.wait(harness, lambda: _runs_of(journal, later[-1]) == 1, "the later job")
-        assert _runs_of(journal, job) == 1
-
-
-def _runs_of(journal: Journal, job: Job) -> int:
-    return len([run for run in journal.runs() if run["job_id"] == job.id])
+        journal.wait(harness, lambda: len(journal.runs_of(later[-1])) == 1, "the later job")
+        assert len(journal.runs_of(job)) == 1

@@ -34,7 +34,7 @@ class WaitingContract(ContractCase):
         harness.start()
 
         def attempts(job: Job) -> list[int]:
-            return [run["attempt"] for run in journal.runs() if run["job_id"] == job.id]
+            return [run["attempt"] for run in journal.runs_of(job)]
 
         def over() -> bool:
             return len(attempts(retried)) >= 2 and bool(attempts(delayed))

@@ -186,10 +186,11 @@ def wavers(scope: AuditScope, args: Mapping[str, Any], job: JobInfo) -> Any:
 
 @tenant_worker(name="sigra.contract.waits", audit_schema=AuditEvent, action="contract.waits")
 def waits(scope: AuditScope, args: Mapping[str, Any], seconds: float) -> None:
-    """Take ``seconds``, auditing the beginning and the end."""
-    record(scope, args)
+    """Take ``seconds``, recording and auditing the beginning and the end."""
+    record(scope, args, phase="begun")
     log_safe("contract.begun", scope)
     time.sleep(seconds)
+    record(scope, args, phase="ended")
     log_safe("contract.ended", scope)
 
 

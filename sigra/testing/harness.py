@@ -136,6 +136,11 @@ class Journal:
         """Return what the bodies recorded, of one worker or of all."""
         return [line for line in self._lines(self._record) if worker in (None, line["worker"])]
 
+    def runs_of(self, *jobs: Job) -> list[dict[str, Any]]:
+        """Return what the bodies of these jobs recorded."""
+        ids = {job.id for job in jobs}
+        return [run for run in self.runs() if run["job_id"] in ids]
+
     def events(self, action: str | None = None) -> list[dict[str, Any]]:
         """Return the audit events, of one action or of all."""
         return [line for line in self._lines(self._events) if action in (None, line["action"])]
