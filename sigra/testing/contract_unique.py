@@ -77,7 +77,7 @@ class UniqueContract(ContractCase):
         keys += ["mail" * 100 + end for end in ("1", "2")]
         jobs = [workers.echo.new(IDS, unique=key, delay=self.delay) for key in keys]
         alike = [key for key, job in zip(keys, jobs, strict=True) if job.duplicate]
-        assert not alike, "unique_key(job) has to be compared, and kept, to its last byte"
+        assert not alike, f"unique_key(job) has to be compared, and kept, to its last byte: {alike}"
         journal.wait(harness, lambda: len(journal.runs()) >= len(keys), "a job of each key")
 
     def test_of_a_batch_under_one_unique_key_one_job_is_enqueued(
