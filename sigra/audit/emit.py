@@ -190,7 +190,7 @@ def _emit(
     """Compose an event if it is wanted, and hand it to structlog and to each sink."""
     if schema is None:
         return _NO_SCHEMA
-    faults = [] if transaction is None or stores() else [fault_of("conn", NoAuditStoreError())]
+    faults = [] if transaction is None or stores() else [f"conn: {NoAuditStoreError()}"]
     channel, taken, sinks = None, True, config.current.sinks
     try:
         channel = open_channel(outcome)
