@@ -61,7 +61,7 @@ class RouteContract(ContractCase):
         with harness.serving(queue):
             took = time.monotonic() - since
             # So long that it should still run when the other consumer has come.
-            args = {**IDS, "seconds": min(2 * took, 5.0)}
+            args = {**IDS, "seconds": min(2 * took, 3.0)}
             jobs = [workers.waits.new(args, **options)]
             first = {jobs[0].id}
             journal.wait(
