@@ -140,6 +140,7 @@ def test_a_command_ends_as_ever_where_standard_error_takes_nothing(
     assert (status, b"") == (process.wait(240), process.stdout.read() if process.stdout else None)
 
 
+@pytest.mark.programs
 def test_a_command_runs_where_there_is_no_null_device(jobs_folder: Path) -> None:
     """As in a chroot: nothing has to be reserved for a stream that is not closed."""
     program = (
