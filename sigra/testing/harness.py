@@ -97,6 +97,7 @@ class TransactingHarness(ConsumerHarness, Protocol):
         """Enqueue a job with ``conn=`` a connection of its own, then commit or roll back.
 
         ``awaited``: by ``await worker.anew(...)``, with a connection that this takes.
+        Of ``worker`` use ``new`` and ``anew`` alone: it may stand for a batch.
         """
         ...
 
