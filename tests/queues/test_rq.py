@@ -62,8 +62,21 @@ class RQHarness(QueueHarness):
             for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
                 with suppress(ProcessLookupError):  # its job has just ended, and it with it
                     os.kill(int(child), signal.SIGKILL)
+            self.give_up(pid)
         super().kill()
         self.direct.delete(RQScheduler.get_locking_key(self.queue))  # RQ waits for a minute
+
+    def give_up(self, pid: int) -> None:
+        """Have what a worker runs or takes, which is to be killed, come back: RQ waits for a minute."""
+        queue = rq.Queue(self.queue, connection=self.direct, serializer="json")
+        names = {worker.name for worker in rq.Worker.all(queue=queue) if worker.pid == pid}
+        running, taken = queue.started_job_registry.key, queue.intermediate_queue
+        for execution in self.direct.zrange(running, 0, -1):
+            job = queue.fetch_job(execution.decode().partition(":")[0])
+            if job and job.worker_name in names:
+                self.direct.zadd(running, {execution: 1}, xx=True)
+        for id in taken.get_job_ids():
+            self.direct.set(taken.get_first_seen_key(id), time.time() - 61)
 
     def advance(self) -> None:
         """Take the lock of a worker that died in its maintenance: RQ waits for 15 minutes."""
