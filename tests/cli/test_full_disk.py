@@ -140,6 +140,45 @@ def test_a_command_ends_as_ever_where_standard_error_takes_nothing(
     assert (status, b"") == (process.wait(240), process.stdout.read() if process.stdout else None)
 
 
+def test_no_job_fails_for_the_bytes_that_standard_error_does_not_take(
+    start: Start, number_file: Callable[[int], str], tmp_path: Path
+) -> None:
+    """What prints by the stream below the text is as unheard."""
+    (tmp_path / "raw.py").write_text(
+        "import sys\nfrom sigra import worker\n"
+        "@worker\ndef f(n):\n    sys.stdout.buffer.write(b'x' * 100_000)\n    sys.stdout.flush()\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"n": 1}')
+    with open(FULL, "wb") as full:
+        process = start("run", "raw:f", "--args", "in.jsonl", folder=tmp_path, stderr=full)
+    assert 0 == process.wait(240)
+
+
+def test_an_encoding_that_click_mends_is_unheard_too(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that is ASCII, click writes to the stream below the text."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    with open(FULL, "wb") as full:
+        process = start("check", "nowhere", anew=True, stderr=full)
+    assert 2 == process.wait(240)
+
+
+def test_unbuffered_standard_error_stays_unbuffered(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of a line is there when a job brings the process down."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    (tmp_path / "down.py").write_text(
+        "import os, sys\nfrom sigra import worker\n"
+        "@worker\ndef f(n):\n    print('part', end='')\n    os._exit(7)\n"
+    )
+    (tmp_path / "in.jsonl").write_text('{"n": 1}')
+    process = start("run", "down:f", "--args", "in.jsonl", folder=tmp_path, anew=True)
+    assert (b"", b"part") == process.communicate(timeout=240)
+    assert 7 == process.returncode
+
+
 @pytest.mark.programs
 def test_a_command_runs_where_there_is_no_null_device(jobs_folder: Path) -> None:
     """As in a chroot: nothing has to be reserved for a stream that is not closed."""
