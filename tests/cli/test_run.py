@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import tracemalloc
+import tty
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -248,6 +249,27 @@ def test_args_that_cannot_be_read_to_their_end_stop_the_run(start, tmp_path):
     assert (1, 2) == (process.returncode, len(events((tmp_path / "audit.jsonl").read_text())))
     end = "Stopped: the args cannot be read any further: Input/output error\n"
     assert told.endswith(f"{end}Not run: the lines from 3 on\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is just the end")
+def test_a_bad_line_that_cannot_be_read_to_its_end_is_told_as_such(start, tmp_path):
+    """It was said that the file of bad lines cannot be written."""
+    reader, writer = pty.openpty()
+    tty.setraw(writer)
+    threading.Thread(target=feed, args=(writer, b"x" * 3_000_000), daemon=True).start()
+    rejects = str(tmp_path / "rejects")
+    process = start("run", "cli_jobs:note", "--args", "-", "--rejects", rejects, stdin=reader)
+    os.close(reader)
+    told = process.communicate(timeout=240)[1].decode()
+    assert 1 == process.returncode
+    end = "Stopped: the args cannot be read any further: Input/output error\n"
+    assert told.endswith(f"{end}Not run: the lines from 2 on\n")
+
+
+def feed(writer, data):
+    while data:
+        data = data[os.write(writer, data) :]
+    os.close(writer)
 
 
 @pytest.mark.parametrize("name", ["plain", "nice.name", "cli_jobs.note"])

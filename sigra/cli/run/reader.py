@@ -19,6 +19,10 @@ class BadLineError(Exception):
         self.reason = reason
 
 
+class UnreadableError(Exception):
+    """Report why lines cannot be read to their end."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
     """One line as it stands in the file, its line feed included.
@@ -41,7 +45,8 @@ class Line:
 class LineReader:
     """Read a binary stream line by line, holding ``limit`` bytes of it at most.
 
-    ``position`` is the number of bytes read, ``number`` that of the last line.
+    ``position`` is the number of bytes read, ``number`` that of the last line. Each read raises
+    ``UnreadableError`` where the stream breaks off.
     """
 
     def __init__(self, stream: BinaryIO, limit: int) -> None:
@@ -55,22 +60,28 @@ class LineReader:
         """Return the next line, or None at the end; what was left of a long one is skipped."""
         for _ in self.rest():
             pass
-        data = self._stream.readline(self.limit + 1)
+        data = self._readline(self.limit + 1)
         if not data:
             return None
         self.number += 1
-        self.position += len(data)
         self._inside = len(data) > self.limit and not data.endswith(b"\n")
         return Line(self.number, data, whole=not self._inside)
 
     def rest(self) -> Iterator[bytes]:
         """Yield what is left of a line that is not whole, in chunks."""
         while self._inside:
-            chunk = self._stream.readline(_CHUNK)
-            self.position += len(chunk)
+            chunk = self._readline(_CHUNK)
             self._inside = bool(chunk) and not chunk.endswith(b"\n")
             if chunk:
                 yield chunk
+
+    def _readline(self, limit: int) -> bytes:
+        try:
+            data = self._stream.readline(limit)
+        except OSError as error:
+            raise UnreadableError(error.strerror) from None
+        self.position += len(data)
+        return data
 
 
 def parse(line: Line, limit: int) -> dict[str, Any]:

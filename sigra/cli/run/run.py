@@ -10,7 +10,7 @@ from sigra.audit.stats import audit_stats
 from sigra.cli.failures import FailureLog
 from sigra.cli.output import PIPE_STATUS
 from sigra.cli.run.lane import Lane
-from sigra.cli.run.reader import BadLineError, Line, LineReader, parse
+from sigra.cli.run.reader import BadLineError, Line, LineReader, UnreadableError, parse
 from sigra.cli.run.rejects import RejectFile
 from sigra.cli.run.stop import GRACE, Stop
 from sigra.cli.run.summary import Report
@@ -86,19 +86,15 @@ class Run:
         )
 
     def _feed(self) -> None:
-        while (line := self._read()) is not None:
-            if not line.blank:
-                self._take(line)
-            self.lane.keep_below(self._in_flight, self._is_hurried)
-            self.bar.move(*self._progress())
-        self._at_end = not self.stop.asked
-
-    def _read(self) -> Line | None:
         try:
-            return self.stop.reading(self.reader.read)
-        except OSError as error:
-            self.stop.ask(f"the args cannot be read any further: {error.strerror}", 1)
-            return None
+            while (line := self.stop.reading(self.reader.read)) is not None:
+                if not line.blank:
+                    self._take(line)
+                self.lane.keep_below(self._in_flight, self._is_hurried)
+                self.bar.move(*self._progress())
+        except UnreadableError as error:
+            self.stop.ask(f"the args cannot be read any further: {error}", 1)
+        self._at_end = not self.stop.asked
 
     def _take(self, line: Line) -> None:
         before, self._last = self._last, line.number
