@@ -54,7 +54,9 @@ def _checked(target: str | URL) -> URL:
         url = make_url(target)
     except (ArgumentError, ValueError):
         raise ValueError(f"{_WANTED}; this is neither") from None
-    if "@" in (url.host or ""):  # what follows it there is the end of a password
+    # An @ there is of a password, whose end follows. A path of SQLite's may have one.
+    places = url.host, None if url.get_backend_name() == "sqlite" else url.database
+    if any("@" in (place or "") for place in places):
         raise ValueError("in the URL of an audit store, %40 stands for an @ in a name or password")
     check_kind(url.get_backend_name())
     try:

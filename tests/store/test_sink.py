@@ -445,11 +445,26 @@ def test_what_names_no_database_is_refused(wrong: Any) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_password_with_an_at_sign_that_was_not_escaped_is_refused() -> None:
+@pytest.mark.parametrize("password", ["p@hunter2", "p@hunter2/9", "p@hun@ter2", "p@hunter2:5/9"])
+def test_a_password_with_an_at_sign_that_was_not_escaped_is_refused(password: str) -> None:
     """The driver looked for a host of that name, and its error showed the end of the password."""
     with pytest.raises(ValueError, match="%40 stands for an @") as caught:
-        SqlAuditSink("postgresql+psycopg://u:p@hunter2@db/audit")
+        SqlAuditSink(f"postgresql+psycopg://u:{password}@db/audit")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        "sqlite:///u@example/audit@1.db",
+        "postgresql+psycopg://u:p%40hunter2/9@db/audit",
+        "postgresql+psycopg://u@example:p@[::1]:5432/audit",
+        "postgresql+psycopg:///audit?host=@socket&user=u@example",
+    ],
+)
+def test_an_at_sign_that_ends_no_password_is_taken(good: str) -> None:
+    """In a path, an escaped password, a user's name or the query it is no mistake."""
+    SqlAuditSink(good).close()
 
 
 def test_the_scheme_that_hosts_and_libpq_write_is_told_from_sqlalchemy_s() -> None:
