@@ -22,9 +22,9 @@ from sigra.options import check_capabilities
 from sigra.proxy import Worker
 from sigra.registry import resolve_backend
 
-_OURS = str(Path(__file__).parents[1])
-_BETWEEN = ("<frozen", import_module.__code__.co_filename, _OURS + os.sep)
-"""Where the files begin that lie between the command and what it names, or below that."""
+_OURS = str(Path(__file__).parents[1]) + os.sep
+_IMPORTING = ("<frozen", os.path.dirname(import_module.__code__.co_filename) + os.sep)
+"""Where the files of the importer begin."""
 
 
 class MisuseError(click.ClickException):
@@ -44,9 +44,10 @@ def from_here(path: str) -> str:
 def load_module(name: str) -> Any:
     """Import a module, from the current folder too; ``MisuseError`` where that fails."""
     if name.endswith(".py") or "/" in name or "\\" in name or name.startswith("."):
-        path = Path(os.path.splitext(from_here(name))[0])
+        path = Path(from_here(name).removesuffix(".py"))
         parts = path.parts
-        there = "change to its folder and " if ".." in parts or path.is_absolute() else ""
+        is_elsewhere = path.is_absolute() or any(part.startswith(".") for part in parts[:-1])
+        there = "change to its folder and " if is_elsewhere or parts == ("..",) else ""
         dotted = (parts[-1] if there else ".".join(parts)).lstrip(".") or "say shop.jobs"
         raise MisuseError(
             f"{name!r} is a path; {there}name the module as Python imports it: {dotted}"
@@ -158,10 +159,13 @@ def _broken(name: str, error: BaseException) -> str:
 
 
 def _told(error: BaseException) -> str:
-    """Describe an error in one line, with the last place that is not Sigra's or the importer's."""
+    """Describe an error in one line, with the last place before Sigra's own and the importer's."""
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        if not frame.filename.startswith(_BETWEEN):
+        if frame.filename.startswith(_OURS):
+            if where:
+                break
+        elif not frame.filename.startswith(_IMPORTING):
             where = f" ({frame.filename}:{frame.lineno})"
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}:{error.lineno})" if error.filename else ""

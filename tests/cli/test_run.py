@@ -294,6 +294,12 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
             "; change to its folder and name the module as Python imports it: say shop.jobs",
         ),
         ([".cli_jobs:f"], "is a path; name the module as Python imports it: cli_jobs"),
+        ([".shop.jobs:f"], "is a path; name the module as Python imports it: shop.jobs"),
+        (["./shop.jobs:f"], "is a path; name the module as Python imports it: shop.jobs"),
+        (
+            [".app/jobs.py:f"],
+            "; change to its folder and name the module as Python imports it: jobs",
+        ),
         (
             ["../app/jobs.py:f"],
             "; change to its folder and name the module as Python imports it: jobs",
@@ -313,6 +319,8 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         (["cli_jobs:note", "--rejects", "no/such/folder"], "there is no such folder"),
         (["wrong_at_import:f"], "cannot be imported: ZeroDivisionError: division by zero"),
         (["misspelt:f"], "misspelt.py:2)"),
+        (["nowhere:f"], "nowhere.py:2)"),
+        (["unknown:f"], "unknown.py:2)"),
         (["gives_up:f"], "cannot be imported: SystemExit: set it up \\x1b first"),
         # A ValueError before Python 3.11.4.
         (["binary:f"], "Error: source code string cannot contain null bytes\n"),
@@ -324,6 +332,10 @@ def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     (tmp_path / "wrong_at_import.py").write_text("1 / 0")
     misspelt = "import sigra\nsigra.worker(retries=3)(lambda: None)"
     (tmp_path / "misspelt.py").write_text(misspelt)
+    nowhere = "from sigra.store import SqlAuditSink\nSqlAuditSink('sqlite:////no/file').prepare()"
+    (tmp_path / "nowhere.py").write_text(nowhere)
+    unknown = "from importlib.metadata import version\nversion('no-such-package')"
+    (tmp_path / "unknown.py").write_text(unknown)
     (tmp_path / "binary.py").write_bytes(b"\0")
     (tmp_path / "gone.py").write_text("def make():\n    raise OSError('no\\nbroker')")
     (tmp_path / "gone-1.dist-info").mkdir()
