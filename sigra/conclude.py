@@ -15,6 +15,7 @@ from sigra.binding import ID_KEYS, IMPERSONATOR_KEY
 from sigra.context import Attempt
 from sigra.errors import JobCancelledError, JobFailedError, MissingArgError, brief
 from sigra.job import FINISHED, Job
+from sigra.json import type_qualname
 from sigra.options import LONGEST_DELAY, default_backoff
 from sigra.outcome import Cancel, Failure, Ok, Outcome, Snooze
 from sigra.scope import id_text
@@ -70,7 +71,7 @@ def _judge(attempt: Attempt, outcome: Outcome, context: Context) -> tuple[Verdic
 def conclude_error(attempt: Attempt, error: BaseException, context: Context) -> Verdict:
     """Turn what the function raised into a verdict; log it with its traceback and ids."""
     verdict = _retry_or_discard(attempt, error, context)
-    what = f"raised {type(error).__qualname__}{_what_follows(attempt, verdict)}"
+    what = f"raised {type_qualname(type(error))}{_what_follows(attempt, verdict)}"
     log_attempt(attempt, context, logging.ERROR, what, error)
     _audit(attempt, "error", context)
     return verdict

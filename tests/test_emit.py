@@ -1179,13 +1179,14 @@ def test_a_failure_is_written_to_the_standard_logger(caplog: pytest.LogCaptureFi
 def test_the_line_of_a_failure_names_the_action(
     wrong: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever else is wrong, and also where it was passed by keyword: so the call can be found."""
+    """Whatever else is wrong, also if it is of an enum or passed by keyword: so it can be found."""
     call: Any = log_safe
     call("a.b")
     call("a.b", SCOPE, **wrong)
     call(action="a.b", scope=SCOPE, **wrong)
+    call(Enum("Action", {"CLOSE": "a.b"}, type=str).CLOSE, SCOPE, **wrong)
     begin = "audit event a.b failed: rejected at "
-    assert [True] * 3 == [message.startswith(begin) for message in caplog.messages]
+    assert [True] * 4 == [message.startswith(begin) for message in caplog.messages]
 
 
 def test_a_flood_of_one_failure_is_summed_up(caplog: pytest.LogCaptureFixture) -> None:

@@ -62,8 +62,8 @@ def log_safe(
     writes, behind a savepoint. Secrets in ``metadata`` and in texts are redacted.
     """
     try:
-        if action is ABSENT:  # here, where the report of a failure names it
-            action = unknown.pop("action", ABSENT)
+        # Here, where the report of a failure names it.
+        action = unknown.pop("action", ABSENT) if action is ABSENT else action
         details = (target_id, target_type, metadata, actor_type, ip_address, user_agent,
                    occurred_at, organization_id, actor_id)  # fmt: skip
         result = _log(action, scope, outcome, details, audit_schema, surplus, unknown)

@@ -48,7 +48,8 @@ def _write(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``."""
     if (left_out := _left_out(result.reason)) is not None:
         # Names alone (of the action, of fields, of types), and no values.
-        name = action if type(action) is str and action in accepted else "(no valid action)"
+        given = str.__str__(action) if issubclass(type(action), str) else None
+        name = given if given in accepted else "(no valid action)"
         more = f" (and {left_out} more like it before)" if left_out else ""
         with suppress(Exception):
             _log.error("audit event %s failed: %s%s", name, result.reason, more)

@@ -54,8 +54,7 @@ def checked_form(
     """Return action and outcome as plain str; raise ``AuditRejectedError`` for a bad call."""
     action, outcome = _exact(action), _exact(outcome)
     # The action first: once it is known to be good, the line of the failure names it.
-    reason = "is missing" if action is ABSENT else action_fault(action)
-    if reason is not None:
+    if reason := "is missing" if action is ABSENT else action_fault(action):
         raise AuditRejectedError("action", f"it {reason}")
     if scope is ABSENT:
         raise AuditRejectedError("scope", "it is missing")

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from typing import Any
@@ -245,6 +246,28 @@ def test_the_result_of_a_job_that_waits_for_its_retry_tells_what_failed(sync: Sy
     text = r"the job is retryable \(attempt 2 ended with ConnectionError\): on the sync backend"
     with pytest.raises(TimeoutError, match=text):
         job.result()
+
+
+def test_the_name_of_an_error_is_read_without_code_of_its_metaclass(sync: SyncBackend) -> None:
+    """That raised out of .new(), and the job had no retry."""
+
+    class Odd(type):
+        def __getattribute__(cls, name: str) -> Any:
+            if name == "__qualname__":
+                raise RuntimeError("asked for it")
+            return super().__getattribute__(name)
+
+    class LostError(Exception, metaclass=Odd):
+        pass
+
+    @worker(name="sync.lost", max_attempts=2, backoff=10)
+    def lost() -> None:
+        raise LostError
+
+    states = []
+    with suppress(RuntimeError):  # pytest itself could not show it
+        states.append(lost.new({}).state)
+    assert ["retryable"] == states
 
 
 def test_attempts_end(sync: SyncBackend) -> None:

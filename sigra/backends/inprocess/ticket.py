@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sigra.backends.inprocess.arrival import Arrival
 from sigra.ids import in_child
+from sigra.json import type_qualname
 from sigra.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class LocalTicket:
         state = verdict.state
         if state == "retryable":
             self.failures += 1
-            self._failed_by = type(verdict.error).__qualname__  # not the error, which holds frames
+            self._failed_by = type_qualname(type(verdict.error))  # the error itself holds frames
         elif state == "scheduled":
             self.snoozes += 1
         else:
