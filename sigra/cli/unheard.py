@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from io import FileIO, RawIOBase, TextIOWrapper
+from io import BufferedWriter, FileIO, RawIOBase, TextIOWrapper
 from typing import Any
 
 
@@ -46,6 +46,7 @@ def bear_standard_error() -> None:
     raw = Unheard(os.fdopen(2, "wb", buffering=0, closefd=False))
     encoding = getattr(sys.stderr, "encoding", None)
     unbuffered = getattr(sys.stderr, "write_through", False)
+    stream: Any = raw if unbuffered else BufferedWriter(raw)
     sys.stderr = TextIOWrapper(
-        raw, encoding, "backslashreplace", line_buffering=True, write_through=unbuffered
+        stream, encoding, "backslashreplace", line_buffering=True, write_through=unbuffered
     )

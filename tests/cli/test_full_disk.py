@@ -164,6 +164,22 @@ def test_an_encoding_that_click_mends_is_unheard_too(
     assert 2 == process.wait(240)
 
 
+def test_lines_of_several_threads_do_not_mix(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe takes a part of a long one, and another thread's would come between."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "long.py").write_text(
+        "import sys\nfrom sigra import worker\n"
+        "@worker\ndef f(n):\n    sys.stdout.write(chr(97 + n) * 300_000 + '\\n')\n"
+    )
+    (tmp_path / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in range(20)))
+    words = ("run", "long:f", "--args", "in.jsonl", "--backend", "thread", "--workers", "5")
+    told = start(*words, folder=tmp_path, anew=True).communicate(timeout=240)[1]
+    lines = [line for line in told.splitlines() if len(line) > 1_000]
+    assert (20, 20) == (len(lines), sum(len(set(line)) == 1 for line in lines))
+
+
 def test_unbuffered_standard_error_stays_unbuffered(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
