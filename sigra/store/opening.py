@@ -54,9 +54,7 @@ def _checked(target: str | URL) -> URL:
         url = make_url(target)
     except (ArgumentError, ValueError):
         raise ValueError(f"{_WANTED}; this is neither") from None
-    # An @ there is of a password, whose end follows. A path of SQLite's may have one.
-    places = url.host, None if url.get_backend_name() == "sqlite" else url.database
-    if any("@" in (place or "") for place in places):
+    if _is_cut(target, url):
         raise ValueError("in the URL of an audit store, %40 stands for an @ in a name or password")
     check_kind(url.get_backend_name())
     try:
@@ -64,6 +62,14 @@ def _checked(target: str | URL) -> URL:
     except NoSuchModuleError:
         raise ValueError(f"{_WANTED}; there is no driver {url.get_driver_name()}") from None
     return url
+
+
+def _is_cut(target: str | URL, url: URL) -> bool:
+    """Tell whether an @ that was not escaped ended a password, whose end is in the other parts."""
+    if not isinstance(target, str) or url.get_backend_name() == "sqlite":  # a path may have one
+        return "@" in (url.host or "")
+    bare = make_url(target.replace("%40", ""))
+    return "@" in f"{bare.host}{bare.database}"
 
 
 def _synchronous(engine: Engine, *, owned: bool) -> Database:

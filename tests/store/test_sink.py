@@ -458,12 +458,15 @@ def test_a_password_with_an_at_sign_that_was_not_escaped_is_refused(password: st
     [
         "sqlite:///u@example/audit@1.db",
         "postgresql+psycopg://u:p%40hunter2/9@db/audit",
+        "postgresql+psycopg://u:p@db/audit%40example",
+        URL.create("postgresql+psycopg", "u", "p@hunter2/9", "db", database="audit@example"),
         "postgresql+psycopg://u@example:p@[::1]:5432/audit",
         "postgresql+psycopg:///audit?host=@socket&user=u@example",
     ],
+    ids=str,
 )
-def test_an_at_sign_that_ends_no_password_is_taken(good: str) -> None:
-    """In a path, an escaped password, a user's name or the query it is no mistake."""
+def test_an_at_sign_that_ends_no_password_is_taken(good: str | URL) -> None:
+    """In a path, a user's name, the query or a URL that was made of parts, and escaped anywhere."""
     SqlAuditSink(good).close()
 
 
