@@ -15,6 +15,7 @@ import threading
 import time
 import tracemalloc
 import tty
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -249,6 +250,23 @@ def test_args_that_cannot_be_read_to_their_end_stop_the_run(start, tmp_path):
     assert (1, 2) == (process.returncode, len(events((tmp_path / "audit.jsonl").read_text())))
     end = "Stopped: the args cannot be read any further: Input/output error\n"
     assert told.endswith(f"{end}Not run: the lines from 3 on\n")
+
+
+def test_standard_input_that_does_not_block_is_waited_for(start):
+    """That it holds nothing at a moment was taken for its end, and the rest was not run."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    process = start("run", "cli_jobs:note", "--args", "-", stdin=reader)
+    os.close(reader)
+    line = b'{"organization_id": "o", "actor_id": null, "n": 1}\n'
+    answers = []
+    with suppress(BrokenPipeError):
+        for _ in range(200):  # in some of them it looks before it is answered
+            os.write(writer, line)
+            answers.append(process.stdout.readline())
+    os.close(writer)
+    assert 200 == len(events(b"".join(answers).decode()))
+    assert (b"", 0) == (process.communicate(timeout=240)[0], process.returncode)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is just the end")

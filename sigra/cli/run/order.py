@@ -199,6 +199,8 @@ def _opened(source: str) -> Iterator[BinaryIO]:
     if source == "-":
         if sys.stdin is None:
             raise MisuseError("--args - cannot be read: standard input is closed")
+        with suppress(OSError, AttributeError):  # Windows may have no such thing
+            os.set_blocking(sys.stdin.fileno(), True)  # else it ends where it is slow
         yield sys.stdin.buffer
         return
     try:
