@@ -67,7 +67,9 @@ class Awake(Received):
     def __init__(self, broker: Any, *args: Any) -> None:
         super().__init__(broker, *args)
         # It gave its last sign of life a moment before it stood still, and more often does no harm.
-        self._limit, self._at = broker.heartbeat_timeout / 2_000, time.time()
+        # Where there is no message, it waits itself, for up to its timeout.
+        self._limit = (broker.heartbeat_timeout / 2 + self.timeout) / 1_000
+        self._at = time.time()
 
     def __next__(self) -> Any:
         """Return the next message, or None where there is none now."""

@@ -619,6 +619,21 @@ def test_a_delayed_message_that_a_consumer_holds_runs_once(redis, meanwhile, own
     assert sorted(ran) == [0, 1]
 
 
+def test_a_consumer_that_only_waits_for_messages_has_not_stood_still(redis):
+    """Where Dramatiq waits for long between two looks, it was ended and begun anew after each."""
+    queue = f"sigra-{uuid.uuid4().hex[:10]}"
+    broker = RedisBroker(url=redis, namespace=queue, heartbeat_timeout=1000)
+    DramatiqBackend(broker, queue=queue)
+    worker = dramatiq.Worker(broker, worker_threads=1, worker_timeout=2000)
+    worker.start()
+    waits = worker.consumers[f"{queue}.DQ"]
+    try:
+        wait_until(lambda: waits.consumer and waits.consumer.misses > 11)
+    finally:
+        worker.stop()
+        broker.client.connection_pool.disconnect()
+
+
 def test_a_consumer_remembers_no_delayed_message_that_has_run(rabbitmq):
     """Its books would grow by one for each, for as long as it lives."""
     queue, ran = f"sigra-{uuid.uuid4().hex[:10]}", []
