@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 from sigra.backends.envelope import MARK
 from sigra.backends.external import ENDED, ends_in, native
 from sigra.backends.jsonb import unfit
+from sigra.backends.procrastinate_alive import keep_alive
 from sigra.backends.procrastinate_notes import AgainError, note
+from sigra.backends.procrastinate_rescue import let_go
 
 _Aborted = native("procrastinate", "procrastinate").exceptions.JobAborted
 
@@ -23,6 +25,13 @@ def enter(context: Any) -> Any:
     return context.job
 
 
+def hold(context: Any) -> None:
+    """Keep a job from others until its task has ended; let it go if that end cannot be written."""
+    whole: Any = asyncio.current_task()
+    whole.add_done_callback(partial(let_go, context))
+    keep_alive(context, whole)
+
+
 @cache
 def watch_consumers(is_ours: Callable[[Any, str], bool]) -> None:
     """Have each consumer that this process makes from now on do so with the jobs of workers.
@@ -33,10 +42,13 @@ def watch_consumers(is_ours: Callable[[Any, str], bool]) -> None:
     make = kind.__init__
 
     async def run_or_again(proceed: Callable[[], Awaitable[Any]], context: Any, _: Any) -> Any:
+        if not is_ours(context.app, context.job.task_name):
+            return await proceed()
+        hold(context)
         try:
             return await proceed()
         except (Exception, asyncio.CancelledError) as error:
-            if _ENTERED not in vars(context) and is_ours(context.app, context.job.task_name):
+            if _ENTERED not in vars(context):
                 await _run_again(context, error)
             raise
 

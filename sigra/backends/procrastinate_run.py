@@ -14,11 +14,9 @@ from sigra.backends.cut_off import by_procrastinate
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.jsonb import unfit
 from sigra.backends.none_known import warn_at_start
-from sigra.backends.procrastinate_alive import keep_alive
 from sigra.backends.procrastinate_middleware import enter, watch_consumers
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
 from sigra.backends.procrastinate_read import fetch_any
-from sigra.backends.procrastinate_rescue import let_go
 from sigra.backends.producing import error_text
 
 _procrastinate = native("procrastinate", "procrastinate")
@@ -30,9 +28,6 @@ _ABORTS = (_procrastinate.exceptions.JobAborted, asyncio.CancelledError)
 async def run(context: Any, args: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
     native, payload = enter(context), unfit(args)
-    if (whole := asyncio.current_task()) is not None:
-        whole.add_done_callback(partial(let_go, context))
-        keep_alive(context, whole)
     definition = catalog.lookup(native.task_name)
     # Our own verdicts keep both counts equal; a rescue or a retry by hand raises only the native.
     lost = native.attempts - ends_in(payload)

@@ -55,6 +55,7 @@ from sigra import (  # noqa: E402
 )
 from sigra.backends import (  # noqa: E402
     procrastinate_insert,
+    procrastinate_middleware,
     procrastinate_notes,
     procrastinate_run,
 )
@@ -253,6 +254,35 @@ class TestProcrastinate(LoopContract):
             harness.settle()
         assert [run["attempt"] for run in journal.runs()] == [1, 1]
         assert len({event["event_id"] for event in journal.events("contract.echo")}) == 1
+        assert harness.row(job)["status"] == "succeeded"
+
+    def test_a_job_that_a_middleware_kept_from_its_begin_is_let_go_where_that_cannot_be_written(
+        self, harness: Any
+    ) -> None:
+        """Its worker, which lives on, held it for ever, and its unique key."""
+        connector = procrastinate.PsycopgConnector(conninfo=harness.server)
+        app, errors = procrastinate.App(connector=connector), [OSError("away")]
+        update = "OF status ON procrastinate_jobs WHEN NEW.status = 'todo' AND NEW.id = {}"
+
+        async def raises(proceed: Any, context: Any, _: Any) -> None:
+            if context.job.task_name == contract_workers.echo.name and errors:
+                raise errors.pop()
+            await proceed()
+
+        async def consume() -> None:
+            async with app.open_async():
+                options = {"worker_middleware": [raises], "install_signal_handlers": False}
+                running = asyncio.ensure_future(app.run_worker_async(**options))
+                while not harness.settled(job.native_id):
+                    await asyncio.sleep(0.1)
+                running.cancel()
+                await asyncio.wait({running})
+
+        harness.stop()
+        ProcrastinateBackend(app, rescue_after=6)
+        job = contract_workers.echo.new(IDS, max_attempts=2, unique="k")
+        with failing(harness.server, update.format(job.native_id), times=1), not_hanging():
+            asyncio.run(consume())
         assert harness.row(job)["status"] == "succeeded"
 
     def test_a_job_that_failed_for_good_stays_so_where_its_end_cannot_be_written(
@@ -933,7 +963,12 @@ def test_a_job_is_let_go_as_it_ends_and_not_as_its_consumer_does() -> None:
     async def run_it() -> weakref.ref[Any]:
         job = SimpleNamespace(id=1, task_name=ends.name, attempts=0, worker_id=1)
         context: Any = SimpleNamespace(app=procrastinate_app.app, job=job)
-        running = asyncio.create_task(procrastinate_run.run(context, IDS))
+
+        async def run_held() -> None:
+            procrastinate_middleware.hold(context)
+            await procrastinate_run.run(context, IDS)
+
+        running = asyncio.create_task(run_held())
         await running
         return weakref.ref(running)
 
