@@ -112,7 +112,10 @@ def watch_hooks(worker: Any) -> None:
             job = context["job"]
             if only_fetched(job):
                 job.attempts, job.sigra_fetched = job.attempts - 1, False
-                await job.retry("cancelled")
+                found = await job.get_queue().job(job.key)
+                # Else a sweep took it away, or somebody aborts it, which a sweep then ends.
+                if found and (found.started, found.status) == (job.started, _saq.Status.ACTIVE):
+                    await job.retry("cancelled")
             raise
 
     worker._before_process = before_or_again

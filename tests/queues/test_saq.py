@@ -972,6 +972,73 @@ def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(serve
     assert (native.status, native.attempts) == ("queued", 0)
 
 
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_stop_that_meets_a_hook_leaves_a_job_alone_that_another_consumer_has_run(server, request):
+    """The hook took longer than the job's heartbeat, and the job was queued after its end."""
+    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
+    queue, beside = (saq.Queue.from_url(url, name=name) for _ in range(2))
+    backend = SaqBackend(queue, heartbeat=1)
+
+    @tenant_worker(name=f"tests.slow_hook_{server}", backend=backend, max_attempts=2)
+    async def runs(scope):
+        pass
+
+    async def hook(context):
+        await asyncio.sleep(1.5)
+        await beside.sweep()
+        await asyncio.sleep(1.5)
+        await beside.schedule()
+        await another.process()
+        running.cancel()
+        await asyncio.sleep(60)
+
+    async def stop_it():
+        nonlocal another, running
+        await beside.connect()
+        another = saq.Worker(beside, backend.functions)
+        job = await runs.anew(IDS)
+        worker = saq.Worker(queue, backend.functions, before_process=hook)
+        running = asyncio.ensure_future(worker.process())
+        await asyncio.gather(running, return_exceptions=True)
+        await beside.disconnect()
+        return await left_of(queue, job)
+
+    another = running = None
+    with not_hanging():
+        native = asyncio.run(stop_it())
+    assert native.status == "complete"
+
+
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_stop_that_meets_a_hook_leaves_a_job_aborted_that_somebody_has_aborted(server, request):
+    """It was queued again, and ran."""
+    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    backend = SaqBackend(queue)
+
+    @tenant_worker(name=f"tests.aborted_hook_{server}", backend=backend)
+    async def never_begins(scope):
+        pass
+
+    async def hook(context):
+        await (await queue.job(context["job"].key)).abort("not this one")
+        running.cancel()
+        await asyncio.sleep(60)
+
+    async def stop_it():
+        nonlocal running
+        job = await never_begins.anew(IDS)
+        worker = saq.Worker(queue, backend.functions, before_process=hook)
+        running = asyncio.ensure_future(worker.process())
+        await asyncio.gather(running, return_exceptions=True)
+        return await left_of(queue, job)
+
+    running = None
+    with not_hanging():
+        native = asyncio.run(stop_it())
+    assert native.status == "aborting"  # a sweep ends it
+
+
 @pytest.mark.parametrize("dump", [pickle.dumps, repr])
 def test_what_does_not_write_json_is_refused(dump):
     """A queue that pickles could run whatever somebody has written to it."""
