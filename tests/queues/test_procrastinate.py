@@ -271,8 +271,9 @@ class TestProcrastinate(LoopContract):
 
         async def consume() -> None:
             async with app.open_async():
-                options = {"worker_middleware": [raises], "install_signal_handlers": False}
-                running = asyncio.ensure_future(app.run_worker_async(**options))
+                options = {"install_signal_handlers": False, "update_heartbeat_interval": 1}
+                worker = app.run_worker_async(worker_middleware=[raises], **options)
+                running = asyncio.ensure_future(worker)
                 while not harness.settled(job.native_id):
                     await asyncio.sleep(0.1)
                 running.cancel()
@@ -851,6 +852,37 @@ class TestProcrastinate(LoopContract):
             while harness.alive:
                 time.sleep(0.05)
         assert journal.audited("queues.held")
+
+    def test_a_consumer_whose_stop_waits_for_a_middleware_is_not_taken_for_dead(
+        self, harness: Any
+    ) -> None:
+        """The job ran in another consumer, and then in this one too."""
+        connector = procrastinate.PsycopgConnector(conninfo=harness.server)
+        app = procrastinate.App(connector=connector)
+
+        async def waits(proceed: Any, context: Any, _: Any) -> None:
+            if context.job.task_name == contract_workers.echo.name:
+                running.cancel()
+                await asyncio.sleep(1)
+                last = harness.sign_of_life()
+                while harness.sign_of_life() == last:
+                    await asyncio.sleep(0.1)
+            await proceed()
+
+        async def consume() -> None:
+            nonlocal running
+            async with app.open_async():
+                options = {"worker_middleware": [waits], "install_signal_handlers": False}
+                running = asyncio.ensure_future(app.run_worker_async(**options))
+                await asyncio.wait({running})
+
+        running: Any = None
+        harness.stop()
+        ProcrastinateBackend(app)
+        job = contract_workers.echo.new(IDS)
+        with not_hanging():
+            asyncio.run(consume())
+        assert harness.row(job)["status"] == "succeeded"
 
     def test_a_user_ends_a_running_job(self, harness: Any, journal: Journal) -> None:
         """A job that procrastinate's own API aborts is over, whatever attempts are left."""
