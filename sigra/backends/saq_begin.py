@@ -58,9 +58,8 @@ def watch_begins(queue: Any) -> None:
             job.retry_delay = AGAIN  # and not as long as this run waited itself
 
     async def retry_as_it_was(job: Any, error: str | None) -> None:
-        if only_fetched(job):
-            job.kwargs = {**job.kwargs, ENDED: ends_in(job.kwargs) + 1}
-        await retry(job, error)
+        if await _is_to_retry(job):
+            await retry(job, error)
 
     queue.update, queue.retry = update_or_uncount, retry_as_it_was
     if hasattr(queue, "pool"):
@@ -110,12 +109,9 @@ def watch_hooks(worker: Any) -> None:
             await before(context)
         except asyncio.CancelledError:
             job = context["job"]
-            if only_fetched(job):
+            if only_fetched(job) and await _is_here(job):
                 job.attempts, job.sigra_fetched = job.attempts - 1, False
-                found = await job.get_queue().job(job.key)
-                # Else a sweep took it away, or somebody aborts it, which a sweep then ends.
-                if found and (found.started, found.status) == (job.started, _saq.Status.ACTIVE):
-                    await job.retry("cancelled")
+                await job.retry("cancelled")
             raise
 
     worker._before_process = before_or_again
@@ -124,6 +120,20 @@ def watch_hooks(worker: Any) -> None:
 def only_fetched(job: Any) -> bool:
     """Tell whether this consumer has begun the job for SAQ, and not yet its run."""
     return getattr(job, "sigra_fetched", False)
+
+
+async def _is_to_retry(job: Any) -> bool:
+    """Tell whether SAQ may send a job again; if its run has not begun, note that in the job."""
+    if not only_fetched(job):
+        return True
+    job.kwargs = {**job.kwargs, ENDED: ends_in(job.kwargs) + 1}
+    return await _is_here(job)
+
+
+async def _is_here(job: Any) -> bool:
+    """Tell whether a job is still begun here: not taken away by a sweep, or to be ended by one."""
+    found = await job.get_queue().job(job.key)
+    return bool(found) and (found.started, found.status) == (job.started, _saq.Status.ACTIVE)
 
 
 def begin_notes(job: Any) -> dict[str, Any]:

@@ -972,14 +972,15 @@ def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(serve
     assert (native.status, native.attempts) == ("queued", 0)
 
 
+@pytest.mark.parametrize("how", ["a stop", "an error"])
 @pytest.mark.parametrize("server", ["redis", "postgres"])
-def test_a_stop_that_meets_a_hook_leaves_a_job_alone_that_another_consumer_has_run(server, request):
+def test_a_hook_that_ends_badly_leaves_a_job_alone_that_another_has_run(server, how, request):
     """The hook took longer than the job's heartbeat, and the job was queued after its end."""
     url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
     queue, beside = (saq.Queue.from_url(url, name=name) for _ in range(2))
     backend = SaqBackend(queue, heartbeat=1)
 
-    @tenant_worker(name=f"tests.slow_hook_{server}", backend=backend, max_attempts=2)
+    @tenant_worker(name=f"tests.hook_{name}", backend=backend, max_attempts=2)
     async def runs(scope):
         pass
 
@@ -989,6 +990,8 @@ def test_a_stop_that_meets_a_hook_leaves_a_job_alone_that_another_consumer_has_r
         await asyncio.sleep(1.5)
         await beside.schedule()
         await another.process()
+        if how == "an error":
+            raise OSError
         running.cancel()
         await asyncio.sleep(60)
 
