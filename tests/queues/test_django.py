@@ -551,7 +551,8 @@ class TestDjangoOnPostgres(DjangoContract):
         huey = sqlite_huey(filename=tmp_path / "huey.db", serializer=JSONSerializer())
         connection.cursor().execute("CREATE SEQUENCE seen")
         queries = "SELECT pg_terminate_backend(pg_backend_pid())", "SELECT setval('seen', 7)"
-        with configure(backend=HueyBackend(huey)), ThreadPoolExecutor(1) as threads:
+        ended = closing(huey.storage)
+        with ended, configure(backend=HueyBackend(huey)), ThreadPoolExecutor(1) as threads:
             for query in queries:
                 django_jobs.asks.new({**IDS, "query": query}, max_attempts=1)
                 threads.submit(huey.execute, huey.dequeue()).result()
