@@ -1013,6 +1013,23 @@ def test_a_job_is_let_go_as_it_ends_and_not_as_its_consumer_does() -> None:
     asyncio.run(run_one_and_look())
 
 
+async def run_once(app: Any, **options: Any) -> None:
+    """Run what waits in memory, also what is to run later."""
+    for row in app.connector.jobs.values():
+        row["scheduled_at"] = None
+    await app.run_worker_async(wait=False, install_signal_handlers=False, **options)
+
+
+async def run_until_settled(app: Any, worker: Any, **options: Any) -> Any:
+    """Enqueue a job in memory, and run it as often as it waits; return its row."""
+    with configure(backend=ProcrastinateBackend(app)):
+        job = await worker.anew(IDS)
+    row = app.connector.jobs[int(job.native_id)]
+    while row["status"] == "todo":
+        await run_once(app, **options)
+    return row
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_the_connector_for_tests_runs_each_attempt(is_async: bool) -> None:
     """It takes no SQL of ours, and knew not even that a plain function waits for a thread."""
@@ -1033,24 +1050,12 @@ def test_the_connector_for_tests_runs_each_attempt(is_async: bool) -> None:
 
     async def run_it() -> str:
         async with app.open_async():
-            with configure(backend=ProcrastinateBackend(app)):
-                job = await known.anew(IDS)
-            row = app.connector.jobs[int(job.native_id)]
-            while row["status"] == "todo":
-                await app.run_worker_async(wait=False, install_signal_handlers=False)
-                row["scheduled_at"] = None  # do not wait until a snooze is over
+            row = await run_until_settled(app, known)
         return row["status"]
 
     with not_hanging():
         assert asyncio.run(run_it()) == "succeeded"
     assert runs == [(1, 0), (1, 1), (2, 1)]
-
-
-async def run_once(app: Any, **options: Any) -> None:
-    """Run what waits in memory, also what is to run later."""
-    for row in app.connector.jobs.values():
-        row["scheduled_at"] = None
-    await app.run_worker_async(wait=False, install_signal_handlers=False, **options)
 
 
 @pytest.mark.parametrize("kind", ["worker_middleware", "task_middleware"])
@@ -1103,11 +1108,7 @@ def test_a_middleware_that_raises_before_a_job_uses_up_no_attempt(raises: int, s
 
     async def run_it() -> str:
         async with app.open_async():
-            with configure(backend=ProcrastinateBackend(app)):
-                job = await known.anew(IDS)
-            row = app.connector.jobs[int(job.native_id)]
-            while row["status"] == "todo":
-                await run_once(app, worker_middleware=[may_raise])
+            row = await run_until_settled(app, known, worker_middleware=[may_raise])
         return row["status"]
 
     with not_hanging():
@@ -1129,13 +1130,9 @@ def test_a_job_that_a_middleware_kept_from_its_begin_runs_when_it_is_retried_by_
 
     async def run_it() -> str:
         async with app.open_async():
-            with configure(backend=ProcrastinateBackend(app)):
-                job = await known.anew(IDS)
-            row = app.connector.jobs[int(job.native_id)]
-            while row["status"] == "todo":
-                await run_once(app, worker_middleware=[raises])
+            row = await run_until_settled(app, known, worker_middleware=[raises])
             now = datetime.now(timezone.utc)
-            await app.job_manager.retry_job_by_id_async(int(job.native_id), retry_at=now)
+            await app.job_manager.retry_job_by_id_async(row["id"], retry_at=now)
             await run_once(app)
         return row["status"]
 
