@@ -19,7 +19,7 @@ import pytest
 from consumer import HERE
 from consumer_side import held, one_thread, tokens_of
 from older_release import older_pack
-from queue_harness import QueueHarness, collect, not_hanging
+from queue_harness import QueueHarness, collect, not_hanging, threads_of
 
 from sigra import EnqueueError, InvalidOptionError
 from sigra.backends.postgres_pool import OwnPool
@@ -270,21 +270,22 @@ class OwnPoolContract(QueueContract):
 
     def test_connections_that_nobody_uses_any_more_end(self, harness: Any) -> None:
         """A suite that makes a backend for each test keeps neither their threads nor these."""
-        before = threading.enumerate()
-        with OwnPool(harness.server, timeout=5.0, max_size=1).connection() as conn:
+        pool = OwnPool(harness.server, timeout=5.0, max_size=1, name="nobody-s")
+        with pool.connection() as conn:
             conn.execute("SELECT 1")
-        del conn
+        threads = threads_of("nobody-s")
+        del pool, conn
         collect()
-        started = {*threading.enumerate()}.difference(before)
-        for thread in started:  # the last to have the pool may be one of them: see the next test
+        for thread in threads:  # the last to have the pool may be one of them: see the next test
             thread.join(harness.patience)
-        assert not any(thread.is_alive() for thread in started)
+        assert threads
+        assert not any(thread.is_alive() for thread in threads)
 
     def test_a_pool_that_one_of_its_own_threads_is_the_last_to_have_ends(
         self, harness: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """That thread cannot wait for itself: psycopg's pool then says so on standard error."""
-        before, told, ended = threading.enumerate(), [], threading.Event()
+        told, ended = list[Any](), threading.Event()
         monkeypatch.setattr(sys, "unraisablehook", told.append)
 
         class LastToHave(list[Any]):
@@ -292,14 +293,14 @@ class OwnPoolContract(QueueContract):
                 ended.wait(harness.patience)
                 self.clear()
 
-        pool = OwnPool(harness.server, timeout=5.0, max_size=1)._pool_here()
+        pool = OwnPool(harness.server, timeout=5.0, max_size=1, name="its-own-s")._pool_here()
         pool.run_task(LastToHave([pool]))
+        threads = threads_of("its-own-s")
         del pool
-        started = {*threading.enumerate()}.difference(before)
         ended.set()
-        for thread in started:
+        for thread in threads:
             thread.join(harness.patience)
-        assert started
+        assert threads
         assert not any("join" in str(each.exc_value) for each in told)  # else: what others left
 
     def test_a_program_ends_though_its_pool_is_open(self, harness: Any) -> None:

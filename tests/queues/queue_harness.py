@@ -235,6 +235,11 @@ def collect() -> None:
         gc.collect()
 
 
+def threads_of(pool: str) -> list[threading.Thread]:
+    """Return the threads of psycopg's pool of this name; the harness has some of its own."""
+    return [each for each in threading.enumerate() if each.name.startswith(f"{pool}-")]
+
+
 def keeps_what_a_failed_job_had(backend: Backend) -> bool:
     """Run a job that fails, here; tell whether its values are kept until garbage is collected."""
     in_hand: list[weakref.ref[Any]] = []
