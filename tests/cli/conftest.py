@@ -49,6 +49,10 @@ def sleepy(scope, n: int, job):
     return Snooze(3600) if job.snoozes < 2 else None
 
 @tenant_worker
+def waits(scope, n: int, job):  # for ever, were it not for the bound of the test
+    return Snooze(30) if n > 1 and job.snoozes < 20_000 else None
+
+@tenant_worker
 async def gentle(scope, n: int):
     log_safe("number.note", scope, target_id=n)
 

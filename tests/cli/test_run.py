@@ -201,6 +201,16 @@ def test_snoozes_take_no_time_on_sync(numbers):
     assert (10.0, 20.0) == (told["jobs completed"], told["snoozes"])
 
 
+def test_jobs_that_only_snooze_are_given_up_on_sync(numbers):
+    """On a virtual clock they would run for ever: the command stops, and names their lines."""
+    result = numbers("waits", 9, "--in-flight", "3")
+    told = figures(result)
+    assert (1, 2.0, 3.0) == (result.exit_code, told["jobs completed"], told["jobs unfinished"])
+    assert "Not finished: the jobs of line 3-5" in result.stderr
+    assert "Stopped: the jobs left only snooze" in result.stderr
+    assert "Not run: the lines from 6 on" in result.stderr
+
+
 def test_jobs_that_jobs_enqueue_are_waited_for(numbers):
     """Children run on the backend of the run and are counted."""
     told = figures(numbers("parent", 10, backend="thread"))

@@ -15,6 +15,7 @@ from sigra.backends.sync import SyncBackend
 from sigra.backends.thread import ThreadBackend
 from sigra.cli.run.follow import FollowingBackend
 from sigra.enqueue import Enqueuer
+from sigra.job import FINISHED
 
 if TYPE_CHECKING:
     from sigra.definition import Definition
@@ -22,12 +23,17 @@ if TYPE_CHECKING:
 _FOREVER = 1e12
 """Seconds: no snooze is longer."""
 
+_PATIENCE = 1_000
+"""How often each unfinished job may run on a virtual clock before one of them has to end."""
+
 
 class Lane:
     """Enqueue a worker's jobs on a backend that runs them by itself, and wait for them."""
 
     file: str | None = None
     """The file in which unfinished jobs stay, for the next run to finish them."""
+    stuck: str | None = None
+    """Why the jobs that are left will not end, once that is certain enough."""
 
     def __init__(self, definition: Definition, inner: Backend) -> None:
         self.backend = self._follow(inner)
@@ -70,10 +76,22 @@ class Lane:
 class SyncLane(Lane):
     """Run jobs inside ``new``, and later ones by the virtual clock of ``drain()``."""
 
+    _in_vain = 0
+
     def _step(self, pause: float) -> bool:
         del pause  # nothing is waited for
         inner = self.backend.inner
-        return isinstance(inner, SyncBackend) and bool(inner.drain(_FOREVER, limit=50))
+        if self.stuck is not None or not isinstance(inner, SyncBackend):
+            return False
+        ran = inner.drain(_FOREVER, limit=50)
+        ended = any(job.state in FINISHED for job in ran)
+        self._in_vain = 0 if ended else self._in_vain + len(ran)
+        # Nothing waits here, so what they wait for may never come: they would run for ever.
+        if self._in_vain >= _PATIENCE * max(10, self.backend.unfinished):
+            self.stuck = (
+                f"the jobs left only snooze: none of the last {self._in_vain:,} runs ended one"
+            )
+        return bool(ran)
 
 
 class LoopLane(Lane):

@@ -90,7 +90,7 @@ class Run:
             while (line := self.stop.reading(self.reader.read)) is not None:
                 if not line.blank:
                     self._take(line)
-                self.lane.keep_below(self._in_flight, self._is_hurried)
+                self._keep_below(self._in_flight)
                 self.bar.move(*self._progress())
         except UnreadableError as error:
             self.stop.ask(f"the args cannot be read any further: {error}", 1)
@@ -122,8 +122,13 @@ class Run:
             # Going on would lose each further bad line.
             self.stop.ask(f"cannot write {self._rejects.path}: {error.strerror}", 1)
 
+    def _keep_below(self, limit: int) -> None:
+        self.lane.keep_below(limit, self._is_hurried)
+        if self.lane.stuck is not None:
+            self.stop.ask(self.lane.stuck, 1)
+
     def _finish(self) -> None:
-        self.lane.keep_below(1, self._is_hurried)
+        self._keep_below(1)
         if self.stop.hurried:
             self._announce()
         self.lane.close(GRACE if self.stop.hurried else None)
