@@ -27,13 +27,9 @@ if TYPE_CHECKING:
 
         audit_schema: Any
         action: str | None
+        audit_required: bool
         name: str | None
         backend: str | Backend | None
-
-    class TenantSettings(Settings, total=False):
-        """What ``tenant_worker`` takes besides."""
-
-        audit_required: bool
 
 
 P = ParamSpec("P")
@@ -44,7 +40,7 @@ R = TypeVar("R")
 def tenant_worker(function: Callable[P, R], /) -> TenantWorker[P, R]: ...
 @overload
 def tenant_worker(
-    **settings: Unpack[TenantSettings],
+    **settings: Unpack[Settings],
 ) -> Callable[[Callable[P, R]], TenantWorker[P, R]]: ...
 def tenant_worker(
     function: Callable[..., Any] | None = None, /, *, audit_schema: Any = None,
@@ -68,8 +64,8 @@ def tenant_worker(
 
     def decorate(function: Any) -> TenantWorker[..., Any]:
         return TenantWorker(_define(
-            function, name, audit_schema, action, backend, default_options,
-            tenant=True, audit_required=audit_required,
+            function, name, audit_schema, action, audit_required, backend, default_options,
+            tenant=True,
         ))  # fmt: skip
 
     return decorate if function is None else decorate(function)
@@ -81,8 +77,8 @@ def worker(function: Callable[P, R], /) -> Worker[P, R]: ...
 def worker(**settings: Unpack[Settings]) -> Callable[[Callable[P, R]], Worker[P, R]]: ...
 def worker(
     function: Callable[..., Any] | None = None, /, *, audit_schema: Any = None,
-    action: str | None = None, name: str | None = None, backend: str | Backend | None = None,
-    **default_options: Any,
+    action: str | None = None, audit_required: bool = False, name: str | None = None,
+    backend: str | Backend | None = None, **default_options: Any,
 ) -> Any:  # fmt: skip
     """Make a tenant-agnostic worker: no key is required and no scope is injected.
 
@@ -91,15 +87,16 @@ def worker(
     """
 
     def decorate(function: Any) -> Worker[..., Any]:
-        return Worker(_define(function, name, audit_schema, action, backend, default_options))
+        return Worker(_define(
+            function, name, audit_schema, action, audit_required, backend, default_options
+        ))  # fmt: skip
 
     return decorate if function is None else decorate(function)
 
 
 def _define(
-    function: Any, name: str | None, audit_schema: Any, action: str | None,
-    backend: str | Backend | None, default_options: dict[str, Any],
-    *, tenant: bool = False, audit_required: bool = False,
+    function: Any, name: str | None, audit_schema: Any, action: str | None, audit_required: bool,
+    backend: str | Backend | None, default_options: dict[str, Any], *, tenant: bool = False,
 ) -> Definition:  # fmt: skip
     function = function.__func__ if isinstance(function, staticmethod) else function
     binding = bind(function, tenant=tenant)

@@ -17,6 +17,7 @@ from sigra import (
     configure,
     log_safe,
     tenant_worker,
+    worker,
 )
 from sigra.testing import AuditLog
 
@@ -92,6 +93,25 @@ def test_while_no_sink_can_write_no_body_runs(
             "builtins.OSError; tests.test_required_audit.Disk raised builtins.OSError"
         )
     assert JOBS == audit_stats().failed - before
+
+
+@worker(audit_required=True)
+def sweep(args: Any) -> None:
+    ran.append("swept")
+
+
+def test_a_tenant_agnostic_worker_may_require_it_too(backend: SyncBackend) -> None:
+    """Its body does not run while no sink writes; then the system has begun it, for no one."""
+    disk = Disk()
+    with configure(sinks=[disk]):
+        assert ("discarded", []) == (sweep.new({}).state, ran)
+        disk.full = False
+        job = sweep.new({})
+    assert ["swept"] == ran
+    (event,) = disk.events
+    assert ("sigra.job.begun", "system", None, job.id) == (
+        event.action, event.actor_type, event.organization_id, event.job_id,
+    )  # fmt: skip
 
 
 async def arefund() -> Any:
