@@ -39,9 +39,9 @@ class Many:
 """
 
 
-def status(folder: Path, body: str) -> int:
+def status(folder: Path, body: str, more: str = "") -> int:
     """Check a module with a worker; return the status, 1 if a flow into ``may`` is found."""
-    (folder / "jobs.py").write_text(f"{HEAD}def w(scope, c):\n {body}\n")
+    (folder / "jobs.py").write_text(f"{HEAD}def w(scope, c):\n {body}\n{more}\n")
     result = CliRunner().invoke(sigra, ["check", str(folder), "--json"])
     assert {flow["target"] for flow in json.loads(result.stdout)} <= {"jobs.may"}
     return result.exit_code
@@ -68,6 +68,26 @@ def test_a_method_that_a_subclass_defines_is_followed(tmp_path: Path, body: str,
 def test_a_sibling_s_method_is_not(tmp_path: Path, body: str) -> None:
     """Another class that defines it otherwise raises no alarm."""
     assert 0 == status(tmp_path, f"Asks()\n {body.format('Quiet')}")
+
+
+@pytest.mark.parametrize("over", ["super()", "super(Here, self)"])
+@pytest.mark.parametrize("method", ["hook", "run", "__init__"])
+@pytest.mark.parametrize(("base", "expected"), [("Asks", 1), ("Deep", 1), ("Quiet, Asks", 0)])
+def test_super_is_the_class_above(
+    tmp_path: Path, base: str, expected: int, method: str, over: str
+) -> None:
+    """What a class's own method calls on it is the method that the class inherits."""
+    begin = f"class Here({base}):\n def {method}(self, who=None): {over}.{method}(who)"
+    call = "Here(scope)" if method == "__init__" else f"Here().{method}(scope)"
+    assert expected == status(tmp_path, call, begin)
+
+
+def test_super_is_not_the_class_itself(tmp_path: Path) -> None:
+    """The class's own method of that name is not taken for the one above."""
+    begin = "class Here(Quiet):\n def hook(self, who): may(who)\n"
+    assert 0 == status(
+        tmp_path, "Here().run2(scope)", f"{begin} def run2(self, who): super().hook(who)"
+    )
 
 
 def test_a_method_without_a_name_for_its_object_is_no_error(tmp_path: Path) -> None:

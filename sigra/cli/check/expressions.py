@@ -8,7 +8,7 @@ from itertools import chain, product
 from typing import TYPE_CHECKING
 
 from sigra.cli.check.local_names import FunctionDef
-from sigra.cli.check.names import SCOPE, Names, Put, dotted
+from sigra.cli.check.names import SCOPE, Names, Put, dotted, is_super
 from sigra.cli.check.parameters import defaults, passed
 from sigra.cli.check.sources import Function
 from sigra.cli.check.state import State
@@ -43,6 +43,7 @@ class Expressions(Names):
 
     def what(self, value: ast.expr) -> set[object]:
         """Return all that is known of a value."""
+        value = ast.Name("self") if is_super(value) else value
         what: set[object] = {SCOPE} if self.holds(value) else set()
         if several := choices(value):
             return what.union(*map(self.what, several))

@@ -74,3 +74,8 @@ def dotted(node: ast.expr) -> str | None:
         inner = dotted(node.value)
         return None if inner is None else f"{inner}.{node.attr}"
     return None
+
+
+def is_super(node: ast.expr) -> bool:
+    """Tell whether a value is the object itself, as the class above sees it: ``super()``."""
+    return isinstance(node, ast.Call) and dotted(node.func) == "super"

@@ -11,7 +11,7 @@ from typing import Any
 
 from sigra.cli.check.local_names import FunctionDef, local_names
 from sigra.cli.check.modules import Module, Modules
-from sigra.cli.check.names import dotted
+from sigra.cli.check.names import dotted, is_super
 from sigra.cli.check.stars import spread
 
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
@@ -138,9 +138,10 @@ class Sources:
         if (function := self._method(full)) is not None:
             yield function
         elif isinstance(node, ast.Attribute):
-            own = dotted(node.value) in ("self", "cls")
+            own = (above := is_super(node.value)) or dotted(node.value) in ("self", "cls")
             made = here.owner if own else self.made(here, node.value)
-            methods = [self._method(f"{owner}.{node.attr}") for owner in (made, *owners)]
+            found = (f"{owner}.{node.attr}" for owner in (made, *owners))
+            methods = [self._method(full, above=above) for full in found]
             yield from dict.fromkeys(filter(None, methods))
             if not any(methods[:1] if own else methods) and (
                 name.partition(".")[0] not in here.module.imports
@@ -164,9 +165,11 @@ class Sources:
             return not known
         return self._is_variable(target + full[len(inner[0]) :], steps - 1)
 
-    def _method(self, full: str, steps: int = _LONGEST_WAY) -> Function | None:
-        """Return the function of that name; a method may be one that the class inherits."""
-        if full in self.functions or not steps:
+    def _method(
+        self, full: str, steps: int = _LONGEST_WAY, *, above: bool = False
+    ) -> Function | None:
+        """Return the function of that name; a method may be inherited, and is if ``above``."""
+        if not above and (full in self.functions or not steps):
             return self.functions.get(full)
         owner, _, name = full.rpartition(".")
         module, bases = self.classes.get(self._defined(owner) or owner, (None, []))
