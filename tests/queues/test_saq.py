@@ -943,6 +943,32 @@ def test_a_second_attempt_that_could_not_begin_comes_again_at_once(server, reque
     assert (native.status, native.retry_delay) == ("queued", 1)
 
 
+def ended_in_a_hook(queue, backend, worker, meanwhile, error=None):
+    """Run a job; return what is left of it once its hook, after ``meanwhile``, has ended badly.
+
+    Without an ``error`` a stop cuts the hook off.
+    """
+    running = None
+
+    async def hook(context):
+        await meanwhile(context["job"])
+        if error is not None:
+            raise error
+        running.cancel()
+        await asyncio.sleep(60)
+
+    async def end_it():
+        nonlocal running
+        job = await worker.anew(IDS)
+        consumer = saq.Worker(queue, backend.functions, before_process=hook)
+        running = asyncio.ensure_future(consumer.process())
+        await asyncio.gather(running, return_exceptions=True)
+        return await left_of(queue, job)
+
+    with not_hanging():
+        return asyncio.run(end_it())
+
+
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(server, request):
     """SAQ left the job as a running one, and a sweep then ended it: its only attempt was gone."""
@@ -954,27 +980,13 @@ def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(serve
     async def never_begins(scope):
         pass
 
-    async def hook(context):
-        running.cancel()
-        await asyncio.sleep(60)
-
-    async def stop_it():
-        nonlocal running
-        job = await never_begins.anew(IDS)
-        worker = saq.Worker(queue, backend.functions, before_process=hook)
-        running = asyncio.ensure_future(worker.process())
-        await asyncio.gather(running, return_exceptions=True)
-        return await left_of(queue, job)
-
-    running = None
-    with not_hanging():
-        native = asyncio.run(stop_it())
+    native = ended_in_a_hook(queue, backend, never_begins, lambda job: asyncio.sleep(0))
     assert (native.status, native.attempts) == ("queued", 0)
 
 
-@pytest.mark.parametrize("how", ["a stop", "an error"])
+@pytest.mark.parametrize("error", [None, OSError()], ids=["a stop", "an error"])
 @pytest.mark.parametrize("server", ["redis", "postgres"])
-def test_a_hook_that_ends_badly_leaves_a_job_alone_that_another_has_run(server, how, request):
+def test_a_hook_that_ends_badly_leaves_a_job_alone_that_another_has_run(server, error, request):
     """The hook took longer than the job's heartbeat, and the job was queued after its end."""
     url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
     queue, beside = (saq.Queue.from_url(url, name=name) for _ in range(2))
@@ -984,31 +996,17 @@ def test_a_hook_that_ends_badly_leaves_a_job_alone_that_another_has_run(server, 
     async def runs(scope):
         pass
 
-    async def hook(context):
+    async def run_it_elsewhere(job):
+        another = saq.Worker(beside, backend.functions)  # which gives that queue our own sweep
+        await beside.connect()
         await asyncio.sleep(1.5)
         await beside.sweep()
         await asyncio.sleep(1.5)
         await beside.schedule()
         await another.process()
-        if how == "an error":
-            raise OSError
-        running.cancel()
-        await asyncio.sleep(60)
-
-    async def stop_it():
-        nonlocal another, running
-        await beside.connect()
-        another = saq.Worker(beside, backend.functions)
-        job = await runs.anew(IDS)
-        worker = saq.Worker(queue, backend.functions, before_process=hook)
-        running = asyncio.ensure_future(worker.process())
-        await asyncio.gather(running, return_exceptions=True)
         await beside.disconnect()
-        return await left_of(queue, job)
 
-    another = running = None
-    with not_hanging():
-        native = asyncio.run(stop_it())
+    native = ended_in_a_hook(queue, backend, runs, run_it_elsewhere, error)
     assert native.status == "complete"
 
 
@@ -1023,22 +1021,10 @@ def test_a_stop_that_meets_a_hook_leaves_a_job_aborted_that_somebody_has_aborted
     async def never_begins(scope):
         pass
 
-    async def hook(context):
-        await (await queue.job(context["job"].key)).abort("not this one")
-        running.cancel()
-        await asyncio.sleep(60)
+    async def abort_it(job):
+        await (await queue.job(job.key)).abort("not this one")
 
-    async def stop_it():
-        nonlocal running
-        job = await never_begins.anew(IDS)
-        worker = saq.Worker(queue, backend.functions, before_process=hook)
-        running = asyncio.ensure_future(worker.process())
-        await asyncio.gather(running, return_exceptions=True)
-        return await left_of(queue, job)
-
-    running = None
-    with not_hanging():
-        native = asyncio.run(stop_it())
+    native = ended_in_a_hook(queue, backend, never_begins, abort_it)
     assert native.status == "aborting"  # a sweep ends it
 
 
