@@ -146,7 +146,7 @@ class TestHueyOnRedis(HueyContract):
 
     def test_a_redis_that_gives_no_answer_may_have_a_job(self, harness):
         """The error names it."""
-        url = f"{harness.url}?socket_timeout=0.2"
+        url = f"{harness.url}?socket_timeout=2"
         huey = RedisHuey("no answer", url=url, serializer=JSONSerializer())
         with configure(backend=HueyBackend(huey)):
             before = producer.new(IDS)  # from now on it is connected

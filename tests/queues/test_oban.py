@@ -415,7 +415,10 @@ class TestOban(OwnPoolContract, LoopContract):
         kwargs = {"cursor_factory": psycopg.AsyncClientCursor, "application_name": name}
         pool = psycopg_pool.AsyncConnectionPool(harness.url, kwargs=kwargs, open=False)
         oban.Oban(pool=pool, name=name)
-        close = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        close = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE application_name = %s AND datname = current_database()"
+        )
         with configure(backend=ObanBackend(name)):
             contract_workers.echo.new(IDS, delay=9)
             assert len(harness.query(close, name)) == 1

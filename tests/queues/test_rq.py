@@ -120,7 +120,7 @@ class TestRQ(QueueContract):
 
     def test_a_redis_that_gives_no_answer_may_have_the_jobs(self, harness):
         """The error names them: each was sent or none, but nobody knows."""
-        connection = redis.Redis.from_url(f"{harness.url}?socket_timeout=0.2")
+        connection = redis.Redis.from_url(f"{harness.url}?socket_timeout=2")
         queue = rq.Queue(harness.queue, connection=connection, serializer="json")
         with configure(backend=RQBackend(queue)):
             workers.echo.new(IDS, delay=3600)  # from now on it is connected
