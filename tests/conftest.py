@@ -46,6 +46,8 @@ if "TMPDIR" not in os.environ and os.path.isdir(MEMORY) and shutil.disk_usage(ME
 # as programs that tests start do then too, where the suite runs in a shell's background.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # by nohup: programs would inherit it
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 settings.register_profile(
     "sigra",
