@@ -60,7 +60,17 @@ def _pool_class() -> Any:
         with suppress(RuntimeError):  # it cannot wait for itself; all were told to end before
             kind.__del__(self)
 
-    return type("ConnectionPool", (kind,), {"__del__": end})
+    def look(connection: Any) -> None:
+        try:
+            kind.check_connection(connection)
+        except Exception:
+            # The others have broken too, as a rule, and psycopg would wait for longer and longer
+            # before it looks at each of them.
+            if drain := getattr(connection._pool, "drain", None):  # it came with 3.3
+                drain()
+            raise
+
+    return type("ConnectionPool", (kind,), {"__del__": end, "check_connection": staticmethod(look)})
 
 
 @atexit.register

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar
@@ -337,17 +338,21 @@ class OwnPoolContract(QueueContract):
         ran = subprocess.run(command, capture_output=True, text=True, timeout=harness.patience)
         return ran.stderr
 
-    def test_a_connection_that_the_server_has_closed_is_replaced(self, harness: Any) -> None:
-        """As when it has started anew, or closes what was idle for long: no job is refused."""
-        pool = OwnPool(harness.server, timeout=60.0, max_size=1)
-        with pool.connection() as conn:
-            first = conn.info.backend_pid
-        del conn
-        assert harness.query("SELECT pg_terminate_backend(%s, 60000) AS gone", first) == [
+    def test_connections_that_the_server_has_closed_are_replaced(self, harness: Any) -> None:
+        """As when it has started anew, or closes what was idle for long: no job is refused.
+
+        psycopg's pool would look at one after the other, and wait for longer before each.
+        """
+        pool = OwnPool(harness.server, timeout=60.0, max_size=8)
+        with ExitStack() as lent:
+            conns = [lent.enter_context(pool.connection()) for _ in range(8)]
+            pids = [conn.info.backend_pid for conn in conns]
+        del conns, lent
+        assert harness.query("SELECT pg_terminate_backend(unnest(%s), 60000) AS gone", pids) == [
             {"gone": True}
-        ]
+        ] * len(pids)
         with pool.connection() as conn:
-            assert conn.execute("SELECT pg_backend_pid()").fetchone() != (first,)
+            assert conn.info.backend_pid not in pids
 
     def test_a_server_that_takes_its_time_is_waited_for(self, harness: Any) -> None:
         """psycopg looks in between, and finds nothing yet."""
