@@ -35,6 +35,8 @@ class Connection:
 
     def __init__(self, queue: Any, timeout: float) -> None:
         self._queue, self._timeout = queue, timeout
+        if hasattr(queue, "pool"):
+            _replace_together(queue.pool)
         self._lock, self._together = threading.Lock(), Together()
         self._first: asyncio.AbstractEventLoop | None = None
 
@@ -57,3 +59,23 @@ class Connection:
 
     async def _connect(self) -> None:
         await answered(self._queue.connect(), self._timeout)
+
+
+def _replace_together(pool: Any) -> None:
+    """Have psycopg's pool replace all its connections once it finds one that has broken.
+
+    It would wait for longer and longer before it looks at each of the others, and for longer than
+    the timeout in all, though the server is back.
+    """
+    check = pool._check
+    if check is None or not hasattr(pool, "drain") or getattr(check, "__module__", "") == __name__:
+        return
+
+    async def look(connection: Any) -> None:
+        try:
+            await check(connection)
+        except Exception:
+            await pool.drain()
+            raise
+
+    pool._check = look

@@ -424,6 +424,23 @@ def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
     assert (runs, native.status, native.attempts) == (["begun"], "complete", 1)
 
 
+def test_a_restart_of_postgres_costs_no_job(postgres):
+    """Its pool looked at one lost connection after the other, which took longer than the timeout."""
+    proxy = Proxy(postgres)
+    queue = saq.Queue.from_url(proxy.url, name="restart")
+    with configure(backend=SaqBackend(queue)), not_hanging():
+        first = workers.echo.new(IDS)
+        submit(own_loop(), queue.pool.wait()).result()  # until it has all its connections
+        proxy.cut()
+        proxy.restore()
+        second = workers.echo.new(IDS)
+    submit(own_loop(), queue.disconnect()).result()
+    proxy.close()
+    with psycopg.connect(postgres) as conn:
+        found = conn.execute("SELECT key FROM saq_jobs WHERE queue = 'restart'").fetchall()
+    assert {first.id, second.id} == {key for (key,) in found}
+
+
 def test_an_end_that_a_broken_connection_keeps_from_being_written_is_written_after_all(postgres):
     """Where it broke once more, SAQ itself left the job as a running one, to be run again."""
     queue = saq.Queue.from_url(postgres, name="cut")
