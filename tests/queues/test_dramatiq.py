@@ -803,6 +803,9 @@ def test_a_job_that_is_cut_off_after_its_body_comes_again(request, monkeypatch, 
     request.addfinalizer(broker.close)
     if server == "rabbitmq":
         request.addfinalizer(lambda: delete(broker.channel, queue, f"{queue}-other"))
+        # One thread of an older Dramatiq's consumer may else listen before another has made the
+        # queue, and then leaves its connection open, of which a later test would tell.
+        broker.declare_queue(f"{queue}-other", ensure=True)
     else:
         request.addfinalizer(broker.client.connection_pool.disconnect)
     interrupt = dramatiq.middleware.raise_thread_exception
