@@ -19,7 +19,8 @@ class JSONSerializer:
     """Write tasks, results and revocations as JSON, when given to a huey as ``serializer=``.
 
     Args and results of the huey's native tasks must then be JSON too; otherwise the call
-    raises ``TypeError`` or ``ValueError``, which says what is not.
+    raises ``TypeError`` or ``ValueError``, which says what is not. An exception, such as
+    the handler of ``.error(...)`` is given, arrives as its ``repr``.
     """
 
     def serialize(self, data: Any) -> bytes:
@@ -32,7 +33,8 @@ class JSONSerializer:
             tagged = {"revoked": [_to_text(data[0]), data[1]]}
         else:
             tagged = {"value": data}
-        return json.dumps(tagged, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(tagged, separators=(",", ":"), allow_nan=False, default=_own)
+        return text.encode()
 
     def deserialize(self, data: Any) -> Any:
         """Return what was serialized; ``ValueError`` for anything else, a pickle included."""
@@ -46,6 +48,15 @@ class JSONSerializer:
             case {"value": value}:
                 return value
         raise ValueError("this message was not written by sigra's JSONSerializer")
+
+
+def _own(value: Any) -> Any:
+    """Return what stands for that which huey itself hands to an error's handler or a chord."""
+    if isinstance(value, _utils.Error):
+        return value.metadata
+    if isinstance(value, BaseException) or value is _utils.SKIPPED:
+        return repr(value)
+    raise TypeError(f"{type(value).__name__} is no JSON")
 
 
 def _to_json(message: Any) -> dict[str, Any]:

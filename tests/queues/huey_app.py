@@ -31,6 +31,11 @@ async def meets(scope: AuditScope, args: Any, own: str, other: str, blocks: bool
     record(scope, args)
 
 
+def fails(text):
+    """Be the body of a native task that fails each time."""
+    raise LookupError(text)
+
+
 def make_huey(where, name):
     """Make a huey at a Redis URL or on an SQLite file; None, for the default one, at ""."""
     if not where:
@@ -45,3 +50,4 @@ def make_huey(where, name):
 if consumer_side.QUEUE:
     huey = HueyBackend(make_huey(consumer_side.URL, consumer_side.QUEUE)).huey
     huey.task()(consumer_side.note)
+    huey.task(retries=1)(fails)

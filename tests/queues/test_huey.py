@@ -26,7 +26,7 @@ need("huey")
 
 import consumer_side  # noqa: E402
 import huey_app  # noqa: E402
-from huey import MemoryHuey, RedisHuey, SqliteHuey  # noqa: E402
+from huey import MemoryHuey, RedisHuey, SqliteHuey, chord  # noqa: E402
 from huey.constants import EmptyData  # noqa: E402
 from huey.exceptions import CancelExecution, RetryTask  # noqa: E402
 from huey.registry import Message  # noqa: E402
@@ -57,6 +57,7 @@ class HueyHarness(QueueHarness):
         self.backend = HueyBackend(huey_app.make_huey(self.url, self.queue))
         self.huey = self.backend.huey
         self.send_note = self.huey.task()(consumer_side.note)
+        self.fails = self.huey.task(retries=1)(huey_app.fails)
 
     def send(self, name: str, payload: Mapping[str, Any]) -> str:
         task = task_of(self.backend.huey, name)(kwargs=dict(payload))
@@ -118,6 +119,23 @@ class HueyContract(QueueContract):
         job = workers.ends.new({**IDS, "how": "cancel"}, max_attempts=3)
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the error")
         assert "was cancelled: said so" in harness.failed(job.id)
+
+    def test_a_native_task_s_error_reaches_its_handler_and_its_retry_comes(self, harness, journal):
+        """huey hands the handler the exception itself, which is no JSON: it arrives as a text."""
+        harness.huey.enqueue(harness.fails.s("gone").error(harness.send_note))
+        twice = "LookupError('gone')\n" * 2
+        journal.wait(harness, lambda: harness.notes.read_text() == twice, "both errors")
+
+    def test_a_chord_of_native_tasks_ends_though_one_failed_and_one_was_revoked(
+        self, harness, journal
+    ):
+        """Its callback is told of the error, and that the other was skipped."""
+        revoked = harness.send_note.s("unseen")
+        harness.huey.revoke_by_id(revoked.id)
+        harness.huey.enqueue(chord([harness.fails.s("gone"), revoked], harness.send_note.s()))
+        journal.wait(harness, lambda: "SKIPPED" in harness.notes.read_text(), "the callback")
+        assert "LookupError('gone')" in harness.notes.read_text()
+        assert "unseen" not in harness.notes.read_text()
 
     def test_the_id_is_hueys_own(self, harness, journal):
         """What Sigra calls a job, huey's log calls it too."""
@@ -629,6 +647,23 @@ def test_workers_run_in_the_mode_that_huey_has_for_tests(journal):
     with configure(backend=HueyBackend(huey)):
         workers.echo.new(IDS)
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
+
+
+def test_a_hook_that_sets_a_time_limit_knows_a_job_by_its_worker_s_name(journal):
+    """The next run has the limit too, and a native task none."""
+    huey = MemoryHuey(serializer=JSONSerializer())
+
+    @huey.pre_execute("limit")
+    def limit(task):
+        if getattr(task, "worker", None) == workers.snoozes.name:
+            task.timeout = 60
+
+    note = huey.task()(lambda: None)
+    with configure(backend=HueyBackend(huey)):
+        workers.snoozes.new({**IDS, "times": 1})
+        note()
+        limits = [huey.execute(task) or task.timeout for task in (huey.dequeue(), huey.dequeue())]
+    assert limits == [60, None] and [task.timeout for task in huey.scheduled()] == [60]
 
 
 def test_priority_is_refused_where_the_storage_has_none():
