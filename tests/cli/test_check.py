@@ -44,6 +44,7 @@ def apply(check, who=None): return check(who)
 def chosen(): return can_edit
 def load(id=None): return None
 may_edit = auth.can_edit
+may_edit_it = functools.partial(can_edit, thing=1)
 class Box:
     def __init__(self, scope): self.scope = scope
     def ask(self): return can_edit(self.scope)
@@ -143,6 +144,9 @@ def only_flow(folder: Path, jobs: str) -> tuple[str, str]:
         "ask = Policy().allows\nask(scope)": "allows",
         "box = Box(scope)\nother = box\nother.ask()": "can_edit",
         "may_edit(scope)": "can_edit",
+        "may_edit_it(scope)": "can_edit",
+        "aw = functools.partial(can_edit, thing=1)\naw(scope)": "can_edit",
+        "aw = functools.partial(inner)\naw(scope)": "can_edit",
         "Own().allows(scope)": "allows",
         "own = Own()\nown.asks(scope)": "allows",
         "Form().asks(scope)": "allows",
@@ -265,6 +269,8 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
         "s = 1\ndef take(x):\n    nonlocal s\n    s = x\ntake(load())\ncan_edit(s)\nsafe(scope)",
         "aw = safe\ndef own(s):\n    aw(s)\nown(scope)",
         "aw = safe or load\naw(scope)",
+        "aw = functools.partial(safe)\naw(scope)",
+        "aw = functools.partial(can_edit)\naw(load())\nsafe(scope)",
         "apply(can_edit)\nsafe(scope)",
         "Loose().allows(scope)",
         "Loose().asks(load())",

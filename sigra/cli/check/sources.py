@@ -13,12 +13,11 @@ from sigra.cli.check.local_names import FunctionDef, local_names
 from sigra.cli.check.modules import Module, Modules
 from sigra.cli.check.names import dotted, is_super
 from sigra.cli.check.stars import spread
+from sigra.cli.check.values import choices
 
 WORKER = frozenset({"sigra.tenant_worker", "sigra.decorators.tenant_worker"})
 MARK = frozenset({"sigra.request_scope_only", "sigra.authority.request_scope_only"})
 _LONGEST_WAY = 8
-
-_STATEMENTS = (ast.stmt, ast.excepthandler, ast.match_case)
 
 
 @dataclass(eq=False)
@@ -199,7 +198,7 @@ class Sources:
                 function = Function(f"{prefix}.{node.name}", module, node, owner)
                 self.functions[function.name] = function
                 self._define(module, node.body, function.name, None)
-            elif isinstance(node, _STATEMENTS):
+            elif isinstance(node, (ast.stmt, ast.excepthandler, ast.match_case)):
                 pending += [*ast.iter_child_nodes(node)][::-1]
 
     def _decorate(self, function: Function) -> None:
@@ -212,8 +211,8 @@ class Sources:
 
     def _alias(self, module: Module) -> None:
         """Take a name to which a module assigns a function or class for it: ``f = g``."""
-        for node in module.tree.body:
-            if isinstance(node, ast.Assign) and (name := dotted(node.value)) is not None:
+        for node in [one for one in module.tree.body if isinstance(one, ast.Assign)]:
+            for name in filter(None, map(dotted, choices(node.value) or [node.value])):
                 full = self.resolve(module, name)
                 if full in self.functions or full in self.classes or full in WORKER | MARK:
                     names = [target.id for target in node.targets if isinstance(target, ast.Name)]

@@ -22,14 +22,18 @@ GIVERS = {"get", "setdefault", "pop", "popleft", "popitem", "values", "items", "
 
 
 def choices(node: ast.expr) -> list[ast.expr]:
-    """List the values one of which an expression gives: ``a if b else c``, ``sync_to_async(a)``."""
+    """List the values one of which an expression gives: ``a if b else c``, ``sync_to_async(a)``.
+
+    A ``partial(a, b=c)`` is ``a``: what a call of it gets goes to the parameters that ``a`` has.
+    """
     match node:
         case ast.IfExp(body=body, orelse=orelse):
             return [body, orelse]
         case ast.BoolOp(values=values):
             return values
-        case ast.Call(args=[wrapped, *_]) if (dotted(node.func) or "").split(".")[-1] in _WRAPPERS:
-            return [wrapped]
+        case ast.Call(func=func, args=[wrapped, *given]):
+            last = (dotted(func) or "").split(".")[-1]
+            return [wrapped] if last in _WRAPPERS or (last == "partial" and not given) else []
     return []
 
 
