@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
-from sigra.backends.procrastinate_run import Strategy, is_ours, run, watch_start
+from sigra.backends.procrastinate_run import is_ours
+from sigra.backends.procrastinate_start import add, watch_start
 from sigra.backends.producing import able_to, is_async, sending
 from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
@@ -70,11 +72,6 @@ class ProcrastinateBackend:
             accept_rows(jobs, await awrite(connector, jobs, conn))
 
     def _register(self, definition: Definition) -> None:
-        if is_ours(self._app, definition.name):
-            return  # defined anew, or a second backend: the task looks its worker up when it runs
-
-        async def body(context: Any, /, **payload: Any) -> None:
-            self._loop = asyncio.get_running_loop()
-            await run(context, payload)
-
-        self._app.task(name=definition.name, pass_context=True, retry=Strategy())(body)
+        # Or it is defined anew, or for a second backend: the task looks its worker up when it runs.
+        if not is_ours(self._app, definition.name):
+            add(self._app, definition.name, partial(setattr, self, "_loop"))

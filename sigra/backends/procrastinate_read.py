@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
+from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.json import get_referents
 
@@ -26,19 +27,23 @@ _REFUSED = {"no object, or too deep": math.inf}
 """Args that ``unpack`` refuses."""
 
 
-def fetch_any(app: Any) -> None:
-    """Have a consumer of the app fetch any row."""
+def fetch_any(app: Any, add: Callable[[str], object]) -> None:
+    """Have a consumer of the app fetch any row; call ``add`` with the name of each job's worker."""
     fetch = app.job_manager.fetch_job
     if fetch.__module__ == __name__:
         return
 
     async def fetch_loggable(*args: Any, **options: Any) -> Any:
         # Asked each time: Django's consumer has another connector than its producers.
-        if not isinstance(app.connector, _procrastinate.PsycopgConnector):
-            return await fetch(*args, **options)
-        _read_any(app.connector)
+        is_read = isinstance(app.connector, _procrastinate.PsycopgConnector)
+        if is_read:
+            _read_any(app.connector)
         job = await fetch(*args, **options)
-        return job and job.evolve(task_kwargs=_loggable(job.task_kwargs))
+        if job and is_read:
+            job = job.evolve(task_kwargs=_loggable(job.task_kwargs))
+        if job and MARK in job.task_kwargs:
+            add(job.task_name)
+        return job
 
     app.job_manager.fetch_job = fetch_loggable
 

@@ -11,13 +11,14 @@ from typing import Any
 from sigra import catalog
 from sigra.backends.begin import ThisRun
 from sigra.backends.cut_off import by_procrastinate
+from sigra.backends.envelope import MARK
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.jsonb import unfit
-from sigra.backends.none_known import warn_at_start
-from sigra.backends.procrastinate_middleware import enter, watch_consumers
+from sigra.backends.procrastinate_middleware import enter
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
-from sigra.backends.procrastinate_read import fetch_any
 from sigra.backends.producing import error_text
+from sigra.definition import Definition
+from sigra.errors import UnknownWorkerError
 
 _procrastinate = native("procrastinate", "procrastinate")
 
@@ -28,7 +29,8 @@ _ABORTS = (_procrastinate.exceptions.JobAborted, asyncio.CancelledError)
 async def run(context: Any, args: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's task."""
     native, payload = enter(context), unfit(args)
-    definition = catalog.lookup(native.task_name)
+    worker = _known(native.task_name)
+    is_async = not isinstance(worker, str) and worker.is_async
     # Our own verdicts keep both counts equal; a rescue or a retry by hand raises only the native.
     lost = native.attempts - ends_in(payload)
     if lost < 0:  # it came from elsewhere, or its consumer died just after its end was noted
@@ -36,11 +38,11 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
     words = partial(by_procrastinate, context)
     facts: Any = {"native_id": str(native.id), "cut_off": words, "deliveries": lost}
     facts |= begin_notes(context, payload, this_run := ThisRun())
-    work = asyncio.ensure_future(aconsume(payload, definition, "procrastinate", **facts))
+    work = asyncio.ensure_future(aconsume(payload, worker, "procrastinate", **facts))
     try:
-        consumed = await (work if definition.is_async else asyncio.shield(work))
+        consumed = await (work if is_async else asyncio.shield(work))
     except asyncio.CancelledError:
-        if definition.is_async or not this_run.has_begun:
+        if is_async or not this_run.has_begun:
             this_run.is_cut_off = work.cancel()
             await asyncio.wait({work})
             reason = context.abort_reason()
@@ -50,6 +52,12 @@ async def run(context: Any, args: Mapping[str, Any]) -> None:
             raise AgainError("was cut off by the worker's stop", 0.0) from None
         consumed = await work  # a thread cannot be cut off: its verdict counts
     await _settle(context, consumed)
+
+
+def _known(name: str) -> Definition | str:
+    with suppress(UnknownWorkerError):
+        return catalog.lookup(name)
+    return name
 
 
 async def _settle(context: Any, consumed: Consumed) -> None:
@@ -65,10 +73,10 @@ async def _settle(context: Any, consumed: Consumed) -> None:
             raise _procrastinate.exceptions.JobAborted(str(verdict.error)) from verdict.error
         case "discarded":
             # For "retry" in procrastinate's shell, which itself adds one to attempts.
-            if consumed.delivery is not None:
-                attempts = context.job.attempts
+            attempts = context.job.attempts
+            if MARK in (payload := consumed.by_hand(attempts + 2)):
                 with suppress(AgainError):
-                    await note(context, consumed.by_hand(attempts + 2), attempts + 1)
+                    await note(context, payload | {ENDED: attempts + 2}, attempts + 1)
             if isinstance(verdict.error, _ABORTS):
                 raise RuntimeError(error_text(verdict.error)) from verdict.error
             verdict.unwrap()
@@ -83,16 +91,6 @@ class Strategy:
             return None
         decision = _procrastinate.RetryDecision(retry_in={"seconds": exception.delay})
         return _procrastinate.exceptions.JobRetry(decision)
-
-
-def watch_start(app: Any) -> None:
-    """Have a consumer of the app warn if it starts without a worker, and watch what it does."""
-    fetch_any(app)
-    watch_consumers(is_ours)
-    consequence = "procrastinate fails each job of one as TaskNotFound"
-    cure = "import the workers' modules in the app's, or name them to App(import_paths=[...])"
-    load = getattr(app, "perform_import_paths", int)
-    warn_at_start(app, "run_worker_async", consequence, cure, load)
 
 
 def is_ours(app: Any, name: str) -> bool:

@@ -49,6 +49,7 @@ from sigra import (  # noqa: E402
     EnqueueError,
     Failure,
     InvalidOptionError,
+    Signing,
     Snooze,
     configure,
     tenant_worker,
@@ -63,6 +64,7 @@ from sigra.backends.procrastinate import ProcrastinateBackend  # noqa: E402
 from sigra.backends.procrastinate_rescue import RESCUE  # noqa: E402
 from sigra.testing import contract_workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
+from sigra.testing.contract_consumers import undeployed  # noqa: E402
 from sigra.testing.harness import Journal  # noqa: E402
 
 
@@ -150,7 +152,8 @@ class ProcrastinateHarness(QueueHarness):
 
     def settle(self) -> None:
         deadline = time.monotonic() + self.patience
-        while open_ := self.rows("status IN ('todo', 'doing')"):
+        waits = "status IN ('todo', 'doing') AND task_name <> %s"  # what no consumer knows
+        while open_ := self.rows(waits, undeployed.name):
             assert time.monotonic() < deadline, open_
             time.sleep(0.05)
 
@@ -537,6 +540,16 @@ class TestProcrastinate(LoopContract):
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 2, 2]
         assert len({event["event_id"] for event in journal.events()}) == 4
         assert harness.row(job)["status"] == "failed"
+
+    def test_a_job_of_an_unknown_worker_waits_and_uses_up_no_attempt(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """procrastinate failed it; retried by hand, it counted as one that had died each time."""
+        job = undeployed.new(IDS)
+        told = f"waits for a consumer with its worker: .*{undeployed.name}"
+        journal.wait(harness, lambda: bool(harness.logged(told)), "its wait")
+        journal.wait(harness, lambda: harness.row(job)["status"] == "todo", "its wait's end")
+        assert harness.row(job)["attempts"] == 0
 
     def test_queue_priority_and_time_reach_their_columns(self, harness: Any) -> None:
         """procrastinate sorts by its own columns."""
@@ -1140,6 +1153,73 @@ def test_a_job_that_a_middleware_kept_from_its_begin_runs_when_it_is_retried_by_
         assert asyncio.run(run_it()) == "succeeded"
 
 
+@pytest.mark.parametrize("key", [None, "other"])
+def test_a_job_that_was_refused_unread_runs_when_it_is_retried_by_hand(key: str | None) -> None:
+    """Its consumer had no key, or another one. It was refused as one whose process had died."""
+    attempts = list[int]()
+
+    @tenant_worker(name=f"tests.unread_{key}")
+    async def known(scope: Any, job: Any) -> None:
+        attempts.append(job.attempt)
+
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    def knowing(key: str | None) -> Any:
+        keys = {key: b"k" * 32}
+        return configure(signing=key and Signing(keys=keys, current=key, application="tests"))
+
+    async def run_it() -> str:
+        async with app.open_async():
+            with knowing("own"), configure(backend=ProcrastinateBackend(app)):
+                job = await known.anew(IDS)
+            row = app.connector.jobs[int(job.native_id)]
+            for each in (key, key, "own"):
+                with knowing(each):
+                    await run_once(app)
+                if each == key:
+                    assert row["status"] == "failed"
+                    now = datetime.now(timezone.utc)
+                    await app.job_manager.retry_job_by_id_async(row["id"], retry_at=now)
+        return row["status"]
+
+    with not_hanging():
+        assert asyncio.run(run_it()) == "succeeded"
+    assert attempts == [1]
+
+
+def test_a_job_of_an_unknown_worker_runs_once_its_consumer_knows_it() -> None:
+    """Its attempt is the first, however long it waited."""
+    attempts, app = list[int](), procrastinate.App(connector=InMemoryConnector())
+
+    def deploy() -> Any:
+        @tenant_worker(name="tests.unknown_yet")
+        async def known(scope: Any, job: Any) -> None:
+            attempts.append(job.attempt)
+
+        return known
+
+    async def run_it() -> str:
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                job = await deploy().anew(IDS)
+            row = app.connector.jobs[int(job.native_id)]
+            del job
+            gc.collect()  # nobody knows the worker any more
+            consumer = procrastinate.App(connector=app.connector)
+            ProcrastinateBackend(consumer)
+            for _ in range(2):
+                await run_once(consumer)
+                assert (row["status"], attempts) == ("todo", [])
+            known = deploy()
+            await run_once(consumer)
+            del known
+        return row["status"]
+
+    with not_hanging():
+        assert asyncio.run(run_it()) == "succeeded"
+    assert attempts == [1]
+
+
 @pytest.mark.parametrize("option", ["unique", "conn"])
 @pytest.mark.parametrize("awaited", [False, True])
 def test_the_connector_for_tests_refuses_what_it_cannot_do(option: str, awaited: bool) -> None:
@@ -1210,7 +1290,7 @@ def test_no_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ("imports", "warns"), [((), True), (("sigra.testing.contract_workers",), False)]
 )
 def test_a_consumer_that_starts_without_a_worker_says_so(imports: Any, warns: bool) -> None:
-    """Somebody forgot to import their modules: procrastinate fails all their jobs."""
+    """Somebody forgot to import their modules: all their jobs wait."""
     program = f"""
     from procrastinate import App
     from procrastinate.testing import InMemoryConnector

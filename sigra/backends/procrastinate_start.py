@@ -1,0 +1,36 @@
+"""Have a procrastinate consumer know the workers, and keep the jobs of those that it does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from sigra.backends.none_known import warn_at_start
+from sigra.backends.procrastinate_middleware import watch_consumers
+from sigra.backends.procrastinate_read import fetch_any
+from sigra.backends.procrastinate_run import Strategy, is_ours, run
+
+
+def add(app: Any, name: str, entered: Callable[[Any], object] = bool) -> None:
+    """Have a task run a worker's jobs; ``entered`` is called with the loop that each comes to."""
+
+    async def body(context: Any, /, **payload: Any) -> None:
+        entered(asyncio.get_running_loop())
+        await run(context, payload)
+
+    app.task(name=name, pass_context=True, retry=Strategy())(body)
+
+
+def watch_start(app: Any) -> None:
+    """Have a consumer of the app warn if it starts without a worker, and watch what it does."""
+
+    def add_unknown(name: str) -> None:
+        if name not in app.tasks:  # procrastinate would fail the job
+            add(app, name)
+
+    fetch_any(app, add_unknown)
+    watch_consumers(is_ours)
+    cure = "import the workers' modules in the app's, or name them to App(import_paths=[...])"
+    load = getattr(app, "perform_import_paths", int)
+    warn_at_start(app, "run_worker_async", "jobs of one wait", cure, load)
