@@ -289,7 +289,9 @@ def test_another_applications_job_is_refused(application: str) -> None:
     """Two applications that share a key do not run each other's jobs."""
     payload = sealed()
     with configure(signing=signing(application=application)):
-        assert "signed for another application" in refusal(payload)
+        told = refusal(payload)
+    assert "signed for another application" in told
+    assert f"Signing has application='{application}' here" in told
 
 
 @pytest.mark.parametrize(

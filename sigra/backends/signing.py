@@ -21,6 +21,10 @@ _BESIDE = (MARK, "failures", "snoozes", "attempt", "deliveries")
 """Fields that are read outside the signed text if they are not in it: the release before signed no
 version and no counters, and deliveries are counted after the signing."""
 
+_OTHER = (
+    "it was signed for another application, or by another release: Signing has application='{}' "
+    "here"
+)
 _NO_MATCH = (
     "its signature does not match: it was changed or forged, or its producer has other bytes for "
     "the key '{}'"
@@ -120,7 +124,7 @@ class Signing:
         body = _fields(text)
         signed_for = tuple(body.get(name) for name in ("type", "application", "key"))
         if signed_for != (_TYPE, self.application, key_id):
-            raise EnvelopeError("it was signed for another application, or by another release")
+            raise EnvelopeError(_OTHER.format(brief(self.application)))
         if body.get("worker") != worker:
             raise EnvelopeError("it was signed for another worker than the one it was sent to")
         end = body.get("not_after", now)
