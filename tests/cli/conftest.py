@@ -52,6 +52,10 @@ def sleepy(scope, n: int, job):
 def waits(scope, n: int, job):  # for ever, were it not for the bound of the test
     return Snooze(30) if n > 1 and job.snoozes < 20_000 else None
 
+@tenant_worker(max_attempts=2_000, backoff=1)
+def stubborn(scope, n: int):
+    return Failure("not yet")
+
 @tenant_worker
 async def gentle(scope, n: int):
     log_safe("number.note", scope, target_id=n)

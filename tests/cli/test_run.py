@@ -211,6 +211,13 @@ def test_jobs_that_only_snooze_are_given_up_on_sync(numbers):
     assert "Not run: the lines from 6 on" in result.stderr
 
 
+def test_many_retries_are_not_taken_for_snoozes(numbers):
+    """Retries have an end, so all of them are run."""
+    result = numbers("stubborn", 6)
+    told = figures(result)
+    assert (6.0, 11_994.0) == (told["jobs discarded"], told["retries"])
+
+
 def test_jobs_that_jobs_enqueue_are_waited_for(numbers):
     """Children run on the backend of the run and are counted."""
     told = figures(numbers("parent", 10, backend="thread"))

@@ -24,7 +24,7 @@ _FOREVER = 1e12
 """Seconds: no snooze is longer."""
 
 _PATIENCE = 1_000
-"""How often each unfinished job may run on a virtual clock before one of them has to end."""
+"""How often each unfinished job may snooze on a virtual clock before one of them has to end."""
 
 
 class Lane:
@@ -84,8 +84,9 @@ class SyncLane(Lane):
         if self.stuck is not None or not isinstance(inner, SyncBackend):
             return False
         ran = inner.drain(_FOREVER, limit=50)
-        ended = any(job.state in FINISHED for job in ran)
-        self._in_vain = 0 if ended else self._in_vain + len(ran)
+        states = [job.state for job in ran]
+        ended = not FINISHED.isdisjoint(states)
+        self._in_vain = 0 if ended else self._in_vain + states.count("scheduled")
         # Nothing waits here, so what they wait for may never come: they would run for ever.
         if self._in_vain >= _PATIENCE * max(10, self.backend.unfinished):
             self.stuck = (
