@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
@@ -30,6 +32,19 @@ class OwnWorkers:
         self._others, self._modules = _names(), {*sys.modules}
         return (yield)
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Take each example of Hypothesis for a run of the test."""
+        test = getattr(getattr(item, "obj", None), "hypothesis", None)
+        body = getattr(test, "inner_test", None)
+        if test is None or body is None or iscoroutinefunction(body):
+            return (yield)
+        test.inner_test = _example(body)  # the way that Hypothesis has for plugins
+        try:
+            return (yield)
+        finally:
+            test.inner_test = body
+
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, Any, Any]:
         """Leave out what a fixture makes that lives on after the test."""
@@ -54,6 +69,20 @@ class OwnWorkers:
             return (yield)
         finally:
             _let_go(_made_since(self._others, self._modules))
+
+
+def _example(body: Callable[..., Any]) -> Callable[..., Any]:
+    """Let the names that a function's workers take go when it ends."""
+
+    @wraps(body)
+    def example(*args: Any, **given: Any) -> Any:
+        before, modules = _names(), {*sys.modules}
+        try:
+            return body(*args, **given)
+        finally:
+            _let_go(_made_since(before, modules))
+
+    return example
 
 
 def _names() -> set[str]:

@@ -130,6 +130,44 @@ class TestLasting:
         assert lookup("made") is lasting.definition
 """
 
+OF_EXAMPLES = """
+from hypothesis import HealthCheck, given, settings, strategies as st
+kept = []
+quick = settings(suppress_health_check=[*HealthCheck], max_examples=5, database=None)
+
+@quick
+@given(st.integers())
+def test_each_example(sigra_backend, value):
+    kept.append(make(value).new(IDS))
+    assert kept[-1].result() == value
+
+@pytest.fixture
+def lasting():
+    return make()
+
+@quick
+@given(st.integers())
+def test_a_fixture_of_all(lasting, value):
+    assert lookup("made") is lasting.definition
+    with pytest.raises(ValueError, match="two functions have the worker name"):
+        make(value)
+
+class TestMethod:
+    @pytest.mark.parametrize("turn", [1, 2])
+    @quick
+    @given(st.integers())
+    def test_each_example(self, turn, value):
+        kept.append(make(turn))
+        with pytest.raises(ValueError, match="two functions have the worker name"):
+            make(value)
+
+@quick
+@given(st.integers())
+def test_that_fails(value):
+    kept.append(make(value))
+    assert value < 10
+"""
+
 RUN_AGAIN = """
 from _pytest.runner import runtestprotocol
 
@@ -235,6 +273,13 @@ def test_a_test_that_is_run_again_has_the_name(tmp_path: Path) -> None:
     said = told(RUN_AGAIN, tmp_path)
     assert "DuplicateWorkerError" not in said
     assert "2 passed" in said
+
+
+def test_the_next_example_has_the_name(tmp_path: Path) -> None:
+    """Hypothesis runs a test many times; within one example two are refused as ever."""
+    said = told(OF_EXAMPLES, tmp_path)
+    assert "DuplicateWorkerError" not in said
+    assert "1 failed, 4 passed" in said
 
 
 def test_two_that_live_are_refused_as_ever(tmp_path: Path) -> None:
