@@ -101,7 +101,7 @@ def begins(start):
 
 starts = {
     "batch": lambda: batching.write(AuditEvent(action="a.b")),
-    "pool": lambda: nothing.new({}).result(5),
+    "pool": lambda: nothing.new({}).result(60),
     "alarm": lambda: nothing.new({}, delay=3_600),
 }
 for name, start in starts.items():

@@ -192,7 +192,7 @@ def test_a_worker_that_its_module_does_not_hold_pickles_by_its_own_name() -> Non
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             back = pickle.loads(pickle.dumps(each, protocol))
             assert (each, type(each), each.name) == (back, type(back), back.name)
-            assert each() == back.new({}).result(10)
+            assert each() == back.new({}).result(60)
         assert each.__reduce__() == each.__reduce_ex__(4)
 
 
@@ -204,9 +204,9 @@ def test_a_way_to_enqueue_pickles_whatever_it_was_used_for() -> None:
     def ping() -> str:
         return "pong"
 
-    assert "pong" == ping.new({}).result(10)
-    assert "pong" == pickle.loads(pickle.dumps(ping.new))({}).result(10)
-    assert [] == backend.close(10)
+    assert "pong" == ping.new({}).result(60)
+    assert "pong" == pickle.loads(pickle.dumps(ping.new))({}).result(60)
+    assert [] == backend.close(60)
 
 
 @pytest.mark.parametrize("made", WORKERS, ids=lambda made: made.__qualname__)

@@ -60,8 +60,8 @@ def test_on_a_pool_s_thread(end: int) -> None:
     with configure(backend=pool):
         soil.new(args("1", end=end))
         after = soil.new(args("2", end=0))
-        assert "unset" == after.result(10)
-    pool.close(10)
+        assert "unset" == after.result(60)
+    pool.close(60)
 
 
 @pytest.mark.parametrize("end", range(len(ENDS)))
@@ -73,8 +73,8 @@ def test_on_a_loop(end: int) -> None:
         with configure(backend=loop):
             await asoil.anew(args("1", end=end))
             jobs = await asoil.anew_many([args(str(n), end=0) for n in range(5)])
-            results = [await job.aresult(10) for job in jobs]
-        await loop.aclose(10)
+            results = [await job.aresult(60) for job in jobs]
+        await loop.aclose(60)
         return results
 
     assert ["unset"] * 5 == asyncio.run(main())

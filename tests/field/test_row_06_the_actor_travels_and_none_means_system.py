@@ -29,6 +29,6 @@ def test_the_actor_reaches_another_thread(audit_log: AuditLog) -> None:
     """No thread-local request is needed: the actor comes with the job."""
     pool = ThreadBackend(max_workers=1)
     with configure(backend=pool):
-        close.new({"organization_id": "42", "actor_id": "7"}).result(10)
-    pool.close(10)
+        close.new({"organization_id": "42", "actor_id": "7"}).result(60)
+    pool.close(60)
     assert ["7"] == [event.actor_id for event in audit_log]

@@ -1476,7 +1476,7 @@ def test_a_job_that_is_aborted_just_before_its_consumer_dies_ends_so(server, req
         await queue.disconnect()
         return native
 
-    native = asyncio.run(asyncio.wait_for(abort_and_die(), 30))
+    native = asyncio.run(asyncio.wait_for(abort_and_die(), 60))
     assert (native.status, native.error) == ("aborted", "the customer has gone")
 
 
