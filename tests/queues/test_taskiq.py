@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import threading
+import time
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -305,9 +306,11 @@ class TestTaskiqOnRedis(TaskiqContract):
 
         Only Redis shows it: on RabbitMQ few were sent twice without the rule, too.
         """
-        harness.dies.write_text("100")  # sent: of a slow machine's jobs many are due when made
-        due = datetime.now(timezone.utc) + timedelta(seconds=4)
-        jobs = workers.echo.new_many([IDS] * 400, run_at=due)
+        harness.scheduler.stop()
+        jobs = workers.echo.new_many([IDS] * 400, delay=1)
+        time.sleep(2)  # so that all are due when it looks, however long a slow machine took
+        harness.dies.write_text("100")  # sent
+        harness.scheduler.start()
         journal.wait(harness, lambda: not harness.scheduler.alive, "the scheduler's end")
         harness.scheduler.start()
         ids = {job.id for job in jobs}
