@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -22,7 +23,7 @@ async def run(notes: Notes, job: Any, context: Any) -> None:
     counts = counts_of(job)
     deliveries = counts.get("deliveries", 0)
     counts = {**counts, "deliveries": deliveries + 1}
-    consumed = await aconsume(
+    work = aconsume(
         _read(job),
         job.entrypoint,
         "pgqueuer",
@@ -33,7 +34,19 @@ async def run(notes: Notes, job: Any, context: Any) -> None:
         deliveries=deliveries,
         lost=counts.get("lost"),
     )
-    await _settle(notes, job, context, consumed, counts)
+    await _settle(notes, job, context, await _unless_cut_off(work), counts)
+
+
+async def _unless_cut_off(work: Coroutine[Any, Any, Consumed]) -> Consumed:
+    """Run a job to its end, also where PgQueuer, which has lost its server, cancels it.
+
+    PgQueuer would write down that somebody cancelled the job, and delete it.
+    """
+    running = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        return await running
 
 
 async def _settle(

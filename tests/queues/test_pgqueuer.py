@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ import pytest
 from consumer import BIN
 from consumer_side import held
 from queue_contract import OwnPoolContract
-from queue_harness import OwnPoolHarness, failing, told_at_start, transact
+from queue_harness import OwnPoolHarness, failing, not_hanging, told_at_start, transact
 from servers import need, own_database
 
 need("pgqueuer")
@@ -269,6 +270,43 @@ class TestPgQueuer(OwnPoolContract):
         harness.start()
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
         assert [run["attempt"] for run in journal.runs()] == [1, 2]
+
+    @pytest.mark.parametrize("kind", ["plain", "async"])
+    def test_a_job_that_pgqueuer_cancels_runs_to_its_end(
+        self, harness: PgQueuerHarness, kind: str
+    ) -> None:
+        """So it does where it has lost its server, and deleted the job as one that was canceled."""
+        harness.stop()
+        begun, end = threading.Event(), threading.Event()
+
+        def plain(scope: Any) -> None:  # noqa: ARG001
+            begun.set()
+            end.wait(60)
+
+        async def of_the_loop(scope: Any) -> None:
+            await asyncio.to_thread(plain, scope)
+
+        body = plain if kind == "plain" else of_the_loop
+        worker = tenant_worker(name=f"queues.pgqueuer.{kind}")(body)
+
+        async def consume() -> Any:
+            async with asyncpg.create_pool(harness.server) as pool:
+                pgq = PgQueuer.from_asyncpg_pool(pool)
+                with configure(backend=PgQueuerBackend(pgq)):
+                    job = await worker.anew(IDS)
+                    running = asyncio.create_task(pgq.run(timedelta(seconds=1)))
+                    await asyncio.to_thread(begun.wait, 60)
+                    for _ in range(2):  # its queue, which waits for the job, and then the job
+                        running.cancel()
+                        await asyncio.wait({running}, timeout=0.5)
+                    end.set()
+                    await asyncio.wait({running})
+            return job
+
+        with not_hanging():
+            job = asyncio.run(consume())
+        words = [row["status"] for row in harness.log(job.native_id)]
+        assert words == ["queued", "picked", "successful"]
 
     def test_a_job_that_waits_for_a_thread_has_not_begun(
         self, harness: PgQueuerHarness, journal: Journal
