@@ -12,8 +12,8 @@ from sigra.backends.celery_send import SURELY, countdown, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
+from sigra.backends.native_error import error_text
 from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
-from sigra.backends.producing import error_text
 
 _exceptions = native("celery.exceptions", "celery")
 _process = native("billiard.common", "celery")

@@ -9,7 +9,7 @@ from typing import Any
 from sigra.backends.celery_send import SURELY, producer
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
-from sigra.backends.producing import error_text
+from sigra.backends.native_error import error_text
 from sigra.errors import brief
 
 _Step = native("celery.bootsteps", "celery").Step

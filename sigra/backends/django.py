@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from sigra.backends.django_insert import check_options, insert, transaction
+from sigra.backends.django_insert import check_options, commits_each, insert, transaction
 from sigra.backends.django_run import WORKER, task_of
 from sigra.backends.external import native
 from sigra.backends.producing import able_to, accept, sending
@@ -52,7 +52,9 @@ class DjangoBackend:
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs or none, in the open transaction if there is one."""
         check_options(jobs, self.alias)
-        with sending(self.name), transaction(jobs):
+        with sending(self.name):
+            alone = commits_each()
+        with sending(self.name, jobs, whole=True, commits=alone), transaction(jobs):
             ids = [insert(job, self.alias) for job in jobs]
         accept(jobs, ids)
 

@@ -63,6 +63,11 @@ def transaction(jobs: Sequence[Job]) -> AbstractContextManager[Any]:
     return _db.transaction.atomic(using=database) if batch else nullcontext()
 
 
+def commits_each() -> bool:
+    """Tell whether a job that is inserted now is a transaction of its own."""
+    return not _db.connections[rows().db].in_atomic_block
+
+
 def insert(job: Job, alias: str) -> Any:
     """Enqueue a job as its worker's task; return the row's id.
 

@@ -10,8 +10,8 @@ from typing import Any
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.huey_again import insist, taken
+from sigra.backends.native_error import error_text
 from sigra.backends.orm_thread import execute_apart, execute_in_place
-from sigra.backends.producing import error_text
 
 _api = native("huey.api", "huey")
 _exceptions = native("huey.exceptions", "huey")

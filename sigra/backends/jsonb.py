@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from sigra.backends.envelope import MARK
-from sigra.backends.producing import carried
+from sigra.backends.native_error import carried
 from sigra.json import dumps
 
 _UNSAFE = re.compile(rb"\\u0000|[\[:,]-?\d[\d.]*e\+?\d|[\[:,]-0\.0")

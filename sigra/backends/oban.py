@@ -43,7 +43,7 @@ class ObanBackend:
         natives, conn = [native_job(job) for job in jobs], jobs[0].options.conn
         if conn is not None and is_async(conn):
             raise EnqueueError(self.name, "conn is async; use await .anew(..., conn=conn)")
-        with sending(self.name):
+        with sending(self.name, jobs, whole=True):
             if conn is not None:
                 insert(self._instance, natives, conn)
             else:
@@ -55,7 +55,7 @@ class ObanBackend:
         """Insert the jobs in one transaction, by the instance's own pool if it is open."""
         check_conn(jobs[0])
         conn = jobs[0].options.conn
-        with sending(self.name):
+        with sending(self.name, jobs, whole=True):
             if self._pool.closed if conn is None else not is_async(conn):
                 await asyncio.to_thread(self.enqueue, jobs)
                 return

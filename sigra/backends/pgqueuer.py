@@ -51,18 +51,18 @@ class PgQueuerBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        with sending(self.name):
+        with sending(self.name, jobs, whole=True):
             queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
                 write(queries, jobs)
             elif self._loop is None or queries is not self._queries:
                 raise EnqueueError(self.name, "the connection is async; use await .anew(...)")
             else:
-                wait_for(self.name, self._loop, awrite(queries, jobs))
+                wait_for(self.name, self._loop, self.aenqueue(jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
-        with sending(self.name):
+        with sending(self.name, jobs, whole=True):
             queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)

@@ -50,7 +50,7 @@ class ProcrastinateBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one transaction, or raise ``EnqueueError`` and insert none."""
-        with sending(self.name):
+        with sending(self.name, jobs, whole=True):
             conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()
             if conn is not None or not in_loop_only(connector):
                 accept_rows(jobs, write(connector, jobs, conn))
@@ -62,7 +62,7 @@ class ProcrastinateBackend:
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop, whichever way the app was opened."""
-        with sending(self.name):
+        with sending(self.name, jobs, whole=True):
             conn, connector = jobs[0].options.conn, self._app.connector
             if conn is None and in_loop_only(connector.get_sync_connector()):
                 self._loop = one_that_runs(self._loop)

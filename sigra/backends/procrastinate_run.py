@@ -14,9 +14,9 @@ from sigra.backends.cut_off import by_procrastinate
 from sigra.backends.envelope import MARK
 from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, native
 from sigra.backends.jsonb import unfit
+from sigra.backends.native_error import error_text
 from sigra.backends.procrastinate_middleware import enter
 from sigra.backends.procrastinate_notes import AgainError, begin_notes, note
-from sigra.backends.producing import error_text
 from sigra.definition import Definition
 from sigra.errors import UnknownWorkerError
 

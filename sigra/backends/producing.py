@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sigra.backend import Capability
+from sigra.backends.native_error import error_text, has_no_answer
 from sigra.errors import EnqueueError, InvalidOptionError, SigraError
 from sigra.job import Job
 from sigra.options import JobOptions
@@ -25,19 +25,6 @@ NO_TRANSACTION = "it is in no transaction, so the job could not be rolled back: 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _NO_DATE = datetime(9999, 1, 1, tzinfo=timezone.utc).timestamp()
 """From here on a date may be in no year in some time zone; this one is Django's for "at once"."""
-
-_NO_ANSWER = {
-    "TimeoutError",
-    "EOFError",
-    "BrokenPipeError",
-    "ConnectionAbortedError",
-    "ConnectionResetError",
-    "ConnectionForced",  # by amqp
-    "ConnectionBlockedTimeout",  # these by pika
-    "ConnectionClosedByBroker",
-    "StreamLostError",
-}
-_LOST = re.compile(r"closed connection|Connection closed by|while (reading|writing)")
 
 _LONGEST = 500
 """Characters of a text, in any script, that fit an entry of PostgreSQL's indexes (2,704 bytes)."""
@@ -182,13 +169,22 @@ class sending:
 
     ``jobs``: the batch, for a queue that takes one job after another; the error says how many
     it took (those on which ``accept`` was called), and which one it may have taken, where the
-    answer is missing. ``whole``: for a queue that takes all of them, or none.
+    answer is missing; not if the caller's transaction has them. ``whole``: for a queue that takes
+    all of them, or none. ``commits``: as ``has_no_answer`` takes it.
     """
 
-    __slots__ = ("_backend", "_handled", "_jobs", "_whole")
+    __slots__ = ("_backend", "_commits", "_handled", "_jobs", "_whole")
 
-    def __init__(self, backend: str, jobs: Sequence[Job] = (), *, whole: bool = False) -> None:
-        self._backend, self._jobs, self._whole = backend, jobs, whole
+    def __init__(
+        self,
+        backend: str,
+        jobs: Sequence[Job] = (),
+        *,
+        whole: bool = False,
+        commits: bool = False,
+    ) -> None:
+        self._backend, self._whole, self._commits = backend, whole, commits
+        self._jobs = [job for job in jobs if job.options.conn is None]
 
     def __enter__(self) -> None:
         self._handled = sys.exception()  # it tells nothing of what is sent
@@ -196,7 +192,7 @@ class sending:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, SigraError):
             left = [job.id for job in self._jobs if job.native_id is None]
-            missing = has_no_answer(error, self._handled)
+            missing = has_no_answer(error, self._handled, commits=self._commits)
             unsure = (left if self._whole else left[:1]) if missing else []
             sent = len(self._jobs) - len(left)
             what = error_text(error.__cause__ or error).removesuffix(".")
@@ -211,38 +207,3 @@ def _see(unsure: Sequence[str]) -> str:
     if len(unsure) > 1:
         which, runs = f"The batch's {len(unsure)} jobs", "they run"
     return f"{which} may have been sent all the same: see whether {runs} before you "
-
-
-def has_no_answer(error: BaseException | None, handled: BaseException | None = None) -> bool:
-    """Tell whether an answer did not come in time, or the connection broke before it came.
-
-    Then nobody here knows whether the server has what it was sent. That no connection could be
-    made does not count, but what broke before it was tried does. ``handled``: an error from before,
-    which does not count either.
-    """
-    connects, seen = False, {id(handled)}
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if connects:
-            connects = False  # it is what the system said of that
-        else:
-            names, text = {kind.__name__ for kind in type(error).__mro__}, error_text(error)
-            connects = "connecting to " in text
-            if not connects and (names & _NO_ANSWER or _LOST.search(text)):
-                return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def error_text(error: BaseException | None) -> str:
-    """Return an error's type and text, as queues show them, in a form that any queue can write."""
-    try:
-        text = f"{type(error).__qualname__}: {error}".strip()
-    except Exception:
-        text = f"{type(error).__qualname__}: <exception str() failed>"  # as tracebacks have it
-    return carried(text)
-
-
-def carried(text: str) -> str:
-    """Return a text in a form that any queue can write: NUL and lone surrogates are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")

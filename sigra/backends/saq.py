@@ -67,7 +67,7 @@ class SaqBackend:
     async def _send(self, queue: Any, jobs: Sequence[Job]) -> None:
         with sending(self.name):
             await self._connections[queue.name]()
-        with sending(self.name, jobs):
+        with sending(self.name, jobs, commits=hasattr(queue, "pool")):
             for job in jobs:
                 native = native_job(job, queue, self._heartbeat)
                 taken = await answered(queue.enqueue(native), _TIMEOUT)

@@ -11,7 +11,8 @@ from typing import Any
 from sigra.backends.cut_off import by_saq
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
-from sigra.backends.producing import due_at, error_text, unique_key
+from sigra.backends.native_error import error_text
+from sigra.backends.producing import due_at, unique_key
 from sigra.backends.saq_begin import begin_notes
 from sigra.backends.saq_ended import end, go_on, had_ended, settle
 from sigra.backends.saq_lost import AGAIN, beat, heartbeat_for, heartbeat_of

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from sigra.backends.external import Consumed, aconsume, native, refuse_positional
-from sigra.backends.producing import error_text
+from sigra.backends.native_error import error_text
 from sigra.backends.taskiq_limit import coming_again, lasting, to_the_end
 from sigra.backends.taskiq_stream import begin_notes, notes_of
 from sigra.errors import brief

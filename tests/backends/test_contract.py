@@ -25,7 +25,8 @@ from sigra.backend import Capability
 from sigra.backends.envelope import pack
 from sigra.backends.external import consume
 from sigra.backends.inprocess.ticket import LocalTicket
-from sigra.backends.producing import error_text, unique_key
+from sigra.backends.native_error import error_text
+from sigra.backends.producing import unique_key
 from sigra.execute import in_event_loop
 from sigra.options import JobOptions
 from sigra.testing import BackendContract, ConsumerContract

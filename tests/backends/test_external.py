@@ -35,7 +35,7 @@ from sigra.backends.external import (
 )
 from sigra.backends.jsonb import unfit, writable
 from sigra.backends.kombu_json import unfit as unfit_kombu
-from sigra.backends.producing import error_text
+from sigra.backends.native_error import error_text
 
 TENANT = {"organization_id": "42", "actor_id": "7"}
 ran: list[Any] = []

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sigra import AuditScope, EnqueueError, InvalidOptionError, tenant_worker
-from sigra.backends.producing import due_at, has_no_answer, require_conn, sending, unique_key
+from sigra.backends.native_error import has_no_answer
+from sigra.backends.producing import due_at, require_conn, sending, unique_key
 from sigra.job import Job
 from sigra.options import parse_options
 

@@ -20,7 +20,7 @@ import pytest
 from consumer import HERE
 from consumer_side import held, one_thread, tokens_of
 from older_release import older_pack
-from queue_harness import QueueHarness, collect, not_hanging, threads_of
+from queue_harness import QueueHarness, collect, cut_at_commit, not_hanging, threads_of
 
 from sigra import EnqueueError, InvalidOptionError
 from sigra.backends.postgres_pool import OwnPool
@@ -256,7 +256,21 @@ class QueueContract(ConsumerContract):
         assert self.repeats_at_stop or len(attempts()) == every
 
 
-class OwnPoolContract(QueueContract):
+class PostgresContract:
+    """What queues keep whose jobs are rows of a PostgreSQL ``table``, which their harness names."""
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_jobs_whose_commit_is_not_confirmed_may_have_been_sent(
+        self, harness: Any, count: int
+    ) -> None:
+        """They may be there: who was told to enqueue them again had them twice."""
+        told = pytest.raises(EnqueueError, match=r"may have been sent all the same")
+        with cut_at_commit(harness.server, harness.table), not_hanging(), told as caught:
+            workers.echo.new_many([IDS] * count, delay=3600)
+        assert len(caught.value.unsure) == (1 if harness.backend.name == "saq" else count)
+
+
+class OwnPoolContract(PostgresContract, QueueContract):
     """What queues keep whose producers have connections of our own to PostgreSQL.
 
     Their harness is one of ``OwnPoolHarness``.

@@ -222,6 +222,20 @@ def failing(server: str, updates: str, times: int, how: str = "RAISE 'not now'")
             conn.execute("DROP SEQUENCE failing")
 
 
+@contextmanager
+def cut_at_commit(server: str, table: str) -> Iterator[None]:
+    """Have a PostgreSQL break each connection that commits new rows of a table."""
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute(f"""CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN {CUT}; END $$""")
+        conn.execute(f"""CREATE CONSTRAINT TRIGGER cutting AFTER INSERT ON {table}
+            INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION cut()""")
+        try:
+            yield
+        finally:
+            conn.execute("DROP FUNCTION cut CASCADE")
+
+
 def is_let_go(make: Callable[[], Any]) -> bool:
     """Tell whether what is made is gone once nobody refers to it."""
     made = weakref.ref(make())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_contract import QueueContract
+from queue_contract import PostgresContract, QueueContract
 from queue_harness import QueueHarness, failing, not_hanging
 from servers import need
 
@@ -70,6 +70,7 @@ class DjangoHarness(QueueHarness):
     other_queue = "other"
     ready = "Starting worker"
     patience = 240.0
+    table = "django_tasks_database_dbtaskresult"
     concurrency = 1
     outlives_its_server = False
 
@@ -459,7 +460,7 @@ def by_a_thread(worker, *args):
         return [consumed.verdict.unwrap for consumed in threads.map(by, args)]
 
 
-class TestDjangoOnPostgres(DjangoContract):
+class TestDjangoOnPostgres(PostgresContract, DjangoContract):
     harness_class, server = DjangoHarness, "postgres"
 
     def test_a_job_that_is_committed_late_comes_back_too(self, harness, journal):

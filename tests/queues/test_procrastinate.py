@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 from consumer import Consumer
 from consumer_side import held
-from queue_contract import LoopContract
+from queue_contract import LoopContract, PostgresContract
 from queue_harness import (
     QueueHarness,
     failing,
@@ -72,6 +72,7 @@ class ProcrastinateHarness(QueueHarness):
     command = ("procrastinate", "--app=procrastinate_app.app", "worker", "--concurrency=2")
     alone = ("--queues={queue}",)
     ready = "Starting worker"
+    table = "procrastinate_jobs"
     outlives_its_server = False
 
     def __init__(self, server: str, folder: Path) -> None:
@@ -173,7 +174,7 @@ def harness(harness: ProcrastinateHarness, journal: Journal) -> Iterator[Procras
     journal.clear()
 
 
-class TestProcrastinate(LoopContract):
+class TestProcrastinate(PostgresContract, LoopContract):
     harness_class, server = ProcrastinateHarness, "postgres"
 
     @pytest.mark.parametrize(

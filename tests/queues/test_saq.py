@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from consumer import Consumer
 from consumer_side import held, sleeps
-from queue_contract import LoopContract
+from queue_contract import LoopContract, PostgresContract
 from queue_harness import (
     CUT,
     QueueHarness,
@@ -282,6 +282,8 @@ class TestSaqOnRedis(SaqContract):
 
 
 class SaqPostgresHarness(SaqHarness):
+    table = "saq_jobs"
+
     def connect(self, name: str = "") -> Any:
         from psycopg_pool import AsyncConnectionPool
         from saq.queue.postgres import PostgresQueue
@@ -292,7 +294,7 @@ class SaqPostgresHarness(SaqHarness):
         return PostgresQueue(pool, name=name or self.queue, manage_pool_lifecycle=True)
 
 
-class TestSaqOnPostgres(SaqContract):
+class TestSaqOnPostgres(PostgresContract, SaqContract):
     harness_class, server = SaqPostgresHarness, "postgres"
 
     @pytest.mark.parametrize(

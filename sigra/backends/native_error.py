@@ -1,0 +1,74 @@
+"""What an error of a queue's client says: its text, and whether an answer is missing."""
+
+from __future__ import annotations
+
+import re
+
+_NO_ANSWER = {
+    "TimeoutError",
+    "EOFError",
+    "BrokenPipeError",
+    "ConnectionAbortedError",
+    "ConnectionResetError",
+    "ConnectionForced",  # by amqp
+    "ConnectionBlockedTimeout",  # these by pika
+    "ConnectionClosedByBroker",
+    "StreamLostError",
+}
+_LOST = re.compile(
+    r"closed connection|[Cc]onnection (was )?closed (by|in the middle)|while (reading|writing)"
+)
+_CONNECTS = re.compile(r"connecting to |connection to server at |get a connection")
+
+
+def has_no_answer(
+    error: BaseException | None, handled: BaseException | None = None, *, commits: bool = False
+) -> bool:
+    """Tell whether an answer did not come in time, or the connection broke before it came.
+
+    Then nobody here knows whether the server has what it was sent. That no connection could be
+    made does not count, but what broke before it was tried does. ``handled``: an error from before,
+    which does not count either. ``commits``: each statement is a transaction of its own.
+    """
+    connects, seen = False, {id(handled)}
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if connects:
+            connects = False  # it is what the system said of that
+        else:
+            names, text = {kind.__name__ for kind in type(error).__mro__}, error_text(error)
+            connects = bool(_CONNECTS.search(text))
+            broken = "OperationalError" in names and _broke_as_it_committed(error, commits)
+            if not connects and (broken or names & _NO_ANSWER or _LOST.search(text)):
+                return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _broke_as_it_committed(error: BaseException, commits: bool) -> bool:
+    """Tell whether PostgreSQL, or what stands before it, was gone before it confirmed a commit.
+
+    Before that, what it was sent is undone.
+    """
+    state = getattr(error, "sqlstate", "")  # None, where the client itself noticed it
+    if state is not None and not str(state).startswith(("08", "57P")):
+        return False
+    trace = error.__traceback__
+    while trace is not None and not commits:
+        commits = "commit" in trace.tb_frame.f_code.co_name
+        trace = trace.tb_next
+    return commits and "connection is closed" not in error_text(error)
+
+
+def error_text(error: BaseException | None) -> str:
+    """Return an error's type and text, as queues show them, in a form that any queue can write."""
+    try:
+        text = f"{type(error).__qualname__}: {error}".strip()
+    except Exception:
+        text = f"{type(error).__qualname__}: <exception str() failed>"  # as tracebacks have it
+    return carried(text)
+
+
+def carried(text: str) -> str:
+    """Return a text in a form that any queue can write: NUL and lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
