@@ -53,7 +53,7 @@ class DjangoBackend:
         """Insert all jobs or none, in the open transaction if there is one."""
         check_options(jobs, self.alias)
         with sending(self.name):
-            alone = commits_each()
+            alone = commits_each(jobs)
         with sending(self.name, jobs, whole=True, commits=alone), transaction(jobs):
             ids = [insert(job, self.alias) for job in jobs]
         accept(jobs, ids)

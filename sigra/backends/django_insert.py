@@ -63,9 +63,9 @@ def transaction(jobs: Sequence[Job]) -> AbstractContextManager[Any]:
     return _db.transaction.atomic(using=database) if batch else nullcontext()
 
 
-def commits_each() -> bool:
-    """Tell whether a job that is inserted now is a transaction of its own."""
-    return not _db.connections[rows().db].in_atomic_block
+def commits_each(jobs: Sequence[Job]) -> bool:
+    """Tell whether the statement that inserts a job is a transaction of its own."""
+    return len(jobs) == 1 and not _db.connections[rows().db].in_atomic_block
 
 
 def insert(job: Job, alias: str) -> Any:
