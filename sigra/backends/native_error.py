@@ -55,7 +55,7 @@ def _broke_as_it_committed(error: BaseException, commits: bool) -> bool:
         return False
     trace = error.__traceback__
     while trace is not None and not commits:
-        commits = "commit" in trace.tb_frame.f_code.co_name
+        commits = trace.tb_frame.f_code.co_name.strip("_").startswith("commit")
         trace = trace.tb_next
     return commits and "connection is closed" not in error_text(error)
 

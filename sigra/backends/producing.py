@@ -13,7 +13,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sigra.backend import Capability
-from sigra.backends.native_error import error_text, has_no_answer
+from sigra.backends.native_error import error_text as error_text  # noqa: PLC0414 - for others
+from sigra.backends.native_error import has_no_answer
 from sigra.errors import EnqueueError, InvalidOptionError, SigraError
 from sigra.job import Job
 from sigra.options import JobOptions

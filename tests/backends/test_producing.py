@@ -161,6 +161,45 @@ def test_a_job_whose_answer_is_missing_may_have_been_sent(error: Exception, unsu
     assert "enqueue the others again" in str(caught.value)
 
 
+class OperationalError(Exception):
+    """An error of PostgreSQL's driver: its code, None where the driver itself saw the end."""
+
+    def __init__(self, sqlstate: str | None, text: str = "server closed the connection") -> None:
+        super().__init__(text)
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("error", "where", "unsure"),
+    [
+        (OperationalError(None), "commit", True),
+        (OperationalError("57P01"), "commit", True),
+        (OperationalError("08P01", "database removed"), "commit", True),
+        (OperationalError("40001", "could not serialize"), "commit", False),
+        (OperationalError(None), "execute", False),
+        (OperationalError(None, "couldn't get a connection after 5.00 sec"), "commit", False),
+        (OperationalError(None, "connection failed: connection to server at h"), "commit", False),
+        (OperationalError(None, "the connection is closed"), "commit", False),
+    ],
+)
+def test_a_transaction_that_broke_before_its_commit_is_undone(
+    error: Exception, where: str, unsure: bool
+) -> None:
+    """Of one whose commit broke, or of a statement that commits itself, nobody knows."""
+
+    def execute() -> None:
+        raise error
+
+    def commit() -> None:
+        execute()
+
+    with pytest.raises(OperationalError) as caught:
+        {"commit": commit, "execute": execute}[where]()
+    assert unsure == has_no_answer(caught.value)
+    certain = {"couldn't", "connection failed", "the connection is closed", "could not"}
+    assert has_no_answer(caught.value, commits=True) != any(map(str(error).startswith, certain))
+
+
 def test_an_error_that_the_caller_was_handling_is_no_missing_answer() -> None:
     """Who enqueues because something else gave no answer is not told that the job was sent."""
     jobs = [nothing.new({"organization_id": None, "actor_id": None})]
