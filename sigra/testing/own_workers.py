@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import wraps
 from inspect import iscoroutinefunction
 from typing import Any
@@ -35,9 +36,10 @@ class OwnWorkers:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """Take each example of Hypothesis for a run of the test."""
+        __tracebackhide__ = True
         test = getattr(getattr(item, "obj", None), "hypothesis", None)
         body = getattr(test, "inner_test", None)
-        if test is None or body is None or iscoroutinefunction(body):
+        if test is None or body is None:
             return (yield)
         test.inner_test = _example(body)  # the way that Hypothesis has for plugins
         try:
@@ -76,13 +78,27 @@ def _example(body: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(body)
     def example(*args: Any, **given: Any) -> Any:
-        before, modules = _names(), {*sys.modules}
-        try:
+        __tracebackhide__ = True
+        with _run():
             return body(*args, **given)
-        finally:
-            _let_go(_made_since(before, modules))
 
-    return example
+    @wraps(body)
+    async def awaited(*args: Any, **given: Any) -> Any:
+        __tracebackhide__ = True
+        with _run():
+            return await body(*args, **given)
+
+    # The plugins for async tests wrap it in turn, and tell by this that they have to.
+    return awaited if iscoroutinefunction(body) else example
+
+
+@contextmanager
+def _run() -> Generator[None]:
+    before, modules = _names(), {*sys.modules}
+    try:
+        yield
+    finally:
+        _let_go(_made_since(before, modules))
 
 
 def _names() -> set[str]:

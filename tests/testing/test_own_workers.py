@@ -12,6 +12,9 @@ import pytest
 pytestmark = pytest.mark.programs
 
 HEAD = """
+import asyncio
+import functools
+import inspect
 import sys
 import types
 import unittest
@@ -34,6 +37,13 @@ class Keeps:
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_makereport(self, item, call):
         self.kept.append((item, call))  # as some plugins do
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pyfunc_call(self, pyfuncitem):  # as the plugins for async tests do
+        test = getattr(pyfuncitem.obj, "hypothesis", None)
+        if test is not None and inspect.iscoroutinefunction(body := test.inner_test):
+            run = lambda *args, **given: asyncio.run(body(*args, **given))
+            test.inner_test = functools.wraps(body)(run)
 
 @pytest.fixture(scope="session", autouse=True)
 def keeps(request):
@@ -166,6 +176,14 @@ class TestMethod:
 def test_that_fails(value):
     kept.append(make(value))
     assert value < 10
+
+@pytest.mark.parametrize("turn", [1, 2])
+@quick
+@given(value=st.integers())
+async def test_each_example_of_an_async_test(turn, value):
+    kept.append(make(turn))
+    with pytest.raises(ValueError, match="two functions have the worker name"):
+        make(value)
 """
 
 RUN_AGAIN = """
@@ -244,10 +262,18 @@ def test_another_of_such_a_name():
 """
 
 
-def told(tests: str, folder: Path) -> str:
+def told(tests: str, folder: Path, traceback: str = "line") -> str:
     """Return what pytest says of tests, with the plugin of the kit alone."""
     (folder / "test_told.py").write_text(HEAD + tests)
-    command = [sys.executable, "-m", "pytest", "-p", "sigra.testing.plugin", "--tb=line", "."]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "sigra.testing.plugin",
+        f"--tb={traceback}",
+        ".",
+    ]
     alone = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=alone).stdout
 
@@ -277,9 +303,10 @@ def test_a_test_that_is_run_again_has_the_name(tmp_path: Path) -> None:
 
 def test_the_next_example_has_the_name(tmp_path: Path) -> None:
     """Hypothesis runs a test many times; within one example two are refused as ever."""
-    said = told(OF_EXAMPLES, tmp_path)
+    said = told(OF_EXAMPLES, tmp_path, traceback="short")
     assert "DuplicateWorkerError" not in said
-    assert "1 failed, 4 passed" in said
+    assert "1 failed, 6 passed" in said
+    assert "own_workers.py" not in said  # nor is it among the frames that are shown
 
 
 def test_two_that_live_are_refused_as_ever(tmp_path: Path) -> None:
