@@ -208,7 +208,14 @@ def test_jobs_that_only_snooze_are_given_up_on_sync(numbers):
     assert (1, 2.0, 3.0) == (result.exit_code, told["jobs completed"], told["jobs unfinished"])
     assert "Not finished: the jobs of line 3-5" in result.stderr
     assert "Stopped: the jobs left only snooze" in result.stderr
+    assert "run them with --backend thread" in result.stderr
     assert "Not run: the lines from 6 on" in result.stderr
+
+
+def test_a_job_that_waits_for_one_that_is_not_due_is_not_given_up(numbers):
+    """However often it looks."""
+    told = figures(numbers("watches", 1))
+    assert (2.0, 172_800.0) == (told["jobs completed"], told["snoozes"])
 
 
 def test_many_retries_are_not_taken_for_snoozes(numbers):

@@ -67,6 +67,11 @@ class FollowingBackend:
         """Return the numbers of the lines whose jobs were not seen to end."""
         return sorted(line for _, line in list(self._open) if line is not None)
 
+    def only_snooze(self) -> bool:
+        """Tell whether no job waits for its first run or for a retry."""
+        jobs = [job for job, _ in list(self._open)]
+        return all(job.state == "scheduled" and getattr(job.ticket, "snoozes", 0) for job in jobs)
+
     def settle(self, *, all_of_them: bool = False) -> int:
         """Count the jobs that have ended and let go of them; return how many are left.
 

@@ -26,6 +26,9 @@ _FOREVER = 1e12
 _PATIENCE = 1_000
 """How often each unfinished job may snooze on a virtual clock before one of them has to end."""
 
+_FEW = 100
+"""As many jobs have the patience of these: one may look once a second for a day."""
+
 
 class Lane:
     """Enqueue a worker's jobs on a backend that runs them by itself, and wait for them."""
@@ -88,9 +91,11 @@ class SyncLane(Lane):
         ended = not FINISHED.isdisjoint(states)
         self._in_vain = 0 if ended else self._in_vain + states.count("scheduled")
         # Nothing waits here, so what they wait for may never come: they would run for ever.
-        if self._in_vain >= _PATIENCE * max(10, self.backend.unfinished):
+        most = _PATIENCE * max(_FEW, self.backend.unfinished)
+        if self._in_vain >= most and self.backend.only_snooze():
             self.stuck = (
-                f"the jobs left only snooze: none of the last {self._in_vain:,} runs ended one"
+                f"the jobs left only snooze: none of the last {self._in_vain:,} runs ended one. If "
+                "they wait for something outside the command, run them with --backend thread"
             )
         return bool(ran)
 
