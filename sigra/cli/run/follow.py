@@ -70,7 +70,7 @@ class FollowingBackend:
     def only_snooze(self) -> bool:
         """Tell whether no job waits for its first run or for a retry."""
         jobs = [job for job, _ in list(self._open)]
-        return all(job.state == "scheduled" and getattr(job.ticket, "snoozes", 0) for job in jobs)
+        return all(getattr(job.ticket, "snoozes", 0) and job.state == "scheduled" for job in jobs)
 
     def settle(self, *, all_of_them: bool = False) -> int:
         """Count the jobs that have ended and let go of them; return how many are left.
