@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from traceback import walk_tb
 
 _NO_ANSWER = {
     "TimeoutError",
@@ -18,7 +19,9 @@ _NO_ANSWER = {
 _LOST = re.compile(
     r"closed connection|[Cc]onnection (was )?closed (by|in the middle)|while (reading|writing)"
 )
-_CONNECTS = re.compile(r"connecting to |connection to server at |get a connection")
+_CONNECTS = "connecting to "
+_DATABASES = "psycopg", "asyncpg", "django.db"
+"""Packages of databases' clients, whose errors do not always say that they were connecting."""
 
 
 def has_no_answer(
@@ -31,18 +34,27 @@ def has_no_answer(
     which does not count either. ``commits``: each statement is a transaction of its own.
     """
     connects, seen = False, {id(handled)}
-    while error is not None and id(error) not in seen:
+    while error is not None and id(error) not in seen and not _was_not_connected(error):
         seen.add(id(error))
         if connects:
             connects = False  # it is what the system said of that
         else:
             names, text = {kind.__name__ for kind in type(error).__mro__}, error_text(error)
-            connects = bool(_CONNECTS.search(text))
+            connects = _CONNECTS in text
             broken = "OperationalError" in names and _broke_as_it_committed(error, commits)
             if not connects and (broken or names & _NO_ANSWER or _LOST.search(text)):
                 return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def _was_not_connected(error: BaseException) -> bool:
+    """Tell whether a database's client, or psycopg's pool, had no connection yet."""
+    return type(error).__module__.startswith("psycopg_pool") or any(
+        frame.f_code.co_name.strip("_") == "connect"
+        and str(frame.f_globals.get("__name__")).startswith(_DATABASES)
+        for frame, _ in walk_tb(error.__traceback__)
+    )
 
 
 def _broke_as_it_committed(error: BaseException, commits: bool) -> bool:
@@ -53,10 +65,8 @@ def _broke_as_it_committed(error: BaseException, commits: bool) -> bool:
     state = getattr(error, "sqlstate", "")  # None, where the client itself noticed it
     if state is not None and not str(state).startswith(("08", "57P")):
         return False
-    trace = error.__traceback__
-    while trace is not None and not commits:
-        commits = trace.tb_frame.f_code.co_name.strip("_").startswith("commit")
-        trace = trace.tb_next
+    names = (frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__))
+    commits = commits or any(name.strip("_").startswith("commit") for name in names)
     return commits and "connection is closed" not in error_text(error)
 
 

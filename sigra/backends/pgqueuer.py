@@ -40,6 +40,7 @@ class PgQueuerBackend:
         self._loop = asyncio.get_running_loop() if in_event_loop() else None
         self._native, self._known = native, set[str]()
         self._queries = own_queries(native)
+        self._commits = not isinstance(self._queries.driver, PooledDriver)
         if hasattr(native, "entrypoint"):
             self._notes = Notes(self._queries)
             known = vars(native).setdefault("sigra_known", self._known)
@@ -51,7 +52,7 @@ class PgQueuerBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert the jobs in one statement, or raise ``EnqueueError`` and insert none."""
-        with sending(self.name, jobs, whole=True):
+        with sending(self.name, jobs, whole=True, commits=self._commits):
             queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
                 write(queries, jobs)
@@ -62,7 +63,7 @@ class PgQueuerBackend:
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the loop."""
-        with sending(self.name, jobs, whole=True):
+        with sending(self.name, jobs, whole=True, commits=self._commits):
             queries = queries_for(jobs[0], self._queries)
             if isinstance(queries, _SyncQueries):
                 await asyncio.to_thread(self.enqueue, jobs)

@@ -10,7 +10,7 @@ from typing import Any
 
 from sigra.backends.external import native
 from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
-from sigra.backends.procrastinate_insert import accept_rows, awrite, in_loop_only, write
+from sigra.backends.procrastinate_insert import accept_rows, awrite, commits, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import is_ours
 from sigra.backends.procrastinate_start import add, watch_start
@@ -44,13 +44,16 @@ class ProcrastinateBackend:
             app = _procrastinate.App.from_path(path)
         self._app = expect(app, "connector", "ProcrastinateBackend takes an App")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._entered = partial(setattr, self, "_loop")
         register_with(app, self._register)
-        watch_start(app)
+        watch_start(app, self._entered)
         look_for_lost(app, rescue_after, is_ours)
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs in one transaction, or raise ``EnqueueError`` and insert none."""
-        with sending(self.name, jobs, whole=True):
+        with sending(self.name):
+            alone = jobs[0].options.conn is None and commits(self._app.connector)
+        with sending(self.name, jobs, whole=True, commits=alone):
             conn, connector = jobs[0].options.conn, self._app.connector.get_sync_connector()
             if conn is not None or not in_loop_only(connector):
                 accept_rows(jobs, write(connector, jobs, conn))
@@ -74,4 +77,4 @@ class ProcrastinateBackend:
     def _register(self, definition: Definition) -> None:
         # Or it is defined anew, or for a second backend: the task looks its worker up when it runs.
         if not is_ours(self._app, definition.name):
-            add(self._app, definition.name, partial(setattr, self, "_loop"))
+            add(self._app, definition.name, self._entered)

@@ -62,6 +62,12 @@ def in_loop_only(connector: Any) -> bool:
     return isinstance(connector, base) and hasattr(type(connector), "pool")
 
 
+def commits(connector: Any) -> bool:
+    """Tell whether each statement is a transaction: on Django's connection, outside of atomic()."""
+    connection = getattr(connector.get_sync_connector(), "connection", None)
+    return not getattr(connection, "in_atomic_block", True)
+
+
 def write(connector: Any, jobs: Sequence[Job], conn: Any = None) -> Any:
     """Insert jobs by a caller's connection, or else by a connector's own; return the rows.
 

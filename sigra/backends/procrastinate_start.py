@@ -12,7 +12,7 @@ from sigra.backends.procrastinate_read import fetch_any
 from sigra.backends.procrastinate_run import Strategy, is_ours, run
 
 
-def add(app: Any, name: str, entered: Callable[[Any], object] = bool) -> None:
+def add(app: Any, name: str, entered: Callable[[Any], object]) -> None:
     """Have a task run a worker's jobs; ``entered`` is called with the loop that each comes to."""
 
     async def body(context: Any, /, **payload: Any) -> None:
@@ -22,12 +22,15 @@ def add(app: Any, name: str, entered: Callable[[Any], object] = bool) -> None:
     app.task(name=name, pass_context=True, retry=Strategy())(body)
 
 
-def watch_start(app: Any) -> None:
-    """Have a consumer of the app warn if it starts without a worker, and watch what it does."""
+def watch_start(app: Any, entered: Callable[[Any], object]) -> None:
+    """Have a consumer of the app warn if it starts without a worker, and watch what it does.
+
+    ``entered``: as ``add`` takes it, for the jobs of workers that it knows only later.
+    """
 
     def add_unknown(name: str) -> None:
         if name not in app.tasks:  # procrastinate would fail the job
-            add(app, name)
+            add(app, name, entered)
 
     fetch_any(app, add_unknown)
     watch_consumers(is_ours)

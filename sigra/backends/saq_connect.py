@@ -67,7 +67,7 @@ def _replace_together(pool: Any) -> None:
     It would wait for longer and longer before it looks at each of the others, and for longer than
     the timeout in all, though the server is back.
     """
-    check = pool._check
+    check = getattr(pool, "_check", None)  # it came with psycopg_pool 3.2
     if check is None or not hasattr(pool, "drain") or getattr(check, "__module__", "") == __name__:
         return
 

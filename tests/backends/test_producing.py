@@ -177,8 +177,6 @@ class OperationalError(Exception):
         (OperationalError("08P01", "database removed"), "commit", True),
         (OperationalError("40001", "could not serialize"), "commit", False),
         (OperationalError(None), "execute", False),
-        (OperationalError(None, "couldn't get a connection after 5.00 sec"), "commit", False),
-        (OperationalError(None, "connection failed: connection to server at h"), "commit", False),
         (OperationalError(None, "the connection is closed"), "commit", False),
     ],
 )
@@ -196,7 +194,7 @@ def test_a_transaction_that_broke_before_its_commit_is_undone(
     with pytest.raises(OperationalError) as caught:
         {"commit": commit, "execute": execute}[where]()
     assert unsure == has_no_answer(caught.value)
-    certain = {"couldn't", "connection failed", "the connection is closed", "could not"}
+    certain = {"the connection is closed", "could not"}
     assert has_no_answer(caught.value, commits=True) != any(map(str(error).startswith, certain))
 
 

@@ -463,6 +463,15 @@ def by_a_thread(worker, *args):
 class TestDjangoOnPostgres(PostgresContract, DjangoContract):
     harness_class, server = DjangoHarness, "postgres"
 
+    @pytest.mark.parametrize("host", ["/nowhere", "nowhere.invalid"])
+    def test_a_job_for_which_there_was_no_connection_was_not_sent(self, harness, monkeypatch, host):
+        """The error said that the job may have been sent."""
+        connection.close()
+        monkeypatch.setitem(connection.settings_dict, "HOST", host)
+        with pytest.raises(EnqueueError, match="did not take the job") as caught:
+            workers.echo.new(IDS)
+        assert caught.value.unsure == ()
+
     def test_a_job_that_is_committed_late_comes_back_too(self, harness, journal):
         """Though all who looked for lost jobs in the meantime saw none."""
         harness.forget_rows()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,14 @@ import pytest
 from consumer import BIN
 from consumer_side import held
 from queue_contract import OwnPoolContract
-from queue_harness import OwnPoolHarness, failing, not_hanging, told_at_start, transact
+from queue_harness import (
+    OwnPoolHarness,
+    cut_at_commit,
+    failing,
+    not_hanging,
+    told_at_start,
+    transact,
+)
 from servers import need, own_database
 
 need("pgqueuer")
@@ -270,6 +278,18 @@ class TestPgQueuer(OwnPoolContract):
         harness.start()
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
         assert [run["attempt"] for run in journal.runs()] == [1, 2]
+
+    def test_jobs_on_a_connection_that_commits_by_itself_may_have_been_sent(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """So PgQueuer's drivers for psycopg do: the error said that they were not sent."""
+        told = pytest.raises(EnqueueError, match=r"may have been sent all the same")
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            backend = PgQueuerBackend(SyncQueries(SyncPsycopgDriver(conn)))
+            cut = cut_at_commit(harness.server, harness.table)
+            with configure(backend=backend), cut, not_hanging(), told as caught:
+                contract_workers.echo.new_many([IDS] * 2, delay=3600)
+        assert len(caught.value.unsure) == 2
 
     @pytest.mark.parametrize("kind", ["plain", "async"])
     def test_a_job_that_pgqueuer_cancels_runs_to_its_end(
@@ -647,6 +667,21 @@ def test_a_pgqueuer_in_memory_is_refused(part: str) -> None:
     pgq = PgQueuer.in_memory()
     with pytest.raises(TypeError, match=r"needs PostgreSQL, not PgQueuer\.in_memory\(\)"):
         PgQueuerBackend(pgq if part == "itself" else pgq.queries)
+
+
+def test_a_job_for_which_there_was_no_connection_was_not_sent() -> None:
+    """asyncpg says only that the time is up."""
+
+    async def send(port: int) -> None:
+        url = f"postgresql://postgres@127.0.0.1:{port}/none"
+        async with asyncpg.create_pool(url, min_size=0, timeout=0.2) as pool:
+            with configure(backend=PgQueuerBackend(Queries.from_asyncpg_pool(pool))):
+                await contract_workers.echo.anew(IDS)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with not_hanging(), pytest.raises(EnqueueError, match="did not take") as caught:
+            asyncio.run(send(silent.getsockname()[1]))
+    assert caught.value.unsure == ()
 
 
 def test_what_is_no_pgqueuer_is_refused() -> None:

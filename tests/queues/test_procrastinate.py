@@ -8,6 +8,9 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import weakref
@@ -26,6 +29,7 @@ from consumer_side import held
 from queue_contract import LoopContract, PostgresContract
 from queue_harness import (
     QueueHarness,
+    cut_at_commit,
     failing,
     is_let_go,
     not_hanging,
@@ -33,7 +37,7 @@ from queue_harness import (
     told_at_start,
     transact,
 )
-from servers import need
+from servers import need, own_database
 
 procrastinate = need("procrastinate")
 
@@ -1219,6 +1223,76 @@ def test_a_job_of_an_unknown_worker_runs_once_its_consumer_knows_it() -> None:
     with not_hanging():
         assert asyncio.run(run_it()) == "succeeded"
     assert attempts == [1]
+
+
+def test_a_worker_that_comes_after_its_job_enqueues_from_its_thread(postgres_server: str) -> None:
+    """Its task was made when the job came, and did not know the loop that sends for threads."""
+    sent = list[Any]()
+
+    def deploy() -> Any:
+        @tenant_worker(name="tests.comes_later")
+        def known(scope: Any) -> None:
+            sent.append(contract_workers.echo.new(IDS, delay=3600))
+
+        return known
+
+    async def run_it(url: str) -> None:
+        once: Any = {"wait": False, "install_signal_handlers": False}
+        producer, app = (
+            procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=url))
+            for _ in range(2)
+        )
+        async with producer.open_async():
+            await producer.schema_manager.apply_schema_async()
+            with configure(backend=ProcrastinateBackend(producer)):
+                await deploy().anew(IDS)
+        gc.collect()  # nobody knows the worker any more
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                await app.run_worker_async(**once)
+                assert sent == []
+                known = deploy()
+                async with app.connector.pool.connection() as conn:
+                    await conn.execute("UPDATE procrastinate_jobs SET scheduled_at = NULL")
+                await app.run_worker_async(**once)
+                del known
+
+    with own_database(postgres_server) as url, not_hanging():
+        asyncio.run(run_it(url))
+    assert len(sent) == 1
+
+
+def test_jobs_on_django_s_own_connection_may_have_been_sent(postgres_server: str) -> None:
+    """It commits each statement by itself: the error said that they were not sent."""
+    program = """
+    import sys
+    from urllib.parse import urlsplit
+    from django.conf import settings
+    url = urlsplit(sys.argv[1])
+    settings.configure(DATABASES={"default": {
+        "ENGINE": "django.db.backends.postgresql", "NAME": url.path[1:], "HOST": url.hostname,
+        "PORT": url.port or 5432, "USER": url.username or "", "PASSWORD": url.password or "",
+    }})
+    from procrastinate import App
+    from procrastinate.contrib.django.django_connector import DjangoConnector
+    from sigra import EnqueueError, configure
+    from sigra.backends.procrastinate import ProcrastinateBackend
+    from sigra.testing.contract_case import IDS
+    from sigra.testing.contract_workers import echo
+    with configure(backend=ProcrastinateBackend(App(connector=DjangoConnector()))):
+        try:
+            echo.new_many([IDS] * 2)
+        except EnqueueError as error:
+            print(len(error.unsure), "unsure")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    with own_database(postgres_server) as url:
+        app = procrastinate.App(connector=procrastinate.SyncPsycopgConnector(conninfo=url))
+        with app.open():
+            app.schema_manager.apply_schema()
+        with cut_at_commit(url, "procrastinate_jobs"):
+            ran = subprocess.run([*command, url], capture_output=True, text=True, timeout=120)
+    assert ran.stdout == "2 unsure\n", ran.stderr
 
 
 @pytest.mark.parametrize("option", ["unique", "conn"])

@@ -443,6 +443,17 @@ def test_a_restart_of_postgres_costs_no_job(postgres):
     assert {first.id, second.id} == {key for (key,) in found}
 
 
+def test_a_job_for_which_the_pool_had_no_connection_was_not_sent(postgres):
+    """As when the application has closed it: the error said that the job may have been sent."""
+    queue = saq.Queue.from_url(postgres, name="closed")
+    with configure(backend=SaqBackend(queue)), not_hanging():
+        workers.echo.new(IDS)
+        submit(own_loop(), queue.pool.close()).result()
+        with pytest.raises(EnqueueError, match="did not take the job: PoolClosed") as caught:
+            workers.echo.new(IDS)
+    assert caught.value.unsure == ()
+
+
 def test_an_end_that_a_broken_connection_keeps_from_being_written_is_written_after_all(postgres):
     """Where it broke once more, SAQ itself left the job as a running one, to be run again."""
     queue = saq.Queue.from_url(postgres, name="cut")
