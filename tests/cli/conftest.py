@@ -50,15 +50,15 @@ def sleepy(scope, n: int, job):
 
 @tenant_worker
 def waits(scope, n: int, job):  # for ever, were it not for the bound of the test
-    return Snooze(30) if n > 1 and job.snoozes < 200_000 else None
+    return Snooze(30) if n > 1 and job.snoozes < 20_000 else None
 
 @tenant_worker
-def watches(scope, n: int, job):  # a job that is due in two days
+def watches(scope, n: int, job):  # a job that is due in half an hour
     if not job.snoozes:
-        note.new({**tenant_args(scope), "n": n}, delay=172_800)
-    return Snooze(1) if job.snoozes < 172_800 else None
+        note.new({**tenant_args(scope), "n": n}, delay=1_728)
+    return Snooze(1) if job.snoozes < 1_728 else None
 
-@tenant_worker(max_attempts=2_000, backoff=1)
+@tenant_worker(max_attempts=400, backoff=1)
 def stubborn(scope, n: int):
     return Failure("not yet")
 
