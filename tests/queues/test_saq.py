@@ -973,15 +973,20 @@ def test_a_second_attempt_that_could_not_begin_comes_again_at_once(server, reque
     assert (native.status, native.retry_delay) == ("queued", 1)
 
 
-def ended_in_a_hook(queue, backend, worker, meanwhile, error=None):
+def ended_in_a_hook(url, meanwhile, error=None, *, heartbeat=15, max_attempts=1):
     """Run a job; return what is left of it once its hook, after ``meanwhile``, has ended badly.
 
-    Without an ``error`` a stop cuts the hook off.
+    ``meanwhile`` is given the job and its backend. Without an ``error`` a stop cuts the hook off.
     """
-    running = None
+    queue, running = saq.Queue.from_url(url, name=f"hook-{uuid.uuid4().hex}"), None
+    backend = SaqBackend(queue, heartbeat=heartbeat)
+
+    @tenant_worker(name=f"tests.{queue.name}", backend=backend, max_attempts=max_attempts)
+    async def runs(scope):
+        pass
 
     async def hook(context):
-        await meanwhile(context["job"])
+        await meanwhile(context["job"], backend)
         if error is not None:
             raise error
         running.cancel()
@@ -989,7 +994,7 @@ def ended_in_a_hook(queue, backend, worker, meanwhile, error=None):
 
     async def end_it():
         nonlocal running
-        job = await worker.anew(IDS)
+        job = await runs.anew(IDS)
         consumer = saq.Worker(queue, backend.functions, before_process=hook)
         running = asyncio.ensure_future(consumer.process())
         await asyncio.gather(running, return_exceptions=True)
@@ -1002,15 +1007,8 @@ def ended_in_a_hook(queue, backend, worker, meanwhile, error=None):
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(server, request):
     """SAQ left the job as a running one, and a sweep then ended it: its only attempt was gone."""
-    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
-    queue = saq.Queue.from_url(url, name=name)
-    backend = SaqBackend(queue)
-
-    @tenant_worker(name=f"tests.stopped_hook_{server}", backend=backend)
-    async def never_begins(scope):
-        pass
-
-    native = ended_in_a_hook(queue, backend, never_begins, lambda job: asyncio.sleep(0))
+    url = request.getfixturevalue(server)
+    native = ended_in_a_hook(url, lambda job, backend: asyncio.sleep(0))
     assert (native.status, native.attempts) == ("queued", 0)
 
 
@@ -1018,15 +1016,10 @@ def test_a_stop_that_meets_a_hook_before_a_job_is_no_death_of_its_consumer(serve
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_hook_that_ends_badly_leaves_a_job_alone_that_another_has_run(server, error, request):
     """The hook took longer than the job's heartbeat, and the job was queued after its end."""
-    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
-    queue, beside = (saq.Queue.from_url(url, name=name) for _ in range(2))
-    backend = SaqBackend(queue, heartbeat=1)
+    url = request.getfixturevalue(server)
 
-    @tenant_worker(name=f"tests.hook_{name}", backend=backend, max_attempts=2)
-    async def runs(scope):
-        pass
-
-    async def run_it_elsewhere(job):
+    async def run_it_elsewhere(job, backend):
+        beside = saq.Queue.from_url(url, name=job.queue.name)
         another = saq.Worker(beside, backend.functions)  # which gives that queue our own sweep
         await beside.connect()
         await asyncio.sleep(1.5)
@@ -1036,25 +1029,18 @@ def test_a_hook_that_ends_badly_leaves_a_job_alone_that_another_has_run(server, 
         await another.process()
         await beside.disconnect()
 
-    native = ended_in_a_hook(queue, backend, runs, run_it_elsewhere, error)
+    native = ended_in_a_hook(url, run_it_elsewhere, error, heartbeat=1, max_attempts=2)
     assert native.status == "complete"
 
 
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_stop_that_meets_a_hook_leaves_a_job_aborted_that_somebody_has_aborted(server, request):
     """It was queued again, and ran."""
-    url, name = request.getfixturevalue(server), f"hook-{uuid.uuid4().hex}"
-    queue = saq.Queue.from_url(url, name=name)
-    backend = SaqBackend(queue)
 
-    @tenant_worker(name=f"tests.aborted_hook_{server}", backend=backend)
-    async def never_begins(scope):
-        pass
+    async def abort_it(job, backend):
+        await (await job.queue.job(job.key)).abort("not this one")
 
-    async def abort_it(job):
-        await (await queue.job(job.key)).abort("not this one")
-
-    native = ended_in_a_hook(queue, backend, never_begins, abort_it)
+    native = ended_in_a_hook(request.getfixturevalue(server), abort_it)
     assert native.status == "aborting"  # a sweep ends it
 
 
