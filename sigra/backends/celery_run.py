@@ -80,6 +80,8 @@ def _settle(task: Any, consumed: Consumed) -> None:
     match verdict.state:
         case "retryable":
             _send_again(task, consumed)
+            if task.request.is_eager and task.app.conf.task_eager_propagates:
+                raise _exceptions.Ignore  # .new() would raise a Retry
             raise _exceptions.Retry(text, when=verdict.delay)
         case "scheduled":
             _send_again(task, consumed)

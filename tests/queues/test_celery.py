@@ -924,15 +924,15 @@ def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
     ] == []
 
 
-def test_new_raises_no_error_of_a_body_though_celery_is_told_to_propagate_them(caplog):
-    """A suite that runs eagerly hears of it by the log alone."""
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_new_raises_no_error_of_a_body_though_celery_is_told_to_propagate_them(attempts, caplog):
+    """A suite that runs eagerly hears of it by the log alone, and the job has all its attempts."""
     app = celery.Celery(broker="memory://", set_as_current=False)
     app.conf.update(task_always_eager=True, task_eager_propagates=True)
-    with configure(backend=CeleryBackend(app)):
-        eager.new({**IDS, "why": "said so"})
-    assert [record.name for record in caplog.records if "said so" in record.getMessage()][:1] == [
-        "sigra.job"
-    ]
+    with configure(backend=CeleryBackend(app)), caplog.at_level("WARNING", "sigra.job"):
+        eager.new({**IDS, "why": "said so"}, max_attempts=attempts, backoff=0)
+    ends = [record.getMessage() for record in caplog.records if record.name == "sigra.job"]
+    assert len([end for end in ends if "failed: said so" in end]) == attempts
 
 
 @pytest.mark.parametrize(("immutable", "state"), [(True, "SUCCESS"), (False, "REJECTED")])
