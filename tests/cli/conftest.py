@@ -17,6 +17,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 JOBS = """
+import asyncio
 import os
 import time
 from sigra import Cancel, Failure, Snooze, log_safe, tenant_args, tenant_worker
@@ -65,6 +66,12 @@ def stubborn(scope, n: int):
 @tenant_worker
 async def gentle(scope, n: int):
     log_safe("number.note", scope, target_id=n)
+
+@tenant_worker
+async def two_events(scope, n: int):
+    log_safe("number.begin", scope, target_id=n)
+    await asyncio.sleep(0.001)
+    log_safe("number.end", scope, target_id=n)
 
 @tenant_worker
 def parent(scope, n: int):

@@ -179,6 +179,14 @@ def test_every_line_runs_once_on_every_backend(numbers, tmp_path, backend):
     assert (0, list(range(50))) == (result.exit_code, sorted(targets))
 
 
+@pytest.mark.parametrize("backend", ["thread", "asyncio"])
+def test_workers_says_how_many_jobs_run_at_a_time(numbers, tmp_path, backend):
+    """With one, each job ends before the next one begins."""
+    numbers("two_events", 10, "--workers", "1", backend=backend)
+    actions = [event["action"] for event in events((tmp_path / "audit.jsonl").read_text())]
+    assert ["number.begin", "number.end"] * 10 == actions
+
+
 @pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
 def test_no_thread_outlives_the_command(numbers, backend):
     """It may be called in a process that goes on; an event loop is closed, too."""
@@ -578,6 +586,25 @@ def test_a_queue_that_takes_no_more_stops_the_run(numbers, tmp_path):
     assert (1, 0.0) == (result.exit_code, figures(result)["bad lines"])
     assert "Stopped: backend 'deaf' did not take the job: the broker is gone" in result.stderr
     assert "tail -n +4 in.jsonl | sigra run cli_jobs:note --args -" in result.stderr
+
+
+def test_a_job_that_its_queue_refused_is_not_waited_for(numbers):
+    """Where the backend tells what becomes of jobs, those that it took are all that count."""
+    from sigra import EnqueueError, SyncBackend, configure
+
+    class Full(SyncBackend):
+        name = "full"
+
+        def enqueue(self, jobs):
+            if jobs[0].args["n"] == 3:
+                raise EnqueueError(self.name, "it is full")
+            super().enqueue(jobs)
+
+    with configure(backend=Full()):
+        result = numbers("note", 5, backend="full")
+    told = figures(result)
+    assert (1, 3.0, None) == (result.exit_code, told["jobs completed"], told.get("jobs unfinished"))
+    assert "Not run: the lines from 4 on" in result.stderr
 
 
 def test_memory_does_not_grow_with_the_file(numbers):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sigra.backend import Backend, Capability
@@ -40,23 +41,13 @@ class FollowingBackend:
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Hand the jobs to the backend and follow them."""
-        entries = self._note(jobs)
-        try:
+        with self._following(jobs):
             self.inner.enqueue(jobs)
-        except BaseException:
-            self._forget(entries)
-            raise
-        self._count(len(jobs))
 
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same without blocking the running event loop."""
-        entries = self._note(jobs)
-        try:
+        with self._following(jobs):
             await self.inner.aenqueue(jobs)
-        except BaseException:
-            self._forget(entries)
-            raise
-        self._count(len(jobs))
 
     @property
     def unfinished(self) -> int:
@@ -88,6 +79,18 @@ class FollowingBackend:
             self._open.append(entry)
         return len(self._open)
 
+    @contextmanager
+    def _following(self, jobs: Sequence[Job]) -> Iterator[None]:
+        entries = self._note(jobs)
+        try:
+            yield
+        except BaseException:
+            # settle() lets go of them: in another thread, it may hold one right now.
+            self._refused.update(job for job, _ in entries)
+            raise
+        with self._lock:
+            self.counts["enqueued"] += len(jobs)
+
     def _note(self, jobs: Sequence[Job]) -> list[Entry]:
         # Before the backend gets them: on sync they run inside its enqueue().
         inside = running.get() is not None
@@ -98,14 +101,6 @@ class FollowingBackend:
         if self.follows:
             self._open.extend(entries)
         return entries
-
-    def _forget(self, entries: list[Entry]) -> None:
-        # settle() lets go of them: in another thread, it may hold one right now.
-        self._refused.update(job for job, _ in entries)
-
-    def _count(self, jobs: int) -> None:
-        with self._lock:
-            self.counts["enqueued"] += jobs
 
     def _conclude(self, job: Job) -> bool:
         """Count a job if it has ended, by what its ticket says; tell whether to let go of it."""
