@@ -133,19 +133,17 @@ def _check_file(url: str, file: str, cure: str = "") -> None:
 
 
 def _is_file(path: Path) -> bool:
-    """Tell whether there is a file; ``MisuseError`` where that cannot be seen."""
+    """Tell whether there is a file; ``OSError`` where that cannot be seen."""
     try:
         return stat.S_ISREG(os.stat(path).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError) as error:
-        raise MisuseError(f"the audit store cannot be opened: {error}") from None
 
 
 def _has_tables(path: Path) -> bool:
     """Look for the store's tables in a SQLite file; change nothing, and make no file beside it."""
     # Mode "ro" makes a log file where there is none, and "immutable" reads none that is there.
-    uri = f"{path.absolute().as_uri()}?{'mode=ro' if _is_logged(path) else 'immutable=1'}"
+    uri = f"{path.as_uri()}?{'mode=ro' if _is_logged(path) else 'immutable=1'}"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
         query = "SELECT count(*) FROM sqlite_master WHERE name GLOB 'sigra_audit_*'"
         return bool(connection.execute(query).fetchone()[0])

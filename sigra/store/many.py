@@ -64,6 +64,5 @@ def _is_held(result: AuditResult) -> bool:
 
 
 def _emitted(result: AuditResult) -> AuditResult:
-    for _ in emitted:
-        break
+    next(emitted)
     return AuditResult("emitted", None, result.event, result.redacted)

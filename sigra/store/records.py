@@ -51,7 +51,6 @@ def add_records(connection: Connection, records: Sequence[Any]) -> None:
                     continue
             session.add(fresh)
         session.flush()
-        session.expunge_all()
 
 
 def _copy(record: Any) -> Any:
@@ -73,13 +72,12 @@ def record_page(
 ) -> Page:
     """Return one page of a class's records, newest first, detached."""
     after: Any = None if cursor is None else decode_cursor(cursor, datetime, _id_type(kind))
-    records = database.read(lambda connection: _rows(connection, kind, which, after, limit + 1))
-    more = len(records) > limit
-    records = records[:limit]
-    if not more:
-        return Page(tuple(records), None)
+    found = database.read(lambda connection: _rows(connection, kind, which, after, limit + 1))
+    records = tuple(found[:limit])
+    if len(found) <= limit:
+        return Page(records, None)
     moment, event_id = _end(records)
-    return Page(tuple(records), encode_cursor((moment.isoformat(), str(event_id))))
+    return Page(records, encode_cursor((moment.isoformat(), str(event_id))))
 
 
 def all_records(database: Database, kind: Any, which: EventFilter) -> Iterator[Any]:
@@ -111,13 +109,11 @@ def _rows(
     if after is not None:
         query = query.where(tuple_(*key) < tuple_(*after, types=[column.type for column in key]))
     query = query.order_by(*(column.desc() for column in key)).limit(limit)
-    with Session(connection, expire_on_commit=False) as session:
-        found = list(session.scalars(query))
-        session.expunge_all()
-    return found
+    with Session(connection) as session:
+        return list(session.scalars(query))
 
 
-def _end(records: list[Any]) -> Position:
+def _end(records: Sequence[Any]) -> Position:
     return records[-1].occurred_at, records[-1].event_id
 
 

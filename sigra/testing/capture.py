@@ -83,8 +83,8 @@ class RecordingBackend(SyncBackend):
 
 def _honoured(backend: Backend) -> Collection[str]:
     """Return what a backend honours; one without a queue says nothing of ``conn``."""
-    stands = isinstance(backend, RecordingBackend) or "native" in backend.capabilities
-    return backend.capabilities if stands else {*backend.capabilities, "conn"}
+    own = backend.capabilities
+    return own if "native" in own else {*own, "conn"}
 
 
 class AuditLog(list["AuditEvent"]):

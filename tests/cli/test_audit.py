@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -923,6 +924,29 @@ def test_a_store_that_is_not_there_is_misuse(url: str) -> None:
     assert 2 == result.exit_code
     assert "store" in result.stderr
     assert not Path("nowhere.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("no/audit.db", "no such file"),
+        ("file/audit.db", "no such file"),
+        (
+            "loop/audit.db",
+            f"cannot be opened: [Errno {errno.ELOOP}] Too many levels of symbolic links",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", [("list", *ALL), ("upgrade", "--dry-run")])
+def test_where_no_store_can_be_the_reason_is_told(
+    command: tuple[str, ...], place: str, why: str, tmp_path: Path
+) -> None:
+    """In one line, whether the path leads nowhere, through a file, or in a circle."""
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    words = ["audit", *command, "--store", f"sqlite:///{tmp_path}/{place}"]
+    result = CliRunner().invoke(sigra, words)
+    assert (2, True) == (result.exit_code, why in result.stderr), result.stderr
 
 
 @pytest.mark.parametrize(

@@ -272,6 +272,16 @@ def test_each_of_many_is_counted_once_by_how_it_ended(
     assert counted == ([0, 0, len(calls)] if fault else [5, 0, 0])
 
 
+def test_an_event_without_a_schema_is_told_as_disabled_among_many(sink: SqlAuditSink) -> None:
+    """It is neither written nor counted as emitted."""
+    kept = {"action": "invoice.close", "scope": SCOPE}
+    before = audit_stats()
+    results = audit.log_many([kept, {**kept, "audit_schema": None}])
+    counted = [now - then for now, then in zip(audit_stats(), before, strict=True)]
+    assert (["emitted", "disabled"], [1, 1, 0]) == ([each.status for each in results], counted)
+    assert sink.count(ACME) == 1
+
+
 @pytest.mark.parametrize("wrong", [7, "invoice.close", ["action"]])
 def test_what_is_no_mapping_is_named_among_many(wrong: Any, sink: SqlAuditSink) -> None:
     """The error says which of the events it is, and that a list of mappings was wanted."""

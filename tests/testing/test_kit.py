@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest.mock import ANY
 from uuid import uuid4
@@ -289,6 +290,12 @@ def test_a_backend_made_under_the_fixture_s_refuses_what_that_one_does(
         pytest.raises(InvalidOptionError, match="cannot honour it|cannot carry"),
     ):
         close.new(TENANT, **option)
+
+
+def test_a_backend_made_under_one_that_stands_for_no_queue_refuses_nothing() -> None:
+    """As in a test of an application that configures no backend."""
+    with configure(backend=RecordingBackend()), configure(backend=RecordingBackend()):
+        assert "completed" == close.new(TENANT, priority=5, queue="mail").state
 
 
 def test_a_function_that_no_queue_carries_is_refused_in_a_test() -> None:
@@ -668,6 +675,20 @@ def test_assert_enqueued_matches_some_of_the_args(sigra_backend: RecordingBacken
     first = close.new({**TENANT, "then": "x"})
     close.new({**TENANT, "then": "y"})
     assert first is assert_enqueued(close, args={"then": "x"})
+
+
+def test_assert_enqueued_matches_the_whole_of_a_value(sigra_backend: RecordingBackend) -> None:
+    """A mapping in the args is one value, of which no part stands for the rest."""
+    close.new({**TENANT, "then": {"n": 1, "pad": "x"}})
+    for wanted in ({"n": 1}, {"n": 1, "pad": "x", "more": 2}, {"n": 1, "other": "x"}):
+        refute_enqueued(close, args={"then": wanted})
+
+
+def test_assert_enqueued_takes_any_mapping(sigra_backend: RecordingBackend) -> None:
+    """The args of another job too, which are read-only, or a view of a dict."""
+    job = close.new(TENANT)
+    assert job is assert_enqueued(close, args=job.args)
+    assert job is assert_enqueued(close, args=MappingProxyType({"actor_id": 7}))
 
 
 def test_assert_enqueued_knows_an_id_by_any_type(sigra_backend: RecordingBackend) -> None:
