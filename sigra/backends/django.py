@@ -43,9 +43,9 @@ class DjangoBackend:
         backend = _tasks.task_backends[expect(alias, "casefold", what, "pass its name")]
         if not isinstance(backend, _database.DatabaseBackend):
             raise ValueError(
-                f"TASKS[{alias!r}] is {type(backend).__qualname__}, which has no consumers: set "
-                "its BACKEND to 'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to "
-                "INSTALLED_APPS"
+                f"TASKS[{alias!r}] is {type(backend).__module__}.{type(backend).__qualname__}, but "
+                "DjangoBackend takes django-tasks-db's alone: set its BACKEND to "
+                "'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to INSTALLED_APPS"
             )
         self.alias = alias
 
