@@ -35,10 +35,9 @@ def open_store(url: str, key: Path | None = None) -> SqlAuditSink:
     which processes of an older release may be writing.
     """
     with _opening(url):
-        from sigra.cli.keeping import read_key
+        sink = _connect(url, key)
         from sigra.store.migrate import HEAD, found_version
 
-        sink = _connect(url, read_key(key))
         _check_file(url, sink.database.file)
         if (found := found_version(sink.database)) is None:
             raise _none_at(url, _NO_TABLES)
@@ -53,7 +52,7 @@ def open_tables(url: str, *, create: bool) -> tuple[SqlAuditSink, str | None]:
     With ``create`` there may be no tables, and no file of SQLite's: their version is then None.
     """
     with _opening(url):
-        sink = _connect(url, None)  # first: it tells where sigra[sql] is not installed
+        sink = _connect(url, None)
         from sigra.store.migrate import found_version
 
         file = sink.database.file
@@ -101,10 +100,13 @@ def _may(mode: int, path: Path) -> bool:
     return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
-def _connect(url: str, signer: Any) -> SqlAuditSink:
-    from sigra.store import SqlAuditSink
+def _connect(url: str, key: Path | None) -> SqlAuditSink:
+    import sigra.store
 
-    sink = SqlAuditSink(url, signer=signer)
+    make = sigra.store.SqlAuditSink  # before all else, for it tells where sigra[sql] is missing
+    from sigra.cli.keeping import read_key
+
+    sink = make(url, signer=read_key(key))
     click.get_current_context().call_on_close(sink.close)
     return sink
 

@@ -967,6 +967,20 @@ def test_a_url_that_cannot_be_opened_is_told_in_one_line_that_says_what_would_do
     assert (2, 1, True) == (result.exit_code, result.stderr.count("\n"), why in result.stderr)
 
 
+@pytest.mark.programs
+@pytest.mark.parametrize("words", ["list", "verify", "cleanup --retention-days 9", "upgrade"])
+def test_where_the_store_is_not_installed_a_command_says_what_to_install(words: str) -> None:
+    """It is ``sigra[sql]``: SQLAlchemy was called the driver in the URL."""
+    missing = "import sys; sys.modules['sqlalchemy'] = None; from sigra.cli import main; main()"
+    which = ALL if words in ("list", "verify") else ()
+    command = ["audit", *words.split(), *which, "--store", "sqlite:///audit.db"]
+    done = subprocess.run(
+        [sys.executable, "-c", missing, *command], capture_output=True, timeout=240, check=False
+    )
+    told = b"Error: 'sqlalchemy' is not installed; run pip install 'sigra[sql]'\n"
+    assert (2, told) == (done.returncode, done.stderr)
+
+
 def make_foreign(folder: Path, kind: str) -> Path:
     """Make an application's own database, or what else may lie under a name."""
     path = folder / "app.db"
