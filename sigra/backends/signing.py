@@ -70,7 +70,11 @@ class Signing:
             raise ValueError("current=None signs nothing: pass accept_unsigned=True too")
         if self.current is not None and self.current not in self.keys:
             raise ValueError(f"current must be one of the ids in keys: {sorted(self.keys)}")
-        if not isinstance(self.application, str) or not is_unicode(self.application):
+        if not (
+            isinstance(self.application, str)
+            and self.application.strip()
+            and is_unicode(self.application)
+        ):
             raise ValueError(
                 "application must be a name that producers and consumers share, not "
                 f"{self.application!r}"
