@@ -59,7 +59,8 @@ def tenant_worker(
     options of ``.new()``.
 
     Raises ``TypeError`` for a function that cannot be a worker, ``ValueError`` for a bad
-    action, ``InvalidOptionError`` and ``DuplicateWorkerError``.
+    action or name, ``UnknownBackendError``, ``MissingExtraError``, ``InvalidOptionError`` and
+    ``DuplicateWorkerError``.
     """
 
     def decorate(function: Any) -> TenantWorker[..., Any]:

@@ -51,8 +51,9 @@ class Enqueuer:
         ``args``: a mapping with str keys and strict JSON values. ``options``: queue,
         priority, delay, run_at, max_attempts, backoff, unique, conn, cross_tenant.
         Raises ``InvalidArgsError``, ``MissingTenantKeysError``, ``InvalidOptionError``,
-        ``CrossTenantError`` or ``EnqueueError``; nothing was enqueued then. What the function
-        itself raises is never raised here.
+        ``CrossTenantError`` or ``EnqueueError``; nothing was enqueued then, unless the
+        ``EnqueueError`` names the job in ``unsure``. What the function itself raises is never
+        raised here.
         """
         job, backend = self.prepare(args, options)
         backend.enqueue((job,))
