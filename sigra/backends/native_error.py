@@ -73,7 +73,7 @@ def _broke_as_it_committed(error: BaseException, commits: bool) -> bool:
 def error_text(error: BaseException | None) -> str:
     """Return an error's type and text, as queues show them, in a form that any queue can write."""
     try:
-        text = f"{type(error).__qualname__}: {error}".strip()
+        text = f"{type(error).__qualname__}: {error}".strip().removesuffix(":")
     except Exception:
         text = f"{type(error).__qualname__}: <exception str() failed>"  # as tracebacks have it
     return carried(text)

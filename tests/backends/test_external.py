@@ -568,6 +568,7 @@ class MuteError(Exception):
         (ValueError("\udc80\0"), "ValueError: \\udc80\\x00"),
         (MuteError(), "MuteError: <exception str() failed>"),
         (SystemExit(3), "SystemExit: 3"),
+        (LookupError(), "LookupError"),
     ],
 )
 def test_any_error_can_be_shown_by_a_queue(error: BaseException, shown: str) -> None:
