@@ -62,7 +62,7 @@ def _broke_as_it_committed(error: BaseException, commits: bool) -> bool:
 
     Before that, what it was sent is undone.
     """
-    state = getattr(error, "sqlstate", "")  # None, where the client itself noticed it
+    state = getattr(error, "sqlstate", getattr(error, "pgcode", ""))  # None: the client noticed it
     if state is not None and not str(state).startswith(("08", "57P")):
         return False
     names = (frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__))

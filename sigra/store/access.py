@@ -11,7 +11,15 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.database import Database
-from sigra.store.errors import DENIED, LOCKED, UPGRADE, UPGRADING, AuditTablesError, code_of
+from sigra.store.errors import (
+    DENIED,
+    LOCKED,
+    UPGRADE,
+    UPGRADING,
+    AuditTablesError,
+    code_of,
+    state_of,
+)
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -135,8 +143,8 @@ def naming_altered(cure: str = _OLDER) -> Iterator[None]:
 
 
 def _is_altered(error: DBAPIError) -> bool:
-    state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's
+    state = state_of(error)
     if state is not None:
-        return str(state).startswith(_ALTERED_CODES) and state not in _OTHER_CODES
+        return state.startswith(_ALTERED_CODES) and state not in _OTHER_CODES
     said = str(error.orig)
     return any(map(said.__contains__, _ALTERED)) and _REFERRED_TO not in said

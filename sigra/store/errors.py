@@ -26,10 +26,16 @@ def reason_of(error: BaseException) -> str:
     return str(own) or type(own).__name__
 
 
-def code_of(error: BaseException) -> str | None:
-    """Return PostgreSQL's or SQLite's code of a driver's error, which SQLAlchemy may wrap."""
+def state_of(error: BaseException) -> str | None:
+    """Return PostgreSQL's code of a driver's error, which SQLAlchemy may wrap."""
     own = getattr(error, "orig", error)
-    return getattr(own, "sqlstate", None) or getattr(own, "sqlite_errorname", None)
+    return getattr(own, "sqlstate", None) or getattr(own, "pgcode", None)  # so psycopg2 names it
+
+
+def code_of(error: BaseException) -> str | None:
+    """Return the same, or SQLite's code."""
+    own = getattr(error, "orig", error)
+    return state_of(error) or getattr(own, "sqlite_errorname", None)
 
 
 class InvalidQueryError(SigraError, ValueError):

@@ -17,6 +17,7 @@ from sqlalchemy.exc import (
 from sigra.audit.event import AuditEvent, AuditResult
 from sigra.audit.failure import report
 from sigra.audit.read import error_name
+from sigra.store.errors import state_of
 
 _DATA = (
     StatementError, ValueError, TypeError, AttributeError, OverflowError, RecursionError,
@@ -33,9 +34,9 @@ def is_of_the_data(error: Exception) -> bool:
     """Tell whether an event can never be written, though the database works."""
     if not isinstance(error, DBAPIError):
         return isinstance(error, _DATA)
-    state = getattr(error.orig, "sqlstate", None)
+    state = state_of(error)
     if state is not None:  # the class of asyncpg's errors tells less
-        return str(state).startswith(_REFUSED)
+        return state.startswith(_REFUSED)
     of_values = isinstance(error, (DataError, IntegrityError, ProgrammingError))
     return of_values and not error.connection_invalidated
 

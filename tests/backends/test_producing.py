@@ -169,9 +169,21 @@ class OperationalError(Exception):
         self.sqlstate = sqlstate
 
 
+class OfPsycopg2(OperationalError):
+    """The same of psycopg2's, which has the code under another name."""
+
+    def __init__(self, pgcode: str | None) -> None:
+        super().__init__(pgcode)
+        self.pgcode = pgcode
+        del self.sqlstate
+
+
 @pytest.mark.parametrize(
     ("error", "where", "unsure"),
     [
+        (OfPsycopg2(None), "commit", True),
+        (OfPsycopg2("57P01"), "commit", True),
+        (OfPsycopg2(None), "execute", False),
         (OperationalError(None), "commit", True),
         (OperationalError("57P01"), "commit", True),
         (OperationalError("08P01", "database removed"), "commit", True),

@@ -6,9 +6,12 @@ import copy
 import pickle
 
 import pytest
+from sqlalchemy.exc import DBAPIError, InternalError, ProgrammingError
 
 from sigra.errors import SigraError
 from sigra.store import errors
+from sigra.store.access import naming_altered
+from sigra.store.failure import is_of_the_data
 
 CASES = [
     errors.InvalidQueryError("limit", "it must be an int"),
@@ -40,3 +43,33 @@ def test_it_is_the_same_in_another_process(error: SigraError) -> None:
         assert kept == (type(revived), str(revived), revived.args, vars(revived))
     for copied in (copy.copy(error), copy.deepcopy(error)):
         assert kept == (type(copied), str(copied), copied.args, vars(copied))
+
+
+class OfPsycopg2(Exception):
+    """An error as psycopg2 raises it, which has PostgreSQL's code under a name of its own."""
+
+    def __init__(self, pgcode: str) -> None:
+        super().__init__("as PostgreSQL says it")
+        self.pgcode = pgcode
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "refused", "altered"),
+    [
+        (InternalError, "P0001", True, False),
+        (ProgrammingError, "42P01", False, True),
+        (ProgrammingError, errors.DENIED, False, False),
+    ],
+)
+def test_psycopg2s_errors_are_told_apart_by_postgresqls_codes(
+    kind: type[DBAPIError], code: str, refused: bool, altered: bool
+) -> None:
+    """A trigger's no keeps no batch from the store, and a table that is gone loses no event."""
+    error = kind("INSERT", {}, OfPsycopg2(code))
+    assert is_of_the_data(error) == refused
+    with (
+        pytest.raises(errors.AuditTablesError if altered else kind) as caught,
+        naming_altered(),
+    ):
+        raise error
+    assert code == errors.code_of(caught.value.__cause__ or caught.value)
