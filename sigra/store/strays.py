@@ -61,8 +61,7 @@ def check_rows(database: Database, which: EventFilter) -> None:
 
     Nothing but that row says whose they are, so that nobody exports, prunes or erases them.
     """
-    everything = which.all_organizations
-    tags = set() if everything else {chain_tag(which.organization_id)}
+    everything, tags = which.all_organizations, {chain_tag(which.organization_id)}
 
     def look(connection: Connection) -> list[_Left | None]:
         found = [left for left in _all_left(connection, tags) if left is None or left.entries]

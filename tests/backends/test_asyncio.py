@@ -447,6 +447,8 @@ async def test_aclose_returns_what_is_for_later(backend: AsyncioBackend) -> None
     for job in left:
         with pytest.raises(TimeoutError, match="was closed"):
             await job.aresult()
+        with pytest.raises(TimeoutError, match="was closed"):
+            job.result()
 
 
 @on_loop

@@ -255,7 +255,7 @@ def test_a_newer_version_waits() -> None:
 def test_a_newer_version_s_payload_is_sent_on_unchanged() -> None:
     """What this release cannot read it does not touch."""
     payload = {**envelope(), MARK: VERSION + 1, "new": "field"}
-    assert payload == take(payload).following()
+    assert payload == take(payload).following() == take(payload).by_hand(1)
 
 
 def test_a_too_old_version_ends() -> None:

@@ -423,6 +423,20 @@ def test_a_unique_key_is_free_after_the_job(sync: SyncBackend) -> None:
     assert [False, False] == [job.duplicate for job in jobs]
 
 
+def test_what_a_job_of_a_batch_enqueues_runs_before_the_next_one(sync: SyncBackend) -> None:
+    """Whether the batch is awaited or not."""
+
+    def parent(n: int) -> None:
+        ran.append(f"parent {n}")
+        note.new({"n": f"child {n}"})
+
+    parents = worker(name="sync.parents")(parent)
+    batch = [{"n": 1}, {"n": 2}]
+    parents.new_many(batch)
+    asyncio.run(parents.anew_many(batch))
+    assert ["parent 1", "child 1", "parent 2", "child 2"] * 2 == ran
+
+
 def test_a_unique_key_is_one_for_a_batch(sync: SyncBackend) -> None:
     """The first job of it has the key: none has run before the last is enqueued."""
     batch = [{"n": n} for n in range(3)]

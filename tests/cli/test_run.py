@@ -378,6 +378,10 @@ def test_a_worker_is_named_as_in_its_module_or_as_in_its_queue(numbers, name):
         ),
         (["cli_jobs:note", "--args", "absent"], "--args absent cannot be read: No such file"),
         (["cli_jobs:note", "--audit-log", "in.jsonl"], "--audit-log in.jsonl is also read"),
+        (
+            ["cli_jobs:note", "--audit-log", "x/../out", "--rejects", "out"],
+            "--audit-log x/../out is also read or written as another file",
+        ),
         (["cli_jobs:note", "--rejects", "no/such/folder"], "there is no such folder"),
         (["wrong_at_import:f"], "cannot be imported: ZeroDivisionError: division by zero"),
         (["misspelt:f"], "misspelt.py:2)"),

@@ -17,6 +17,7 @@ from sigra.audit import cleanup, count, log
 from sigra.audit.transaction import NoAuditStoreError
 from sigra.store import Signer, SqlAuditSink, verify
 from sigra.store.errors import InvalidQueryError
+from sigra.testing import AuditLog
 from sigra.workers import AuditCleanup
 
 
@@ -97,6 +98,12 @@ def test_progress_is_told_and_a_second_run_finds_nothing(sink: SqlAuditSink) -> 
     assert 30 == cleanup(5, progress=told.append)
     assert [15, 30] == told
     assert 0 == cleanup(5)
+
+
+def test_a_sink_that_keeps_no_events_is_passed_over(sink: SqlAuditSink) -> None:
+    """Such as one that sends them elsewhere."""
+    with configure(sinks=[AuditLog(), sink]):
+        assert 30 == AuditCleanup.new({"retention_days": 5}).result()
 
 
 def test_a_store_that_fails_keeps_no_event_in_the_others(

@@ -107,10 +107,10 @@ class Agenda:
 
     def leave(self) -> list[Entry]:
         """Give up and return every job, in the order in which they would have run."""
-        left = [entry[2:] for entry in sorted(self._ranked, key=lambda entry: entry[:2])]
+        left = [entry[2:] for entry in sorted(self._ranked)]
         urgent = sum(entry[0] < 0 for entry in self._ranked)
         left[urgent:urgent] = self._plain
-        left += [entry[2:] for entry in sorted(self._later, key=lambda entry: entry[:2])]
+        left += [entry[2:] for entry in sorted(self._later)]
         self._plain.clear()
         self._ranked.clear()
         self._later.clear()

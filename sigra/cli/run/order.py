@@ -129,7 +129,7 @@ def _check_files(order: Order) -> None:
         raise MisuseError(
             f"--rejects {order.rejects} exists and is not overwritten: move it, or name another"
         )
-    if order.rejects is not None and not os.path.isdir(order.rejects.absolute().parent):
+    if order.rejects is not None and not os.path.isdir(order.rejects.parent):
         raise MisuseError(f"--rejects {order.rejects}: there is no such folder")
     if order.audit_log is None and _is_read(order, 1):
         raise MisuseError(

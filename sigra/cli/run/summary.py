@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +36,7 @@ class Report:
     lines: int
     bad: int
     rejects: Path | None
-    counts: Mapping[str, int]
+    counts: Counter[str]
     emitted: int
     failed: int
     seconds: float
@@ -54,7 +53,7 @@ class Report:
         """Return the exit status: 1 where anything went wrong, unless the stop has its own."""
         if self.stopped is not None:
             return self.stopped[1]
-        wrong = self.bad or self.failed or self.unfinished or self.counts.get("discarded", 0)
+        wrong = self.bad or self.failed or self.unfinished or self.counts["discarded"]
         return 1 if wrong or self.unclosed else 0
 
 
@@ -88,24 +87,24 @@ def _rows(report: Report) -> list[Row]:
     rows: list[Row] = [("lines read", report.lines, "")]
     if report.followed:
         for state, style in (("completed", "green"), ("discarded", "red"), ("cancelled", "yellow")):
-            number = counts.get(state, 0)
+            number = counts[state]
             rows.append((f"jobs {state}", number, style if number else ""))
-        rows.append(("retries", counts.get("retried", 0), ""))
-        rows.append(("snoozes", counts.get("snoozed", 0), ""))
+        rows.append(("retries", counts["retried"], ""))
+        rows.append(("snoozes", counts["snoozed"], ""))
     else:
-        rows.append(("jobs enqueued", counts.get("enqueued", 0), "green"))
+        rows.append(("jobs enqueued", counts["enqueued"], "green"))
     optional = (
         ("jobs unfinished", report.unfinished, "red"),
-        ("of the jobs, left by an earlier run", counts.get("left", 0), ""),
-        ("of the jobs, enqueued by jobs", counts.get("child", 0), ""),
-        ("duplicates, not enqueued", counts.get("duplicate", 0), ""),
+        ("of the jobs, left by an earlier run", counts["left"], ""),
+        ("of the jobs, enqueued by jobs", counts["child"], ""),
+        ("duplicates, not enqueued", counts["duplicate"], ""),
     )
     rows += [row for row in optional if row[1]]
     rows.append(("bad lines", report.bad, "red" if report.bad else ""))
     rows.append(("audit events emitted", report.emitted, ""))
     rows.append(("audit events failed", report.failed, "red" if report.failed else ""))
     rows.append(("seconds", f"{report.seconds:.2f}", ""))
-    ended = counts.get("enqueued", 0) - report.unfinished
+    ended = counts["enqueued"] - report.unfinished
     rows.append(("jobs a second", round(ended / max(report.seconds, 1e-9)), ""))
     return rows
 
