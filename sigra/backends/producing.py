@@ -196,7 +196,8 @@ class sending:
             missing = has_no_answer(error, self._handled, commits=self._commits)
             unsure = (left if self._whole else left[:1]) if missing else []
             sent = len(self._jobs) - len(left)
-            what = error_text(error.__cause__ or error).removesuffix(".")
+            cause = error.__cause__  # that of a timeout may be what was cancelled, which says less
+            what = error_text(cause if isinstance(cause, Exception) else error).removesuffix(".")
             of = f"; {sent} of the batch's {len(self._jobs)} jobs were sent" if sent else ""
             cure = _see(unsure) if unsure else "Once that is fixed, "
             text = f"{what}{of}. {cure}enqueue {'the others' if sent else 'it'} again."

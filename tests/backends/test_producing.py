@@ -79,23 +79,21 @@ def test_a_job_that_is_due_waits_for_no_date(given: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "expected"),
+    ("sent", "cause", "expected"),
     [
-        (0, r"nobody home\. Once that is fixed, enqueue it"),
-        (1, "were sent. Once that is fixed, enqueue the others"),
+        (0, None, r": ConnectionError: nobody home\. Once that is fixed, enqueue it"),
+        (0, OSError("refused"), r": OSError: refused\. Once that is fixed, enqueue it"),
+        (0, asyncio.CancelledError(), r": ConnectionError: nobody home\. Once that is fixed"),
+        (1, None, "were sent. Once that is fixed, enqueue the others"),
     ],
 )
-def test_what_a_queue_raises_is_told_with_what_to_do(sent: int, expected: str) -> None:
+def test_what_a_queue_raises_is_told_with_what_to_do(sent: int, cause: Any, expected: str) -> None:
     """It says what came of the batch, and what is to be enqueued again."""
-
-    @tenant_worker(name="tests.sent")
-    def body(scope: Any) -> None: ...
-
-    jobs = [body.new({"organization_id": None, "actor_id": None}) for _ in range(2)]
+    jobs = [nothing.new({"organization_id": None, "actor_id": None}) for _ in range(2)]
     for job in jobs[:sent]:
         job.accept(native_id="1")
     with pytest.raises(EnqueueError, match=expected), sending("deaf", jobs):
-        raise ConnectionError("nobody home.")
+        raise ConnectionError("nobody home.") from cause
 
 
 def lost(error: Exception, *before: Exception) -> Exception:
