@@ -551,7 +551,7 @@ class TestProcrastinate(PostgresContract, LoopContract):
     ) -> None:
         """procrastinate failed it; retried by hand, it counted as one that had died each time."""
         job = undeployed.new(IDS)
-        told = f"waits for a consumer with its worker: .*{undeployed.name}"
+        told = f"job {job.native_id} waits for a consumer with its worker: "
         journal.wait(harness, lambda: bool(harness.logged(told)), "its wait")
         journal.wait(harness, lambda: harness.row(job)["status"] == "todo", "its wait's end")
         assert harness.row(job)["attempts"] == 0
