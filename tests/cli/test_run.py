@@ -197,6 +197,15 @@ def test_no_thread_outlives_the_command(numbers, backend):
         assert not thread.is_alive(), thread
 
 
+def test_the_command_leaves_signals_as_it_found_them(numbers):
+    """It may be called in a process that goes on, and has handlers of its own."""
+    signs = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(sign) for sign in signs]
+    assert 0 == numbers("note", 1).exit_code
+    after = [signal.getsignal(sign) for sign in signs]
+    assert (before, -1) == (after, signal.set_wakeup_fd(-1))
+
+
 @pytest.mark.parametrize("backend", ["sync", "thread", "asyncio"])
 def test_retries_are_waited_for(numbers, backend):
     """A job that fails once and then does well has completed, with one retry."""
