@@ -54,6 +54,7 @@ def targets(folder: Path, worker: str) -> list[str]:
         "def w(scope):\n for send in (mail, sms): send(scope)",
         "def w(scope):\n [send(scope) for send in (mail, sms)]",
         "def w(scope):\n {send(scope): 1 for send in (mail, sms)}",
+        "def w(scope):\n [0 for send in (mail, sms) if send(scope)]",
         "def w(scope):\n [0 for _ in '1' for send in (mail, sms) if send(scope)]",
         "def w(scope):\n send, x = mail, 1\n send(scope)",
         "def w(scope):\n send: object = mail\n send(scope)",

@@ -13,7 +13,6 @@ FunctionDef = ast.FunctionDef | ast.AsyncFunctionDef
 _Names = Mapping[str, bool]
 """The local names of a function and those around it, and whether an import binds them."""
 
-_Comprehension = (ast.ListComp, ast.SetComp, ast.GeneratorExp, ast.DictComp)
 _Scope = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 
 
@@ -25,10 +24,7 @@ def local_names(tree: ast.Module) -> dict[ast.expr, bool]:
         node, seen = pending.pop()
         if isinstance(node, ast.Name) and node.id in seen:
             found[node] = seen[node.id]
-        if isinstance(node, (*_Scope, *_Comprehension)):
-            pending += _parts(node, seen)
-        else:
-            pending += [(part, seen) for part in ast.iter_child_nodes(node)]
+        pending += _parts(node, seen)
     return found
 
 
@@ -46,8 +42,7 @@ def _parts(node: ast.AST, seen: _Names) -> Iterator[tuple[ast.AST, _Names]]:
             inner = {**seen, **dict.fromkeys(own, False)}
             first = node.generators[0]  # what this one iterates over is evaluated outside
             yield first.iter, seen
-            yield from ((part, inner) for part in (first.target, *first.ifs))
-            inside = {*ast.iter_child_nodes(node)} - {first}
+            inside = {first.target, *first.ifs, *ast.iter_child_nodes(node)} - {first}
             yield from ((part, inner) for part in inside)
             return
     yield from ((n, inner if n in inside else seen) for n in ast.iter_child_nodes(node))

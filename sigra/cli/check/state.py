@@ -69,7 +69,7 @@ class State:
 
     def without(self, roots: Collection[str]) -> State:
         """Return the facts of names that begin with none of these."""
-        return self._changed({root: _NONE for root in roots if root in self._by_root})
+        return self._changed(dict.fromkeys(roots, _NONE))
 
     def _changed(self, changes: Mapping[str, frozenset[Fact]]) -> State:
         """Return the facts with those of some first parts of names replaced."""
