@@ -47,10 +47,8 @@ class Expressions(Names):
         what: set[object] = {SCOPE} if self.holds(value) else set()
         if several := choices(value):
             return what.union(*map(self.what, several))
-        if isinstance(value, (ast.Name, ast.Attribute, ast.Lambda, ast.Call)):
-            what |= {self._tracer.sources.made(self._function, value)} - {None}
-            return what | self.facts(dotted(value)) | {*self._called(value)}
-        return what
+        what |= {self._tracer.sources.made(self._function, value)} - {None}
+        return what | self.facts(dotted(value)) | {*self._called(value)}
 
     def assign(self, target: ast.expr, value: ast.expr) -> None:
         """Record that a target is what a value is, and no longer what it was."""
