@@ -21,6 +21,7 @@ from sigra.store.database import (
     check_dialect,
     file_of,
     read_again,
+    schemas_of,
     scrub_file,
     set_up_sqlite,
 )
@@ -62,8 +63,10 @@ class AsyncDatabase:
 
     def _new_engine(self) -> AsyncEngine:
         """Return a new engine for one loop: no other loop can use its connections."""
-        pool = self._given.sync_engine.pool.recreate()
-        engine = create_async_engine(self._given.url, pool=pool)
+        given = self._given.sync_engine
+        engine = create_async_engine(
+            given.url, pool=given.pool.recreate(), execution_options=schemas_of(given)
+        )
         if self._is_sqlite:
             event.listen(engine.sync_engine, "connect", set_up_sqlite)
         else:

@@ -103,6 +103,11 @@ def check_dialect(engine: Engine | AsyncEngine) -> None:
         )
 
 
+def schemas_of(engine: Engine) -> dict[str, Any]:
+    """Return the options of a given engine that say where the table of a mapped class is."""
+    return {"schema_translate_map": engine.get_execution_options().get("schema_translate_map")}
+
+
 def file_of(url: URL) -> str:
     """Return the path of SQLite's file, which a URL may name by a URI."""
     name = url.database or ""

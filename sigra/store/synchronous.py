@@ -15,6 +15,7 @@ from sigra.store.database import (
     be_patient,
     file_of,
     read_again,
+    schemas_of,
     scrub_file,
     set_up_sqlite,
 )
@@ -35,7 +36,9 @@ class SqliteDatabase:
     dialect = "sqlite"
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = create_engine(engine.url, pool=engine.pool.recreate())
+        self._engine = create_engine(
+            engine.url, pool=engine.pool.recreate(), execution_options=schemas_of(engine)
+        )
         event.listen(self._engine, "connect", set_up_sqlite)
         self._statements = statements_of(self._engine.dialect)
         self._writer: Any = None

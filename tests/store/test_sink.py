@@ -26,7 +26,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from drivers import by_every_driver, driven_by
 from events import event
-from sqlalchemy import URL, Connection, ForeignKey, create_engine, func, make_url, select, text
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    ForeignKey,
+    create_engine,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy import event as listen
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -69,6 +79,20 @@ class MyAudit(Base):
     actor_id: Mapped[str | None]
     occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     metadata_: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class OfTenant(DeclarativeBase):
+    """The base of a class whose schema an engine is to translate."""
+
+
+class TenantAudit(OfTenant):
+    __tablename__ = "tenant_audit"
+    __table_args__ = ({"schema": "of_tenant"},)
+
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    action: Mapped[str]
+    organization_id: Mapped[str | None]
+    occurred_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
 
 
 class Numbered(Base):
@@ -815,6 +839,29 @@ def test_a_mapped_class_of_ones_own_is_written_and_read(url: str, open_sink: Any
     assert pages == [[2, 1], [0]]
     assert (count, len(streamed), rest.cursor) == (3, 3, None)
     engine.dispose()
+
+
+@by_every_driver
+def test_a_class_whose_schema_an_engine_translates_is_written_and_read_there(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
+) -> None:
+    """Also by connections that the store makes itself, in place of that engine."""
+    url = new_url(driver.partition("+")[0])
+    engine, given = create_engine(url), driven_by(driver, url)
+    if isinstance(given, URL):
+        given = (create_async_engine if given.get_dialect().is_async else create_engine)(given)
+    schema = "main"
+    if engine.name == "postgresql":
+        with engine.connect() as connection:
+            schema = connection.exec_driver_sql("SELECT current_schema()").scalar_one()
+    there: dict[str, Any] = {"schema_translate_map": {"of_tenant": schema}}
+    OfTenant.metadata.create_all(engine.execution_options(**there))
+    sink = open_sink(given.execution_options(**there))
+    with configure(sinks=[sink], audit_schema=TenantAudit):
+        log_safe("invoice.close", None, organization_id="acme")
+        assert audit.count(organization_id="acme") == 1
+    for each in (engine, given) if isinstance(given, Engine) else (engine,):
+        each.dispose()
 
 
 @pytest.mark.servers
