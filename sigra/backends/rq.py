@@ -11,7 +11,7 @@ from sigra.backends.external import native
 from sigra.backends.producing import able_to, due_at, require_json, sending
 from sigra.backends.registering import expect
 from sigra.backends.rq_run import run
-from sigra.backends.rq_send import WORKER, native_job, schedule
+from sigra.backends.rq_send import WORKER, native_job, schedule, send_once
 from sigra.job import Job
 
 __all__ = ["RQBackend", "run"]
@@ -46,7 +46,7 @@ class RQBackend:
         with sending(self.name, jobs, whole=True), self.queue.connection.pipeline() as pipeline:
             for job in jobs:
                 self._send(job, pipeline)
-            pipeline.execute()
+            send_once(pipeline)
         for job in jobs:
             job.accept(native_id=job.id)
 

@@ -10,7 +10,8 @@ from sigra.backends.envelope import pack
 from sigra.backends.external import native
 from sigra.job import Job
 
-_rq = native("rq", "rq")
+_rq, _redis = native("rq", "rq"), native("redis", "rq")
+_NEVER = _redis.retry.Retry(_redis.backoff.NoBackoff(), 0)
 
 CUT_OFF = timedelta(microseconds=999_999)
 """Added to due times: RQ cuts off fractions of a second, and no job may run before it is due."""
@@ -36,6 +37,34 @@ def native_job(queue: Any, job: Job) -> Any:
         # For when its consumer dies: one delivery more than it may be begun, for it may not have.
         retry=_rq.Retry(max=job.options.max_attempts),
     )
+
+
+def send_once(pipeline: Any) -> None:
+    """Send what is in a pipeline; where the answer is lost, do not send it again.
+
+    redis-py's clients do by default, and the job was queued twice.
+    """
+    pipeline.connection_pool = _Once(pipeline.connection_pool)
+    pipeline.execute()
+
+
+class _Once:
+    """Lend a pool's connections so that they send nothing again."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)  # as what traces transactions asks where they go
+
+    def get_connection(self, *args: Any) -> Any:
+        connection = self._pool.get_connection(*args)
+        self._retry, connection.retry = connection.retry, _NEVER
+        return connection
+
+    def release(self, connection: Any) -> None:
+        connection.retry = self._retry
+        self._pool.release(connection)
 
 
 def schedule(queue: Any, native: Any, due: datetime, pipeline: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -22,6 +23,8 @@ rq = need("rq")
 
 import redis  # noqa: E402
 import rq_app  # noqa: E402
+from redis.backoff import NoBackoff  # noqa: E402
+from redis.retry import Retry  # noqa: E402
 from rq.command import send_stop_job_command  # noqa: E402
 from rq.scheduler import RQScheduler  # noqa: E402
 from rq.utils import import_attribute  # noqa: E402
@@ -402,6 +405,47 @@ def test_in_that_mode_the_time_limit_of_a_test_goes_on(in_test_mode, journal):
 def test_what_a_failed_job_had_in_hand_is_let_go_as_it_ends(in_test_mode):
     """As RQ does with what its own jobs have; it may be large."""
     assert not keeps_what_a_failed_job_had(RQBackend(in_test_mode))
+
+
+class Losing(redis.Connection):
+    """A connection that breaks once a transaction is done, and loses the answer."""
+
+    def send_packed_command(self, command: Any, *args: Any, **options: Any) -> None:
+        super().send_packed_command(command, *args, **options)
+        if b"EXEC" in b"".join([command] if isinstance(command, bytes) else command):
+            self._sock.shutdown(socket.SHUT_WR)
+            while self._sock.recv(65536):
+                pass
+
+
+def test_a_job_whose_answer_is_lost_is_queued_once(request):
+    """A client that tries again queued it anew, and it ran twice, with other event ids."""
+    tries = {"retry": Retry(NoBackoff(), 3), "retry_on_error": [redis.ConnectionError]}
+    url = request.getfixturevalue("redis")
+    pool = redis.ConnectionPool.from_url(url, connection_class=Losing, **tries)
+    with redis.Redis.from_url(url) as direct, redis.Redis(connection_pool=pool) as connection:
+        queue = rq.Queue("losing", connection=connection, serializer="json")
+        with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
+            workers.echo.new(IDS)
+        queued = rq.Queue("losing", connection=direct, serializer="json").job_ids
+        assert (1, list(caught.value.unsure)) == (len(queued), queued)
+        pool.disconnect()
+
+
+def test_what_traces_transactions_sees_where_they_go(request, monkeypatch):
+    """As OpenTelemetry's instrumentation does, it asks the pool as one is sent."""
+    seen, execute = list[int](), redis.client.Pipeline.execute
+
+    def traced(pipeline: Any) -> Any:
+        seen.append(pipeline.connection_pool.connection_kwargs["db"])
+        return execute(pipeline)
+
+    monkeypatch.setattr(redis.client.Pipeline, "execute", traced)
+    with redis.Redis.from_url(request.getfixturevalue("redis")) as connection:
+        queue = rq.Queue("traced", connection=connection, serializer="json")
+        with configure(backend=RQBackend(queue)):
+            workers.echo.new(IDS)
+        assert seen == [connection.connection_pool.connection_kwargs["db"]]
 
 
 def test_a_redis_that_is_down_is_an_enqueue_error():
