@@ -113,12 +113,21 @@ def only_flow(folder: Path, jobs: str) -> tuple[str, str]:
         "functools.partial(can_edit, scope)()": "can_edit",
         "def later():\n    can_edit(scope)\nlater()": "can_edit",
         "(lambda: can_edit(scope))()": "can_edit",
+        "(lambda can_edit=can_edit: can_edit(scope))()": "can_edit",
         "for s in [scope]:\n    can_edit(s)": "can_edit",
         "with scope as s:\n    try:\n        pass\n    finally:\n        can_edit(s)": "can_edit",
         "match 1:\n    case _:\n        can_edit(scope)": "can_edit",
         "while True:\n    can_edit(s)\n    s = scope": "can_edit",
         "return [can_edit(s) for s in (scope,)]": "can_edit",
         "return [1 for s in (scope,) if can_edit(s)]": "can_edit",
+        "return {s: can_edit(s) for s in (scope,)}": "can_edit",
+        "can_edit({1: s for s in [scope]})": "can_edit",
+        "can_edit([scope if args else 1])": "can_edit",
+        "return 1 if can_edit(scope) else 2": "can_edit",
+        "return args[can_edit(scope)]": "can_edit",
+        "args[can_edit(scope)] = 1": "can_edit",
+        "held = []\nheld += [scope]\ncan_edit(held)": "can_edit",
+        "class Own(args.kinds[0], Policy): ...\nOwn().allows(scope)": "allows",
         "if args:\n    scope = load()\ncan_edit(scope)": "can_edit",
         "if args:\n    scope = load()\nelse:\n    pass\ncan_edit(scope)": "can_edit",
         "for scope in args:\n    pass\ncan_edit(scope)": "can_edit",
@@ -230,6 +239,10 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
         "def later(scope):\n    can_edit(scope)",
         "def later():\n    scope = 1\n    safe(scope)",
         "can_edit(scope is None)",
+        "can_edit(1 if scope else 2)",
+        "can_edit(args[scope])",
+        "args.can_edit(scope)",
+        "held = [scope]\ncan_edit(held.count(1))",
         "scope = load()\ncan_edit(scope)",
         "scope = load(scope.user.id)\ncan_edit(scope)",
         "if args:\n    scope = load()\nelse:\n    scope = load()\ncan_edit(scope)",
@@ -253,6 +266,7 @@ def test_a_flow_is_found(tmp_path: Path, body: str, target: str) -> None:
         "[can_edit(scope) for scope in args]",
         "(lambda scope: can_edit(scope))(args)",
         "aw = can_edit\naw = safe\naw(scope)",
+        "def ask(can_edit=safe):\n    can_edit(scope)\nask()",
         "aw = can_edit\naw(load())",
         "scope = load()\ndef later():\n    can_edit(scope)",
         "scope: object = load()\ncan_edit(scope)",
@@ -319,6 +333,23 @@ def test_a_marked_function_may_be_a_lambda(tmp_path: Path) -> None:
     assert ("app.jobs.job", "app.jobs.may_see") == only_flow(tmp_path, jobs)
 
 
+def test_what_is_marked_or_made_a_worker_under_no_name_is_no_matter(tmp_path: Path) -> None:
+    """What becomes of it, nobody can tell; the rest of its module is checked."""
+    lines = (
+        "def _may(scope): ...",
+        "def made(): return sigra.request_scope_only(_may)",
+        "made.it = sigra.request_scope_only(_may)",
+        "made.it = _may",
+        "sigra.tenant_worker(name='w')(made.it)",
+        "sigra.tenant_worker()",
+        "may_see = sigra.request_scope_only(_may)",
+        "class Kinds(dict[str, int]): ...",
+    )
+    jobs = "@sigra.tenant_worker\ndef job(scope): return Kinds().get(may_see(scope))\n"
+    flow = only_flow(tmp_path, "\n".join(("import sigra", *lines, jobs)))
+    assert ("app.jobs.job", "app.jobs.may_see") == flow
+
+
 def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:
     """One line a flow, which an editor can jump to."""
     result = check(tmp_path, "inner(scope)")
@@ -328,6 +359,7 @@ def test_the_line_says_who_where_and_what_to_do(tmp_path: Path) -> None:
     assert f"reaches app.auth.can_edit ({auth}:6) by way of app.jobs0.inner" in line
     assert "authorize before .new()" in line
     assert "1 flow of the scopes of 1 worker into 3 marked functions, in 3 files" in result.stderr
+    assert " by way of " not in check(tmp_path, "can_edit(scope)").stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -420,6 +452,22 @@ def test_what_is_installed_beside_the_program_is_not_checked(tmp_path: Path) -> 
     assert (0, "") == ((found := check(tmp_path, "load()")).exit_code, found.stdout)
     (made / "pyvenv.cfg").unlink()
     assert 2 == check(tmp_path, "load()").exit_code
+
+
+@pytest.mark.parametrize("name", [".tox/it.py", "node_modules/it.py", "app/.#jobs.py"])
+def test_what_is_hidden_or_another_language_s_is_not_checked(tmp_path: Path, name: str) -> None:
+    """An editor's lock of a file is no Python, as are templates among the packages of Node."""
+    check(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("def (:\n")
+    assert 0 == check(tmp_path, "load()").exit_code
+
+
+def test_a_file_with_two_names_is_read_once(tmp_path: Path) -> None:
+    """A link to it brings no second report."""
+    check(tmp_path, "can_edit(scope)")
+    (tmp_path / "app" / "linked.py").symlink_to("jobs0.py")
+    assert 1 == len(check(tmp_path, "can_edit(scope)").stdout.splitlines())
 
 
 def test_a_folder_that_cannot_be_read_is_named() -> None:
@@ -599,6 +647,8 @@ def test_a_decorator_that_only_a_star_can_have_brought_is_named(tmp_path: Path) 
 def test_a_star_that_can_bring_no_worker_is_no_matter(tmp_path: Path) -> None:
     """The standard library's, and those in whose files no decorator is left unexplained."""
     (tmp_path / "a.py").write_text("from typing import *\n@overload\ndef f(): ...\n")
+    mixed = "from sigra import *\nfrom elsewhere import *\n@worker\ndef f(): ...\n"
+    (tmp_path / "c.py").write_text(mixed)
     (tmp_path / "b.py").write_text("from elsewhere import *\n@staticmethod\ndef f(): ...\n")
     assert 0 == CliRunner().invoke(sigra, ["check", str(tmp_path)]).exit_code
 

@@ -179,10 +179,9 @@ class Expressions(Names):
         last = name.rpartition(".")[2] if name else ""
         result = self.holds(node.func) and any(isinstance(f, FunctionDef) for f in self.facts(name))
         given = self._any((*node.args, *(keyword.value for keyword in node.keywords)))
-        known = [*self._called(node.func)]
-        for called in known:
+        found = [*self._called(node.func)]
+        for called in found:
             result |= self._follow(called, node, node)
-        found = [one for one in known if given or getattr(one, "owner", None)]
         if given and not found and not last[:1].isupper():
             self._hand_over(node)
         if not found and isinstance(node.func, ast.Attribute) and node.func.attr in GIVERS:

@@ -50,15 +50,13 @@ def _parts(node: ast.AST, seen: _Names) -> Iterator[tuple[ast.AST, _Names]]:
 
 def _within(node: FunctionDef, seen: _Names) -> _Names:
     """Return the local names that are visible in the body of a function."""
-    own, shared, outer = _parameters(node.args), set[str](), _same(node.args)
+    own, shared = _parameters(node.args), set[str]()
     pending = list[ast.AST](node.body)
     while pending:
         part = pending.pop()
         match part:
             case ast.Global(names=names):
                 shared |= {*names}
-            case ast.Nonlocal(names=names):
-                outer |= {*names}
             case ast.Import(names=imported) | ast.ImportFrom(names=imported):
                 own |= {(n.asname or n.name).partition(".")[0]: True for n in imported}
             case _ if (name := _given(part)) is not None:
@@ -68,7 +66,7 @@ def _within(node: FunctionDef, seen: _Names) -> _Names:
         elif not isinstance(part, _Scope):
             pending += ast.iter_child_nodes(part)
     kept = {name: imported for name, imported in seen.items() if name not in shared}
-    return kept | {name: own[name] for name in own.keys() - shared - outer}
+    return kept | {name: own[name] for name in own.keys() - shared - _same(node.args)}
 
 
 def _given(node: ast.AST) -> str | None:

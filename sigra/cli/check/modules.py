@@ -68,7 +68,7 @@ class Modules(dict[str, Module]):
         for folder, inner, names in os.walk(path, onerror=self._miss):
             inner[:] = [name for name in inner if not _is_passed_over(folder, name)]
             for name in names:
-                if name.endswith(".py") and not _is_passed_over(folder, name):
+                if name.endswith(".py") and not name.startswith("."):
                     yield Path(folder, name)
 
     def _miss(self, error: OSError) -> None:

@@ -233,13 +233,13 @@ class Sources:
 
     def _wrapped(self, module: Module, node: Any, by: Collection[str]) -> Function | None:
         """Return the function that a decorator, or what it gives, is called with."""
-        if not isinstance(node, ast.Call) or self._decorator(module, node.func) not in by:
+        if not (isinstance(node, ast.Call) and node.args):
             return None
-        given = node.args[0] if node.args else None
-        if isinstance(given, ast.Lambda):
-            return self._from_lambda(module, given)
-        full = None if given is None else self._meant(module, given)
-        return None if full is None else self.functions.get(full)
+        if self._decorator(module, node.func) not in by:
+            return None
+        if isinstance(node.args[0], ast.Lambda):
+            return self._from_lambda(module, node.args[0])
+        return self.functions.get(self._meant(module, node.args[0]) or "")
 
     def _from_lambda(self, module: Module, node: ast.Lambda) -> Function:
         """Take a lambda for a function that returns what it gives."""
