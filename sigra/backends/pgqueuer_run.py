@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -43,10 +44,10 @@ async def _unless_cut_off(work: Coroutine[Any, Any, Consumed]) -> Consumed:
     PgQueuer would write down that somebody cancelled the job, and delete it.
     """
     running = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        return await running
+    while not running.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({running})
+    return running.result()
 
 
 async def _settle(

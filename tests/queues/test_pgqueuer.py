@@ -316,7 +316,7 @@ class TestPgQueuer(OwnPoolContract):
                     job = await worker.anew(IDS)
                     running = asyncio.create_task(pgq.run(timedelta(seconds=1)))
                     await asyncio.to_thread(begun.wait, 60)
-                    for _ in range(2):  # its queue, which waits for the job, and then the job
+                    for _ in range(3):  # its queue, which waits for the job, and then the job twice
                         running.cancel()
                         await asyncio.wait({running}, timeout=0.5)
                     end.set()
