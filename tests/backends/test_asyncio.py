@@ -456,6 +456,7 @@ async def test_aclose_cancels_what_its_timeout_leaves(backend: AsyncioBackend) -
     """After its timeout ``aclose`` cancels the job that runs, and returns it and what waits."""
     running, waiting = await begin_to_sleep(), remember.new({"n": 1})
     assert [running, waiting] == await backend.aclose(0.01)
+    assert [] == await backend.aclose()  # each is returned once
     assert ["cancelled"] == ran
     with pytest.raises(TimeoutError):
         await running.aresult()
