@@ -59,7 +59,13 @@ class _Once:
 
     def get_connection(self, *args: Any) -> Any:
         connection = self._pool.get_connection(*args)
-        self._retry, connection.retry = connection.retry, _NEVER
+        self._retry = connection.retry
+        try:
+            connection.check_health()  # by the client's own retry: nothing was sent yet
+            connection.retry = _NEVER
+        except BaseException:
+            self.release(connection)
+            raise
         return connection
 
     def release(self, connection: Any) -> None:

@@ -432,6 +432,33 @@ def test_a_job_whose_answer_is_lost_is_queued_once(request):
         pool.disconnect()
 
 
+class Forgotten(redis.Connection):
+    """A connection that something on the way forgets as it lies idle: what is sent next fails."""
+
+    idle = False
+
+    def check_health(self) -> None:
+        if Forgotten.idle and self._sock:
+            Forgotten.idle, self.next_health_check = False, 0
+            self._sock.shutdown(socket.SHUT_RDWR)
+        super().check_health()
+
+
+def test_a_connection_that_was_forgotten_as_it_lay_idle_is_found_before_a_job_is_sent(request):
+    """Where the client is to look: it may try that again, for no job was sent yet."""
+    tries = {"retry": Retry(NoBackoff(), 3), "health_check_interval": 60}
+    url = request.getfixturevalue("redis")
+    pool = redis.ConnectionPool.from_url(url, connection_class=Forgotten, **tries)
+    with redis.Redis(connection_pool=pool) as connection:
+        queue = rq.Queue("forgotten", connection=connection, serializer="json")
+        with configure(backend=RQBackend(queue)):
+            workers.echo.new(IDS)
+            Forgotten.idle = True
+            workers.echo.new(IDS)
+        assert (2, False) == (len(queue.job_ids), Forgotten.idle)
+        pool.disconnect()
+
+
 def test_what_traces_transactions_sees_where_they_go(request, monkeypatch):
     """As OpenTelemetry's instrumentation does, it asks the pool as one is sent."""
     seen, execute = list[int](), redis.client.Pipeline.execute
