@@ -46,7 +46,7 @@ class RQBackend:
         with sending(self.name, jobs, whole=True), self.queue.connection.pipeline() as pipeline:
             for job in jobs:
                 self._send(job, pipeline)
-            send_once(pipeline)
+            send_once(pipeline, self.queue, jobs[-1].id)
         for job in jobs:
             job.accept(native_id=job.id)
 

@@ -39,17 +39,37 @@ def native_job(queue: Any, job: Job) -> Any:
     )
 
 
-def send_once(pipeline: Any) -> None:
-    """Send what is in a pipeline; where the answer is lost, do not send it again.
+def send_once(pipeline: Any, queue: Any, job_id: str) -> None:
+    """Send what is in a pipeline, ``job_id`` with it; where the connection broke, have a look.
 
-    redis-py's clients do by default, and the job was queued twice.
+    Only if Redis has no such job is all sent again: redis-py's clients do that unseen by default,
+    and jobs whose answer was lost were queued twice. Where it cannot be asked, nobody can tell.
     """
-    pipeline.connection_pool = _Once(pipeline.connection_pool)
-    pipeline.execute()
+    commands, pool = [*pipeline.command_stack], _Once(pipeline.connection_pool)
+    pipeline.connection_pool = pool
+    try:
+        pipeline.execute()
+        return
+    except _redis.ConnectionError:
+        if not pool.has_lent or (there := _is_there(queue, job_id)) is None:
+            raise
+    if not there:
+        pipeline.command_stack = commands
+        pipeline.execute()
+
+
+def _is_there(queue: Any, job_id: str) -> bool | None:
+    """Tell whether Redis has a job; None where it does not say."""
+    try:
+        return bool(queue.job_class.exists(job_id, queue.connection))
+    except _redis.RedisError:
+        return None
 
 
 class _Once:
     """Lend a pool's connections so that they send nothing again."""
+
+    has_lent = False
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -59,13 +79,8 @@ class _Once:
 
     def get_connection(self, *args: Any) -> Any:
         connection = self._pool.get_connection(*args)
-        self._retry = connection.retry
-        try:
-            connection.check_health()  # by the client's own retry: nothing was sent yet
-            connection.retry = _NEVER
-        except BaseException:
-            self.release(connection)
-            raise
+        self._retry, connection.retry = connection.retry, _NEVER
+        self.has_lent = True
         return connection
 
     def release(self, connection: Any) -> None:

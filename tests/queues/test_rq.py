@@ -418,18 +418,72 @@ class Losing(redis.Connection):
                 pass
 
 
-def test_a_job_whose_answer_is_lost_is_queued_once(request):
-    """A client that tries again queued it anew, and it ran twice, with other event ids."""
-    tries = {"retry": Retry(NoBackoff(), 3), "retry_on_error": [redis.ConnectionError]}
+TRIES = {"retry": Retry(NoBackoff(), 3), "retry_on_error": [redis.ConnectionError]}
+"""As many clients are made, which then send again by themselves."""
+
+
+@pytest.mark.parametrize("tries", [TRIES, {}], ids=["tries_again", "tries_once"])
+def test_jobs_whose_answer_is_lost_are_queued_once(request, tries):
+    """A client that tries again queued them anew, and they ran twice, with other event ids."""
     url = request.getfixturevalue("redis")
     pool = redis.ConnectionPool.from_url(url, connection_class=Losing, **tries)
     with redis.Redis.from_url(url) as direct, redis.Redis(connection_pool=pool) as connection:
         queue = rq.Queue("losing", connection=connection, serializer="json")
+        with configure(backend=RQBackend(queue)):
+            jobs = workers.echo.new_many([IDS, IDS])
+        queued = rq.Queue("losing", connection=direct, serializer="json")
+        assert [job.id for job in jobs] == queued.job_ids
+        queued.delete()
+        pool.disconnect()
+
+
+class Gone(Losing):
+    """A connection that loses the answer, and another cannot be made."""
+
+    gone = False
+
+    def send_packed_command(self, command: Any, *args: Any, **options: Any) -> None:
+        super().send_packed_command(command, *args, **options)
+        self.gone = b"EXEC" in b"".join([command] if isinstance(command, bytes) else command)
+
+    def connect(self) -> None:
+        if self.gone:
+            raise redis.ConnectionError("no way to connect")
+        super().connect()
+
+
+def test_a_job_whose_answer_is_lost_is_unsure_where_the_server_cannot_be_asked(request):
+    """It may be queued, and it is not sent again."""
+    url = request.getfixturevalue("redis")
+    pool = redis.ConnectionPool.from_url(url, connection_class=Gone, **TRIES)
+    with redis.Redis.from_url(url) as direct, redis.Redis(connection_pool=pool) as connection:
+        queue = rq.Queue("gone", connection=connection, serializer="json")
         with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
             workers.echo.new(IDS)
-        queued = rq.Queue("losing", connection=direct, serializer="json").job_ids
-        assert (1, list(caught.value.unsure)) == (len(queued), queued)
-        pool.disconnect()
+        queued = rq.Queue("gone", connection=direct, serializer="json")
+        assert [*caught.value.unsure] == queued.job_ids != []
+        queued.delete()
+
+
+class Unreachable(redis.Connection):
+    """A connection to a server that is not there."""
+
+    tried = 0
+
+    def connect(self) -> None:
+        Unreachable.tried += 1
+        raise redis.ConnectionError("no way to connect")
+
+
+def test_where_no_connection_was_had_none_is_tried_to_ask_for_the_job():
+    """Some clients try for half a minute; and nothing was sent."""
+    Unreachable.tried = 0
+    pool = redis.ConnectionPool(connection_class=Unreachable)
+    queue = rq.Queue("q", connection=redis.Redis(connection_pool=pool), serializer="json")
+    queue.redis_server_version = (8, 0, 2)  # or RQ asks for it before it first sends
+    with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
+        workers.echo.new(IDS)
+    assert (1, ()) == (Unreachable.tried, caught.value.unsure)
 
 
 class Forgotten(redis.Connection):
@@ -437,25 +491,26 @@ class Forgotten(redis.Connection):
 
     idle = False
 
-    def check_health(self) -> None:
+    def send_packed_command(self, command: Any, *args: Any, **options: Any) -> None:
         if Forgotten.idle and self._sock:
-            Forgotten.idle, self.next_health_check = False, 0
+            Forgotten.idle = False
             self._sock.shutdown(socket.SHUT_RDWR)
-        super().check_health()
+        super().send_packed_command(command, *args, **options)
 
 
-def test_a_connection_that_was_forgotten_as_it_lay_idle_is_found_before_a_job_is_sent(request):
-    """Where the client is to look: it may try that again, for no job was sent yet."""
-    tries = {"retry": Retry(NoBackoff(), 3), "health_check_interval": 60}
+@pytest.mark.parametrize("tries", [TRIES, {}], ids=["tries_again", "tries_once"])
+def test_a_job_that_a_broken_connection_did_not_carry_is_sent_by_another(request, tries):
+    """Redis does not have it, so it is not queued twice."""
     url = request.getfixturevalue("redis")
     pool = redis.ConnectionPool.from_url(url, connection_class=Forgotten, **tries)
     with redis.Redis(connection_pool=pool) as connection:
         queue = rq.Queue("forgotten", connection=connection, serializer="json")
         with configure(backend=RQBackend(queue)):
-            workers.echo.new(IDS)
+            first = workers.echo.new(IDS)
             Forgotten.idle = True
-            workers.echo.new(IDS)
-        assert (2, False) == (len(queue.job_ids), Forgotten.idle)
+            second = workers.echo.new(IDS)
+        assert ([first.id, second.id], False) == (queue.job_ids, Forgotten.idle)
+        queue.delete()
         pool.disconnect()
 
 
