@@ -435,6 +435,7 @@ def test_keys_are_known_before_anything_is_signed() -> None:
         ({"lifetime": True}, "or None for no limit"),
         ({"application": None}, "must be a name"),
         ({"application": b"billing"}, "must be a name"),
+        ({"application": ""}, "must be a name"),
         ({"application": " "}, "must be a name"),  # as of a variable that is not set
         ({"application": "\ud800"}, "must be a name"),
     ],

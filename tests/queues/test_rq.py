@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -407,62 +407,61 @@ def test_what_a_failed_job_had_in_hand_is_let_go_as_it_ends(in_test_mode):
     assert not keeps_what_a_failed_job_had(RQBackend(in_test_mode))
 
 
+TRIES = {"retry": Retry(NoBackoff(), 3), "retry_on_error": [redis.ConnectionError]}
+"""As many clients are made, which then send again by themselves."""
+
+
+@contextmanager
+def configured_over(kind, url, **tries):
+    """Send jobs over connections of a class; yield their queue, by a connection of its own."""
+    pool = redis.ConnectionPool.from_url(url, connection_class=kind, **tries)
+    with redis.Redis(connection_pool=pool) as over, redis.Redis.from_url(url) as direct:
+        ours, seen = (
+            rq.Queue(kind.__name__, connection=each, serializer="json") for each in (over, direct)
+        )
+        with configure(backend=RQBackend(ours)):
+            yield seen
+        seen.delete()
+        pool.disconnect()
+
+
 class Losing(redis.Connection):
     """A connection that breaks once a transaction is done, and loses the answer."""
+
+    has_lost = False
 
     def send_packed_command(self, command: Any, *args: Any, **options: Any) -> None:
         super().send_packed_command(command, *args, **options)
         if b"EXEC" in b"".join([command] if isinstance(command, bytes) else command):
+            self.has_lost = True
             self._sock.shutdown(socket.SHUT_WR)
             while self._sock.recv(65536):
                 pass
 
 
-TRIES = {"retry": Retry(NoBackoff(), 3), "retry_on_error": [redis.ConnectionError]}
-"""As many clients are made, which then send again by themselves."""
-
-
 @pytest.mark.parametrize("tries", [TRIES, {}], ids=["tries_again", "tries_once"])
 def test_jobs_whose_answer_is_lost_are_queued_once(request, tries):
     """A client that tries again queued them anew, and they ran twice, with other event ids."""
-    url = request.getfixturevalue("redis")
-    pool = redis.ConnectionPool.from_url(url, connection_class=Losing, **tries)
-    with redis.Redis.from_url(url) as direct, redis.Redis(connection_pool=pool) as connection:
-        queue = rq.Queue("losing", connection=connection, serializer="json")
-        with configure(backend=RQBackend(queue)):
-            jobs = workers.echo.new_many([IDS, IDS])
-        queued = rq.Queue("losing", connection=direct, serializer="json")
-        assert [job.id for job in jobs] == queued.job_ids
-        queued.delete()
-        pool.disconnect()
+    with configured_over(Losing, request.getfixturevalue("redis"), **tries) as queue:
+        jobs = workers.echo.new_many([IDS, IDS])
+        assert [job.id for job in jobs] == queue.job_ids
 
 
 class Gone(Losing):
     """A connection that loses the answer, and another cannot be made."""
 
-    gone = False
-
-    def send_packed_command(self, command: Any, *args: Any, **options: Any) -> None:
-        super().send_packed_command(command, *args, **options)
-        self.gone = b"EXEC" in b"".join([command] if isinstance(command, bytes) else command)
-
     def connect(self) -> None:
-        if self.gone:
+        if self.has_lost:
             raise redis.ConnectionError("no way to connect")
         super().connect()
 
 
 def test_a_job_whose_answer_is_lost_is_unsure_where_the_server_cannot_be_asked(request):
     """It may be queued, and it is not sent again."""
-    url = request.getfixturevalue("redis")
-    pool = redis.ConnectionPool.from_url(url, connection_class=Gone, **TRIES)
-    with redis.Redis.from_url(url) as direct, redis.Redis(connection_pool=pool) as connection:
-        queue = rq.Queue("gone", connection=connection, serializer="json")
-        with configure(backend=RQBackend(queue)), pytest.raises(EnqueueError) as caught:
+    with configured_over(Gone, request.getfixturevalue("redis"), **TRIES) as queue:
+        with pytest.raises(EnqueueError) as caught:
             workers.echo.new(IDS)
-        queued = rq.Queue("gone", connection=direct, serializer="json")
-        assert [*caught.value.unsure] == queued.job_ids != []
-        queued.delete()
+        assert [*caught.value.unsure] == queue.job_ids != []
 
 
 class Unreachable(redis.Connection):
@@ -501,17 +500,11 @@ class Forgotten(redis.Connection):
 @pytest.mark.parametrize("tries", [TRIES, {}], ids=["tries_again", "tries_once"])
 def test_a_job_that_a_broken_connection_did_not_carry_is_sent_by_another(request, tries):
     """Redis does not have it, so it is not queued twice."""
-    url = request.getfixturevalue("redis")
-    pool = redis.ConnectionPool.from_url(url, connection_class=Forgotten, **tries)
-    with redis.Redis(connection_pool=pool) as connection:
-        queue = rq.Queue("forgotten", connection=connection, serializer="json")
-        with configure(backend=RQBackend(queue)):
-            first = workers.echo.new(IDS)
-            Forgotten.idle = True
-            second = workers.echo.new(IDS)
+    with configured_over(Forgotten, request.getfixturevalue("redis"), **tries) as queue:
+        first = workers.echo.new(IDS)
+        Forgotten.idle = True
+        second = workers.echo.new(IDS)
         assert ([first.id, second.id], False) == (queue.job_ids, Forgotten.idle)
-        queue.delete()
-        pool.disconnect()
 
 
 def test_what_traces_transactions_sees_where_they_go(request, monkeypatch):
