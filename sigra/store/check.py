@@ -56,9 +56,10 @@ class ChainCheck:
         self._event_id: str | None = None
         self.rows = self.erased = self.unanchored = self.found = 0
         self.pruned = marked.sequence
-        for number in marked.bad:
-            reason = f"mark {number} is not one that a key of yours signed for this chain"
-            self.find(0, None, "forged", reason)
+        for number, key in marked.bad.items():
+            named = "no key" if key is None else f"the key {str(key)[:16]}"
+            reason = f"mark {number} is not one that a key of yours signed for this chain; it names"
+            self.find(0, None, "forged", f"{reason} {named}")
         for number in marked.torn:
             reason = f"mark {number} does not follow the mark before it: one is gone or was added"
             self.find(0, None, "removed", reason)

@@ -29,13 +29,14 @@ class Marked:
 
     All entries up to ``sequence``, whose hash is ``head``, were pruned; the payloads of
     ``erased`` (pairs of sequence and hash) were erased. ``bad`` are the ids of marks that no
-    key signed or nobody can read, ``torn`` those of marks that do not follow the one before.
+    key signed or nobody can read, each with the key that it names, ``torn`` those of marks that
+    do not follow the one before.
     """
 
     sequence: int = 0
     head: bytes = GENESIS
     erased: set[tuple[int, str]] = field(default_factory=set)
-    bad: list[int] = field(default_factory=list)
+    bad: dict[int, Any] = field(default_factory=dict)
     torn: list[int] = field(default_factory=list)
     before: str | None = None  # the digest of the mark before, None where there is none
     linked: bool = False  # whether a mark so far names the one before it; old ones do not
@@ -92,7 +93,7 @@ def read_marks(
             continue
         signed = keys is None or is_signed(keys, row.key_id, row.signature, _PURPOSE, row.body)
         if not (signed and _take_in(row.id, row.body, tags[row.chain], of_chain)):
-            of_chain.bad.append(row.id)
+            of_chain.bad[row.id] = row.key_id
         of_chain.before = _digest(row.body)
     return found
 

@@ -724,7 +724,11 @@ def test_a_payload_of_no_entry_is_still_found(first: SqlAuditSink, tmp_path: Pat
     report = verified(first, tmp_path)
     found = {(each.organization_id, each.kind, each.reason) for each in report.findings}
     assert found == {
-        ("acme", "forged", "mark 3 is not one that a key of yours signed for this chain"),
+        (
+            "acme",
+            "forged",
+            "mark 3 is not one that a key of yours signed for this chain; it names no key",
+        ),
         (None, "removed", "the row of chain 77 is gone: 0 entries and 1 marks of it are left"),
     }
     said = "SELECT body FROM sigra_audit_marks WHERE id = 3"

@@ -432,9 +432,9 @@ def test_what_must_go_goes_though_a_mark_cannot_be_read(
     steps = prune(sink, before, reason="old", signer=KEY, organization_id=None)
     assert [step.events for step in steps] == [2]
     found = verify(sink, public_keys=[KEY.public_key], all_organizations=True).findings
-    bad = "mark {} is not one that a key of yours signed for this chain"
+    bad = "mark {} is not one that a key of yours signed for this chain; it names the key {}"
     reasons = {each.reason for each in found if each.sequence == 0}
-    assert reasons == {bad.format(1), bad.format(2)}
+    assert reasons == {bad.format(1, KEY.key_id), bad.format(2, KEY.key_id)}
 
 
 def test_a_good_mark_of_another_chain_keeps_nothing(

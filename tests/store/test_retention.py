@@ -287,6 +287,13 @@ def test_a_mark_must_be_signed_where_keys_are_given(filled: SqlAuditSink) -> Non
 
 @pytest.mark.parametrize("body", [
     "", "{}", '{"chain": "org:acme", "kind": "pruned"}', "[1]", "[" * 100_000,
+def test_a_mark_s_key_that_was_not_given_is_named(filled: SqlAuditSink) -> None:
+    """So that the right public key can be found."""
+    other = Signer(Ed25519PrivateKey.generate())
+    erase(filled, "ann", reason="asked", signer=other, organization_id="acme")
+    assert verified(filled).first.reason.endswith(f"it names the key {other.key_id}")
+
+
     *(f'{{"chain": "org:acme", "kind": "pruned", "hash": "", "sequence": {number}, "previous": null}}'
       for number in ("1.5", "1e400", "9" * 4_000)),
 ])  # fmt: skip
