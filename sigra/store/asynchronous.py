@@ -39,7 +39,8 @@ class AsyncDatabase:
 
     ``log_safe`` is a plain call, inside a running event loop too: it waits until the row is
     written, as with a synchronous driver. Connections are made as the given engine makes its
-    own, but belong to another pool, because each works on one loop only.
+    own, but belong to another pool, because each works on one loop only. On a server the given
+    engine's listeners for "begin" are called too.
     """
 
     def __init__(self, target: URL | AsyncEngine) -> None:
@@ -71,6 +72,8 @@ class AsyncDatabase:
             event.listen(engine.sync_engine, "connect", set_up_sqlite)
         else:
             event.listen(engine.sync_engine, "handle_error", _mark_dead)
+            for listener in given.dispatch.begin.listeners:  # it may set the search_path
+                event.listen(engine.sync_engine, "begin", listener)
         return engine
 
     def transact(self, work: Callable[[Runner], T]) -> T:

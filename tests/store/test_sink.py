@@ -236,6 +236,31 @@ def test_an_engine_of_ones_own_is_left_as_it_is(
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+def test_events_go_where_an_engine_s_listener_for_begin_says(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], driver: str
+) -> None:
+    """As by the search_path of each transaction, which PgBouncer leaves alone."""
+    url = new_url("postgresql")
+    owner, given, schema = create_engine(url), driven_by(driver, url), f"b{uuid4().hex[:12]}"
+    if isinstance(given, URL):
+        given = create_engine(given)
+    there = f"SET LOCAL search_path = {schema}"
+    ours = getattr(given, "sync_engine", given)
+    listen.listen(ours, "begin", lambda connection: connection.exec_driver_sql(there))
+    with owner.begin() as connection:
+        connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    sink = open_sink(given)
+    sink.write(event(1))
+    assert sink.count(EventFilter("acme")) == 1
+    with owner.begin() as connection:
+        kept = connection.exec_driver_sql(f"SELECT count(*) FROM {schema}.sigra_audit_entries")
+        assert kept.scalar() == 1
+    for each in (owner, ours):
+        each.dispose()
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("make", [create_engine, create_async_engine])
 def test_writers_wait_for_each_other_whatever_an_engine_is_set_to(
