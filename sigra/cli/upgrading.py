@@ -15,7 +15,6 @@ from sigra.cli.show import counted, inline, say
 from sigra.cli.target import MisuseError
 from sigra.store import AuditTablesError, SqlAuditSink
 from sigra.store.access import noting_locked
-from sigra.store.database import be_patient
 from sigra.store.errors import UPGRADING, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.migrate import HEAD, Moved, downgrade, older, upgrade
@@ -158,5 +157,4 @@ def _insist(work: Callable[[], Moved]) -> Moved:
 
 
 def _count(connection: Connection) -> int:
-    be_patient(connection)
     return connection.execute(select(func.count()).select_from(entries)).scalar_one()

@@ -72,7 +72,7 @@ def read_tables(database: Database, work: Work[T]) -> T:
         with _reading_any_text(connection):
             return work(connection)
 
-    with naming_altered():
+    with naming_altered(), noting_locked():
         return database.read(read)
 
 

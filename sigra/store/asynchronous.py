@@ -108,7 +108,7 @@ class AsyncDatabase:
             async with connection.begin():
                 if self._is_sqlite:
                     await connection.exec_driver_sql(begin)
-                elif level == WRITING:
+                else:
                     await connection.run_sync(be_patient)
                 return await connection.run_sync(work)
 

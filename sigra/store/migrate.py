@@ -11,7 +11,7 @@ from sqlalchemy import Connection, column, create_engine, false, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
-from sigra.store.database import Database, be_patient
+from sigra.store.database import Database
 from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.interrupts import interruptible
@@ -133,7 +133,6 @@ def found_version(database: Database) -> str | None:
     """
 
     def find(connection: Connection) -> str | None:
-        be_patient(connection)
         if (found := version(connection)) in (None, HEAD):
             return checked_version(connection)
         _check_known(found)

@@ -153,8 +153,7 @@ class ServerDatabase:
                 self._forked = False
             connection.execution_options(isolation_level=level)
             with connection.begin():
-                if level == WRITING:
-                    be_patient(connection)
+                be_patient(connection)
                 return work(connection)
 
     def _own_engine(self) -> Engine:

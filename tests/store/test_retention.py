@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from itertools import islice
@@ -29,6 +30,7 @@ from sigra.store import (
     SqlAuditSink,
     database,
     erase,
+    export,
     prune,
     retention,
     take_checkpoint,
@@ -285,8 +287,6 @@ def test_a_mark_must_be_signed_where_keys_are_given(filled: SqlAuditSink) -> Non
     assert kinds == {("forged", 0), ("removed", 1)}
 
 
-@pytest.mark.parametrize("body", [
-    "", "{}", '{"chain": "org:acme", "kind": "pruned"}', "[1]", "[" * 100_000,
 def test_a_mark_s_key_that_was_not_given_is_named(filled: SqlAuditSink) -> None:
     """So that the right public key can be found."""
     other = Signer(Ed25519PrivateKey.generate())
@@ -294,6 +294,8 @@ def test_a_mark_s_key_that_was_not_given_is_named(filled: SqlAuditSink) -> None:
     assert verified(filled).first.reason.endswith(f"it names the key {other.key_id}")
 
 
+@pytest.mark.parametrize("body", [
+    "", "{}", '{"chain": "org:acme", "kind": "pruned"}', "[1]", "[" * 100_000,
     *(f'{{"chain": "org:acme", "kind": "pruned", "hash": "", "sequence": {number}, "previous": null}}'
       for number in ("1.5", "1e400", "9" * 4_000)),
 ])  # fmt: skip
@@ -615,6 +617,38 @@ def test_a_row_that_somebody_keeps_locked_is_not_waited_for_without_end(
                 call()
             assert "pg_blocking_pids" in caught.value.__notes__[0]
     assert [1, [("acme", 1)]] == [call() for call in calls]
+    engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "postgresql+asyncpg"])
+def test_tables_that_somebody_keeps_locked_are_not_waited_for_without_end(
+    url: str, driver: str, tmp_path: Path, open_sink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by VACUUM FULL, which lets nobody read either: whoever waited is told what to do."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    sink, engine = open_sink(driven_by(driver, url)), create_engine(url)
+    sink.write(event(1))
+    acme: Any = {"organization_id": "acme"}
+    calls: list[Callable[[], Any]] = [
+        lambda: len(list(sink.stream(EventFilter("acme")))),
+        lambda: sink.count(EventFilter("acme")),
+        lambda: verify(sink, **acme).rows,
+        lambda: export(sink, tmp_path / uuid.uuid4().hex, **acme).events,
+        lambda: len(list(take_checkpoint(sink, KEY).heads)),
+        lambda: erase(sink, "ann", reason="asked", **acme),
+        lambda: len(list(prune(sink, NOON + timedelta(1), reason="old", **acme))),
+    ]
+    with engine.begin() as connection:
+        # So that a test that fails ends too.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+        connection.exec_driver_sql("LOCK TABLE sigra_audit_chains, sigra_audit_entries")
+        for call in calls:
+            with pytest.raises(DBAPIError, match="lock timeout") as caught:
+                call()
+            assert "pg_blocking_pids" in caught.value.__notes__[0]
+    assert [1] * 7 == [call() for call in calls]
     engine.dispose()
 
 
