@@ -145,6 +145,9 @@ def _be_a_fork(session: pytest.Session, groups: Iterator[list[int]], tell: Conne
 
 def _run_here(session: pytest.Session, groups: Iterator[list[int]], tell: Connection) -> None:
     os.setpgid(0, 0)  # so that the first process alone hears Ctrl-C, and says so once
+    # Of one name pytest tries twenty numbers, and other forks may take each of them first.
+    folders = session.config._tmp_path_factory  # type: ignore[attr-defined]
+    folders._basetemp = folders.mktemp(f"fork-{os.getpid()}", numbered=False)
     manager = session.config.pluginmanager
     manager.unregister(name="terminalreporter")
     capture = manager.getplugin("capturemanager")

@@ -57,6 +57,20 @@ class TestWhoWait:
             assert time.monotonic() < until
             time.sleep(0.01)
 """
+FOLDERS = """
+import pathlib, pytest, time
+@pytest.mark.waits
+class TestWhoWait:
+    @pytest.mark.parametrize("name", ["one", "other"])
+    def test_for_each_other(self, name, tmp_path_factory):
+        pathlib.Path(f"base-{name}").write_text(str(tmp_path_factory.getbasetemp()))
+        pathlib.Path(f"began-{name}").touch()
+        until = time.monotonic() + 60
+        while len(list(pathlib.Path().glob("began-*"))) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert 2 == len({path.read_text() for path in pathlib.Path().glob("base-*")})
+"""
 RAISES_IN_VAIN = """
 def test_that_leaves_garbage():
     class Garbage:
@@ -105,6 +119,12 @@ def test_a_fork_takes_what_it_runs_next_when_it_is_done(tmp_path: Path) -> None:
 def test_each_that_waits_is_taken_alone(tmp_path: Path) -> None:
     """Else some that only wait make a fork the last one to end, and the cores idle."""
     status, shown = outcome(tmp_path, EACH_OTHER)
+    assert (0, True) == (status, "2 passed" in shown)
+
+
+def test_each_makes_its_folders_in_one_of_its_own(tmp_path: Path) -> None:
+    """Else they take each other's numbers, and a fixture fails once it has tried twenty."""
+    status, shown = outcome(tmp_path, FOLDERS)
     assert (0, True) == (status, "2 passed" in shown)
 
 
