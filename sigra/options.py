@@ -84,8 +84,7 @@ LONGEST_DELAY = 10**10
 
 def default_backoff(attempt: int) -> float:
     """Return 15 s doubled with each failed attempt up to an hour, less up to a tenth at random."""
-    ceiling = 15.0 * 2.0 ** min(attempt - 1, 8)
-    return min(ceiling, 3600.0) * (1.0 - random.random() / 10.0)
+    return min(15.0 * 2.0 ** min(attempt - 1, 8), 3600.0) * (1.0 - random.random() / 10.0)
 
 
 def parse_options(

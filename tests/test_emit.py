@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dis
+import errno
 import gc
 import inspect
 import json
@@ -1141,6 +1142,22 @@ def test_errors_that_came_from_each_other_are_named() -> None:
     with configure(sinks=[Raising(one)]):
         reason = log_safe("a.b", SCOPE).reason
     assert "tests.test_emit.Raising raised builtins.OSError (builtins.ValueError)" == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        (OSError(errno.ENOSPC, "hunter2"), "builtins.OSError (ENOSPC)"),
+        (OSError(-1, "hunter2"), "builtins.OSError"),
+        (OSError({"hunter": 2}, "hunter2"), "builtins.OSError"),
+        (PermissionError(errno.EACCES, "hunter2"), "builtins.PermissionError"),
+    ],
+)
+def test_a_full_disk_is_told_by_the_system_s_code(error: OSError, name: str) -> None:
+    """An error of the system whose type is that of many others is named by its code too."""
+    with configure(sinks=[Raising(error)]):
+        reason = log_safe("a.b", SCOPE).reason
+    assert f"tests.test_emit.Raising raised {name}" == reason
 
 
 @pytest.mark.parametrize("sinks", [[Kept()], []])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import namedtuple
+from errno import errorcode
 from functools import cached_property
 from itertools import islice
 from types import GetSetDescriptorType, MappingProxyType, MemberDescriptorType
@@ -34,14 +35,17 @@ def type_name(kind: type) -> str:
 
 
 def error_name(error: BaseException) -> str:
-    """Name an error by its type and, in brackets, SQLite's code or the type of what caused it.
+    """Name an error by its type and, in brackets, its code or the type of what caused it.
 
+    The code is SQLite's, or the system's where the type does not tell it (``ENOSPC``).
     Never by its text, which may hold what was logged.
     """
     inner = error
     for _ in range(3):  # SQLAlchemy's error, its adapter's, the driver's
         inner = inner if (cause := _cause(inner)) is None else cause
     code = _item(_facts(inner), "sqlite_errorname")
+    if type(inner) is OSError and type(inner.errno) is int:  # its subclasses name themselves
+        code = errorcode.get(inner.errno)
     more = code if type(code) is str else "" if inner is error else type_name(type(inner))
     return type_name(type(error)) + (f" ({more})" if more else "")
 
@@ -97,8 +101,7 @@ def read_member(source: Any, name: str) -> Any:
 
 def is_described(source: Any, name: str) -> bool:
     """Tell if an absent member could come from code of its class that ``read_member`` skips."""
-    on_type = _on_type(type(source), name)
-    return on_type is not ABSENT and not _is_slot(type(on_type))
+    return (found := _on_type(type(source), name)) is not ABSENT and not _is_slot(type(found))
 
 
 def _is_slot(kind: type) -> bool:

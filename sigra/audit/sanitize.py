@@ -86,8 +86,7 @@ def _walked(metadata: Any) -> tuple[dict[str, Any], list[str]]:
     plain = walk.mapping({"value": metadata} if mapping is None else mapping, "$", 1)
     data = compact(plain).encode()
     if len(data) > MAX_BYTES or walk.left < 0:
-        digest = sha256(data).hexdigest()
-        plain = {"truncated": True, "bytes": len(data), "sha256": digest}
+        plain = {"truncated": True, "bytes": len(data), "sha256": sha256(data).hexdigest()}
     return plain, walk.redacted
 
 

@@ -84,7 +84,7 @@ def test_a_sink_that_cannot_be_closed_is_told(
     process = start("run", "cli_sinks:note", "--args", number_file(3), folder=place)
     _, err = process.communicate(timeout=PATIENCE)
     assert (1, "0\n1\n2\n") == (process.returncode, (place / "closed").read_text())
-    said = "Not closed: cli_sinks.Broken raised OSError: No space left on device\n"
+    said = "Not closed: cli_sinks.Broken raised OSError (ENOSPC): No space left on device\n"
     assert said in err.decode()
 
 
@@ -125,7 +125,9 @@ def test_sinks_are_closed_if_the_command_cannot_begin(
     process = start(*words, folder=place)
     _, err = process.communicate(timeout=PATIENCE)
     assert (2, True) == (process.returncode, (place / "closed").exists())
-    assert err.startswith(b"Not closed: cli_sinks.Broken raised OSError: No space left on device\n")
+    assert err.startswith(
+        b"Not closed: cli_sinks.Broken raised OSError (ENOSPC): No space left on device\n"
+    )
 
 
 class Slow:
