@@ -46,6 +46,7 @@ from sigra import (  # noqa: E402
     EnqueueError,
     Failure,
     InvalidOptionError,
+    Signing,
     Snooze,
     configure,
     tenant_worker,
@@ -1309,6 +1310,41 @@ def test_a_completed_job_that_fails_as_it_is_run_again_is_kept_like_any_that_fai
     first, native = asyncio.run(run_twice())
     assert (first, native.status) == (("complete", 600), "failed")
     assert native.ttl == 365 * 24 * 3600
+
+
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_job_that_was_refused_unread_runs_when_it_is_retried_by_hand(server, request):
+    """Its consumer lacked its key. Once it had that, the job was refused as one that kills it."""
+    url = request.getfixturevalue(server)
+    queue = saq.Queue.from_url(url, name=f"unread-{uuid.uuid4().hex}")
+    backend, attempts = SaqBackend(queue), []
+
+    @tenant_worker(name=f"tests.unread_{server}", backend=backend)
+    async def known(scope, job):
+        attempts.append(job.attempt)
+
+    def knowing(key):
+        signing = Signing(keys={key: b"k" * 32}, current=key, application="tests")
+        return configure(signing=signing)
+
+    async def run_it():
+        await queue.connect()
+        worker = saq.Worker(queue, backend.functions)
+        with knowing("own"):
+            job = await known.anew(IDS)
+        for key in ("other", "other", "own"):
+            with knowing(key):
+                await worker.process()
+            native = await queue.job(job.id)
+            if key == "other":
+                assert (native.status, attempts) == ("failed", [])
+                native.retry_delay = 0
+                await native.retry("retried from ui")
+        return await left_of(queue, job)
+
+    with not_hanging():
+        native = asyncio.run(run_it())
+    assert (native.status, attempts) == ("complete", [1])
 
 
 @pytest.mark.parametrize(("busy", "counted"), [(True, [0, 1]), (False, [1, 1])])
