@@ -464,6 +464,12 @@ def test_what_huey_stores_beside_tasks_comes_back(data):
     assert JSONSerializer().deserialize(JSONSerializer().serialize(data)) == data
 
 
+@pytest.mark.parametrize("pair", [("Ann", True), (None, 5)])
+def test_a_pair_that_a_native_task_returns_is_no_mark_of_a_revoked_one(pair):
+    """It comes back as JSON has it, a list."""
+    assert JSONSerializer().deserialize(JSONSerializer().serialize(pair)) == [*pair]
+
+
 @tenant_worker(name="plain")
 def plain(scope):
     raise AssertionError("nothing consumes here")
@@ -605,6 +611,21 @@ def test_a_job_goes_on_though_its_sqlite_file_is_locked_for_a_moment(tmp_path):
     huey.execute(huey.dequeue())
     assert [job.id] == [each.id for each in huey.pending()]
     other.close()
+    huey.storage.close()
+
+
+def test_the_last_try_writes_a_job_s_next_run_too(tmp_path, monkeypatch):
+    """Without it the job would be lost, and nothing would say so."""
+    monkeypatch.setattr("sigra.backends.huey_again.WAITS", ())
+    huey = SqliteHuey(filename=str(tmp_path / "huey.db"), serializer=JSONSerializer())
+
+    @tenant_worker(name="tests.last", backend=HueyBackend(huey), max_attempts=2, backoff=0)
+    def fails(scope):
+        return Failure("said so")
+
+    job = fails.new(IDS)
+    huey.execute(huey.dequeue())
+    assert [job.id] == [each.id for each in huey.pending()]
     huey.storage.close()
 
 
