@@ -57,6 +57,7 @@ from sigra import (  # noqa: E402
     InvalidOptionError,
     SyncBackend,
     configure,
+    tenant_worker,
 )
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
 from sigra.backends.envelope import pack  # noqa: E402
@@ -340,10 +341,17 @@ class TestDramatiqOnRedis(DramatiqContract):
     def test_a_consumer_that_stood_still_begins_nothing_that_another_has_run(
         self, harness, journal
     ):
-        """It had fetched the jobs, and ran them again; Redis then kept each of them for ever."""
+        """It had fetched the jobs, and ran them again; Redis then kept each of them for ever.
+
+        Nor does what follows a job come twice.
+        """
         end, client = harness.folder / "end", harness.direct.client
         messages = f"{harness.queue}:{harness.queue}.msgs"
-        jobs = held.new_many([{**IDS, "until": str(end)}] * 4)
+        send, options = harness.broker.get_actor(held.name).message, {"pipe_ignore": True}
+        note = dramatiq.Message(harness.queue, "native.note", ("it follows",), {}, options)
+        jobs = [send(**IDS, until=str(end)) for _ in range(4)]
+        for job in jobs:
+            dramatiq.pipeline([job, note], broker=harness.broker).run()
         journal.wait(harness, lambda: len(journal.runs(held.name)) == 2, "two to run")
         journal.wait(harness, lambda: harness.held_of(harness.queue) == 4, "all to be fetched")
         os.killpg(harness.consumer.pid, signal.SIGSTOP)
@@ -357,8 +365,12 @@ class TestDramatiqOnRedis(DramatiqContract):
             journal.wait(harness, lambda: harness.consumer.output.count(told) == 2, "the log")
         finally:
             another.stop()
-        assert client.hlen(messages) == 0
-        assert sorted(run["job_id"] for run in journal.runs(held.name)) == [job.id for job in jobs]
+        journal.wait(harness, lambda: not client.hlen(messages), "what follows")
+        harness.stop()
+        follow = harness.notes.read_text().count("it follows") + client.hlen(messages)
+        harness.notes.write_text("")
+        ran = sorted(run["job_id"] for run in journal.runs(held.name))
+        assert (ran, follow) == (sorted(job.message_id for job in jobs), 4)
 
     def test_a_consumer_that_stood_still_sends_on_nothing_that_another_has_run(
         self, harness, journal
@@ -650,6 +662,28 @@ def test_a_consumer_remembers_no_delayed_message_that_has_run(rabbitmq):
         worker.stop()
         delete(broker.channel, queue)
         broker.close()
+
+
+def test_a_job_whose_thread_loses_its_connection_leaves_no_note_of_its_begin(rabbitmq, caplog):
+    """RabbitMQ closes it in a long job, which sends nothing by it."""
+    queue, ran = f"sigra-{uuid.uuid4().hex[:10]}", []
+    broker = RabbitmqBroker(url=rabbitmq.rstrip("/"))
+
+    @tenant_worker(name="tests.dramatiq.takes_long", backend=DramatiqBackend(broker, queue=queue))
+    def takes_long(scope):
+        broker.connection.close()
+        ran.append(scope)
+
+    takes_long.new(IDS)
+    worker = dramatiq.Worker(broker, worker_threads=1)
+    worker.start()
+    try:
+        wait_until(lambda: ran)
+    finally:
+        worker.stop()
+        delete(broker.channel, queue)
+        broker.close()
+    assert "start note" not in caplog.text
 
 
 def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
