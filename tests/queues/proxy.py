@@ -86,6 +86,18 @@ class Proxy:
         finally:
             self._flowing.set()
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Refuse new connections meanwhile, and break none."""
+        with self._changing:
+            listener, self._listener = self._listener, None
+        if listener is not None:
+            _end(listener)
+        try:
+            yield
+        finally:
+            self.restore()
+
     def restore(self) -> None:
         """Take connections again, on the same port."""
         self._listener = listener = socket.create_server(("127.0.0.1", self._port))

@@ -705,6 +705,19 @@ class TestCeleryOnRabbitMQ(CeleryContract):
     harness_class, server = CeleryOnRabbitMQ, "rabbitmq"
 
     @own_consumer
+    def test_a_job_whose_next_run_cannot_be_sent_runs_this_one_again(self, harness, journal):
+        """It is put back until its consumer can send the next one: it is not acknowledged."""
+        with alone(harness, "-c", "1"):
+            harness.start()
+            self._run(harness, journal, workers.agnostic, {})
+            with harness.proxy.refusing():
+                job = workers.recovers.new({**IDS, "failures": 1}, max_attempts=2, backoff=0)
+                journal.wait(harness, lambda: len(journal.runs(job.worker)) >= 2, "the run, again")
+            journal.wait(
+                harness, lambda: journal.runs(job.worker)[-1]["attempt"] == 2, "the next run"
+            )
+
+    @own_consumer
     def test_the_queue_of_unknown_jobs_is_as_its_consumer_declares_it(self, harness, journal):
         """With priorities, too: RabbitMQ would refuse it else."""
         app, queue = celery.Celery("sigra_tests", set_as_current=False), f"{harness.queue}.prior"
