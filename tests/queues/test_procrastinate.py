@@ -1106,6 +1106,38 @@ def test_a_stop_that_meets_a_middleware_before_a_job_leaves_it_its_attempt(kind:
         assert (asyncio.run(stop_it()), attempts) == ("succeeded", [1])
 
 
+@pytest.mark.parametrize("by", ["its user", "CancelledError", "JobAborted"])
+def test_a_job_that_is_aborted_in_a_middleware_before_it_does_not_run_again(by: str) -> None:
+    """It ends as procrastinate has it end: aborted."""
+    came = list[int]()
+
+    @tenant_worker(name=f"tests.aborted_by_{by.replace(' ', '_')}", max_attempts=2)
+    async def known(scope: Any) -> None:
+        raise AssertionError("it was aborted")
+
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    async def aborts(proceed: Any, context: Any, worker: Any) -> None:
+        if context.job.task_name == known.name:
+            came.append(context.job.id)
+            if by == "CancelledError":
+                raise asyncio.CancelledError
+            if by == "JobAborted":
+                raise procrastinate.exceptions.JobAborted
+            await app.job_manager.cancel_job_by_id_async(context.job.id, abort=True)
+            await asyncio.Event().wait()
+        await proceed()
+
+    async def run_it() -> str:
+        options = {"worker_middleware": [aborts], "abort_job_polling_interval": 0.02}
+        async with app.open_async():
+            row = await run_until_settled(app, known, **options)
+        return row["status"]
+
+    with not_hanging():
+        assert (asyncio.run(run_it()), len(came)) == ("aborted", 1)
+
+
 @pytest.mark.parametrize(("raises", "status"), [(2, "succeeded"), (3, "failed")])
 def test_a_middleware_that_raises_before_a_job_uses_up_no_attempt(raises: int, status: str) -> None:
     """procrastinate let the job fail for good; once too often, it still does."""
@@ -1132,6 +1164,30 @@ def test_a_middleware_that_raises_before_a_job_uses_up_no_attempt(raises: int, s
     with not_hanging():
         assert asyncio.run(run_it()) == status
     assert attempts == ([1, 2] if status == "succeeded" else [])
+
+
+def test_a_hand_built_job_that_a_middleware_kept_from_its_begin_has_the_args_that_it_had() -> None:
+    """It fails, as any task does; and what is retried by hand is what was sent."""
+
+    @tenant_worker(name="tests.kept_by_hand")
+    async def known(scope: Any) -> None:
+        pass
+
+    async def raises(proceed: Any, context: Any, worker: Any) -> None:
+        raise OSError("away")
+
+    app = procrastinate.App(connector=InMemoryConnector())
+
+    async def run_it() -> Any:
+        async with app.open_async():
+            with configure(backend=ProcrastinateBackend(app)):
+                id = await app.tasks[known.name].defer_async(**IDS)
+            await run_once(app, worker_middleware=[raises])
+        return app.connector.jobs[id]
+
+    with not_hanging():
+        row = asyncio.run(run_it())
+    assert (row["status"], row["args"]) == ("failed", IDS)
 
 
 def test_a_job_that_a_middleware_kept_from_its_begin_runs_when_it_is_retried_by_hand() -> None:
