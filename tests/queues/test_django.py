@@ -586,6 +586,7 @@ def test_an_interrupt_ends_an_async_body_and_its_last_queries_too():
 
     async def body():
         try:
+            await asyncio.sleep(0.1)  # what comes just before a thread waits does not wake it
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
         finally:
@@ -603,6 +604,7 @@ def test_the_next_job_does_not_wait_for_the_loop_of_one_that_was_interrupted():
         loop = asyncio.get_running_loop()
         close, loop.close = loop.close, lambda: (time.sleep(0.5), close())
         await sync_to_async(threading.current_thread)()
+        await asyncio.sleep(0.1)  # as above
         os.kill(os.getpid(), signal.SIGINT)
         await asyncio.Event().wait()
 
