@@ -36,7 +36,8 @@ import asyncpg  # noqa: E402
 import pgqueuer_app  # noqa: E402
 import psycopg  # noqa: E402
 from pgqueuer import PgQueuer, Queries  # noqa: E402
-from pgqueuer.db import SyncPsycopgDriver  # noqa: E402
+from pgqueuer.db import AsyncpgDriver, SyncPsycopgDriver  # noqa: E402
+from pgqueuer.domain.settings import DBSettings  # noqa: E402
 from pgqueuer.queries import EntrypointExecutionParameter, SyncQueries  # noqa: E402
 from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
@@ -487,6 +488,40 @@ class TestPgQueuer(OwnPoolContract):
                     contract_workers.echo.new(IDS, conn=conn, delay=60)
                 asyncio.run(produce())
         assert [{"trace": "one"}] * 3 == [row["headers"] for row in harness.rows()]
+
+    def test_a_transaction_s_jobs_go_to_the_table_that_the_application_s_queries_name(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """Here to none: there is no such table."""
+
+        async def produce() -> None:
+            async with await psycopg.AsyncConnection.connect(harness.url) as conn:
+                await contract_workers.echo.anew(IDS, conn=conn)
+
+        with psycopg.connect(harness.url, autocommit=True) as own:
+            queries = SyncQueries(SyncPsycopgDriver(own))
+            queries.qbq = type(queries.qbq)(settings=DBSettings(queue_table="elsewhere"))
+            with configure(backend=PgQueuerBackend(queries)):
+                with psycopg.connect(harness.url) as conn:
+                    with pytest.raises(EnqueueError, match='"elsewhere" does not exist'):
+                        contract_workers.echo.new(IDS, conn=conn)
+                with pytest.raises(EnqueueError, match='"elsewhere" does not exist'):
+                    asyncio.run(produce())
+
+    def test_a_loop_s_connection_whose_loop_is_not_known_is_to_be_awaited(
+        self, harness: PgQueuerHarness
+    ) -> None:
+        """It is not used by another loop, in which its answers would never come."""
+
+        async def connect() -> Any:
+            return await asyncpg.connect(harness.url)
+
+        with asyncio.Runner() as runner:
+            conn = runner.run(connect())
+            with configure(backend=PgQueuerBackend(Queries(AsyncpgDriver(conn)))):
+                with pytest.raises(EnqueueError, match="is async; use await"), not_hanging():
+                    contract_workers.echo.new(IDS)
+            runner.run(conn.close())
 
     def test_a_session_is_no_connection(self, harness: PgQueuerHarness) -> None:
         """The error says what ``conn`` has to be."""

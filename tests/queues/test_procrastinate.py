@@ -874,7 +874,10 @@ class TestProcrastinate(PostgresContract, LoopContract):
     def test_a_consumer_whose_stop_waits_for_a_middleware_is_not_taken_for_dead(
         self, harness: Any
     ) -> None:
-        """The job ran in another consumer, and then in this one too."""
+        """The job ran in another consumer, and then in this one too.
+
+        Nor if one of its heartbeats cannot be written.
+        """
         connector = procrastinate.PsycopgConnector(conninfo=harness.server)
         app = procrastinate.App(connector=connector)
 
@@ -898,7 +901,8 @@ class TestProcrastinate(PostgresContract, LoopContract):
         harness.stop()
         ProcrastinateBackend(app)
         job = contract_workers.echo.new(IDS)
-        with not_hanging():
+        beats = "OF last_heartbeat ON procrastinate_workers"
+        with not_hanging(), failing(harness.server, beats, 1):
             asyncio.run(consume())
         assert harness.row(job)["status"] == "succeeded"
 
