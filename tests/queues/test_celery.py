@@ -278,6 +278,12 @@ class CeleryContract(QueueContract):
         _, (run,) = self._run(harness, journal, workers.echo, {**IDS, "value": value})
         assert run["args"]["value"] == value
 
+    def test_a_job_whose_envelope_is_no_json_is_refused(self, harness, journal):
+        """As text it comes where it has what kombu would decode."""
+        sent = harness.send(workers.echo.name, {"sigra": "{"})
+        journal.wait(harness, lambda: bool(harness.failed(sent)), "the failed job")
+        assert harness.logged(f"job {sent} of {workers.echo.name} .*was refused and ends here")
+
     @own_consumer
     @pytest.mark.parametrize(
         ("pool", "attempts", "noted"),
@@ -995,6 +1001,24 @@ def test_celery_s_retry_in_the_last_attempt_says_that_none_is_left(caplog):
         "1 of 2, raised LookupError; again in 0 s",
         "2 of 2, raised MaxRetriesExceededError",
     ]
+
+
+def test_celery_s_retry_raises_the_error_that_it_is_given_in_the_last_attempt_too(caplog):
+    """And neither the one that is being handled nor that no attempt is left."""
+
+    @tenant_worker(name="queues.asks_with", max_attempts=1)
+    def asks(scope):
+        try:
+            raise LookupError
+        except LookupError:
+            celery.current_task.retry(exc=OSError())
+
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)), caplog.at_level("WARNING", "sigra.job"):
+        asks.new(IDS)
+    ends = [record.getMessage() for record in caplog.records if record.name == "sigra.job"]
+    assert [end.partition(", attempt ")[2] for end in ends] == ["1 of 1, raised OSError"]
 
 
 def test_an_app_that_takes_no_json_is_refused():
