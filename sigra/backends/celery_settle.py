@@ -74,7 +74,7 @@ class _Settling:
             self.on_failure(_info(_exceptions.TimeLimitExceeded(timeout)))
 
     def on_failure(self: Any, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
-        """Do what Celery does; if that raises before the message is settled, settle it here.
+        """Do what Celery does; if that raises, settle the message here unless it is settled.
 
         What a hard time limit cuts off is sent again, and counted, as if its process had died;
         Celery kills that process a tenth of a second later, whatever it does then.
@@ -91,8 +91,6 @@ class _Settling:
         except MemoryError:
             raise
         except Exception:
-            if self.acknowledged:
-                raise
             _log.exception("Celery could not record the outcome of job %s", brief(self.id))
         if isinstance(error, _exceptions.Reject):
             return self.reject(requeue=error.requeue)
