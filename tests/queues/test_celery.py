@@ -552,6 +552,7 @@ class CeleryContract(QueueContract):
             close(old)
             journal.wait(harness, lambda: harness.waiting(queue) == 2, "both kept")
             harness.stop()  # killed before it acknowledged one, it would have it kept once more
+            assert harness.waiting(harness.queue) < 1  # acknowledged
         with harness.app.connection_for_write() as connection:
             message = connection.default_channel.basic_get(queue, no_ack=True)
         purged(harness, queue)
