@@ -415,17 +415,23 @@ class DjangoContract(QueueContract):
         assert [run["snoozes"] for run in journal.runs(job.worker)] == [0, 1]
 
     def test_each_alias_has_its_own_time_after_which_a_job_is_lost(self, harness, journal):
-        """A patient backend's job still runs when another's counts as lost."""
+        """A patient backend's job still runs when another's counts as lost; so does a later one."""
+        self._run(harness, journal, workers.echo, IDS)  # from now on a look is to come
         with configure(backend=DjangoBackend("patient")):
             job = workers.echo.new(IDS)
         row = harness.rows.get(id=job.native_id)
         row.claim("a worker that takes its time")
+        young = harness.rows.get(id=workers.echo.new(IDS, delay=3600).native_id)
+        young.claim("a worker that has just begun it")
+        later = datetime(2100, 1, 1, tzinfo=timezone.utc)
+        harness.rows.filter(id=young.id).update(started_at=later)
         lost = workers.agnostic.new({})
         harness.rows.get(id=lost.native_id).claim("a worker that is no more")
         journal.wait(harness, lambda: bool(journal.runs(workers.agnostic.name)), "the lost job")
-        row.refresh_from_db()
-        assert row.status == "RUNNING"
-        row.delete()
+        for running in (row, young):
+            running.refresh_from_db()
+            assert running.status == "RUNNING"
+            running.delete()
 
 
 def in_a_thread(worker, *args):

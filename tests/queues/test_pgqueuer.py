@@ -35,7 +35,7 @@ need("pgqueuer")
 import asyncpg  # noqa: E402
 import pgqueuer_app  # noqa: E402
 import psycopg  # noqa: E402
-from pgqueuer import PgQueuer, Queries  # noqa: E402
+from pgqueuer import PgQueuer, Queries, RetryRequested  # noqa: E402
 from pgqueuer.db import AsyncpgDriver, SyncPsycopgDriver  # noqa: E402
 from pgqueuer.domain.settings import DBSettings  # noqa: E402
 from pgqueuer.queries import EntrypointExecutionParameter, SyncQueries  # noqa: E402
@@ -381,6 +381,22 @@ class TestPgQueuer(OwnPoolContract):
         assert len({row["transaction"] for row in rows}) == 1
         expected = [{**job.headers, "sigra": {"deliveries": job.id}} for job in jobs]
         assert [row["headers"] for row in rows] == expected
+
+    def test_a_job_whose_begin_cannot_be_noted_runs_later(
+        self, harness: PgQueuerHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It does not fail: that the database is away is no fault of its own."""
+        monkeypatch.setattr("sigra.backends.insist.WAITS", (0.0,))
+
+        async def begin() -> None:
+            conn = await asyncpg.connect(harness.url)
+            notes = Notes(Queries.from_asyncpg_connection(conn))
+            await conn.close()
+            await notes.begin(SimpleNamespace(id=1, headers=None, attempts=0), {})
+
+        with pytest.raises(RetryRequested) as raised, not_hanging():
+            asyncio.run(begin())
+        assert raised.value.delay == timedelta(seconds=1)
 
     @pytest.mark.parametrize("payload", [None, b"[1]", b"\xff", b"{"])
     def test_a_payload_that_is_no_object_is_held(
