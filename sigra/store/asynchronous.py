@@ -72,8 +72,9 @@ class AsyncDatabase:
             event.listen(engine.sync_engine, "connect", set_up_sqlite)
         else:
             event.listen(engine.sync_engine, "handle_error", _mark_dead)
-            for listener in given.dispatch.begin.listeners:  # it may set the search_path
-                event.listen(engine.sync_engine, "begin", listener)
+            for listener in given.dispatch.begin:  # it may set the search_path
+                if listener not in engine.sync_engine.dispatch.begin:  # as all of its class are
+                    event.listen(engine.sync_engine, "begin", listener)
         return engine
 
     def transact(self, work: Callable[[Runner], T]) -> T:

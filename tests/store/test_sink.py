@@ -261,6 +261,27 @@ def test_events_go_where_an_engine_s_listener_for_begin_says(
 
 
 @pytest.mark.servers
+def test_each_listener_for_begin_of_an_asynchronous_engine_is_called_once(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Also one of the engine whose ``execution_options`` made this one, and one of all engines."""
+    first, called = driven_by("postgresql+asyncpg", new_url("postgresql")), list[Any]()
+    given = first.execution_options(logging_token="audit")
+    targets = [Engine, first.sync_engine, given.sync_engine]
+    listeners = [lambda _, target=target: called.append(target) for target in targets]
+    for target, listener in zip(targets, listeners, strict=True):
+        listen.listen(target, "begin", listener)
+    try:
+        sink = open_sink(given)
+        sink.write(event(1))  # which opened it, in transactions more
+        called.clear()
+        sink.write(event(2))
+    finally:
+        listen.remove(Engine, "begin", listeners[0])
+    assert sorted(map(id, called)) == sorted(map(id, targets))
+
+
+@pytest.mark.servers
 @pytest.mark.parametrize("level", ["AUTOCOMMIT", "REPEATABLE READ", "SERIALIZABLE"])
 @pytest.mark.parametrize("make", [create_engine, create_async_engine])
 def test_writers_wait_for_each_other_whatever_an_engine_is_set_to(
