@@ -38,6 +38,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy import event as listen
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
@@ -928,6 +929,34 @@ def test_a_table_of_ones_own_that_somebody_locks_is_not_waited_for_without_end(
             assert log_safe("invoice.close", None, organization_id="acme").status == "failed"
         assert log_safe("invoice.close", None, organization_id="acme").status == "emitted"
         assert audit.count(all_organizations=True) == 1
+    engine.dispose()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_who_reads_a_table_of_ones_own_that_somebody_locks_is_told_what_to_do(
+    url: str, open_sink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the store's own tables."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
+    engine, acme = create_engine(url), {"organization_id": "acme"}
+    Base.metadata.create_all(engine)
+    reads: list[Callable[[], Any]] = [
+        lambda: audit.query(**acme),
+        lambda: list(audit.stream(**acme)),
+        lambda: audit.count(**acme),
+    ]
+    with (
+        configure(sinks=[open_sink(url)], audit_schema=MyAudit),
+        engine.begin() as connection,
+    ):
+        # So that a test that fails ends too.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+        connection.exec_driver_sql("LOCK TABLE my_audit")
+        for read in reads:
+            with pytest.raises(DBAPIError, match="lock timeout") as caught:
+                read()
+            assert ["pg_blocking_pids" in note for note in caught.value.__notes__] == [True]
     engine.dispose()
 
 
