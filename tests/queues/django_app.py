@@ -37,6 +37,7 @@ TASKS = {
     },
     "patient": {
         "BACKEND": "django_tasks_db.DatabaseBackend",
+        "QUEUES": ["default", "other"],
         "OPTIONS": {"sigra_rescue_after": 3600},
     },
     "any": {"BACKEND": "django_tasks_db.DatabaseBackend", "QUEUES": []},

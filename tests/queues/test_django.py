@@ -392,6 +392,22 @@ class DjangoContract(QueueContract):
         journal.wait(harness, looks.filter(status="READY").exists, "another to wait")
         assert looks.count() <= 4
 
+    def test_a_look_for_lost_jobs_is_where_their_consumer_finds_it(self, harness, journal):
+        """In their own queue and alias, whose consumer may have no other; before all jobs."""
+        with configure(backend=DjangoBackend("patient")):
+            job = workers.echo.new(IDS, queue="other")
+        words = "--backend=patient", "--queue-name=other"
+        consumer = harness.another(harness.new_name(), *words)
+        try:
+            consumer.start()
+            self.row(harness, journal, job.native_id, "SUCCESSFUL")
+            consumer.stop()
+        finally:
+            consumer.kill()
+        look = harness.rows.get(task_path=LOOK, backend_name="patient")
+        look.delete()
+        assert (look.queue_name, look.priority) == ("other", 100)
+
     def test_a_look_that_died_with_its_consumer_is_made_up_for(self, harness, journal):
         """By the next job that begins, whatever became of the looks before."""
         harness.stop()
