@@ -140,8 +140,9 @@ class _Pages:
 
 
 async def _problem(_: Request, error: Exception) -> Response:
-    """Say why a page cannot be shown."""
-    return _render("problem.html", 500, problem=reason_of(error))
+    """Say why a page cannot be shown, and what to do where that is known."""
+    told = [reason_of(error), *getattr(error, "__notes__", ())]
+    return _render("problem.html", 500, problem=told)
 
 
 def _tenancy(organization: str, without: str) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from sqlalchemy import Engine
+from servers import own_database
+from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.event import listen, remove
 
 from sigra import AuditEvent, configure
@@ -394,18 +395,22 @@ def look(folder: Path, change: str, *paths: str) -> list[httpx.Response]:
         log("invoice.close", None, organization_id="acme", actor_id="ann")
     with closing(sqlite3.connect(folder / "audit.db")) as connection, connection:
         connection.execute(change)
+    assert first is not None
+    answers = pages(sink, *(path.format(id=first.event_id) for path in paths))
+    sink.close()
+    return answers
+
+
+def pages(sink: SqlAuditSink, *paths: str) -> list[httpx.Response]:
+    """Ask for pages of a store as it is."""
     transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
     base, cookies = "http://127.0.0.1", {NAME: COOKIE}
-    assert first is not None
-    asked = [path.format(id=first.event_id) for path in paths]
 
     async def ask() -> list[httpx.Response]:
         async with httpx.AsyncClient(transport=transport, base_url=base, cookies=cookies) as inside:
-            return [await inside.get(path) for path in asked]
+            return [await inside.get(path) for path in paths]
 
-    answers = asyncio.run(ask())
-    sink.close()
-    return answers
+    return asyncio.run(ask())
 
 
 NO_TEXT = "CAST(x'3cff1b' AS TEXT)"
@@ -465,18 +470,30 @@ def test_a_page_says_in_words_that_its_store_is_gone(tmp_path: Path, form: str, 
     if sink.database.file:
         sink.prepare()
         path.rename(tmp_path / "moved.db")
-    transport = httpx.ASGITransport(make_app(sink, token=TOKEN))
-
-    async def ask() -> httpx.Response:
-        async with httpx.AsyncClient(
-            transport=transport, base_url="http://127.0.0.1", cookies={NAME: COOKIE}
-        ) as inside:
-            return await inside.get("/")
-
-    answer = asyncio.run(ask())
+    (answer,) = pages(sink, "/")
     assert (500, "no-store") == (answer.status_code, answer.headers.get("cache-control"))
     assert why in answer.text
     sink.close()
+
+
+def test_a_page_says_what_to_do_where_somebody_keeps_the_tables_locked(
+    postgres_server: str,
+) -> None:
+    """As the commands do, and after as long."""
+    with own_database(postgres_server) as server:
+        url = make_url(server).set(drivername="postgresql+psycopg")
+        patient = url.update_query_dict({"options": "-clock_timeout=200"})
+        sink = SqlAuditSink(patient.render_as_string(hide_password=False))
+        sink.prepare()
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            # So that a test that fails ends too.
+            connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+            connection.exec_driver_sql("LOCK TABLE sigra_audit_chains, sigra_audit_entries")
+            (answer,) = pages(sink, "/")
+        engine.dispose()
+        sink.close()
+    assert (500, True) == (answer.status_code, "pg_blocking_pids()" in answer.text)
 
 
 def test_organizations_that_differ_by_a_blank_have_pages_of_their_own(tmp_path: Path) -> None:
