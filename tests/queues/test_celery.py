@@ -534,6 +534,7 @@ class CeleryContract(QueueContract):
         settings = {**harness.settings(), "task_create_missing_queues": False}
         settings |= {"result_backend": "redis://127.0.0.1:1/0"}
         queue = harness.backend.unknown_queue
+        purged(harness, queue)  # for kombu deletes on Redis only what it has made itself
         with harness.app.connection_for_write() as connection:
             connection.default_channel.queue_delete(queue)  # or an earlier consumer has made it
         with alone(harness, SIGRA_CELERY=json.dumps(settings)):
