@@ -14,7 +14,6 @@ from sqlalchemy.exc import DBAPIError
 from sigra.cli.show import counted, inline, say
 from sigra.cli.target import MisuseError
 from sigra.store import AuditTablesError, SqlAuditSink
-from sigra.store.access import noting_locked
 from sigra.store.errors import UPGRADING, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.migrate import HEAD, Moved, downgrade, older, upgrade
@@ -106,8 +105,7 @@ def _carry_out(
         done = _insist(lambda: move(store.database, to))
         told = _told(done, "were")
     elif plan.found not in (None, to):
-        with noting_locked():
-            facts["events"] = store.database.read(_count)
+        facts["events"] = store.database.read(_count)
         told += f": {counted(facts['events'], 'event')}"
     found, version, indexes = done or plan
     if machine:

@@ -39,11 +39,6 @@ _ALTERED_CODES, _OTHER_CODES = ("42", "23"), (DENIED, "23001", "23503")
 constraint that refuses a row (23); and those of them that say nothing about the tables: a role may
 not use them (DENIED), or a row of another table refers to theirs."""
 
-KEPT = (
-    "another transaction kept its lock on the audit store for too long: find it by "
-    "pg_blocking_pids() or as 'idle in transaction' in pg_stat_activity, end it"
-)
-
 _OLDER = f"; if they are of an older version, {UPGRADE}"
 
 _ALTERING = 0x5193A
@@ -72,7 +67,7 @@ def read_tables(database: Database, work: Work[T]) -> T:
         with _reading_any_text(connection):
             return work(connection)
 
-    with naming_altered(), noting_locked():
+    with naming_altered():
         return database.read(read)
 
 
@@ -83,7 +78,7 @@ def write_tables(database: Database, work: Work[T]) -> T:
         with _reading_any_text(connection):
             return work(connection)
 
-    with naming_altered(), noting_locked():
+    with naming_altered():
         return database.write(write)
 
 
@@ -98,17 +93,6 @@ def _reading_any_text(connection: Connection) -> Iterator[None]:
         yield
     finally:
         driver.text_factory = str
-
-
-@contextmanager
-def noting_locked() -> Iterator[None]:
-    """Add what to do to PostgreSQL's error about a lock that somebody kept for too long."""
-    try:
-        yield
-    except DBAPIError as error:
-        if code_of(error) == LOCKED:
-            error.add_note(f"{KEPT}, and do this again")
-        raise
 
 
 def enter_alone(connection: Connection) -> None:

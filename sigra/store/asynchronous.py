@@ -20,6 +20,7 @@ from sigra.store.database import (
     be_patient,
     check_dialect,
     file_of,
+    noting_locked,
     read_again,
     schemas_of,
     scrub_file,
@@ -113,6 +114,7 @@ class AsyncDatabase:
                     await connection.run_sync(be_patient)
                 return await connection.run_sync(work)
 
+    @noting_locked()
     def _wait(self, work: Callable[[AsyncEngine], Coroutine[Any, Any, T]]) -> T:
         self._process.check(self._forget)
         here = threading.current_thread()

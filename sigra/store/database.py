@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from sqlite3 import OperationalError
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -13,6 +14,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
+from sigra.store.errors import LOCKED, code_of
 from sigra.store.interrupts import interruptible
 from sigra.store.private import path_of
 from sigra.store.statements import Runner
@@ -35,6 +37,11 @@ _EMPTY_LOG = "PRAGMA wal_checkpoint(TRUNCATE)"
 LEFT = "the rows are erased, but their text may remain in the file or in its write-ahead log"
 _PATIENCE = 60.0
 """Seconds to wait until nobody uses the log: a writer may be emptying it at the same time."""
+
+KEPT = (
+    "another transaction kept its lock on the audit store for too long: find it by "
+    "pg_blocking_pids() or as 'idle in transaction' in pg_stat_activity, end it"
+)
 
 _NO_FILE = ("", ":memory:", "file:", "file::memory:")
 
@@ -140,6 +147,17 @@ def be_patient(connection: Connection) -> None:
     # Its own too: behind PgBouncer the next transaction may be on a connection that has none.
     patience = own if 0 < own <= _BUSY_MILLISECONDS else _BUSY_MILLISECONDS
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = {patience}")
+
+
+@contextmanager
+def noting_locked() -> Iterator[None]:
+    """Add what to do to PostgreSQL's error about a lock that somebody kept for too long."""
+    try:
+        yield
+    except DBAPIError as error:
+        if code_of(error) == LOCKED:
+            error.add_note(f"{KEPT}, and do this again")
+        raise
 
 
 def scrub_file(cursor: Any, file: str) -> None:

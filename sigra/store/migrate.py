@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import Connection, column, create_engine, false, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
-from sigra.store.access import KEPT, enter_alone, naming_altered, noting_locked
-from sigra.store.database import Database
+from sigra.store.access import enter_alone, naming_altered
+from sigra.store.database import KEPT, Database
 from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.interrupts import interruptible
@@ -138,8 +138,7 @@ def found_version(database: Database) -> str | None:
         _check_known(found)
         return found
 
-    with noting_locked():
-        return database.read(find)
+    return database.read(find)
 
 
 def version(connection: Connection) -> str | None:
@@ -204,8 +203,7 @@ def _alter(database: Database, work: Callable[[Connection], T]) -> T:
         with interruptible(driver):
             return work(connection)
 
-    with noting_locked():
-        return database.write(alter)
+    return database.write(alter)
 
 
 def _upgrade_once(connection: Connection) -> None:

@@ -13,7 +13,6 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Uuid, false, func, inspect, select, tuple_
 
-from sigra.store.access import T, Work, noting_locked
 from sigra.store.cursor import decode_cursor, encode_cursor
 from sigra.store.database import Database
 from sigra.store.errors import InvalidQueryError
@@ -73,7 +72,7 @@ def record_page(
 ) -> Page:
     """Return one page of a class's records, newest first, detached."""
     after: Any = None if cursor is None else decode_cursor(cursor, datetime, _id_type(kind))
-    found = _read(database, lambda connection: _rows(connection, kind, which, after, limit + 1))
+    found = database.read(lambda connection: _rows(connection, kind, which, after, limit + 1))
     records = tuple(found[:limit])
     if len(found) <= limit:
         return Page(records, None)
@@ -86,7 +85,7 @@ def all_records(database: Database, kind: Any, which: EventFilter) -> Iterator[A
     after: Position | None = None
     while True:
         start = after
-        records = _read(database, lambda c: _rows(c, kind, which, start, MOST))  # noqa: B023
+        records = database.read(lambda c: _rows(c, kind, which, start, MOST))  # noqa: B023
         yield from records
         if len(records) < MOST:
             return
@@ -97,12 +96,7 @@ def count_records(database: Database, kind: Any, which: EventFilter) -> int:
     """Return how many records of a class match."""
     query = select(func.count()).select_from(kind)
     query = _matching(query, kind, which, database.dialect)
-    return _read(database, lambda connection: int(connection.execute(query).scalar_one()))
-
-
-def _read(database: Database, work: Work[T]) -> T:
-    with noting_locked():
-        return database.read(work)
+    return database.read(lambda connection: int(connection.execute(query).scalar_one()))
 
 
 def _rows(

@@ -14,6 +14,7 @@ from sigra.store.database import (
     WRITING,
     be_patient,
     file_of,
+    noting_locked,
     read_again,
     schemas_of,
     scrub_file,
@@ -144,6 +145,7 @@ class ServerDatabase:
         """Read in a transaction of its own."""
         return read_again(lambda: self._within(READING, work))
 
+    @noting_locked()
     def _within(self, level: str, work: Callable[[Connection], T]) -> T:
         with self._own_engine().connect() as connection:
             if self._forked:
