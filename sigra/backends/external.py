@@ -182,7 +182,7 @@ class Consumed:
         ``ended``: how many runs the queue will have counted by then.
         """
         payload = self._next(failed=False, snoozed=True)
-        return payload if self.delivery is None else payload | {ENDED: ended}
+        return payload | {ENDED: ended} if MARK in payload else payload  # of one unread too
 
     def _next(self, *, failed: bool, snoozed: bool) -> dict[str, Any]:
         delivery = self.delivery

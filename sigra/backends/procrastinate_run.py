@@ -76,7 +76,7 @@ async def _settle(context: Any, consumed: Consumed) -> None:
             attempts = context.job.attempts
             if MARK in (payload := consumed.by_hand(attempts + 2)):
                 with suppress(AgainError):
-                    await note(context, payload | {ENDED: attempts + 2}, attempts + 1)
+                    await note(context, payload, attempts + 1)
             if isinstance(verdict.error, _ABORTS):
                 raise RuntimeError(error_text(verdict.error)) from verdict.error
             verdict.unwrap()

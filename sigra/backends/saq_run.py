@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from sigra.backends.cut_off import by_saq
-from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import ENDED, Consumed, aconsume, ends_in, failures_in, native
+from sigra.backends.envelope import pack
+from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.native_error import error_text
 from sigra.backends.producing import due_at, unique_key
 from sigra.backends.saq_begin import begin_notes
@@ -88,8 +88,7 @@ async def _settle(job: Any, consumed: Consumed) -> None:
             job.retry_delay = verdict.delay + 1.0  # SAQ cuts fractions off; this run must be over
             await go_on(job, error)
         case _:
-            if MARK in (payload := consumed.by_hand(job.attempts)):  # for the button in SAQ's page
-                job.kwargs = payload | {ENDED: job.attempts}  # also of one that was refused unread
+            job.kwargs = consumed.by_hand(job.attempts)  # for the button in SAQ's page
             soon = type(job).ttl
             if verdict.state == "completed":
                 job.ttl = soon
