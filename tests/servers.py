@@ -21,6 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from redis import Redis
+    from sqlalchemy import Connection
 
 
 def need(package: str, extra: str | None = None) -> ModuleType:
@@ -123,6 +124,21 @@ def bundled_redis() -> Iterator[str]:
         port = place.getsockname()[1]
     with ValkeyServer(port=port) as started:
         yield f"{started.connection_url}/0"
+
+
+@contextmanager
+def holding(url: str, *statements: str) -> Iterator[Connection]:
+    """Be somebody on PostgreSQL who keeps the locks that these statements take, in a transaction."""
+    from sqlalchemy import create_engine
+
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        # So that a test that fails ends too.
+        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        yield connection
+    engine.dispose()
 
 
 @contextmanager

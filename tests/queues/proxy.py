@@ -71,9 +71,7 @@ class Proxy:
     def cut(self) -> None:
         """Break every connection and refuse new ones."""
         with self._changing:
-            listener, self._listener = self._listener, None
-            if listener is not None:
-                _end(listener)
+            self._refuse()
             for end in self._open:
                 _end(end)
 
@@ -90,13 +88,16 @@ class Proxy:
     def refusing(self) -> Iterator[None]:
         """Refuse new connections meanwhile, and break none."""
         with self._changing:
-            listener, self._listener = self._listener, None
-        if listener is not None:
-            _end(listener)
+            self._refuse()
         try:
             yield
         finally:
             self.restore()
+
+    def _refuse(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            _end(listener)
 
     def restore(self) -> None:
         """Take connections again, on the same port."""

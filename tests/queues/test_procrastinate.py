@@ -1170,6 +1170,11 @@ def test_a_middleware_that_raises_before_a_job_uses_up_no_attempt(raises: int, s
     assert attempts == ([1, 2] if status == "succeeded" else [])
 
 
+async def raises_before(proceed: Any, context: Any, worker: Any) -> None:
+    """Keep each job from its begin, as a middleware."""
+    raise OSError("away")
+
+
 def test_a_hand_built_job_that_a_middleware_kept_from_its_begin_has_the_args_that_it_had() -> None:
     """It fails, as any task does; and what is retried by hand is what was sent."""
 
@@ -1177,16 +1182,13 @@ def test_a_hand_built_job_that_a_middleware_kept_from_its_begin_has_the_args_tha
     async def known(scope: Any) -> None:
         pass
 
-    async def raises(proceed: Any, context: Any, worker: Any) -> None:
-        raise OSError("away")
-
     app = procrastinate.App(connector=InMemoryConnector())
 
     async def run_it() -> Any:
         async with app.open_async():
             with configure(backend=ProcrastinateBackend(app)):
                 id = await app.tasks[known.name].defer_async(**IDS)
-            await run_once(app, worker_middleware=[raises])
+            await run_once(app, worker_middleware=[raises_before])
         return app.connector.jobs[id]
 
     with not_hanging():
@@ -1201,14 +1203,11 @@ def test_a_job_that_a_middleware_kept_from_its_begin_runs_when_it_is_retried_by_
     async def known(scope: Any) -> None:
         pass
 
-    async def raises(proceed: Any, context: Any, worker: Any) -> None:
-        raise OSError("away")
-
     app = procrastinate.App(connector=InMemoryConnector())
 
     async def run_it() -> str:
         async with app.open_async():
-            row = await run_until_settled(app, known, worker_middleware=[raises])
+            row = await run_until_settled(app, known, worker_middleware=[raises_before])
             now = datetime.now(timezone.utc)
             await app.job_manager.retry_job_by_id_async(row["id"], retry_at=now)
             await run_once(app)

@@ -21,6 +21,7 @@ from click.testing import CliRunner
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from drivers import driven_by
 from events import event
+from servers import holding
 from sqlalchemy import (
     Connection,
     Engine,
@@ -393,11 +394,7 @@ def test_a_reader_that_goes_on_for_ever_keeps_no_writer_out(
 ) -> None:
     """Who waits to alter a table has all others queue behind: it gives up, and says what to do."""
     monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        # So that a test that fails ends too.
-        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-        connection.exec_driver_sql("SELECT chain FROM sigra_audit_entries")
+    with holding(url, "SELECT chain FROM sigra_audit_entries"):
         told = r"are of version 0001, and .* pg_blocking_pids.* call .*migrate\.upgrade"
         with pytest.raises(AuditTablesError, match=told):
             first.prepare()
@@ -406,20 +403,14 @@ def test_a_reader_that_goes_on_for_ever_keeps_no_writer_out(
         assert "pg_blocking_pids" in caught.value.__notes__[0]
     first.prepare()
     assert first.database.read(migrate.version) == migrate.HEAD
-    engine.dispose()
 
 
 @pytest.fixture
 def upgrading(url: str) -> Iterator[Connection]:
     """Be somebody who brings the tables to another version, until this connection rolls back."""
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        # So that a test that fails ends too.
-        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({access._ALTERING})")
-        connection.exec_driver_sql("LOCK TABLE sigra_audit_entries")
+    alone = f"SELECT pg_advisory_xact_lock({access._ALTERING})"
+    with holding(url, alone, "LOCK TABLE sigra_audit_entries") as connection:
         yield connection
-    engine.dispose()
 
 
 @pytest.mark.servers

@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from drivers import driven_by
 from events import NOON, event
-from sqlalchemy import and_, create_engine, func, insert, select
+from servers import holding
+from sqlalchemy import and_, func, insert, select
 from sqlalchemy import event as listen
 from sqlalchemy.exc import DBAPIError
 
@@ -602,22 +603,18 @@ def test_a_row_that_somebody_keeps_locked_is_not_waited_for_without_end(
 ) -> None:
     """With a chain locked, its writers would wait too; who removes events is told what to do."""
     monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
-    sink, engine = open_sink(driven_by(driver, url)), create_engine(url)
+    sink = open_sink(driven_by(driver, url))
     sink.write(event(1))
     calls: list[Callable[[], Any]] = [
         lambda: erase(sink, "ann", reason="asked", organization_id="acme"),
         lambda: list(prune(sink, NOON + timedelta(1), reason="old", organization_id="acme")),
     ]
-    with engine.begin() as connection:
-        # So that a test that fails ends too.
-        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-        connection.execute(select(locked).with_for_update())
+    with holding(url, f"SELECT FROM {locked} FOR UPDATE"):
         for call in calls:
             with pytest.raises(DBAPIError, match="lock timeout") as caught:
                 call()
             assert "pg_blocking_pids" in caught.value.__notes__[0]
     assert [1, [("acme", 1)]] == [call() for call in calls]
-    engine.dispose()
 
 
 @pytest.mark.servers
@@ -628,7 +625,7 @@ def test_tables_that_somebody_keeps_locked_are_not_waited_for_without_end(
 ) -> None:
     """As by VACUUM FULL, which lets nobody read either: whoever waited is told what to do."""
     monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 200)
-    sink, engine = open_sink(driven_by(driver, url)), create_engine(url)
+    sink = open_sink(driven_by(driver, url))
     sink.write(event(1))
     acme: Any = {"organization_id": "acme"}
     calls: list[Callable[[], Any]] = [
@@ -640,16 +637,12 @@ def test_tables_that_somebody_keeps_locked_are_not_waited_for_without_end(
         lambda: erase(sink, "ann", reason="asked", **acme),
         lambda: len(list(prune(sink, NOON + timedelta(1), reason="old", **acme))),
     ]
-    with engine.begin() as connection:
-        # So that a test that fails ends too.
-        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-        connection.exec_driver_sql("LOCK TABLE sigra_audit_chains, sigra_audit_entries")
+    with holding(url, "LOCK TABLE sigra_audit_chains, sigra_audit_entries"):
         for call in calls:
             with pytest.raises(DBAPIError, match="lock timeout") as caught:
                 call()
             assert "pg_blocking_pids" in caught.value.__notes__[0]
     assert [1] * 7 == [call() for call in calls]
-    engine.dispose()
 
 
 @pytest.mark.parametrize("batch", [0, -1, True, 1.5])

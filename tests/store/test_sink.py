@@ -26,6 +26,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from drivers import by_every_driver, driven_by
 from events import event
+from servers import holding
 from sqlalchemy import (
     URL,
     Connection,
@@ -922,10 +923,7 @@ def test_a_table_of_ones_own_that_somebody_locks_is_not_waited_for_without_end(
     engine, sink = create_engine(url), open_sink(driven_by(driver, url))
     Base.metadata.create_all(engine)
     with configure(sinks=[sink], audit_schema=MyAudit):
-        with engine.begin() as connection:
-            # So that a test that fails ends too.
-            connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-            connection.exec_driver_sql("LOCK TABLE my_audit")
+        with holding(url, "LOCK TABLE my_audit"):
             assert log_safe("invoice.close", None, organization_id="acme").status == "failed"
         assert log_safe("invoice.close", None, organization_id="acme").status == "emitted"
         assert audit.count(all_organizations=True) == 1
@@ -948,11 +946,8 @@ def test_who_reads_a_table_of_ones_own_that_somebody_locks_is_told_what_to_do(
     ]
     with (
         configure(sinks=[open_sink(url)], audit_schema=MyAudit),
-        engine.begin() as connection,
+        holding(url, "LOCK TABLE my_audit"),
     ):
-        # So that a test that fails ends too.
-        connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-        connection.exec_driver_sql("LOCK TABLE my_audit")
         for read in reads:
             with pytest.raises(DBAPIError, match="lock timeout") as caught:
                 read()

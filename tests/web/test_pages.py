@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from servers import own_database
-from sqlalchemy import Engine, create_engine, make_url
+from servers import holding, own_database
+from sqlalchemy import Engine, make_url
 from sqlalchemy.event import listen, remove
 
 from sigra import AuditEvent, configure
@@ -485,13 +485,9 @@ def test_a_page_says_what_to_do_where_somebody_keeps_the_tables_locked(
         patient = url.update_query_dict({"options": "-clock_timeout=200"})
         sink = SqlAuditSink(patient.render_as_string(hide_password=False))
         sink.prepare()
-        engine = create_engine(url)
-        with engine.begin() as connection:
-            # So that a test that fails ends too.
-            connection.exec_driver_sql("SET idle_in_transaction_session_timeout = 60000")
-            connection.exec_driver_sql("LOCK TABLE sigra_audit_chains, sigra_audit_entries")
+        everything = "LOCK TABLE sigra_audit_chains, sigra_audit_entries"
+        with holding(url.render_as_string(hide_password=False), everything):
             (answer,) = pages(sink, "/")
-        engine.dispose()
         sink.close()
     assert (500, True) == (answer.status_code, "pg_blocking_pids()" in answer.text)
 
