@@ -182,11 +182,11 @@ class Consumed:
         ``ended``: how many runs the queue will have counted by then.
         """
         payload = self._next(failed=False, snoozed=True)
-        return payload | {ENDED: ended} if MARK in payload else payload  # of one unread too
+        over = self.verdict.state in FINISHED and MARK in payload  # one refused unread too
+        return payload | {ENDED: ended} if over else payload
 
     def _next(self, *, failed: bool, snoozed: bool) -> dict[str, Any]:
-        delivery = self.delivery
-        if delivery is None:
+        if (delivery := self.delivery) is None:
             return dict(self.payload)  # it was not read, so nothing in it may change
         failures = delivery.failures + failed
         left = max(0, delivery.job.options.max_attempts - 1 - failures)  # after the next one
