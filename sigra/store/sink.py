@@ -86,8 +86,7 @@ class SqlAuditSink:
         if conn is None:
             self._write(items)
             return
-        own = self.database.dialect == "sqlite" and not all(record for _, record in items)
-        prepare = self.prepare if own else None
+        prepare = self.prepare if any(record is None for _, record in items) else None
         write_within(conn, lambda c: self._write_on(c, items), savepoint=savepoint, prepare=prepare)
 
     def flush(self) -> None:

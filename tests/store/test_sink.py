@@ -788,6 +788,26 @@ def test_a_full_queue_fails_in_a_bounded_time(
     assert caught.value.size == 2
 
 
+def test_who_finds_the_queue_full_waits_for_room(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """As soon as the writer has made some, the event is queued."""
+    sink = open_sink(new_url("sqlite"), batch=Batching(2, 3_600, queue=2, timeout=30))
+    written, write = threading.Event(), sink._batch._write
+
+    def later(items: Any) -> None:
+        written.wait(120)
+        write(items)
+
+    sink._batch._write = later
+    for number in range(2):
+        sink.write(event(number))
+    threading.Timer(0.1, written.set).start()
+    sink.write(event(2))
+    sink.flush()
+    assert sink.count(EVERYONE) == 3
+
+
 def test_events_that_cannot_be_written_stay_and_are_told_at_the_end(
     new_url: Callable[[str], str], tmp_path: Any
 ) -> None:

@@ -41,7 +41,7 @@ from sigra import (
 )
 from sigra.audit import EventFilter
 from sigra.audit.transaction import NoAuditStoreError
-from sigra.store import Batching, SqlAuditSink, database, verify
+from sigra.store import Batching, SqlAuditSink, database, migrate, verify
 from sigra.store.tables import entries
 from sigra.testing import AuditLog
 
@@ -166,6 +166,37 @@ def test_a_record_of_the_application_s_own_is_there_if_it_commits(
         conn.commit() if committed else conn.rollback()
         expected = (2, 2) if committed else (0, 0)
         assert (rows(engine), sink.count(ACME)) == expected
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_record_that_another_adds_at_once_is_there_once(
+    engine: Engine, sink: SqlAuditSink
+) -> None:
+    """A job that is delivered twice may run twice at once: both are told that it is kept."""
+    Base.metadata.create_all(engine)
+    results, once = list[AuditResult](), ["the other"]
+
+    @tenant_worker(audit_schema=Own, name="transaction.twice")
+    def twice(scope: AuditScope) -> None:
+        results.append(log_safe("invoice.close", scope))
+
+    def other(_mapper: Any, _connection: Any, record: Own) -> None:
+        if once:
+            values = {name: getattr(record, name) for name in Own.__table__.c.keys()}
+            once.clear()
+            with Session(engine) as session, session.begin():
+                session.add(Own(**values))
+
+    listen.listen(Own, "before_insert", other)
+    try:
+        with configure(backend=SyncBackend()):
+            twice.new({"organization_id": "acme", "actor_id": "ann"})
+        assert not once
+        with configure(audit_schema=Own):
+            assert ([result.status for result in results], sink.count(ACME)) == (["emitted"], 1)
+    finally:
+        listen.remove(Own, "before_insert", other)
 
 
 @pytest.mark.parametrize("log", LOGS)
@@ -552,6 +583,36 @@ def test_a_connection_of_another_file_is_no_store(
             with pytest.raises(OperationalError, match="no such table"):
                 log("invoice.close", SCOPE, conn=connection)
     assert (rows(engine), sink.count(ACME), made_in(engine)) == (1, 0, [])
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("version", ["0001", "0002"])
+@pytest.mark.parametrize("log", LOGS)
+def test_tables_of_an_older_version_are_upgraded_before_the_transaction_begins(
+    engine: Engine, open_sink: Any, version: str, log: Any
+) -> None:
+    """It would keep SQLite's lock, for which the upgrade waited in vain: the event was lost."""
+    sink = open_sink(engine)
+    migrate.downgrade(sink.database, version)
+    with configure(sinks=[sink], audit_schema=AuditEvent), engine.begin() as connection:
+        assert log("invoice.close", SCOPE, conn=connection).status == "emitted"
+        connection.execute(text("INSERT INTO ledger VALUES (1)"))
+    assert (sink.count(ACME), rows(engine)) == (1, 1)
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("make", [Engine.connect, Session], ids=["connection", "session"])
+def test_records_of_the_application_s_own_bring_no_tables_of_the_store_s(
+    tmp_path: Path, open_sink: Any, make: Any
+) -> None:
+    """They go to their own table, be it in a transaction of the caller's or not."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'own.db'}")
+    Base.metadata.create_all(engine)
+    with configure(sinks=[open_sink(engine)], audit_schema=Own), make(engine) as conn:
+        for given in ({"conn": conn}, {}):
+            assert log_safe("invoice.close", SCOPE, **given).status == "emitted"
+            conn.commit()
+    assert made_in(engine) == []
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
