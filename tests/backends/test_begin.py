@@ -77,6 +77,79 @@ def test_without_waits_each_begin_is_noted(worker: Any) -> None:
     assert said == ["begins", "body"]
 
 
+@tenant_worker(name="tests.begin.long")
+def long(scope: AuditScope) -> None:
+    has_begun.set()
+    go_on.wait(60)
+    said.append("body")
+
+
+has_begun, go_on = threading.Event(), threading.Event()
+
+
+@pytest.mark.parametrize(("notes", "then"), [("note waits", ["body"]), ("note", ["note", "body"])])
+def test_what_has_begun_is_not_said_to_wait(
+    notes: str, then: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its consumer may die with it, and that has used up an attempt."""
+    monkeypatch.setattr(begin, "is_busy", lambda: False)
+    monkeypatch.setattr(begin, "_MOMENT", 3600)
+
+    async def consume() -> None:
+        loop: Any = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: said.append(repr(context)))
+        says_so = {word: says(word) for word in notes.split()}
+        work = asyncio.ensure_future(aconsume(TENANT, long.definition, "test", **says_so))
+        while not has_begun.is_set():
+            await asyncio.sleep(0.01)
+        for timer in loop._scheduled:
+            if timer.when() > loop.time() + 1800:
+                loop.call_soon(timer._run)  # as when the moment is over
+        loop.call_soon(loop.call_soon, go_on.set)
+        await work
+
+    has_begun.clear()
+    go_on.clear()
+    asyncio.run(consume())
+    assert said == then
+
+
+def test_what_is_cut_off_at_once_is_not_said_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its queue has it again by then."""
+    monkeypatch.setattr(begin, "_MOMENT", 0.01)
+    monkeypatch.setattr(begin, "is_busy", lambda: False)
+
+    async def consume() -> None:
+        free = await one_thread()
+        notes = {"note": says("begins"), "waits": says("waits")}
+        work = asyncio.ensure_future(aconsume(TENANT, plain.definition, "test", **notes))
+        asyncio.get_running_loop().call_soon(work.cancel)
+        await asyncio.wait({work})
+        said.append("over")
+        await asyncio.sleep(0.1)
+        free.set()
+
+    asyncio.run(consume())
+    assert said == ["over"]
+
+
+def test_without_waits_a_wait_for_a_thread_is_not_noted() -> None:
+    """Nor is anything logged of it: there is nothing to be written."""
+
+    async def consume() -> None:
+        loop, free = asyncio.get_running_loop(), await one_thread()
+        loop.set_exception_handler(lambda _, context: said.append(repr(context)))
+        work = asyncio.ensure_future(
+            aconsume(TENANT, plain.definition, "test", note=says("begins"))
+        )
+        await asyncio.sleep(0.1)
+        free.set()
+        await work
+
+    asyncio.run(consume())
+    assert said == ["begins", "body"]
+
+
 def test_what_waits_for_a_thread_is_noted_twice() -> None:
     """That it waits, and once that is written that it begins, before its body."""
 
