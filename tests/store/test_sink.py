@@ -611,9 +611,10 @@ def test_a_batch_is_written_when_it_is_full(
 ) -> None:
     """The size bound wakes the writer."""
     sink = open_sink(new_url("sqlite"), batch=Batching(size=3, seconds=3_600))
-    for number in range(3):
+    for number in range(6):
+        threading.Event().wait(0.02)  # so that the writer sees each
         sink.write(event(number))
-    _wait_for(lambda: sink.count(EVERYONE) == 3)
+        _wait_for(lambda: number % 3 < 2 or sink.count(EVERYONE) == number + 1)  # noqa: B023
 
 
 def test_a_batch_is_written_when_time_is_up(
@@ -621,8 +622,9 @@ def test_a_batch_is_written_when_time_is_up(
 ) -> None:
     """The time bound does too."""
     sink = open_sink(new_url("sqlite"), batch=Batching(seconds=0.05))
-    sink.write(event(1))
-    _wait_for(lambda: sink.count(EVERYONE) == 1)
+    for number in range(1, 3):
+        sink.write(event(number))
+        _wait_for(lambda: sink.count(EVERYONE) == number)  # noqa: B023
 
 
 def test_a_batch_is_not_written_in_the_context_of_who_logs_first(
@@ -667,8 +669,16 @@ def test_a_closed_sink_leaves_nothing_for_the_exit(url: str) -> None:
     assert multiprocessing.util  # has a list of its own
     gc.collect()  # what earlier tests left
     before = sys.getrefcount(batch._close_at_exit)
-    for _ in range(10):
-        SqlAuditSink(url, batch=FOR_EVER).close()
+    for number in range(10):
+        sink = SqlAuditSink(url, batch=FOR_EVER)
+        sink.write(event(number))
+        sink.flush()
+        threading.Event().wait(0.02)  # so that its thread waits again
+        sink.close()
+        writer = sink._batch._thread
+        writer.join(60)
+        assert not writer.is_alive()
+    del sink
     gc.collect()
     after = sys.getrefcount(batch._close_at_exit)
     assert after < before + 5  # not equal: an earlier test's may be given up only now
@@ -821,6 +831,7 @@ def test_events_that_cannot_be_written_stay_and_are_told_at_the_end(
         before = audit_stats().failed
         with pytest.raises(AuditLostError) as caught:
             sink.close()
+        sink.close()  # tells it no second time
     assert results == ["emitted"] * 3
     assert (caught.value.count, audit_stats().failed - before, len(told)) == (3, 3, 3)
 
