@@ -50,7 +50,7 @@ class SyncBackend:
         outer = self._pump() if running.get() is not None else None
         pump = outer or Pump(self)
         # In a batch with a unique key, no job may end before the last one is taken.
-        apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
+        apart = outer is None and jobs[0].options.unique is None
         for job in jobs:
             if (ticket := self._take(job, pump)) is not None and apart:
                 self._run(job, ticket, pump)
@@ -64,7 +64,7 @@ class SyncBackend:
         self._require_loop()
         outer = self._pump()
         pump = outer or Pump(self)
-        apart = outer is None and (len(jobs) < 2 or jobs[0].options.unique is None)
+        apart = outer is None and jobs[0].options.unique is None
         for job in jobs:
             if (ticket := self._take(job, pump)) is None:
                 continue

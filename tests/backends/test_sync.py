@@ -26,6 +26,7 @@ from sigra import (
     Failure,
     Snooze,
     SyncBackend,
+    ThreadBackend,
     configure,
     current_job,
     tenant_args,
@@ -312,6 +313,22 @@ def test_what_a_drained_job_enqueues_counts_too(sync: SyncBackend, asynchronous:
 
     endless.new({"n": 1}, delay=1)
     assert [[1, 2], [3, 4, 5]] == [drained(until=1, limit=2), drained(limit=3)]
+
+
+@pytest.mark.parametrize("first", [SyncBackend, ThreadBackend])
+def test_a_job_of_another_backend_enqueues_as_anybody_else(sync: SyncBackend, first: Any) -> None:
+    """What it enqueues here ends before its call returns, and then holds no unique key."""
+    found: list[Any] = []
+
+    @worker(backend=first())
+    def parent() -> None:
+        for n in range(2):
+            child = note.new({"n": n}, unique="once")
+            found.append((child.duplicate, child.state))
+
+    parent.new({}).result(60) if first is ThreadBackend else parent.new({})
+    assert [(False, "completed")] * 2 == found
+    assert [0, 1] == ran
 
 
 def test_what_the_limit_cut_off_is_as_it_was_enqueued(sync: SyncBackend) -> None:
@@ -684,7 +701,8 @@ def test_a_cancelled_anew_lets_go_of_its_unique_key(sync: SyncBackend) -> None:
         task = asyncio.ensure_future(endless.anew({"wait": True}, unique="k"))
         await begun[0].wait()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task})
+        assert task.cancelled()
         return await endless.anew({"wait": False}, unique="k")
 
     assert "completed" == asyncio.run(main()).state
@@ -711,7 +729,8 @@ def test_what_a_cancelled_job_enqueued_waits_for_drain(sync: SyncBackend) -> Non
         task = asyncio.ensure_future(around.anew({}))
         await begun[0].wait()
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.wait({task})
+        assert task.cancelled()
         assert [] == ran
         assert ["sync.child"] * 2 == [job.worker for job in await sync.adrain()]
 
