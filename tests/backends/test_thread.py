@@ -1089,12 +1089,69 @@ def test_threads_end_once_nobody_has_the_backend_and_no_job_is_left(left: str) -
     assert not any(thread.is_alive() for thread in started)
 
 
+@worker(max_attempts=2, backoff=0)
+def hold_and_fail(name: str, job: JobInfo) -> int:
+    gates[f"{name} began"].set()
+    assert gates[name].wait(PATIENCE)
+    if job.attempt == 1:
+        raise ValueError(name)
+    return job.attempt
+
+
+def test_a_job_that_runs_when_nobody_has_the_backend_any_more_is_retried() -> None:
+    """Though another thread of its pool finds nothing more to do meanwhile."""
+    backend = ThreadBackend(2)
+    with configure(backend=backend):
+        idle = held("idle")
+        gates["last"], gates["last began"] = threading.Event(), threading.Event()
+        last = hold_and_fail.new({"name": "last"})
+    assert gates["last began"].wait(PATIENCE)
+    gates["idle"].set()
+    idle.result(PATIENCE)
+    del backend
+    gc.collect()
+    time.sleep(0.05)  # so that the other thread looks
+    gates["last"].set()
+    assert 2 == last.result(PATIENCE)
+
+
 def test_a_closed_pool_takes_no_job(pool: ThreadBackend) -> None:
     """After ``close``, ``.new()`` raises ``EnqueueError``, and a second ``close`` returns none."""
     pool.close()
     with pytest.raises(EnqueueError, match="closed"):
         remember.new({"n": 1})
     assert [] == pool.close()
+
+
+def test_a_pool_that_is_closing_takes_jobs_of_its_own_alone(pool: ThreadBackend) -> None:
+    """From the call of ``close`` on, ``.new()`` raises for anybody else: else it may never end."""
+    held()
+    closer = threading.Thread(target=pool.close, args=(PATIENCE,))
+    closer.start()
+    while pool._pool is None or pool._pool.phase == "open":
+        time.sleep(0.01)
+    with pytest.raises(EnqueueError, match="closed"):
+        remember.new({"n": 1})
+    gates["gate"].set()
+    closer.join(PATIENCE)
+    assert ["gate"] == ran
+
+
+def test_a_job_of_another_pool_is_as_anybody_else(pool: ThreadBackend) -> None:
+    """It finds no room in a full queue, and may close the pool."""
+    other = ThreadBackend(1)
+
+    @worker(backend=other)
+    def elsewhere() -> bool:
+        with pytest.raises(EnqueueError, match="stayed full"):
+            remember.new({"n": 4})
+        gates["gate"].set()
+        return pool.close(PATIENCE) == []
+
+    fill(3)
+    assert elsewhere.new({}).result(PATIENCE)
+    other.close(PATIENCE)
+    assert 4 == len(ran)
 
 
 def test_a_pool_that_never_ran_can_be_closed() -> None:

@@ -54,9 +54,9 @@ class Line(list[Turn]):
             with self._lock:
                 with suppress(ValueError):
                     self.remove(turn)
-                self.call(1)
+                self.call()
 
-    def call(self, number: int) -> None:
-        """Have so many of the first look whether there is room."""
-        for turn in self[:number]:
-            turn.set()
+    def call(self) -> None:
+        """Have the first look whether there is room; as it leaves, it calls the next."""
+        if self:
+            self[0].set()

@@ -97,7 +97,7 @@ class Pool:
         with self._lock:
             if self.phase == "open":
                 self.phase = "draining"
-            self._line.call(len(self._line))
+            self._line.call()
             while self.phase == "draining":
                 self._agenda.promote()
                 self._crew.wake(len(self._agenda))
@@ -125,7 +125,6 @@ class Pool:
         for _, ticket in waiting:
             (ticket.lose if phase == "lost" else ticket.give_up)(why)
         self._crew.dismiss()
-        self._line.call(len(self._line))
         self._quiet.notify_all()
         self._alarm.stop()
         left = *self._running.values(), *waiting
@@ -189,7 +188,7 @@ class Pool:
                 if entry is not None:
                     self._running[me] = entry
                     if self._line:
-                        self._line.call(1)
+                        self._line.call()
                     return entry
                 is_left = self._owner() is None and self._agenda.next_due() == math.inf
                 if is_left and not self._running:
