@@ -942,6 +942,43 @@ def test_a_consumer_that_has_made_its_queue_anew_counts_only_what_begins(redis):
     assert (native.status, native.kwargs["ended"]) == ("queued", 1)
 
 
+async def make_due(queue, job):
+    """Have a job that waits for its next run wait no longer."""
+    id = queue.job_id(job.id)
+    if hasattr(queue, "redis"):
+        await queue.redis.zadd(queue.namespace("incomplete"), {id: 1})
+        await queue.schedule()
+    else:
+        async with queue.pool.connection() as conn:
+            await conn.execute("UPDATE saq_jobs SET scheduled = 1 WHERE key = %s", [id])
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("server", ["redis", "postgres"])
+def test_a_further_run_whose_consumer_dies_comes_again(server, by_hand, request):
+    """It has the heartbeat of the first: without one no sweep would ever take it for lost."""
+    url, name = request.getfixturevalue(server), f"further-{uuid.uuid4().hex}"
+    queue = saq.Queue.from_url(url, name=name)
+    backend = SaqBackend(queue, heartbeat=1)
+
+    @tenant_worker(name=f"tests.{name}", backend=backend, max_attempts=1 if by_hand else 2)
+    def ends(scope):
+        raise LookupError
+
+    async def die_in_the_second():
+        job = await ends.anew(IDS)
+        await saq.Worker(queue, backend.functions).process()
+        if by_hand:
+            await (await queue.job(job.id)).retry("retried from ui")
+        await make_due(queue, job)
+        await (await queue.dequeue(timeout=5)).update(status="active", touched=1)  # long ago
+        return await queue.sweep(lock=1), await left_of(queue, job)
+
+    with not_hanging():
+        swept, native = asyncio.run(die_in_the_second())
+    assert (len(swept), native.status) == (1, "queued")
+
+
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_second_attempt_that_could_not_begin_comes_again_at_once(server, request):
     """A hook that raised put it off for as long as it had waited already, here by an hour."""
@@ -959,13 +996,7 @@ def test_a_second_attempt_that_could_not_begin_comes_again_at_once(server, reque
     async def fail_to_begin():
         job = await ends.anew(IDS)
         await saq.Worker(queue, backend.functions).process()
-        id = queue.job_id(job.id)
-        if server == "redis":
-            await queue.redis.zadd(queue.namespace("incomplete"), {id: 1})
-            await queue.schedule()
-        else:
-            async with queue.pool.connection() as conn:
-                await conn.execute("UPDATE saq_jobs SET scheduled = 1 WHERE key = %s", [id])
+        await make_due(queue, job)
         await saq.Worker(queue, backend.functions, before_process=hook).process()
         return await left_of(queue, job)
 
