@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.text import Text
 from sqlalchemy import Connection, func, select
+from sqlalchemy.exc import DBAPIError
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
 from sigra.cli.show import fits, inline, listing, say, stdout_console
@@ -18,6 +19,8 @@ from sigra.cli.target import MisuseError
 from sigra.errors import SigraError
 from sigra.store import SqlAuditSink
 from sigra.store.access import read_tables
+from sigra.store.database import KEPT
+from sigra.store.errors import LOCKED, code_of
 from sigra.store.query import chain_of, matching, of_tenancy, read_chain
 from sigra.store.reading import EventFilter
 from sigra.store.stored import event_of, shown, who
@@ -65,8 +68,13 @@ def follow(
     known = {event.event_id for event in newest}
     while for_ever:
         time.sleep(_EVERY)
-        for events in _since(store, which, heads):
-            _print_lines((e for e in events if e.event_id not in known), machine=machine)
+        try:
+            for events in _since(store, which, heads):
+                _print_lines((e for e in events if e.event_id not in known), machine=machine)
+        except DBAPIError as error:
+            if code_of(error) != LOCKED:
+                raise
+            print(f"nothing can be read: {KEPT}; this is tried again", file=sys.stderr)
 
 
 def show_stats(store: SqlAuditSink, which: EventFilter, *, machine: bool) -> None:

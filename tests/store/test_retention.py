@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -643,6 +645,36 @@ def test_tables_that_somebody_keeps_locked_are_not_waited_for_without_end(
                 call()
             assert "pg_blocking_pids" in caught.value.__notes__[0]
     assert [1] * 7 == [call() for call in calls]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_who_follows_tables_that_somebody_keeps_locked_is_told_and_goes_on(
+    url: str, sink: SqlAuditSink
+) -> None:
+    """A follower that ended would miss what comes after."""
+    sink.write(event(1))
+    impatient = f"{url}%20-clock_timeout=200"
+    words = ["audit", "tail", "-f", "--all-organizations", "--json", "--store", impatient]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sigra", *words],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        limit = threading.Timer(60, process.kill)
+        limit.start()
+        try:
+            shown = [json.loads(process.stdout.readline())["target_id"]]
+            with holding(url, "LOCK TABLE sigra_audit_chains"):
+                told = process.stderr.readline()
+            sink.write(event(2))
+            shown.append(json.loads(process.stdout.readline() or told)["target_id"])
+        finally:
+            limit.cancel()
+            process.terminate()
+    assert shown == ["1", "2"]
+    assert "pg_blocking_pids" in told
 
 
 @pytest.mark.parametrize("batch", [0, -1, True, 1.5])
