@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         AuditNotKeptError,
         AuditSinkClosedError,
         AuditTablesError,
+        AuditTablesMissingError,
         AutocommitError,
         CheckpointOrderError,
     )
@@ -43,6 +44,7 @@ _HOMES = {
     "AuditNotKeptError": "errors",
     "AuditSinkClosedError": "errors",
     "AuditTablesError": "errors",
+    "AuditTablesMissingError": "errors",
     "AutocommitError": "errors",
     "Batching": "batch",
     "Checkpoint": "checkpoint",
@@ -71,6 +73,7 @@ __all__ = [
     "AuditNotKeptError",
     "AuditSinkClosedError",
     "AuditTablesError",
+    "AuditTablesMissingError",
     "AutocommitError",
     "Batching",
     "Checkpoint",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from sqlite3 import OperationalError
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, func, select
@@ -17,7 +18,9 @@ from sigra.store.errors import (
     UPGRADE,
     UPGRADING,
     AuditTablesError,
+    AuditTablesMissingError,
     code_of,
+    reason_of,
     state_of,
 )
 
@@ -39,6 +42,9 @@ _ALTERED_CODES, _OTHER_CODES = ("42", "23"), (DENIED, "23001", "23503")
 constraint that refuses a row (23); and those of them that say nothing about the tables: a role may
 not use them (DENIED), or a row of another table refers to theirs."""
 
+_NEVER_MADE = "42P01", "42703"
+"""PostgreSQL's codes for a table or column that is missing."""
+
 _OLDER = f"; if they are of an older version, {UPGRADE}"
 
 _ALTERING = 0x5193A
@@ -46,7 +52,9 @@ _ALTERING = 0x5193A
 
 _REFERRED_TO = "FOREIGN KEY"
 
-_MISSING = re.compile(r"no such (?:table|column): \S+|(?:relation|column) \S+ does not exist")
+_MISSING = re.compile(
+    r"no such (?:table|column): \S+|has no column named \S+|(?:relation|column) .+ does not exist"
+)
 """What either says is missing: names alone, where other messages may show what a row holds."""
 
 
@@ -124,6 +132,20 @@ def naming_altered(cure: str = _OLDER) -> Iterator[None]:
         raise AuditTablesError(
             f"are not as their version makes them: one was altered{what}"
         ) from error
+
+
+@contextmanager
+def naming_missing() -> Iterator[None]:
+    """Raise ``AuditTablesMissingError`` in place of a database's error about what is missing."""
+    try:
+        yield
+    except (DBAPIError, OperationalError) as error:
+        missing, state = _MISSING.search(reason_of(error)), state_of(error)
+        if not (missing if state is None else state in _NEVER_MADE):
+            raise
+        what = f" ({missing[0]})" if missing else ""  # PostgreSQL may speak another language
+        cure = f"{UPGRADE.replace(',', ' --create,')}. A conn must be of the store's own database"
+        raise AuditTablesMissingError(f"are not all there{what}: {cure}") from error
 
 
 def _is_altered(error: DBAPIError) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra.audit.event import AuditEvent
+from sigra.store.access import naming_missing
 from sigra.store.chain import GENESIS, Row, chain_tag, link
 from sigra.store.errors import AuditChainError, AuditNotKeptError
 from sigra.store.statements import Runner
@@ -20,11 +21,17 @@ def append(runner: Runner, events: Sequence[AuditEvent]) -> None:
 
     The rows of their chains are locked first, in the order of the tags: writers wait for each
     other, take no sequence twice and do not deadlock. The heads move last. Raises
-    ``AuditNotKeptError`` for an event that is afterwards in no row of its own chain.
+    ``AuditNotKeptError`` for an event that is afterwards in no row of its own chain, and
+    ``AuditTablesMissingError`` where a table, or a column of it, was never made.
     """
-    if len(events) == 1:
-        _append_one(runner, events[0])
-        return
+    with naming_missing():
+        if len(events) == 1:
+            _append_one(runner, events[0])
+        else:
+            _append_many(runner, events)
+
+
+def _append_many(runner: Runner, events: Sequence[AuditEvent]) -> None:
     of_chain = defaultdict(list)
     for event in events:
         of_chain[chain_tag(event.organization_id)].append(event)

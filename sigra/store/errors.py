@@ -128,6 +128,13 @@ class AuditTablesError(SigraError, RuntimeError):
         self.reason = reason
 
 
+class AuditTablesMissingError(AuditTablesError):
+    """Tell that a table, or a column of one, was never made. Attribute: ``reason``.
+
+    ``log_safe`` reports only the name of this class, so the name must say enough.
+    """
+
+
 class AuditChainError(AuditTablesError, ValueError):
     """Tell that one chain cannot be used, because somebody altered its rows.
 

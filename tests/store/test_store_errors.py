@@ -22,6 +22,7 @@ CASES = [
     errors.AutocommitError(),
     errors.AuditSinkClosedError(),
     errors.AuditTablesError("are of no version"),
+    errors.AuditTablesMissingError("are not all there"),
     errors.AuditChainError("org:acme", "took the row and did not keep it"),
     errors.AuditChainError.odd(b"\xff", 7),
     errors.CheckpointOrderError("checkpoints.jsonl"),

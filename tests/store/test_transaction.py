@@ -16,7 +16,7 @@ import pytest
 from drivers import driven_by
 from sqlalchemy import CheckConstraint, DateTime, Engine, Text, create_engine, func, select, text
 from sqlalchemy import event as listen
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -41,7 +41,14 @@ from sigra import (
 )
 from sigra.audit import EventFilter
 from sigra.audit.transaction import NoAuditStoreError
-from sigra.store import Batching, SqlAuditSink, database, migrate, verify
+from sigra.store import (
+    AuditTablesMissingError,
+    Batching,
+    SqlAuditSink,
+    database,
+    migrate,
+    verify,
+)
 from sigra.store.tables import entries
 from sigra.testing import AuditLog
 
@@ -580,7 +587,8 @@ def test_a_connection_of_another_file_is_no_store(
         if log is log_safe:
             assert log("invoice.close", SCOPE, conn=connection).status == "failed"
         else:
-            with pytest.raises(OperationalError, match="no such table"):
+            told = "no such table.* A conn must be of the store's own database"
+            with pytest.raises(AuditTablesMissingError, match=told):
                 log("invoice.close", SCOPE, conn=connection)
     assert (rows(engine), sink.count(ACME), made_in(engine)) == (1, 0, [])
 
