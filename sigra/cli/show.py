@@ -94,7 +94,7 @@ class Bar:
         self._console = console
         self.drawn = console.is_terminal and not console.is_dumb_terminal
         self._progress = Progress(
-            SpinnerColumn(),
+            SpinnerColumn("line" if console.options.ascii_only else "dots"),
             BarColumn(bar_width=None),
             TaskProgressColumn(),
             TextColumn("{task.description}"),
@@ -151,13 +151,23 @@ def written(value: str | float) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _cell(text: str, style: str = "") -> Text:
+    """Return a cell as wide as the text is written: in codes where the encoding lacks characters.
+
+    Standard output and standard error have one encoding.
+    """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    shown = printable(text).encode(encoding, "backslashreplace").decode(encoding)
+    return Text(shown, style=style)
+
+
 def figures(rows: list[Row]) -> Table:
     """Lay out counts, one a line."""
     table = Table(box=box.SIMPLE, show_header=False, padding=(0, 2))
     table.add_column(overflow="fold")
     table.add_column(justify="right", overflow="fold")
     for name, value, style in rows:
-        table.add_row(Text(printable(name)), Text(printable(written(value)), style=style))
+        table.add_row(_cell(name), _cell(written(value), style))
     return table
 
 
@@ -173,5 +183,5 @@ def listing(columns: list[str], rows: list[list[str]]) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold", header_style="bold")
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*map(_cell, row))
     return table

@@ -404,6 +404,22 @@ def test_tail_shows_the_newest_last(run: Command) -> None:
     assert sorted(moments) == moments
 
 
+def test_a_table_is_straight_in_an_encoding_that_lacks_characters(
+    database: Path, start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their codes take more room than they do."""
+    store = f"sqlite:///{database}"
+    sink = SqlAuditSink(store)
+    sink.write(AuditEvent(action="a.b", organization_id="Zürich", actor_id="Zoë"))
+    sink.close()
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    found, _ = start(
+        "audit", "list", *ALL, "--limit", "1", "--store", store, anew=True
+    ).communicate()
+    assert b"| Z\\xfcrich    | Zo\\xeb |" in found
+    assert len({len(line) for line in found.splitlines() if line.startswith((b"|", b"+"))}) == 1
+
+
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_tail_follows_and_a_signal_ends_it(
     database: Path, start: Any, sign: int, status: int
