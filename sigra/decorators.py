@@ -58,9 +58,9 @@ def tenant_worker(
     ``backend``: a name or an instance; wins over the configured ones. ``default_options``:
     options of ``.new()``.
 
-    Raises ``TypeError`` for a function that cannot be a worker, ``ValueError`` for a bad
-    action or name, ``UnknownBackendError``, ``MissingExtraError``, ``InvalidOptionError`` and
-    ``DuplicateWorkerError``.
+    Raises ``TypeError`` for a function that cannot be a worker or an ``audit_required`` that is
+    no bool, ``ValueError`` for a bad action or name, ``UnknownBackendError``,
+    ``MissingExtraError``, ``InvalidOptionError`` and ``DuplicateWorkerError``.
     """
 
     def decorate(function: Any) -> TenantWorker[..., Any]:
@@ -108,6 +108,8 @@ def _define(
         from sigra.audit.action import check_action
 
         action = check_action(action)
+    if not isinstance(audit_required, bool):
+        raise TypeError(f"audit_required must be a bool, not {type(audit_required).__qualname__}")
     if audit_required:
         binding = replace(binding, invoke=_audited(binding.invoke))
     # As a plain str: a member of an enumeration would be shown by its own name.
@@ -115,8 +117,7 @@ def _define(
     if "cross_tenant" in default_options:
         raise InvalidOptionError("cross_tenant", "cannot be a default: pass it to .new()", name)
     defaults = parse_options(default_options, worker=name)
-    chosen = None if backend is None else resolve_backend(backend)
-    if chosen is not None:
+    if (chosen := None if backend is None else resolve_backend(backend)) is not None:
         check_capabilities(defaults, chosen, name)
     definition = Definition(
         name=name, function=function, is_async=inspect.iscoroutinefunction(function),
@@ -132,7 +133,6 @@ def _audited(invoke: Invoke) -> Invoke:
     from sigra.audit.emit import log_begin
 
     def audited(scope: Any, args: Mapping[str, Any], attempt: Any) -> Any:
-        missing = log_begin(attempt)
-        return invoke(scope, args, attempt) if missing is None else Failure(missing)
+        return Failure(missing) if (missing := log_begin(attempt)) else invoke(scope, args, attempt)
 
     return audited

@@ -250,6 +250,14 @@ def test_an_audit_is_not_required_unless_asked_for(backend: SyncBackend) -> None
     assert (["42"], 0) == (ran, len(log))
 
 
+@pytest.mark.parametrize("asked", [None, "", 0, "no", 1])
+@pytest.mark.parametrize("make", [worker, tenant_worker])
+def test_what_is_no_bool_asks_for_nothing_by_chance(make: Any, asked: Any) -> None:
+    """A setting that is missing must not let the bodies run unrecorded."""
+    with pytest.raises(TypeError, match="audit_required must be a bool, not"):
+        make(audit_required=asked)(lambda scope: None)
+
+
 def test_the_beginning_is_one_event_for_a_redelivered_attempt(backend: SyncBackend) -> None:
     """It has the same id when the attempt is run again, and another than the body's events."""
     from sigra.context import Attempt

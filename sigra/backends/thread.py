@@ -32,7 +32,8 @@ class ThreadBackend:
     ``max_workers``: by default the number of cores plus four, at most 32. ``queue_size``: how
     many jobs may wait to run; jobs for later do not count. When it is full, ``.new()`` waits up
     to ``enqueue_timeout`` seconds (None: for ever) and then raises ``EnqueueError``. Raises
-    ``ValueError`` unless the first two are ints of at least 1 and the timeout is not negative.
+    ``ValueError`` unless the first two are ints of at least 1 and the timeout is a number, not
+    negative.
 
     A batch goes in whole or not at all; one larger than ``queue_size`` goes in when nothing
     else waits. What a job enqueues on its own backend goes in at once, beyond ``queue_size``
@@ -57,8 +58,11 @@ class ThreadBackend:
         for option, value in (("max_workers", size), ("queue_size", queue_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{option} must be an int of at least 1, not {value!r}")
-        if enqueue_timeout is not None and not enqueue_timeout >= 0:
-            raise ValueError(f"enqueue_timeout must not be negative, not {enqueue_timeout!r}")
+        is_number = type(enqueue_timeout) in (int, float)
+        if enqueue_timeout is not None and not (is_number and enqueue_timeout >= 0):
+            raise ValueError(
+                f"enqueue_timeout must be seconds from 0 on, or None, not {enqueue_timeout!r}"
+            )
         self._size, self._bound, self._timeout = size, queue_size, enqueue_timeout
         self._pool: Pool | None = None
 

@@ -1265,6 +1265,8 @@ def jobs_in_memory() -> int:
         {"queue_size": 0},
         {"enqueue_timeout": -1},
         {"enqueue_timeout": float("nan")},
+        {"enqueue_timeout": "10"},
+        {"enqueue_timeout": True},
     ],
 )
 def test_senseless_settings_are_refused(options: dict[str, Any]) -> None:
