@@ -12,6 +12,7 @@ import sigra as library
 from sigra.cli.audit import audit
 from sigra.cli.output import FULL, PIPE_STATUS, give_up_stdout, is_closed
 from sigra.cli.paths import NEW_FILE, NEW_FILE_OR_STDOUT
+from sigra.cli.target import Once
 
 _LIMITS = "raise what limits them (ulimit -u or -v, the pids or memory limit of a container)"
 
@@ -22,6 +23,8 @@ class _Commands(click.Group):
     If standard output cannot be written, or no thread be started, say so in one line and exit
     with 1.
     """
+
+    command_class = Once
 
     def main(self, *args: Any, **extra: Any) -> Any:
         try:

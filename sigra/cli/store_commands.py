@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from sigra.cli.output import FULL
-from sigra.cli.target import MisuseError
+from sigra.cli.target import MisuseError, Once
 from sigra.errors import SigraError
 from sigra.store.errors import DENIED, code_of, reason_of
 
@@ -36,6 +36,8 @@ _PLACE = re.compile(r"\n(?:LINE \d+|CONTEXT):.*", re.DOTALL)
 
 class StoreCommands(click.Group):
     """The commands of the audit store."""
+
+    command_class = Once
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; show an error of the store or its database in one line."""

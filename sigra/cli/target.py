@@ -33,6 +33,18 @@ class MisuseError(click.ClickException):
     exit_code = 2
 
 
+class Once(click.Command):
+    """Refuse an option that is given twice and has one value: click would drop the first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the words of a command."""
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in {each for each in given if given.count(each) > 1}:
+            if isinstance(option, click.Option) and not (option.multiple or option.is_flag):
+                raise MisuseError(f"{option.opts[0]} is given more than once")
+        return super().parse_args(ctx, args)
+
+
 def from_here(path: str) -> str:
     """Return a path as seen from the current folder; as it is, if on another drive of Windows."""
     try:

@@ -397,6 +397,20 @@ def test_which_organization_must_be_said(
     assert "--organization ID, --without-organization and --all-organizations" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "jobs:close", "--args", "a.jsonl", "--args", "b.jsonl"],
+        ["audit", "list", *ACME, "-o", "globex"],
+    ],
+)
+def test_an_option_of_one_value_is_not_taken_twice(words: list[str], database: Path) -> None:
+    """Else the first is dropped, and nobody is told."""
+    environment = {"SIGRA_AUDIT_STORE": f"sqlite:///{database}"}
+    result = CliRunner().invoke(sigra, words, env=environment)
+    assert (2, True) == (result.exit_code, "is given more than once" in result.stderr)
+
+
 def test_tail_shows_the_newest_last(run: Command) -> None:
     """As tail does with a file."""
     moments = [event["occurred_at"] for event in objects(run("tail", *ALL, "-n", 3, "--json"))]

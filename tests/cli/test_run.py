@@ -417,7 +417,9 @@ def test_a_wrong_call_is_one_clear_line(command, tmp_path, words, text):
     entry_points = tmp_path / "gone-1.dist-info" / "entry_points.txt"
     entry_points.write_text("[sigra.backends]\ngone = gone:make\n")
     (tmp_path / "gives_up.py").write_text(r"raise SystemExit('set it up\n\x1b first')")
-    result = command("run", "--args", "in.jsonl", "--audit-log", "audit.jsonl", *words)
+    files = [("--args", "in.jsonl"), ("--audit-log", "audit.jsonl")]
+    others = [word for pair in files if pair[0] not in words for word in pair]
+    result = command("run", *others, *words)
     assert (2, 1) == (result.exit_code, result.stderr.count("\n"))
     assert text in result.stderr
 
