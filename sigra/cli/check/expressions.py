@@ -12,7 +12,7 @@ from sigra.cli.check.names import SCOPE, Names, Put, dotted, is_super
 from sigra.cli.check.parameters import defaults, passed
 from sigra.cli.check.sources import Function
 from sigra.cli.check.state import State
-from sigra.cli.check.values import FILLERS, GIVERS, choices, items, keeps, names_in, returned
+from sigra.cli.check.values import FILLERS, GIVERS, choices, items, keeps, later, names_in, returned
 
 if TYPE_CHECKING:
     from sigra.cli.check.flows import Tracer
@@ -182,20 +182,20 @@ class Expressions(Names):
         found = [*self._called(node.func)]
         for called in found:
             result |= self._follow(called, node, node)
-        if given and not found and not last[:1].isupper():
-            self._hand_over(node)
+        if given and not found:
+            self._hand_over(node, later(node))
         if not found and isinstance(node.func, ast.Attribute) and node.func.attr in GIVERS:
             result |= self.holds(node.func.value)
         # A class that was given the scope, here or elsewhere, keeps it for what is known.
         return result or (given and (keeps(name) or last[:1].isupper()))
 
-    def _hand_over(self, node: ast.Call) -> None:
+    def _hand_over(self, node: ast.Call, call: ast.Call) -> None:
         """Assume that what is not in the tree (``map``, a pool, a list) calls or keeps its args."""
         if isinstance(node.func, ast.Attribute) and node.func.attr in FILLERS:
             self.keep(node.func.value, {SCOPE})
-        for number, arg in enumerate(node.args):
+        for number, arg in enumerate(call.args):
             for called in self._called(arg):
-                self._follow(called, ast.Call(arg, node.args[number + 1 :], node.keywords), node)
+                self._follow(called, ast.Call(arg, call.args[number + 1 :], call.keywords), node)
 
     def _called(self, node: ast.expr) -> Iterator[Function | ast.Lambda]:
         """Yield what a call of a value may run."""

@@ -20,6 +20,10 @@ FILLERS = {"append", "appendleft", "extend", "insert", "add", "update", "setdefa
 GIVERS = {"get", "setdefault", "pop", "popleft", "popitem", "values", "items", "copy"}
 """Methods that give back what was put in."""
 
+_THREAD = ("group", "target", "name", "args", "kwargs")
+_STARTERS = {"Thread": _THREAD, "Process": _THREAD, "Timer": ("_", "function", "args", "kwargs")}
+"""Classes whose objects call what they are given, by the names of their parameters."""
+
 
 def choices(node: ast.expr) -> list[ast.expr]:
     """List the values one of which an expression gives: ``a if b else c``, ``sync_to_async(a)``.
@@ -35,6 +39,22 @@ def choices(node: ast.expr) -> list[ast.expr]:
             last = (dotted(func) or "").split(".")[-1]
             return [wrapped] if last in _WRAPPERS or (last == "partial" and not given) else []
     return []
+
+
+def later(call: ast.Call) -> ast.Call:
+    """Return a call as a pool takes it: of ``Thread(target=f, args=(a,))`` it is ``f, *(a,)``.
+
+    Any other class calls nothing.
+    """
+    last = (dotted(call.func) or "").rpartition(".")[2]
+    if not last[:1].isupper():
+        return call
+    given = dict(zip(_STARTERS.get(last, ()), call.args, strict=False))
+    given |= {word.arg: word.value for word in call.keywords if word.arg}
+    args = [given[name] for name in ("target", "function") if name in given]
+    args += [ast.Starred(given["args"])] if "args" in given else []
+    words = [ast.keyword(None, given["kwargs"])] if "kwargs" in given else []
+    return ast.Call(call.func, args if last in _STARTERS else [], words)
 
 
 def keeps(name: str | None) -> bool:
