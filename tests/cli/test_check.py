@@ -44,6 +44,7 @@ def apply(check, who=None): return check(who)
 def chosen(): return can_edit
 def load(id=None): return None
 may_edit = auth.can_edit
+may_edit_now = can_edit if __debug__ else load
 may_edit_it = functools.partial(can_edit, thing=1)
 class Box:
     def __init__(self, scope): self.scope = scope
@@ -153,6 +154,7 @@ def only_flow(folder: Path, jobs: str) -> tuple[str, str]:
         "ask = Policy().allows\nask(scope)": "allows",
         "box = Box(scope)\nother = box\nother.ask()": "can_edit",
         "may_edit(scope)": "can_edit",
+        "may_edit_now(scope)": "can_edit",
         "may_edit_it(scope)": "can_edit",
         "aw = functools.partial(can_edit, thing=1)\naw(scope)": "can_edit",
         "aw = functools.partial(inner)\naw(scope)": "can_edit",

@@ -72,6 +72,7 @@ class Sources:
             self._decorate(function)
         for module in self.modules.values():
             self._mark_assigned(module)
+            self._alias(module)  # again: of several functions, one that is marked
 
     def resolve(self, module: Module, name: str, *, imported: bool = False) -> str:
         """Follow a dotted name through imports, re-exports too, to where it is defined.
@@ -212,11 +213,11 @@ class Sources:
     def _alias(self, module: Module) -> None:
         """Take a name to which a module assigns a function or class for it: ``f = g``."""
         for node in [one for one in module.tree.body if isinstance(one, ast.Assign)]:
-            for name in filter(None, map(dotted, choices(node.value) or [node.value])):
-                full = self.resolve(module, name)
+            given = filter(None, map(dotted, choices(node.value) or [node.value]))
+            known = [self.resolve(module, name) for name in given]
+            for full in sorted(known, key=lambda f: getattr(self.functions.get(f), "marked", 0)):
                 if full in self.functions or full in self.classes or full in WORKER | MARK:
-                    names = [target.id for target in node.targets if isinstance(target, ast.Name)]
-                    module.imports.update(dict.fromkeys(names, full))
+                    module.imports |= {t.id: full for t in node.targets if isinstance(t, ast.Name)}
 
     def _mark_assigned(self, module: Module) -> None:
         """Mark what a call wraps: ``guarded = request_scope_only(f)``, ``tenant_worker(f)``."""
