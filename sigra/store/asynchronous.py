@@ -73,9 +73,14 @@ class AsyncDatabase:
             event.listen(engine.sync_engine, "connect", set_up_sqlite)
         else:
             event.listen(engine.sync_engine, "handle_error", _mark_dead)
-            for listener in given.dispatch.begin:  # it may set the search_path
-                if listener not in engine.sync_engine.dispatch.begin:  # as all of its class are
-                    event.listen(engine.sync_engine, "begin", listener)
+            ours = engine.sync_engine.dispatch.begin
+
+            def begin(connection: Connection) -> None:
+                for listener in given.dispatch.begin:  # it may set the search_path
+                    if listener not in ours:  # as all of its class are
+                        listener(connection)
+
+            event.listen(engine.sync_engine, "begin", begin)
         return engine
 
     def transact(self, work: Callable[[Runner], T]) -> T:
