@@ -19,6 +19,8 @@ _NO_ANSWER = {
 _LOST = re.compile(
     r"closed connection|[Cc]onnection (was )?closed (by|in the middle)|while (reading|writing)"
 )
+_BROKEN = {"OperationalError", "InternalError"}
+"""psycopg's: the second where PgBouncer adds an error of its own to the server's last one."""
 _CONNECTS = "connecting to "
 _DATABASES = "psycopg", "asyncpg", "django.db"
 """Packages of databases' clients, whose errors do not always say that they were connecting."""
@@ -41,7 +43,7 @@ def has_no_answer(
         else:
             names, text = {kind.__name__ for kind in type(error).__mro__}, error_text(error)
             connects = _CONNECTS in text
-            broken = "OperationalError" in names and _broke_as_it_committed(error, commits)
+            broken = names & _BROKEN and _broke_as_it_committed(error, commits)
             if not connects and (broken or names & _NO_ANSWER or _LOST.search(text)):
                 return True
         error = error.__cause__ or error.__context__

@@ -167,6 +167,12 @@ class OperationalError(Exception):
         self.sqlstate = sqlstate
 
 
+class InternalError(Exception):
+    """psycopg's for two errors at once, of which PgBouncer wrote the second."""
+
+    sqlstate = None
+
+
 class OfPsycopg2(OperationalError):
     """The same of psycopg2's, which has the code under another name."""
 
@@ -185,6 +191,8 @@ class OfPsycopg2(OperationalError):
         (OperationalError(None), "commit", True),
         (OperationalError("57P01"), "commit", True),
         (OperationalError("08P01", "database removed"), "commit", True),
+        (InternalError("received 2 results from command 'COMMIT'"), "commit", True),
+        (InternalError("received 2 results from command 'INSERT'"), "execute", False),
         (OperationalError("40001", "could not serialize"), "commit", False),
         (OperationalError(None), "execute", False),
         (OperationalError(None, "the connection is closed"), "commit", False),
@@ -201,7 +209,7 @@ def test_a_transaction_that_broke_before_its_commit_is_undone(
     def commit() -> None:
         execute()
 
-    with pytest.raises(OperationalError) as caught:
+    with pytest.raises((OperationalError, InternalError)) as caught:
         {"commit": commit, "execute": execute}[where]()
     assert unsure == has_no_answer(caught.value)
     certain = {"the connection is closed", "could not"}
