@@ -678,9 +678,12 @@ def test_assert_enqueued_matches_some_of_the_args(sigra_backend: RecordingBacken
 
 
 def test_assert_enqueued_matches_the_whole_of_a_value(sigra_backend: RecordingBackend) -> None:
-    """A mapping in the args is one value, of which no part stands for the rest."""
+    """A mapping or list in the args is one value, of which no part stands for the rest."""
     close.new({**TENANT, "then": {"n": 1, "pad": "x"}})
-    for wanted in ({"n": 1}, {"n": 1, "pad": "x", "more": 2}, {"n": 1, "other": "x"}):
+    for wanted in ({"n": 1}, {"n": 1, "pad": "x", "more": 2}, {"n": 1, "other": "x"}, ["n", "pad"]):
+        refute_enqueued(close, args={"then": wanted})
+    close.new({**TENANT, "then": [1, 2]})
+    for wanted in ([], [1], [1, 2, 3], [2, 1], {}, 1):
         refute_enqueued(close, args={"then": wanted})
 
 

@@ -379,6 +379,8 @@ def test_the_plot_says_how_long_a_bar_is(hours: int, each: str) -> None:
         "/?since=2026-11-26T12:00:00&until=2026-11-26T11:59:30",
         "/verify?organization=%20",
         "/event/%00",
+        "/chains?after=x",
+        "/chains?after=99999999999999999999",
         "/?cursor=WyJcdTAwMDAiLCAxLCAxXQ",
     ],
 )
