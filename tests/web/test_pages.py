@@ -326,6 +326,20 @@ def test_chains_are_listed_and_verified(client: httpx.Client) -> None:
     assert "empty" in client.get("/verify", params={"organization": "nobody"}).text
 
 
+def test_chains_are_listed_by_pages(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every organization is on one page, and on one only."""
+    expected, seen = rows(client.get("/chains").text), list[list[str]]()
+    monkeypatch.setattr("sigra.web.app.CHAINS", 4)
+    address, pages = "/chains", 0
+    while address:
+        pages += 1
+        text = client.get(address).text
+        seen += rows(text)
+        more = re.search(r'rel="next" href="([^"]+)"', text)
+        address = unescape(more[1]) if more and pages < 9 else ""
+    assert (expected, 3) == (seen, pages)
+
+
 def test_a_chain_is_listed_with_the_hash_of_its_last_entry(
     client: httpx.Client, sink: SqlAuditSink
 ) -> None:
