@@ -669,6 +669,27 @@ def verified(sink: SqlAuditSink, folder: Path) -> Report:
     return verify(sink, all_organizations=True, public_keys=[key], checkpoints=kept)
 
 
+@pytest.mark.parametrize(
+    ("limit", "says"),
+    [
+        (
+            "query_only = ON",
+            "are not there, .* may only be read.* sigra audit upgrade --create, or",
+        ),
+        ("max_page_count = 1", "database or disk is full"),
+    ],
+)
+def test_why_there_are_no_tables_is_told_and_how_to_make_them(
+    tmp_path: Path, open_sink: Any, limit: str, says: str
+) -> None:
+    """The command makes them only where it is told to; what is no matter of tables stays as it is."""
+    engine = create_engine(f"sqlite:///{tmp_path / 'audit.db'}")
+    listen.listen(engine, "connect", lambda driver, _: driver.execute(f"PRAGMA {limit}"))
+    with pytest.raises((AuditTablesError, DBAPIError), match=says):
+        open_sink(engine).prepare()
+    engine.dispose()
+
+
 def test_a_store_of_the_first_version_verifies(first: SqlAuditSink, tmp_path: Path) -> None:
     """Its events, what was erased and pruned, marks and checkpoint are what they were."""
     events = list(first.stream(EventFilter(all_organizations=True)))
