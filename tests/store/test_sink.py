@@ -839,6 +839,20 @@ def test_events_that_cannot_be_written_stay_and_are_told_at_the_end(
     assert (caught.value.count, audit_stats().failed - before, len(told)) == (3, 3, 3)
 
 
+def test_a_database_that_is_gone_is_not_tried_without_a_pause(tmp_path: Any) -> None:
+    """What waits is written again after ``seconds``, and not by a thread that never rests."""
+    gone = f"sqlite:///{tmp_path}/gone/audit.db"
+    sink = SqlAuditSink(gone, batch=Batching(size=1, seconds=3_600))
+    tries, write = list[Any](), sink._batch._write
+    sink._batch._write = lambda items: tries.append(items) or write(items)
+    sink.write(event(1))
+    _wait_for(lambda: tries)
+    threading.Event().wait(0.1)
+    assert len(tries) == 1
+    with pytest.raises(AuditLostError):
+        sink.close()
+
+
 def test_a_database_that_comes_back_gets_what_waited(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink], tmp_path: Any
 ) -> None:
