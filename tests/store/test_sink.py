@@ -196,6 +196,19 @@ def test_an_event_is_there_when_the_call_returns(sink: SqlAuditSink) -> None:
     )
 
 
+@pytest.mark.parametrize("read", ["query", "stream", "count"])
+def test_a_new_store_has_no_events(tmp_path: Any, open_sink: Any, read: str) -> None:
+    """Whoever reads it first makes its tables, as whoever writes first does."""
+    sink = open_sink(f"sqlite:///{tmp_path / 'new.db'}")
+    match read:
+        case "query":
+            assert sink.query(EVERYONE, None, 1).events == ()
+        case "stream":
+            assert list(sink.stream(EVERYONE)) == []
+        case _:
+            assert sink.count(EVERYONE) == 0
+
+
 def test_a_redelivered_event_leaves_one_row(sink: SqlAuditSink) -> None:
     """A second delivery of an event id changes nothing, and the chain goes on."""
     first, second = event(1), event(2)
