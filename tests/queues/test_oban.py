@@ -22,6 +22,7 @@ oban = need("oban")
 import oban_app  # noqa: E402
 import psycopg  # noqa: E402
 import psycopg_pool  # noqa: E402
+from oban.testing import mode  # noqa: E402
 from sqlalchemy import create_engine  # noqa: E402
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine  # noqa: E402
 from sqlalchemy.orm import Session  # noqa: E402
@@ -443,6 +444,20 @@ class TestOban(OwnPoolContract, LoopContract):
         """Args come through a JSONB column to the last digit and character."""
         _, (run,) = self._run(harness, journal, contract_workers.echo, {**IDS, "value": value})
         assert repr(run["args"]["value"]) == repr(value)
+
+    def test_in_oban_s_own_test_mode_the_error_of_a_body_stays_in_the_log(
+        self, harness: ObanHarness, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """``.new()`` does not raise it there either; the job was taken."""
+
+        def fails(scope: Any) -> None:
+            raise ValueError("boom")
+
+        made = tenant_worker(name="oban_app.fails_inline", max_attempts=2)(fails)
+        with configure(backend=harness.backend), mode("inline"):
+            assert made.new(IDS).native_id is not None
+            assert asyncio.run(made.anew(IDS)).native_id is not None
+        assert caplog.text.count("ValueError: boom") == 2
 
 
 @pytest.mark.parametrize("name", ["Oban", "nowhere"])
