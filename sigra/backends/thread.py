@@ -58,8 +58,8 @@ class ThreadBackend:
         for option, value in (("max_workers", size), ("queue_size", queue_size)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{option} must be an int of at least 1, not {value!r}")
-        is_number = type(enqueue_timeout) in (int, float)
-        if enqueue_timeout is not None and not (is_number and enqueue_timeout >= 0):
+        seconds = 0 if enqueue_timeout is None else enqueue_timeout
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds >= 0:
             raise ValueError(
                 f"enqueue_timeout must be seconds from 0 on, or None, not {enqueue_timeout!r}"
             )

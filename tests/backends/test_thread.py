@@ -1275,6 +1275,18 @@ def test_senseless_settings_are_refused(options: dict[str, Any]) -> None:
         ThreadBackend(**options)
 
 
+def test_a_timeout_may_be_a_float_of_another_type() -> None:
+    """As NumPy's float64 is, which is also a float."""
+    seconds = type("float64", (float,), {})(0.01)
+    pool = ThreadBackend(1, 1, enqueue_timeout=seconds)
+    configure(backend=pool)
+    fill(1)
+    with pytest.raises(EnqueueError, match="stayed full for 0.01 s"):
+        remember.new({"n": 2})
+    gates["gate"].set()
+    assert [] == pool.close(PATIENCE)
+
+
 def test_concurrent_producers_lose_nothing() -> None:
     """Jobs from many threads through a short queue all run, each once."""
     backend = ThreadBackend(4, queue_size=5, enqueue_timeout=PATIENCE)
