@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sigra.store.database import Database
 from sigra.store.errors import (
+    CREATE,
     DENIED,
     LOCKED,
     UPGRADE,
@@ -44,6 +45,9 @@ not use them (DENIED), or a row of another table refers to theirs."""
 
 _NEVER_MADE = "42P01", "42703"
 """PostgreSQL's codes for a table or column that is missing."""
+
+_OURS = "sigra_audit_"
+"""How the names of the store's tables begin."""
 
 _OLDER = f"; if they are of an older version, {UPGRADE}"
 
@@ -136,15 +140,19 @@ def naming_altered(cure: str = _OLDER) -> Iterator[None]:
 
 @contextmanager
 def naming_missing() -> Iterator[None]:
-    """Raise ``AuditTablesMissingError`` in place of a database's error about what is missing."""
+    """Raise ``AuditTablesMissingError`` in place of a database's error about what is missing.
+
+    Only of the store's own: a trigger may name another table.
+    """
     try:
         yield
     except (DBAPIError, OperationalError) as error:
-        missing, state = _MISSING.search(reason_of(error)), state_of(error)
-        if not (missing if state is None else state in _NEVER_MADE):
+        said, state = reason_of(error).splitlines()[0], state_of(error)
+        missing = _MISSING.search(said)
+        if not (missing if state is None else state in _NEVER_MADE) or _OURS not in said:
             raise
         what = f" ({missing[0]})" if missing else ""  # PostgreSQL may speak another language
-        cure = f"{UPGRADE.replace(',', ' --create,')}. A conn must be of the store's own database"
+        cure = f"{CREATE}. A conn must be of the store's own database"
         raise AuditTablesMissingError(f"are not all there{what}: {cure}") from error
 
 

@@ -13,6 +13,9 @@ DENIED, LOCKED = "42501", "55P03"
 UPGRADE = "run sigra audit upgrade, or call sigra.store.migrate.upgrade(sink.database)"
 """What to do about tables of an older version."""
 
+CREATE = UPGRADE.replace(",", " --create,")
+"""What to do about tables that were never made."""
+
 UPGRADING = (
     "are being brought to another version by somebody else, and nobody can write meanwhile: wait "
     "until that is done"

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sigra.store.access import enter_alone, naming_altered
 from sigra.store.database import KEPT, Database
-from sigra.store.errors import DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
+from sigra.store.errors import CREATE, DENIED, LOCKED, UPGRADE, AuditTablesError, code_of
 from sigra.store.indexes import missing_constraints, missing_indexes
 from sigra.store.interrupts import interruptible
 from sigra.store.steps import VERSION_TABLE, known_versions, run_steps
@@ -76,7 +76,7 @@ def ensure_tables(database: Database) -> None:
 
 def _not_upgraded(found: str | None, code: str) -> AuditTablesError:
     are = "not there" if found is None else f"of version {found}"
-    cure = UPGRADE if found else UPGRADE.replace(",", " --create,")
+    cure = UPGRADE if found else CREATE
     return AuditTablesError(f"are {are}, {_CURES[code].format(HEAD)} {cure}")
 
 

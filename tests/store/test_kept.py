@@ -30,6 +30,18 @@ SWALLOW = {
 }
 """What keeps Mallory's events out of the table, and says nothing."""
 
+FORWARD = {
+    "sqlite": """
+        CREATE TRIGGER forward AFTER INSERT ON sigra_audit_entries
+        BEGIN INSERT INTO outbox SELECT new.event_id; END""",
+    "postgresql": """
+        CREATE FUNCTION forward() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+        INSERT INTO outbox SELECT event_id FROM sigra_audit_entries; RETURN NULL; END $$;
+        CREATE TRIGGER forward AFTER INSERT ON sigra_audit_entries FOR EACH ROW
+        EXECUTE FUNCTION forward()""",
+}
+"""What writes each event to another table, which is missing."""
+
 
 def swallow(sink: SqlAuditSink) -> None:
     sink.prepare()
@@ -47,6 +59,15 @@ def test_an_event_that_a_trigger_swallows_has_failed(sink: SqlAuditSink) -> None
         scope = AuditScope.build(actor_id="mallory", organization_id="acme")
         result = log_safe("invoice.close", scope)
     assert (result.status, "AuditNotKeptError" in result.reason) == ("failed", True)
+
+
+def test_a_table_that_a_trigger_lacks_is_not_said_to_be_the_store_s(sink: SqlAuditSink) -> None:
+    """The command that makes the store's own would not make it."""
+    sink.prepare()
+    sink.database.write(lambda c: c.execute(text(FORWARD[c.dialect.name])))
+    with configure(sinks=[sink], audit_schema=AuditEvent):
+        result = log_safe("invoice.close", None)
+    assert (result.status, "AuditTablesMissing" in result.reason) == ("failed", False)
 
 
 @pytest.mark.parametrize("count", [3, 120])

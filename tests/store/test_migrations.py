@@ -285,7 +285,7 @@ def test_a_migration_of_the_host_s_may_run_in_another_thread(tmp_path: Path) -> 
 def test_tables_can_be_left_to_somebody_else(
     url: str, open_sink: Callable[..., SqlAuditSink], caplog: pytest.LogCaptureFixture, way: str
 ) -> None:
-    """Until they are made each event fails, and what is missing is in the log by name."""
+    """Until they are made each event fails, and the error's name in the log says why."""
     target: Any = url
     if way == "asynchronous":
         sqlite = url.startswith("sqlite")
