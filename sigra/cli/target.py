@@ -38,11 +38,14 @@ class Once(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the words of a command."""
-        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
-        for option in {each for each in given if given.count(each) > 1}:
-            if isinstance(option, click.Option) and not (option.multiple or option.is_flag):
+        words = list(args)
+        rest = super().parse_args(ctx, args)  # which shows the help where that is asked for
+        _, _, given = self.make_parser(ctx).parse_args(words)
+        for option in [] if ctx.resilient_parsing else given:
+            several = not isinstance(option, click.Option) or option.multiple or option.is_flag
+            if given.count(option) > 1 and not several:
                 raise MisuseError(f"{option.opts[0]} is given more than once")
-        return super().parse_args(ctx, args)
+        return rest
 
 
 def from_here(path: str) -> str:

@@ -411,6 +411,16 @@ def test_an_option_of_one_value_is_not_taken_twice(words: list[str], database: P
     assert (2, True) == (result.exit_code, "is given more than once" in result.stderr)
 
 
+def test_help_and_a_shell_s_completions_come_before_an_option_that_is_given_twice() -> None:
+    """Who asks for them is still writing the command."""
+    words = ["audit", "list", *ACME, "-o", "globex", "--"]
+    asked = {"_SIGRA_COMPLETE": "bash_complete", "COMP_CWORD": "7"}
+    completed = CliRunner().invoke(sigra, env={**asked, "COMP_WORDS": " ".join(["sigra", *words])})
+    helped = CliRunner().invoke(sigra, [*words[:-1], "--help"])
+    assert (0, 0) == (completed.exit_code, helped.exit_code)
+    assert ("--cursor" in completed.stdout, "List events" in helped.stdout) == (True, True)
+
+
 def test_tail_shows_the_newest_last(run: Command) -> None:
     """As tail does with a file."""
     moments = [event["occurred_at"] for event in objects(run("tail", *ALL, "-n", 3, "--json"))]
