@@ -100,7 +100,7 @@ def test_what_has_begun_is_not_said_to_wait(
         loop.set_exception_handler(lambda _, context: said.append(repr(context)))
         says_so = {word: says(word) for word in notes.split()}
         work = asyncio.ensure_future(aconsume(TENANT, long.definition, "test", **says_so))
-        while not has_begun.is_set():
+        while not (has_begun.is_set() or work.done()):
             await asyncio.sleep(0.01)
         for timer in loop._scheduled:
             if timer.when() > loop.time() + 1800:

@@ -280,7 +280,7 @@ def test_events_go_where_an_engine_s_listener_for_begin_says(
 def test_each_listener_for_begin_of_an_asynchronous_engine_is_called_once(
     new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
 ) -> None:
-    """One of the engine whose ``execution_options`` made this one, of all engines, added later."""
+    """Be it of the engine that this one was made of, of all engines, or added afterwards."""
     first, called = driven_by("postgresql+asyncpg", new_url("postgresql")), list[Any]()
     given = first.execution_options(logging_token="audit")
     targets = [Engine, first.sync_engine, given.sync_engine]
