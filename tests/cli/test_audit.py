@@ -411,6 +411,11 @@ def test_an_option_of_one_value_is_not_taken_twice(words: list[str], database: P
     assert (2, True) == (result.exit_code, "is given more than once" in result.stderr)
 
 
+def test_a_flag_may_be_given_twice(run: Command) -> None:
+    """It says the same again."""
+    assert run("list", *ACME, "--json", "--json").stdout == run("list", *ACME, "--json").stdout
+
+
 def test_help_and_a_shell_s_completions_come_before_an_option_that_is_given_twice() -> None:
     """Who asks for them is still writing the command."""
     words = ["audit", "list", *ACME, "-o", "globex", "--"]

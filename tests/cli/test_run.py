@@ -16,6 +16,7 @@ import time
 import tracemalloc
 import tty
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -705,6 +706,14 @@ def test_the_bar_is_drawn_on_a_terminal_and_not_in_a_pipe(start, number_file):
     assert ("━" in screen, "jobs/s" in screen, 20) == (True, True, len(events(out)))
     status, _, err = ended(start(*words))
     assert (0, False, False) == (status, "━" in err, "\x1b" in err)
+
+
+def test_the_bar_is_drawn_in_ascii_where_the_encoding_has_no_more(start, number_file, monkeypatch):
+    """Not in the codes of its characters."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    words = ("run", "cli_jobs:slow", "--backend", "thread", "--args", number_file(20))
+    _, screen = with_terminal(partial(start, anew=True), words)
+    assert ("jobs/s" in screen, "\\u" in screen) == (True, False)
 
 
 def with_terminal(start, words):
