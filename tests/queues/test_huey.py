@@ -28,7 +28,12 @@ import consumer_side  # noqa: E402
 import huey_app  # noqa: E402
 from huey import MemoryHuey, RedisHuey, SqliteHuey, chord  # noqa: E402
 from huey.constants import EmptyData  # noqa: E402
-from huey.exceptions import CancelExecution, RetryTask  # noqa: E402
+from huey.exceptions import (  # noqa: E402
+    CancelExecution,
+    RateLimitExceeded,
+    RetryTask,
+    TaskLockedException,
+)
 from huey.registry import Message  # noqa: E402
 from redis.exceptions import ResponseError  # noqa: E402
 
@@ -491,12 +496,13 @@ def test_a_workers_name_that_a_native_task_has_is_refused(file_backend):
 
 @tenant_worker(name="sigra.tests.huey.raises", max_attempts=1)
 def raises(scope, n):
-    raise (RetryTask, CancelExecution, SystemExit, KeyboardInterrupt)[n]("said so")
+    words = RetryTask, CancelExecution, SystemExit, KeyboardInterrupt, TaskLockedException
+    raise [*(word("said so") for word in words), RateLimitExceeded("said so", delay=1)][n]
 
 
-@pytest.mark.parametrize("n", range(4))
+@pytest.mark.parametrize("n", range(6))
 def test_what_a_body_raises_is_never_an_order_to_huey(file_backend, n):
-    """huey's own exceptions for retries and cancellations fail a job as any other."""
+    """huey's own exceptions for retries, cancellations and limits fail a job as any other."""
     job, huey = raises.new({**IDS, "n": n}), file_backend.huey
     huey.execute(huey.dequeue())
     assert (huey.pending(), huey.scheduled()) == ([], [])

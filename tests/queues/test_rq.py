@@ -278,6 +278,16 @@ class TestRQ(QueueContract):
         journal.wait(harness, lambda: bool(harness.failed(job.id)), "the job's end")
         assert [run["attempt"] for run in journal.runs(held.name)] == [1, 2]
 
+    @pytest.mark.parametrize(("limit", "expected"), [({}, 180), ({"default_timeout": -1}, -1)])
+    def test_a_queue_without_a_time_limit_says_so(self, harness, limit, expected):
+        """RQ gives one that says nothing three minutes, and so its jobs."""
+        queue = rq.Queue(
+            f"{harness.queue}-none", harness.native.connection, serializer="json", **limit
+        )
+        with configure(backend=RQBackend(queue)):
+            job = workers.echo.new(IDS)
+        assert queue.fetch_job(job.id).timeout == expected
+
     @pytest.mark.parametrize(
         ("place", "seconds", "expected"),
         [
