@@ -30,13 +30,16 @@ UPDATE procrastinate_jobs SET worker_id = NULL
 WHERE id = %(id)s AND status = 'doing' AND worker_id = %(worker)s
 """
 # In one statement with the look at its consumer: since this rescue read the job, another one may
-# have brought it back, and a living consumer may have it.
+# have brought it back, and a living consumer may have it. Only one job waits under a lock: another
+# stays as it is until that one has begun, or the error would end the look.
 _QUEUE_AGAIN = """
-UPDATE procrastinate_jobs SET attempts = attempts + 1, scheduled_at = now(),
+UPDATE procrastinate_jobs lost SET attempts = attempts + 1, scheduled_at = now(),
     status = (CASE WHEN abort_requested THEN 'failed' ELSE 'todo' END)::procrastinate_job_status
 WHERE id = %(id)s AND status = 'doing' AND (worker_id IS NULL OR worker_id IN (
     SELECT id FROM procrastinate_workers
     WHERE last_heartbeat < now() - make_interval(secs => %(after)s)))
+AND (abort_requested OR NOT EXISTS (SELECT FROM procrastinate_jobs waiting
+    WHERE waiting.status = 'todo' AND waiting.queueing_lock = lost.queueing_lock))
 """
 _FORGET = """
 DELETE FROM procrastinate_jobs

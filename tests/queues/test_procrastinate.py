@@ -475,6 +475,27 @@ class TestProcrastinate(PostgresContract, LoopContract):
             conn.execute(gone, [*alive, *dead])
         assert journal.runs() == []
 
+    def test_a_lost_job_whose_lock_a_waiting_one_has_keeps_no_other_from_coming_back(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """It comes back itself once that one has begun."""
+        echo = contract_workers.echo
+        first = echo.new(IDS, unique="held", max_attempts=2)
+        harness.settle()
+        second = echo.new(IDS, max_attempts=2)
+        harness.settle()
+        waits = echo.new(IDS, unique="held", delay=3_600)
+        lost = "SET status = 'doing', worker_id = NULL, attempts = 0 WHERE id IN (%s, %s)"
+        due = "SET scheduled_at = now() WHERE id = %s"
+        with psycopg.connect(harness.server, autocommit=True) as conn:
+            ids = [first.native_id, second.native_id]
+            conn.execute(f"UPDATE procrastinate_jobs {lost}", ids)
+            journal.wait(harness, lambda: len(journal.runs_of(second)) == 2, "the other lost one")
+            assert harness.row(first)["status"] == "doing"
+            conn.execute(f"UPDATE procrastinate_jobs {due}", [waits.native_id])
+        journal.wait(harness, lambda: len(journal.runs_of(first)) == 2, "the one with the lock")
+        assert len(journal.runs_of(waits)) == 1
+
     def test_a_job_that_is_aborted_before_its_consumer_dies_does_not_run_again(
         self, harness: Any, journal: Journal
     ) -> None:
