@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 import socket
+import sys
+from threading import Thread
 from typing import Any
 
 from sigra.cli.show import say
@@ -30,4 +32,9 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
             f"the page cannot be served: {error.strerror}; choose another --port, or 0 for any"
         ) from None
     say(f"http://127.0.0.1:{bound.getsockname()[1]}/?token={token}")
-    uvicorn.Server(config).run(sockets=[bound])
+    # In a thread that the end of the process waits for as little as for those that read the store,
+    # which it starts: in the main one a signal would wait until each verification is done.
+    page = Thread(target=uvicorn.Server(config).run, args=([bound],), daemon=True)
+    page.start()
+    page.join()
+    sys.exit(1)  # it ended by itself, and has logged why

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -477,6 +478,40 @@ def test_a_signal_ends_the_page(database: Path, start: Any, sign: int, status: i
         assert browser.recv(100).startswith(b"HTTP/1.1 421 ")
     process.send_signal(sign)
     assert (b"", b"") == process.communicate()
+    assert status == process.returncode
+
+
+ENDLESS = """
+ALTER TABLE sigra_audit_entries RENAME TO kept;
+CREATE VIEW sigra_audit_entries AS SELECT * FROM kept WHERE 0 < (
+    WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT 1 FROM numbers)
+    SELECT max(n) FROM numbers
+);
+"""
+"""A store whose events nobody ever has read."""
+
+
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_page_amid_a_verification(
+    database: Path, start: Any, sign: int, status: int
+) -> None:
+    """Of a large store it takes minutes, and nobody waits until it is done."""
+    with closing(sqlite3.connect(database)) as connection:
+        connection.executescript(ENDLESS)
+    process = start("audit", "serve", "--store", f"sqlite:///{database}", "--port", "0")
+    port, query = re.search(r":(\d+)/(.*)", process.stdout.readline().decode()).groups()
+    browser, other = HTTPConnection("127.0.0.1", int(port)), HTTPConnection("127.0.0.1", int(port))
+    with closing(browser), closing(other):
+        browser.request("GET", f"/{query}")
+        with browser.getresponse() as answer:
+            cookie = {"Cookie": answer.headers["set-cookie"].partition(";")[0]}
+        browser.request("GET", "/verify", headers=cookie)
+        for _ in range(2):  # by the second answer the verification has begun
+            other.request("GET", "/")
+            with other.getresponse() as answer:
+                assert (401, True) == (answer.status, bool(answer.read()))
+        process.send_signal(sign)
+        assert (b"", b"") == process.communicate(timeout=100)
     assert status == process.returncode
 
 
