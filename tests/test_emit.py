@@ -1181,13 +1181,15 @@ def test_strict_log_reports_a_failed_sink_in_the_result() -> None:
 
 
 def test_a_failure_is_written_to_the_standard_logger(caplog: pytest.LogCaptureFixture) -> None:
-    """The logger sigra.audit gets one error with the action and types, and no value."""
+    """The logger sigra.audit gets one error with the action, types and keys, and no value."""
+    token = "ghp_" + "a" * 36
     with configure(sinks=[Raising(OSError("hunter2"))]):
-        log_safe("a.b", SCOPE, metadata={"x": "hunter2"})
+        log_safe("a.b", SCOPE, metadata={"x": "hunter2", "y\n\u202e": 1, token: 2})
     (record,) = caplog.records
     assert ("sigra.audit", logging.ERROR) == (record.name, record.levelno)
     assert "a.b" in record.getMessage() and "OSError" in record.getMessage()
-    assert "hunter2" not in caplog.text
+    assert record.getMessage().endswith(r"; keys of its metadata: 'x', 'y\n\u202e', '[REDACTED]'")
+    assert "hunter2" not in caplog.text and token not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,7 @@ LENIENT, REGULAR, EXACT = range(3)
 an id of a wrong type, a time without a zone, a scope that cannot be read. EXACT: these, and every
 value that the event cannot hold as it was passed."""
 
-_MAX_TEXT = 256
-_MAX_PRINTABLE = 1024
+_MAX_TEXT, _MAX_PRINTABLE = 256, 1_024
 _UNFIT = (
     f"it must be a well-formed str without a secret, of at most {_MAX_TEXT} characters "
     f"({_MAX_PRINTABLE:,} if printable ASCII), or as target_id an int up to 1,024 bits or a UUID"

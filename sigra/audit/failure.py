@@ -20,8 +20,7 @@ _COUNTS = {"disabled": disabled, "failed": failed, "held": count()}  # held: it 
 
 # A sink that is down fails for every event. For one reason at most this many lines are written in
 # a second; the next one says how many were left out.
-_LINES = 50
-_REASONS = 256
+_LINES, _REASONS = 50, 256
 _windows: dict[str | None, tuple[float, count[int], count[int]]] = {}
 """By reason: when its window of one second began, a counter of the failures in it, and a counter
 whose first taker opens the next window. Taking from a counter is atomic, so nobody waits for a
@@ -47,12 +46,14 @@ def report(result: AuditResult, action: Any) -> AuditResult:
 def _write(result: AuditResult, action: Any) -> None:
     """Write a failure to the standard logger and offer it to ``on_audit_failure``."""
     if (left_out := _left_out(result.reason)) is not None:
-        # Names alone (of the action, of fields, of types), and no values.
+        # Names alone (of the action, of fields, of types, of keys), and no values.
         given = str.__str__(action) if issubclass(type(action), str) else None
         name = given if given in accepted else "(no valid action)"
         more = f" (and {left_out} more like it before)" if left_out else ""
         with suppress(Exception):
-            _log.error("audit event %s failed: %s%s", name, result.reason, more)
+            keys = ", ".join(map(ascii, result.event.metadata or ())) if result.event else ""
+            told = f"{result.reason}; keys of its metadata: {keys}" if keys else result.reason
+            _log.error("audit event %s failed: %s%s", name, told, more)
     if (callback := config.current.on_audit_failure) is not None:
         callback(result)
 
