@@ -259,6 +259,41 @@ def test_a_file_is_appended_to_and_closed(tmp_path: Path) -> None:
         sink.write(AuditEvent(action="e.f"))
 
 
+@pytest.mark.parametrize("move", [lambda path: path.rename(f"{path}.1"), Path.unlink])
+def test_a_file_that_was_moved_or_removed_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, move: Any
+) -> None:
+    """No event goes to a file that a rotation of logs throws away; whatever folder is current."""
+    monkeypatch.chdir(tmp_path)
+    sink, path = JSONLinesSink("audit.jsonl"), tmp_path / "audit.jsonl"
+    monkeypatch.chdir("/")
+    for action in ("a.b", "c.d"):
+        sink.write(AuditEvent(action=action))
+        (line,) = path.read_text().splitlines()
+        assert action == json.loads(line)["action"]
+        move(path)
+    sink.close()
+
+
+def test_a_file_whose_folder_is_gone_takes_no_event_until_it_is_back(tmp_path: Path) -> None:
+    """The event fails, where it would be in a file that nobody finds; the sink is left open."""
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    sink = JSONLinesSink(folder / "audit.jsonl")
+    sink.write(AuditEvent(action="a.b"))
+    folder.rename(tmp_path / "moved")
+    for stands_there in (lambda: None, folder.touch):
+        stands_there()
+        with pytest.raises(OSError, match=r"audit\.jsonl"):
+            sink.write(AuditEvent(action="c.d"))
+    folder.unlink()
+    folder.mkdir()
+    sink.write(AuditEvent(action="e.f"))
+    sink.close()
+    (line,) = (folder / "audit.jsonl").read_text().splitlines()
+    assert json.loads(line)["action"] == "e.f"
+
+
 def test_a_stream_of_the_caller_is_left_open() -> None:
     """Closing the sink flushes the caller's own stream and leaves it open."""
     stream = io.BytesIO()

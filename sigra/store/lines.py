@@ -22,8 +22,9 @@ class JSONLinesSink:
 
     ``target`` is a path (lines are appended; a new file is for its owner alone) or a stream,
     text or binary. The keys are the fields of ``AuditEvent``; ``occurred_at`` is ISO 8601 in
-    UTC. ``close`` closes only a file that the sink opened itself. A forked child can go on writing
-    to such a file, but not to a stream, whose lock and half-written buffer it inherits.
+    UTC. ``close`` closes only a file that the sink opened itself. One that was moved or removed
+    since, as to rotate logs, is opened anew. A forked child can go on writing to such a file, but
+    not to a stream, whose lock and half-written buffer it inherits.
     """
 
     def __init__(self, target: str | os.PathLike[str] | IO[str] | IO[bytes]) -> None:
@@ -33,11 +34,11 @@ class JSONLinesSink:
         if not (self._owned or callable(getattr(target, "write", None))):
             kind = type(target).__qualname__
             raise TypeError(f"a JSONLinesSink writes to a path or to an open stream, not to {kind}")
-        # Without a buffer: a forked child would inherit its lock and what it holds.
         self._stream: Any = target
+        self._gap = b""
         if self._owned:
-            self._stream = open(target, "ab", buffering=0, opener=private)  # type: ignore[arg-type]  # noqa: SIM115
-        self._gap = b"\n" if self._owned and _is_cut_off(self._stream) else b""
+            self._path = os.path.abspath(target)  # type: ignore[arg-type]
+            self._open()
         self._fault: OSError | None = None
         self._text = hasattr(self._stream, "encoding")
 
@@ -68,8 +69,12 @@ class JSONLinesSink:
         """
         if self._stream.closed:
             raise AuditSinkClosedError
-        line = self._gap + line
         try:
+            if self._is_elsewhere():
+                moved = self._stream
+                self._open()
+                moved.close()
+            line = self._gap + line
             while line:
                 line = line[self._stream.write(line) :]
                 self._gap = b"\n" if line else b""
@@ -77,6 +82,21 @@ class JSONLinesSink:
             self._fault = error
             raise
         self._fault = None
+
+    def _open(self) -> None:
+        # Without a buffer: a forked child would inherit its lock and what it holds.
+        self._stream = open(self._path, "ab", buffering=0, opener=private)  # noqa: SIM115
+        self._facts = os.fstat(self._stream.fileno())
+        self._gap = b"\n" if _is_cut_off(self._stream) else b""
+
+    def _is_elsewhere(self) -> bool:
+        """Tell whether the file has been moved or removed, as for a rotation of logs."""
+        try:
+            return not os.path.samestat(os.stat(self._path), self._facts)
+        except PermissionError:  # as for a process that has given up rights since
+            return False
+        except OSError:
+            return True
 
     def _renew(self) -> None:
         # Called in a forked child too: a thread of the parent may have held the lock.
