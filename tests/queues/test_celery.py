@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -591,6 +592,23 @@ class CeleryContract(QueueContract):
         for name in ("correlation_id", "priority"):
             assert kept.properties[name] == (sent["properties"] | {"priority": 3})[name]
         close(app)
+
+    def test_an_unreadable_message_of_an_unknown_task_ends_no_consumer(self, harness, journal):
+        """Whether it is one of Sigra's cannot be told: Celery says that it is unknown."""
+        own = {"task": "native.torn", "id": str(uuid.uuid4())}
+        with harness.app.connection_for_write() as connection:
+            connection.Producer().publish(
+                b"{",
+                exchange="",
+                routing_key=harness.queue,
+                content_type="application/json",
+                content_encoding="utf-8",
+                headers=own,
+            )
+        dropped = "unregistered task of type 'native.torn'"
+        journal.wait(harness, lambda: bool(harness.logged(dropped)), "what Celery says")
+        self._run(harness, journal, workers.agnostic, {})
+        assert harness.alive
 
     @own_consumer
     def test_what_the_consumer_of_unknown_jobs_knows_runs_and_the_rest_stays(

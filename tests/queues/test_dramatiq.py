@@ -35,7 +35,7 @@ dramatiq = need("dramatiq")
 import redis as redis_client  # noqa: E402
 from dramatiq.brokers import rabbitmq  # noqa: E402
 from dramatiq.brokers.rabbitmq import RabbitmqBroker  # noqa: E402
-from dramatiq.brokers.redis import RedisBroker  # noqa: E402
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer  # noqa: E402
 from dramatiq.brokers.stub import StubBroker  # noqa: E402
 from dramatiq.errors import ConnectionClosed  # noqa: E402
 from dramatiq.middleware import CurrentMessage, Interrupt, Middleware, MiddlewareError  # noqa: E402
@@ -697,6 +697,38 @@ def test_a_second_worker_of_a_broker_leaves_the_first_what_that_holds(redis):
     both[1].start()
     wait_until(lambda: len(ran) >= 2)
     broker.join(queue)
+    for worker in both:
+        worker.stop()
+    broker.client.connection_pool.disconnect()
+    assert sorted(ran) == [0, 1]
+
+
+def test_a_second_worker_of_a_broker_leaves_the_first_what_that_has_only_fetched(redis):
+    """It was not looked at yet, and the second one fetched it anew: it ran twice."""
+    queue, ran, looked = f"sigra-{uuid.uuid4().hex[:10]}", [], threading.Event()
+
+    class Consumer(_RedisConsumer):
+        def __next__(self):
+            if self.message_cache:
+                looked.wait(60)
+            return super().__next__()
+
+    class Broker(RedisBroker):
+        consumer_class = Consumer
+
+    broker = Broker(url=redis, namespace=queue)
+    send_two_delayed(broker, queue, ran)
+    both = [dramatiq.Worker(broker, worker_threads=1) for _ in range(2)]
+    both[0].start()
+    fetching = both[0].consumers[f"{queue}.DQ"]
+    wait_until(lambda: fetching.consumer and fetching.consumer.message_cache)
+    both[1].start()
+    beside = both[1].consumers[f"{queue}.DQ"]
+    wait_until(lambda: beside.consumer)
+    looked.set()
+    wait_until(lambda: len(ran) >= 2)
+    broker.join(queue)
+    broker.join(f"{queue}.DQ")
     for worker in both:
         worker.stop()
     broker.client.connection_pool.disconnect()

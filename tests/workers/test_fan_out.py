@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
@@ -90,6 +91,20 @@ def test_a_round_that_is_repeated_adds_no_job() -> None:
     assert [False] == [job.duplicate for job in later]
 
 
+def test_a_round_without_a_name_is_the_current_minute_in_utc() -> None:
+    """A scheduler that calls twice within it makes no second job."""
+    before = datetime.now(UTC)
+    (job,) = for_each_organization(remind, ["a"], delay=60)
+    minutes = [f"{moment:%Y-%m-%dT%H:%M}Z a" for moment in (before, datetime.now(UTC))]
+    assert job.options.unique in minutes
+
+
+def test_a_unique_key_of_the_callers_own_is_taken_as_it_is() -> None:
+    """No key is then made of the round and the organization."""
+    jobs = for_each_organization(remind, ["a", "b"], tick="1", unique="once", delay=60)
+    assert [False, True] == [job.duplicate for job in jobs]
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [(("eu 1", "7"), ("eu", "1 7")), (("eu 1", "7"), ("eu%201", "7"))]
 )
@@ -166,11 +181,18 @@ def test_progress_is_told_after_each_batch() -> None:
     assert [(500, 700), (700, 700)] == told
 
 
-def test_a_backend_that_gives_up_halfway_says_how_far_it_came() -> None:
+def fan_out_on_a_loop(*args: Any, **options: Any) -> list[Job]:
+    return asyncio.run(afor_each_organization(*args, **options))
+
+
+@pytest.mark.parametrize("fan_out", [for_each_organization, fan_out_on_a_loop])
+def test_a_backend_that_gives_up_halfway_says_how_far_it_came(
+    fan_out: Callable[..., list[Job]],
+) -> None:
     """The error counts what was sent, so that the round can be repeated."""
     backend = Narrow()
     with configure(backend=backend), pytest.raises(EnqueueError, match="1000 of 1200 jobs"):
-        for_each_organization(remind, range(1, 1201))
+        fan_out(remind, range(1, 1201))
     assert [500, 500] == [len(batch) for batch in backend.batches]
 
 
@@ -187,15 +209,27 @@ def test_thousands_run_on_threads() -> None:
 def test_the_async_form_does_the_same() -> None:
     """An application that lives on a loop awaits it."""
     told: list[tuple[int, int]] = []
-
-    async def main() -> None:
-        await afor_each_organization(
-            remind, ["a", "b"], {"days": 2}, progress=lambda *step: told.append(step)
-        )
-
-    asyncio.run(main())
+    jobs = fan_out_on_a_loop(
+        remind, ["a", "b"], {"days": 2}, progress=lambda *step: told.append(step)
+    )
     assert [("a", None, 2), ("b", None, 2)] == seen
     assert [(2, 2)] == told
+    assert ["a", "b"] == [job.args["organization_id"] for job in jobs]
+
+
+def test_the_loop_goes_on_between_the_batches_of_the_async_form() -> None:
+    """A backend may take thousands of jobs without waiting once."""
+    steps: list[object] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_soon(steps.append, "the loop's own")
+        await afor_each_organization(
+            remind, range(1, 701), progress=lambda sent, _: steps.append(sent)
+        )
+
+    with configure(backend=Narrow()):
+        asyncio.run(main())
+    assert [500, "the loop's own", 700] == steps
 
 
 @pytest.mark.parametrize("organizations", ["acme", b"acme"])
