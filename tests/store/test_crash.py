@@ -315,6 +315,36 @@ def test_the_threads_of_a_forked_child_begin_at_once(
     sink.close()
 
 
+@pytest.mark.servers
+def test_a_child_waits_for_no_thread_of_its_parent_that_looks_for_the_tables(
+    new_url: Callable[[str], str], open_sink: Callable[..., Any]
+) -> None:
+    """The thread is not there, and the child's first event would wait for it for ever."""
+    code = (
+        "import os, signal, sys\n"
+        "from threading import Thread\n"
+        "from events import event\n"
+        "from sqlalchemy import create_engine, text\n"
+        "from sigra.store import SqlAuditSink\n"
+        "sink = SqlAuditSink(sys.argv[1]); thread = Thread(target=sink.write, args=(event(1),))\n"
+        "waits = 'SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()'\n"
+        "waits += ' AND relation = CAST(\\'sigra_audit_version\\' AS regclass)'\n"
+        "with create_engine(sys.argv[1]).begin() as connection:\n"
+        "    connection.execute(text('LOCK TABLE sigra_audit_version'))\n"
+        "    thread.start()\n"
+        "    while not connection.execute(text(waits)).all(): pass\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        signal.alarm(60); sink.write(event(2)); os._exit(0)\n"
+        "thread.join(); status = os.waitpid(pid, 0)[1]; sink.close(); sys.exit(bool(status))\n"
+    )
+    url = new_url("postgresql")
+    sink = open_sink(url)
+    sink.prepare()
+    run_forking(code, url)
+    assert sink.count(EventFilter("acme")) == 2
+
+
 @pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
 def test_a_fork_has_its_turn_beside_a_thread_that_writes_on_and_on(
     tmp_path: Path, driver: str

@@ -165,10 +165,11 @@ def test_a_key_of_two_columns_serves_too(engine: sql.Engine) -> None:
         assert ["bob"] == list(conn.scalars(sql.select(table.c.user)))
 
 
-def test_a_lifetime_of_nothing_is_refused(engine: sql.Engine) -> None:
-    """It would delete tokens that are alive."""
+@pytest.mark.parametrize("lifetime", [timedelta(0), 60])
+def test_a_lifetime_of_nothing_is_refused(engine: sql.Engine, lifetime: Any) -> None:
+    """It would delete tokens that are alive; and of a number nobody knows what it counts."""
     with pytest.raises(ValueError, match="'session' must be a timedelta above zero"):
-        TokenTable(engine, lifetimes={"session": timedelta(0)})
+        TokenTable(engine, lifetimes={"session": lifetime})
 
 
 def test_a_lifetime_without_end_is_one(engine: sql.Engine) -> None:
@@ -202,8 +203,11 @@ def test_what_is_no_engine_is_refused() -> None:
 
 def test_without_a_table_the_job_says_what_to_set() -> None:
     """Nothing is deleted by guessing."""
-    with pytest.raises(NotConfiguredError, match=r"set_up\(tokens=TokenTable\(engine\)\)"):
+    needs = r"set_up\(tokens=TokenTable\(engine\)\)"
+    with pytest.raises(NotConfiguredError, match=needs) as caught:
         perform_job(TokenCleanup, {})
+    assert caught.value.worker == "TokenCleanup"
+    assert caught.value.setting == "tokens=TokenTable(engine)"
 
 
 @pytest.mark.parametrize("kind", [sql.Integer, sql.Date, sql.Text])
