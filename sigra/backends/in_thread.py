@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future
+from contextlib import suppress
 from contextvars import Context, copy_context
 from typing import TypeVar
 
@@ -49,7 +50,8 @@ async def in_thread(
         return await doing
     finally:
         answer.cancel()  # at once, where this wait was cut off
-        doing.cancel()
+        with suppress(RuntimeError):  # its loop is closed, and this wait is only thrown away
+            doing.cancel()
         del answer, doing  # which hold an error, which holds this frame
 
 

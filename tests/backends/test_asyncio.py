@@ -6,10 +6,12 @@ import asyncio
 import contextvars
 import gc
 import logging
+import os
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -95,10 +97,11 @@ async def sleeping(swallow: bool = False) -> str:
     return "awake"
 
 
-async def begin_to_sleep(max_attempts: int = 1, **args: Any) -> Job:
+async def begin_to_sleep(max_attempts: int = 1, unique: str | None = None, **args: Any) -> Job:
     """Return a job whose body has begun, however busy the machine."""
     asleep.clear()
-    job = sleeping.new(args, max_attempts=max_attempts)
+    keyed = {} if unique is None else {"unique": unique}
+    job = sleeping.new(args, max_attempts=max_attempts, **keyed)
     while not asleep.is_set():
         await asyncio.sleep(0)
     return job
@@ -420,6 +423,35 @@ def test_a_job_enqueues_its_children(body: Any) -> None:
     assert AuditScope.build(actor_id="7", organization_id="42") == asyncio.run(main())
 
 
+@worker
+def waiting_for_a_child() -> int:
+    return remember.new({"n": 1}).result(PATIENCE / 4)
+
+
+@worker
+def enqueueing_on_another() -> str:
+    with configure(backend=AsyncioBackend()), pytest.raises(EnqueueError) as caught:
+        remember.new({"n": 1})
+    return str(caught.value)
+
+
+def test_a_sync_body_may_wait_for_the_job_that_it_enqueues() -> None:
+    """The loop begins it at once, and not when the next runner has nothing to do."""
+
+    async def main() -> int:
+        with configure(backend=AsyncioBackend(concurrency=2)):
+            return await waiting_for_a_child.new({}).aresult(PATIENCE)
+
+    assert 1 == asyncio.run(main())
+
+
+@on_loop
+async def test_a_sync_body_enqueues_on_its_own_backend_alone(backend: AsyncioBackend) -> None:
+    """In its thread another one has no loop, and its jobs are not this one's."""
+    assert "no event loop runs" in await enqueueing_on_another.new({}).aresult(PATIENCE)
+    assert [] == ran
+
+
 @on_loop
 async def test_aclose_finishes_what_is_due(backend: AsyncioBackend) -> None:
     """``aclose`` runs what waits, due retries and children; then ``.new()`` raises."""
@@ -539,7 +571,8 @@ def enqueueing_late() -> None:
         remember.new({"n": "late"})
     except EnqueueError as error:
         ran.append(str(error))
-    begun.clear()
+    finally:
+        begun.clear()
 
 
 @on_loop
@@ -679,6 +712,20 @@ def test_loops_in_several_threads_have_jobs_of_their_own(backend: AsyncioBackend
     assert [True] * 4 == seen
 
 
+def test_the_jobs_of_a_loop_that_runs_go_on_when_another_begins(backend: AsyncioBackend) -> None:
+    """Only those of loops that were closed are given up then."""
+
+    async def main() -> Any:
+        job = remember.new({"n": 1}, delay=0.1)
+        await asyncio.to_thread(asyncio.run, begin_another())
+        return await job.aresult(PATIENCE)
+
+    async def begin_another() -> None:
+        await remember.new({"n": 2}).aresult(PATIENCE)
+
+    assert 1 == asyncio.run(main())
+
+
 @worker
 async def on_thread() -> int:
     return threading.get_ident()
@@ -775,21 +822,26 @@ def test_two_threads_that_come_upon_a_closed_loop_at_once_report_it_once(
     assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
 
 
+@pytest.mark.parametrize("body", [lambda: retried, lambda: stuck], ids=["async", "sync"])
 def test_a_job_that_runs_on_a_loop_that_is_just_closed_is_unfinished(
-    backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
+    body: Callable[[], Any], backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What its coroutine goes through when it is thrown away later is no end of the job."""
 
     async def begin() -> list[Job]:
-        jobs = [retried.new({}), remember.new({"n": "waiting"})]
+        jobs = [body().new({}), remember.new({"n": "waiting"})]
         while jobs[0].state != "executing":
             await asyncio.sleep(0)
         return jobs
 
+    opened.clear()
     loop = asyncio.new_event_loop()
     jobs = loop.run_until_complete(begin())
     loop.close()
     asyncio.run(backend.aclose())
+    opened.set()
+    while any(each.name.startswith("sigra-asyncio") for each in threading.enumerate()):
+        time.sleep(0.01)
     gc.collect()
     assert [(job.id, "WARNING", None) for job in jobs] == unfinished(caplog.records)
     for job in jobs:
@@ -798,11 +850,34 @@ def test_a_job_that_runs_on_a_loop_that_is_just_closed_is_unfinished(
     assert [] == ran
 
 
+def test_a_sync_body_whose_loop_is_just_closed_enqueues_nothing(backend: AsyncioBackend) -> None:
+    """It is told so: what nothing would run is not taken."""
+
+    async def begin() -> None:
+        enqueueing_late.new({})
+        while not begun.is_set():
+            await asyncio.sleep(0)
+
+    opened.clear()
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(begin())
+    loop.close()
+    opened.set()
+    while begun.is_set():
+        time.sleep(0.01)
+    assert ["backend 'asyncio' did not take the job: the job's event loop is closed"] == ran
+
+
 @pytest.mark.programs
-def test_the_interpreters_exit_reports_what_no_loop_did() -> None:
-    """Jobs of a loop that was only stopped are named when the interpreter exits."""
+@pytest.mark.parametrize("then", ["", "os.fork() and os.wait()"], ids=["alone", "forked"])
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_the_interpreters_exit_reports_what_no_loop_did(then: str) -> None:
+    """Jobs of a loop that was only stopped are named when the interpreter exits.
+
+    And not by a child that was forked meanwhile, whose jobs they are not.
+    """
     program = """
-        import asyncio
+        import asyncio, os
         from sigra import AsyncioBackend, configure, worker
         import logging
         logging.basicConfig(format="%(name)s:%(levelname)s:%(message)s")
@@ -810,15 +885,16 @@ def test_the_interpreters_exit_reports_what_no_loop_did() -> None:
         async def work():
             pass
         async def main():
-            print(work.new({}, delay=60).id)
+            print(work.new({}, delay=60).id, flush=True)
         configure(backend=AsyncioBackend())
         asyncio.new_event_loop().run_until_complete(main())
     """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program)],
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program) + then],
         capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
-    assert f"sigra.job:WARNING:job {done.stdout.strip()} of __main__.work" in done.stderr
+    named = f"sigra.job:WARNING:job {done.stdout.strip()} of __main__.work"
+    assert 1 == done.stderr.count(named)
 
 
 def test_a_task_cancelled_from_outside_gives_up_its_job_only(backend: AsyncioBackend) -> None:
@@ -837,6 +913,24 @@ def test_a_task_cancelled_from_outside_gives_up_its_job_only(backend: AsyncioBac
         assert 1 == await remember.new({"n": 1}).aresult(PATIENCE)
         assert "waiting" == waiting.result()
         assert [interrupted] == await backend.aclose()
+
+    asyncio.run(main())
+
+
+def test_a_task_cancelled_from_outside_gives_up_its_jobs_unique_key(
+    backend: AsyncioBackend,
+) -> None:
+    """Else no job could have that key until the loop ends."""
+
+    async def main() -> None:
+        interrupted = await begin_to_sleep(unique="once")
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        with pytest.raises(TimeoutError, match="cancelled"):
+            await interrupted.aresult()
+        again = sleeping.new({}, unique="once", delay=60)
+        assert not again.duplicate
+        assert [interrupted, again] == await backend.aclose()
 
     asyncio.run(main())
 
