@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import queue
+import re
 import subprocess
 import sys
 import textwrap
@@ -1395,9 +1396,13 @@ def test_jobs_run_beside_a_django_that_nobody_configured() -> None:
 
 
 @pytest.mark.programs
+@pytest.mark.parametrize("first", ["work.new({})", "pass"])
 @pytest.mark.parametrize("backend", ['"thread"', "ThreadBackend()"])
-def test_nothing_is_taken_after_the_exit(backend: str) -> None:
-    """An ``atexit`` function that enqueues gets ``EnqueueError``, also by the shared name."""
+def test_nothing_is_taken_after_the_exit(backend: str, first: str) -> None:
+    """An ``atexit`` function that enqueues gets ``EnqueueError``, also by the shared name.
+
+    And also where it is the first that does.
+    """
     done = python(
         """
         import atexit
@@ -1412,12 +1417,32 @@ def test_nothing_is_taken_after_the_exit(backend: str) -> None:
                 work.new({})
             except EnqueueError as error:
                 say(str(error))
-        work.new({})
-    """.replace("BACKEND", backend)
+        FIRST
+    """.replace("BACKEND", backend).replace("FIRST", first)
     )
-    assert ["ran", "backend 'thread' did not take the job: the interpreter is shutting down"] == (
-        done.stdout.split("\n")[:2]
-    )
+    refused = "backend 'thread' did not take the job: the interpreter is shutting down\n"
+    assert done.stdout == ("ran\n" if first != "pass" else "") + refused
+
+
+@pytest.mark.programs
+def test_ctrl_c_ends_the_wait_of_the_interpreters_exit() -> None:
+    """What was not finished is named, whether it runs or waits."""
+    done = python("""
+        import signal
+        @worker
+        def work():
+            while backend._pool.phase == "open":
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(100)
+        backend = ThreadBackend(1)
+        configure(backend=backend)
+        for _ in range(2):
+            say(work.new({}).id)
+    """)
+    running, waiting = done.stdout.split()
+    assert re.search(f"job {running} .* was not finished, executing", done.stderr)
+    assert re.search(f"job {waiting} .* was not finished, available", done.stderr)
 
 
 @pytest.mark.programs
@@ -1481,6 +1506,39 @@ def test_a_child_forked_amid_a_wait_for_a_result_does_not_hang() -> None:
         os._exit(0)
     """)
     assert ("not ours\n" * 2, 0) == (done.stdout, done.returncode), done.stderr
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_child_forked_as_a_thread_opens_a_pool_does_not_hang() -> None:
+    """The thread is not in the child, and would hold there for ever what opens one."""
+    done = python("""
+        import signal
+        from sigra.backends import thread
+        @worker
+        def work():
+            say("ran in the child")
+        class Slow(thread.Pool):
+            def __init__(self, *given):
+                opening.set()
+                forked.wait(100)
+                super().__init__(*given)
+        opening, forked, pool = threading.Event(), threading.Event(), thread.Pool
+        thread.Pool = Slow
+        opens = threading.Thread(target=ThreadBackend(1).close)
+        opens.start()
+        opening.wait(100)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(60)
+            thread.Pool = pool
+            with configure(backend=ThreadBackend(1)):
+                work.new({}).result()
+            os._exit(0)
+        forked.set()
+        sys.exit(os.waitpid(pid, 0)[1])
+    """)
+    assert ("ran in the child\n", 0) == (done.stdout, done.returncode), done.stderr
 
 
 @pytest.mark.programs

@@ -1465,6 +1465,48 @@ def test_a_job_that_a_stop_meets_as_it_is_noted_to_begin_keeps_its_attempts(redi
     assert (runs, native.status, native.attempts) == ([], "queued", 0)
 
 
+def test_a_job_that_a_stop_cuts_off_is_queued_when_its_body_has_ended(redis):
+    """Else another consumer would run it beside what its body still puts in order."""
+    queue = saq.Queue.from_url(redis, name=f"cut-off-{uuid.uuid4().hex}")
+    backend, told = SaqBackend(queue), []
+
+    @tenant_worker(name="tests.puts_in_order", backend=backend)
+    async def puts_in_order(scope):
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            for _ in range(20):
+                await asyncio.sleep(0)
+            told.append("over")
+
+    async def cut_it_off():
+        nonlocal begun
+        begun = asyncio.Event()
+        await queue.connect()
+        worker = saq.Worker(queue, backend.functions)
+        worker.event = asyncio.Event()
+        retry = queue.retry
+
+        async def retry_and_tell(*args):
+            told.append("queued")
+            await retry(*args)
+
+        queue.retry = retry_and_tell
+        job = await puts_in_order.anew(IDS)
+        running = asyncio.create_task(worker.process())
+        await begun.wait()
+        worker.event.set()
+        running.cancel()
+        await asyncio.wait({running})
+        return await left_of(queue, job)
+
+    begun = None
+    with not_hanging():
+        native = asyncio.run(cut_it_off())
+    assert (told, native.status, native.attempts) == (["over", "queued"], "queued", 0)
+
+
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_the_reason_of_who_aborts_a_job_is_its_error(server, request):
     """The next sign of life overwrote it: SAQ then showed "abort"."""

@@ -64,6 +64,15 @@ def test_pages_are_newest_first_and_end(filled: SqlAuditSink) -> None:
     assert seen == [["9", "8", "7", "6"], ["5", "4", "3", "2"], ["1", "0"]]
 
 
+@pytest.mark.parametrize("limit", [5, 10])
+def test_a_page_that_the_last_event_fills_is_the_last(filled: SqlAuditSink, limit: int) -> None:
+    """It has no cursor, which would lead to a page without events."""
+    page = audit.query(organization_id="acme", limit=limit)
+    if limit == 5:
+        page = audit.query(organization_id="acme", limit=limit, cursor=page.cursor)
+    assert (targets(page.events)[-1], page.cursor) == ("0", None)
+
+
 def test_pages_stand_while_rows_are_inserted(filled: SqlAuditSink) -> None:
     """What is written between two pages neither repeats nor shifts an event."""
     first = audit.query(organization_id="acme", limit=5)

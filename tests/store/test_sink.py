@@ -17,7 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from contextvars import ContextVar, copy_context
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -947,6 +947,27 @@ def test_a_mapped_class_of_ones_own_is_written_and_read(url: str, open_sink: Any
     pages = [[record.metadata_["n"] for record in page.events] for page in (first, rest)]
     assert pages == [[2, 1], [0]]
     assert (count, len(streamed), rest.cursor) == (3, 3, None)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("count", [500, 1001])
+def test_a_stream_of_a_class_of_ones_own_is_longer_than_a_page(
+    url: str, open_sink: Any, count: int
+) -> None:
+    """And a page ends it that its last record fills."""
+    engine = create_engine(url)
+    Base.metadata.create_all(engine)
+    moment = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    with Session(engine) as session, session.begin():
+        for number in range(count):
+            at = moment + timedelta(seconds=number // 7)
+            named = {"event_id": f"{number:04}", "action": "a.b", "organization_id": "acme"}
+            session.add(MyAudit(**named, occurred_at=at, metadata_={}))
+    with configure(sinks=[open_sink(engine)], audit_schema=MyAudit):
+        found = [record.event_id for record in audit.stream(organization_id="acme")]
+        page = audit.query(organization_id="acme", limit=count if count == 500 else 1)
+    assert found == [f"{number:04}" for number in reversed(range(count))]
+    assert (page.cursor is None) == (count == 500)
     engine.dispose()
 
 
