@@ -557,6 +557,17 @@ def test_verify_names_the_first_bad_row(run: Command, database: Path) -> None:
     assert ("broken", "changed") == (report["verdict"], report["findings"][0]["kind"])
 
 
+def test_verify_as_json_says_how_old_the_newest_checkpoint_is(
+    run: Command, keys: dict[str, Path], tmp_path: Path
+) -> None:
+    """In seconds, and null where there is none."""
+    kept, trust = tmp_path / "kept", ("--public-key", keys["public"], "--json")
+    assert json.loads(run("verify", *ALL, *trust).stdout)["checkpoint_age_seconds"] is None
+    run("checkpoint", "--key", keys["private"], "--to", kept)
+    report = json.loads(run("verify", *ALL, "--checkpoints", kept, *trust).stdout)
+    assert 0 <= report["checkpoint_age_seconds"] < 3600
+
+
 def test_an_organization_without_events_is_no_success(run: Command) -> None:
     """Nothing verified is not the same as nothing wrong."""
     result = run("verify", "-o", "nobody")
