@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra.backends.celery_run import TASK, run
-from sigra.backends.celery_send import SURELY, countdown, on_rabbitmq, producer, queue_of
+from sigra.backends.celery_send import SURELY, Lent, countdown, on_rabbitmq, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import MARK, pack
@@ -50,7 +50,7 @@ class CeleryBackend:
 
         Each has arrived when it returns: RabbitMQ has confirmed it, or Redis answered.
         """
-        with sending(self.name, jobs), producer(self.app) as own:
+        with sending(self.name, jobs), Lent(self.app) as own:
             for job in jobs:
                 self._send(job, own)
                 job.accept(native_id=job.id)

@@ -8,7 +8,7 @@ from typing import Any
 from sigra.backends.celery_begun import begun_before
 from sigra.backends.celery_limit import settled, settling
 from sigra.backends.celery_retry import retry
-from sigra.backends.celery_send import SURELY, countdown, producer
+from sigra.backends.celery_send import SURELY, Lent, countdown
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
 from sigra.backends.kombu_json import fit, unfit
@@ -101,7 +101,7 @@ def _send_again(task: Any, consumed: Consumed) -> None:
         retries=failures_in(payload),
     )
     try:
-        with producer(task.app) as own:
+        with Lent(task.app) as own:
             again.apply_async(producer=own, **SURELY)
     except Exception as error:
         # Not acknowledged: the broker delivers this run again when it is back.

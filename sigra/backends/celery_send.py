@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 from weakref import WeakKeyDictionary
 
 from sigra.backends.external import native
@@ -53,9 +53,41 @@ class _OwnPool(_ConnectionPool):  # type: ignore[misc, valid-type]
     close_after_fork = False  # or a child would end connections by which its parent sends
 
 
-def producer(app: Any) -> Any:
-    """Take a producer that returns once the broker has the message; ``with`` gives it back."""
-    return _pool_of(app).acquire(block=True, timeout=app.conf.broker_pool_acquire_timeout)
+class Lent:
+    """Have a producer that returns once the broker has the message; ``with`` gives it back.
+
+    A task class of the application's may send later, as once its transaction is committed. By
+    then another thread may have that producer: each such message takes one anew.
+    """
+
+    _own: Any = None
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    def __enter__(self) -> Self:
+        pool, timeout = _pool_of(self._app), self._app.conf.broker_pool_acquire_timeout
+        self._own = pool.acquire(block=True, timeout=timeout).__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        own, self._own = self._own, None
+        own.__exit__(*error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    @property
+    def connection(self) -> Any:
+        """The producer's; afterwards the one of which the pool's are copies, never open itself."""
+        return self._own.connection if self._own else _pool_of(self._app).connections.connection
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        """Publish by the producer that is lent, or by another."""
+        if self._own:
+            return self._own.publish(*args, **options)
+        with Lent(self._app) as another:
+            return another.publish(*args, **options)
 
 
 def connection_of(app: Any) -> Any:

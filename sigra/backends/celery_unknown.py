@@ -6,7 +6,7 @@ import logging
 import time
 from typing import Any
 
-from sigra.backends.celery_send import SURELY, producer
+from sigra.backends.celery_send import SURELY, Lent
 from sigra.backends.envelope import MARK
 from sigra.backends.external import native
 from sigra.backends.native_error import error_text
@@ -85,7 +85,7 @@ def _send_on(consumer: Any, queue: str, message: Any) -> None:
 
 def _publish(app: Any, queue: str, message: Any, *declare: Any) -> None:
     headers, properties = message.headers, message.properties
-    with producer(app) as own:
+    with Lent(app) as own:
         own.publish(
             message.body,
             exchange="",

@@ -1002,6 +1002,27 @@ def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):
     assert [end.partition(", attempt ")[2] for end in ends] == ["1 of 1, failed: said so"]
 
 
+def test_a_task_class_of_the_app_s_own_may_send_once_its_transaction_is_committed():
+    """By then another thread may have the producer by which the job was to be sent."""
+    after_commit = []
+
+    class AfterCommit(celery.Task):
+        def apply_async(self, *args, **options):
+            after_commit.append(partial(super().apply_async, *args, **options))
+
+    app = celery.Celery(broker="memory://", task_cls=AfterCommit, set_as_current=False)
+    app.conf.task_default_queue = "after-commit"
+    with configure(backend=CeleryBackend(app)):
+        jobs = [eager.new(IDS), *eager.new_many([IDS, IDS])]
+        with app.connection_for_write() as connection:
+            queue = connection.SimpleQueue("after-commit")
+            assert queue.qsize() == 0
+            for send in after_commit:
+                send()
+            sent = [queue.get(timeout=10).headers["id"] for _ in jobs]
+    assert sent == [job.id for job in jobs]
+
+
 def test_celery_s_retry_in_the_last_attempt_says_that_none_is_left(caplog):
     """Code that catches that error, to mark a row as failed, goes on to do so."""
 
