@@ -63,7 +63,7 @@ class DramatiqBackend:
         encoder = _dramatiq.get_encoder()
         if encoder is not self._encoder:
             cure = "dramatiq.set_encoder(dramatiq.JSONEncoder())"
-            require_json(encoder.encode({}), "Dramatiq's encoder", cure)
+            require_json(encoder.encode({"args": ()}), "Dramatiq's encoder", cure)
             self._encoder = encoder
 
     def _register(self, definition: Definition) -> None:

@@ -41,7 +41,7 @@ class HueyBackend:
             huey = huey_on(os.environ.get("SIGRA_HUEY_FILE") or "sigra-huey.db")
         expect(huey, "storage", "HueyBackend takes a Huey")
         cure = "make it with serializer=sigra.backends.huey.JSONSerializer()"
-        require_json(huey.serializer.serialize(["a"]), "this huey", cure)
+        require_json(huey.serializer.serialize([()]), "this huey", cure)
         self.huey, self.embedded = huey, isinstance(huey.storage, FileStorage)
         if huey.storage.priority:
             self.capabilities |= able_to("priority")

@@ -37,14 +37,19 @@ def able_to(*further: Capability) -> frozenset[Capability]:
 
 
 def require_json(written: bytes | str, writer: str, cure: str) -> None:
-    """Raise ``ValueError``, which names the cure, if a queue's serializer did not write JSON."""
+    """Raise ``ValueError``, which names the cure, if a queue's serializer did not write JSON.
+
+    ``written`` has a tuple in it, which jsonpickle writes as an object of its own.
+    """
     try:
-        json.loads(written)
+        pickled = "py/tuple" in str(json.loads(written))
     except ValueError:
+        pickled = True
+    if pickled:
         raise ValueError(
-            f"{writer} does not write JSON (by pickle, whoever can write to the queue runs any "
-            f"code in its consumers): {cure}"
-        ) from None
+            f"{writer} does not write JSON (by pickle or jsonpickle, whoever can write to the "
+            f"queue runs any code in its consumers): {cure}"
+        )
 
 
 def due_at(options: JobOptions) -> datetime | None:

@@ -38,7 +38,7 @@ class RQBackend:
             queue = _rq.Queue(connection=_redis.Redis.from_url(url), serializer="json")
         expect(queue, "serializer", "RQBackend takes an RQ Queue")
         cure = "make it with Queue(..., serializer='json') and start 'rq worker --serializer json'"
-        require_json(queue.serializer.dumps([1]), "this RQ queue", cure)
+        require_json(queue.serializer.dumps([()]), "this RQ queue", cure)
         self.queue = queue
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

@@ -45,8 +45,8 @@ class SaqBackend:
         self._heartbeat = heartbeat
         watch_consumers()
         for each in self._queues.values():
-            written, writer = each.serialize(_saq.Job("sigra")), f"the SAQ queue {each.name!r}"
-            require_json(written, writer, "leave dump= and load= out")
+            cure, written = "leave dump= and load= out", each.serialize(_saq.Job("", {"args": ()}))
+            require_json(written, f"the SAQ queue {each.name!r}", cure)
             watch(each)
             if not hasattr(each, "redis"):
                 # On PostgreSQL SAQ treats a finished job's key as held within the same second.

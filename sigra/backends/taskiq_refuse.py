@@ -25,7 +25,7 @@ def refuse_pickle(part: Any) -> None:
     cure = f"make it {kind}(..., serializer=JSONSerializer())"
     if hasattr(part, "with_serializer"):
         cure = "set broker.with_serializer(JSONSerializer())"
-    require_json(serializer.dumpb([1]), f"this {kind}", cure)
+    require_json(serializer.dumpb([()]), f"this {kind}", cure)
 
 
 def refuse_unwritable(schedules: Any) -> None:

@@ -276,6 +276,18 @@ def keeps_what_a_failed_job_had(backend: Backend) -> bool:
         gc.enable()
 
 
+def as_jsonpickle(value: Any) -> Any:
+    """Return what jsonpickle makes of a tree of JSON, in which it keeps the tuples."""
+    match value:
+        case dict():
+            return {key: as_jsonpickle(each) for key, each in value.items()}
+        case tuple():
+            return {"py/tuple": [*map(as_jsonpickle, value)]}
+        case list():
+            return [*map(as_jsonpickle, value)]
+    return value
+
+
 def occupy_the_only_thread(free: threading.Event) -> None:
     """Leave the running loop one thread, which is free once that is set, or after a minute."""
     loop = asyncio.get_running_loop()

@@ -27,7 +27,7 @@ from consumer import HERE
 from consumer_side import held
 from proxy import Proxy
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, is_let_go, not_hanging, told_at_start
+from queue_harness import QueueHarness, as_jsonpickle, is_let_go, not_hanging, told_at_start
 from servers import need
 
 dramatiq = need("dramatiq")
@@ -913,6 +913,21 @@ def wait_until(there):
 def test_pickle_is_refused():
     """The error names the encoder to set."""
     dramatiq.set_encoder(dramatiq.PickleEncoder())
+    try:
+        with pytest.raises(ValueError, match=r"set_encoder\(dramatiq.JSONEncoder\(\)\)"):
+            DramatiqBackend(RedisBroker())
+    finally:
+        dramatiq.set_encoder(dramatiq.JSONEncoder())
+
+
+def test_jsonpickle_is_refused():
+    """It writes JSON, and makes any object of it; a job's args it wrote and could not read."""
+
+    class JSONPickle(dramatiq.JSONEncoder):
+        def encode(self, data):
+            return super().encode(as_jsonpickle(data))
+
+    dramatiq.set_encoder(JSONPickle())
     try:
         with pytest.raises(ValueError, match=r"set_encoder\(dramatiq.JSONEncoder\(\)\)"):
             DramatiqBackend(RedisBroker())

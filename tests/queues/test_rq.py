@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -10,13 +11,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from consumer import HERE
 from consumer_side import held, stands_still
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, keeps_what_a_failed_job_had, not_hanging
+from queue_harness import QueueHarness, as_jsonpickle, keeps_what_a_failed_job_had, not_hanging
 from servers import need
 
 rq = need("rq")
@@ -334,6 +336,17 @@ def test_pickle_is_refused(serializer):
     queue = rq.Queue("q", connection=redis.Redis(), serializer=serializer)
     with pytest.raises(ValueError, match=r"Queue\(..., serializer='json'\)"):
         RQBackend(queue)
+
+
+def test_jsonpickle_is_refused():
+    """It writes JSON, and makes any object of it."""
+
+    def dumps(value):
+        return json.dumps(as_jsonpickle(value)).encode()
+
+    serializer = SimpleNamespace(dumps=dumps, loads=json.loads)
+    with pytest.raises(ValueError, match=r"Queue\(..., serializer='json'\)"):
+        RQBackend(rq.Queue("q", connection=redis.Redis(), serializer=serializer))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from queue_contract import LoopContract, PostgresContract
 from queue_harness import (
     CUT,
     QueueHarness,
+    as_jsonpickle,
     failing,
     not_hanging,
     occupy_the_only_thread,
@@ -1082,7 +1083,11 @@ def test_a_stop_that_meets_a_hook_leaves_a_job_aborted_that_somebody_has_aborted
     assert native.status == "aborting"  # a sweep ends it
 
 
-@pytest.mark.parametrize("dump", [pickle.dumps, repr])
+def jsonpickled(job: Mapping[str, Any]) -> str:
+    return json.dumps(as_jsonpickle(job))
+
+
+@pytest.mark.parametrize("dump", [pickle.dumps, repr, jsonpickled])
 def test_what_does_not_write_json_is_refused(dump):
     """A queue that pickles could run whatever somebody has written to it."""
     queue = saq.Queue.from_url("redis://127.0.0.1:1", dump=dump)
