@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra.backends.dramatiq_delayed import hold_surely
-from sigra.backends.dramatiq_run import CurrentMessage, WarnAtStart, run
+from sigra.backends.dramatiq_run import CurrentMessage, Named, WarnAtStart, run
 from sigra.backends.dramatiq_send import millis, queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
@@ -74,7 +74,7 @@ class DramatiqBackend:
         def body(*args: Any, **payload: Any) -> None:
             run(self.broker, name, args, payload)
 
-        queue = definition.defaults.queue or self.queue
-        actor = _dramatiq.actor(body, actor_name=name, queue_name=queue, broker=self.broker)
+        own = {"queue_name": definition.defaults.queue or self.queue, "actor_class": Named}
+        actor = _dramatiq.actor(body, actor_name=name, broker=self.broker, **own)
         # Dramatiq's own retries, also if they are added later, must not repeat what has failed.
         actor.options["throws"] = BaseException

@@ -30,6 +30,14 @@ _NOTHING_FOLLOWS = {
 """Options of a message whose job goes on: what follows the job comes after its last run."""
 
 
+class Named(native("dramatiq", "dramatiq").Actor):  # type: ignore[misc]
+    """An actor that keeps its worker's name where a middleware names actors by their functions."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "actor_name" or not hasattr(self, name):
+            super().__setattr__(name, value)
+
+
 class WarnAtStart(_Middleware):  # type: ignore[misc, valid-type]
     """Have a consumer warn if it starts without a worker."""
 

@@ -935,6 +935,20 @@ def test_jsonpickle_is_refused():
         dramatiq.set_encoder(dramatiq.JSONEncoder())
 
 
+def test_a_middleware_that_names_actors_by_their_functions_leaves_workers_their_names():
+    """All workers have one function there, and no job of theirs could be sent."""
+
+    class ByFunction(Middleware):
+        def before_declare_actor(self, broker, actor):
+            actor.actor_name = f"{actor.fn.__module__}.{actor.fn.__name__}"
+
+    broker = StubBroker(middleware=[ByFunction()])
+    DramatiqBackend(broker)
+    dramatiq.actor(print, broker=broker)
+    assert {workers.echo.name, workers.waits.name, "builtins.print"} <= {*broker.actors}
+    assert broker.actors[workers.echo.name].actor_name == workers.echo.name
+
+
 def test_objects_that_an_encoder_of_the_application_s_own_makes_are_no_fault(redis):
     """Each message was a dead letter, where they were of a class that is derived from dict."""
 
