@@ -196,6 +196,18 @@ def test_a_decorated_function_is_bound_by_the_signature_it_shows() -> None:
     assert 8 == run(body, n=4)
 
 
+def test_a_decorator_is_called_with_the_scope_by_position_and_all_else_by_keyword() -> None:
+    """So one that looks for a task's first arg by its place has to look by its name."""
+
+    def body(scope: AuditScope, job: JobInfo, n: int) -> None: ...
+
+    @functools.wraps(body)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        return args, sorted(kwargs)
+
+    assert ((SCOPE,), ["job", "n"]) == run(wrapper, n=4)
+
+
 class Handler:
     def __call__(self, scope: AuditScope) -> None: ...
 
