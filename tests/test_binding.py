@@ -161,6 +161,7 @@ def test_an_unknown_key_names_its_path() -> None:
 def test_a_key_named_as_the_scope_parameter_is_refused() -> None:
     """No arg can pass for the scope."""
     assert "$.scope" == refusal(lambda scope, **rest: None, {**TENANT, "scope": 1}).path
+    assert "$.scope" == refusal(lambda scope, /, **rest: None, {**TENANT, "scope": 1}).path
 
 
 @pytest.mark.parametrize("name", ["args", "job"])
