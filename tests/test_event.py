@@ -24,6 +24,7 @@ from sigra.audit.action import RESERVED, accepted, action_fault, check_action
 from sigra.audit.event import event_of, result_of
 from sigra.audit.stats import AuditStats
 from sigra.frozen import thaw
+from sigra.store import lines
 from sigra.store.errors import AuditSinkClosedError
 
 FORKS = 20 if MANY else 5
@@ -273,6 +274,54 @@ def test_a_file_that_was_moved_or_removed_is_opened_anew(
         assert action == json.loads(line)["action"]
         move(path)
     sink.close()
+
+
+def test_a_path_leads_where_the_system_would_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in ``current/../shared``, where ``current`` is a link to a release."""
+    for folder in ("shared", "releases/1", "releases/shared"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "current").symlink_to(tmp_path / "releases/1")
+    monkeypatch.chdir(tmp_path)
+    JSONLinesSink("current/../shared/audit.jsonl").close()
+    assert [tmp_path / "releases/shared/audit.jsonl"] == list(tmp_path.rglob("*.jsonl"))
+    with pytest.raises(IsADirectoryError):
+        JSONLinesSink("audit/")
+
+
+def test_no_line_is_empty_because_another_process_was_amid_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As all processes open the file anew at once that a rotation of logs has moved."""
+    path = tmp_path / "audit.jsonl"
+    path.write_bytes(b'{"half": ')
+    with path.open("ab", buffering=0) as other:
+        monkeypatch.setattr(lines, "sleep", lambda _: other.write(b"1}\n"))
+        sink = JSONLinesSink(path)
+        sink.write(AuditEvent(action="a.b"))
+        sink.close()
+    assert ["half", "action"] == [
+        next(key for key in ("half", "action") if key in json.loads(line))
+        for line in path.read_text().splitlines()
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_no_file_takes_the_name_of_a_pipe_that_was_removed(tmp_path: Path) -> None:
+    """Its reader could not make it again, and would never read that file."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    sink = JSONLinesSink(path)
+    sink.write(AuditEvent(action="a.b"))
+    os.close(reader)
+    path.unlink()
+    with pytest.raises(BrokenPipeError):
+        sink.write(AuditEvent(action="c.d"))
+    assert not path.exists()
+    with pytest.raises(BrokenPipeError):
+        sink.close()
 
 
 def test_a_file_whose_folder_is_gone_takes_no_event_until_it_is_back(tmp_path: Path) -> None:

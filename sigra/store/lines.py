@@ -7,6 +7,7 @@ import stat
 import threading
 from contextlib import suppress
 from datetime import datetime
+from time import sleep
 from typing import IO, Any
 
 from sigra.audit.event import EVENT_FIELDS, AuditEvent
@@ -15,6 +16,9 @@ from sigra.frozen import thaw
 from sigra.store.errors import REENTERED, AuditSinkClosedError
 from sigra.store.forking import PerProcess
 from sigra.store.private import private
+
+_PAUSES = 0.001, 0.002, 0.004, 0.008
+"""Seconds in which another process can end the line that it writes."""
 
 
 class JSONLinesSink:
@@ -37,7 +41,9 @@ class JSONLinesSink:
         self._stream: Any = target
         self._gap = b""
         if self._owned:
-            self._path = os.path.abspath(target)  # type: ignore[arg-type]
+            # Not normalized: to the system, ".." is the folder above that to which a link leads.
+            here = "" if os.path.isabs(target) else os.getcwd()  # type: ignore[arg-type]
+            self._path = os.path.join(here, os.fsdecode(target))  # type: ignore[arg-type]
             self._open()
         self._fault: OSError | None = None
         self._text = hasattr(self._stream, "encoding")
@@ -91,6 +97,8 @@ class JSONLinesSink:
 
     def _is_elsewhere(self) -> bool:
         """Tell whether the file has been moved or removed, as for a rotation of logs."""
+        if not stat.S_ISREG(self._facts.st_mode):  # a pipe: a file would take its reader's name
+            return False
         try:
             return not os.path.samestat(os.stat(self._path), self._facts)
         except PermissionError:  # as for a process that has given up rights since
@@ -129,7 +137,18 @@ class JSONLinesSink:
 
 
 def _is_cut_off(file: Any) -> bool:
-    """Tell whether the last line of a file that is open for writing has no newline."""
+    """Tell whether the last line of a file that is open for writing has no newline.
+
+    Looks again if it has none: another process may be amid that line.
+    """
+    for pause in _PAUSES:
+        if not _lacks_newline(file):
+            return False
+        sleep(pause)
+    return _lacks_newline(file)
+
+
+def _lacks_newline(file: Any) -> bool:
     facts = os.fstat(file.fileno())
     if stat.S_ISREG(facts.st_mode) and facts.st_size:
         with suppress(OSError), open(file.name, "rb") as readable:  # it may be write-only
