@@ -36,5 +36,6 @@ def serve_page(store: SqlAuditSink, trust: dict[str, Any], port: int) -> None:
     # which it starts: in the main one a signal would wait until each verification is done.
     page = Thread(target=uvicorn.Server(config).run, args=([bound],), daemon=True)
     page.start()
-    page.join()
+    while page.is_alive():
+        page.join(1)  # on Windows nothing interrupts a join, and Ctrl-C is heard of after it
     sys.exit(1)  # it ended by itself, and has logged why

@@ -500,7 +500,7 @@ def test_a_signal_ends_the_page_amid_a_verification(
         connection.executescript(ENDLESS)
     process = start("audit", "serve", "--store", f"sqlite:///{database}", "--port", "0")
     port, query = re.search(r":(\d+)/(.*)", process.stdout.readline().decode()).groups()
-    browser, other = HTTPConnection("127.0.0.1", int(port)), HTTPConnection("127.0.0.1", int(port))
+    browser, other = (HTTPConnection("127.0.0.1", int(port), timeout=100) for _ in range(2))
     with closing(browser), closing(other):
         browser.request("GET", f"/{query}")
         with browser.getresponse() as answer:
