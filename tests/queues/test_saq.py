@@ -384,7 +384,7 @@ def a_moment_later(coroutine):
     asyncio.get_running_loop().call_later(1.5, asyncio.ensure_future, coroutine)
 
 
-def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
+def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres, caplog):
     """SAQ has handed it to its consumer by then, where it ran too, at the same time."""
     queues = [saq.Queue.from_url(postgres, name="undone") for _ in range(2)]
     backends = [SaqBackend(queue) for queue in queues]
@@ -426,6 +426,7 @@ def test_a_job_whose_fetch_is_undone_is_run_by_who_fetches_it_next(postgres):
     ended = asyncio.Event()
     native = asyncio.run(fetch_twice())
     assert (runs, native.status, native.attempts) == (["begun"], "complete", 1)
+    assert "does not run here: its fetch was rolled back" in caplog.text
 
 
 def test_a_restart_of_postgres_costs_no_job(postgres):
@@ -1294,7 +1295,7 @@ def test_a_job_that_gives_a_sign_of_life_as_a_sweep_reads_it_is_left_where_it_ru
 @pytest.mark.parametrize("by_then", ["aborting", "queued", "active"])
 @pytest.mark.parametrize("server", ["redis", "postgres"])
 def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(
-    server, by_then, request
+    server, by_then, request, caplog
 ):
     """A sweep without Sigra may take it for lost, and has sent it again: it would run twice.
 
@@ -1330,6 +1331,35 @@ def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(
     native = asyncio.run(run_it())
     assert (runs, native.status, native.attempts) == ([], by_then, 0)
     assert by_then == "aborting" or native.started == (by_then == "active")
+    assert "does not run here: its queue has sent it again" in caplog.text
+
+
+def test_a_job_that_has_waited_does_not_run_if_its_begin_is_not_written(postgres):
+    """Nobody would know that it had begun, and it could take down one consumer after another."""
+    queue = saq.Queue.from_url(postgres, name=f"refused-{uuid.uuid4().hex}")
+    backend, runs, free = SaqBackend(queue), [], threading.Event()
+
+    @tenant_worker(name="tests.refused", backend=backend)
+    def ends(scope):
+        runs.append("begun")
+
+    async def run_it():
+        await queue.connect()
+        occupy_the_only_thread(free)
+        job = await ends.anew(IDS)
+        begins = f"""OF status ON saq_jobs WHEN NEW.key = '{job.id}' AND NEW.status = 'active'
+            AND convert_from(NEW.job, 'UTF8')::json ->> 'attempts' = '1'"""
+        with failing(postgres, begins, times=1):
+            running = asyncio.create_task(saq.Worker(queue, backend.functions).process())
+            while not (await queue.job(job.id)).worker_id:
+                await asyncio.sleep(0.01)
+            free.set()
+            await running
+        return await left_of(queue, job)
+
+    with not_hanging():
+        native = asyncio.run(run_it())
+    assert (runs, native.status, native.attempts) == ([], "queued", 0)
 
 
 def test_a_completed_job_that_fails_as_it_is_run_again_is_kept_like_any_that_failed(redis):
