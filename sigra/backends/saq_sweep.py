@@ -125,7 +125,8 @@ async def _others(queue: Any, keys: Iterable[str], args: Iterable[Any], client: 
 
 
 def _readable(queue: Any, id: bytes, read: Any) -> Any:
-    key = queue.job_key_from_id(id.decode("utf-8", "backslashreplace"))
+    # Not by job_key_from_id: a queue class of the application's own may have job_id alone.
+    key = id.decode("utf-8", "backslashreplace").removeprefix(queue.job_id(""))
     return readable(queue, key, read)
 
 

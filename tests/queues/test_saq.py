@@ -1742,6 +1742,32 @@ def test_a_sweep_brings_lost_jobs_back_beside_one_that_is_gone(redis):
     assert (swept, native.status) == (True, "queued")
 
 
+class NamedByTheApplication(RedisQueue):
+    """A queue whose ids in Redis begin with the application's name, as applications make one."""
+
+    def namespace(self, key):
+        return f"shop:{self.name}:{key}"
+
+    def job_id(self, job_key):
+        return f"shop:{self.name}:job:{job_key}"
+
+
+def test_a_sweep_brings_lost_jobs_back_whose_ids_the_application_makes(redis, caplog):
+    """Their keys were not found in their ids: each was said to be unreadable, and never came."""
+    queue = NamedByTheApplication.from_url(redis, name=f"named-{uuid.uuid4().hex}")
+    backend = SaqBackend(queue, heartbeat=1)
+
+    async def lose_it():
+        with configure(backend=backend):
+            lost = await workers.echo.anew(IDS)
+        await (await queue.dequeue(timeout=5)).update(status="active", touched=1)  # long ago
+        await queue.sweep(lock=1)
+        return await left_of(queue, lost)
+
+    assert asyncio.run(lose_it()).status == "queued"
+    assert "none that this SAQ can run" not in caplog.text
+
+
 def test_a_function_of_the_user_s_own_that_fails_or_is_aborted_keeps_its_arguments(redis):
     """One of ours is noted there, which no function of the user's takes."""
     queue = saq.Queue.from_url(redis, name=f"own-{uuid.uuid4().hex}")
