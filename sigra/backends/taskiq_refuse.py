@@ -13,11 +13,14 @@ from sigra.backends.producing import require_json
 from sigra.definition import Definition
 
 _Dependency = native("taskiq_dependencies.dependency", "taskiq").Dependency
-_nothing_added = native("taskiq", "taskiq").ScheduleSource.add_schedule
+_taskiq = native("taskiq", "taskiq")
+_nothing_added = _taskiq.ScheduleSource.add_schedule
 
 
 def refuse_pickle(part: Any) -> None:
     """Raise ``ValueError``, which names the cure, for a broker or a store that pickles."""
+    if hasattr(part, "formatter"):
+        _refuse_formatter(part)
     serializer = getattr(part, "_serializer", None) or getattr(part, "serializer", None)
     if serializer is None:
         return
@@ -26,6 +29,16 @@ def refuse_pickle(part: Any) -> None:
     if hasattr(part, "with_serializer"):
         cure = "set broker.with_serializer(JSONSerializer())"
     require_json(serializer.dumpb([()]), f"this {kind}", cure)
+
+
+def _refuse_formatter(broker: Any) -> None:
+    """Look at what a formatter of the application's own writes, whatever the serializer does."""
+    own = broker.formatter
+    if type(own).__module__.startswith("taskiq."):  # writes by the serializer, or JSON
+        return
+    message = _taskiq.TaskiqMessage(task_id="", task_name="", labels={}, args=[()], kwargs={})
+    cure = "leave broker.with_formatter(...) out, or have it write JSON"
+    require_json(own.dumps(message).message, f"this broker's {type(own).__name__}", cure)
 
 
 def refuse_unwritable(schedules: Any) -> None:

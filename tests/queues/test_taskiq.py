@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pickle
 import re
 import signal
 import threading
@@ -29,6 +30,7 @@ taskiq = need("taskiq")
 
 import redis  # noqa: E402
 import redis.asyncio as async_redis  # noqa: E402
+from taskiq.abc.formatter import TaskiqFormatter  # noqa: E402
 from taskiq.acks import AckableMessage, AcknowledgeType  # noqa: E402
 from taskiq.exceptions import NoResultError  # noqa: E402
 from taskiq.receiver import Receiver  # noqa: E402
@@ -619,6 +621,28 @@ def test_pickle_is_refused():
     """The error names the serializer to set."""
     broker = RedisStreamBroker(NOWHERE).with_serializer(PickleSerializer())
     with pytest.raises(ValueError, match=r"broker.with_serializer\(JSONSerializer\(\)\)"):
+        TaskiqBackend(broker)
+
+
+class Pickles(TaskiqFormatter):
+    """Write messages whole by pickle, whatever serializer the broker has."""
+
+    def dumps(self, message):
+        return taskiq.BrokerMessage(
+            task_id=message.task_id,
+            task_name=message.task_name,
+            message=pickle.dumps(message),
+            labels=message.labels,
+        )
+
+    def loads(self, message):
+        return pickle.loads(message)  # noqa: S301
+
+
+def test_a_formatter_that_pickles_is_refused():
+    """It needs no serializer: jobs were pickled by a broker whose serializer writes JSON."""
+    broker = RedisStreamBroker(NOWHERE).with_formatter(Pickles())
+    with pytest.raises(ValueError, match="this broker's Pickles does not write JSON"):
         TaskiqBackend(broker)
 
 
