@@ -7,6 +7,8 @@ import re
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from sigra.backends.envelope import MARK
@@ -31,12 +33,27 @@ def fit(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unfit(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo ``fit``; leave what is no JSON to ``unpack``, which refuses it for good."""
-    args = payload.get("args")
-    if MARK in payload and isinstance(args, str):
-        with suppress(ValueError, RecursionError):
-            return {**payload, "args": json.loads(args)}
+    """Undo ``fit``; leave what is no JSON to ``unpack``, which refuses it for good.
+
+    Where the application has psycopg read a float as a Decimal, it is a float again.
+    """
+    if MARK not in payload:
+        return dict(payload)
+    decimals, args = list[Decimal](), payload.get("args")
+    with suppress(TypeError, ValueError, RecursionError):
+        if isinstance(args, str):
+            payload = {**payload, "args": json.loads(args)}
+        text = json.dumps(payload, default=partial(_as_float, decimals))
+        if decimals:
+            payload = json.loads(text)
     return dict(payload)
+
+
+def _as_float(found: list[Decimal], value: Any) -> float:
+    if not isinstance(value, Decimal):
+        raise TypeError
+    found.append(value)
+    return float(value)
 
 
 def writable(error: BaseException) -> Exception:

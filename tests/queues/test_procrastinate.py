@@ -395,6 +395,29 @@ class TestProcrastinate(PostgresContract, LoopContract):
         set_to = {"configure": configure, "json_loads": loads}
         assert str(self._read_by_connector(harness, "0.10", **{way: set_to[way]})) == "0.10"
 
+    def test_a_worker_s_job_runs_where_the_application_reads_floats_as_decimals(
+        self, harness: Any, journal: Any
+    ) -> None:
+        """Each that had a float, as its backoff is, was refused for good as unreadable."""
+        loads = partial(json.loads, parse_float=Decimal)
+        connector = procrastinate.PsycopgConnector(conninfo=harness.server, json_loads=loads)
+        backend = ProcrastinateBackend(app := procrastinate.App(connector=connector))
+
+        async def run_it() -> None:
+            async with app.open_async():
+                with configure(backend=backend):
+                    await contract_workers.echo.anew({**IDS, "payload": [0.1, 2.0]}, backoff=1.5)
+                await app.run_worker_async(wait=False, install_signal_handlers=False)
+
+        harness.stop()  # it would fetch the job
+        try:
+            with not_hanging():
+                asyncio.run(run_it())
+        finally:
+            harness.start()
+        (run,) = journal.runs(contract_workers.echo.name)
+        assert run["args"]["payload"] == [0.1, 2.0]
+
     def test_a_native_job_whose_args_the_application_reads_as_its_own_objects_is_fetched(
         self, harness: Any
     ) -> None:
