@@ -59,6 +59,12 @@ class Formatter:
             types.pop(name, None)  # by which taskiq would read it as of another type
 
 
+def keep_unknown(broker: Any, schedules: Any) -> None:
+    """Have a broker read by a ``Formatter``, unless it does."""
+    if not isinstance(broker.formatter, Formatter):
+        broker.with_formatter(Formatter(broker, schedules))
+
+
 def _takes(known: str, queue: Any) -> bool:
     """Tell whether what is bound by that pattern of RabbitMQ's takes the messages of a queue."""
     pattern = re.escape(known)

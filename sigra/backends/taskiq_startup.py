@@ -11,6 +11,7 @@ from sigra.backends.external import native
 from sigra.backends.loop import Together, answered
 from sigra.backends.registering import expect
 from sigra.backends.taskiq_held import Held
+from sigra.backends.taskiq_received import keep_unknown
 from sigra.backends.taskiq_refuse import refuse_pickle
 from sigra.backends.taskiq_run import LABELS
 from sigra.backends.taskiq_stream import is_stream, keep_awake, notes_of
@@ -49,7 +50,9 @@ class Startup:
             raise
 
     def _started(self, _: Any) -> None:
-        refuse_pickle(self._broker.result_backend)  # which may have been set since
+        for part in (self._broker, self._broker.result_backend):
+            refuse_pickle(part)  # its serializer, formatter or store may have been set since
+        keep_unknown(self._broker, self._schedules)
         self.loop = asyncio.get_running_loop()
         if self._broker.is_worker_process:
             self._awake = _begin_work(self._broker, self._schedules)

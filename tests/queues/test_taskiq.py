@@ -33,6 +33,7 @@ import redis.asyncio as async_redis  # noqa: E402
 from taskiq.abc.formatter import TaskiqFormatter  # noqa: E402
 from taskiq.acks import AckableMessage, AcknowledgeType  # noqa: E402
 from taskiq.exceptions import NoResultError  # noqa: E402
+from taskiq.formatters.json_formatter import JSONFormatter  # noqa: E402
 from taskiq.receiver import Receiver  # noqa: E402
 from taskiq.schedule_sources import LabelScheduleSource  # noqa: E402
 from taskiq.serializers import JSONSerializer, PickleSerializer  # noqa: E402
@@ -679,6 +680,23 @@ def test_a_result_backend_that_is_set_later_is_looked_at_when_the_broker_starts(
     broker.with_result_backend(RedisAsyncResultBackend(NOWHERE))
     with pytest.raises(ValueError, match="does not write JSON"):
         asyncio.run(broker.startup())
+
+
+@pytest.mark.parametrize("formatter", [Pickles(), JSONFormatter()])
+def test_a_formatter_that_is_set_later_is_looked_at_when_the_broker_starts(formatter):
+    """It took the place of Sigra's: a job whose worker is not imported was dropped."""
+    TaskiqBackend(broker := taskiq.InMemoryBroker())
+    broker.with_formatter(formatter)
+    if isinstance(formatter, Pickles):
+        with pytest.raises(ValueError, match="this broker's Pickles does not write JSON"):
+            asyncio.run(broker.startup())
+        return
+    asyncio.run(broker.startup())
+    job = taskiq.TaskiqMessage(
+        task_id="1", task_name="not.imported", labels={}, args=[], kwargs={MARK: 2}
+    )
+    broker.formatter.loads(formatter.dumps(job).message)
+    assert broker.find_task("not.imported") is not None
 
 
 def test_a_broker_that_acknowledges_nothing_may_lose_jobs():
