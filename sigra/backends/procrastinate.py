@@ -13,7 +13,7 @@ from sigra.backends.loop import of_plain_task, one_that_runs, outcome, submit
 from sigra.backends.procrastinate_insert import accept_rows, awrite, commits, in_loop_only, write
 from sigra.backends.procrastinate_rescue import look_for_lost
 from sigra.backends.procrastinate_run import is_ours
-from sigra.backends.procrastinate_start import add, watch_start
+from sigra.backends.procrastinate_start import add, refuse_jsonpickle, watch_start
 from sigra.backends.producing import able_to, is_async, sending
 from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
@@ -43,6 +43,7 @@ class ProcrastinateBackend:
                 raise TypeError("give ProcrastinateBackend the app, or set PROCRASTINATE_APP")
             app = _procrastinate.App.from_path(path)
         self._app = expect(app, "connector", "ProcrastinateBackend takes an App")
+        refuse_jsonpickle(app.connector)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered = partial(setattr, self, "_loop")
         register_with(app, self._register)
@@ -75,6 +76,5 @@ class ProcrastinateBackend:
             accept_rows(jobs, await awrite(connector, jobs, conn))
 
     def _register(self, definition: Definition) -> None:
-        # Or it is defined anew, or for a second backend: the task looks its worker up when it runs.
-        if not is_ours(self._app, definition.name):
+        if not is_ours(self._app, definition.name):  # else its task looks it up when it runs
             add(self._app, definition.name, self._entered)

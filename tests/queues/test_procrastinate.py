@@ -29,6 +29,7 @@ from consumer_side import held
 from queue_contract import LoopContract, PostgresContract
 from queue_harness import (
     QueueHarness,
+    as_jsonpickle,
     cut_at_commit,
     failing,
     is_let_go,
@@ -1457,6 +1458,22 @@ def test_an_app_that_is_not_open_says_how() -> None:
     with configure(backend=ProcrastinateBackend(app)):
         with pytest.raises(EnqueueError, match=r"app\.open\(\)"):
             contract_workers.echo.new(IDS)
+
+
+@pytest.mark.parametrize("kind", ["PsycopgConnector", "SyncPsycopgConnector"])
+def test_jsonpickle_is_refused(kind: str) -> None:
+    """It writes JSON, and makes any object of it; a job with nested args failed unread."""
+
+    def dumps(value: Any) -> str:
+        return json.dumps(as_jsonpickle(value))
+
+    def backend_of(own: Any) -> ProcrastinateBackend:
+        connector = getattr(procrastinate, kind)(json_dumps=own)
+        return ProcrastinateBackend(procrastinate.App(connector=connector))
+
+    with pytest.raises(ValueError, match=rf"this {kind} .*leave json_dumps= and json_loads= out"):
+        backend_of(dumps)
+    backend_of(partial(json.dumps, default=str))
 
 
 def test_no_app_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
