@@ -34,8 +34,13 @@ def stand_in(place: str, words: list[str]) -> None:
     socket.send_fds(server, [order.encode()], streams)
     answers = server.makefile()
     pid = int(answers.readline())
+
+    def forward(sign: int, _: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has just ended, and its status is coming
+            os.kill(pid, sign)
+
     for each in FORWARDED:
-        signal.signal(each, lambda sign, frame: os.kill(pid, sign))
+        signal.signal(each, forward)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     status = int(answers.readline())
     if status < 0:

@@ -673,7 +673,8 @@ def test_a_second_signal_ends_at_once(start, number_file, backend):
     process.send_signal(signal.SIGINT)
     assert b"Stopping (Ctrl-C)" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    assert 130 == ended(process)[0]
+    status, _, err = ended(process)
+    assert 130 == status, err
 
 
 def test_a_signal_ends_the_wait_for_input(start):
