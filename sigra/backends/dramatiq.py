@@ -11,7 +11,7 @@ from sigra.backends.dramatiq_run import CurrentMessage, Named, WarnAtStart, run
 from sigra.backends.dramatiq_send import millis, queue_of, surely_send
 from sigra.backends.envelope import pack
 from sigra.backends.external import native
-from sigra.backends.producing import able_to, require_json, seconds_until, sending
+from sigra.backends.producing import SAMPLE, able_to, require_json, seconds_until, sending
 from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.job import Job
@@ -63,7 +63,7 @@ class DramatiqBackend:
         encoder = _dramatiq.get_encoder()
         if encoder is not self._encoder:
             cure = "dramatiq.set_encoder(dramatiq.JSONEncoder())"
-            require_json(encoder.encode({"args": ()}), "Dramatiq's encoder", cure)
+            require_json(encoder.encode(SAMPLE), "Dramatiq's encoder", cure)
             self._encoder = encoder
 
     def _register(self, definition: Definition) -> None:

@@ -15,7 +15,7 @@ from sigra.backends.huey_again import write_surely
 from sigra.backends.huey_file import FileStorage, huey_on
 from sigra.backends.huey_json import JSONSerializer
 from sigra.backends.huey_run import read, task_of
-from sigra.backends.producing import able_to, due_at, require_json, sending
+from sigra.backends.producing import SAMPLE, able_to, due_at, require_json, sending
 from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.job import Job
@@ -41,7 +41,7 @@ class HueyBackend:
             huey = huey_on(os.environ.get("SIGRA_HUEY_FILE") or "sigra-huey.db")
         expect(huey, "storage", "HueyBackend takes a Huey")
         cure = "make it with serializer=sigra.backends.huey.JSONSerializer()"
-        require_json(huey.serializer.serialize([()]), "this huey", cure)
+        require_json(huey.serializer.serialize(SAMPLE), "this huey", cure)
         self.huey, self.embedded = huey, isinstance(huey.storage, FileStorage)
         if huey.storage.priority:
             self.capabilities |= able_to("priority")

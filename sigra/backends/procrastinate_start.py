@@ -10,7 +10,7 @@ from sigra.backends.none_known import warn_at_start
 from sigra.backends.procrastinate_middleware import watch_consumers
 from sigra.backends.procrastinate_read import fetch_any
 from sigra.backends.procrastinate_run import Strategy, is_ours, run
-from sigra.backends.producing import require_json
+from sigra.backends.producing import SAMPLE, require_json
 
 
 def add(app: Any, name: str, entered: Callable[[Any], object]) -> None:
@@ -28,7 +28,7 @@ def refuse_jsonpickle(connector: Any) -> None:
     dumps = getattr(connector, "_json_dumps", None) or getattr(connector, "json_dumps", None)
     if dumps is not None:
         kind, cure = type(connector).__name__, "leave json_dumps= and json_loads= out"
-        require_json(dumps({"args": ()}), f"this {kind}", cure)
+        require_json(dumps(SAMPLE), f"this {kind}", cure)
 
 
 def watch_start(app: Any, entered: Callable[[Any], object]) -> None:

@@ -36,10 +36,14 @@ def able_to(*further: Capability) -> frozenset[Capability]:
     return frozenset(("delay", "run_at", "max_attempts", "backoff", "native", *further))
 
 
-def require_json(written: bytes | str, writer: str, cure: str) -> None:
-    """Raise ``ValueError``, which names the cure, if a queue's serializer did not write JSON.
+SAMPLE: dict[str, Any] = {"args": ()}
+"""What a serializer is tried with: jsonpickle writes the tuple as an object of its own."""
 
-    ``written`` has a tuple in it, which jsonpickle writes as an object of its own.
+
+def require_json(written: bytes | str, writer: str, cure: str) -> None:
+    """Raise ``ValueError``, which names the cure, if a queue's serializer wrote no JSON.
+
+    ``written``: what it made of ``SAMPLE``.
     """
     try:
         pickled = "py/tuple" in str(json.loads(written))

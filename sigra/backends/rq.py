@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sigra.backends.external import native
-from sigra.backends.producing import able_to, due_at, require_json, sending
+from sigra.backends.producing import SAMPLE, able_to, due_at, require_json, sending
 from sigra.backends.registering import expect
 from sigra.backends.rq_run import run
 from sigra.backends.rq_send import WORKER, native_job, schedule, send_once
@@ -38,7 +38,7 @@ class RQBackend:
             queue = _rq.Queue(connection=_redis.Redis.from_url(url), serializer="json")
         expect(queue, "serializer", "RQBackend takes an RQ Queue")
         cure = "make it with Queue(..., serializer='json') and start 'rq worker --serializer json'"
-        require_json(queue.serializer.dumps([()]), "this RQ queue", cure)
+        require_json(queue.serializer.dumps(SAMPLE), "this RQ queue", cure)
         self.queue = queue
 
     def enqueue(self, jobs: Sequence[Job]) -> None:

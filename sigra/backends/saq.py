@@ -9,7 +9,7 @@ from sigra import catalog
 from sigra.backends.external import native
 from sigra.backends.loop import answered, wait_for, within
 from sigra.backends.none_known import warn_if_none
-from sigra.backends.producing import able_to, require_json, sending
+from sigra.backends.producing import SAMPLE, able_to, require_json, sending
 from sigra.backends.registering import expect
 from sigra.backends.saq_connect import Connection, queue_of
 from sigra.backends.saq_run import named, native_job
@@ -45,7 +45,7 @@ class SaqBackend:
         self._heartbeat = heartbeat
         watch_consumers()
         for each in self._queues.values():
-            cure, written = "leave dump= and load= out", each.serialize(_saq.Job("", {"args": ()}))
+            cure, written = "leave dump= and load= out", each.serialize(_saq.Job("", SAMPLE))
             require_json(written, f"the SAQ queue {each.name!r}", cure)
             watch(each)
             if not hasattr(each, "redis"):

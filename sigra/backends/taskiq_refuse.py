@@ -9,7 +9,7 @@ from inspect import signature
 from typing import Any
 
 from sigra.backends.external import native
-from sigra.backends.producing import require_json
+from sigra.backends.producing import SAMPLE, require_json
 from sigra.definition import Definition
 
 _Dependency = native("taskiq_dependencies.dependency", "taskiq").Dependency
@@ -28,7 +28,7 @@ def refuse_pickle(part: Any) -> None:
     cure = f"make it {kind}(..., serializer=JSONSerializer())"
     if hasattr(part, "with_serializer"):
         cure = "set broker.with_serializer(JSONSerializer())"
-    require_json(serializer.dumpb([()]), f"this {kind}", cure)
+    require_json(serializer.dumpb(SAMPLE), f"this {kind}", cure)
 
 
 def _refuse_formatter(broker: Any) -> None:
@@ -36,7 +36,7 @@ def _refuse_formatter(broker: Any) -> None:
     own = broker.formatter
     if type(own).__module__.startswith("taskiq."):  # writes by the serializer, or JSON
         return
-    message = _taskiq.TaskiqMessage(task_id="", task_name="", labels={}, args=[()], kwargs={})
+    message = _taskiq.TaskiqMessage(task_id="", task_name="", labels={}, args=[], kwargs=SAMPLE)
     cure = "leave broker.with_formatter(...) out, or have it write JSON"
     require_json(own.dumps(message).message, f"this broker's {type(own).__name__}", cure)
 
