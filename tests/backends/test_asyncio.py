@@ -840,8 +840,9 @@ def test_a_job_that_runs_on_a_loop_that_is_just_closed_is_unfinished(
     loop.close()
     asyncio.run(backend.aclose())
     opened.set()
-    while any(each.name.startswith("sigra-asyncio") for each in threading.enumerate()):
-        time.sleep(0.01)
+    for each in threading.enumerate():
+        if each.name.startswith("sigra-asyncio"):
+            each.join(PATIENCE)
     gc.collect()
     assert [(job.id, "WARNING", None) for job in jobs] == unfinished(caplog.records)
     for job in jobs:
@@ -863,7 +864,8 @@ def test_a_sync_body_whose_loop_is_just_closed_enqueues_nothing(backend: Asyncio
     loop.run_until_complete(begin())
     loop.close()
     opened.set()
-    while begun.is_set():
+    deadline = time.monotonic() + PATIENCE
+    while begun.is_set() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert ["backend 'asyncio' did not take the job: the job's event loop is closed"] == ran
 

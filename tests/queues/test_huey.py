@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from older_release import older_pack
 from queue_contract import QueueContract
-from queue_harness import QueueHarness, is_let_go
+from queue_harness import QueueHarness, as_jsonpickle, is_let_go
 from servers import bundled_redis, need
 
 need("huey")
@@ -432,6 +432,17 @@ def test_a_huey_that_pickles_is_refused(tmp_path):
     """The error names the serializer to give it."""
     with pytest.raises(ValueError, match=r"serializer=sigra.backends.huey.JSONSerializer"):
         HueyBackend(SqliteHuey(filename=str(tmp_path / "huey.db")))
+
+
+def test_a_huey_that_writes_by_jsonpickle_is_refused(tmp_path):
+    """It writes JSON, and makes any object of it."""
+
+    class JSONPickle(JSONSerializer):
+        def serialize(self, data):
+            return super().serialize(as_jsonpickle(data))
+
+    with pytest.raises(ValueError, match=r"serializer=sigra.backends.huey.JSONSerializer"):
+        HueyBackend(SqliteHuey(filename=str(tmp_path / "huey.db"), serializer=JSONPickle()))
 
 
 def test_a_pickle_is_not_read():

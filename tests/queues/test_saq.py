@@ -364,6 +364,14 @@ class TestSaqOnPostgres(PostgresContract, SaqContract):
         harness.stop()  # the next test has a consumer with all its threads
 
 
+async def fetched(queue, job):
+    """Wait until a consumer has a job that has not begun; return what its queue has of it."""
+    async with asyncio.timeout(60):
+        while (found := await queue.job(job.id)).attempts or not found.worker_id:
+            await asyncio.sleep(0.01)
+    return found
+
+
 async def left_of(queue, job):
     """Disconnect a queue; return what it had of a job."""
     native = await queue.job(job.id)
@@ -1313,8 +1321,7 @@ def test_a_job_that_is_taken_away_while_it_waits_for_a_thread_does_not_begin(
         occupy_the_only_thread(free)
         job = await ends.anew(IDS)
         running = asyncio.create_task(saq.Worker(queue, backend.functions).process())
-        while (found := await queue.job(job.id)).attempts or not found.worker_id:
-            await asyncio.sleep(0.01)
+        found = await fetched(queue, job)
         found.retry_delay = 60
         if by_then == "aborting":
             await found.update(status=by_then, error=queue.swept_error_message)
@@ -1351,8 +1358,7 @@ def test_a_job_that_has_waited_does_not_run_if_its_begin_is_not_written(postgres
             AND convert_from(NEW.job, 'UTF8')::json ->> 'attempts' = '1'"""
         with failing(postgres, begins, times=1):
             running = asyncio.create_task(saq.Worker(queue, backend.functions).process())
-            while not (await queue.job(job.id)).worker_id:
-                await asyncio.sleep(0.01)
+            await fetched(queue, job)
             free.set()
             await running
         return await left_of(queue, job)
@@ -1490,8 +1496,7 @@ def test_a_job_that_a_stop_meets_as_it_is_noted_to_begin_keeps_its_attempts(redi
         monkeypatch.setattr("sigra.backends.saq_run.begin_notes", notes)
         job = await ends.anew(IDS)
         running = asyncio.create_task(worker.process())
-        while (found := await queue.job(job.id)).attempts or not found.worker_id:
-            await asyncio.sleep(0.01)
+        await fetched(queue, job)
         free.set()
         await running
         return await left_of(queue, job)

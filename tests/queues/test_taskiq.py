@@ -23,7 +23,13 @@ from consumer import Consumer
 from consumer_side import held, sleeps
 from proxy import Proxy
 from queue_contract import LoopContract
-from queue_harness import QueueHarness, is_let_go, not_hanging, occupy_the_only_thread
+from queue_harness import (
+    QueueHarness,
+    as_jsonpickle,
+    is_let_go,
+    not_hanging,
+    occupy_the_only_thread,
+)
 from servers import need
 
 taskiq = need("taskiq")
@@ -621,6 +627,18 @@ class TestTaskiqOnRabbitMQ(TaskiqContract):
 def test_pickle_is_refused():
     """The error names the serializer to set."""
     broker = RedisStreamBroker(NOWHERE).with_serializer(PickleSerializer())
+    with pytest.raises(ValueError, match=r"broker.with_serializer\(JSONSerializer\(\)\)"):
+        TaskiqBackend(broker)
+
+
+def test_jsonpickle_is_refused():
+    """It writes JSON, and makes any object of it."""
+
+    class JSONPickle(JSONSerializer):
+        def dumpb(self, value):
+            return super().dumpb(as_jsonpickle(value))
+
+    broker = RedisStreamBroker(NOWHERE).with_serializer(JSONPickle())
     with pytest.raises(ValueError, match=r"broker.with_serializer\(JSONSerializer\(\)\)"):
         TaskiqBackend(broker)
 
