@@ -11,7 +11,7 @@ from sigra.backends.external import native
 from sigra.backends.producing import SAMPLE, able_to, due_at, require_json, sending
 from sigra.backends.registering import expect
 from sigra.backends.rq_run import run
-from sigra.backends.rq_send import WORKER, native_job, schedule, send_once
+from sigra.backends.rq_send import WORKER, native_job, send, send_once
 from sigra.job import Job
 
 __all__ = ["RQBackend", "run"]
@@ -56,11 +56,7 @@ class RQBackend:
 
     def _send(self, job: Job, pipeline: Any) -> None:
         queue = self._queue(job.options.queue)
-        native, due = native_job(queue, job), due_at(job.options)
-        if due is None:
-            queue.enqueue_job(native, pipeline=pipeline)
-        else:
-            schedule(queue, native, due, pipeline)
+        send(queue, native_job(queue, job), due_at(job.options), pipeline)
 
     def _queue(self, name: str | None) -> Any:
         own = self.queue

@@ -88,12 +88,17 @@ class _Once:
         self._pool.release(connection)
 
 
-def schedule(queue: Any, native: Any, due: datetime, pipeline: Any) -> None:
-    """Have RQ run the job later, once the pipeline is executed.
+def send(queue: Any, native: Any, due: datetime | None, pipeline: Any) -> None:
+    """Have RQ run the job, at once or when it is due, once the pipeline is executed.
 
-    RQ before 3.0 puts it into its schedule by the queue's connection, before the job is there. A
-    scheduler that looks meanwhile drops what is due and not there.
+    A queue made with ``is_async=False`` runs it here and now: then what the pipeline writes would
+    come after the job's end, and undo it.
     """
+    if due is None:
+        queue.enqueue_job(native, pipeline=pipeline if queue.is_async else None)
+        return
+    # RQ before 3.0 puts it into its schedule by the queue's connection, before the job is there.
+    # A scheduler that looks meanwhile drops what is due and not there.
     later = copy(queue)
     later.connection = pipeline
     later.schedule_job(native, due + CUT_OFF, pipeline=pipeline)

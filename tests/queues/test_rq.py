@@ -366,6 +366,16 @@ def test_workers_run_in_the_mode_that_rq_has_for_tests(in_test_mode, journal):
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
+@pytest.mark.parametrize(("how", "status"), [("value", "finished"), ("cancel", "failed")])
+def test_in_that_mode_a_job_has_its_end_state(in_test_mode, journal, how, status):
+    """The write that sent it came last: it was shown as queued, and stayed in Redis for good."""
+    with configure(backend=RQBackend(in_test_mode)):
+        jobs = workers.ends.new_many([{**IDS, "how": how}] * 2)
+    natives = [in_test_mode.fetch_job(job.native_id) for job in jobs]
+    assert [native.get_status() for native in natives] == [status, status]
+    assert all(in_test_mode.connection.ttl(native.key) > 0 for native in natives)
+
+
 @pytest.mark.parametrize("options", [{}, {"queue": "other"}])
 def test_a_job_s_queue_is_of_the_kind_that_the_application_has_made(in_test_mode, journal, options):
     """One that a job names too: in the mode for tests its jobs were left in Redis."""
