@@ -40,19 +40,14 @@ class DjangoBackend:
 
     def __init__(self, alias: str = "default") -> None:
         what = "DjangoBackend takes the alias of an entry of TASKS, a str"
-        backend = _tasks.task_backends[expect(alias, "casefold", what, "pass its name")]
-        if not isinstance(backend, _database.DatabaseBackend):
-            raise ValueError(
-                f"TASKS[{alias!r}] is {type(backend).__module__}.{type(backend).__qualname__}, but "
-                "DjangoBackend takes django-tasks-db's alone: set its BACKEND to "
-                "'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to INSTALLED_APPS"
-            )
+        _require_database(expect(alias, "casefold", what, "pass its name"))
         self.alias = alias
 
     def enqueue(self, jobs: Sequence[Job]) -> None:
         """Insert all jobs or none, in the open transaction if there is one."""
         check_options(jobs, self.alias)
         with sending(self.name):
+            _require_database(self.alias)  # a test may have put another in its place
             alone = commits_each(jobs)
         with sending(self.name, jobs, whole=True, commits=alone), transaction(jobs):
             ids = [insert(job, self.alias) for job in jobs]
@@ -61,6 +56,16 @@ class DjangoBackend:
     async def aenqueue(self, jobs: Sequence[Job]) -> None:
         """Do the same in the thread where Django runs sync code."""
         await _asgiref.sync_to_async(self.enqueue)(jobs)
+
+
+def _require_database(alias: str) -> None:
+    backend = _tasks.task_backends[alias]
+    if not isinstance(backend, _database.DatabaseBackend):
+        raise ValueError(
+            f"TASKS[{alias!r}] is {type(backend).__module__}.{type(backend).__qualname__}, but "
+            "DjangoBackend takes django-tasks-db's alone: set its BACKEND to "
+            "'django_tasks_db.DatabaseBackend' and add 'django_tasks_db' to INSTALLED_APPS"
+        )
 
 
 def __getattr__(name: str) -> Any:

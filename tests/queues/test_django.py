@@ -675,6 +675,19 @@ def test_a_backend_of_another_package_is_refused():
         DjangoBackend("here")
 
 
+@pytest.mark.parametrize("kind", ["immediate.Immediate", "dummy.Dummy"])
+def test_a_backend_that_a_test_puts_in_its_place_is_refused(kind):
+    """Django's habit for tests: ``.new()`` told of a job that failed unseen, and never ran."""
+    backend = DjangoBackend()
+    tasks = {"default": {"BACKEND": f"django.tasks.backends.{kind}Backend"}}
+    with (
+        override_settings(TASKS=tasks),
+        configure(backend=backend),
+        pytest.raises(EnqueueError, match=r"TASKS\['default'\] is django\.tasks\.backends"),
+    ):
+        workers.echo.new(IDS)
+
+
 @pytest.mark.parametrize("given", [None, b"default"])
 def test_what_is_no_alias_is_refused(given):
     """It is told what to pass."""
