@@ -28,7 +28,8 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     left, native.retries_left = native.retries_left, 0  # what is raised here is final
     if not isinstance(payload, Mapping):
         raise refuse_positional(name, native.id).take_error().pop()
-    definition = find(name, native.meta.get(MODULE))
+    module = native.meta.get(MODULE)
+    definition = find(name, module)
     native.retries_left = left  # what a time limit cuts off outside of the body comes again
     before = None
     if MARK in payload:
@@ -40,6 +41,7 @@ def run(name: str, payload: Mapping[str, Any]) -> Any:
     consumed = consume(payload, definition, "rq", execute=by, **facts)
     if _has_rqs_limit():  # from here on things have to be done
         signal.alarm(0)
+    _keep(module, native)
     return _settle(native, name, left, consumed)
 
 
@@ -59,6 +61,15 @@ def _was_stopped(native: Any) -> bool:
     """
     last = native.latest_result()
     return last is not None and (last.exc_string or "").startswith("Job stopped by user")
+
+
+def _keep(module: Any, native: Any) -> None:
+    """Have RQ write what the job's next run needs, whatever the body has done to RQ's job."""
+    _ = native.args  # with its name: RQ cannot write one that was refreshed and not read since
+    meta = native.meta or {}
+    if module is not None and MODULE not in meta:
+        native.meta = {**meta, MODULE: module}
+        native.save_meta()
 
 
 def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any:

@@ -31,7 +31,7 @@ from rq.command import send_stop_job_command  # noqa: E402
 from rq.scheduler import RQScheduler  # noqa: E402
 from rq.utils import import_attribute  # noqa: E402
 
-from sigra import EnqueueError, configure  # noqa: E402
+from sigra import EnqueueError, configure, worker  # noqa: E402
 from sigra.backends.rq import RQBackend, run  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
 from sigra.testing.contract_case import IDS  # noqa: E402
@@ -374,6 +374,34 @@ def test_in_that_mode_a_job_has_its_end_state(in_test_mode, journal, how, status
     natives = [in_test_mode.fetch_job(job.native_id) for job in jobs]
     assert [native.get_status() for native in natives] == [status, status]
     assert all(in_test_mode.connection.ttl(native.key) > 0 for native in natives)
+
+
+@pytest.mark.parametrize("given", [{"progress": 1}, {}])
+def test_a_body_may_replace_its_job_s_meta(in_test_mode, given):
+    """The next run then did not know where its worker is, and was the job's last."""
+
+    @worker(name="replaces_meta")
+    def replaces() -> None:
+        native = rq.get_current_job()
+        native.meta = given
+        native.save_meta()
+
+    with configure(backend=RQBackend(in_test_mode)):
+        job = replaces.new({})
+    kept = in_test_mode.fetch_job(job.native_id).meta
+    assert kept == {**given, "sigra_module": __name__}
+
+
+def test_a_body_may_refresh_its_job(in_test_mode):
+    """As one that looks whether it is to stop; RQ could not write the job, and ran it again."""
+
+    @worker(name="refreshes")
+    def refreshes() -> None:
+        rq.get_current_job().refresh()
+
+    with configure(backend=RQBackend(in_test_mode)):
+        job = refreshes.new({})
+    assert in_test_mode.fetch_job(job.native_id).get_status() == "finished"
 
 
 @pytest.mark.parametrize("options", [{}, {"queue": "other"}])
