@@ -37,6 +37,7 @@ class Startup:
         self._together = Together()
         for event in (_Events.CLIENT_STARTUP, _Events.WORKER_STARTUP):
             broker.add_event_handler(event, self._started)
+        broker.add_event_handler(_Events.CLIENT_SHUTDOWN, self._stopped)
 
     async def __call__(self) -> None:
         """Return once the broker is started: then its queues are there."""
@@ -56,6 +57,9 @@ class Startup:
         self.loop = asyncio.get_running_loop()
         if self._broker.is_worker_process:
             self._awake = _begin_work(self._broker, self._schedules)
+
+    def _stopped(self, _: Any) -> None:
+        self.loop = None  # who sends next, as after a test's lifespan, starts the broker anew
 
 
 def _begin_work(broker: Any, schedules: Any) -> asyncio.Task[None] | None:

@@ -495,6 +495,28 @@ def test_jobs_are_sent_from_one_event_loop_after_another(redis_alone):
     assert [id for id in sent if id not in arrived] == []
 
 
+def test_jobs_are_sent_after_a_lifespan_that_has_shut_the_broker_down(redis_alone):
+    """A suite's next test sends without one; the broker is started anew, in a loop that lasts."""
+    url, queue = redis_alone.split()[0], uuid.uuid4().hex
+    broker = make_broker(url, queue)
+
+    async def lifespan():
+        await broker.startup()
+        sent.append((await workers.echo.anew(IDS)).id)
+        await broker.shutdown()
+
+    sent = []
+    with configure(backend=TaskiqBackend(broker, make_schedules(url, queue), queue=queue)):
+        for _ in range(2):
+            asyncio.run(lifespan())
+        sent.append(asyncio.run(workers.echo.anew(IDS)).id)
+        sent.append(workers.echo.new(IDS).id)
+    submit(own_loop(), broker.shutdown()).result()
+    with redis.Redis.from_url(url) as direct:
+        arrived = str(direct.xrange(queue))
+    assert [id for id in sent if id not in arrived] == []
+
+
 class AloneHarness(TaskiqHarness):
     """A consumer without a scheduler."""
 
