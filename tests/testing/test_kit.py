@@ -193,12 +193,12 @@ def test_a_backend_of_many_tests_is_cleared_between_them() -> None:
     with configure(backend=backend):
         jobs = backend.jobs
         close.new(TENANT, delay=7200, unique="held")
-        close.new(TENANT, delay=5)
+        close.new(TENANT, delay=3_000)
         assert 1 == len(backend.drain(until=3600))
         backend.clear()
         assert [] == jobs == backend.drain(until=9000)
         backend.clear()
-        again = close.new(TENANT, unique="held", delay=5)
+        again = close.new(TENANT, unique="held", delay=3_000)
         assert not again.duplicate
         assert ([], [again]) == (backend.drain(), jobs)
 
