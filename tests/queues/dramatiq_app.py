@@ -114,8 +114,8 @@ if consumer_side.URL:
     logging.getLogger().addHandler(after_boot)  # behind the one that writes
     broker.add_middleware(DiesAtDelayed())
     backend = DramatiqBackend(broker, queue=consumer_side.QUEUE)
-    for each in (limited, awaits, fails):
-        broker.get_actor(each.name).options["time_limit"] = 2000
+    for each, limit in ((limited, 2000), (awaits, 2000), (fails, 8000)):
+        broker.get_actor(each.name).options["time_limit"] = limit
     note = dramatiq.actor(
         consumer_side.note, actor_name="native.note", queue_name=consumer_side.QUEUE
     )
