@@ -84,8 +84,8 @@ def _settle(native: Any, name: str, left: int | None, consumed: Consumed) -> Any
             seconds = math.ceil(verdict.delay + CUT_OFF.total_seconds()) if verdict.delay else 0
             return _rq.Retry(max=_ENDLESS, interval=seconds)
     native.args = (name, consumed.by_hand(0))  # for "rq requeue", and buttons
+    native.retries_left = 0  # what a callback of RQ's raises is not retried either
     if verdict.state != "completed":
-        native.retries_left = 0
         raise error.pop()
     warn_of_native_word(consumed, _INSTEAD)
     return None
@@ -102,7 +102,7 @@ def _write_at_once(native: Any) -> None:
         if pipeline is not None:
             pipeline.hdel(native.key, _BEGUN)
             type(native).set_status(native, status, pipeline)
-            if status == "failed":
+            if status in ("failed", "finished"):
                 native.retries_left = 1  # for a run by hand whose worker dies before it begins
 
     native.set_status = set_status

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -402,6 +403,29 @@ def test_a_body_may_refresh_its_job(in_test_mode):
     with configure(backend=RQBackend(in_test_mode)):
         job = refreshes.new({})
     assert in_test_mode.fetch_job(job.native_id).get_status() == "finished"
+
+
+def test_a_job_whose_callback_raises_does_not_run_again(request, journal):
+    """Its body has completed, and no attempt is left; RQ had a retry of ours for it."""
+
+    class Queue(rq.Queue):
+        def create_job(self, *args: Any, **options: Any) -> Any:
+            callback = rq.Callback("json.loads")  # which does not take what RQ gives it
+            return super().create_job(*args, **{**options, "on_success": callback})
+
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    with redis.Redis.from_url(request.getfixturevalue("redis")) as connection:
+        queue = Queue(uuid.uuid4().hex, connection=connection, serializer="json")
+        try:
+            with configure(backend=RQBackend(queue)), not_hanging():
+                job = workers.echo.new(IDS)
+                rq.SimpleWorker([queue], connection=connection, serializer="json").work(burst=True)
+        finally:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+        assert queue.fetch_job(job.native_id).get_status() == "failed"
+        queue.delete()
+    assert len(journal.runs()) == 1
 
 
 @pytest.mark.parametrize("options", [{}, {"queue": "other"}])
