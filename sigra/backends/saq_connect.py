@@ -37,6 +37,7 @@ class Connection:
         self._queue, self._timeout = queue, timeout
         if hasattr(queue, "pool"):
             _replace_together(queue.pool)
+        _forget_its_loop(queue)
         self._lock, self._together = threading.Lock(), Together()
         self._first: asyncio.AbstractEventLoop | None = None
 
@@ -59,6 +60,22 @@ class Connection:
 
     async def _connect(self) -> None:
         await answered(self._queue.connect(), self._timeout)
+
+
+def _forget_its_loop(queue: Any) -> None:
+    """Have a queue that was disconnected be connected in the loop of who sends next.
+
+    So it is after a test whose ``lifespan`` disconnects it. SAQ keeps the loop, which has ended.
+    """
+    disconnect = queue.disconnect
+    if disconnect.__module__ == __name__:
+        return
+
+    async def disconnect_and_forget() -> None:
+        await disconnect()
+        queue._loop = None
+
+    queue.disconnect = disconnect_and_forget
 
 
 def _replace_together(pool: Any) -> None:

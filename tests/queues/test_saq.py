@@ -1119,6 +1119,27 @@ def test_a_queue_whose_loop_has_ended_sends_nothing():
         workers.echo.new(IDS)
 
 
+def test_after_a_disconnect_the_next_loop_connects_the_queue(redis):
+    """As when tests have a lifespan each, which disconnects the queue as it ends."""
+    queue = saq.Queue.from_url(redis, name=f"lifespans-{uuid.uuid4().hex}")
+
+    async def sent_in_a_lifespan() -> str:
+        try:
+            return (await workers.echo.anew(IDS)).id
+        finally:
+            await queue.disconnect()
+
+    async def take_away() -> int:
+        try:
+            return await queue.redis.delete(queue.namespace("queued"), *map(queue.job_id, sent))
+        finally:
+            await queue.disconnect()
+
+    with configure(backend=SaqBackend(queue)):
+        sent = [asyncio.run(sent_in_a_lifespan()) for _ in range(2)]
+    assert asyncio.run(take_away()) == 3
+
+
 def test_a_thread_beside_loops_that_come_and_go_sends(redis):
     """Each request may have a loop of its own, and the jobs are in the queue."""
     queue = saq.Queue.from_url(redis, name=f"loops-{uuid.uuid4().hex}")
