@@ -36,12 +36,11 @@ class CeleryBackend:
     capabilities = able_to("queue")
 
     def __init__(self, app: Any = None, *, note_begins: bool = True) -> None:
-        self.app = _celery.current_app._get_current_object() if app is None else app
+        self.app = getattr(app := app or _celery.current_app, "_get_current_object", lambda: app)()
         refuse_pickle(expect(self.app, "steps", "CeleryBackend takes a Celery app").conf)
         if on_rabbitmq(self.app.conf):
             self.capabilities |= able_to("at_least_once")
-        self._note_begins = note_begins
-        self.unknown_queue = unknown_queue_of(self.app)
+        self._note_begins, self.unknown_queue = note_begins, unknown_queue_of(self.app)
         self.app.steps["consumer"] |= {KeepUnknown, Settle}
         register_with(self.app, self._register)
 
@@ -65,6 +64,7 @@ class CeleryBackend:
             reason = f"the app has a task of its own that is named {job.worker!r}: rename one"
             raise EnqueueError(self.name, reason)
         task.apply_async(
+            args=(),  # as ``delay`` passes them: a task class of the app's own may ask for them
             kwargs=kwargs,
             kwargsrepr=str(kwargs)[:1024],  # Celery's own way to make it is slow
             task_id=job.id,

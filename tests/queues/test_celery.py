@@ -1023,6 +1023,35 @@ def test_a_task_class_of_the_app_s_own_may_send_once_its_transaction_is_committe
     assert sent == [job.id for job in jobs]
 
 
+@pytest.mark.parametrize("proxy", [celery.local.Proxy, None], ids=["proxy", "app"])
+def test_an_app_may_be_given_by_a_proxy(proxy):
+    """As ``celery.current_app`` is: each ``.new()`` failed, for it takes no weak reference."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    backend = CeleryBackend(proxy(lambda: app) if proxy else app)
+    with configure(backend=backend):
+        assert eager.new(IDS).native_id
+    assert backend.app is app
+
+
+def test_a_task_class_of_the_app_s_own_may_ask_for_args_and_change_them():
+    """Celery's ``delay`` passes them by position, so such a class works with native tasks."""
+    seen = []
+
+    class Stamping(celery.Task):
+        def apply_async(self, args, kwargs, **options):
+            seen.append(tuple(args))
+            return super().apply_async(args, {**kwargs, "stamped": 1}, **options)
+
+    def route(name, args, kwargs, options, task=None, **_):
+        seen.append(tuple(args))
+
+    app = celery.Celery(broker="memory://", task_cls=Stamping, set_as_current=False)
+    app.conf.task_routes = (route,)
+    with configure(backend=CeleryBackend(app)):
+        assert eager.new(IDS).native_id
+    assert seen == [(), ()]
+
+
 def test_celery_s_retry_in_the_last_attempt_says_that_none_is_left(caplog):
     """Code that catches that error, to mark a row as failed, goes on to do so."""
 
