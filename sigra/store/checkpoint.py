@@ -68,7 +68,10 @@ class Checkpoint:
         return sha256(self.body.encode()).hexdigest()
 
     def is_signed(self, keys: PublicKeys) -> bool:
-        """Tell whether one of the keys signed it."""
+        """Tell whether one of the keys signed it.
+
+        ``keys``: public keys by their ids, as ``{signer.key_id: signer.public_key}``.
+        """
         return is_signed(keys, self.key_id, self.signature, _PURPOSE, self.body)
 
     def is_whole(self) -> bool:
