@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from sigra.backends.celery_run import TASK, run
-from sigra.backends.celery_send import SURELY, Lent, countdown, on_rabbitmq, queue_of
+from sigra.backends.celery_send import SURELY, Lent, countdown, on_rabbitmq, own_app, queue_of
 from sigra.backends.celery_settle import Settle
 from sigra.backends.celery_unknown import KeepUnknown, unknown_queue_of
 from sigra.backends.envelope import MARK, pack
-from sigra.backends.external import native
 from sigra.backends.kombu_json import fit, refuse_pickle
 from sigra.backends.producing import able_to, seconds_until, sending
 from sigra.backends.registering import expect, register_with
 from sigra.definition import Definition
 from sigra.errors import EnqueueError
 from sigra.job import Job
-
-_celery = native("celery", "celery")
 
 
 class CeleryBackend:
@@ -36,11 +33,12 @@ class CeleryBackend:
     capabilities = able_to("queue")
 
     def __init__(self, app: Any = None, *, note_begins: bool = True) -> None:
-        self.app = getattr(app := app or _celery.current_app, "_get_current_object", lambda: app)()
+        self.app = own_app(app)
         refuse_pickle(expect(self.app, "steps", "CeleryBackend takes a Celery app").conf)
         if on_rabbitmq(self.app.conf):
             self.capabilities |= able_to("at_least_once")
-        self._note_begins, self.unknown_queue = note_begins, unknown_queue_of(self.app)
+        self._note_begins = note_begins
+        self.unknown_queue = unknown_queue_of(self.app)
         self.app.steps["consumer"] |= {KeepUnknown, Settle}
         register_with(self.app, self._register)
 

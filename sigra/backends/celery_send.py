@@ -17,6 +17,7 @@ from sigra.job import Job
 
 T = TypeVar("T")
 
+_celery = native("celery", "celery")
 _pools = native("kombu.pools", "celery")
 _quorum = native("celery.utils.quorum_queues", "celery")
 _ConnectionPool = native("kombu.connection", "celery").ConnectionPool
@@ -35,6 +36,12 @@ _OPTIONS = {
     "amqp": {"confirm_publish": True, "read_timeout": _TIMEOUT, "write_timeout": _TIMEOUT},
     "redis": {"socket_timeout": _TIMEOUT},
 }
+
+
+def own_app(app: Any) -> Any:
+    """Return the application's app, which may be given by a proxy; by default Celery's current."""
+    app = _celery.current_app if app is None else app
+    return getattr(app, "_get_current_object", lambda: app)()
 
 
 class Own(Generic[T]):

@@ -1033,6 +1033,12 @@ def test_an_app_may_be_given_by_a_proxy(proxy):
     assert backend.app is app
 
 
+def test_what_is_given_in_place_of_an_app_is_refused_if_it_is_false_too():
+    """As an address that a setting leaves empty: it is not the current app that is meant."""
+    with pytest.raises(TypeError, match="takes a Celery app, not str;"):
+        CeleryBackend("")
+
+
 def test_a_task_class_of_the_app_s_own_may_ask_for_args_and_change_them():
     """Celery's ``delay`` passes them by position, so such a class works with native tasks."""
     seen = []
