@@ -98,7 +98,7 @@ class ChainCheck:
                     commitment, version_of(digest),
                 ),
             )  # fmt: skip
-        else:
+        if good:  # also where it does not follow: a gap that is known hides no change beside it
             self._check_payload(sequence, digest, event_id, actor_id, commitment, salt, payload)
         known = self._anchored.hashes.get(sequence)
         if known is not None and known != digest.hex():

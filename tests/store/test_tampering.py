@@ -208,6 +208,25 @@ def test_a_gap_that_was_hashed_is_found(filled: SqlAuditSink) -> None:
     assert first(found(filled)) == ("removed", 10)
 
 
+@pytest.mark.parametrize("gone", [1, 4])
+def test_a_gap_hides_no_change_of_the_entry_after_it(filled: SqlAuditSink, gone: int) -> None:
+    """Who knows of the gap compares the findings, and sees another one."""
+    acme = entries.c.chain == 1
+    filled.database.write(
+        lambda c: c.execute(entries.delete().where(acme, entries.c.sequence == gone))
+    )
+    known = found(filled).findings
+    after = entries.update().where(acme, entries.c.sequence == gone + 1)
+    filled.database.write(lambda c: c.execute(after.values(payload="{}")))
+    (new,) = [one for one in found(filled).findings if one not in known]
+    reason = "its payload is not what was committed to"
+    assert (new.kind, new.sequence, new.reason) == ("changed", gone + 1, reason)
+    emptied = after.values(payload=None, salt=None, actor_id=None)
+    filled.database.write(lambda c: c.execute(emptied))
+    report = found(filled)
+    assert (report.erased, report.found) == (1, len(known) + 1)
+
+
 def test_an_entry_from_before_what_was_pruned_was_inserted(filled: SqlAuditSink) -> None:
     """Though it follows the last one that was pruned, and its hash is that of its fields."""
     rows = {row["sequence"]: row for row in read_state(filled)["entries"] if row["chain"] == 1}
