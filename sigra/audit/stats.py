@@ -25,9 +25,7 @@ class AuditStats(NamedTuple):
 
 # A step of such an iterator is atomic, and `for _ in emitted: break` takes one without a call, so
 # that it counts even where the stack has no room left for a call.
-emitted = count()
-disabled = count()
-failed = count()
+emitted, disabled, failed = count(), count(), count()
 
 
 def audit_stats() -> AuditStats:
