@@ -23,7 +23,8 @@ ID_KEYS = (*TENANT_KEYS, IMPERSONATOR_KEY)
 _INJECTED = ("args", "job")
 _NOT_A_SCOPE = ("self", "cls", *_INJECTED, *ID_KEYS)
 _SCOPE = re.compile(r"\b(AuditScope|Any)\b")
-# Of types but those that stand for one of their arguments: a list[AuditScope] is no scope.
+# The arguments of a generic type: a list[AuditScope] is no scope. Not those of Optional, Union and
+# Annotated, which stand for one of their arguments.
 _ARGUMENTS = re.compile(r"(?<!Optional)(?<!Union)(?<!Annotated)\[(\[[^][]*\]|[^][])*\]")
 
 AS_WRITTEN: dict[str, Any] = {"annotation_format": 4} if sys.version_info >= (3, 14) else {}
@@ -157,7 +158,7 @@ def _refuse_kind(function: Callable[..., Any], where: str, parameter: Parameter)
         raise TypeError(f"{where} has {parameter.name!r} positional-only: move it after the '/'")
     noted = parameter.annotation if parameter.default is Parameter.empty else ""
     if "AuditScope" in str(getattr(noted, "__args__", noted)) and _takes_scope(function, noted):
-        raise TypeError(f"{where}: put the scope first, and use @tenant_worker: no other gets one")
+        raise TypeError(f"{where}: put the scope first, and use @tenant_worker: only it passes one")
     if parameter.name in ("self", "cls") and parameter.default is Parameter.empty:
         raise TypeError(f"{where} takes {parameter.name!r}; make a method a @staticmethod")
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 lock, backend_lock = threading.RLock(), threading.RLock()
 """``lock`` is held while the catalog or the settings change; ``backend_lock`` while a backend is
-made. They are two, because that may import a module, and so wait for a thread that imports it and
-enters its workers here."""
+made. They are two, because making a backend may import a module, and so wait for another thread
+that is importing it and, to register its workers, needs ``lock``."""
 
 for each in (lock, backend_lock):  # a thread that holds one is missing in the child
     in_child(after_in_child=each._at_fork_reinit)  # type: ignore[attr-defined]

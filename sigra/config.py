@@ -25,9 +25,9 @@ _UNCHANGED: Any = object()
 class Config:
     """One state of the settings.
 
-    ``token`` identifies it. A worker remembers the token, not the settings, together with the
-    backend that it chose by them. So no worker keeps earlier settings or their default backend
-    alive; only a backend from ``backends`` lives until the worker chooses again.
+    ``token`` identifies it. A worker remembers the token and the backend that it chose, but not the
+    settings. So it keeps neither earlier settings nor their default backend alive, and a backend
+    from ``backends`` only until it chooses again.
     """
 
     backend: Backend | None = None

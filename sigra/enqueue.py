@@ -126,9 +126,11 @@ class Enqueuer:
         return frozen
 
     def choose(self, given: dict[str, Any]) -> tuple[JobOptions, Any, bool]:
-        """Lay the call's options over the decorator's, and find a backend that honours them.
+        """Lay the call's options over the decorator's, and choose the backend.
 
-        Return the options, the backend, and whether the job may be for another organization.
+        Raises ``InvalidOptionError`` for an option that is wrong or that the backend does not
+        honour. Returns the options, the backend, and whether the job may cross to another
+        organization.
         """
         definition, settings, (known, backend) = self._definition, config.current, self._chosen
         if not given and known is settings.token:

@@ -1,4 +1,7 @@
-"""One attempt of one job: admit, build the scope, run, conclude, audit."""
+"""One attempt of one job: admit, build the scope, run, conclude.
+
+``conclude`` turns the outcome into a verdict, a log line and an audit event.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +56,8 @@ def admit(attempt: Attempt) -> Verdict | None:
 def execute(attempt: Attempt, run: Callable[..., Any] | None = None) -> Verdict:
     """Run one attempt to its end in this thread; never raise what the function raised.
 
-    ``run`` runs a coroutine to its end, given it and its context; by default on an event loop
-    in this thread.
+    ``run(coroutine, context)`` runs a coroutine to its end and returns its value; by default
+    ``run_coroutine`` does.
     """
     context = copy_context()
     context.run(running.set, attempt)
@@ -121,7 +124,7 @@ def in_event_loop() -> bool:
 
 
 def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: Any = None) -> Any:
-    """Run a coroutine to its end on an event loop of its own, which ``make`` makes."""
+    """Run a coroutine to its end in this thread, on a new event loop, which ``make()`` returns."""
     if in_event_loop():
         coroutine.close()
         raise RuntimeError(
@@ -137,10 +140,11 @@ def run_coroutine(coroutine: Coroutine[Any, Any, Any], context: Context, make: A
 
 
 async def contain(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, list[BaseException]]:
-    """Return what the body returns, and what it raises: a SystemExit would stop the loop.
+    """Return what the body returned and a list with what it raised, if anything.
 
-    The latter in a list, to be popped: a frame that raises an error and has a name for it is kept
-    by it, and keeps it, with all that the body had in hand, until the garbage is collected.
+    It is not raised here, because a SystemExit that leaves a task stops the loop. The caller pops
+    it from the list as it raises it: a name for it would tie error and frame into a cycle, which
+    keeps all that the body had in hand until the garbage is collected.
     """
     try:
         return await coroutine, []

@@ -98,7 +98,7 @@ get_referents = all_referents if HAS_GIL else _held_by
 
 
 class LargeError(ValueError):
-    """Tell that a value makes more JSON than it may, perhaps because it holds another often."""
+    """Tell that a value makes more JSON than it may, perhaps because one part of it recurs."""
 
 
 def check_depth(value: Any, most: int) -> None:
@@ -117,7 +117,7 @@ def check_depth(value: Any, most: int) -> None:
         if size > 1_000:
             break
     near, size = [value], 0
-    for _ in range(LEVELS + 1):  # again: slower, but with no more at a time than fits
+    for _ in range(LEVELS + 1):  # again, more slowly: what is held at a time stays small
         if not (nested := [held for held in near if type(held) not in _LEAVES]):
             return
         fits = {*_NESTING}.issuperset(map(type, nested)) and sum(map(len, nested)) <= most

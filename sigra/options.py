@@ -101,7 +101,7 @@ def parse_options(
     for name, value in given.items():
         if (check := _CHECKS.get(name)) is None:
             known = f"{', '.join(OPTION_NAMES)} and, for one call, cross_tenant"
-            raise InvalidOptionError(name, f"no such option; there are {known}", worker)
+            raise InvalidOptionError(name, f"no such option; the options are {known}", worker)
         try:
             checked[name] = check(value)
         except ValueError as error:

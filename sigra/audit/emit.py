@@ -55,11 +55,12 @@ def log_safe(
     ``action``: a name such as "invoice.close". ``scope``: a job's ``AuditScope``, the host's
     request scope (an object or a dict with ``user``, ``active_organization`` and perhaps
     ``impersonating_from``) or None; ids that are passed win over it. ``outcome``: "success",
-    "failure" or "error". ``target_id``: str, int or UUID. ``metadata``: a mapping; if it is over
-    8,192 bytes of JSON, its digest takes its place. ``occurred_at``: an aware datetime; by
-    default now. ``audit_schema``: by default that of the running job or of ``configure()``; with
-    None nothing is logged. ``conn``: a connection or session, in whose transaction a store
-    writes, behind a savepoint. Secrets in ``metadata`` and in texts are redacted.
+    "failure" or "error". ``target_id``: str, int or UUID. ``target_type``, ``actor_type``,
+    ``ip_address`` and ``user_agent``: str. ``metadata``: a mapping; if it is over 8,192 bytes of
+    JSON, its digest takes its place. ``occurred_at``: an aware datetime; by default now.
+    ``audit_schema``: by default that of the running job or of ``configure()``; with None nothing is
+    logged. ``conn``: a connection or session, in whose transaction a store writes, behind a
+    savepoint. Secrets in ``metadata`` and in texts are redacted.
     """
     try:
         # Here, where the report of a failure names it.
