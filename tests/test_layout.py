@@ -187,7 +187,7 @@ def test_the_core_has_less_than_2500_lines_of_code() -> None:
 
 def test_the_core_does_not_grow() -> None:
     """What is added to the core takes the place of something."""
-    assert lines_of_the_core() <= 3_183
+    assert lines_of_the_core() <= 3_181
 
 
 QUEUES = sorted(JOB_LIBRARIES - {"kombu", "redis"})
