@@ -39,6 +39,7 @@ class Settle(_Step):  # type: ignore[misc, valid-type]
         for task in consumer.app.tasks.values():
             if getattr(task, MARK, False):
                 task.Request = _settling(_symbol_by_name(task.Request))
+                task.max_retries = None  # an annotation for all tasks would end ours too soon
 
     def start(self, consumer: Any) -> None:
         """Prepare the pool, which has its processes by now."""
