@@ -31,9 +31,9 @@ def fit(payload: dict[str, Any]) -> dict[str, Any]:
 
 
 def unfit(payload: dict[str, Any]) -> Mapping[str, Any]:
-    """Undo ``fit``; leave what is no JSON to ``unpack``."""
+    """Undo ``fit``, whatever a task class has added; leave what is no JSON to ``unpack``."""
     text, whole = payload.get(MARK), None
-    if isinstance(text, str) and len(payload) == 1:
+    if isinstance(text, str):
         with suppress(ValueError, RecursionError):
             whole = loads(text)
     return whole if isinstance(whole, dict) else payload

@@ -1061,6 +1061,21 @@ def test_a_task_class_of_the_app_s_own_may_ask_for_args_and_change_them():
     assert seen == [(), ()]
 
 
+def test_a_task_class_may_add_keys_beside_text_that_kombu_would_decode(caplog):
+    """Such an envelope travels as text, which was then taken for the args of a job sent by hand."""
+
+    class Stamping(celery.Task):
+        def apply_async(self, args, kwargs, **options):
+            return super().apply_async(args, {**kwargs, "stamped": 1}, **options)
+
+    app = celery.Celery(broker="memory://", task_cls=Stamping, set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)), caplog.at_level("WARNING", "sigra.job"):
+        eager.new({**IDS, "why": "said so", "value": {"__type__": "datetime"}})
+    ends = [record.getMessage() for record in caplog.records if record.name == "sigra.job"]
+    assert [end.partition(", attempt ")[2] for end in ends] == ["1 of 1, failed: said so"]
+
+
 def test_celery_s_retry_in_the_last_attempt_says_that_none_is_left(caplog):
     """Code that catches that error, to mark a row as failed, goes on to do so."""
 
