@@ -59,8 +59,12 @@ def _refuse_natives(tasks: Mapping[str, Any]) -> None:
 
 @cache
 def _settling(request: Any) -> Any:
-    """Return the app's own class of Celery requests, with ``_Settling`` mixed in."""
-    return request if issubclass(request, _Settling) else type("Request", (_Settling, request), {})
+    """Return the app's own class of Celery requests, with ``_Settling`` between it and Celery's."""
+    if issubclass(request, _Settling):
+        return request
+    celerys = _symbol_by_name("celery.worker.request:Request")
+    ours = type("Request", (_Settling, celerys), {})
+    return ours if request is celerys else type("Request", (request, ours), {})
 
 
 class _Settling:
@@ -72,7 +76,7 @@ class _Settling:
         if soft:
             super().on_timeout(soft, timeout)  # type: ignore[misc]
         else:
-            self.on_failure(_info(_exceptions.TimeLimitExceeded(timeout)))
+            _Settling.on_failure(self, _info(_exceptions.TimeLimitExceeded(timeout)))
 
     def on_failure(self: Any, exc_info: Any, *args: Any, **kwargs: Any) -> Any:
         """Do what Celery does; if that raises, settle the message here unless it is settled.

@@ -955,6 +955,41 @@ def test_a_time_limit_that_celery_tells_of_twice_sends_its_job_once(cancelled):
     assert (sent, settled) == (([], []) if cancelled else ([1], ["acknowledged"]))
 
 
+def test_a_request_class_of_the_app_s_own_hears_of_a_hard_time_limit():
+    """As the one in Celery's documentation does, to log it."""
+    from billiard.einfo import ExceptionInfo
+    from celery.worker.request import Request
+
+    told = []
+
+    class Telling(Request):
+        def on_timeout(self, soft, timeout):
+            super().on_timeout(soft, timeout)
+            told.append("on_timeout")
+
+        def on_failure(self, exc_info, *args, **kwargs):
+            super().on_failure(exc_info, *args, **kwargs)
+            told.append("on_failure")
+
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.Task.Request, app.conf.task_default_queue = Telling, f"sigra-{time.monotonic_ns()}"
+    with configure(backend=CeleryBackend(app)), app.connection_for_write() as connection:
+        Settle(SimpleNamespace(app=app))
+        eager.new(IDS)
+        queue = kombu.Queue(app.conf.task_default_queue, channel=connection.default_channel)
+        task = app.tasks[eager.name]
+        request = task.Request(queue.get(), app=app, task=task)
+        request.on_timeout(soft=False, timeout=2)
+        assert told == ["on_timeout"]
+        try:
+            raise celery.exceptions.TimeLimitExceeded(2)
+        except celery.exceptions.TimeLimitExceeded:
+            request.on_failure(ExceptionInfo())  # of which Celery tells then
+        assert told == ["on_timeout", "on_failure"]
+        assert queue.get().headers["retries"] == 1
+        assert queue.get() is None
+
+
 @pytest.mark.parametrize("broker", ["memory://", "redis://127.0.0.1:1/0"])
 def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
     """A job that runs inside ``.new()`` cannot be delivered again, so nothing is noted."""
