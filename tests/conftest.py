@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
@@ -73,6 +74,17 @@ def few(items: list[pytest.Item]) -> set[pytest.Item]:
     for item in items:
         cases[item.nodeid.partition("[")[0]].append(item)
     return {Random(name).choice(of) for name, of in cases.items()}
+
+
+@pytest.hookimpl(trylast=True)  # when all parametrize
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Where few cases are tried, make tests of one case of each kind of marks, from which -m takes."""
+    if not MANY:
+        kinds = defaultdict[frozenset[str], list[Any]](list)
+        for case in metafunc._calls:
+            kinds[frozenset(mark.name for mark in case.marks)].append(case)
+        chosen = Random(metafunc.definition.nodeid)
+        metafunc._calls[:] = [chosen.choice(of) for of in kinds.values()]
 
 
 @pytest.hookimpl(trylast=True)  # of what -m has left

@@ -284,7 +284,7 @@ def doubled() -> Any:
         [[0] * 10_000] * 1_000_000,
         [{LONG_TEXT: 1}] * 1_000_000,
         [type("Text", (str,), {})(LONG_TEXT)] * 10_000,
-        {str(n): {"a": [LONG_TEXT] * 100} for n in range(10_000)},
+        {str(n): {"a": [LONG_TEXT] * 100} for n in range(1_000)},
     ],
     ids=range(7),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import import_module
@@ -155,15 +155,19 @@ def nodes(name: str) -> list[ast.AST]:
 @cache
 def code_lines(name: str) -> int:
     """Count the lines of a module that hold code."""
-    return code_lines_in(path_of(name))
+    return lines_of_code(path_of(name).read_text("utf-8"), nodes(name))
 
 
 def code_lines_in(path: Path) -> int:
     """Count the lines of a file that hold code: no blank ones, comments and docstrings."""
     source = path.read_text("utf-8")
+    return lines_of_code(source, ast.walk(ast.parse(source)))
+
+
+def lines_of_code(source: str, tree: Iterable[ast.AST]) -> int:
     texts = {
         line
-        for node in ast.walk(ast.parse(source))
+        for node in tree
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for line in range(node.lineno, (node.end_lineno or 0) + 1)
     }
@@ -227,9 +231,9 @@ def test_no_adapter_logs_an_id_as_it_came() -> None:
     """A queue's ids are chosen by whoever can write to it: they are shown cut, and on one line."""
     calls = [
         (name, node)
-        for name, tree in modules().items()
+        for name in modules()
         if name.startswith("backends.") and not name.startswith("backends.inprocess")
-        for node in ast.walk(tree)
+        for node in nodes(name)
         if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")
         if "job %s" in ast.unparse(node.args[0])
     ]

@@ -789,7 +789,7 @@ def test_a_signal_stops_the_look_at_the_indexes(sink: SqlAuditSink) -> None:
     """Of a large store it takes minutes, and Python itself handles no signal meanwhile."""
     sink.write(event(1))
     many = """
-        WITH RECURSIVE more(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM more WHERE n < 60000)
+        WITH RECURSIVE more(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM more WHERE n < 15000)
         INSERT INTO sigra_audit_entries SELECT chain, n, randomblob(32), hash, n, occurred_at, action,
         outcome, worker, actor_id, commitment, salt, payload FROM sigra_audit_entries, more"""
     alter(sink, lambda connection: connection.exec_driver_sql(many))
