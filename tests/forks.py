@@ -3,9 +3,9 @@
 What the tests import is loaded once and each test is collected once, so that a process more
 costs next to nothing, and waits for a clock or a program while others work. A fork takes some
 more tests of one module or class whenever it is done with some, and one alone of those that are
-marked with ``waits``; two of these come in turn with some others, so that there is always a fork
-that works. It tells the first process what came of each, which shows, counts and remembers it as
-if it had run it itself.
+marked with ``waits``; three of these come in turn with some others, so that there is always a fork
+that works, and what waits long has begun in good time. It tells the first process what came of
+each, which shows, counts and remembers it as if it had run it itself.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _in_turn(items: list[pytest.Item]) -> Groups:
         size = 1 if wait else _MOST
         groups[not wait].extend(some[at : at + size] for at in range(0, len(some), size))
     waiting, others = groups
-    in_turn = zip_longest(waiting[::2], waiting[1::2], others)
+    in_turn = zip_longest(waiting[::3], waiting[1::3], waiting[2::3], others)
     return [group for group in chain.from_iterable(in_turn) if group]
 
 
