@@ -215,6 +215,9 @@ class QueueContract(ConsumerContract):
             return bool(journal.runs(workers.agnostic.name))
 
         journal.wait(harness, back, "the consumer to come back")
+        if not harness.outlives_its_server:  # it may end later, as soon as all of it has found out
+            harness.stop()
+            harness.start()
 
     def test_a_rolling_deploy_loses_nothing(self, harness: QueueHarness, journal: Journal) -> None:
         """Consumers of two releases, side by side, with the jobs of both: each runs once.
