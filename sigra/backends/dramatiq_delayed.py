@@ -73,11 +73,21 @@ class Awake(Received):
 
     def __next__(self) -> Any:
         """Return the next message, or None where there is none now."""
-        message, before = super().__next__(), self._at
+        message = super().__next__()
+        self._look()
+        if message is not None:  # which is copied as soon as it is due
+            message.copy = partial(self._copy, message.copy)
+        return message
+
+    def _copy(self, copy: Callable[..., Any], **changes: Any) -> Any:
+        self._look()
+        return copy(**changes)
+
+    def _look(self) -> None:
+        before = self._at
         self._at = time.time()  # the monotonic clock of a machine that sleeps stands still too
         if self._at - before > self._limit:
             raise _ConnectionClosed("this consumer stood still, and fetches its delayed jobs anew")
-        return message
 
 
 def _ack(consumer: Any, thread: int, own: Callable[[Any], None], message: Any) -> None:

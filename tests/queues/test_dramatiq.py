@@ -40,6 +40,7 @@ from dramatiq.brokers.stub import StubBroker  # noqa: E402
 from dramatiq.errors import ConnectionClosed  # noqa: E402
 from dramatiq.middleware import CurrentMessage, Interrupt, Middleware, MiddlewareError  # noqa: E402
 from dramatiq.results import Results  # noqa: E402
+from dramatiq.worker import _ConsumerThread  # noqa: E402
 from dramatiq_app import (  # noqa: E402
     awaits,
     fails,
@@ -399,6 +400,28 @@ class TestDramatiqOnRedis(DramatiqContract):
             harness, lambda: jobs[1].id in {run["job_id"] for run in journal.runs()}, "one more"
         )
         assert [run["job_id"] for run in journal.runs()] == [job.id for job in jobs]
+
+    def test_one_that_stood_still_as_it_had_just_fetched_sends_on_nothing(self, harness, journal):
+        """The job was due when it went on: it was sent on before the consumer looked at the time."""
+        delayed, broker = f"{harness.queue}.DQ", harness.broker
+        harness.stop()
+        job = workers.echo.new(IDS, delay=0.1)
+        waits = {"queue_name": delayed, "prefetch": 1}
+        thread = _ConsumerThread(broker=broker, work_queue=None, worker_timeout=100, **waits)
+        with not_hanging():
+            for has_stood_still in (True, False):
+                thread.consumer = broker.consume(timeout=100, **waits)
+                thread.handle_message(next(filter(None, thread.consumer)))
+                time.sleep(0.2)  # until it is due
+                if has_stood_still:
+                    thread.consumer._at -= 3_600
+                    with pytest.raises(ConnectionClosed, match="stood still"):
+                        thread.handle_delayed_messages()
+                    assert not harness.direct.client.llen(f"{harness.queue}:{harness.queue}")
+            thread.handle_delayed_messages()
+        harness.start()
+        journal.wait(harness, lambda: bool(journal.runs()), "its run")
+        assert [run["job_id"] for run in journal.runs()] == [job.id]
 
 
 class TestDramatiqOnRabbitMQ(DramatiqContract):
