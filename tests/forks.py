@@ -11,6 +11,7 @@ each, which shows, counts and remembers it as if it had run it itself.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import traceback
@@ -74,6 +75,8 @@ def run(session: pytest.Session, number: int) -> None:
     groups = _in_turn(session.items)
     session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # theirs too
     claims = _queue(len(groups))
+    gc.collect()
+    gc.freeze()  # what is held here, no fork has to look through at its end
     forks: list[Fork] = []
     for _ in range(number):
         forks.append(Fork(session, groups, claims, forks))
