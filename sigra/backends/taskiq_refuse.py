@@ -13,6 +13,7 @@ from sigra.backends.producing import SAMPLE, require_json
 from sigra.definition import Definition
 
 _Dependency = native("taskiq_dependencies.dependency", "taskiq").Dependency
+_graph = native("taskiq_dependencies.graph", "taskiq")
 _taskiq = native("taskiq", "taskiq")
 _nothing_added = _taskiq.ScheduleSource.add_schedule
 
@@ -54,11 +55,16 @@ def refuse_unwritable(schedules: Any) -> None:
 
 
 def refuse_dependencies(definition: Definition) -> None:
-    """Raise ``ValueError`` for a worker that would get a ``TaskiqDepends(...)`` as it is."""
+    """Raise ``ValueError`` for a worker that would get a ``TaskiqDepends(...)`` as it is.
+
+    Or FastAPI's ``Depends(...)``, which taskiq resolves too where FastAPI is installed.
+    """
+    fastapi_s = getattr(_graph, "FastapiDepends", None) or _Dependency
     for parameter in signature(definition.function).parameters.values():
-        if isinstance(parameter.default, _Dependency):
+        if isinstance(parameter.default, (_Dependency, fastapi_s)):
+            kind = "TaskiqDepends" if isinstance(parameter.default, _Dependency) else "Depends"
             raise ValueError(
-                f"parameter {parameter.name!r} of worker {definition.name!r} is TaskiqDepends(...),"
-                " but a worker's parameters come from its job's args alone: leave it out, and make "
+                f"parameter {parameter.name!r} of worker {definition.name!r} is {kind}(...), "
+                "but a worker's parameters come from its job's args alone: leave it out, and make "
                 "in the body what it stood for"
             )

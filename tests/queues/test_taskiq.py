@@ -947,6 +947,22 @@ def test_a_worker_that_asks_for_a_dependency_of_taskiq_s_is_refused():
     assert broker.find_task("queues.depends") is None
 
 
+def test_a_worker_that_asks_for_a_dependency_of_fastapi_s_is_refused(monkeypatch):
+    """Taskiq resolves those too, by the class that FastAPI makes them of, if it is installed."""
+
+    class Depends:
+        pass
+
+    def depends(scope, invoice_id, session=Depends()):
+        pass
+
+    monkeypatch.setattr("taskiq_dependencies.graph.FastapiDepends", Depends)
+    TaskiqBackend(taskiq.InMemoryBroker())
+    told = r"parameter 'session' of worker 'queues.depends_on_fastapi' is Depends\(\.\.\.\)"
+    with pytest.raises(ValueError, match=told):
+        tenant_worker(name="queues.depends_on_fastapi")(depends)
+
+
 @pytest.mark.parametrize("field", ["task_name", "task_id"])
 def test_a_job_of_a_name_or_id_that_no_broker_carries_is_refused(field):
     """Its scheduler tried for ever to send its next run, and RabbitMQ broke the connection."""
