@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sigra.backends.celery_begun import begun_before
+from sigra.backends.celery_eager import run_through
 from sigra.backends.celery_limit import settled, settling
 from sigra.backends.celery_retry import retry
 from sigra.backends.celery_send import SURELY, Lent, countdown
@@ -44,7 +45,7 @@ def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
         if args:
             consumed = refuse_positional(task.name, task.request.id)
         else:
-            consumed = _consume(task, unfit(kwargs))
+            consumed = run_through(task, unfit(kwargs), _consume)
         _settle(task, consumed)
     except _exceptions.SoftTimeLimitExceeded as error:
         # Outside of the body: it comes again as if its process had died.
@@ -80,8 +81,6 @@ def _settle(task: Any, consumed: Consumed) -> None:
     match verdict.state:
         case "retryable":
             _send_again(task, consumed)
-            if task.request.is_eager and task.app.conf.task_eager_propagates:
-                raise _exceptions.Ignore  # .new() would raise a Retry
             raise _exceptions.Retry(text, when=verdict.delay)
         case "scheduled":
             _send_again(task, consumed)

@@ -63,36 +63,45 @@ class _OwnPool(_ConnectionPool):  # type: ignore[misc, valid-type]
 class Lent:
     """Have a producer that returns once the broker has the message; ``with`` gives it back.
 
-    A task class of the application's may send later, as once its transaction is committed. By
-    then another thread may have that producer: each such message takes one anew.
+    It is taken at its first use: an eager job, which sends nothing, holds none while it runs. A
+    task class of the application's may send later, as once its transaction is committed. By then
+    another thread may have that producer: each such message takes one anew.
     """
 
     _own: Any = None
+    _lends = False
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     def __enter__(self) -> Self:
-        pool, timeout = _pool_of(self._app), self._app.conf.broker_pool_acquire_timeout
-        self._own = pool.acquire(block=True, timeout=timeout).__enter__()
+        self._lends = True
         return self
 
     def __exit__(self, *error: object) -> None:
-        own, self._own = self._own, None
-        own.__exit__(*error)
+        own, self._own, self._lends = self._own, None, False
+        if own is not None:
+            own.__exit__(*error)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._own, name)
+        return getattr(self._taken(), name)
+
+    def _taken(self) -> Any:
+        if self._own is None and self._lends:
+            pool, timeout = _pool_of(self._app), self._app.conf.broker_pool_acquire_timeout
+            self._own = pool.acquire(block=True, timeout=timeout).__enter__()
+        return self._own
 
     @property
     def connection(self) -> Any:
         """The producer's; afterwards the one of which the pool's are copies, never open itself."""
-        return self._own.connection if self._own else _pool_of(self._app).connections.connection
+        own = self._taken()
+        return own.connection if own else _pool_of(self._app).connections.connection
 
     def publish(self, *args: Any, **options: Any) -> Any:
         """Publish by the producer that is lent, or by another."""
-        if self._own:
-            return self._own.publish(*args, **options)
+        if own := self._taken():
+            return own.publish(*args, **options)
         with Lent(self._app) as another:
             return another.publish(*args, **options)
 

@@ -30,7 +30,14 @@ from servers import need
 celery = need("celery")
 kombu = need("kombu", "celery")
 
-from sigra import EnqueueError, Failure, InvalidOptionError, configure, tenant_worker  # noqa: E402
+from sigra import (  # noqa: E402
+    EnqueueError,
+    Failure,
+    InvalidOptionError,
+    Snooze,
+    configure,
+    tenant_worker,
+)
 from sigra.backends.celery import CeleryBackend  # noqa: E402
 from sigra.backends.celery_begun import begun_before  # noqa: E402
 from sigra.backends.celery_send import _pool_of  # noqa: E402
@@ -64,6 +71,27 @@ def asks_celery(scope, args):
 @tenant_worker(name="queues.eager")
 def eager(scope, args):
     return Failure(args["why"]) if args.get("why") else None
+
+
+RAN: list[tuple[int, int, int]] = []
+"""The attempt, the snoozes and Celery's retries of each run of ``counts_down`` in this process."""
+
+
+@pytest.fixture
+def ran() -> list[tuple[int, int, int]]:
+    RAN.clear()
+    return RAN
+
+
+@tenant_worker(name="queues.counts_down", max_attempts=13, backoff=0)
+def counts_down(scope, job, left, how):
+    ends = left == job.attempt + job.snoozes
+    RAN.append((job.attempt, job.snoozes, celery.current_task.request.retries))
+    if how == "children":
+        if left:
+            counts_down.new({**IDS, "left": left - 1, "how": how}, max_attempts=1)
+        return None
+    return None if ends else Snooze(60) if how == "snoozes" else Failure("said so")
 
 
 class CeleryHarness(QueueHarness):
@@ -1000,6 +1028,79 @@ def test_an_eager_job_needs_no_broker_for_a_note(broker, caplog):
     assert [
         record.getMessage() for record in caplog.records if "could not be counted" in record.msg
     ] == []
+
+
+RUNS = {
+    "fails": [(attempt, 0, attempt - 1) for attempt in range(1, 13)],
+    "snoozes": [(1, snoozes, 0) for snoozes in range(12)],
+    "children": [(1, 0, 0)] * 13,
+}
+
+
+@pytest.mark.parametrize("how", RUNS)
+def test_an_eager_job_holds_no_producer_while_it_runs(how, ran):
+    """The pool has ten: the eleventh run waited for ever for one of those inside which it ran."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.update(task_always_eager=True, broker_pool_acquire_timeout=5)
+    with not_hanging(), configure(backend=CeleryBackend(app)):
+        counts_down.new({**IDS, "left": 12, "how": how}, max_attempts=13 if how == "fails" else 1)
+    assert ran == RUNS[how]
+
+
+def test_an_eager_job_that_snoozes_for_ever_is_given_up(ran, caplog):
+    """Its waits are skipped, so ``.new()`` would never return."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    with not_hanging(), configure(backend=CeleryBackend(app)):
+        job = counts_down.new({**IDS, "left": -1, "how": "snoozes"})
+    assert len(ran) == 1000
+    given_up = f"job {job.id} of queues.counts_down is given up: it has not ended after 1000 runs"
+    assert given_up in caplog.text
+
+
+def test_an_eager_job_that_waits_for_a_deploy_is_given_up(caplog):
+    """It went round for ever."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.update(task_always_eager=True, broker_pool_acquire_timeout=5)
+    with not_hanging(), configure(backend=CeleryBackend(app)):
+        written = {"sigra": 99, "args": {}}
+        app.signature(eager.name, kwargs=written).apply_async(task_id="newer")
+    assert "job newer of queues.eager is given up: it waits for a deploy" in caplog.text
+
+
+def test_an_eager_retry_needs_no_result_backend(ran):
+    """It stores no result; with Redis away, Celery tried again and again to write that state."""
+    away = "redis://127.0.0.1:1/0"
+    app = celery.Celery(broker="memory://", backend=away, set_as_current=False)
+    app.conf.task_always_eager = True
+    with not_hanging(), configure(backend=CeleryBackend(app)):
+        counts_down.new({**IDS, "left": 2, "how": "fails"})
+    assert ran == RUNS["fails"][:2]
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "goes_on"),
+    [
+        ("queues.eager", {}, True),
+        ("queues.eager", {"why": "said so"}, False),
+        ("queues.counts_down", {"left": 3, "how": "fails"}, True),
+        ("queues.counts_down", {"left": -1, "how": "fails"}, False),
+        ("queues.counts_down", {"left": 3, "how": "snoozes"}, True),
+    ],
+)
+def test_an_eager_chain_goes_on_once_its_job_has_succeeded(name, args, goes_on):
+    """It ended at a snooze, and went on after a job that failed in all of several attempts."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager, followed = True, []
+
+    @app.task(name="native.follows", shared=False)
+    def follows():
+        followed.append(True)
+
+    with not_hanging(), configure(backend=CeleryBackend(app)):
+        first = app.signature(name, kwargs={**IDS, **args})
+        celery.chain(first, follows.si(), app=app).apply_async()
+    assert followed == [True] * goes_on
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
