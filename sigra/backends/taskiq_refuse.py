@@ -5,7 +5,8 @@ And workers whose parameters taskiq would have to fill.
 
 from __future__ import annotations
 
-from inspect import signature
+from collections.abc import Iterable
+from inspect import Parameter, signature
 from typing import Any
 
 from sigra.backends.external import native
@@ -55,16 +56,25 @@ def refuse_unwritable(schedules: Any) -> None:
 
 
 def refuse_dependencies(definition: Definition) -> None:
-    """Raise ``ValueError`` for a worker that would get a ``TaskiqDepends(...)`` as it is.
+    """Raise ``ValueError`` for a worker that has a ``TaskiqDepends(...)``, by default or annotated.
 
     Or FastAPI's ``Depends(...)``, which taskiq resolves too where FastAPI is installed.
     """
     fastapi_s = getattr(_graph, "FastapiDepends", None) or _Dependency
-    for parameter in signature(definition.function).parameters.values():
-        if isinstance(parameter.default, (_Dependency, fastapi_s)):
-            kind = "TaskiqDepends" if isinstance(parameter.default, _Dependency) else "Depends"
-            raise ValueError(
-                f"parameter {parameter.name!r} of worker {definition.name!r} is {kind}(...), "
-                "but a worker's parameters come from its job's args alone: leave it out, and make "
-                "in the body what it stood for"
-            )
+    for parameter in _parameters(definition.function):
+        for each in (parameter.default, *getattr(parameter.annotation, "__metadata__", ())):
+            if isinstance(each, (_Dependency, fastapi_s)):
+                kind = "TaskiqDepends" if isinstance(each, _Dependency) else "Depends"
+                raise ValueError(
+                    f"parameter {parameter.name!r} of worker {definition.name!r} is {kind}(...), "
+                    "but a worker's parameters come from its job's args alone: leave it out, and "
+                    "make in the body what it stood for"
+                )
+
+
+def _parameters(function: Any) -> Iterable[Parameter]:
+    try:
+        found = signature(function, eval_str=True)
+    except Exception:  # it has names that only a type checker imports, and taskiq leaves it too
+        found = signature(function)
+    return found.parameters.values()

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from consumer import Consumer
@@ -941,10 +941,23 @@ def test_a_worker_that_asks_for_a_dependency_of_taskiq_s_is_refused():
     def depends(scope, invoice_id, session=taskiq.TaskiqDepends(dict)):
         pass
 
+    depends.__annotations__["invoice_id"] = "OnlyForTypeCheckers"
     TaskiqBackend(broker := taskiq.InMemoryBroker())
     with pytest.raises(ValueError, match="parameter 'session' of worker 'queues.depends'"):
         tenant_worker(name="queues.depends")(depends)
     assert broker.find_task("queues.depends") is None
+
+
+def test_a_worker_whose_annotation_asks_for_a_dependency_is_refused():
+    """It got the default, which taskiq itself would leave out."""
+
+    def depends(scope, invoice_id, session: Annotated[Any, "", taskiq.TaskiqDepends(dict)] = None):
+        pass
+
+    TaskiqBackend(taskiq.InMemoryBroker())
+    told = r"parameter 'session' of worker 'queues.annotated' is TaskiqDepends\(\.\.\.\)"
+    with pytest.raises(ValueError, match=told):
+        tenant_worker(name="queues.annotated")(depends)
 
 
 def test_a_worker_that_asks_for_a_dependency_of_fastapi_s_is_refused(monkeypatch):
