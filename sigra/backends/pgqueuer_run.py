@@ -56,8 +56,7 @@ async def _settle(
     verdict, error = consumed.verdict, consumed.verdict.error
     match verdict.state:
         case "retryable" | "scheduled":
-            following = consumed.following() if consumed.delivery else counts
-            counts = {name: following.get(name) for name in ("failures", "snoozes", "lost")}
+            counts = _history(consumed.following() if consumed.delivery else counts)
             await notes.write(job, counts, job.attempts - (verdict.state == "scheduled"))
             reason = None if error is None else str(writable(error))
             raise _pgqueuer.RetryRequested(timedelta(seconds=verdict.delay), reason)
@@ -65,9 +64,16 @@ async def _settle(
             context.cancellation.cancel()  # which PgQueuer looks at when we return
         case "discarded" if error is not None:
             # A run by hand has all attempts again; by one snooze more its events get new ids.
-            again = {"snoozes": consumed.delivery.snoozes + 1} if consumed.delivery else {}
+            # If the job was not read, that run is the one that was due.
+            delivery = consumed.delivery
+            again = {"snoozes": delivery.snoozes + 1} if delivery else _history(counts)
             await notes.write_end(job, counts, again)
             raise _final(writable(error))
+
+
+def _history(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is counted of earlier runs, without the deliveries of this one."""
+    return {name: counts.get(name) for name in ("failures", "snoozes", "lost")}
 
 
 def watch_start(native: Any) -> None:

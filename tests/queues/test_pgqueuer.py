@@ -345,6 +345,10 @@ class TestPgQueuer(OwnPoolContract):
         journal.wait(harness, lambda: not harness.rows("status <> 'failed'"), "their ends")
         assert len(journal.runs()) == 3 and len(harness.rows("status = 'failed'")) == 1
 
+    def _requeue(self, harness: PgQueuerHarness, job: Any) -> None:
+        command = [str(BIN / "pgq"), f"--pg-dsn={harness.server}", "requeue", job.native_id]
+        subprocess.run(command, check=True, capture_output=True)
+
     def test_a_job_that_is_queued_again_by_hand_has_its_attempts_anew(
         self, harness: PgQueuerHarness, journal: Journal
     ) -> None:
@@ -354,11 +358,27 @@ class TestPgQueuer(OwnPoolContract):
             harness, journal, contract_workers.recovers, args, 2, max_attempts=2, backoff=0
         )
         journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its end")
-        command = [str(BIN / "pgq"), f"--pg-dsn={harness.server}", "requeue", job.native_id]
-        subprocess.run(command, check=True, capture_output=True)
+        self._requeue(harness, job)
         journal.wait(harness, lambda: len(journal.events()) == 4, "the ends of two more attempts")
         assert [run["attempt"] for run in journal.runs()] == [1, 2, 1, 2]
         assert len({event["event_id"] for event in journal.events()}) == 4
+
+    def test_a_job_that_was_refused_unread_goes_on_where_it_was_when_it_is_queued_by_hand(
+        self, harness: PgQueuerHarness, journal: Journal
+    ) -> None:
+        """Its first attempt ran again, and its audit events were taken for those of the first."""
+        recovers, args = contract_workers.recovers, {**IDS, "failures": 1}
+        job, _ = self._run(harness, journal, recovers, args, 1, max_attempts=2, backoff=2)
+        journal.wait(harness, lambda: bool(harness.rows("status = 'queued'")), "its retry")
+        (row,) = harness.rows()
+        change = "UPDATE pgqueuer SET payload = %s WHERE id = %s"
+        signed = b'{"sigra": 2, "key": "one that it lacks", "signed": "", "mac": ""}'
+        harness.query(change, signed, row["id"])
+        journal.wait(harness, lambda: bool(harness.failed(job.native_id)), "its refusal")
+        harness.query(change, row["payload"], row["id"])
+        self._requeue(harness, job)
+        journal.wait(harness, lambda: harness.settled(job.native_id), "its end")
+        assert [run["attempt"] for run in journal.runs()] == [1, 2]
 
     def test_what_is_noted_of_the_begins_of_a_batch_is_one_transaction(
         self, harness: PgQueuerHarness
