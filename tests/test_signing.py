@@ -121,8 +121,10 @@ def test_without_its_signature_it_is_refused(field: str) -> None:
 
 
 def test_a_hand_built_job_is_refused() -> None:
-    """Plain args carry no signature."""
-    assert "it is not signed" in refusal({**IDS, "amount": 9})
+    """Plain args carry no signature, though whoever sent them has the key: that is no cure."""
+    told = refusal({**IDS, "amount": 9})
+    assert "it is not signed" in told
+    assert "make it with .new(), in a process that has the key" in told
 
 
 def test_a_consumer_without_keys_says_so() -> None:

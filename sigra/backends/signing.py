@@ -113,8 +113,8 @@ class Signing:
         key_id, text, mac = (payload.get(name) for name in ("key", "signed", "mac"))
         if not (isinstance(key_id, str) and isinstance(text, str) and isinstance(mac, str)):
             raise EnvelopeError(
-                "it is not signed, and only signed jobs run here: give its producer the key, or "
-                "pass accept_unsigned=True while older jobs are queued"
+                "it is not signed, and only signed jobs run here: make it with .new(), in a "
+                "process that has the key, or pass accept_unsigned=True while older jobs are queued"
             )
         key = self.keys.get(key_id)
         if key is None:
