@@ -1126,6 +1126,17 @@ def test_a_worker_after_another_in_a_chain_takes_no_result(immutable, state, cap
     assert immutable != ("do not pass on the result" in caplog.text)
 
 
+@pytest.mark.parametrize("how", ["map", "starmap"])  # chunks are several of the latter
+def test_a_worker_takes_no_map_or_starmap(how, caplog):
+    """Celery calls the task in the process, with args by position."""
+    app = celery.Celery(broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = True
+    with configure(backend=CeleryBackend(app)):
+        made = getattr(app.tasks[eager.name], how)([[IDS]])
+        assert made.apply_async().state == "REJECTED"
+    assert "they came by position, but a worker takes them by name" in caplog.text
+
+
 def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):
     """It went round for ever once it had ended, as one that killed its consumer."""
 
