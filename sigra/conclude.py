@@ -138,5 +138,5 @@ def named_in_logs(job: Job) -> tuple[str, dict[str, Any]]:
 
 def _what_follows(attempt: Attempt, verdict: Verdict) -> str:
     """Say, for the log line, what becomes of the job now; "" if it has ended."""
-    again = f"; again in {verdict.delay:.0f} s"
+    again = f"; again in {round(verdict.delay, 1):.12g} s"
     return attempt.cut_off() or ("" if verdict.state in FINISHED else attempt.closing() or again)

@@ -44,8 +44,8 @@ class DuplicateWorkerError(SigraError, ValueError):
 
     def __init__(self, name: str, first: str, second: str) -> None:
         super().__init__(
-            f"two functions have the worker name {name!r}: {first}, and now {second}. "
-            "A consumer could not tell them apart: give one of them another name with name=..."
+            f"two functions have the worker name {name!r}: {first}, and now {second}. Give one "
+            "another with name=..., or, if one function defines both, define the worker outside it"
         )
         self.name, self.first, self.second = name, first, second
 

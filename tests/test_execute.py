@@ -804,11 +804,13 @@ def attempted(function: Any, caplog: pytest.LogCaptureFixture, **options: Any) -
 
 
 @pytest.mark.parametrize("body", [raising(ValueError), lambda scope, **rest: Failure("why")])
+@pytest.mark.parametrize(("backoff", "told"), [(3.0, "3"), (0.3, "0.3"), (7_000_000, "7000000")])
 def test_the_log_says_when_a_job_is_tried_again(
-    body: Any, caplog: pytest.LogCaptureFixture
+    body: Any, backoff: float, told: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The line of a retried attempt ends with the seconds until the next."""
-    assert attempted(body, caplog, max_attempts=2, backoff=3.0).endswith("; again in 3 s")
+    line = attempted(body, caplog, max_attempts=2, backoff=backoff)
+    assert line.endswith(f"; again in {told} s")
 
 
 @pytest.mark.parametrize("body", [raising(ValueError), lambda scope, **rest: Failure("why")])
