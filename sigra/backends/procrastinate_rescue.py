@@ -93,3 +93,20 @@ def look_for_lost(app: Any, after: float | None, is_ours: Callable[[Any, str], b
         own = {"queueing_lock": RESCUE, "priority": _FIRST}
         task = app.task(name=RESCUE, pass_context=True, **own)(rescue)
         app.periodic(cron="* * * * * */10")(task)
+        _survive(app.job_manager)
+
+
+def _survive(manager: Any) -> None:
+    """Have a consumer leave out a look that it cannot defer: procrastinate would stop it."""
+    defer = manager.defer_periodic_job
+
+    async def defer_or_not(job: Any, **options: Any) -> Any:
+        try:
+            return await defer(job=job, **options)
+        except _procrastinate.exceptions.ConnectorException:
+            if job.task_name != RESCUE:
+                raise
+            _log.warning("could not defer %s, which is due again in 10 s", RESCUE, exc_info=True)
+            return None
+
+    manager.defer_periodic_job = defer_or_not

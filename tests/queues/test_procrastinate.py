@@ -339,6 +339,16 @@ class TestProcrastinate(PostgresContract, LoopContract):
 
             journal.wait(harness, gone, "the next look")
 
+    def test_a_look_for_lost_jobs_that_cannot_be_deferred_stops_no_consumer(
+        self, harness: Any, journal: Journal
+    ) -> None:
+        """procrastinate stops one that cannot defer a periodic task, as by a ``lock_timeout``."""
+        refused = "could not defer sigra.rescue"
+        with failing(harness.server, "OR INSERT ON procrastinate_periodic_defers", times=1):
+            journal.wait(harness, lambda: bool(harness.logged(refused)), "a look's refusal")
+        deferred = rf"(?s){refused}.*Periodic job sigra.rescue\S+ deferred"
+        journal.wait(harness, lambda: bool(harness.logged(deferred)), "the next look")
+
     @pytest.mark.parametrize(
         "args",
         [
