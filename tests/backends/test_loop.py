@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,18 +26,22 @@ async def _never() -> Any:
 
 
 _FORKED = """
-import os, warnings
+import asyncio, os, threading, warnings
 from test_loop import _double
 from sigra.backends.loop import own_loop, submit
 
 warnings.simplefilter("ignore")  # that this process has threads
-parents = own_loop()
+made, parents = own_loop(), asyncio.new_event_loop()
+threading.Thread(target=parents.run_forever, daemon=True).start()
+while not parents.is_running():
+    pass
 assert submit(parents, _double(1)).result() == 2
 if os.fork() == 0:
-    try:
-        submit(parents, _double(2))
-    except RuntimeError as error:
-        print(error, flush=True)
+    for loop in (made, parents):
+        try:
+            submit(loop, _double(2))
+        except RuntimeError as error:
+            print(error, flush=True)
     print(submit(own_loop(), _double(21)).result(), flush=True)
 else:
     _, status = os.wait()
@@ -47,12 +52,14 @@ else:
 _AT_ONCE = """
 import threading
 from test_loop import _double
+from sigra.backends import loop as module
 from sigra.backends.loop import own_loop, submit
 
-together, loops, doubled = threading.Barrier(8), set(), []
+together, loops, doubled = threading.Barrier(8, timeout=60), set(), []
+make = module.new_event_loop
+module.new_event_loop = lambda: (together.wait(), make())[1]
 
 def first() -> None:
-    together.wait()
     loop = own_loop()
     loops.add(loop)
     doubled.append(submit(loop, _double(21)).result())
@@ -62,7 +69,8 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(len(loops), doubled == [42] * 8)
+ours = [thread for thread in threading.enumerate() if thread.name == "sigra-loop"]
+print(len(loops), len(ours), doubled == [42] * 8)
 """
 
 
@@ -72,7 +80,7 @@ def test_threads_that_send_their_first_jobs_at_once_have_one_loop() -> None:
     here = os.pathsep.join([os.path.dirname(__file__), *sys.path])
     env, program = {**os.environ, "PYTHONPATH": here}, [sys.executable, "-c", _AT_ONCE]
     done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=240, check=True)
-    assert done.stdout == "1 True\n"
+    assert done.stdout == "1 1 True\n"
 
 
 _NO_THREAD = """
@@ -119,6 +127,35 @@ def test_who_finds_a_loop_that_then_cannot_start_is_told_so(monkeypatch: Any) ->
         wait_for("taskiq", None, _double(1))
 
 
+def test_who_waits_for_a_loop_that_then_cannot_start_is_told_so(monkeypatch: Any) -> None:
+    """He waited for ever."""
+    begins, waits, told = threading.Event(), threading.Event(), Future[str]()
+
+    class Runs(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.set()
+            return super().wait(timeout)
+
+    def no_thread(**_: Any) -> None:
+        begins.set()
+        waits.wait(60)
+        raise RuntimeError("can't start new thread")
+
+    def second() -> None:
+        begins.wait(60)
+        with pytest.raises(EnqueueError) as caught:
+            wait_for("taskiq", None, _double(1))
+        told.set_result(str(caught.value))
+
+    threading.Thread(target=second, daemon=True).start()
+    fakes = SimpleNamespace(Thread=no_thread, Event=Runs)
+    monkeypatch.setattr("sigra.backends.loop.threading", fakes)
+    monkeypatch.setattr("sigra.backends.loop._own", {})
+    with pytest.raises(EnqueueError, match="can't start new thread"):
+        wait_for("taskiq", None, _double(1))
+    assert "has ended" in told.result(60)
+
+
 @pytest.mark.programs
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_not() -> None:
@@ -133,8 +170,9 @@ def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_no
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told, doubled = done.stdout.splitlines()
-    assert "is in the process that this one was forked from" in told
+    *told, doubled = done.stdout.splitlines()
+    assert len(told) == 2
+    assert all("is in the process that this one was forked from" in each for each in told)
     assert doubled == "42"
 
 
