@@ -620,7 +620,7 @@ def test_aclose_waits_a_moment_only_for_a_body_that_goes_on_when_cancelled(
 def test_an_aclose_that_is_cancelled_names_what_it_leaves(
     backend: AsyncioBackend, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is given the jobs, so the log has them."""
+    """Nobody is given the jobs, so the log has them; the next ones run, for it is not closed."""
 
     async def main() -> None:
         job = await begin_to_sleep()
@@ -630,6 +630,7 @@ def test_an_aclose_that_is_cancelled_names_what_it_leaves(
         with pytest.raises(asyncio.CancelledError):
             await closing
         assert [(job.id, "WARNING", None)] == unfinished(caplog.records)
+        assert await remember.new({"n": 1}).aresult(PATIENCE) == 1
 
     asyncio.run(main())
 
