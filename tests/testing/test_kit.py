@@ -22,6 +22,7 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import StopTest, UnsatisfiedAssumption
+from log_handlers import exiting, handled_by
 
 import sigra.testing
 from sigra import (
@@ -603,6 +604,18 @@ def test_what_it_had_enqueued_runs_although_it_raised(then: str, error: Any) -> 
     order.clear()
     with configure(backend=SyncBackend()), pytest.raises(error):
         perform_job(parent, {**TENANT, "then": then})
+    assert order == IN_ORDER
+
+
+@pytest.mark.parametrize("perform", [perform_job, lambda *call: asyncio.run(aperform_job(*call))])
+def test_what_it_had_enqueued_waits_if_its_end_cannot_be_logged(perform: Any) -> None:
+    """Nothing else begins as the caller is interrupted; ``drain()`` has it."""
+    order.clear()
+    with configure(backend=(backend := SyncBackend())):
+        with handled_by(exiting), pytest.raises(SystemExit):
+            perform(parent, {**TENANT, "then": "raise"})
+        assert order == IN_ORDER[:2]
+        backend.drain()
     assert order == IN_ORDER
 
 
