@@ -476,6 +476,27 @@ def test_the_command_waits_for_an_upgrade_of_somebody_else_s_and_says_so(
     assert first.database.read(migrate.version) == migrate.HEAD
 
 
+@pytest.mark.servers
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_server_that_ends_the_wait_is_no_upgrade_of_somebody_else_s(
+    url: str, first: SqlAuditSink
+) -> None:
+    """Nobody waits for one that does not go on."""
+
+    def end_it(connection: Connection, cursor: Any, statement: str, *_: Any) -> None:
+        if "pg_advisory_xact_lock" in statement:
+            pid = cursor.connection.info.backend_pid
+            admin.exec_driver_sql(f"SELECT pg_terminate_backend({pid}, 60000)")
+
+    with holding(url) as admin:
+        listen.listen(Engine, "before_cursor_execute", end_it)
+        try:
+            with pytest.raises(DBAPIError, match="terminating connection"):
+                migrate.upgrade(first.database)
+        finally:
+            listen.remove(Engine, "before_cursor_execute", end_it)
+
+
 CONSTRAINTS = {
     "sigra_audit_chains_pkey": "chains",
     "sigra_audit_chains_tag_key": "chains",
