@@ -176,6 +176,35 @@ def test_a_forked_process_has_a_loop_of_its_own_and_is_told_that_the_other_is_no
     assert doubled == "42"
 
 
+_FORKED_BY_A_TASK = """
+import asyncio, os, warnings
+from asgiref.sync import sync_to_async
+from sigra.backends.loop import of_plain_task
+
+warnings.simplefilter("ignore")  # that this process has threads
+
+def task() -> None:
+    assert of_plain_task() is not None
+    if os.fork() == 0:
+        print(of_plain_task(), flush=True)
+        os._exit(0)
+    os.wait()
+
+asyncio.run(sync_to_async(task)())
+"""
+
+
+@pytest.mark.programs
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_that_a_plain_task_forks_does_not_wait_for_the_tasks_loop() -> None:
+    """It would wait for ever."""
+    pytest.importorskip("asgiref")
+    program = [sys.executable, "-c", _FORKED_BY_A_TASK]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(program, env=env, capture_output=True, text=True, timeout=240, check=True)
+    assert done.stdout == "None\n"
+
+
 def test_a_loop_that_has_ended_is_said_to_have() -> None:
     """Work for a loop that runs no more is refused, and the error says what to do."""
     ended = asyncio.new_event_loop()

@@ -800,10 +800,11 @@ class TestProcrastinate(PostgresContract, LoopContract):
                 await asyncio.to_thread(contract_workers.echo.new, {**IDS, "n": 4})
 
         with configure(backend=backend):
-            asyncio.run(produce())
-            with pytest.raises(EnqueueError, match="open"):
-                contract_workers.echo.new(IDS)
-        journal.wait(harness, lambda: len(journal.runs()) == 4, "four jobs")
+            for _ in range(2):  # as each test of an application does
+                asyncio.run(produce())
+                with pytest.raises(EnqueueError, match="open"):
+                    contract_workers.echo.new(IDS)
+        journal.wait(harness, lambda: len(journal.runs()) == 8, "eight jobs")
 
     def test_a_job_enqueues_from_its_thread_and_from_its_loop(
         self, harness: Any, journal: Journal
