@@ -10,6 +10,7 @@ import random
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import warnings
 import weakref
@@ -34,7 +35,7 @@ from sigra import (
     tenant_worker,
 )
 from sigra.audit import EventFilter
-from sigra.store import Batching, SqlAuditSink, verify
+from sigra.store import Batching, SqlAuditSink, forking, verify
 from sigra.store.asynchronous import _begin_in
 from sigra.store.tables import entries
 
@@ -369,6 +370,44 @@ def test_a_fork_has_its_turn_beside_a_thread_that_writes_on_and_on(
         "sink.close(); sys.exit(bool(status))\n"
     )
     run_forking(code, f"{driver}:///{tmp_path}/audit.db")
+
+
+def test_who_waits_for_a_fork_goes_on_as_soon_as_it_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each fork beside a busy thread held up the other threads for ten seconds."""
+
+    class Store:
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(forking, "_PATIENCE", 3600.0)
+    gate = forking.Gate((store := Store()).close, str(tmp_path / "audit.db"))
+    waits, wait_for = threading.Semaphore(0), gate._idle.wait_for
+
+    def waiting(*args: Any) -> bool:
+        waits.release()  # with the gate's lock held, which only waiting gives away
+        return wait_for(*args)
+
+    def fork() -> None:
+        gate.shut()
+        gate.open()
+
+    def use() -> None:
+        with gate:
+            pass
+
+    monkeypatch.setattr(gate._idle, "wait_for", waiting)
+    threads = [threading.Thread(target=each, daemon=True) for each in (fork, use)]
+    with gate:
+        waits.acquire()
+        for thread in threads:
+            thread.start()
+            waits.acquire()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    del store
 
 
 def test_who_reads_within_a_read_does_not_wait_for_the_fork_that_waits_for_him(
