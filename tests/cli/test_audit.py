@@ -889,6 +889,16 @@ def test_export_warns_of_an_organization_without_events(run: Command, tmp_path: 
     assert (0, warning) == (result.exit_code, result.stderr)
 
 
+def test_an_export_of_a_whole_store_without_events_names_no_organization(
+    run: Command, tmp_path: Path
+) -> None:
+    """None of them is misspelt."""
+    empty = f"sqlite:///{tmp_path / 'empty.db'}"
+    SqlAuditSink(empty).prepare()
+    result = run("export", *ALL, "--store", empty, "--to", tmp_path / "out")
+    assert (0, "") == (result.exit_code, result.stderr)
+
+
 def test_a_chain_that_cannot_be_used_keeps_no_other_person_from_being_erased(
     run: Command, database: Path
 ) -> None:
