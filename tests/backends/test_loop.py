@@ -271,6 +271,29 @@ def test_what_went_on_in_a_loop_that_ended_begins_anew() -> None:
     assert begun == ["anew"]
 
 
+def test_work_is_begun_once_for_all_who_come_and_anew_once_it_failed() -> None:
+    """Who came later went on before it was done, or was told of an error of long ago."""
+    together, begun, ends = Together(), list[int](), list[asyncio.Event]()
+
+    async def fails() -> None:
+        begun.append(len(begun))
+        await ends[-1].wait()
+        raise OSError(f"failed {begun[-1]}")
+
+    async def main() -> None:
+        for time in range(2):
+            ends.append(asyncio.Event())
+            await together(None)  # nothing goes on, and nothing is to begin
+            coming = [asyncio.create_task(together(begin)) for begin in (fails, fails, None)]
+            await asyncio.sleep(0)
+            ends[-1].set()
+            told = await asyncio.gather(*coming, return_exceptions=True)
+            assert [f"failed {time}"] * 3 == list(map(str, told))
+
+    asyncio.run(main())
+    assert begun == [0, 1]
+
+
 @pytest.mark.parametrize("how", ["cancels", "forgets"])
 def test_who_awaits_a_loop_that_ends_is_told_so(how: str) -> None:
     """He waited for ever, or was taken for cancelled."""
@@ -312,10 +335,33 @@ class _Doing(Future[Any]):
             raise TimeoutError
         return super().result()
 
+    def done(self) -> bool:
+        if self.running():
+            self.set_result("done")
+        return super().done()
 
-def test_what_is_done_as_one_looks_for_its_loop_is_done() -> None:
+
+def test_what_is_done_as_one_looks_for_its_loop_is_done(monkeypatch: Any) -> None:
     """It is not said to have taken too long, nor to be lost with the loop."""
     assert outcome(own_loop(), _Doing()) == "done"
+    doing, ended = _Doing(), asyncio.new_event_loop()
+    doing.set_running_or_notify_cancel()
+    ended.close()
+    monkeypatch.setattr("sigra.backends.loop._LOOK", 0.001)
+    monkeypatch.setattr("sigra.backends.loop._submitted", lambda *_: (ended, doing))
+    assert asyncio.run(within("taskiq", ended, None)) == "done"  # type: ignore[arg-type]
+
+
+def test_what_takes_long_in_a_loop_that_lasts_is_waited_for(monkeypatch: Any) -> None:
+    """It was sent: who was told that its loop had ended sent it again."""
+
+    async def takes_long() -> str:
+        await asyncio.sleep(0.05)
+        return "done"
+
+    monkeypatch.setattr("sigra.backends.loop._LOOK", 0.001)
+    assert wait_for("taskiq", None, takes_long()) == "done"
+    assert asyncio.run(within("taskiq", None, takes_long())) == "done"
 
 
 def test_in_a_running_loop_one_is_told_to_await() -> None:
@@ -337,3 +383,13 @@ def test_what_does_not_answer_is_said_not_to() -> None:
     """A queue that is down ends in a ``TimeoutError`` that says how long it was waited for."""
     with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
         asyncio.run(answered(_never(), 0.01))
+
+
+def test_a_queue_s_own_word_that_it_took_too_long_is_told() -> None:
+    """It was taken for an answer, and the job for sent."""
+
+    async def own() -> None:
+        raise TimeoutError("no connection was free")
+
+    with pytest.raises(TimeoutError, match="no connection was free"):
+        asyncio.run(answered(own(), 60))
