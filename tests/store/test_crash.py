@@ -372,6 +372,26 @@ def test_a_fork_has_its_turn_beside_a_thread_that_writes_on_and_on(
     run_forking(code, f"{driver}:///{tmp_path}/audit.db")
 
 
+def test_a_signal_amid_a_fork_keeps_no_other_store_from_being_closed(tmp_path: Path) -> None:
+    """Python forks all the same: the child had a file open that it did not know of."""
+    interrupted = []
+
+    class Store:
+        def close(self) -> None:
+            if self not in interrupted:  # else it is another test's fork
+                interrupted.append(self)
+                raise KeyboardInterrupt
+
+    stores = [Store() for _ in range(2)]
+    gates = [forking.Gate(each.close, str(tmp_path / f"{id(each)}.db")) for each in stores]
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            forking._before()
+    finally:
+        forking._in_parent()
+    assert len(gates) == len(interrupted)
+
+
 def test_who_waits_for_a_fork_goes_on_as_soon_as_it_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
