@@ -30,6 +30,7 @@ from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PrivateKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -880,6 +881,28 @@ def test_who_forgets_the_key_that_marks_are_signed_with_is_refused(
     assert before == run("verify", *ALL, *trust).stdout
     assert 0 == run(*words, *signed).exit_code
     assert 0 == run("verify", *ALL, *trust).exit_code
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_private_key_that_cannot_be_read_is_misuse(
+    run: Command, tmp_path: Path, encrypted: bool
+) -> None:
+    """The command was called wrongly, and shows no traceback."""
+    with_password, pkcs8 = BestAvailableEncryption(b"secret"), PrivateFormat.PKCS8
+    key = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, pkcs8, with_password)
+    (file := tmp_path / "key.pem").write_bytes(key if encrypted else b"no key")
+    result = run("export", *ALL, "--to", tmp_path / "out", "--key", file)
+    assert (2, True) == (result.exit_code, "is not a readable private key: " in result.stderr)
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_pyarrow_an_export_says_which_extra_brings_it(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command was called wrongly, and shows no traceback."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = run("export", *ALL, "--to", tmp_path / "out", "--format", "parquet")
+    assert (2, True) == (result.exit_code, "sigra[parquet]" in result.stderr)
 
 
 def test_export_warns_of_an_organization_without_events(run: Command, tmp_path: Path) -> None:
