@@ -392,6 +392,19 @@ def test_a_signal_amid_a_fork_keeps_no_other_store_from_being_closed(tmp_path: P
     assert len(gates) == len(interrupted)
 
 
+def test_another_thread_may_fork_after_one_did() -> None:
+    """It waited for ever."""
+
+    def fork() -> None:
+        forking._before()
+        forking._in_parent()
+
+    fork()
+    (thread := threading.Thread(target=fork, daemon=True)).start()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
 def test_who_waits_for_a_fork_goes_on_as_soon_as_it_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

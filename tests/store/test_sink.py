@@ -466,6 +466,24 @@ def test_a_file_that_was_replaced_is_used_by_all_who_had_the_one_before(
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_a_log_that_was_made_as_the_file_was_closed_here_is_not_that_of_another_file(
+    new_url: Callable[[str], str], open_sink: Any, driver: str
+) -> None:
+    """As it is for a fork: the other file was read with what the log holds of the one before."""
+    path = Path(new_url("sqlite").removeprefix("sqlite:///"))
+    backup = Path(shutil.copy(path, path.with_name("backup.db")))
+    sink = open_sink(f"{driver}:///{path}")
+    sink.write(event(1))
+    sink.database.close()
+    path.with_name("takes the number of the log that is gone").touch()
+    with closing(sqlite3.connect(path)) as another:
+        another.execute("CREATE TABLE one_more (id)")
+        backup.rename(path)
+        with pytest.raises(FileExistsError, match="beside the log of the one before"):
+            sink.write(event(2))
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
 @pytest.mark.parametrize("is_known", [False, True])
 def test_two_threads_that_come_upon_a_file_at_once_both_use_it(
     new_url: Callable[[str], str], open_sink: Any, driver: str, is_known: bool,
@@ -770,6 +788,22 @@ def test_who_writes_while_the_sink_is_closed_comes_to_an_end(
         each.join(60)
     assert done.is_set()
     assert [each.is_alive() for each in threads] == [False, False]
+
+
+def test_who_closes_a_store_waits_for_what_is_being_written(
+    new_url: Callable[[str], str], open_sink: Callable[..., SqlAuditSink]
+) -> None:
+    """Its connection was closed amid the transaction, and the event was lost."""
+    sink = open_sink(new_url("sqlite"))
+    closing_it = threading.Thread(target=sink.database.close, daemon=True)
+
+    def work(_: object) -> None:
+        closing_it.start()
+        closing_it.join(0.3)
+
+    sink.database.transact(work)
+    closing_it.join(60)
+    assert not closing_it.is_alive()
 
 
 @by_every_driver
