@@ -23,7 +23,8 @@ from typing import Any
 import pytest
 from drivers import by_an_asynchronous_driver, driven_by
 from events import event
-from sqlalchemy import create_engine, make_url, select, text
+from sqlalchemy import create_engine, func, make_url, select, text
+from sqlalchemy import event as listen
 
 from sigra import (
     AuditEvent,
@@ -240,6 +241,22 @@ def test_a_connection_that_died_fails_no_read(
     ):
         kill_connections(url)
         assert read() == 1
+
+
+def test_a_connection_of_which_asyncpg_knows_that_it_died_is_not_used_again(
+    new_url: Callable[[str], str], open_sink: Callable[..., Any]
+) -> None:
+    """SQLAlchemy does not know that error, and kept the connection for whoever came next."""
+    asyncpg = pytest.importorskip("asyncpg")
+    sink = open_sink(driven_by("postgresql+asyncpg", new_url("postgresql")))
+    used = [sink.database.read(lambda c: c.scalar(select(func.pg_backend_pid())))]
+
+    def die(*_: Any) -> None:
+        raise asyncpg.InternalClientError("the server closes it")
+
+    listen.listen(sink.database._thread.engine.sync_engine, "do_execute", die, once=True)
+    used.append(sink.database.read(lambda c: c.scalar(select(func.pg_backend_pid()))))
+    assert used[0] != used[1]
 
 
 def run_forking(code: str, *given: str) -> str:

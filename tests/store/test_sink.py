@@ -412,6 +412,21 @@ def test_the_reason_of_a_failure_has_sqlite_s_code(tmp_path: Any, open_sink: Any
 
 
 @pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
+def test_the_reason_of_a_failure_says_that_somebody_has_the_lock(
+    new_url: Callable[[str], str], open_sink: Any, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """And not that there was no transaction to end."""
+    monkeypatch.setattr(database, "_BUSY_MILLISECONDS", 1)
+    sink = open_sink(f"{driver}{(url := new_url('sqlite')).removeprefix('sqlite')}")
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as another:
+        another.execute("BEGIN IMMEDIATE")
+        with configure(sinks=[sink], audit_schema=AuditEvent):
+            reason = log_safe("a.b", None).reason
+    assert reason is not None
+    assert reason.endswith("OperationalError (SQLITE_BUSY)")
+
+
+@pytest.mark.parametrize("driver", ["sqlite", "sqlite+aiosqlite"])
 def test_a_file_that_was_removed_or_replaced_takes_no_events_unseen(
     new_url: Callable[[str], str], open_sink: Any, driver: str
 ) -> None:
