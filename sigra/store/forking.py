@@ -195,7 +195,6 @@ def _in_child() -> None:
     _forking, _renewing = threading.RLock(), threading.RLock()
     _shut.clear()
     _inherited.update(_left_open)
-    _left_open.clear()
     for gate in list(_gates):
         gate.renew()
 
