@@ -983,6 +983,24 @@ def test_a_time_limit_that_celery_tells_of_twice_sends_its_job_once(cancelled):
     assert (sent, settled) == (([], []) if cancelled else ([1], ["acknowledged"]))
 
 
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_warm_stop_of_a_consumer_without_processes_tells_of_no_error(tmp_path, pool):
+    """Its pool keeps no list of the jobs that it was given."""
+    (tmp_path / "shop.py").write_text(
+        "import celery\nfrom sigra.backends.celery import CeleryBackend\n"
+        "app = celery.Celery(broker='memory://')\nCeleryBackend(app)\n"
+    )
+    words = ["-A", "shop", "worker", "--pool", pool, "--loglevel", "info", "--without-mingle"]
+    command, env = [sys.executable, "-m", "celery", *words], {**os.environ}
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), *sys.path])
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as consumer:
+        for line in consumer.stderr:
+            if "ready" in line:
+                break
+        consumer.terminate()
+        assert "Traceback" not in consumer.communicate(timeout=240)[1]
+
+
 def test_a_request_class_of_the_app_s_own_hears_of_a_hard_time_limit():
     """As the one in Celery's documentation does, to log it."""
     from billiard.einfo import ExceptionInfo
