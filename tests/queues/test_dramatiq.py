@@ -266,7 +266,8 @@ class DramatiqContract(QueueContract):
             changes = {"queue_name": name}
             harness.put(*written(harness, workers.recovers, {**IDS, "failures": 1}, **changes))
         journal.wait(harness, lambda: len(journal.runs(workers.recovers.name)) == 4, "the runs")
-        self._run(harness, journal, workers.echo, IDS)
+        job, _ = self._run(harness, journal, workers.echo, IDS)
+        assert not harness.logged(f"job {job.id} names another queue")
 
     def test_a_job_of_an_older_task_with_args_by_position_is_refused(self, harness, journal):
         """A worker takes args by name: the job fails, the log says why, and no body runs."""
