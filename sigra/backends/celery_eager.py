@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sigra.backends.celery_limit import settled
-from sigra.backends.external import Consumed, failures_in
+from sigra.backends.direct import refuse_direct
+from sigra.backends.external import Consumed, failures_in, refuse_positional
 from sigra.errors import brief
 from sigra.job import FINISHED
 from sigra.verdict import Verdict
@@ -23,13 +24,20 @@ _WAITS = "it waits for a deploy, and nothing is deployed meanwhile"
 
 
 def run_through(
-    task: Any, payload: Mapping[str, Any], run: Callable[[Any, Mapping[str, Any]], Consumed]
+    task: Any,
+    args: Sequence[Any],
+    payload: Mapping[str, Any],
+    run: Callable[[Any, Mapping[str, Any]], Consumed],
 ) -> Consumed:
     """Make one ``run(task, payload)``; if it is eager, one after another until the job has ended.
 
     Celery's own way is a run within a run, of which Python bears some dozens. A job that waits for
-    a deploy is given up.
+    a deploy is given up. Raises ``TypeError`` where the task was called, and not delivered.
     """
+    request = task.request
+    id = refuse_direct(task.name, None if request.called_directly else request.id)
+    if args:
+        return refuse_positional(task.name, id)
     consumed, made = run(task, payload), 1
     while task.request.is_eager and consumed.verdict.state not in FINISHED:
         if made == MOST or consumed.delivery is None:

@@ -11,7 +11,7 @@ from sigra.backends.celery_limit import settled, settling
 from sigra.backends.celery_retry import retry
 from sigra.backends.celery_send import SURELY, Lent, countdown
 from sigra.backends.envelope import MARK
-from sigra.backends.external import Consumed, consume, failures_in, native, refuse_positional
+from sigra.backends.external import Consumed, consume, failures_in, native
 from sigra.backends.kombu_json import fit, unfit
 from sigra.backends.native_error import error_text
 from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
@@ -42,10 +42,7 @@ TASK = {
 def run(task: Any, /, *args: Any, **kwargs: Any) -> None:
     """Run a job: the body of every worker's task."""
     try:
-        if args:
-            consumed = refuse_positional(task.name, task.request.id)
-        else:
-            consumed = run_through(task, unfit(kwargs), _consume)
+        consumed = run_through(task, args, unfit(kwargs), _consume)
         _settle(task, consumed)
     except _exceptions.SoftTimeLimitExceeded as error:
         # Outside of the body: it comes again as if its process had died.

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sigra.backends.direct import refuse_direct
 from sigra.backends.dramatiq_limit import Interrupt, execute, interrupt_no_more
 from sigra.backends.dramatiq_notes import BEGUN, RUN, begun_no_more, counted
 from sigra.backends.dramatiq_send import millis
@@ -50,7 +51,8 @@ class WarnAtStart(_Middleware):  # type: ignore[misc, valid-type]
 def run(broker: Any, name: str, args: Sequence[Any], payload: Mapping[str, Any]) -> None:
     """Run a job: the body of every worker's actor."""
     message = CurrentMessage.get_current_message()
-    id = message.message_id
+    ours = message and message.actor_name == name
+    id = refuse_direct(name, message.message_id if ours else None)
     try:
         if args:
             consumed = refuse_positional(name, id)

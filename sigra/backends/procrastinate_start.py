@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from sigra.backends.direct import refuse_direct
 from sigra.backends.none_known import warn_at_start
 from sigra.backends.procrastinate_middleware import watch_consumers
 from sigra.backends.procrastinate_read import fetch_any
@@ -16,7 +17,9 @@ from sigra.backends.producing import SAMPLE, require_json
 def add(app: Any, name: str, entered: Callable[[Any], object]) -> None:
     """Have a task run a worker's jobs; ``entered`` is called with the loop that each comes to."""
 
-    async def body(context: Any, /, **payload: Any) -> None:
+    async def body(context: Any = None, /, **payload: Any) -> None:
+        job = context and context.job
+        refuse_direct(name, job.id if job and job.task_name == name else None)
         entered(asyncio.get_running_loop())
         await run(context, payload)
 

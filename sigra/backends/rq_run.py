@@ -7,11 +7,12 @@ import signal
 from collections.abc import Mapping
 from typing import Any
 
+from sigra.backends.direct import refuse_direct
 from sigra.backends.envelope import MARK
 from sigra.backends.external import Consumed, consume, native, refuse_positional
 from sigra.backends.native_word import warn_of_native_word
 from sigra.backends.orm_thread import execute_in_consumer, execute_in_place
-from sigra.backends.rq_send import CUT_OFF, MODULE, PLACE
+from sigra.backends.rq_send import CUT_OFF, MODULE, PLACE, WORKER
 from sigra.catalog import find
 
 _rq, _timeouts = native("rq", "rq"), native("rq.timeouts", "rq")
@@ -25,6 +26,8 @@ _ENDLESS = 10**9
 def run(name: str, payload: Mapping[str, Any]) -> Any:
     """Run a job of the worker ``name``: an envelope, or the plain args of a hand-built job."""
     native = _rq.get_current_job()
+    ours = native and native.func_name in (f"{PLACE}.run", f"{PLACE}.{WORKER}{name}")
+    refuse_direct(name, native.id if ours else None)
     left, native.retries_left = native.retries_left, 0  # what is raised here is final
     if not isinstance(payload, Mapping):
         raise refuse_positional(name, native.id).take_error().pop()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from sigra.backends.cut_off import by_saq
+from sigra.backends.direct import refuse_direct
 from sigra.backends.envelope import pack
 from sigra.backends.external import Consumed, aconsume, ends_in, failures_in, native
 from sigra.backends.native_error import error_text
@@ -72,6 +73,8 @@ def named(name: str) -> Any:
     """Return ``run`` under a worker's name, by which SAQ knows a function that comes alone."""
 
     async def own(context: dict[str, Any], /, **payload: Any) -> None:
+        job = context.get("job")
+        refuse_direct(name, job.key if job and job.function == name else None)
         await run(context, **payload)
 
     own.__qualname__ = name

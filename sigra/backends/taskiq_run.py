@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
+from sigra.backends.direct import refuse_direct
 from sigra.backends.external import Consumed, aconsume, native, refuse_positional
 from sigra.backends.native_error import error_text
 from sigra.backends.taskiq_limit import coming_again, lasting, to_the_end
@@ -93,8 +94,10 @@ def add(broker: Any, schedules: Any, name: str) -> None:
         raise ValueError(f"this taskiq broker has a task of its own named {name!r}; rename one")
 
     async def body(*given: Any, sigra_context: Any = _CONTEXT, **payload: Any) -> Any:
+        message = getattr(sigra_context, "message", None)  # taskiq gives its context, a call none
+        id = refuse_direct(name, message and message.task_id)
         if given:
-            return refuse_positional(name, sigra_context.message.task_id).verdict.unwrap()
+            return refuse_positional(name, id).verdict.unwrap()
         return await run(sigra_context, schedules, payload)
 
     broker.register_task(body, task_name=name, **LABELS)

@@ -1151,8 +1151,41 @@ def test_a_worker_takes_no_map_or_starmap(how, caplog):
     app.conf.task_always_eager = True
     with configure(backend=CeleryBackend(app)):
         made = getattr(app.tasks[eager.name], how)([[IDS]])
-        assert made.apply_async().state == "REJECTED"
-    assert "they came by position, but a worker takes them by name" in caplog.text
+        assert made.apply_async().state == "FAILURE"
+    assert "a direct call runs no job of queues.eager" in caplog.text
+
+
+def _called(task):
+    task(**IDS)
+
+
+def _run(task):
+    task.run(**IDS)
+
+
+def _called_by_itself(task):
+    """Celery gives the call the request of the job whose body makes it, with its id."""
+    made = task.apply(kwargs={**IDS, "calls": "itself"})
+    raise TypeError(str(made.result))
+
+
+@pytest.mark.parametrize("call", [_called, _run, _called_by_itself])
+def test_a_direct_call_of_a_worker_s_task_is_refused(call):
+    """What it raised for a retry or a snooze was the caller's: Celery took that native task off."""
+    app, bodies = celery.Celery(broker="memory://", set_as_current=False), list[Any]()
+
+    @tenant_worker(name="queues.snoozes")
+    def snoozes(scope, calls=None):
+        bodies.append(calls)
+        if calls:
+            app.tasks[snoozes.name](**IDS)
+        return Snooze(1)
+
+    with configure(backend=CeleryBackend(app)):
+        task = app.tasks[snoozes.name]
+        with pytest.raises(TypeError, match="a direct call runs no job of queues.snoozes: call"):
+            call(task)
+    assert bodies == (["itself"] if call is _called_by_itself else [])
 
 
 def test_what_an_app_s_own_tasks_retry_by_themselves_is_no_job(caplog):

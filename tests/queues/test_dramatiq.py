@@ -1013,6 +1013,35 @@ def test_workers_run_on_the_broker_that_dramatiq_has_for_tests(journal):
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name] * 2
 
 
+def test_a_direct_call_of_a_worker_s_actor_is_refused():
+    """A native actor's message was taken for a job: it failed, or was sent again with its kwargs."""
+    broker, said = StubBroker(), list[str]()
+    consumer = dramatiq.Worker(broker, worker_timeout=100)
+
+    def call():
+        try:
+            broker.get_actor(calls_itself.name)(**IDS, calls=False)
+        except TypeError as error:
+            said.append(str(error).partition(":")[0])
+
+    @tenant_worker(name="queues.calls_itself")
+    def calls_itself(scope, calls=True):
+        if calls:
+            call()
+
+    native = dramatiq.actor(call, broker=broker)
+    with configure(backend=DramatiqBackend(broker)):
+        consumer.start()
+        try:
+            native.send()
+            calls_itself.new(IDS)
+            broker.join("default", timeout=120_000)
+        finally:
+            consumer.stop()
+    call()
+    assert said == ["a direct call runs no job of queues.calls_itself"] * 3
+
+
 @pytest.mark.programs
 @pytest.mark.parametrize(
     ("imports", "warns"), [((), True), (("sigra.testing.contract_workers",), False)]

@@ -1231,6 +1231,31 @@ async def raises_before(proceed: Any, context: Any, worker: Any) -> None:
     raise OSError("away")
 
 
+def test_a_direct_call_of_a_worker_s_task_is_refused() -> None:
+    """With the context of the task that called it, that task's job was given the worker's args."""
+    app = procrastinate.App(connector=InMemoryConnector())
+    with configure(backend=ProcrastinateBackend(app)):
+        task, said = app.tasks[contract_workers.echo.name], list[str]()
+
+    @app.task(name="tests.calls", pass_context=True)
+    async def calls(context: Any, first: int) -> None:
+        for given in ((context,), ()):
+            with pytest.raises(TypeError) as told:
+                await task(*given, **IDS)
+            said.append(str(told.value).partition(":")[0])
+
+    async def run_it() -> Any:
+        async with app.open_async():
+            id = await calls.defer_async(first=1)
+            await run_once(app)
+        return app.connector.jobs[id]
+
+    with not_hanging():
+        row = asyncio.run(run_it())
+    assert said == [f"a direct call runs no job of {contract_workers.echo.name}"] * 2
+    assert (row["status"], row["args"]) == ("succeeded", {"first": 1})
+
+
 def test_a_hand_built_job_that_a_middleware_kept_from_its_begin_has_the_args_that_it_had() -> None:
     """It fails, as any task does; and what is retried by hand is what was sent."""
 

@@ -405,6 +405,35 @@ def test_a_body_may_refresh_its_job(in_test_mode):
     assert in_test_mode.fetch_job(job.native_id).get_status() == "finished"
 
 
+def calls_directly(name: str) -> str:
+    """Do in a native job, or in a body, what RQ does with a worker's job."""
+    native = rq.get_current_job()
+    args = native and (native.id, [*native.args])
+    try:
+        run(name, IDS)
+    except TypeError as error:
+        assert args == (native and (native.id, [*native.args]))
+        return str(error)
+    raise AssertionError("it ran")
+
+
+def test_a_direct_call_of_what_runs_a_worker_s_job_is_refused(in_test_mode):
+    """It took the native job of its caller for its own: that had other args in its next run."""
+    said = []
+
+    @worker(name="calls_itself")
+    def calls_itself() -> None:
+        said.append(calls_directly("calls_itself"))
+
+    with configure(backend=RQBackend(in_test_mode)):
+        calls_itself.new({})
+        said.append(in_test_mode.enqueue(calls_directly, "calls_itself").return_value())
+        said.append(calls_directly("calls_itself"))
+    assert [text.partition(":")[0] for text in said] == [
+        "a direct call runs no job of calls_itself"
+    ] * 3
+
+
 def test_a_job_whose_callback_raises_does_not_run_again(request, journal):
     """Its body has completed, and no attempt is left; RQ had a retry of ours for it."""
 

@@ -1104,6 +1104,32 @@ def test_what_does_not_write_json_is_refused(dump):
         SaqBackend(queue)
 
 
+def test_a_direct_call_of_a_worker_s_function_is_refused(redis):
+    """It wrote the worker's args into the job of the function that called it, and queued that again."""
+    queue = saq.Queue.from_url(redis, name=f"called-{uuid.uuid4().hex}")
+    backend, said = SaqBackend(queue), list[str]()
+
+    async def calls(context, *, first):
+        for given in (context, {}):
+            with pytest.raises(TypeError) as told:
+                await dict(backend.functions)[workers.echo.name](given, **IDS)
+            said.append(str(told.value).partition(":")[0])
+        return first
+
+    async def run_it():
+        await queue.connect()
+        job = await queue.enqueue("calls", first=1)
+        await saq.Worker(queue, [("calls", calls)]).process()
+        await job.refresh()
+        await queue.disconnect()
+        return job
+
+    with not_hanging():
+        native = asyncio.run(run_it())
+    assert said == [f"a direct call runs no job of {workers.echo.name}"] * 2
+    assert (native.status, native.kwargs, native.result) == ("complete", {"first": 1}, 1)
+
+
 def test_a_consumer_knows_a_worker_s_function_without_its_name_too():
     """litestar-saq hands SAQ the functions alone, and each job failed with a KeyError."""
     queue = saq.Queue.from_url("redis://127.0.0.1:1")

@@ -760,6 +760,15 @@ def test_workers_run_on_the_broker_that_taskiq_has_for_tests(journal):
     assert [run["worker"] for run in journal.runs()] == [workers.echo.name]
 
 
+def test_a_direct_call_of_a_worker_s_task_is_refused():
+    """There is no message of taskiq's, and the error told only that."""
+    broker = taskiq.InMemoryBroker()
+    with configure(backend=TaskiqBackend(broker)):
+        task = broker.find_task(workers.echo.name)
+    with pytest.raises(TypeError, match=f"a direct call runs no job of {workers.echo.name}: call"):
+        asyncio.run(task(**IDS))
+
+
 def test_a_middleware_tells_a_run_that_comes_again_from_one_that_failed():
     """By taskiq's own label, as OpenTelemetry's does; taskiq's retries leave it alone all the same."""
     told, runs = [], []
