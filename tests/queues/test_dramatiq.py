@@ -61,6 +61,7 @@ from sigra import (  # noqa: E402
     tenant_worker,
 )
 from sigra.backends.dramatiq import DramatiqBackend  # noqa: E402
+from sigra.backends.dramatiq_received import Received  # noqa: E402
 from sigra.backends.envelope import pack  # noqa: E402
 from sigra.backends.rabbitmq_notes import SLOTS  # noqa: E402
 from sigra.testing import contract_workers as workers  # noqa: E402
@@ -936,6 +937,14 @@ def wait_until(there):
     while not there():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_message_that_is_refused_as_redis_goes_away_has_the_consumer_connect_anew():
+    """Another error than Dramatiq's own ended the thread that consumes the queue."""
+    broker = RedisBroker(url="redis://127.0.0.1:1")
+    message = dramatiq.Message("q", "queues.echo", (), None, {"redis_message_id": "1"})
+    with pytest.raises(ConnectionClosed):
+        next(Received(broker, "q", iter([message])))
 
 
 def test_pickle_is_refused():
