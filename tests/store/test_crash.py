@@ -441,7 +441,7 @@ def test_who_waits_for_a_fork_goes_on_as_soon_as_it_is_done(
 
     def fork() -> None:
         gate.shut()
-        gate.open()
+        forking._shut.pop().open()
 
     def use() -> None:
         with gate:
